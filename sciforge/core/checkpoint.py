@@ -1,0 +1,242 @@
+"""A checkpoint is a folder of JSON and safetensors that explains itself: no pickle, no class path.
+
+checkpoint.json    format, domain, model and codec, the whole run, step, metrics, digests, provenance; written last
+model.safetensors  the weights under the model's own names (LoRA merged in)
+fisher-*.safetensors  optional: diagonal Fisher information, for EWC without the pretraining data
+resume/            optional and deletable: the optimiser's state and the raw training weights
+"""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sciforge.core.domain import Domain, Objective, get_domain, seeded_model
+from sciforge.core.folder import atomic_folder, check_files, disk_error, read_json, sha256, write_json
+from sciforge.core.run import CORE_TYPES, Run, from_json, to_json
+from sciforge.errors import CheckpointError, ConfigError
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+RESUME = "resume/state.safetensors"
+
+
+def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Bring a checkpoint.json of an older format to the present one by pure functions, one a format."""
+    if body.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {body.get('format')} is unknown here; update sciforge")
+    return body
+
+
+def resolve(path: Path) -> Path:
+    """Return the checkpoint folder meant by a path: itself, the finished one of a run, or its newest step."""
+    path = Path(path)
+    if (path / "checkpoint.json").exists():
+        return path
+    if (path / "final" / "checkpoint.json").exists():
+        return path / "final"
+    steps = sorted(f for f in path.glob("step-*") if (f / "checkpoint.json").exists())
+    if not steps:
+        raise CheckpointError(f"{path}: no checkpoint here; give the folder of a run or a name from `sciforge datasets list`")
+    return steps[-1]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; opening checks every digest.
+
+    Args:
+        path: the folder.
+        body: checkpoint.json.
+    """
+
+    path: Path
+    body: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "Checkpoint":
+        """Open a checkpoint or a run's folder; raises CheckpointError where it is missing or damaged."""
+        path = resolve(path)
+        body = upgrade(read_json(path / "checkpoint.json", CheckpointError), path)
+        files = {f: d for f, d in body["files"].items() if not f.startswith("resume/") or (path / "resume").exists()}
+        check_files(path, files, CheckpointError)
+        return cls(path, body)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken."""
+        return self.body["step"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Figures of the last evaluation."""
+        return dict(self.body["metrics"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, commit, device, data digests, parent."""
+        return dict(self.body["provenance"])
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The domain, by name."""
+        return get_domain(self.body["domain"])
+
+    def _decode(self, key: str) -> Any:
+        try:
+            return from_json(self.body[key], {**CORE_TYPES, **self.domain.types()}, key)
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+
+    @cached_property
+    def run(self) -> Run:
+        """The run that made it."""
+        return self._decode("run")
+
+    @cached_property
+    def codec(self) -> Any:
+        """The fitted codec."""
+        return self._decode("codec")
+
+    @cached_property
+    def model_config(self) -> Any:
+        """The sizes of the model."""
+        return self._decode("model")
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives whose heads the weights hold; the first is the one trained for."""
+        return self._decode("objectives")
+
+    def weights(self, name: str = WEIGHTS) -> dict[str, Tensor]:
+        """Return the tensors of one of the checkpoint's files, on the CPU."""
+        try:
+            return load_file(self.path / name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.path / name}: {error}; write or fetch it again") from None
+
+    def build(self) -> nn.Module:
+        """Return the model with its heads and weights, in evaluation mode."""
+        model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
+        load_weights(model, self.weights(), self.path)
+        return model.eval()
+
+    def with_file(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Checkpoint":
+        """Add a file of tensors (the Fisher) to the checkpoint and return it as it is now."""
+        body = {**self.body, "files": dict(self.body["files"]), "about": {**self.body.get("about", {}), name: dict(about)}}
+        try:
+            save_file(_unshared(tensors), self.path / f".{name}")
+            (self.path / f".{name}").replace(self.path / name)
+            body["files"][name] = sha256(self.path / name)
+            write_json(self.path / ".checkpoint.json", body)
+            (self.path / ".checkpoint.json").replace(self.path / "checkpoint.json")
+        except (OSError, SafetensorError) as error:
+            raise _save_error(error, self.path) from None
+        return Checkpoint(self.path, body)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Load weights strictly; raises CheckpointError naming the first tensor that does not fit."""
+    own = model.state_dict()
+    for name in own:
+        if name not in weights:
+            raise CheckpointError(f"{where}: no weight {name!r}; the checkpoint is of another model")
+        if own[name].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, the model needs {tuple(own[name].shape)}"
+            raise CheckpointError(f"{where}: weight {name!r} is {shapes}; the checkpoint is of another size")
+    if extra := sorted(set(weights) - set(own)):
+        raise CheckpointError(f"{where}: weight {extra[0]!r} is unknown to the model; the checkpoint is of another model")
+    model.load_state_dict(weights)
+
+
+def save(
+    path: Path,
+    *,
+    domain: str,
+    run: Run,
+    codec: Any,
+    model_config: Any,
+    objectives: tuple[Objective, ...],
+    weights: Mapping[str, Tensor],
+    step: int,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    resume: Mapping[str, Tensor] | None = None,
+    loop: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Write a checkpoint folder that appears whole or not at all; checkpoint.json goes last."""
+    with atomic_folder(path, replace=True) as work:
+        try:
+            save_file(_unshared(weights), work / WEIGHTS)
+            files = [WEIGHTS]
+            if resume is not None:
+                (work / "resume").mkdir()
+                save_file(_unshared(resume), work / RESUME)
+                files.append(RESUME)
+        except SafetensorError as error:
+            raise _save_error(error, path) from None
+        body = {"format": FORMAT, "domain": domain, "model": to_json(model_config), "codec": to_json(codec)}
+        body |= {"objectives": to_json(objectives), "run": to_json(run), "step": step, "metrics": dict(metrics)}
+        body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}
+        body["files"] = {name: sha256(work / name) for name in files}
+        write_json(work / "checkpoint.json", body)
+    return Checkpoint(path, body)
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors refuses tensors that share memory; tied weights are saved once under each name."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _save_error(error: Exception, path: Path) -> Exception:
+    if isinstance(error, OSError):
+        return disk_error(error, path)
+    free = shutil.disk_usage(Path(path).parent).free
+    return CheckpointError(f"{path}: cannot write ({error}); {free >> 20} MiB are free on the disk")
+
+
+def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:
+    """Return where a model comes from: versions, commit, device, processes, data digests, parent checkpoint."""
+    packages = {}
+    for name in ("sciforge", "torch", "numpy"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed as a package"
+    commit, dirty = _git_state()
+    return {
+        "versions": {"python": platform.python_version(), **packages},
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "platform": f"{sys.platform} {platform.machine()}",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "world_size": world,
+        "seed": run.seed,
+        "data": dict(data),
+        "parent": None if parent is None else sha256(resolve(parent) / "checkpoint.json"),
+    }
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """Return the commit of sciforge's own checkout and whether it has uncommitted changes; None where there is none."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None, None
+    try:
+        ask = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
+        return commit, bool(subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip())
+    except (OSError, subprocess.SubprocessError):
+        return None, None

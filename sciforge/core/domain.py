@@ -1,0 +1,202 @@
+"""The contract between the core and a domain: what flows, and the few functions a domain supplies.
+
+files -> records -> codec -> batch -> model -> objective -> loop -> checkpoint -> predictor
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciforge.errors import ConfigError, did_you_mean
+
+Record = Mapping[str, Any]  # one stored thing: numpy arrays, numbers, strings
+Example = dict[str, Tensor]  # one encoded thing, before collation
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum and the number of things summed; only the loop divides, once, over the whole global batch.
+
+    Args:
+        total: scalar, the sum to descend on.
+        count: scalar, how many things `total` sums (hidden bases, examples, atoms).
+        parts: other figures to journal, each its own (sum, count).
+    """
+
+    total: Tensor
+    count: Tensor
+    parts: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """What an objective's model says of each target: logits_NC over C classes, for the Fisher information."""
+
+    logits_NC: Tensor
+    target_N: Tensor
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """What an objective's model says of each target: a mean and a standard deviation, for the Fisher information."""
+
+    mean_N: Tensor
+    scale_N: Tensor
+    target_N: Tensor
+
+
+Likelihood = Categorical | Gaussian
+
+
+class Codec(Protocol):
+    """Turns records into examples and examples into batches; a frozen dataclass that JSON can hold."""
+
+    def fit(self, store: Any) -> Self:
+        """Return a copy completed from the training split only (vocabulary, normalisation, reference energies)."""
+
+    def encode(self, record: Record) -> Example: ...
+
+    def collate(self, examples: Sequence[Example]) -> Batch: ...
+
+
+class ModelConfig(Protocol):
+    """Sizes of a model; a frozen dataclass that JSON can hold."""
+
+    def build(self, codec: Any) -> nn.Module: ...
+
+
+class Objective:
+    """What to learn; subclasses are frozen dataclasses that JSON can hold.
+
+    Only `prepare` and `loss` must be written; the rest has the meaning that most objectives want.
+
+    Attributes:
+        metric: the development metric that early stopping watches; `loss` or a name that `metrics` returns.
+        higher_is_better: the sense of `metric`.
+        fresh: names of the heads that start anew unless the checkpoint learnt the very same objective.
+    """
+
+    metric: ClassVar[str] = "loss"
+    higher_is_better: ClassVar[bool] = False
+    fresh: ClassVar[tuple[str, ...]] = ()
+
+    def resolve(self, store: Any) -> Self:
+        """Return a copy completed from the prepared data (class names, for instance)."""
+        return self
+
+    def attach(self, model: nn.Module) -> None:
+        """Add to `model.heads` the parts that this objective alone needs."""
+
+    def examples(self, store: Any, split: str) -> Sequence[Record]:
+        """Return the records of a split; an objective that reads windows returns a view of them."""
+        return store.split(split)
+
+    def prepare(self, record: Record, codec: Any, rng: np.random.Generator, training: bool) -> Example:
+        """Crop, augment, encode and corrupt one record; all randomness comes from `rng`."""
+        raise TypeError(f"{type(self).__name__} must define prepare")
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return the summed loss of a batch and the count it sums over."""
+        raise TypeError(f"{type(self).__name__} must define loss")
+
+    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
+        """Return the predictive distribution behind the loss, for the Fisher information."""
+        raise ConfigError(f"{type(self).__name__} has no likelihood; EWC needs one: use --anchor l2sp")
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return per-example outputs, first axis the example."""
+        return {}
+
+    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+        """Return figures of merit from the outputs of `predict` over a whole split."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """A scientific domain as a value; found by folder or by the entry-point group `sciforge.domains`.
+
+    Args:
+        name: the folder's name.
+        summary: one line for `sciforge --help`.
+        preparers: name -> frozen dataclass whose fields are the options of `sciforge prepare NAME` and that
+            turns files into a store (see core.store.Preparer).
+        codec: the default codec.
+        models: preset name -> model configuration.
+        objectives: name -> objective dataclass.
+        outputs: name -> function(predictor, ...) that writes what the domain's users want.
+        laws: name -> function(model, codec) -> largest violation and its tolerance (see core.predictor.check).
+        baselines: name -> function(train records, train labels, test records, seed) -> outputs as
+            `Objective.predict` gives them; run beside the net in every label-efficiency curve.
+        audits: name -> function that looks for leaks and shortcuts in a store.
+        demo: function(folder, progress) -> Section for `sciforge demo`.
+        shardable: whether FSDP2 may shard its models (double backward may not).
+    """
+
+    name: str
+    summary: str
+    preparers: Mapping[str, type]
+    codec: Any
+    models: Mapping[str, Any]
+    objectives: Mapping[str, type[Objective]]
+    outputs: Mapping[str, Callable] = field(default_factory=dict)
+    laws: Mapping[str, Callable] = field(default_factory=dict)
+    baselines: Mapping[str, Callable] = field(default_factory=dict)
+    audits: Mapping[str, Callable] = field(default_factory=dict)
+    demo: Callable | None = None
+    shardable: bool = True
+
+    def types(self) -> dict[str, type]:
+        """Return every dataclass of the domain that a run's JSON may name, by class name."""
+        found = [type(self.codec), *map(type, self.models.values()), *self.objectives.values()]
+        return {t.__name__: t for t in [*found, *self.preparers.values()]}
+
+    def model(self, name: str) -> Any:
+        """Return the preset of that name; raises ConfigError with the nearest name."""
+        if name not in self.models:
+            raise ConfigError(f"no model {name!r} in {self.name}; {did_you_mean(name, self.models)}")
+        return self.models[name]
+
+
+@cache
+def discover() -> dict[str, Domain]:
+    """Return every domain: folders of sciforge that hold a DOMAIN, and installed entry points."""
+    import sciforge
+
+    found = {}
+    for module in pkgutil.iter_modules(sciforge.__path__):
+        if module.ispkg and module.name not in ("core", "nn") and not module.name.startswith("_"):
+            domain = getattr(importlib.import_module(f"sciforge.{module.name}"), "DOMAIN", None)
+            if isinstance(domain, Domain):
+                found[domain.name] = domain
+    for entry in entry_points(group="sciforge.domains"):
+        domain = entry.load()
+        found[domain.name] = domain
+    return dict(sorted(found.items()))
+
+
+def get_domain(name: str) -> Domain:
+    """Return the domain of that name; raises ConfigError with the nearest name."""
+    domains = discover()
+    if name not in domains:
+        raise ConfigError(f"no domain {name!r}; {did_you_mean(name, domains)}")
+    return domains[name]
+
+
+def seeded_model(config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int) -> nn.Module:
+    """Build a model and its heads from a seed, leaving torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = config.build(codec)
+        for objective in objectives:
+            objective.attach(model)
+    return model

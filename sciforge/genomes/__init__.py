@@ -1,0 +1,31 @@
+"""Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
+
+from sciforge.core.domain import Domain
+from sciforge.genomes.codec import KmerCodec
+from sciforge.genomes.labels import Classify
+from sciforge.genomes.model import MODELS, DnaBert, DnaBertConfig
+from sciforge.genomes.objectives import MaskedKmers
+from sciforge.genomes.prepare import (
+    PrepareEcoliCoding,
+    PrepareGenome,
+    PrepareIntervals,
+    PrepareLabelled,
+    PrepareYeastPromoters,
+)
+
+DOMAIN = Domain(
+    name="genomes",
+    summary="k-mer DNA-BERT: promoters, coding windows and other elements from few labels",
+    preparers={
+        "genome": PrepareGenome,
+        "sequences": PrepareLabelled,
+        "intervals": PrepareIntervals,
+        "yeast-promoters": PrepareYeastPromoters,
+        "ecoli-coding": PrepareEcoliCoding,
+    },
+    codec=KmerCodec(),
+    models=MODELS,
+    objectives={"masked": MaskedKmers, "classify": Classify},
+)
+
+__all__ = ["DOMAIN", "Classify", "DnaBert", "DnaBertConfig", "KmerCodec", "MaskedKmers"]

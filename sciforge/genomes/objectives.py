@@ -1,0 +1,162 @@
+"""What a DNA-BERT learns before it sees a label: hidden k-mers, reading frames, pairs of segments.
+
+Legend of shape letters: B batch, T tokens, L bases, k bases of a token, D width, M predicted tokens, F frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record
+from sciforge.errors import ConfigError
+from sciforge.genomes.codec import KmerCodec
+from sciforge.genomes.frames import frame_targets
+from sciforge.genomes.heads import FrameHead
+from sciforge.genomes.masking import SCORED_MASKED, draw_masks
+from sciforge.genomes.model import PooledHead
+from sciforge.genomes.records import reverse_complement
+from sciforge.genomes.windows import GenomeWindows
+
+# Context on each side of a window in which reading frames are looked for.
+FRAME_FLANK = 1500
+NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class MaskedKmers(Objective):
+    """Masked-language modelling of a genome (Devlin et al. 2018; Ji et al. 2021) with leak-proof spans of bases.
+
+    The loss is in nats per scored base, comparable across k, stride and span.
+
+    Args:
+        length: bases of a window.
+        mask_rate: share of the bases to score.
+        shortest, longest: bases of a hidden span.
+        random_share, keep_share: shares of spans replaced by random bases or left as they are.
+        soft_mask_weight: weight of soft-masked (repeat) bases in the loss; GPN uses 0.1.
+        frame_weight: weight of the reading-frame task (see `frames`), in nats per token; 0 leaves it out.
+        pair_weight: weight of next-segment prediction (BERT's second task): whether the second half of the window
+            follows the first or comes reverse-complemented; off by default, since RoBERTa found no gain.
+    """
+
+    length: int = 512
+    mask_rate: float = 0.15
+    shortest: int = 3
+    longest: int = 12
+    random_share: float = 0.1
+    keep_share: float = 0.1
+    soft_mask_weight: float = 1.0
+    frame_weight: float = 0.0
+    pair_weight: float = 0.0
+
+    def __post_init__(self):
+        if not 0 < self.mask_rate < 1:
+            raise ConfigError(f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+        if not 1 <= self.shortest <= self.longest < self.length:
+            raise ConfigError("objective: 1 <= shortest <= longest < length must hold for the hidden spans")
+        if min(self.random_share, self.keep_share) < 0 or self.random_share + self.keep_share > 1:
+            raise ConfigError("objective: random_share and keep_share must be shares that add up to at most 1")
+
+    def attach(self, model: nn.Module) -> None:
+        """Add the heads of the side tasks that are switched on."""
+        if self.frame_weight and "frames" not in model.heads:
+            model.heads["frames"] = FrameHead(model.width)
+        if self.pair_weight and "pair" not in model.heads:
+            model.heads["pair"] = PooledHead(model.width, classes=2, bins=2)
+
+    def examples(self, store: Any, split: str) -> Sequence[Record]:
+        """Return the windows that tile a split of a genome store."""
+        return GenomeWindows(store, split, self.length, FRAME_FLANK if self.frame_weight else 0)
+
+    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+        """Crop a window, take either strand, hide spans, and note what is to be predicted."""
+        context = np.asarray(record["bases"])
+        first, last = record["inside"]
+        start = first + (int(rng.integers(0, max(1, last - first - self.length + 1))) if training else 0)
+        if rng.integers(2):
+            context, start = reverse_complement(context), len(context) - start - self.length
+        bases = context[start : start + self.length]
+        example: Example = {}
+        if self.pair_weight:
+            flipped = int(rng.integers(2))
+            half = self.length // 2
+            bases = np.concatenate([bases[:half], reverse_complement(bases[half:])]) if flipped else bases
+            example["target_pair"] = torch.tensor(flipped)
+        options = {"random_share": self.random_share, "keep_share": self.keep_share}
+        masks = draw_masks(bases, codec, rng, rate=self.mask_rate, shortest=self.shortest, longest=self.longest, **options)
+        example |= codec.encode({"bases": masks.bases_L})
+        known = (bases & 7) < 4
+        scored = known & (masks.scored_L > 0)
+        example["target_bases"] = torch.from_numpy(np.where(scored, (bases & 3).astype(np.int64), NO_TARGET))
+        example["unseen"] = torch.from_numpy(masks.scored_L == SCORED_MASKED)
+        example["soft"] = torch.from_numpy((bases & 8) > 0)
+        example["masked"] = torch.from_numpy(masks.masked_T)
+        example["predicted"] = torch.from_numpy(masks.predicted_T)
+        if self.frame_weight:
+            frame, distance = frame_targets(context)
+            at = start + np.arange(codec.num_tokens(self.length)) * codec.stride
+            if self.pair_weight and flipped:  # a half that the pair task turned has its frames elsewhere
+                frame[start + half - codec.k + 1 :] = NO_TARGET
+                distance[start + half - codec.k + 1 :] = NO_TARGET
+            example["target_frame"] = torch.from_numpy(frame[at])
+            example["target_distance"] = torch.from_numpy(distance[at])
+        return example
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return nats summed over scored bases; `nats_per_base` counts bases that no visible token shows."""
+        x_BTD = model(batch)
+        logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(model, x_BTD, batch, self.soft_mask_weight)
+        nats_Mk = F.cross_entropy(logits_Mk4.float().flatten(0, 1), target_Mk.flatten(), reduction="none").view_as(weight_Mk)
+        total, count = (nats_Mk * weight_Mk).sum(), weight_Mk.sum()
+        hidden_Mk = weight_Mk * unseen_Mk
+        parts = {"nats_per_base": ((nats_Mk * hidden_Mk).sum(), hidden_Mk.sum())}
+        if self.frame_weight:
+            nats, tokens, distance_nats, right = _frame_nats(model, x_BTD, batch)
+            parts |= {"frame_nats": (nats, tokens), "distance_nats": (distance_nats, tokens), "frame_accuracy": (right, tokens)}
+            # Weighted per scored base, so that the one count divides both tasks; a token has mask_rate * stride of them.
+            total = total + self.frame_weight * (nats + 0.25 * distance_nats) * self.mask_rate * model.stride
+        if self.pair_weight:
+            logits_B2 = model.heads["pair"](x_BTD, batch["lengths"]).float()
+            nats = F.cross_entropy(logits_B2, batch["target_pair"], reduction="sum")
+            right = (logits_B2.argmax(-1) == batch["target_pair"]).sum()
+            pairs = torch.tensor(len(logits_B2))
+            parts |= {"pair_nats": (nats, pairs), "pair_accuracy": (right, pairs)}
+            total = total + self.pair_weight * nats * self.mask_rate * self.length
+        return Loss(total, count, parts)
+
+    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
+        """Return the distribution of each scored base, once for every token that predicts it."""
+        logits_Mk4, target_Mk, weight_Mk, _ = _scored(model, model(batch), batch, 1.0)
+        chosen = weight_Mk > 0
+        return Categorical(logits_Mk4[chosen], target_Mk[chosen])
+
+
+def _scored(model: nn.Module, x_BTD: Tensor, batch: Batch, soft_mask_weight: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return logits [M, k, 4] at predicted tokens, targets [M, k], weights [M, k] that share each base's score among the
+    tokens that predict it, and whether the base is unseen [M, k]."""
+    k, stride = model.k, model.stride
+    row_M, token_M = batch["predicted"].nonzero(as_tuple=True)
+    place_Mk = token_M[:, None] * stride + torch.arange(k, device=token_M.device)
+    row_Mk = row_M[:, None].expand_as(place_Mk)
+    target_Mk = batch["target_bases"][row_Mk, place_Mk]
+    scored_Mk = (target_Mk >= 0).to(x_BTD.dtype)
+    votes_BL = torch.zeros(batch["bases"].shape, dtype=x_BTD.dtype, device=x_BTD.device)
+    votes_BL.index_put_((row_Mk, place_Mk), scored_Mk, accumulate=True)
+    soft_Mk = torch.where(batch["soft"][row_Mk, place_Mk], soft_mask_weight, 1.0).to(x_BTD.dtype)
+    weight_Mk = scored_Mk * soft_Mk / votes_BL[row_Mk, place_Mk].clamp(min=1)
+    return model.base_logits(x_BTD[row_M, token_M]), target_Mk.clamp(min=0), weight_Mk, batch["unseen"][row_Mk, place_Mk]
+
+
+def _frame_nats(model: nn.Module, x_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    frame_BTF, distance_BTPC = model.heads["frames"](x_BTD)
+    target_BT = batch["target_frame"]
+    tokens = (target_BT >= 0).sum()
+    options = {"ignore_index": NO_TARGET, "reduction": "sum"}
+    nats = F.cross_entropy(frame_BTF.float().flatten(0, 1), target_BT.flatten(), **options)
+    distance = F.cross_entropy(distance_BTPC.float().flatten(0, 2), batch["target_distance"].flatten(), **options)
+    return nats, tokens, distance, (frame_BTF.argmax(-1) == target_BT).sum()
