@@ -6,7 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "sciforge.api": ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "generate", "load"),
+    "sciforge.api": ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "load"),
     "sciforge.core.run": (
         "Run", "Schedule", "All", "Only", "LoRA", "L2SP", "EWC", "Replay", "Subset", "Hardware",
     ),

@@ -133,12 +133,14 @@ class Domain:
         codec: the default codec.
         models: preset name -> model configuration.
         objectives: name -> objective dataclass.
-        outputs: name -> function(predictor, ...) that writes what the domain's users want.
-        laws: name -> function(model, codec) -> largest violation and its tolerance (see core.predictor.check).
-        baselines: name -> function(train records, train labels, test records, seed) -> outputs as
-            `Objective.predict` gives them; run beside the net in every label-efficiency curve.
-        audits: name -> function that looks for leaks and shortcuts in a store.
-        demo: function(folder, progress) -> Section for `sciforge demo`.
+        outputs: name -> frozen dataclass whose fields are options of `sciforge predict CHECKPOINT NAME`, with
+            `write(predictor) -> Path`.
+        laws: name -> function(model in float64, codec, numpy generator) -> (largest violation, tolerance); its
+            docstring's first line states the law.
+        baselines: name -> function(objective, train records, test records, seed) -> outputs as `Objective.predict`
+            gives them; run beside the net in every label-efficiency curve.
+        audits: name -> frozen dataclass whose fields are options of `sciforge audit NAME`, with `run() -> AuditReport`.
+        demo: function(folder) -> report.Section for `sciforge demo`; at most 5 minutes on 2 cores for all domains.
         shardable: whether FSDP2 may shard its models (double backward may not).
     """
 
@@ -148,17 +150,17 @@ class Domain:
     codec: Any
     models: Mapping[str, Any]
     objectives: Mapping[str, type[Objective]]
-    outputs: Mapping[str, Callable] = field(default_factory=dict)
+    outputs: Mapping[str, type] = field(default_factory=dict)
     laws: Mapping[str, Callable] = field(default_factory=dict)
     baselines: Mapping[str, Callable] = field(default_factory=dict)
-    audits: Mapping[str, Callable] = field(default_factory=dict)
+    audits: Mapping[str, type] = field(default_factory=dict)
     demo: Callable | None = None
     shardable: bool = True
 
     def types(self) -> dict[str, type]:
-        """Return every dataclass of the domain that a run's JSON may name, by class name."""
+        """Return every dataclass of the domain that the JSON of a run may name, by class name."""
         found = [type(self.codec), *map(type, self.models.values()), *self.objectives.values()]
-        return {t.__name__: t for t in [*found, *self.preparers.values()]}
+        return {t.__name__: t for t in found}
 
     def model(self, name: str) -> Any:
         """Return the preset of that name; raises ConfigError with the nearest name."""

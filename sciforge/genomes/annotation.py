@@ -316,7 +316,7 @@ def reconcile(intervals: Intervals, contig_lengths: dict[str, int], genome: str 
     changed = [name for name in names if partners[name] != name]
     note = f"{len(changed)} contigs renamed, {changed[0]!r} to {partners[changed[0]]!r}" if changed else ""
     lengths_bp = np.array([contig_lengths[partners[contig]] for contig in intervals.contig], np.int64)
-    past = intervals.end >= lengths_bp
+    past = intervals.end > lengths_bp
     if past.any():
         row = int(past.argmax())
         contig, end, line = partners[intervals.contig[row]], int(intervals.end[row]), int(intervals.line[row])

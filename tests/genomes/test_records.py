@@ -168,6 +168,13 @@ def test_a_far_line_is_named_exactly(tmp_path):
             list(read_sequences(path, block_bytes=block_bytes))
 
 
+@pytest.mark.parametrize("block_bytes", [1, 5, 2**20])
+def test_a_header_begins_only_at_the_start_of_a_line(tmp_path, block_bytes):
+    path = put(tmp_path, ">a\nAC>b\nGG\n")
+    with pytest.raises(DataError, match="reads.fa:2: letter '>'"):
+        list(read_sequences(path, block_bytes=block_bytes))
+
+
 @pytest.mark.parametrize("block_bytes", [3, 2**20])
 def test_skip_drops_bad_records_whole(tmp_path, block_bytes):
     path = put(tmp_path, "CC\n>bad\nACGT\nAJ\nA?\n>a\nAC\n>a\nGG\n>none\n>bad\nTT\n>\nAA\n")
