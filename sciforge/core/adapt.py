@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from sciforge.core.run import All, LoRA, Only, Schedule
 from sciforge.errors import ConfigError
 
-# Bricks name their stack of layers `blocks`, so that the depth of a weight can be read from its name.
+# Bricks name their stack of layers `blocks` and what feeds it `...embed...`, so that names tell a weight's depth.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 HEADS = "heads."
 
@@ -143,7 +143,7 @@ def groups(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str], sch
 
 
 def _height(name: str, num_blocks: int) -> int:
-    """Return how many blocks lie above a weight: 0 for heads and final norms, all of them for the embedding."""
+    """Return how many blocks lie above a weight: all of them for the embedding, 0 for what comes behind the stack."""
     if match := BLOCK.search(name):
         return num_blocks - 1 - int(match.group(1))
-    return 0 if name.startswith(HEADS) or "norm" in name.split(".")[0] else num_blocks
+    return num_blocks if "embed" in name and not name.startswith(HEADS) else 0

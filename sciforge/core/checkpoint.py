@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,33 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sciforge.core.domain import Domain, Objective, get_domain, seeded_model
-from sciforge.core.folder import atomic_folder, check_files, disk_error, read_json, sha256, write_json
+from sciforge.core.folder import (
+    atomic_folder,
+    check_files,
+    check_shape,
+    one_line,
+    read_json,
+    replace_file,
+    sha256,
+    write_json,
+)
 from sciforge.core.run import CORE_TYPES, Run, from_json, to_json
 from sciforge.errors import CheckpointError, ConfigError
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 RESUME = "resume/state.safetensors"
+SHAPE = {"format": int, "domain": str, "model": dict, "codec": dict, "objectives": list, "run": dict, "step": int}
+SHAPE |= {"metrics": dict, "loop": dict, "provenance": dict, "files": dict}
 
 
 def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
     """Bring a checkpoint.json of an older format to the present one by pure functions, one a format."""
     if body.get("format") != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {body.get('format')} is unknown here; update sciforge")
+    check_shape(body, SHAPE, path / "checkpoint.json", CheckpointError)
+    if WEIGHTS not in body["files"]:
+        raise CheckpointError(f"{path / 'checkpoint.json'}: lists no {WEIGHTS}; write or fetch it again")
     return body
 
 
@@ -48,7 +62,9 @@ def resolve(path: Path) -> Path:
         return path / "final"
     steps = sorted(f for f in path.glob("step-*") if (f / "checkpoint.json").exists())
     if not steps:
-        raise CheckpointError(f"{path}: no checkpoint here; give the folder of a run or a name from `sciforge datasets list`")
+        raise CheckpointError(
+            f"{path}: no checkpoint here; give a run's folder or a name from `sciforge datasets list`"
+        )
     return steps[-1]
 
 
@@ -93,34 +109,40 @@ class Checkpoint:
         """The domain, by name."""
         return get_domain(self.body["domain"])
 
-    def _decode(self, key: str) -> Any:
+    def _decode(self, key: str, kind: type | tuple[type, ...]) -> Any:
         try:
-            return from_json(self.body[key], {**CORE_TYPES, **self.domain.types()}, key)
-        except ConfigError as error:
+            value = from_json(self.body[key], {**CORE_TYPES, **self.domain.types()}, key)
+        except (ConfigError, RecursionError) as error:
             raise CheckpointError(f"{self.path}: {error}") from None
+        for part in value if isinstance(value, tuple) else (value,):
+            if not isinstance(part, kind):
+                raise CheckpointError(f"{self.path}: {key} is of the wrong kind, {type(part).__name__}; fetch it again")
+        return value
 
     @cached_property
     def run(self) -> Run:
         """The run that made it."""
-        return self._decode("run")
+        return self._decode("run", Run)
 
     @cached_property
     def codec(self) -> Any:
         """The fitted codec."""
-        return self._decode("codec")
+        return self._decode("codec", type(self.domain.codec))
 
     @cached_property
     def model_config(self) -> Any:
         """The sizes of the model."""
-        return self._decode("model")
+        return self._decode("model", tuple(map(type, self.domain.models.values())))
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives whose heads the weights hold; the first is the one trained for."""
-        return self._decode("objectives")
+        return self._decode("objectives", Objective)
 
     def weights(self, name: str = WEIGHTS) -> dict[str, Tensor]:
         """Return the tensors of one of the checkpoint's files, on the CPU."""
+        if name not in self.body["files"]:
+            raise CheckpointError(f"{self.path}: holds no {name}, only {', '.join(sorted(self.body['files']))}")
         try:
             return load_file(self.path / name)
         except (SafetensorError, OSError) as error:
@@ -128,21 +150,27 @@ class Checkpoint:
 
     def build(self) -> nn.Module:
         """Return the model with its heads and weights, in evaluation mode."""
-        model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
+        try:
+            model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
         load_weights(model, self.weights(), self.path)
         return model.eval()
 
     def with_file(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Checkpoint":
         """Add a file of tensors (the Fisher) to the checkpoint and return it as it is now."""
-        body = {**self.body, "files": dict(self.body["files"]), "about": {**self.body.get("about", {}), name: dict(about)}}
-        try:
-            save_file(_unshared(tensors), self.path / f".{name}")
-            (self.path / f".{name}").replace(self.path / name)
+        body = {
+            **self.body,
+            "files": dict(self.body["files"]),
+            "about": {**self.body.get("about", {}), name: dict(about)},
+        }
+        describe = partial(replace_file, self.path / "checkpoint.json", lambda work: write_json(work, body))
+        with one_line(self.path):
+            if body["files"].pop(name, None):
+                describe()  # forget the old file first, so that a crash leaves no digest that does not match
+            replace_file(self.path / name, lambda work: write_tensors(work, tensors))
             body["files"][name] = sha256(self.path / name)
-            write_json(self.path / ".checkpoint.json", body)
-            (self.path / ".checkpoint.json").replace(self.path / "checkpoint.json")
-        except (OSError, SafetensorError) as error:
-            raise _save_error(error, self.path) from None
+            describe()
         return Checkpoint(self.path, body)
 
 
@@ -156,7 +184,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
             shapes = f"{tuple(weights[name].shape)}, the model needs {tuple(own[name].shape)}"
             raise CheckpointError(f"{where}: weight {name!r} is {shapes}; the checkpoint is of another size")
     if extra := sorted(set(weights) - set(own)):
-        raise CheckpointError(f"{where}: weight {extra[0]!r} is unknown to the model; the checkpoint is of another model")
+        raise CheckpointError(f"{where}: weight {extra[0]!r} is not in the model; the checkpoint is of another model")
     model.load_state_dict(weights)
 
 
@@ -177,15 +205,12 @@ def save(
 ) -> Checkpoint:
     """Write a checkpoint folder that appears whole or not at all; checkpoint.json goes last."""
     with atomic_folder(path, replace=True) as work:
-        try:
-            save_file(_unshared(weights), work / WEIGHTS)
-            files = [WEIGHTS]
-            if resume is not None:
-                (work / "resume").mkdir()
-                save_file(_unshared(resume), work / RESUME)
-                files.append(RESUME)
-        except SafetensorError as error:
-            raise _save_error(error, path) from None
+        write_tensors(work / WEIGHTS, weights)
+        files = [WEIGHTS]
+        if resume is not None:
+            (work / "resume").mkdir()
+            write_tensors(work / RESUME, resume)
+            files.append(RESUME)
         body = {"format": FORMAT, "domain": domain, "model": to_json(model_config), "codec": to_json(codec)}
         body |= {"objectives": to_json(objectives), "run": to_json(run), "step": step, "metrics": dict(metrics)}
         body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}
@@ -194,16 +219,17 @@ def save(
     return Checkpoint(path, body)
 
 
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses tensors that share memory; tied weights are saved once under each name."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; tensors that share memory (tied weights) are saved once under each name.
 
-
-def _save_error(error: Exception, path: Path) -> Exception:
-    if isinstance(error, OSError):
-        return disk_error(error, path)
-    free = shutil.disk_usage(Path(path).parent).free
-    return CheckpointError(f"{path}: cannot write ({error}); {free >> 20} MiB are free on the disk")
+    Raises:
+        CheckpointError: the disk is full or cannot be written.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise CheckpointError(f"{path}: cannot write ({error}); {free >> 20} MiB are free on the disk") from None
 
 
 def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:
@@ -229,6 +255,7 @@ def provenance(run: Run, device: str, world: int, data: Mapping[str, str], paren
     }
 
 
+@cache
 def _git_state() -> tuple[str | None, bool | None]:
     """Return the commit of sciforge's own checkout and whether it has uncommitted changes; None where there is none."""
     here = Path(__file__).resolve().parents[2]

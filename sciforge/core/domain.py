@@ -83,11 +83,13 @@ class Objective:
         metric: the development metric that early stopping watches; `loss` or a name that `metrics` returns.
         higher_is_better: the sense of `metric`.
         fresh: names of the heads that start anew unless the checkpoint learnt the very same objective.
+        needs_grad: whether `loss` and `predict` differentiate the model themselves (forces), also in evaluation.
     """
 
     metric: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
     fresh: ClassVar[tuple[str, ...]] = ()
+    needs_grad: ClassVar[bool] = False
 
     def resolve(self, store: Any) -> Self:
         """Return a copy completed from the prepared data (class names, for instance)."""
@@ -195,10 +197,18 @@ def get_domain(name: str) -> Domain:
 
 
 def seeded_model(config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int) -> nn.Module:
-    """Build a model and its heads from a seed, leaving torch's global generator as it was."""
+    """Build a model and its heads from a seed, leaving torch's global generator as it was.
+
+    Raises:
+        ConfigError: two objectives need a head of the same name.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = config.build(codec)
         for objective in objectives:
+            before = dict(model.heads.items())
             objective.attach(model)
+            if clash := [name for name, head in before.items() if model.heads[name] is not head]:
+                kinds = " and ".join(type(o).__name__ for o in objectives)
+                raise ConfigError(f"{kinds} both need the head {clash[0]!r}; replay a checkpoint of another objective")
     return model

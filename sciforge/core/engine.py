@@ -26,13 +26,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.
 def choose_device(name: str) -> torch.device:
     """Return the torch device of a name; `auto` is CUDA where there is one. Raises ConfigError."""
     if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"hardware.device {name!r} is not a device; use auto, cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("hardware.device is cuda but this torch sees no GPU; use --hardware.device cpu")
+        raise ConfigError("hardware.device is cuda but this torch sees no GPU; use cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
 
 
@@ -58,12 +60,12 @@ class Engine:
             precision = "bfloat16" if device.type == "cuda" else "float32"
         own = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
         if own:
-            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
             if device.type == "cuda":
                 torch.cuda.set_device(device)
+            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if strategy == "shard" and not dist.is_initialized():
-            raise ConfigError("strategy shard needs processes; start with torchrun --nproc-per-node N -m sciforge train ...")
+            raise ConfigError("strategy shard needs processes; start it with torchrun --nproc-per-node N -m sciforge")
         try:
             yield cls(device, precision, rank, world, strategy == "shard")
         finally:
@@ -96,34 +98,46 @@ class Engine:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
-    def move(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a batch to the device, its real numbers in the run's precision."""
-        dtype = DTYPES[self.precision]
-        moved = {}
-        for name, value in batch.items():
-            if isinstance(value, Tensor):
-                value = value.to(self.device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
-            moved[name] = value
-        return moved
+    def move(self, batch: Any) -> Any:
+        """Send a batch (a mapping, or an object such as PyG's with `apply` or `to`) to the device.
 
-    def sum(self, values: Sequence[Tensor]) -> list[float]:
-        """Add scalars over all processes, in float64."""
-        stacked = torch.stack([v.detach().double().cpu() for v in values])
-        if self.world > 1:
-            dist.all_reduce(stacked)
-        return stacked.tolist()
+        Its real numbers take the run's precision.
+        """
+        if isinstance(batch, Tensor):
+            dtype = DTYPES[self.precision] if batch.is_floating_point() else batch.dtype
+            return batch.to(self.device, dtype, non_blocking=True)
+        if isinstance(batch, Mapping):
+            return {name: self.move(value) for name, value in batch.items()}
+        if hasattr(batch, "apply"):
+            return batch.apply(self.move)
+        return batch.to(self.device) if hasattr(batch, "to") else batch
+
+    def sum(self, pairs: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        """Add named (sum, count) pairs over all processes, in order of rank; a process may lack some names."""
+        added: dict[str, tuple[float, float]] = {}
+        for share in self.gather(dict(pairs)):
+            for name, (total, count) in share.items():
+                before = added.get(name, (0.0, 0.0))
+                added[name] = before[0] + total, before[1] + count
+        return added
 
     def reduce_grads(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add gradients over all processes, once; FSDP2 has done so already."""
+        """Add gradients over all processes, once; FSDP2 has done so already.
+
+        A weight that no process's share of the batch touched keeps no gradient, so that it does not move, as in one
+        process.
+        """
         if self.world == 1 or self.shard:
             return
-        for parameter in parameters:
-            if parameter.grad is None:  # a head that this process's share of the batch did not touch
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters])
+        touched = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self.device)
+        dist.all_reduce(touched)
+        parameters = [p for p, times in zip(parameters, touched.tolist(), strict=True) if times]
+        if not parameters:
+            return
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         dist.all_reduce(flat)
         for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad.copy_(piece.view_as(parameter))
+            parameter.grad = piece.view_as(parameter)
 
     def full_state(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the whole state of a model on the CPU (a collective call under `shard`)."""

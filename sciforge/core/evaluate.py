@@ -1,25 +1,49 @@
 """A model's figures on a split: the loss as the loop counts it, and the objective's own metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sciforge.core import order
-from sciforge.core.domain import Batch, Objective, Record
+from sciforge.core.domain import Batch, Loss, Objective, Record
 from sciforge.core.engine import Engine
 
 
+class Tally:
+    """Adds up losses and their parts by name, in float64."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, tuple[float, float]] = {}
+
+    def add(self, loss: Loss) -> None:
+        """Add one batch's sums and counts."""
+        for name, (total, count) in {"loss": (loss.total, loss.count), **loss.parts}.items():
+            before = self.pairs.get(name, (0.0, 0.0))
+            total, count = (float(torch.as_tensor(value).detach()) for value in (total, count))
+            self.pairs[name] = before[0] + total, before[1] + count
+
+
+def means(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Divide sums by counts; 0 where nothing was counted.
+
+    >>> means({"loss": (6.0, 3.0), "rare": (0.0, 0.0)})
+    {'loss': 2.0, 'rare': 0.0}
+    """
+    return {name: total / count if count else 0.0 for name, (total, count) in pairs.items()}
+
+
 @contextmanager
-def frozen_dropout(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode and back."""
+def evaluation(model: nn.Module, objective: Objective) -> Iterator[None]:
+    """Put a model into evaluation mode and back; gradients only where the objective differentiates (forces)."""
     training = model.training
     model.eval()
     try:
-        yield
+        with torch.set_grad_enabled(objective.needs_grad):
+            yield
     finally:
         model.train(training)
 
@@ -36,7 +60,6 @@ def batches(
         yield codec.collate(examples)
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     objective: Objective,
@@ -46,51 +69,43 @@ def evaluate(
     seed: int = 0,
     size: int = 32,
 ) -> dict[str, float]:
-    """Return the mean loss, its parts and the objective's metrics over `records`, the same for any number of processes."""
+    """Return the mean loss, its parts and the objective's metrics over `records`, for any number of processes.
+
+    Under `shard` every process computes everything, since all must run the same number of passes.
+    """
     indices = list(range(len(records)))
     mine = indices if engine.shard else list(order.share_of_rank(indices, engine.rank, engine.world))
-    sums: dict[str, list[Tensor]] = {}
+    tally = Tally()
     outputs: dict[str, list[np.ndarray]] = {}
-    with frozen_dropout(model):
+    with evaluation(model, objective):
         for batch in batches(objective, codec, records, mine, seed, size):
             batch = engine.move(batch)
             with engine.autocast():
-                loss = objective.loss(model, batch)
+                tally.add(objective.loss(model, batch))
                 predicted = objective.predict(model, batch)
-            for name, (total, count) in {"loss": (loss.total, loss.count), **loss.parts}.items():
-                pair = sums.setdefault(name, [torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)])
-                for slot, value in zip(pair, (total, count), strict=True):
-                    slot += torch.as_tensor(value).detach().double().cpu()
             for name, value in predicted.items():
-                outputs.setdefault(name, []).append(value.float().cpu().numpy())
-    figures = _mean(sums, engine)
-    if outputs:
-        joined = {name: np.concatenate(parts) for name, parts in outputs.items()}
-        figures |= objective.metrics(_in_order(joined, engine, len(records)), records)
+                outputs.setdefault(name, []).append(_array(value))
+    joined = {name: np.concatenate(parts) for name, parts in outputs.items()}
+    if not engine.shard:
+        tally.pairs = engine.sum(tally.pairs)
+        joined = _in_order(engine.gather(joined), len(records))
+    figures = means(tally.pairs)
+    if joined:
+        figures |= {name: float(value) for name, value in objective.metrics(joined, records).items()}
     return figures
 
 
-def _mean(sums: dict[str, list[Tensor]], engine: Engine) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for share in [{k: [float(v) for v in pair] for k, pair in sums.items()}] if engine.shard else engine.gather(
-        {k: [float(v) for v in pair] for k, pair in sums.items()}
-    ):
-        for name, (total, count) in share.items():
-            pair = found.setdefault(name, [0.0, 0.0])
-            pair[0] += total
-            pair[1] += count
-    return {name: total / count if count else 0.0 for name, (total, count) in found.items()}
+def _array(value: torch.Tensor) -> np.ndarray:
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
-def _in_order(outputs: dict[str, np.ndarray], engine: Engine, num: int) -> dict[str, np.ndarray]:
-    if engine.shard or engine.world == 1:
-        return outputs
-    shares = engine.gather(outputs)
+def _in_order(shares: list[dict[str, np.ndarray]], num: int) -> dict[str, np.ndarray]:
+    """Interleave the processes' outputs; with few records some processes have none, the first always has."""
     joined = {}
-    for name, mine in outputs.items():
-        whole = np.empty((num, *mine.shape[1:]), mine.dtype)
+    for name, first in shares[0].items():
+        joined[name] = np.empty((num, *first.shape[1:]), first.dtype)
         for rank, share in enumerate(shares):
             if name in share:
-                whole[rank :: engine.world] = share[name]
-        joined[name] = whole
+                joined[name][rank :: len(shares)] = share[name]
     return joined

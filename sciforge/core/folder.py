@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from sciforge.errors import ConfigError, DataError, SciforgeError
 
 TEMPORARY = ".writing-"
+ASIDE = "-old-"
 
 
 def sha256(path: Path) -> str:
@@ -25,20 +26,36 @@ def sha256(path: Path) -> str:
 def sweep(parent: Path) -> None:
     """Remove temporaries whose writer is gone (left by kill -9): nobody holds their lock any more."""
     for stale in parent.glob(f"{TEMPORARY}*"):
-        if (lock := try_lock(stale)) is not None:
-            shutil.rmtree(stale, ignore_errors=True)
-            os.close(lock)
+        if (lock := try_lock(stale)) is None:
+            continue
+        final = parent / stale.name.partition(ASIDE)[2]
+        if ASIDE in stale.name and not final.exists():
+            stale.rename(final)  # killed between the two renames of a replacement: the old folder is the good one
+        remove(stale)
+        os.close(lock)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file or folder until the descriptor is closed or the process ends; None where another holds it."""
+    """Lock a file or folder until the descriptor is closed or the process ends; None where it is gone or held.
+
+    Raises:
+        OSError: it may not be read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
     return descriptor
@@ -49,44 +66,51 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success flush it to disk and rename it, on failure remove it.
 
     Raises:
-        ConfigError: `path` exists and `replace` is false, or the place cannot be written.
+        ConfigError: `path` exists and `replace` is false.
+        DataError: the place cannot be written, or the disk is full.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
-        if path.exists() and not replace:
-            raise ConfigError(f"{path} exists already; remove it or choose another folder")
-        work = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        lock = try_lock(work)
-    except OSError as error:
-        raise disk_error(error, path) from None
-    try:
-        yield work
-        for file in sorted(work.rglob("*")):
-            _flush(file)
-        _flush(work)
-        _install(work, path)
-    except OSError as error:
-        raise disk_error(error, path) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+    work = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    lock = None
+    with one_line(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            if path.exists() and not replace:
+                raise ConfigError(f"{path} exists already; remove it or choose another folder")
+            work.mkdir()
+            lock = try_lock(work)
+            yield work
+            for file in sorted(work.rglob("*")):
+                _flush(file)
+            _flush(work)
+            _install(work, path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
 
 
 def _install(work: Path, path: Path) -> None:
     """Rename `work` to `path`; a folder that is replaced is moved aside first, since rename cannot swap folders."""
+    aside = path.parent / f"{TEMPORARY}{os.getpid()}{ASIDE}{path.name}"
     if path.exists():
-        aside = path.parent / f"{TEMPORARY}{os.getpid()}-old-{path.name}"
         os.rename(path, aside)
-        os.rename(work, path)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(work, path)
+    os.rename(work, path)
     _flush(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name, flush it and rename it to `path`."""
+    work = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    try:
+        write(work)
+        _flush(work)
+        os.replace(work, path)
+        _flush(path.parent)
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -98,15 +122,25 @@ def _flush(path: Path) -> None:
 
 
 def disk_error(error: OSError, path: Path) -> SciforgeError:
-    """Turn an operating-system error into one line with a remedy."""
-    if error.errno == errno.ENOSPC:
+    """Turn an operating-system error into one line with a remedy; it names its own file where it has one."""
+    path = error.filename if isinstance(error.filename, str | Path) else path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError("the disk is full; free some space and start again", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DataError("no permission to write here; choose another folder", path)
+        return DataError("no permission to read or write here; choose another folder", path)
     return DataError(f"{error.strerror or error}; check the path and the disk", path)
 
 
-def write_json(path: Path, value: Any) -> None:
+@contextmanager
+def one_line(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into one-line DataErrors."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path) from None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON with a digest of its own content, so that a changed byte is noticed."""
     body = dict(value)
     body["digest"] = _digest(body)
@@ -118,13 +152,14 @@ def read_json(path: Path, error: type[SciforgeError]) -> dict[str, Any]:
     try:
         body = json.loads(path.read_bytes())
         recorded = body.pop("digest")
+        actual = _digest(body)
     except FileNotFoundError:
         raise error(f"{path.parent}: no {path.name} here; give the folder that sciforge wrote") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise error(f"{path}: not a file that sciforge wrote, or damaged; write or fetch it again") from None
     except OSError as problem:
         raise error(f"{path}: {problem.strerror}; check the path") from None
-    if _digest(body) != recorded:
+    if actual != recorded:
         raise error(f"{path}: the digest does not match, the file was changed; write or fetch it again")
     return body
 
@@ -133,11 +168,20 @@ def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def check_shape(body: Any, shape: Mapping[str, type], path: Path, error: type[SciforgeError]) -> None:
+    """Check that JSON holds these fields with these types; raises `error` naming the first that does not fit."""
+    for name, kind in shape.items():
+        if not isinstance(body, dict) or not isinstance(body.get(name), kind):
+            raise error(f"{path}: {name!r} is missing or no {kind.__name__}; write or fetch it again")
+
+
 def check_files(folder: Path, digests: dict[str, str], error: type[SciforgeError]) -> None:
     """Compare files with their recorded SHA-256; raises `error` naming the first that differs."""
+    root = folder.resolve()
     for name, recorded in digests.items():
         file = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
+        inside = "\0" not in name and file.resolve() == root / name
+        if not inside or ".." in Path(name).parts or Path(name).is_absolute():
             raise error(f"{folder}: refuses the file name {name!r}; it points outside the folder")
         if not file.is_file():
             raise error(f"{file}: missing; write or fetch the folder again")

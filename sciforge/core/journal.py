@@ -1,11 +1,14 @@
 """What happened, as it happens: metrics.jsonl and a progress bar."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from sciforge.core.folder import one_line, replace_file
 
 
 class Journal:
@@ -15,16 +18,18 @@ class Journal:
         self.path = path
         self.handle = None
         if path is not None:
-            keep = _lines_before(path, start)  # a resumed run repeats the steps after its checkpoint
-            path.write_text("".join(keep), encoding="utf-8")
-            self.handle = open(path, "a", encoding="utf-8")
+            keep = "".join(_lines_before(path, start))  # a resumed run repeats the steps after its checkpoint
+            with one_line(path):
+                replace_file(path, lambda work: work.write_text(keep, encoding="utf-8"))
+                self.handle = open(path, "a", encoding="utf-8")
         self.bar = tqdm(total=steps, initial=start, desc=label, unit="step", disable=None if path else True)
 
     def write(self, step: int, **figures: Any) -> None:
         """Append one line; figures are numbers or strings."""
         if self.handle:
-            self.handle.write(json.dumps({"step": step, **figures}) + "\n")
-            self.handle.flush()
+            with one_line(self.path):
+                self.handle.write(json.dumps({"step": step, **figures}) + "\n")
+                self.handle.flush()
 
     def advance(self, **shown: float) -> None:
         """Move the bar one step on."""
@@ -34,13 +39,15 @@ class Journal:
     def sync(self) -> None:
         """Force the lines to disk."""
         if self.handle:
-            os.fsync(self.handle.fileno())
+            with one_line(self.path):
+                os.fsync(self.handle.fileno())
 
     def close(self) -> None:
         """Close file and bar."""
         self.bar.close()
         if self.handle:
-            self.handle.close()
+            with contextlib.suppress(OSError):  # what a full disk could not take has been reported
+                self.handle.close()
 
 
 def _lines_before(path: Path, step: int) -> list[str]:
@@ -50,7 +57,7 @@ def _lines_before(path: Path, step: int) -> list[str]:
             try:
                 if line.endswith("\n") and json.loads(line)["step"] < step:
                     kept.append(line)
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 continue  # a line cut by a crash
     return kept
 

@@ -35,7 +35,9 @@ def step_indices(num_examples: int, batch: int, seed: int, step: int) -> list[tu
     [0, 1, 2, 3, 4, 5]
     """
     places = range(step * batch, (step + 1) * batch)
-    return [(p // num_examples, int(_permutation(num_examples, seed, p // num_examples)[p % num_examples])) for p in places]
+    return [
+        (p // num_examples, int(_permutation(num_examples, seed, p // num_examples)[p % num_examples])) for p in places
+    ]
 
 
 def share_of_rank(items: Sequence, rank: int, world: int) -> Sequence:
@@ -70,12 +72,14 @@ def replay_sizes(batch: int, share: float) -> tuple[int, int]:
 def balanced_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Choose `count` indices with classes as equal as possible; nested, so a larger subset holds the smaller ones.
 
+    Numbers count as classes of their own, so of labels that never repeat the choice is plainly random.
+
     >>> labels = np.array([0] * 90 + [1] * 10)
     >>> np.bincount(labels[balanced_subset(labels, 8, seed=0)]).tolist()
     [4, 4]
     """
     rng = generator(seed, SUBSET)
     shuffled = [rng.permutation(np.flatnonzero(labels == value)) for value in np.unique(labels)]
+    turn = np.repeat(rng.permutation(len(shuffled)), [len(s) for s in shuffled])  # which class comes first
     place = np.concatenate([np.arange(len(s)) for s in shuffled])
-    order = np.argsort(place, kind="stable")  # one of each class in turn
-    return np.concatenate(shuffled)[order][:count]
+    return np.concatenate(shuffled)[np.lexsort((turn, place))][:count]  # one of each class in turn

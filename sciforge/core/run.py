@@ -1,21 +1,21 @@
 """One description of a run: a frozen dataclass tree that Python builds, the command line parses and JSON stores."""
 
-import dataclasses
 import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sciforge.errors import ConfigError, did_you_mean
+from sciforge.core.settings import Settings, from_json, to_json
+from sciforge.errors import ConfigError
+
+__all__ = ["All", "EWC", "Estimator", "Hardware", "L2SP", "LoRA", "Only", "Replay", "Run", "Schedule", "Subset"]
+__all__ += ["from_json", "to_json"]
 
 Shape = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(Settings):
     """How long to train and at what rate.
 
     Args:
@@ -23,7 +23,7 @@ class Schedule:
         batch: examples a step, over all processes.
         rate: peak learning rate.
         warmup: share of the steps over which the rate rises linearly from 0.
-        shape: `exponential` decay is the default of pretraining, `step` decay that of fine-tuning.
+        shape: None takes exponential decay for a fresh model and step decay where a run has an `init`.
         final: the rate at the end as a share of the peak (exponential, cosine, trapezoid).
         factor: step decay multiplies the rate by this at each of `drops` equally spaced places.
         drops: number of drops of the step decay.
@@ -40,7 +40,7 @@ class Schedule:
     batch: int = 32
     rate: float = 1e-3
     warmup: float = 0.05
-    shape: Shape = "exponential"
+    shape: Shape | None = None
     final: float = 0.05
     factor: float = 0.3
     drops: int = 3
@@ -53,16 +53,11 @@ class Schedule:
     save_every: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"schedule.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("evaluate_every", "patience", "save_every", "drops", "rate", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"schedule.{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("warmup", "cooldown", "final"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"schedule.{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if self.shape == "exponential" and self.final == 0:
+        super().__post_init__()
+        self.require(1, math.inf, "steps", "batch")
+        self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "rate", "weight_decay", "clip")
+        self.require(0, 1, "warmup", "cooldown", "final")
+        if self.shape in (None, "exponential") and self.final == 0:
             raise ConfigError("schedule.final is 0; exponential decay never reaches 0: give a small positive share")
         if self.patience and not self.evaluate_every:
             raise ConfigError("schedule.patience needs schedule.evaluate_every; set both")
@@ -79,7 +74,7 @@ class Schedule:
             return self.rate * (step + 1) / warmup
         span = max(self.steps - warmup, 1)
         done = (step - warmup) / span
-        if self.shape == "exponential":
+        if self.shape in (None, "exponential"):
             return self.rate * self.final**done
         if self.shape == "step":
             return self.rate * self.factor ** math.floor(done * (self.drops + 1))
@@ -92,7 +87,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class All:
+class All(Settings):
     """Every weight moves.
 
     Args:
@@ -105,16 +100,20 @@ class All:
     frozen_steps: int = 0
     trunk_rate: float = 1.0
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "layer_decay", "frozen_steps", "trunk_rate")
+
 
 @dataclass(frozen=True)
-class Only:
+class Only(Settings):
     """Only weights whose name matches the regular expression move, and new heads; the default is the heads alone."""
 
     pattern: str = r"^heads\."
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Settings):
     """Low-rank updates of the matching weight matrices, and new heads (Hu et al. 2021).
 
     Args:
@@ -127,9 +126,13 @@ class LoRA:
     alpha: float = 16.0
     pattern: str = r"\bblocks\..*\.weight$"
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "rank")
+
 
 @dataclass(frozen=True)
-class L2SP:
+class L2SP(Settings):
     """Pull towards the weights of `init`, equal for all weights (Li et al. 2018): strength/2 * |p - centre|^2.
 
     Args:
@@ -141,12 +144,16 @@ class L2SP:
     strength: float = 0.01
     step: Literal["gradient", "proximal"] = "gradient"
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "strength")
+
 
 Estimator = Literal["exact", "sampled", "empirical"]
 
 
 @dataclass(frozen=True)
-class EWC:
+class EWC(Settings):
     """Elastic weight consolidation (Kirkpatrick et al. 2017): a pull weighted by the Fisher information.
 
     Args:
@@ -164,29 +171,40 @@ class EWC:
     data: Path | None = None
     step: Literal["gradient", "proximal"] = "gradient"
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "strength")
+        self.require(1, math.inf, "examples")
+
 
 @dataclass(frozen=True)
-class Replay:
+class Replay(Settings):
     """Mix a share of pretraining examples, with the pretraining objective, into every step."""
 
     data: Path
     share: float = 0.2
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.share < 1:
             raise ConfigError(f"replay.share is {self.share}; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
-class Subset:
+class Subset(Settings):
     """Train on few labels: `count` training examples, classes balanced, chosen by `seed`; nested in count."""
 
     count: int
     seed: int = 0
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "count")
+        self.require(0, 2**63, "seed")
+
 
 @dataclass(frozen=True)
-class Hardware:
+class Hardware(Settings):
     """Where and how the arithmetic runs; never changes what is computed, rounding aside.
 
     Args:
@@ -207,9 +225,14 @@ class Hardware:
     checkpointing: bool = False
     threads: int | None = None
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "micro_batch", "threads")
+        self.require(0, math.inf, "workers")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Settings):
     """Everything that decides a training run.
 
     Args:
@@ -245,87 +268,19 @@ class Run:
     seed: int = 0
 
     def __post_init__(self):
+        super().__post_init__()
+        self.require(0, 2**63, "seed")
         if (self.model is None) == (self.init is None):
             raise ConfigError("a run starts from a fresh model or from a checkpoint; give either --model or --init")
         if self.init is None and (self.anchor or self.replay):
             raise ConfigError("an anchor or replay needs what was learnt before; give --init")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; it must not be negative")
+        if self.replay and self.schedule.batch < 2:
+            raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
+        if self.anchor and isinstance(self.adapt, LoRA):
+            raise ConfigError("LoRA freezes the weights that an anchor would hold; choose one of them")
+        if self.schedule.shape is None:
+            shape = "exponential" if self.init is None else "step"
+            object.__setattr__(self, "schedule", replace(self.schedule, shape=shape))
 
 
 CORE_TYPES = {t.__name__: t for t in (Run, Schedule, All, Only, LoRA, L2SP, EWC, Replay, Subset, Hardware)}
-
-
-def to_json(value: Any) -> Any:
-    """Turn a dataclass tree into plain JSON values; each dataclass names its type.
-
-    >>> to_json(Subset(32))
-    {'type': 'Subset', 'count': 32, 'seed': 0}
-    """
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, Mapping):
-        return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def from_json(data: Any, known: Mapping[str, type], where: str = "run") -> Any:
-    """Rebuild a dataclass tree from JSON; only types in `known` can be named.
-
-    Raises:
-        ConfigError: an unknown type, an unknown or missing field, or a value of the wrong kind.
-    """
-    if isinstance(data, list):
-        return tuple(from_json(v, known, where) for v in data)
-    if not isinstance(data, dict):
-        return data
-    if "type" not in data:
-        return {k: from_json(v, known, f"{where}.{k}") for k, v in data.items()}
-    name = data["type"]
-    if name not in known:
-        raise ConfigError(f"{where}: unknown type {name!r}; {did_you_mean(str(name), known)}")
-    cls = known[name]
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    values = {}
-    for key, value in data.items():
-        if key == "type":
-            continue
-        if key not in fields:
-            raise ConfigError(f"{where}: {name} has no field {key!r}; {did_you_mean(key, fields)}")
-        values[key] = _fit(from_json(value, known, f"{where}.{key}"), hints[key], f"{where}.{key}")
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {str(error).split('__init__() ')[-1]}") from None
-
-
-def _fit(value: Any, hint: Any, where: str) -> Any:
-    """Check a JSON value against a type hint and give it the hinted type (Path, tuple, float)."""
-    origin = typing.get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        for option in typing.get_args(hint):
-            try:
-                return _fit(value, option, where)
-            except ConfigError:
-                continue
-        raise ConfigError(f"{where} is {value!r}; expected {hint}")
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise ConfigError(f"{where} is {value!r}; {did_you_mean(str(value), map(str, typing.get_args(hint)))}")
-        return value
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin or hint
-    if hint is types.NoneType:
-        plain = type(None)
-    if plain is int and isinstance(value, bool) or not isinstance(value, plain):
-        raise ConfigError(f"{where} is {value!r}; expected {getattr(plain, '__name__', plain)}")
-    return value

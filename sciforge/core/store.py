@@ -6,6 +6,7 @@ Shard files are the little-endian arrays themselves; ragged and text columns hav
 
 import bisect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from sciforge.core.folder import atomic_folder, check_files, read_json, sha256, write_json
+from sciforge.core.folder import atomic_folder, check_files, check_shape, read_json, sha256, write_json
 from sciforge.core.run import to_json
 from sciforge.errors import ConfigError, DataError, MissingExtra
 
 FORMAT = 1
 SPLITS = ("train", "dev", "test")
+KINDS = ("fixed", "ragged", "text")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class ShardWriter:
             else:
                 value = np.asarray(value, order="C")  # ascontiguousarray would make a scalar 1-D
                 self._write(column, "fixed", value, value.shape)
+                self._rows[column] = self._rows.get(column, 0) + 1
         self.num_records += 1
         for column, spec in self.columns.items():
             if spec["kind"] != "fixed":
@@ -100,22 +103,38 @@ class ShardWriter:
         self._open[column].write(data.astype(dtype, copy=False).data if data.size else b"")
 
     def close(self) -> dict[str, Any]:
-        """Flush the files and return the shard's entry of the index."""
-        for handle in self._open.values():
-            handle.close()
-        for column, offsets in self._offsets.items():
-            np.asarray(offsets, "<i8").tofile(self.folder / f"{self.name}.{column}.offsets.bin")
+        """Write the offsets and return the shard's entry of the index, its files closed.
+
+        Raises:
+            DataError: a fixed column is missing from some records.
+        """
+        self.release()
+        for column, spec in self.columns.items():
+            if spec["kind"] != "fixed":
+                offsets = np.asarray(self._offsets.get(column, [0]), "<i8")
+                offsets.tofile(self.folder / f"{self.name}.{column}.offsets.bin")
+            elif self._rows[column] != self.num_records:
+                found = f"{self._rows[column]} of {self.num_records} records"
+                raise DataError(f"column {column!r} is in {found} of {self.name}; give it to all or none")
         files = sorted(f.name for f in self.folder.glob(f"{self.name}.*.bin"))
         digests = {name: sha256(self.folder / name) for name in files}
         return {"name": self.name, "num_records": self.num_records, "columns": self.columns, "files": digests}
+
+    def release(self) -> None:
+        """Close the files."""
+        for handle in self._open.values():
+            handle.close()
 
 
 def _write_shard(numbered: tuple[int, Any], preparer: Preparer, folder: Path, skip: bool) -> tuple[dict, list[Reject]]:
     number, source = numbered
     shard = ShardWriter(folder, f"shard-{number:05d}")
     rejected: list[Reject] = []
-    preparer.write(source, shard, rejected.append if skip else None)
-    return shard.close(), rejected
+    try:
+        preparer.write(source, shard, rejected.append if skip else None)
+        return shard.close(), rejected
+    finally:
+        shard.release()
 
 
 @contextmanager
@@ -201,7 +220,10 @@ class Store:
         """
         index = read_json(Path(path) / "index.json", DataError)
         if index.get("format") != FORMAT:
-            raise DataError(f"store format {index.get('format')} is unknown to this sciforge; prepare the data again", path)
+            raise DataError(
+                f"store format {index.get('format')} is unknown to this sciforge; prepare the data again", path
+            )
+        _check_index(Path(path), index)
         if verify:
             for shard in index["shards"]:
                 check_files(Path(path), shard["files"], DataError)
@@ -219,11 +241,11 @@ class Store:
 
     def column(self, name: str) -> np.ndarray | list[str]:
         """Return a fixed column over all records, or a text column as a list."""
-        kinds = {shard["columns"][name]["kind"] for shard in self.index["shards"] if name in shard["columns"]}
-        if not kinds:
-            known = sorted({c for shard in self.index["shards"] for c in shard["columns"]})
-            raise DataError(f"no column {name!r}; known: {', '.join(known)}", self.path)
         shards = [s for s, shard in enumerate(self.index["shards"]) if shard["num_records"]]
+        kinds = {self.index["shards"][s]["columns"].get(name, {}).get("kind") for s in shards}
+        if None in kinds:
+            known = set.intersection(*(set(self.index["shards"][s]["columns"]) for s in shards))
+            raise DataError(f"no column {name!r} in every shard; known: {', '.join(sorted(known))}", self.path)
         if kinds == {"fixed"}:
             return np.concatenate([self._array(s, name) for s in shards])
         return [self._cell(s, name, r) for s in shards for r in range(self.index["shards"][s]["num_records"])]
@@ -236,7 +258,7 @@ class Store:
         """Return the records of a split (`train`, `dev` or `test`); without a `split` column all are `train`."""
         if name not in SPLITS:
             raise ConfigError(f"no split {name!r}; known: {', '.join(SPLITS)}")
-        if all("split" in shard["columns"] for shard in self.index["shards"] if shard["num_records"]):
+        if any("split" in shard["columns"] for shard in self.index["shards"] if shard["num_records"]):
             return Rows(self, np.flatnonzero(self.column("split") == SPLITS.index(name)))
         return Rows(self, np.arange(len(self) if name == "train" else 0))
 
@@ -265,6 +287,21 @@ class Store:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"], state["index"])
+
+
+def _check_index(path: Path, index: dict[str, Any]) -> None:
+    """Raise DataError where an index (which a stranger may have written) is not what `prepare` writes."""
+    where = path / "index.json"
+    check_shape(index, {"domain": str, "kind": str, "meta": dict, "shards": list}, where, DataError)
+    for shard in index["shards"]:
+        check_shape(shard, {"name": str, "num_records": int, "columns": dict, "files": dict}, where, DataError)
+        for column, spec in shard["columns"].items():
+            check_shape(spec, {"kind": str, "dtype": str, "row_shape": list}, where, DataError)
+            needed = [f"{shard['name']}.{column}.bin"]
+            needed += [] if spec["kind"] == "fixed" else [f"{shard['name']}.{column}.offsets.bin"]
+            plain = re.fullmatch(r"[<|][biuf][1248]", spec["dtype"]) and all(type(n) is int for n in spec["row_shape"])
+            if not plain or spec["kind"] not in KINDS or not set(needed) <= set(shard["files"]):
+                raise DataError(f"column {column!r} of {shard['name']} is not one that sciforge writes", where)
 
 
 class Rows(Sequence):

@@ -1,6 +1,8 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
 from sciforge.core.domain import Domain
+from sciforge.genomes.baselines import BASELINES
+from sciforge.genomes.cnn import SmallCnnConfig
 from sciforge.genomes.codec import KmerCodec
 from sciforge.genomes.labels import Classify
 from sciforge.genomes.model import MODELS, DnaBert, DnaBertConfig
@@ -24,8 +26,9 @@ DOMAIN = Domain(
         "ecoli-coding": PrepareEcoliCoding,
     },
     codec=KmerCodec(),
-    models=MODELS,
+    models={**MODELS, "cnn": SmallCnnConfig()},
     objectives={"masked": MaskedKmers, "classify": Classify},
+    baselines=BASELINES,
 )
 
 __all__ = ["DOMAIN", "Classify", "DnaBert", "DnaBertConfig", "KmerCodec", "MaskedKmers"]

@@ -1,7 +1,8 @@
 """k-mer tokens as integers: no strings, no vocabulary file, any k and stride from the same bases.
 
-Bases are bytes: A 0, C 1, G 2, T 3, anything ambiguous (N) 4; bit 3 (value 8) marks soft-masked, that is lower-case, bases and changes no
-token. A k-mer's id is its base-4 integer, first base most significant; the specials follow at 4**k: PAD, MASK, UNK (any N), CLS, SEP.
+Bases are bytes: A 0, C 1, G 2, T 3, anything ambiguous (N) 4; bit 3 (value 8) marks soft-masked, that is lower-case,
+bases and changes no token. A k-mer's id is its base-4 integer, first base most significant; the specials follow at
+4**k: PAD, MASK, UNK (any N), CLS, SEP.
 
 Legend of shape letters: B batch, L bases, T tokens, V vocabulary size.
 """
@@ -90,8 +91,8 @@ class KmerCodec:
         """Turn a record into tensors.
 
         Args:
-            record: "bases", uint8 codes [L] read 5' to 3', and any other numbers or arrays, passed on as tensors. Texts and None (a
-                name, a missing label) are left behind.
+            record: "bases", uint8 codes [L] read 5' to 3', and any other numbers or arrays, passed on as tensors. Texts
+                and None (a name, a missing label) are left behind.
 
         Raises:
             DataError: the bases are missing, of a wrong type or fewer than k.
@@ -108,11 +109,12 @@ class KmerCodec:
         """Join examples in one batch and make its tokens, all rows at once.
 
         Args:
-            examples: each with "bases" uint8 [L]; optionally "masked", bool [T], the tokens to hide; and other fields, equal in all.
+            examples: each with "bases" uint8 [L]; optionally "masked", bool [T], the tokens to hide; and other fields,
+                equal in all.
 
         Returns:
-            "bases" uint8 [B, L] padded with N, "ids" int64 [B, T] padded with PAD, "lengths" int64 [B] in tokens, and every other field
-            stacked, its first axis padded with 0, or with -100 in integer fields named "target...".
+            "bases" uint8 [B, L] padded with N, "ids" int64 [B, T] padded with PAD, "lengths" int64 [B] in tokens, and
+            every other field stacked, its first axis padded with 0, or with -100 in integer fields named "target...".
 
         Raises:
             DataError: there is no example, or one has no token or another set of fields.
@@ -120,7 +122,9 @@ class KmerCodec:
         if not examples:
             raise DataError("a batch needs at least one example")
         if any(example.keys() != examples[0].keys() for example in examples):
-            raise DataError("the examples of a batch must have the same fields; are labelled and unlabelled ones mixed?")
+            raise DataError(
+                "the examples of a batch must have the same fields; are labelled and unlabelled ones mixed?"
+            )
         batch = {name: _join(name, [example[name] for example in examples]) for name in examples[0]}
         lengths = [self.num_tokens(len(example["bases"])) for example in examples]
         if min(lengths) < 1:
@@ -146,7 +150,8 @@ def check_kmer(k: int, stride: int) -> None:
 def kmer_ids(bases: np.ndarray | Tensor, k: int, stride: int = 1) -> np.ndarray | Tensor:
     """Return the token ids of base codes [..., L]: [..., (L - k) // stride + 1].
 
-    An array gives uint16 for k <= 7 and int32 for k = 8, block by block, for whole genomes; a tensor gives int64, for a batch.
+    An array gives uint16 for k <= 7 and int32 for k = 8, block by block, for whole genomes; a tensor gives int64, for a
+    batch.
 
     Raises:
         ConfigError: k or stride is out of range.
@@ -170,7 +175,7 @@ def torch_kmer_ids(bases: Tensor, k: int, stride: int) -> Tensor:
 
 
 def _concatenate_runs(ones, k: int):
-    """Ids of runs of k from those of single bases (array or tensor) in about log2(k) passes: 1, 2, 4 and what is left."""
+    """Ids of runs of k from those of single bases (array or tensor), by doubling: runs of 1, 2, 4 and what is left."""
     runs, done, ids = ones, 0, None
     for bit in range(k.bit_length()):
         width = 1 << bit
@@ -202,7 +207,7 @@ def numpy_kmer_ids(bases: np.ndarray, k: int, stride: int) -> np.ndarray:
 
 
 def _clean_ids(ones: np.ndarray, k: int) -> np.ndarray:
-    """Ids of a block without N: runs of up to 4 bases fit in bytes, so that only the last step touches wider integers."""
+    """Ids of a block without N: runs of up to 4 bases fit in bytes; only the last step touches wider integers."""
     if k <= 4:
         return _concatenate_runs(ones, k)
     twos = ones[..., :-1] << 2 | ones[..., 1:]
@@ -236,7 +241,8 @@ def reverse_complement_ids(k: int) -> np.ndarray:
 def dnabert_order(k: int) -> np.ndarray:
     """Return our id for each row of DNABERT's vocabulary [V]: ``ours[dnabert_order(k)] = theirs`` moves its embeddings.
 
-    DNABERT lists [PAD], [UNK], [CLS], [SEP], [MASK], then ``product("ATCG", repeat=k)`` (jerryji1993/DNABERT, vocab.txt).
+    DNABERT lists [PAD], [UNK], [CLS], [SEP], [MASK], then ``product("ATCG", repeat=k)`` (jerryji1993/DNABERT,
+    vocab.txt).
 
     >>> dnabert_order(1).tolist()  # five specials, then A, T, C, G
     [4, 6, 7, 8, 5, 0, 3, 1, 2]

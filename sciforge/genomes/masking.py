@@ -71,7 +71,7 @@ def draw_masks(
         bases_L: uint8 codes; unknown bases are never scored.
         codec: k and stride; span borders lie on multiples of the stride, where a span hides most for its tokens.
         rng: the only source of randomness.
-        rate: share of the bases to score, between 0 and 1.
+        rate: share of the bases to score; 0 hides nothing.
         shortest, longest: bases of a span before rounding to the stride.
         random_share: share of spans whose bases are replaced by random ones and encoded anew.
         keep_share: share of spans left as they are.
@@ -80,7 +80,7 @@ def draw_masks(
     bases_L = bases_L.copy()
     hidden = np.zeros(length, np.uint8)
     masked = np.zeros(num_tokens, bool)
-    wanted = max(1, round(rate * length))
+    wanted = max(1, round(rate * length)) if rate else 0
     last = (num_tokens - 1) * codec.stride + codec.k  # bases behind the last token are never seen
     for _ in range(16 * length):
         if np.count_nonzero(hidden) >= wanted:

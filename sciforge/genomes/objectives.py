@@ -25,6 +25,7 @@ from sciforge.genomes.windows import GenomeWindows
 # Context on each side of a window in which reading frames are looked for.
 FRAME_FLANK = 1500
 NO_TARGET = -100
+SHORTEST_WINDOW = 90
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class MaskedKmers(Objective):
         shortest, longest: bases of a hidden span.
         random_share, keep_share: shares of spans replaced by random bases or left as they are.
         soft_mask_weight: weight of soft-masked (repeat) bases in the loss; GPN uses 0.1.
+        short_share: share of windows cut to a random length, so that short sequences are known too.
+        unmasked_share: share of windows in which nothing is hidden, so that side tasks also learn from whole
+            sequence, which is what fine-tuning shows.
         frame_weight: weight of the reading-frame task (see `frames`), in nats per token; 0 leaves it out.
         pair_weight: weight of next-segment prediction (BERT's second task): whether the second half of the window
             follows the first or comes reverse-complemented; off by default, since RoBERTa found no gain.
@@ -51,6 +55,8 @@ class MaskedKmers(Objective):
     random_share: float = 0.1
     keep_share: float = 0.1
     soft_mask_weight: float = 1.0
+    short_share: float = 0.0
+    unmasked_share: float = 0.0
     frame_weight: float = 0.0
     pair_weight: float = 0.0
 
@@ -59,6 +65,8 @@ class MaskedKmers(Objective):
             raise ConfigError(f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1")
         if not 1 <= self.shortest <= self.longest < self.length:
             raise ConfigError("objective: 1 <= shortest <= longest < length must hold for the hidden spans")
+        if not 0 <= self.unmasked_share < 1:
+            raise ConfigError(f"objective.unmasked_share is {self.unmasked_share}; it must be at least 0 and below 1")
         if min(self.random_share, self.keep_share) < 0 or self.random_share + self.keep_share > 1:
             raise ConfigError("objective: random_share and keep_share must be shares that add up to at most 1")
 
@@ -77,18 +85,22 @@ class MaskedKmers(Objective):
         """Crop a window, take either strand, hide spans, and note what is to be predicted."""
         context = np.asarray(record["bases"])
         first, last = record["inside"]
-        start = first + (int(rng.integers(0, max(1, last - first - self.length + 1))) if training else 0)
+        length = self.length
+        if training and rng.random() < self.short_share:
+            length = int(rng.integers(min(SHORTEST_WINDOW, length), length + 1))
+        start = first + (int(rng.integers(0, max(1, last - first - length + 1))) if training else 0)
         if rng.integers(2):
-            context, start = reverse_complement(context), len(context) - start - self.length
-        bases = context[start : start + self.length]
+            context, start = reverse_complement(context), len(context) - start - length
+        bases = context[start : start + length]
         example: Example = {}
         if self.pair_weight:
             flipped = int(rng.integers(2))
-            half = self.length // 2
+            half = length // 2
             bases = np.concatenate([bases[:half], reverse_complement(bases[half:])]) if flipped else bases
             example["target_pair"] = torch.tensor(flipped)
         options = {"random_share": self.random_share, "keep_share": self.keep_share}
-        masks = draw_masks(bases, codec, rng, rate=self.mask_rate, shortest=self.shortest, longest=self.longest, **options)
+        rate = 0.0 if rng.random() < self.unmasked_share else self.mask_rate
+        masks = draw_masks(bases, codec, rng, rate=rate, shortest=self.shortest, longest=self.longest, **options)
         example |= codec.encode({"bases": masks.bases_L})
         known = (bases & 7) < 4
         scored = known & (masks.scored_L > 0)
@@ -99,7 +111,7 @@ class MaskedKmers(Objective):
         example["predicted"] = torch.from_numpy(masks.predicted_T)
         if self.frame_weight:
             frame, distance = frame_targets(context)
-            at = start + np.arange(codec.num_tokens(self.length)) * codec.stride
+            at = start + np.arange(codec.num_tokens(length)) * codec.stride
             if self.pair_weight and flipped:  # a half that the pair task turned has its frames elsewhere
                 frame[start + half - codec.k + 1 :] = NO_TARGET
                 distance[start + half - codec.k + 1 :] = NO_TARGET

@@ -397,3 +397,30 @@ def ecoli_coding(
     coding = Regions.of(annotation.of_kind("CDS"), genome)
     noncoding, coding_windows = matched(genome, found, coding, rule, generator, gc_bin=0.04, cell_bp=length)
     return _labelled(coding_windows, noncoding)
+
+
+def from_ends(
+    genome: Genome,
+    intervals: Intervals,
+    rule: SplitRule,
+    anchor: Literal["start", "end"] = "start",
+    *,
+    upstream: int = 200,
+    downstream: int = 50,
+    distance: int = 400,
+    seed: int = 0,
+) -> Windows:
+    """Return windows about the first or last base of intervals, by strand (label 1), and matched ones elsewhere (label 0).
+
+    Negatives keep `distance` from every anchor of either strand, and never overlap a positive.
+
+    Raises:
+        ConfigError: the anchor is unknown, or no window is left.
+        DataError: an interval has no strand.
+    """
+    if anchor not in ("start", "end"):
+        raise ConfigError(f"anchor is {anchor!r}; use start or end")
+    positives = assigned(without_unknown(genome, around(intervals, genome, upstream, downstream, anchor)), rule)
+    sites = anchors(around(intervals, genome, 0, 1, anchor), 0)
+    outside = Regions.of(sites, genome, max(distance, upstream, downstream)).gaps(_lengths_bp(genome))
+    return _labelled(*matched(genome, positives, outside, rule, _generator(seed)))

@@ -1,0 +1,312 @@
+"""The command line: verbs are the functions of api.py, flags their typed signatures. It parses, calls and prints.
+
+Exit codes: 0 done; 1 a law is broken, a demo failed or something required is missing; 2 bad input, named in one line;
+130 interrupted.
+"""
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sciforge import __version__
+from sciforge.errors import ConfigError, SciforgeError, did_you_mean
+
+# Verb -> the function behind it; its module is imported only when the verb is called.
+VERBS = {verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")}
+VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
+HELP = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error that a user can cause is one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except SciforgeError as error:
+        return _complain(str(error), 2)
+    except KeyboardInterrupt:
+        hint = "; continue with --resume" if argv[:1] == ["train"] else ""
+        return _complain(f"interrupted, nothing is left half-written{hint}", 130)
+    except BrokenPipeError:  # `sciforge ... | head` closed our output: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}; check the path, its permissions and the disk", 2)
+
+
+def _complain(line: str, code: int) -> int:
+    rank = os.environ.get("RANK", "0")
+    print(f"sciforge{'' if rank == '0' else f' (rank {rank})'}: {' '.join(line.split())}", file=sys.stderr)
+    return code
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in HELP:
+        print(overview())
+        return 0 if argv else 2
+    if argv[0] in ("--version", "-V"):
+        print(f"sciforge {__version__}")
+        return 0
+    if argv[0] not in VERBS:
+        raise ConfigError(f"no command {argv[0]!r}; {did_you_mean(argv[0], VERBS)}")
+    return globals()[f"_{argv[0]}"](argv[1:])
+
+
+def summaries() -> dict[str, str]:
+    """Return verb -> first line of its docstring, read from the source so that nothing heavy is imported."""
+    found = {}
+    for verb, place in VERBS.items():
+        module, function = place.split(".")
+        tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == function:
+                found[verb] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return found
+
+
+def overview() -> str:
+    """Return what `sciforge --help` prints."""
+    lines = ["usage: sciforge COMMAND ... [--help]", "", "Pretrain once on plentiful scientific data, specialise with little.", ""]
+    lines += [f"  {verb:<10} {text}" for verb, text in summaries().items()]
+    return "\n".join([*lines, "", "sciforge COMMAND --help explains a command; sciforge --version prints the version."])
+
+
+# What the domains offer ----------------------------------------------------------------------------------------------
+
+
+def offers(kind: str, domain: str | None = None) -> dict[str, tuple[Any, type]]:
+    """Return name -> (domain, class) of what all domains, or one, offer of a kind (`objectives`, `preparers`, ...).
+
+    `domain/name` is always a name; the bare name too, unless two domains share it.
+    """
+    from sciforge.core.domain import discover
+
+    domains = [d for d in discover().values() if domain in (None, d.name)]
+    pairs = [(name, d, cls) for d in domains for name, cls in getattr(d, kind).items()]
+    names = [name for name, _, _ in pairs]
+    found = {name: (d, cls) for name, d, cls in pairs if names.count(name) == 1}
+    return found | {f"{d.name}/{name}": (d, cls) for name, d, cls in pairs}
+
+
+def _choose(prog: str, kind: str, argv: list[str], domain: str | None = None) -> tuple[str, Any, type, list[str]]:
+    """Take the name of an offer off the command line; without one, explain what there is."""
+    known = offers(kind, domain)
+    what = kind.removesuffix("s")
+    if not argv or argv[0].startswith("-"):
+        from sciforge.flags import summary_of
+
+        names = {name: cls for name, (_, cls) in known.items() if "/" not in name or name.split("/")[1] not in known}
+        rows = [f"  {name:<18} {summary_of(cls).partition(chr(10))[0]}" for name, cls in names.items()]
+        page = [f"usage: {prog} {what.upper()} ... [--help]", "", f"{what.capitalize()}s:", *rows]
+        if any(word in HELP for word in argv):
+            print("\n".join(page))
+            raise SystemExit(0)
+        raise ConfigError(f"{prog} needs {'an' if what[0] in 'aeiou' else 'a'} {what}; {did_you_mean('', names)}")
+    if argv[0] not in known:
+        shared = [name for name in known if name.endswith(f"/{argv[0]}")]
+        raise ConfigError(f"no {what} {argv[0]!r}; {'say ' + ' or '.join(shared) if shared else did_you_mean(argv[0], known)}")
+    return argv[0], *known[argv[0]], argv[1:]
+
+
+def _domain_of(folder: str, file: str) -> str | None:
+    """Return the domain that a store or checkpoint names, without opening it in earnest."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((Path(folder) / file).read_bytes())["domain"])
+    return None
+
+
+def _option(argv: Sequence[str], name: str) -> str | None:
+    for word, after in zip(argv, [*argv[1:], None], strict=True):
+        if word == name or word.startswith(f"{name}="):
+            return after if word == name else word.partition("=")[2]
+    return None
+
+
+# The verbs -----------------------------------------------------------------------------------------------------------
+
+
+def _call(prog: str, function: Callable, argv: list[str], spec: Any = None, replaced: str = "", text: str = "") -> Any:
+    """Parse the flags of a function, those of `spec` standing for the parameter `replaced`, and call it."""
+    from sciforge.flags import flags_of_function, parse, summary_of
+
+    flags = flags_of_function(function, replaced) + (spec.flags if spec else [])
+    values = parse(prog, text or summary_of(function), flags, argv)
+    if spec:
+        values[replaced] = spec.build(values)
+    return function(**values)
+
+
+def _prepare(argv: list[str]) -> int:
+    name, _, cls, rest = _choose("sciforge prepare", "preparers", argv)
+    store = _call_with("prepare", name, cls, "what", rest)
+    rows = {"store": store.path, "domain": store.domain, "kind": store.kind, "records": len(store)}
+    if store.index["rejected"]:
+        rows["rejected"] = f"{store.index['rejected']} (see {store.path / 'rejected.jsonl'})"
+    return _show(rows)
+
+
+def _call_with(verb: str, name: str, cls: type, replaced: str, argv: list[str]) -> Any:
+    from sciforge import api
+    from sciforge.flags import Spec, summary_of
+
+    return _call(f"sciforge {verb} {name}", getattr(api, verb), argv, Spec(cls, argv, {}), replaced, summary_of(cls))
+
+
+def _described(verb: str, cls: type, replaced: str, argv: list[str]) -> Any:
+    """Train or curve: the objective by name, or everything from `--config`, then flags over it."""
+    from sciforge import api
+    from sciforge.flags import Spec, summary_of
+
+    config, default = _option(argv, "--config"), None
+    if config is None:
+        domain = _domain_of(_option(argv, "--data") or "", "index.json")
+        name, home, objective, argv = _choose(f"sciforge {verb}", "objectives", argv, domain)
+    else:
+        default = _read_config(Path(config), cls)
+        objective, name = type(default.objective), f"--config {config}"
+        home = next(d for d, known in offers("objectives").values() if known is objective)
+        argv = [w for i, w in enumerate(argv) if not w.startswith("--config") and argv[i - 1 : i] != ["--config"]]
+    choices = {"objective": objective, "model": home.models, "codec": home.codec}
+    spec = Spec(cls, argv, choices, default)
+    return _call(f"sciforge {verb} {name}", getattr(api, verb), argv, spec, replaced, summary_of(objective))
+
+
+def _read_config(path: Path, cls: type) -> Any:
+    from sciforge.core.domain import discover
+    from sciforge.core.run import CORE_TYPES, from_json
+
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); write it by sciforge.core.run.to_json") from None
+    body = body.get("run", body) if isinstance(body, dict) else body  # a checkpoint.json holds its run
+    types = {name: t for domain in discover().values() for name, t in domain.types().items()}
+    made = from_json(body, {**CORE_TYPES, cls.__name__: cls, **types}, str(path))
+    if not isinstance(made, cls):
+        raise ConfigError(f'{path}: holds no {cls.__name__}; it must begin with {{"type": "{cls.__name__}"')
+    return made
+
+
+def _train(argv: list[str]) -> int:
+    from sciforge.core.run import Run
+
+    return _show_checkpoint(_described("train", Run, "run", argv))
+
+
+def _curve(argv: list[str]) -> int:
+    from sciforge.core.curve import Curve
+
+    as_json, argv = _flag(argv, "--json")
+    result = _described("curve", Curve, "spec", argv)
+    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+
+
+def _fisher(argv: list[str]) -> int:
+    from sciforge import api
+
+    return _show_checkpoint(_call("sciforge fisher", api.fisher, argv))
+
+
+def _evaluate(argv: list[str]) -> int:
+    from sciforge import api
+
+    as_json, argv = _flag(argv, "--json")
+    return _show(_call("sciforge evaluate", api.evaluate, argv), as_json)
+
+
+def _predict(argv: list[str]) -> int:
+    from sciforge import catalog
+
+    if not argv or argv[0].startswith("-"):
+        _choose("sciforge predict CHECKPOINT", "outputs", argv)
+    folder = catalog.locate(argv[0])
+    from sciforge.core.checkpoint import resolve
+
+    domain = _domain_of(str(resolve(folder)), "checkpoint.json")
+    name, _, cls, rest = _choose(f"sciforge predict {argv[0]}", "outputs", argv[1:], domain)
+    return _print(str(_call_with("predict", name, cls, "output", [argv[0], *rest])))
+
+
+def _check(argv: list[str]) -> int:
+    from sciforge import api
+    from sciforge.core.report import Table
+
+    as_json, argv = _flag(argv, "--json")
+    laws = _call("sciforge check", api.check, argv)
+    if as_json:
+        _print(json.dumps([{**vars(law), "holds": law.holds} for law in laws], indent=1))
+    else:
+        rows = [(w.name, f"{w.violation:.3g}", f"{w.tolerance:.3g}", "yes" if w.holds else "NO", w.summary) for w in laws]
+        _print(Table(("law", "violation", "tolerance", "holds", "what it says"), tuple(rows)).text())
+    return 0 if all(law.holds for law in laws) else 1
+
+
+def _audit(argv: list[str]) -> int:
+    as_json, argv = _flag(argv, "--json")
+    domain = _domain_of(_option(argv, "--data") or "", "index.json")
+    name, _, cls, rest = _choose("sciforge audit", "audits", argv, domain)
+    report = _call_with("audit", name, cls, "what", rest)
+    if as_json:
+        return _print(json.dumps({"figures": report.figures, "warnings": report.warnings}, indent=1))
+    return _print("\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)]))
+
+
+def _datasets(argv: list[str]) -> int:
+    from sciforge import catalog
+
+    if argv[:1] == ["fetch"]:
+        for path in _call("sciforge datasets fetch", catalog.fetch_all, argv[1:]):
+            _print(str(path))
+        return 0
+    if argv[:1] not in (["list"], []) or argv[1:]:
+        if any(word in HELP for word in argv):
+            return _print("usage: sciforge datasets list | fetch NAME... [--help]")
+        raise ConfigError(f"no command {' '.join(['datasets', *argv])!r}; use datasets list, or datasets fetch NAME")
+    return _print(catalog.table().text())
+
+
+def _doctor(argv: list[str]) -> int:
+    from sciforge import doctor
+
+    report = _call("sciforge doctor", doctor.doctor, argv)
+    _print(report.text())
+    return 0 if report.healthy else 1
+
+
+def _demo(argv: list[str]) -> int:
+    from sciforge import demo
+
+    return _call("sciforge demo", demo.demo, argv)
+
+
+# Printing ------------------------------------------------------------------------------------------------------------
+
+
+def _flag(argv: list[str], name: str) -> tuple[bool, list[str]]:
+    return name in argv, [word for word in argv if word != name]
+
+
+def _print(text: str) -> int:
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(text)
+    return 0
+
+
+def _show(rows: Mapping[str, Any], as_json: bool = False) -> int:
+    if as_json:
+        return _print(json.dumps(rows, indent=1))
+    width = max(map(len, rows), default=0)
+    return _print("\n".join(f"{k:<{width}}  {v:.6g}" if isinstance(v, float) else f"{k:<{width}}  {v}" for k, v in rows.items()))
+
+
+def _show_checkpoint(made: Any) -> int:
+    return _show({"checkpoint": made.path, "step": made.step, **{k: v for k, v in made.metrics.items() if isinstance(v, float | int)}})

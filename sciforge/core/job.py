@@ -1,0 +1,315 @@
+"""A run in progress: what `Run` names, opened and placed; how it is saved, and taken up again."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciforge.core import adapt, anchor, checkpoint, order
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.domain import Domain, Objective, Record, get_domain, seeded_model
+from sciforge.core.engine import Engine
+from sciforge.core.feed import StepData, Stream
+from sciforge.core.folder import remove, sweep, try_lock
+from sciforge.core.run import EWC, All, Run, to_json
+from sciforge.core.store import Store
+from sciforge.errors import CheckpointError, ConfigError, DataError, did_you_mean
+
+
+@contextmanager
+def own_folder(out: Path, engine: Engine, resume: bool) -> Iterator[None]:
+    """Lock `out` against a second run and refuse to mix two runs in it."""
+    lock, problem = None, None
+    if engine.main:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if (lock := try_lock(out)) is None:
+                problem = f"{out}: another process is training here; wait for it or choose another --out"
+            elif not os.access(out, os.W_OK):
+                problem = f"{out}: no permission to write here; choose another --out"
+            else:
+                sweep(out)
+                if not resume and any(out.iterdir()):
+                    problem = f"{out}: not empty; add --resume to continue that run, or choose another --out"
+        except OSError as error:
+            problem = f"{out}: {error.strerror}; choose another --out"
+    try:
+        if problem := engine.agree(problem):
+            raise ConfigError(problem)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@dataclass
+class Watch:
+    """What the development split has shown so far; early stopping restores the best weights.
+
+    Args:
+        metrics: figures of the last evaluation.
+        best: the best value of the objective's metric (larger is better), its step and figures, and the number of
+            evaluations since.
+        state: the model's state at the best step, kept only for early stopping.
+    """
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=lambda: {"value": None, "step": None, "bad": 0})
+    state: dict[str, Tensor] | None = None
+
+
+@dataclass
+class Job:
+    """A run in progress."""
+
+    run: Run
+    engine: Engine
+    domain: Domain
+    store: Store
+    parent: Checkpoint | None
+    codec: Any
+    model_config: Any
+    objectives: tuple[Objective, ...]
+    model: nn.Module
+    call: Any  # the model, compiled if asked for
+    data: StepData
+    dev: Sequence[Record]
+    optimizer: torch.optim.Optimizer
+    groups: list[adapt.Group]
+    anchor: anchor.Anchor | None
+    watch: Watch
+
+    @classmethod
+    def set_up(cls, run: Run, engine: Engine) -> "Job":
+        """Open data and parent, build and place the model, the optimiser and the anchor."""
+        store = Store.open(run.data)
+        domain = get_domain(store.domain)
+        if engine.shard and not domain.shardable:
+            raise ConfigError(f"models of {domain.name} cannot be sharded (double backward); use --strategy replicate")
+        parent = None if run.init is None else Checkpoint.open(run.init)
+        codec, config = _codec_and_config(run, domain, store, parent)
+        streams = _streams(run, domain, store, parent, engine)
+        objectives = tuple(stream.objective for stream in streams)
+        dev = objectives[0].examples(store, "dev")
+        if run.schedule.evaluate_every and not len(dev):
+            raise ConfigError(f"{run.data} has no dev records; set schedule.evaluate_every 0 or prepare a dev split")
+        model = seeded_model(config, codec, objectives, run.seed)
+        fresh = _load_parent(model, objectives, parent, run)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.seed)
+            adapt.apply(model, run.adapt, fresh)
+        _set_checkpointing(model, run)
+        engine.place(model)
+        groups = adapt.groups(model, run.adapt, fresh, run.schedule)
+        options = [{"params": g.parameters, "lr": 0.0, "weight_decay": g.decay} for g in groups]
+        optimizer = torch.optim.AdamW(options, betas=run.schedule.betas, fused=not engine.shard)
+        call = torch.compile(model) if run.hardware.compile else model
+        data = StepData(streams, codec, run.seed, engine.rank, engine.world, run.hardware.micro_batch)
+        pull = None if run.anchor is None else _anchor(run, model, fresh, parent, engine)
+        return cls(run, engine, domain, store, parent, codec, config, objectives, model, call, data, dev, optimizer,
+                   groups, pull, Watch())  # fmt: skip
+
+    def save(self, path: Path, step: int, resume: bool) -> None:
+        """Write a checkpoint and remove the older ones of this run."""
+        state = self.engine.full_state(self.model)
+        extra = self._resume_state(state) if resume else None
+        if self.engine.main:
+            place = str(self.engine.device), self.engine.world
+            checkpoint.save(
+                path,
+                domain=self.domain.name,
+                run=replace(self.run, objective=self.objectives[0]),
+                codec=self.codec,
+                model_config=self.model_config,
+                objectives=self.objectives,
+                weights=adapt.merged_state(self.model, state),
+                step=step,
+                metrics=self.watch.metrics,
+                provenance=checkpoint.provenance(self.run, *place, self.store.digests(), self.run.init),
+                resume=extra,
+                loop={"best": self.watch.best},
+            )
+            for old in self.run.out.glob("step-*"):
+                if old != path:
+                    (old / "checkpoint.json").unlink(missing_ok=True)  # first: a crash leaves no half checkpoint
+                    remove(old)
+        self.engine.barrier()
+
+    def _resume_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {f"model.{name}": tensor for name, tensor in state.items()}
+        for name, parameter in self._parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                found[f"optimizer.{name}|{key}"] = self.engine.full(value)
+        return found | {f"best.{name}": tensor for name, tensor in (self.watch.state or {}).items()}
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for group in self.groups:
+            yield from zip(group.names, group.parameters, strict=True)
+
+    def restore(self) -> int | None:
+        """Load the newest checkpoint of `run.out` and return its step; 0 where there is none, None if finished.
+
+        Raises:
+            ConfigError: that checkpoint is of another run.
+            CheckpointError: it is damaged.
+        """
+        if not any(self.run.out.glob("*/checkpoint.json")):
+            return 0
+        last = Checkpoint.open(self.run.out)
+        if other := self._other_settings(last):
+            raise ConfigError(
+                f"{self.run.out} holds a run with another {other[0]}; resume it as it was, or choose another --out"
+            )
+        if last.path.name == "final":
+            return None
+        state: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in last.weights(checkpoint.RESUME).items():
+            kind, _, rest = name.partition(".")
+            state[kind][rest] = tensor
+        self.engine.load_state(self.model, state["model"])
+        self.watch = Watch(last.metrics, dict(last.body["loop"]["best"]), state["best"] or None)
+        parameters = dict(self._parameters())
+        for name, value in state["optimizer"].items():
+            name, key = name.rsplit("|", 1)
+            if key != "step":
+                value = self.engine.like(parameters[name], value)
+            elif not self.engine.shard:  # the fused optimiser counts on the device
+                value = value.to(self.engine.device)
+            self.optimizer.state[parameters[name]][key] = value
+        return last.step
+
+    def _other_settings(self, last: Checkpoint) -> list[str]:
+        """Return which settings of the checkpoint's run differ from this one's; places and hardware may."""
+        mine, theirs = to_json(replace(self.run, objective=self.objectives[0])), to_json(last.run)
+        other = [
+            k for k in mine if k not in ("data", "out", "init", "model", "codec", "hardware") and mine[k] != theirs[k]
+        ]
+        about = checkpoint.provenance(self.run, "", 1, self.store.digests(), self.run.init)
+        checks = {
+            "data": last.provenance.get("data") == about["data"],
+            "init": mine["init"] == theirs["init"] or last.provenance.get("parent") == about["parent"],
+            "model": last.model_config == self.model_config,
+            "codec": last.codec == self.codec,
+        }
+        return other + [name for name, same in checks.items() if not same]
+
+    def finish(self) -> Checkpoint:
+        """Restore the best weights if early stopping watched, write `final`, and drop the steps before it."""
+        step = self.run.schedule.steps
+        if self.watch.state is not None:
+            self.engine.load_state(self.model, self.watch.state)
+            step, self.watch.metrics = self.watch.best["step"], self.watch.best["metrics"]
+        self.model.eval()
+        self.save(self.run.out / "final", step, resume=False)
+        return Checkpoint.open(self.run.out / "final")
+
+
+def _codec_and_config(run: Run, domain: Domain, store: Store, parent: Checkpoint | None) -> tuple[Any, Any]:
+    if parent is None:
+        config = domain.model(run.model) if isinstance(run.model, str) else run.model
+        return (domain.codec if run.codec is None else run.codec).fit(store), config
+    if parent.body["domain"] != domain.name:
+        raise ConfigError(f"{run.init} is of the domain {parent.body['domain']}, {run.data} of {domain.name}")
+    if run.codec not in (None, parent.codec):
+        raise ConfigError(f"codec {run.codec} is not that of {run.init} ({parent.codec}); leave it out")
+    return parent.codec, parent.model_config
+
+
+def _streams(run: Run, domain: Domain, store: Store, parent: Checkpoint | None, engine: Engine) -> tuple[Stream, ...]:
+    objective = run.objective
+    if isinstance(objective, str):
+        if objective not in domain.objectives:
+            raise ConfigError(
+                f"no objective {objective!r} in {domain.name}; {did_you_mean(objective, domain.objectives)}"
+            )
+        objective = domain.objectives[objective]()
+    objective = objective.resolve(store)
+    records = objective.examples(store, "train")
+    if run.subset:
+        records = _subset(run, records)
+    streams = (Stream(objective, records, run.schedule.batch),)
+    if run.replay:
+        new_size, old_size = order.replay_sizes(run.schedule.batch, run.replay.share)
+        old = parent.objectives[0]
+        old_records = old.examples(Store.open(run.replay.data), "train")
+        streams = Stream(objective, records, new_size), Stream(old, old_records, old_size)
+    for stream in streams:
+        if not len(stream.records):
+            raise ConfigError(
+                f"{run.data}: no training records for {type(stream.objective).__name__}; prepare another split"
+            )
+        if engine.shard and stream.batch % engine.world:
+            raise ConfigError(f"under shard {engine.world} processes share {stream.batch} examples; make it a multiple")
+    return streams
+
+
+def _subset(run: Run, records: Any) -> Any:
+    if not hasattr(records, "take"):
+        raise ConfigError(f"subset chooses labelled records; {run.data} holds none for this objective: leave it out")
+    if run.subset.count > len(records):
+        raise ConfigError(f"subset.count is {run.subset.count}; {run.data} has {len(records)} training records")
+    try:
+        labels = np.asarray(records.column("label"))
+    except DataError:  # nothing to balance
+        labels = np.zeros(len(records))
+    return records.take(order.balanced_subset(labels, run.subset.count, run.subset.seed))
+
+
+def _load_parent(model: nn.Module, objectives: tuple[Objective, ...], parent: Checkpoint | None, run: Run) -> set[str]:
+    """Copy what the parent knows and return the names of the parameters that stay fresh.
+
+    The heads an objective calls `fresh` are taken over only when the parent learnt the very same objective. Without a
+    parent all are fresh; only a run that freezes weights then takes the random trunk for given.
+    """
+    names = {name for name, _ in model.named_parameters()}
+    if parent is None:
+        return names if isinstance(run.adapt, All) else {name for name in names if name.startswith(adapt.HEADS)}
+    own = model.state_dict()
+    new = tuple(f"{adapt.HEADS}{head}." for o in objectives if o not in parent.objectives for head in o.fresh)
+    usable = {
+        name: tensor
+        for name, tensor in parent.weights().items()
+        if name in own and own[name].shape == tensor.shape and not name.startswith(new)
+    }
+    model.load_state_dict(usable, strict=False)
+    if stray := sorted(name for name in set(own) - set(usable) if not name.startswith(adapt.HEADS)):
+        raise CheckpointError(f"{parent.path}: no weight {stray[0]!r}; the checkpoint is of another model")
+    return names - set(usable)
+
+
+def _set_checkpointing(model: nn.Module, run: Run) -> None:
+    if run.hardware.checkpointing:
+        bricks = [module for module in model.modules() if hasattr(module, "checkpointing")]
+        if not bricks:
+            raise ConfigError("this model has no stack of blocks to checkpoint; leave hardware.checkpointing off")
+        for brick in bricks:
+            brick.checkpointing = True
+
+
+def _anchor(run: Run, model: nn.Module, fresh: set[str], parent: Checkpoint, engine: Engine) -> anchor.Anchor:
+    kind, fisher = run.anchor, None
+    if isinstance(kind, EWC):
+        name = f"fisher-{kind.estimator}.safetensors"
+        if name in parent.body["files"]:
+            fisher = parent.weights(name)
+        elif kind.data is None:
+            raise ConfigError(f"{run.init} holds no {kind.estimator} Fisher; run `sciforge fisher` or give anchor.data")
+        else:
+            fisher = parent_fisher(parent, kind, engine, run.seed)
+    centre = {name: tensor for name, tensor in parent.weights().items() if name not in fresh}
+    return anchor.build(kind, model, centre, fisher, engine)
+
+
+def parent_fisher(parent: Checkpoint, kind: EWC, engine: Engine, seed: int) -> dict[str, Tensor]:
+    """Estimate the Fisher information of a checkpoint's first objective on the data it was trained for."""
+    model = parent.build().to(engine.device)
+    objective = parent.objectives[0]
+    records = objective.examples(Store.open(kind.data), "train")
+    options = {"estimator": kind.estimator, "examples": kind.examples, "seed": seed}
+    return anchor.fisher_information(model, objective, parent.codec, records, **options)

@@ -1,0 +1,267 @@
+"""Command-line flags out of typed signatures: each field of a dataclass or parameter of a function is one flag.
+
+Docstrings' `Args` become the help. A field whose type is a choice of dataclasses (`All | Only | LoRA`) is a selector
+(`--adapt lora`) and the flags of the chosen one (`--adapt.rank 4`).
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Annotated, Any, Literal
+
+from sciforge.errors import ConfigError, did_you_mean
+
+POSITIONAL = ("files", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag, or a group of them where the type is a dataclass.
+
+    Args:
+        key: under which the value comes back.
+        name: as it is typed, without the dashes.
+        hint: its type.
+        default: MISSING where it must be given.
+        help: one sentence.
+    """
+
+    key: str
+    name: str
+    hint: Any
+    default: Any = MISSING
+    help: str = ""
+
+
+def arguments_of(documented: Any) -> dict[str, str]:
+    """Return the `Args` of a Google-style docstring; `a, b: text` documents both.
+
+    >>> arguments_of(Flag)["hint"]
+    'its type.'
+    """
+    found: dict[str, str] = {}
+    _, _, section = inspect.cleandoc(documented.__doc__ or "").partition("\nArgs:\n")
+    names: list[str] = []
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if head := re.match(r" {4}(\w[\w, ]*): *(.*)", line):
+            names = [name.strip() for name in head[1].split(",")]
+            found |= dict.fromkeys(names, head[2])
+        elif line.strip():
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
+
+
+def summary_of(documented: Any) -> str:
+    """Return the docstring without its `Args` and `Raises`."""
+    text = inspect.cleandoc(documented.__doc__ or "")
+    return re.split(r"\n+(?:Args|Raises|Returns|Attributes):\n|\n+>>> ", text)[0].strip()
+
+
+def flags_of_function(function: Callable, replaced: str = "") -> list[Flag]:
+    """Return a flag for each parameter but `replaced`, the one that the flags of a dataclass stand for."""
+    hints, helps = typing.get_type_hints(function), arguments_of(function)
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name != replaced:
+            default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+            found.append(Flag(name, name, hints[name], default, helps.get(name, "")))
+    return found
+
+
+def flags_of_class(cls: type, default: Any = None) -> list[Flag]:
+    """Return a flag for each field of a dataclass; with `default`, an instance, its values are the defaults."""
+    hints, helps = typing.get_type_hints(cls), arguments_of(cls)
+    found = []
+    for field in dataclasses.fields(cls):
+        if not field.init or _origin(hints[field.name]) in (dict, Mapping):
+            continue
+        value = field.default if field.default_factory is MISSING else field.default_factory()
+        value = value if default is None else getattr(default, field.name)
+        found.append(Flag(field.name, field.name, hints[field.name], value, helps.get(field.name, "")))
+    return found
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Return whether help is asked for."""
+    return "--help" in argv or "-h" in argv
+
+
+def _origin(hint: Any) -> Any:
+    return typing.get_origin(hint) or hint
+
+
+def dataclass_options(hint: Any) -> dict[str, type]:
+    """Return lower-case name -> class of the dataclasses in a union; empty for every other hint."""
+    if _origin(hint) not in (typing.Union, types.UnionType):
+        return {}
+    return {t.__name__.lower(): t for t in typing.get_args(hint) if dataclasses.is_dataclass(t)}
+
+
+class Spec:
+    """The flags of a description of work (`Run`, `Curve`): a dataclass whose `Any` fields a domain fills.
+
+    Args:
+        cls: the dataclass.
+        argv: what was typed; decides which of the optional groups are flags at all.
+        choices: name of an `Any` field -> what a domain offers: a class (its fields become flags without a
+            prefix), an instance (prefixed flags, None unless one is given) or presets by name.
+        default: an instance whose values are the defaults.
+        prefix: of the flags' names, for a description inside another.
+    """
+
+    def __init__(self, cls: type, argv: Sequence[str], choices: Mapping[str, Any], default: Any = None, prefix: str = ""):
+        self.cls, self.argv, self.default, self.prefix = cls, list(argv), default, prefix
+        self.flags: list[Flag] = []
+        self.builders: list[Callable[[dict[str, Any]], None]] = []
+        for flag in flags_of_class(cls, default):
+            flag = dataclasses.replace(flag, key=prefix + flag.name, name=prefix + flag.name)
+            offered = choices.get(flag.name)
+            options = dataclass_options(flag.hint)
+            if isinstance(offered, type):
+                self._flatten(flag, offered)
+            elif isinstance(offered, Mapping):
+                self._select(flag, offered)
+            elif offered is not None:
+                self._group(flag, type(offered), flag.default or offered)
+            elif len(options) > 1:
+                self._select(flag, options)
+            elif options:
+                (only,) = options.values()
+                self._group(flag, only, flag.default)
+            elif dataclasses.is_dataclass(flag.hint) and any(dataclass_options(f.hint) for f in flags_of_class(flag.hint)):
+                self._nest(flag)
+            elif flag.hint is not Any:
+                self.flags.append(flag)
+
+    def build(self, values: dict[str, Any]) -> Any:
+        """Take this spec's values out of the parsed ones and return the instance."""
+        for builder in self.builders:
+            builder(values)
+        fields = [f.name for f in dataclasses.fields(self.cls) if f.init and self.prefix + f.name in values]
+        given = {name: values.pop(self.prefix + name) for name in fields}
+        return self.cls(**given) if self.default is None else dataclasses.replace(self.default, **given)
+
+    def _nest(self, flag: Flag) -> None:
+        inner = Spec(flag.hint, self.argv, {}, None if flag.default is MISSING else flag.default, f"{flag.name}.")
+        self.flags += inner.flags
+        self.builders.append(lambda values: values.update({flag.key: inner.build(values)}))
+
+    def _typed(self, prefix: str) -> bool:
+        return any(word.startswith(prefix) for word in self.argv)
+
+    def _flatten(self, flag: Flag, cls: type) -> None:
+        default = flag.default if isinstance(flag.default, cls) else None
+        taken = {f.name for f in dataclasses.fields(self.cls)}
+        flags = flags_of_class(cls, default)
+        for inner in flags:
+            name = f"{flag.name}.{inner.name}" if inner.name in taken else inner.name
+            self.flags.append(dataclasses.replace(inner, key=f"{flag.key}/{inner.name}", name=name))
+
+        def build(values: dict[str, Any]) -> None:
+            values[flag.key] = cls(**{f.name: values.pop(f"{flag.key}/{f.name}") for f in flags})
+
+        self.builders.append(build)
+
+    def _group(self, flag: Flag, cls: type, default: Any) -> None:
+        """An optional group: None (or what the default holds) unless one of its flags is typed."""
+        if self._typed(f"--{flag.name}.") or wants_help(self.argv):
+            start = MISSING if default in (None, MISSING) else default
+            self.flags.append(dataclasses.replace(flag, hint=cls, default=start))
+
+    def _select(self, flag: Flag, options: Mapping[str, Any]) -> None:
+        """A selector; presets by name stay names unless one of their sizes is changed."""
+        now = flag.default if isinstance(flag.default, str) else type(flag.default).__name__.lower()
+        now = now if now in options else None
+        typed = self._value_of(f"--{flag.name}")
+        literal = Literal[tuple(options)]  # type: ignore[valid-type]
+        hint = literal if dataclass_options(flag.hint) and now and flag.default is not None else literal | None
+        self.flags.append(dataclasses.replace(flag, hint=hint, default=now))
+        preset, key = options.get(typed or now), f"{flag.key}/options"
+        cls = preset if isinstance(preset, type) else type(preset)
+        asked = self._typed(f"--{flag.name}.") or (typed is not None and wants_help(self.argv))
+        if preset is not None and (isinstance(preset, type) or asked):
+            start = flag.default if isinstance(flag.default, cls) else cls() if isinstance(preset, type) else preset
+            self.flags.append(Flag(key, flag.name, cls, start))
+
+        def build(values: dict[str, Any]) -> None:
+            named, sizes = values.pop(flag.key), values.pop(key, None)
+            if typed is None and sizes is None:
+                values[flag.key] = flag.default
+            else:
+                values[flag.key] = named if sizes is None else sizes
+
+        self.builders.append(build)
+
+    def _value_of(self, option: str) -> str | None:
+        for word, after in zip(self.argv, [*self.argv[1:], None], strict=True):
+            if word == option:
+                return after
+            if word.startswith(f"{option}="):
+                return word.partition("=")[2]
+        return None
+
+
+def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
+    """Parse `argv` by tyro and return the values by key.
+
+    Raises:
+        ConfigError: one line for whatever is wrong with the command line.
+        SystemExit: after `--help` was printed.
+    """
+    import tyro
+
+    names = [flag.name for flag in flags if not flag.key.endswith("/options")]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{prog}: two options are called --{min(twice)}; rename the field in the domain")
+    fields = []
+    for number, flag in enumerate(flags):
+        marks = [tyro.conf.arg(name=flag.name.replace("_", "-"), help=flag.help or None)]
+        if flag.name in POSITIONAL:
+            marks = [tyro.conf.Positional, tyro.conf.arg(name=flag.name, help=flag.help or None)]
+        extra = () if flag.default is MISSING else (dataclasses.field(default_factory=lambda value=flag.default: value),)
+        fields.append((f"field_{number}", Annotated[(flag.hint, *marks)], *extra))  # type: ignore[misc]
+    form = dataclasses.make_dataclass("Form", fields, kw_only=True)
+    if wants_help(argv):
+        tyro.cli(form, prog=prog, description=description, args=["--help"])
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            made = tyro.cli(form, prog=prog, description=description, args=list(argv))
+    except SystemExit:
+        raise ConfigError(f"{_complaint(said.getvalue(), argv, form)}; see {prog} --help") from None
+    return {flag.key: getattr(made, f"field_{number}") for number, flag in enumerate(flags)}
+
+
+def _complaint(said: str, argv: Sequence[str], form: type) -> str:
+    """Make one line of tyro's box; an unknown option comes with the nearest known one."""
+    import tyro
+
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+        tyro.cli(form, args=["--help"])
+    known = set(re.findall(r"--[a-z][\w.-]*", page.getvalue()))
+    for word in argv:
+        name = word.split("=")[0]
+        if name.startswith("--") and name.replace("_", "-") not in known:
+            return f"unknown option {name}; {_nearest(name, known)}"
+    lines = [line.strip("│ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()]
+    body = [line for line in lines if line and not line.startswith("╭")]
+    end = next((i for i, line in enumerate(body) if line.startswith(("───", "╰"))), len(body))
+    return " ".join(body[:end]).strip() or "the command line cannot be understood"
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    """Name the nearest option, looking at the part behind the last dot too."""
+    hint = did_you_mean(name, known)
+    if hint.startswith("known:"):
+        ends = [k for k in known if k.rsplit(".", 1)[-1].lstrip("-") == name.rsplit(".", 1)[-1].lstrip("-")]
+        return f"did you mean {ends[0]!r}?" if ends else "it does not exist"
+    return hint
