@@ -1,11 +1,11 @@
 """The verbs of sciforge: what Python calls and what the command line parses."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
-from sciforge.core import anchor, curve as curves, loop, store
+from sciforge.core import anchor, loop, store
+from sciforge.core import curve as curves
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.engine import choose_device
 from sciforge.core.predictor import LawResult, Predictor
@@ -46,7 +46,13 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
 
 
 def fisher(
-    checkpoint: Path | str, data: Path, *, estimator: Estimator = "exact", examples: int = 256, seed: int = 0, device: str = "auto"
+    checkpoint: Path | str,
+    data: Path,
+    *,
+    estimator: Estimator = "exact",
+    examples: int = 256,
+    seed: int = 0,
+    device: str = "auto",
 ) -> Checkpoint:
     """Estimate the Fisher information on pretraining data and keep it in the checkpoint, for EWC without that data.
 

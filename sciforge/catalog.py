@@ -180,7 +180,9 @@ def _download(card: Card) -> Path:
     problems = []
     for url in card.urls:
         part = folder / f".{card.file}.{card.sha256[:8]}.part"
-        for _ in range(2 if part.exists() else 1):  # what an earlier session left may itself be wrong: then start anew
+        for _ in range(
+            2 if part.exists() and part.stat().st_size else 1
+        ):  # what an earlier session left may itself be wrong: then start anew
             try:
                 options = {"fname": card.file, "path": folder, "downloader": Resuming(part, card)}
                 return Path(pooch.retrieve(url, f"sha256:{card.sha256}", **options))
@@ -191,7 +193,9 @@ def _download(card: Card) -> Path:
                     raise disk_error(error, folder) from None
                 problem = f"{url}: {getattr(error, 'reason', None) or error.strerror or error}"
         problems.append(problem)
-    raise DataError(f"cannot fetch {card.name} ({'; '.join(problems)}); set SCIFORGE_DATA to a folder that holds {card.file}")
+    raise DataError(
+        f"cannot fetch {card.name} ({'; '.join(problems)}); set SCIFORGE_DATA to a folder that holds {card.file}"
+    )
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,8 @@ class Resuming:
                 settled = error.code in (401, 403, 404, 410) if isinstance(error, urllib.error.HTTPError) else False
                 settled |= getattr(error, "errno", None) in (errno.ENOSPC, errno.EAGAIN)
                 if settled or attempt == RETRIES - 1:
+                    if self.part.stat().st_size == 0:
+                        self.part.unlink()
                     raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__} {error}") from None
                 time.sleep(WAIT_SECONDS * 2**attempt)
 

@@ -5,8 +5,6 @@ Exit codes: 0 done; 1 a law is broken, a demo failed or something required is mi
 """
 
 import ast
-import contextlib
-import importlib
 import json
 import os
 import sys
@@ -15,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from sciforge import __version__
+from sciforge.commandline import HELP, choose, domain_of, offers, option, read_config, take_switch
 from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 
 # Verb -> the function behind it; its module is imported only when the verb is called.
-VERBS = {verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")}
+VERBS = {
+    verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
+}
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
-HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,63 +75,14 @@ def summaries() -> dict[str, str]:
 
 def overview() -> str:
     """Return what `sciforge --help` prints."""
-    lines = ["usage: sciforge COMMAND ... [--help]", "", "Pretrain once on plentiful scientific data, specialise with little.", ""]
+    lines = [
+        "usage: sciforge COMMAND ... [--help]",
+        "",
+        "Pretrain once on plentiful scientific data, specialise with little.",
+        "",
+    ]
     lines += [f"  {verb:<10} {text}" for verb, text in summaries().items()]
     return "\n".join([*lines, "", "sciforge COMMAND --help explains a command; sciforge --version prints the version."])
-
-
-# What the domains offer ----------------------------------------------------------------------------------------------
-
-
-def offers(kind: str, domain: str | None = None) -> dict[str, tuple[Any, type]]:
-    """Return name -> (domain, class) of what all domains, or one, offer of a kind (`objectives`, `preparers`, ...).
-
-    `domain/name` is always a name; the bare name too, unless two domains share it.
-    """
-    from sciforge.core.domain import discover
-
-    domains = [d for d in discover().values() if domain in (None, d.name)]
-    pairs = [(name, d, cls) for d in domains for name, cls in getattr(d, kind).items()]
-    names = [name for name, _, _ in pairs]
-    found = {name: (d, cls) for name, d, cls in pairs if names.count(name) == 1}
-    return found | {f"{d.name}/{name}": (d, cls) for name, d, cls in pairs}
-
-
-def _choose(prog: str, kind: str, argv: list[str], domain: str | None = None) -> tuple[str, Any, type, list[str]]:
-    """Take the name of an offer off the command line; without one, explain what there is."""
-    known = offers(kind, domain)
-    what = kind.removesuffix("s")
-    if not argv or argv[0].startswith("-"):
-        from sciforge.flags import summary_of
-
-        names = {name: cls for name, (_, cls) in known.items() if "/" not in name or name.split("/")[1] not in known}
-        rows = [f"  {name:<18} {summary_of(cls).partition(chr(10))[0]}" for name, cls in names.items()]
-        page = [f"usage: {prog} {what.upper()} ... [--help]", "", f"{what.capitalize()}s:", *rows]
-        if any(word in HELP for word in argv):
-            print("\n".join(page))
-            raise SystemExit(0)
-        raise ConfigError(f"{prog} needs {'an' if what[0] in 'aeiou' else 'a'} {what}; {did_you_mean('', names)}")
-    if argv[0] not in known:
-        shared = [name for name in known if name.endswith(f"/{argv[0]}")]
-        raise ConfigError(f"no {what} {argv[0]!r}; {'say ' + ' or '.join(shared) if shared else did_you_mean(argv[0], known)}")
-    return argv[0], *known[argv[0]], argv[1:]
-
-
-def _domain_of(folder: str, file: str) -> str | None:
-    """Return the domain that a store or checkpoint names, without opening it in earnest."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((Path(folder) / file).read_bytes())["domain"])
-    return None
-
-
-def _option(argv: Sequence[str], name: str) -> str | None:
-    for word, after in zip(argv, [*argv[1:], None], strict=True):
-        if word == name or word.startswith(f"{name}="):
-            return after if word == name else word.partition("=")[2]
-    return None
-
-
-# The verbs -----------------------------------------------------------------------------------------------------------
 
 
 def _call(prog: str, function: Callable, argv: list[str], spec: Any = None, replaced: str = "", text: str = "") -> Any:
@@ -146,7 +97,7 @@ def _call(prog: str, function: Callable, argv: list[str], spec: Any = None, repl
 
 
 def _prepare(argv: list[str]) -> int:
-    name, _, cls, rest = _choose("sciforge prepare", "preparers", argv)
+    name, _, cls, rest = choose("sciforge prepare", "preparers", argv)
     store = _call_with("prepare", name, cls, "what", rest)
     rows = {"store": store.path, "domain": store.domain, "kind": store.kind, "records": len(store)}
     if store.index["rejected"]:
@@ -166,34 +117,18 @@ def _described(verb: str, cls: type, replaced: str, argv: list[str]) -> Any:
     from sciforge import api
     from sciforge.flags import Spec, summary_of
 
-    config, default = _option(argv, "--config"), None
+    config, default = option(argv, "--config"), None
     if config is None:
-        domain = _domain_of(_option(argv, "--data") or "", "index.json")
-        name, home, objective, argv = _choose(f"sciforge {verb}", "objectives", argv, domain)
+        domain = domain_of(option(argv, "--data") or "", "index.json")
+        name, home, objective, argv = choose(f"sciforge {verb}", "objectives", argv, domain)
     else:
-        default = _read_config(Path(config), cls)
+        default = read_config(Path(config), cls)
         objective, name = type(default.objective), f"--config {config}"
         home = next(d for d, known in offers("objectives").values() if known is objective)
         argv = [w for i, w in enumerate(argv) if not w.startswith("--config") and argv[i - 1 : i] != ["--config"]]
     choices = {"objective": objective, "model": home.models, "codec": home.codec}
     spec = Spec(cls, argv, choices, default)
     return _call(f"sciforge {verb} {name}", getattr(api, verb), argv, spec, replaced, summary_of(objective))
-
-
-def _read_config(path: Path, cls: type) -> Any:
-    from sciforge.core.domain import discover
-    from sciforge.core.run import CORE_TYPES, from_json
-
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); write it by sciforge.core.run.to_json") from None
-    body = body.get("run", body) if isinstance(body, dict) else body  # a checkpoint.json holds its run
-    types = {name: t for domain in discover().values() for name, t in domain.types().items()}
-    made = from_json(body, {**CORE_TYPES, cls.__name__: cls, **types}, str(path))
-    if not isinstance(made, cls):
-        raise ConfigError(f'{path}: holds no {cls.__name__}; it must begin with {{"type": "{cls.__name__}"')
-    return made
 
 
 def _train(argv: list[str]) -> int:
@@ -205,7 +140,7 @@ def _train(argv: list[str]) -> int:
 def _curve(argv: list[str]) -> int:
     from sciforge.core.curve import Curve
 
-    as_json, argv = _flag(argv, "--json")
+    as_json, argv = take_switch(argv, "--json")
     result = _described("curve", Curve, "spec", argv)
     return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
 
@@ -219,7 +154,7 @@ def _fisher(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     from sciforge import api
 
-    as_json, argv = _flag(argv, "--json")
+    as_json, argv = take_switch(argv, "--json")
     return _show(_call("sciforge evaluate", api.evaluate, argv), as_json)
 
 
@@ -227,12 +162,12 @@ def _predict(argv: list[str]) -> int:
     from sciforge import catalog
 
     if not argv or argv[0].startswith("-"):
-        _choose("sciforge predict CHECKPOINT", "outputs", argv)
+        choose("sciforge predict CHECKPOINT", "outputs", argv)
     folder = catalog.locate(argv[0])
     from sciforge.core.checkpoint import resolve
 
-    domain = _domain_of(str(resolve(folder)), "checkpoint.json")
-    name, _, cls, rest = _choose(f"sciforge predict {argv[0]}", "outputs", argv[1:], domain)
+    domain = domain_of(str(resolve(folder)), "checkpoint.json")
+    name, _, cls, rest = choose(f"sciforge predict {argv[0]}", "outputs", argv[1:], domain)
     return _print(str(_call_with("predict", name, cls, "output", [argv[0], *rest])))
 
 
@@ -240,20 +175,22 @@ def _check(argv: list[str]) -> int:
     from sciforge import api
     from sciforge.core.report import Table
 
-    as_json, argv = _flag(argv, "--json")
+    as_json, argv = take_switch(argv, "--json")
     laws = _call("sciforge check", api.check, argv)
     if as_json:
         _print(json.dumps([{**vars(law), "holds": law.holds} for law in laws], indent=1))
     else:
-        rows = [(w.name, f"{w.violation:.3g}", f"{w.tolerance:.3g}", "yes" if w.holds else "NO", w.summary) for w in laws]
+        rows = [
+            (w.name, f"{w.violation:.3g}", f"{w.tolerance:.3g}", "yes" if w.holds else "NO", w.summary) for w in laws
+        ]
         _print(Table(("law", "violation", "tolerance", "holds", "what it says"), tuple(rows)).text())
     return 0 if all(law.holds for law in laws) else 1
 
 
 def _audit(argv: list[str]) -> int:
-    as_json, argv = _flag(argv, "--json")
-    domain = _domain_of(_option(argv, "--data") or "", "index.json")
-    name, _, cls, rest = _choose("sciforge audit", "audits", argv, domain)
+    as_json, argv = take_switch(argv, "--json")
+    domain = domain_of(option(argv, "--data") or "", "index.json")
+    name, _, cls, rest = choose("sciforge audit", "audits", argv, domain)
     report = _call_with("audit", name, cls, "what", rest)
     if as_json:
         return _print(json.dumps({"figures": report.figures, "warnings": report.warnings}, indent=1))
@@ -283,16 +220,9 @@ def _doctor(argv: list[str]) -> int:
 
 
 def _demo(argv: list[str]) -> int:
-    from sciforge import demo
+    from sciforge.demo import demo
 
-    return _call("sciforge demo", demo.demo, argv)
-
-
-# Printing ------------------------------------------------------------------------------------------------------------
-
-
-def _flag(argv: list[str], name: str) -> tuple[bool, list[str]]:
-    return name in argv, [word for word in argv if word != name]
+    return _call("sciforge demo", demo, argv)
 
 
 def _print(text: str) -> int:
@@ -305,8 +235,16 @@ def _show(rows: Mapping[str, Any], as_json: bool = False) -> int:
     if as_json:
         return _print(json.dumps(rows, indent=1))
     width = max(map(len, rows), default=0)
-    return _print("\n".join(f"{k:<{width}}  {v:.6g}" if isinstance(v, float) else f"{k:<{width}}  {v}" for k, v in rows.items()))
+    return _print(
+        "\n".join(f"{k:<{width}}  {v:.6g}" if isinstance(v, float) else f"{k:<{width}}  {v}" for k, v in rows.items())
+    )
 
 
 def _show_checkpoint(made: Any) -> int:
-    return _show({"checkpoint": made.path, "step": made.step, **{k: v for k, v in made.metrics.items() if isinstance(v, float | int)}})
+    return _show(
+        {
+            "checkpoint": made.path,
+            "step": made.step,
+            **{k: v for k, v in made.metrics.items() if isinstance(v, float | int)},
+        }
+    )

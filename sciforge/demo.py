@@ -1,9 +1,10 @@
 """`sciforge demo`: every domain's section, one table after the other, and one report."""
 
 import sys
+import traceback
 from pathlib import Path
 
-from sciforge.core.domain import discover
+from sciforge.core.domain import discover, get_domain
 from sciforge.core.report import write_html
 from sciforge.errors import SciforgeError
 
@@ -18,8 +19,6 @@ def demo(*, out: Path = Path("sciforge-demo"), domain: str | None = None) -> int
     Returns:
         0, or 1 where a demo failed; the others still run.
     """
-    from sciforge.core.domain import get_domain
-
     chosen = discover() if domain is None else {domain: get_domain(domain)}
     out.mkdir(parents=True, exist_ok=True)
     sections, failed = [], []
@@ -30,9 +29,11 @@ def demo(*, out: Path = Path("sciforge-demo"), domain: str | None = None) -> int
         folder.mkdir(exist_ok=True)
         try:
             section = found.demo(folder)
-        except SciforgeError as error:
+        except Exception as error:  # one domain's trouble must not hide the others
             failed.append(name)
             print(f"sciforge: the demo of {name} failed: {error}", file=sys.stderr)
+            if not isinstance(error, SciforgeError):
+                traceback.print_exc()
             continue
         print(section.text(), flush=True)
         print()

@@ -77,7 +77,9 @@ class Diagnosis:
     def text(self) -> str:
         """Return a table, and below it the commands that mend what is wrong."""
         rows = tuple((f.what, f.state, f.detail, f.mend) for f in self.findings)
-        verdict = "everything required works" if self.healthy else "something required does not work; run the commands above"
+        verdict = (
+            "everything required works" if self.healthy else "something required does not work; run the commands above"
+        )
         return Table(("what", "state", "detail", "to mend"), rows, verdict).text()
 
 
@@ -93,12 +95,21 @@ def doctor(*, timeout: float = TIMEOUT_SECONDS) -> Diagnosis:
     jobs += [lambda: _lines(_PLACE, timeout), lambda: _lines(_DOMAINS, timeout)]
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
         *packages, place, domains = pool.map(lambda job: job(), jobs)
-    findings = [Finding("python", "ok" if sys.version_info >= (3, 11) else "broken", sys.version.split()[0], "install Python 3.11+")]
+    findings = [
+        Finding(
+            "python", "ok" if sys.version_info >= (3, 11) else "broken", sys.version.split()[0], "install Python 3.11+"
+        )
+    ]
     findings += [f for f in packages if f is not None]
     findings += [Finding(k.lower(), "info", v, required=False) for k, v in place[0]]
     findings.append(_domains(*domains))
     findings += [_cache(), _writable(Path.cwd(), "current folder")]
-    return Diagnosis(tuple(f if f.state in ("missing", "broken") else Finding(f.what, f.state, f.detail, "", f.required) for f in findings))
+    return Diagnosis(
+        tuple(
+            f if f.state in ("missing", "broken") else Finding(f.what, f.state, f.detail, "", f.required)
+            for f in findings
+        )
+    )
 
 
 def requirements() -> dict[str, str]:
@@ -125,7 +136,9 @@ def _from_pyproject() -> list[str]:
     path = Path(__file__).resolve().parents[1] / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.exists() else {}
     extras = project.get("optional-dependencies", {})
-    return project.get("dependencies", []) + [f'{line}; extra == "{x}"' for x, lines in extras.items() for line in lines]
+    return project.get("dependencies", []) + [
+        f'{line}; extra == "{x}"' for x, lines in extras.items() for line in lines
+    ]
 
 
 def _run(code: str, *arguments: str, timeout: float) -> tuple[int, str, str]:
@@ -167,7 +180,9 @@ def _lines(code: str, timeout: float) -> tuple[list[tuple[str, str]], str]:
 def _domains(lines: list[tuple[str, str]], wrong: str) -> Finding:
     if lines and not wrong:
         return Finding("domains", "ok", ", ".join(rest.split()[0] for _, rest in lines))
-    return Finding("domains", "broken", wrong[:100] or "none found", "mend the packages above, or install sciforge again")
+    return Finding(
+        "domains", "broken", wrong[:100] or "none found", "mend the packages above, or install sciforge again"
+    )
 
 
 def _cache() -> Finding:

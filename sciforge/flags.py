@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from sciforge.errors import ConfigError, did_you_mean
 
-POSITIONAL = ("files", "checkpoint")
+POSITIONAL = ("files", "checkpoint", "names")  # fields and parameters that are given without a flag
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ class Spec:
         prefix: of the flags' names, for a description inside another.
     """
 
-    def __init__(self, cls: type, argv: Sequence[str], choices: Mapping[str, Any], default: Any = None, prefix: str = ""):
+    def __init__(
+        self, cls: type, argv: Sequence[str], choices: Mapping[str, Any], default: Any = None, prefix: str = ""
+    ):
         self.cls, self.argv, self.default, self.prefix = cls, list(argv), default, prefix
         self.flags: list[Flag] = []
         self.builders: list[Callable[[dict[str, Any]], None]] = []
@@ -136,7 +138,9 @@ class Spec:
             elif options:
                 (only,) = options.values()
                 self._group(flag, only, flag.default)
-            elif dataclasses.is_dataclass(flag.hint) and any(dataclass_options(f.hint) for f in flags_of_class(flag.hint)):
+            elif dataclasses.is_dataclass(flag.hint) and any(
+                dataclass_options(f.hint) for f in flags_of_class(flag.hint)
+            ):
                 self._nest(flag)
             elif flag.hint is not Any:
                 self.flags.append(flag)
@@ -181,6 +185,8 @@ class Spec:
         now = flag.default if isinstance(flag.default, str) else type(flag.default).__name__.lower()
         now = now if now in options else None
         typed = self._value_of(f"--{flag.name}")
+        if typed not in (None, "None", *options):
+            raise ConfigError(f"no {flag.name} {typed!r}; {did_you_mean(typed, options)}")
         literal = Literal[tuple(options)]  # type: ignore[valid-type]
         hint = literal if dataclass_options(flag.hint) and now and flag.default is not None else literal | None
         self.flags.append(dataclasses.replace(flag, hint=hint, default=now))
@@ -201,7 +207,7 @@ class Spec:
         self.builders.append(build)
 
     def _value_of(self, option: str) -> str | None:
-        for word, after in zip(self.argv, [*self.argv[1:], None], strict=True):
+        for word, after in zip(self.argv, [*self.argv[1:], None], strict=False):
             if word == option:
                 return after
             if word.startswith(f"{option}="):
@@ -226,7 +232,9 @@ def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str
         marks = [tyro.conf.arg(name=flag.name.replace("_", "-"), help=flag.help or None)]
         if flag.name in POSITIONAL:
             marks = [tyro.conf.Positional, tyro.conf.arg(name=flag.name, help=flag.help or None)]
-        extra = () if flag.default is MISSING else (dataclasses.field(default_factory=lambda value=flag.default: value),)
+        extra = (
+            () if flag.default is MISSING else (dataclasses.field(default_factory=lambda value=flag.default: value),)
+        )
         fields.append((f"field_{number}", Annotated[(flag.hint, *marks)], *extra))  # type: ignore[misc]
     form = dataclasses.make_dataclass("Form", fields, kw_only=True)
     if wants_help(argv):
@@ -252,16 +260,28 @@ def _complaint(said: str, argv: Sequence[str], form: type) -> str:
         name = word.split("=")[0]
         if name.startswith("--") and name.replace("_", "-") not in known:
             return f"unknown option {name}; {_nearest(name, known)}"
-    lines = [line.strip("│ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()]
-    body = [line for line in lines if line and not line.startswith("╭")]
-    end = next((i for i, line in enumerate(body) if line.startswith(("───", "╰"))), len(body))
-    return " ".join(body[:end]).strip() or "the command line cannot be understood"
+    # tyro answers in a box: a title, a rule, what is wrong, a rule, the help of the option. Plain where no terminal is.
+    lines = [line.strip("│| ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()]
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if re.fullmatch(r"[-─+╭╮╰╯ ]+", line):
+            blocks.append([])
+        elif line and not re.match(r"[╭+][─-]", line):
+            blocks[-1].append(line)
+    texts = [" ".join(block) for block in blocks if block]
+    if not texts:
+        return "the command line cannot be understood"
+    text = texts[1] if len(texts) > 1 and len(texts[0]) < 40 and not re.search(r"[-:\d]", texts[0]) else texts[0]
+    if text.startswith("Missing from"):
+        names = re.findall(r"--[a-z][\w.-]*(?= )", text) or re.findall(r"[A-Z][A-Z|]+\b", text.partition(":")[2])[:1]
+        return f"missing: {', '.join(dict.fromkeys(names))}"
+    return text[0].lower() + text[1:]
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    """Name the nearest option, looking at the part behind the last dot too."""
+    """Name the nearest option: first one whose part behind the last dot is the same, then by spelling."""
+    last = name.lstrip("-").rsplit(".", 1)[-1]
+    if ends := sorted((k for k in known if k.lstrip("-").rsplit(".", 1)[-1] == last), key=len):
+        return f"did you mean {ends[0]!r}?"
     hint = did_you_mean(name, known)
-    if hint.startswith("known:"):
-        ends = [k for k in known if k.rsplit(".", 1)[-1].lstrip("-") == name.rsplit(".", 1)[-1].lstrip("-")]
-        return f"did you mean {ends[0]!r}?" if ends else "it does not exist"
-    return hint
+    return "there is nothing like it" if hint.startswith("known:") else hint

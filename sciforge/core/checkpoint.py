@@ -152,8 +152,8 @@ class Checkpoint:
         """Return the model with its heads and weights, in evaluation mode."""
         try:
             model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
-        except ConfigError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
+        except (ConfigError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: its model cannot be built ({str(error).splitlines()[0]})") from None
         load_weights(model, self.weights(), self.path)
         return model.eval()
 

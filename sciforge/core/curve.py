@@ -55,7 +55,9 @@ class Recipe:
 
     def __post_init__(self):
         if self.schedule.evaluate_every:
-            raise ConfigError("a curve has no early stopping: the development split's labels would not be few; set evaluate_every 0")
+            raise ConfigError(
+                "a curve has no early stopping: the development split's labels would not be few; set evaluate_every 0"
+            )
 
     def schedule_for(self, labels: int) -> Schedule:
         """Return the schedule for a number of labels.
@@ -162,7 +164,9 @@ class Workplace:
         objective = spec.objective
         if isinstance(objective, str):
             if objective not in domain.objectives:
-                raise ConfigError(f"no objective {objective!r} in {domain.name}; {did_you_mean(objective, domain.objectives)}")
+                raise ConfigError(
+                    f"no objective {objective!r} in {domain.name}; {did_you_mean(objective, domain.objectives)}"
+                )
             objective = domain.objectives[objective]()
         objective = objective.resolve(store)
         records, test = objective.examples(store, "train"), Held(objective.examples(store, "test"))
@@ -233,7 +237,9 @@ class Workplace:
             outputs, about = self.net_outputs(method, labels, seed)
         metrics = self.objective.metrics(outputs, self.test)
         if self.metric not in metrics:
-            raise ConfigError(f"no metric {self.metric!r} among those of the objective; {did_you_mean(self.metric, metrics)}")
+            raise ConfigError(
+                f"no metric {self.metric!r} among those of the objective; {did_you_mean(self.metric, metrics)}"
+            )
         parts = order.generator(0, order.EVALUATE).permutation(len(self.test)) % min(GROUPS, len(self.test))
         without = []
         for group in range(parts.max() + 1):
@@ -252,17 +258,25 @@ class Workplace:
             if len(recipe.rates) > 1:
                 part = max(labels * 3 // 4, 1)
                 for rate in recipe.rates:
-                    checkpoint = train(self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels))
+                    checkpoint = train(
+                        self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels)
+                    )
                     tried[rate] = self.held_out_loss(checkpoint, part, labels, seed)
             rate = min(tried, key=tried.get) if tried else (*recipe.rates, recipe.schedule.rate)[0]
             run = self.net_run(method, labels, seed, folder / "all", recipe, rate, labels)
             checkpoint = train(run)
             outputs = self.predictor(checkpoint).predict(self.test)
             if self.spec.keep:
-                shutil.copytree(checkpoint.path, self.spec.out / "checkpoints" / name_of(method, labels, seed), dirs_exist_ok=True)
+                shutil.copytree(
+                    checkpoint.path, self.spec.out / "checkpoints" / name_of(method, labels, seed), dirs_exist_ok=True
+                )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return outputs, {"rate": rate, "tried": {f"{r:g}": loss for r, loss in tried.items()}, "steps": run.schedule.steps}
+        return outputs, {
+            "rate": rate,
+            "tried": {f"{r:g}": loss for r, loss in tried.items()},
+            "steps": run.schedule.steps,
+        }
 
     def net_run(self, method: str, labels: int, seed: int, out: Path, recipe: Recipe, rate: float, budget: int) -> Run:
         """Return the run of a net on so many labels, with the steps that `budget` labels allow."""
@@ -312,7 +326,11 @@ class Diary:
                 raise ConfigError(f"{out} holds a curve with another {key}; use the same one or choose another --out")
         diary = cls(out)
         path = out / "runs.jsonl"
-        whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+        whole = (
+            [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            if path.exists()
+            else []
+        )
         if path.exists():
             path.write_text("".join(whole))  # drops a line that a kill cut short
         for line in whole:

@@ -85,7 +85,9 @@ class Saving:
         """Return one line; an infinite bound means that some draws never reach the level."""
         if self.factor is None:
             return self.reason
-        low, high = (f"{v:.1f}" if np.isfinite(v) else "beyond the sizes measured" for v in (self.factor.low, self.factor.high))
+        low, high = (
+            f"{v:.1f}" if np.isfinite(v) else "beyond the sizes measured" for v in (self.factor.low, self.factor.high)
+        )
         return f"{self.factor.value:.1f} times fewer labels than scratch at {figure(self.metric)} [{low}, {high}]"
 
 
@@ -179,7 +181,12 @@ class CurveResult:
         scratch = [sign * self.mean("scratch", n) for n in self.sizes]
         needed = labels_needed(self.sizes, scratch, sign * level)
         if needed == np.inf:
-            return Saving(labels, level, None, f"not reached: scratch never gets to {figure(level)} within {self.sizes[-1]} labels")
+            return Saving(
+                labels,
+                level,
+                None,
+                f"not reached: scratch never gets to {figure(level)} within {self.sizes[-1]} labels",
+            )
         if needed == 0:
             reason = f"no crossing: scratch is beyond {figure(level)} with {self.sizes[0]} labels already"
             return Saving(labels, level, None, reason)
@@ -221,7 +228,9 @@ class CurveResult:
         if seeds < 5:
             lines.append("Fewer than 5 seeds: intervals are coarse.")
         lost = sum(self.collapsed(m, n) for m in self.methods for n in self.sizes)
-        lines.append(f"{lost} of {len(self.runs)} runs collapsed to one class." if lost else "No run collapsed to one class.")
+        lines.append(
+            f"{lost} of {len(self.runs)} runs collapsed to one class." if lost else "No run collapsed to one class."
+        )
         savings = [(n, self.saving(n)) for n in self.sizes]
         lines += [f"Labels saved, {n} labels: {saving.text()}." for n, saving in savings if saving is not None]
         return "\n".join(lines)

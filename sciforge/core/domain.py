@@ -37,6 +37,15 @@ class Loss:
     parts: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
+def widened(x: Tensor) -> Tensor:
+    """Return logits or errors in float32 at least, for losses under autocast; float64 stays (tests of exactness).
+
+    >>> widened(torch.zeros(1, dtype=torch.bfloat16)).dtype, widened(torch.zeros(1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @dataclass(frozen=True)
 class Categorical:
     """What an objective's model says of each target: logits_NC over C classes, for the Fisher information."""
@@ -97,6 +106,9 @@ class Objective:
 
     def attach(self, model: nn.Module) -> None:
         """Add to `model.heads` the parts that this objective alone needs."""
+
+    def start(self, model: nn.Module, codec: Any, records: Sequence[Record], engine: Any, seed: int) -> None:
+        """Set fresh parts of the model from the training records before the first step (a solved linear head, say)."""
 
     def examples(self, store: Any, split: str) -> Sequence[Record]:
         """Return the records of a split; an objective that reads windows returns a view of them."""

@@ -148,6 +148,9 @@ class Engine:
     def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Load a whole state, splitting it under `shard`."""
         if self.shard:
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()  # an evaluation leaves the root whole
             set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True))
         else:
             model.load_state_dict(state)

@@ -101,6 +101,9 @@ class Job:
             raise ConfigError(f"{run.data} has no dev records; set schedule.evaluate_every 0 or prepare a dev split")
         model = seeded_model(config, codec, objectives, run.seed)
         fresh = _load_parent(model, objectives, parent, run)
+        if parent is None or objectives[0] not in parent.objectives:
+            whole = replace(engine, precision="float32", rank=0, world=1)
+            objectives[0].start(model.to(engine.device), codec, streams[0].records, whole, run.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             adapt.apply(model, run.adapt, fresh)
@@ -185,11 +188,10 @@ class Job:
         return last.step
 
     def _other_settings(self, last: Checkpoint) -> list[str]:
-        """Return which settings of the checkpoint's run differ from this one's; places and hardware may."""
+        """Return which settings of the checkpoint's run differ from this one's; places, processes and hardware may."""
         mine, theirs = to_json(replace(self.run, objective=self.objectives[0])), to_json(last.run)
-        other = [
-            k for k in mine if k not in ("data", "out", "init", "model", "codec", "hardware") and mine[k] != theirs[k]
-        ]
+        free = {"data", "out", "init", "model", "codec", "strategy", "hardware"}
+        other = [name for name in mine.keys() - free if mine[name] != theirs[name]]
         about = checkpoint.provenance(self.run, "", 1, self.store.digests(), self.run.init)
         checks = {
             "data": last.provenance.get("data") == about["data"],
@@ -197,7 +199,7 @@ class Job:
             "model": last.model_config == self.model_config,
             "codec": last.codec == self.codec,
         }
-        return other + [name for name, same in checks.items() if not same]
+        return sorted(other) + [name for name, same in checks.items() if not same]
 
     def finish(self) -> Checkpoint:
         """Restore the best weights if early stopping watched, write `final`, and drop the steps before it."""

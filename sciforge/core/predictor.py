@@ -1,6 +1,6 @@
 """A checkpoint as something to call: on records, for outputs or embeddings, and on itself, for its laws."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ from torch import nn
 from sciforge.core import order
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Domain, Objective, Record
-from sciforge.core.engine import choose_device
+from sciforge.core.engine import Engine, choose_device
 from sciforge.core.evaluate import evaluate
-from sciforge.core.engine import Engine
 from sciforge.core.store import Store
 from sciforge.errors import CheckpointError, ConfigError
 
@@ -75,7 +74,9 @@ class Predictor:
                 found.setdefault(name, []).append(value.float().cpu().numpy())
         if not found:
             kind = type(self.objective).__name__
-            raise ConfigError(f"{self.checkpoint.path} was trained for {kind}, which predicts no labels; fine-tune it first")
+            raise ConfigError(
+                f"{self.checkpoint.path} was trained for {kind}, which predicts no labels; fine-tune it first"
+            )
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def _batches(self, records: Iterable[Record]) -> Iterable[dict[str, Any]]:

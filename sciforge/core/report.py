@@ -18,7 +18,10 @@ class Table:
     def text(self) -> str:
         """Return the table in monospaced columns."""
         widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (self.columns, *self.rows)]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in (self.columns, *self.rows)
+        ]
         lines.insert(1, "  ".join("-" * w for w in widths))
         return "\n".join([*lines, *([self.note] if self.note else [])])
 
@@ -53,7 +56,9 @@ td{font-variant-numeric:tabular-nums}img{max-width:100%}figcaption,.note{color:#
 
 def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
     """Write one page that needs no other file and no network."""
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    ]
     parts.append(f"<h1>{html.escape(title)}</h1>")
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
@@ -62,7 +67,9 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
         for picture, caption in section.pictures:
             data = base64.b64encode(picture.read_bytes()).decode()
             alt = html.escape(caption, quote=True)
-            parts.append(f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>')
+            parts.append(
+                f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
+            )
     temporary = path.with_name(f".{path.name}")
     temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -96,6 +96,9 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
+        options = [option for option in inner if option is not types.NoneType]
+        if len(options) == 1 and len(inner) == 2:
+            return None if value is None else _fit(value, options[0], where)
         for option in inner:
             try:
                 return _fit(value, option, where)

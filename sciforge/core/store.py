@@ -250,6 +250,11 @@ class Store:
             return np.concatenate([self._array(s, name) for s in shards])
         return [self._cell(s, name, r) for s in shards for r in range(self.index["shards"][s]["num_records"])]
 
+    def lengths(self, name: str) -> np.ndarray:
+        """Return the number of rows of a ragged column in every record, int64."""
+        shards = [s for s, shard in enumerate(self.index["shards"]) if shard["num_records"]]
+        return np.concatenate([np.diff(self._array(s, name, offsets=True)) for s in shards])
+
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of every shard file, for provenance."""
         return {name: digest for shard in self.index["shards"] for name, digest in shard["files"].items()}

@@ -4,16 +4,17 @@ from sciforge.core.domain import Domain
 from sciforge.genomes.baselines import BASELINES
 from sciforge.genomes.cnn import SmallCnnConfig
 from sciforge.genomes.codec import KmerCodec
-from sciforge.genomes.labels import Classify
+from sciforge.genomes.labels import Classify, Regress, TagBases
 from sciforge.genomes.model import MODELS, DnaBert, DnaBertConfig
 from sciforge.genomes.objectives import MaskedKmers
-from sciforge.genomes.prepare import (
+from sciforge.genomes.prepare import PrepareGenome, PrepareLabelled
+from sciforge.genomes.prepare_windows import (
     PrepareEcoliCoding,
-    PrepareGenome,
     PrepareIntervals,
-    PrepareLabelled,
+    PrepareTracks,
     PrepareYeastPromoters,
 )
+from sciforge.genomes.replaced import ReplacedKmers
 
 DOMAIN = Domain(
     name="genomes",
@@ -22,12 +23,19 @@ DOMAIN = Domain(
         "genome": PrepareGenome,
         "sequences": PrepareLabelled,
         "intervals": PrepareIntervals,
+        "tracks": PrepareTracks,
         "yeast-promoters": PrepareYeastPromoters,
         "ecoli-coding": PrepareEcoliCoding,
     },
     codec=KmerCodec(),
     models={**MODELS, "cnn": SmallCnnConfig()},
-    objectives={"masked": MaskedKmers, "classify": Classify},
+    objectives={
+        "masked": MaskedKmers,
+        "replaced": ReplacedKmers,
+        "classify": Classify,
+        "regress": Regress,
+        "tag": TagBases,
+    },
     baselines=BASELINES,
 )
 

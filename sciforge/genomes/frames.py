@@ -35,7 +35,9 @@ def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, 
     found = []
     for strand in (1, -1):
         codes = plain if strand == 1 else np.where(plain < 4, 3 - plain, 4)[::-1]
-        found += [(stop - start, start, stop, strand, *ends) for start, stop, *ends in _frames_of_strand(codes, shortest)]
+        found += [
+            (stop - start, start, stop, strand, *ends) for start, stop, *ends in _frames_of_strand(codes, shortest)
+        ]
     found.sort(key=lambda f: (-f[0], f[3], f[1]))
     covered, kept = np.zeros(length, bool), []
     for _, start, stop, strand, has_start, has_stop in found:

@@ -3,10 +3,19 @@
 Legend of shape letters: B batch, T tokens, D width, C classes, F frames, P kinds of points.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciforge.core.domain import Batch
+from sciforge.core.linear_probe import block_scales
+from sciforge.genomes.codec import torch_kmer_ids
 from sciforge.genomes.frames import NUM_DISTANCES, NUM_FRAMES, NUM_POINTS
+from sciforge.genomes.model import bin_weights
 
 
 class FrameHead(nn.Module):
@@ -28,5 +37,82 @@ class FrameHead(nn.Module):
         """Return probabilities [B, T, 51]: no frame, this strand, the other strand, and the distance classes."""
         frame_BTF, distance_BTPC = self(x_BTD)
         frame_BTF = frame_BTF.softmax(-1)
-        strands = [frame_BTF[..., :1], frame_BTF[..., 1:4].sum(-1, keepdim=True), frame_BTF[..., 4:].sum(-1, keepdim=True)]
+        strands = [part.sum(-1, keepdim=True) for part in frame_BTF.split((1, 3, 3), dim=-1)]
         return torch.cat([*strands, distance_BTPC.softmax(-1).flatten(-2)], dim=-1)
+
+
+NUM_SUMMARY = 3 + NUM_POINTS * NUM_DISTANCES
+LONGEST_KMER = 4
+NUM_KMERS = sum(4**k for k in range(1, LONGEST_KMER + 1))
+
+
+class SequenceHead(nn.Module):
+    """Linear scores of a sequence from four blocks of features, and a low-rank look at every token in its place.
+
+    The blocks: hidden states averaged in positional bins; the frame head's probabilities in the same bins; square roots
+    of k-mer counts, k = 1 to 4; and the base at every place. The last two need no pretraining, so the head is never
+    worse informed than the classical baselines. The linear part is solved before fine-tuning (core.linear_probe); the
+    token part starts at zero and is learnt with the net, since bins blur the exact distance to a start site.
+
+    Args:
+        width: D.
+        outputs: C.
+        length: longest sequence in bases; longer ones are read up to here by the place-wise parts.
+        bins: positional bins.
+        stride: of the codec.
+        rank: width of the token part.
+    """
+
+    def __init__(self, width: int, outputs: int, length: int, bins: int, stride: int, rank: int = 16):
+        super().__init__()
+        self.bins, self.length = bins, length
+        self.blocks_F = [bins * width, bins * NUM_SUMMARY, NUM_KMERS, length * 4]
+        self.weight_CF = nn.Parameter(torch.zeros(outputs, sum(self.blocks_F)))
+        self.bias_C = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("centre_F", torch.zeros(sum(self.blocks_F)))
+        self.register_buffer("scale_F", torch.ones(sum(self.blocks_F)))
+        self.project = nn.Linear(width, rank, bias=False)
+        self.place_CTR = nn.Parameter(torch.zeros(outputs, length // stride + 1, rank))
+        nn.init.normal_(self.project.weight, std=width**-0.5)
+
+    def features(self, x_BTD: Tensor, frames: FrameHead, batch: Batch) -> Tensor:
+        """Return the features before centring [B, F]."""
+        bins_BST = bin_weights(batch["lengths"], x_BTD.shape[1], self.bins).to(x_BTD.dtype)
+        pooled = [bins_BST @ x_BTD, bins_BST @ frames.summary(x_BTD).to(x_BTD.dtype)]
+        hand_made = [_kmer_roots(batch["bases"]), _one_hot(batch["bases"], self.length)]
+        dtype = self.weight_CF.dtype
+        return torch.cat([*(p.flatten(1).to(dtype) for p in pooled), *(h.to(dtype) for h in hand_made)], dim=1)
+
+    def forward(self, x_BTD: Tensor, frames: FrameHead, batch: Batch) -> Tensor:
+        """Return scores [B, C] of hidden states [B, T, D]."""
+        features_BF = (self.features(x_BTD, frames, batch) - self.centre_F) / self.scale_F
+        tokens = min(x_BTD.shape[1], self.place_CTR.shape[1])
+        real_BT = torch.arange(tokens, device=x_BTD.device) < batch["lengths"][:, None]
+        seen_BTR = self.project(x_BTD[:, :tokens]).to(self.place_CTR.dtype) * real_BT[..., None]
+        by_place_BC = torch.einsum("btr,ctr->bc", seen_BTR, self.place_CTR[:, :tokens])
+        return F.linear(features_BF, self.weight_CF, self.bias_C) + by_place_BC / tokens**0.5
+
+    @torch.no_grad()
+    def solve(self, features_NF: np.ndarray, fit: Callable[[np.ndarray], tuple[np.ndarray, Any]]) -> None:
+        """Set centre and scale from features [N, F], and weight and bias by `fit` on the scaled ones."""
+        centre_F, scale_F = block_scales(features_NF, self.blocks_F)
+        weight, bias = fit((features_NF - centre_F) / scale_F)
+        slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight), (self.bias_C, bias)
+        for slot, value in slots:
+            slot.copy_(torch.as_tensor(np.asarray(value)).reshape(slot.shape))
+
+
+def _kmer_roots(bases_BL: Tensor) -> Tensor:
+    """Return square roots of the counts of k-mers without N, k = 1 to 4 [B, 340]."""
+    columns = []
+    for k in range(1, LONGEST_KMER + 1):
+        ids_BT = torch_kmer_ids(bases_BL, k, 1).clamp(max=4**k)  # all that hold an N share one column, left out
+        ones_BT = torch.ones_like(ids_BT, dtype=torch.float32)
+        columns.append(ones_BT.new_zeros(len(bases_BL), 4**k + 1).scatter_add_(1, ids_BT, ones_BT)[:, :-1])
+    return torch.cat(columns, dim=1).sqrt()
+
+
+def _one_hot(bases_BL: Tensor, length: int) -> Tensor:
+    """Return the base at each of the first `length` places [B, 4 length]; zeros where unknown or beyond the end."""
+    codes_BL = F.pad((bases_BL & 7)[:, :length], (0, max(0, length - bases_BL.shape[1])), value=4).long()
+    return F.one_hot(codes_BL.clamp(max=4), 5)[..., :4].flatten(1).float()

@@ -19,7 +19,9 @@ def need_masked(predictor: Predictor) -> None:
     """Raise ConfigError unless the checkpoint was trained to fill in hidden bases."""
     if not isinstance(predictor.objective, MaskedKmers):
         kind = type(predictor.objective).__name__
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {kind}; give a pretraining (MaskedKmers) checkpoint")
+        raise ConfigError(
+            f"{predictor.checkpoint.path} was trained for {kind}; give a pretraining (MaskedKmers) checkpoint"
+        )
 
 
 def hide(bases: np.ndarray, start: int, stop: int, codec: KmerCodec) -> dict[str, Tensor]:

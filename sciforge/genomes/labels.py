@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record
+from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.evaluate import batches, evaluation
+from sciforge.core.linear_probe import fit_logistic, fit_ridge
 from sciforge.core.metrics import classification_metrics, regression_metrics
-from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.codec import KmerCodec
-from sciforge.genomes.model import PooledHead, TokenHead
+from sciforge.errors import DataError
+from sciforge.genomes.codec import KmerCodec, torch_kmer_ids
+from sciforge.genomes.heads import FrameHead, SequenceHead
+from sciforge.genomes.model import TokenHead
 from sciforge.genomes.records import reverse_complement
 
 
@@ -29,72 +32,242 @@ def _crop(bases: np.ndarray, shift: int, rng: np.random.Generator, training: boo
 
 
 @dataclass(frozen=True)
-class Classify(Objective):
+class _Sequences(Objective):
+    """What classes and numbers share: a SequenceHead whose linear part is solved before the first step."""
+
+    strand_free: bool = False
+    shift: int = 0
+    bins: int = 10
+    length: int = 0
+    warm_start: bool = True
+
+    head: ClassVar[str] = ""
+
+    @property
+    def outputs(self) -> int:
+        """The number of scores of a sequence."""
+        return 1
+
+    def attach(self, model: nn.Module) -> None:
+        """Add the head that pools by position, and the frame head that it reads."""
+        if "frames" not in model.heads:
+            model.heads["frames"] = FrameHead(model.width)
+        model.heads[self.head] = SequenceHead(model.width, self.outputs, self.length, self.bins, model.stride)
+
+    def _encode(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+        """Encode a sequence, on a random strand in training where strands do not matter."""
+        bases = _crop(np.asarray(record["bases"]), self.shift, rng, training)
+        if training and self.strand_free and rng.integers(2):
+            bases = reverse_complement(bases)
+        return {**codec.encode({"bases": bases}), "num_bases": torch.tensor(len(bases))}
+
+    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return scores [B, C] in float32 at least."""
+        return widened(model.heads[self.head](model(batch), model.heads["frames"], batch))
+
+    def _features(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any) -> np.ndarray:
+        """Return the linear features of all records [N, F] under the net as it stands."""
+        found = []
+        with evaluation(model, self):
+            for batch in batches(self, codec, records, range(len(records)), 0, 64):
+                batch = engine.move(batch)
+                found.append(model.heads[self.head].features(model(batch), model.heads["frames"], batch).cpu().numpy())
+        return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Classify(_Sequences):
     """One class a sequence.
 
     Args:
-        classes: names, in the order of the outputs; empty takes them from the data.
         strand_free: the label does not depend on the strand; then training takes either strand and predictions
             average both. Leave it off for oriented windows such as promoters.
         shift: random crops move the token grid by up to this many bases in training.
         bins: positional bins of the pooling.
+        length: bases of the longest sequence; 0 takes it from the data. Also the window of a genome scan.
+        warm_start: solve the linear part of the head before the first step.
+        classes: names, in the order of the outputs; empty takes them from the data.
     """
 
     classes: tuple[str, ...] = ()
-    strand_free: bool = False
-    shift: int = 0
-    bins: int = 12
 
+    head: ClassVar[str] = "class"
     metric: ClassVar[str] = "mcc"
     higher_is_better: ClassVar[bool] = True
     fresh: ClassVar[tuple[str, ...]] = ("class",)
 
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
     def resolve(self, store: Any) -> Self:
-        """Take the class names from the store; raises DataError where it has fewer than two."""
+        """Take class names and length from the store; raises DataError where it has fewer than two classes."""
         classes = self.classes or tuple(store.meta.get("classes", ()))
         if len(classes) < 2:
             raise DataError("classification needs labels of at least two classes; prepare a labelled task", store.path)
-        return replace(self, classes=classes)
+        return replace(self, classes=classes, length=self.length or int(store.lengths("bases").max()))
 
-    def attach(self, model: nn.Module) -> None:
-        """Add the head that pools by position."""
-        model.heads["class"] = PooledHead(model.width, len(self.classes), self.bins)
+    def start(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int) -> None:
+        """Solve the linear part of the head on the training records."""
+        if self.warm_start:
+            label_N = np.array([self.classes.index(name) for name in records.column("label")])
+            features_NF = self._features(model, codec, records, engine)
+            model.heads["class"].solve(features_NF, lambda scaled: fit_logistic(scaled, label_N, self.outputs, seed))
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
-        """Encode a sequence and its label, on a random strand where strands do not matter."""
-        bases = _crop(np.asarray(record["bases"]), self.shift, rng, training)
-        if training and self.strand_free and rng.integers(2):
-            bases = reverse_complement(bases)
-        example = codec.encode({"bases": bases})
+        """Encode a sequence and its label."""
+        example = self._encode(record, codec, rng, training)
         if (label := record.get("label")) is not None:
             if label not in self.classes:
-                raise DataError(f"label {label!r} is none of {', '.join(self.classes)}; correct it or give objective.classes")
+                known = ", ".join(self.classes)
+                raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
             example["target_class"] = torch.tensor(self.classes.index(label))
         return example
 
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return class scores [B, C]."""
-        return model.heads["class"](model(batch), batch["lengths"]).float()
-
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropy summed over sequences."""
-        logits_BC, target_B = self.logits(model, batch), batch["target_class"]
+        logits_BC, target_B = self.scores(model, batch), batch["target_class"]
         total = F.cross_entropy(logits_BC, target_B, reduction="sum")
         count = torch.tensor(len(target_B))
         return Loss(total, count, {"accuracy": ((logits_BC.argmax(-1) == target_B).sum(), count)})
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the distribution over classes of each sequence."""
-        return Categorical(self.logits(model, batch), batch["target_class"])
+        return Categorical(self.scores(model, batch), batch["target_class"])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return class probabilities [B, C], averaged over both strands where strands do not matter."""
-        p_BC = self.logits(model, batch).softmax(-1)
+        p_BC = self.scores(model, batch).softmax(-1)
         if self.strand_free:
-            p_BC = (p_BC + self.logits(model, reverse_batch(batch, model)).softmax(-1)) / 2
+            p_BC = (p_BC + self.scores(model, reversed_batch(batch, model)).softmax(-1)) / 2
         return {"probability": p_BC}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return accuracy, MCC, and for two classes AUROC and average precision."""
         labels = np.array([self.classes.index(name) for name in records.column("label")])
         return classification_metrics(labels, outputs["probability"])
+
+
+@dataclass(frozen=True)
+class Regress(_Sequences):
+    """One number a sequence (expression, affinity), learnt in units of the training labels' spread.
+
+    Args:
+        strand_free, shift, bins, length, warm_start: as for Classify.
+        mean, spread: of the training labels; a spread of 0 takes both from the data.
+    """
+
+    mean: float = 0.0
+    spread: float = 0.0
+
+    head: ClassVar[str] = "value"
+    metric: ClassVar[str] = "rmse"
+    fresh: ClassVar[tuple[str, ...]] = ("value",)
+
+    def resolve(self, store: Any) -> Self:
+        """Take length, mean and spread from the training split; raises DataError where there are no numbers."""
+        values = np.asarray(store.split("train").column("value"), np.float64)
+        if not len(values) or not np.isfinite(values).all():
+            raise DataError("regression needs finite numbers as labels; prepare with --numeric", store.path)
+        known = {"mean": self.mean, "spread": self.spread}
+        if not self.spread:
+            known = {"mean": float(values.mean()), "spread": float(values.std()) or 1.0}
+        return replace(self, length=self.length or int(store.lengths("bases").max()), **known)
+
+    def start(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int) -> None:
+        """Solve the linear part of the head on the training records."""
+        if self.warm_start:
+            target_N = (np.asarray(records.column("value")) - self.mean) / self.spread
+            features_NF = self._features(model, codec, records, engine)
+            model.heads["value"].solve(features_NF, lambda scaled: fit_ridge(scaled, target_N))
+
+    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+        """Encode a sequence and its number."""
+        example = self._encode(record, codec, rng, training)
+        if (value := record.get("value")) is not None:
+            example["target_value"] = torch.tensor((float(value) - self.mean) / self.spread)
+        return example
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return the squared error summed over sequences, in squared spreads."""
+        error_B = self.scores(model, batch)[:, 0] - batch["target_value"]
+        return Loss((error_B**2).sum(), torch.tensor(len(error_B)))
+
+    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
+        """Return a Gaussian of unit spread about each prediction."""
+        mean_B = self.scores(model, batch)[:, 0]
+        return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the number of each sequence [B], in the labels' own unit."""
+        value_B = self.scores(model, batch)[:, 0]
+        if self.strand_free:
+            value_B = (value_B + self.scores(model, reversed_batch(batch, model))[:, 0]) / 2
+        return {"value": value_B * self.spread + self.mean}
+
+    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
+        return regression_metrics(np.asarray(records.column("value")), outputs["value"])
+
+
+@dataclass(frozen=True)
+class TagBases(Objective):
+    """One class a base (coding or not, a track of annotation).
+
+    Args:
+        classes: names; empty takes them from the data.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    metric: ClassVar[str] = "loss"
+    fresh: ClassVar[tuple[str, ...]] = ("bases",)
+
+    def resolve(self, store: Any) -> Self:
+        """Take the class names from the store; raises DataError where it is no store of tracks."""
+        classes = self.classes or tuple(store.meta.get("track_classes", ()))
+        if len(classes) < 2:
+            raise DataError("per-base labelling needs a store made by `sciforge prepare tracks`", store.path)
+        return replace(self, classes=classes)
+
+    def attach(self, model: nn.Module) -> None:
+        """Add the head in which each token votes on its bases."""
+        model.heads["bases"] = TokenHead(model.width, len(self.classes), model.k, model.stride)
+
+    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+        """Encode a window and its track; bases behind the last token have no target."""
+        example = codec.encode({"bases": np.asarray(record["bases"])})
+        if "track" in record:
+            covered = (codec.num_tokens(len(record["bases"])) - 1) * codec.stride + codec.k
+            track_L = np.asarray(record["track"]).astype(np.int64)
+            track_L[covered:] = -100
+            example["target_track"] = torch.from_numpy(track_L)
+        return example
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits_BLC = widened(model.heads["bases"](model(batch), batch["lengths"]))
+        return F.pad(logits_BLC, (0, 0, 0, batch["bases"].shape[1] - logits_BLC.shape[1]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return the cross-entropy summed over bases."""
+        logits_BLC, target_BL = self._logits(model, batch), batch["target_track"]
+        total = F.cross_entropy(logits_BLC.flatten(0, 1), target_BL.flatten(), ignore_index=-100, reduction="sum")
+        count = (target_BL >= 0).sum()
+        return Loss(total, count, {"accuracy": ((logits_BLC.argmax(-1) == target_BL).sum(), count)})
+
+    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
+        """Return the distribution over classes of each base."""
+        logits_BLC, target_BL = self._logits(model, batch), batch["target_track"]
+        return Categorical(logits_BLC[target_BL >= 0], target_BL[target_BL >= 0])
+
+
+def reversed_batch(batch: Batch, model: nn.Module) -> Batch:
+    """Return the batch read on the other strand, its tokens made anew."""
+    bases_BL, num_B1 = batch["bases"], batch["num_bases"][:, None]
+    place_BL = num_B1 - 1 - torch.arange(bases_BL.shape[1], device=bases_BL.device)
+    turned_BL = bases_BL.gather(1, place_BL.clamp(min=0))
+    plain_BL = turned_BL & 7
+    turned_BL = torch.where(plain_BL < 4, (turned_BL & 8) | (3 - plain_BL), turned_BL)
+    turned_BL = torch.where(place_BL >= 0, turned_BL, torch.full_like(turned_BL, 4))
+    return {**batch, "bases": turned_BL, "ids": torch_kmer_ids(turned_BL, model.k, model.stride)}

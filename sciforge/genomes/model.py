@@ -33,9 +33,9 @@ class DnaBertConfig:
     """
 
     width: int = 192
-    depth: int = 5
+    depth: int = 6
     heads: int = 3
-    hidden: int = 512
+    hidden: int = 384
     dropout: float = 0.0
 
     def build(self, codec: KmerCodec) -> "DnaBert":

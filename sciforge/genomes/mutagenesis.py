@@ -84,7 +84,9 @@ class Mutagenesis:
                 raise ConfigError(f"region {self.region!r} is not contig:from-to or contig:from-to:-")
             start, stop, strand = int(first) - 1, int(last), -1 if sign == "-" else 1
         if not 0 <= start < stop <= len(codes):
-            raise DataError(f"region {self.region!r} is not within {name} of {len(codes):,} bases; correct it", self.genome)
+            raise DataError(
+                f"region {self.region!r} is not within {name} of {len(codes):,} bases; correct it", self.genome
+            )
         if stop - start > _LARGEST:
             raise ConfigError(f"{stop - start:,} bases are too many for a map; give a --region of at most {_LARGEST:,}")
         return name, start, stop, strand, codes
@@ -152,7 +154,9 @@ def draw(file: Any, effect_L4: np.ndarray, letters: str, at: np.ndarray, title: 
         line.set_ylim(1.1 * min(mean_L.min(), 0) - 1e-9, 1.1 * max(mean_L.max(), 0) + 1e-9)
         line.set_ylabel("mean", fontsize=7)
         line.tick_params(labelsize=6, labelbottom=False, bottom=False)
-        image = heat.imshow(effect_L4[part].T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        image = heat.imshow(
+            effect_L4[part].T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+        )
         places = np.array(["ACGT".find(letter) for letter in letters[part]])
         heat.plot(np.flatnonzero(places >= 0), places[places >= 0], ".", color="0.15", markersize=3)
         heat.set_yticks(range(4), "ACGT", fontsize=7)

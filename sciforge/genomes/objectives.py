@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record
+from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
 from sciforge.errors import ConfigError
 from sciforge.genomes.codec import KmerCodec
 from sciforge.genomes.frames import frame_targets
@@ -123,17 +123,23 @@ class MaskedKmers(Objective):
         """Return nats summed over scored bases; `nats_per_base` counts bases that no visible token shows."""
         x_BTD = model(batch)
         logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(model, x_BTD, batch, self.soft_mask_weight)
-        nats_Mk = F.cross_entropy(logits_Mk4.float().flatten(0, 1), target_Mk.flatten(), reduction="none").view_as(weight_Mk)
+        nats_Mk = F.cross_entropy(widened(logits_Mk4).flatten(0, 1), target_Mk.flatten(), reduction="none").view_as(
+            weight_Mk
+        )
         total, count = (nats_Mk * weight_Mk).sum(), weight_Mk.sum()
         hidden_Mk = weight_Mk * unseen_Mk
         parts = {"nats_per_base": ((nats_Mk * hidden_Mk).sum(), hidden_Mk.sum())}
         if self.frame_weight:
             nats, tokens, distance_nats, right = _frame_nats(model, x_BTD, batch)
-            parts |= {"frame_nats": (nats, tokens), "distance_nats": (distance_nats, tokens), "frame_accuracy": (right, tokens)}
+            parts |= {
+                "frame_nats": (nats, tokens),
+                "distance_nats": (distance_nats, tokens),
+                "frame_accuracy": (right, tokens),
+            }
             # Weighted per scored base, so that the one count divides both tasks; a token has mask_rate * stride of them.
             total = total + self.frame_weight * (nats + 0.25 * distance_nats) * self.mask_rate * model.stride
         if self.pair_weight:
-            logits_B2 = model.heads["pair"](x_BTD, batch["lengths"]).float()
+            logits_B2 = widened(model.heads["pair"](x_BTD, batch["lengths"]))
             nats = F.cross_entropy(logits_B2, batch["target_pair"], reduction="sum")
             right = (logits_B2.argmax(-1) == batch["target_pair"]).sum()
             pairs = torch.tensor(len(logits_B2))
@@ -148,7 +154,9 @@ class MaskedKmers(Objective):
         return Categorical(logits_Mk4[chosen], target_Mk[chosen])
 
 
-def _scored(model: nn.Module, x_BTD: Tensor, batch: Batch, soft_mask_weight: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _scored(
+    model: nn.Module, x_BTD: Tensor, batch: Batch, soft_mask_weight: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return logits [M, k, 4] at predicted tokens, targets [M, k], weights [M, k] that share each base's score among the
     tokens that predict it, and whether the base is unseen [M, k]."""
     k, stride = model.k, model.stride
@@ -161,7 +169,12 @@ def _scored(model: nn.Module, x_BTD: Tensor, batch: Batch, soft_mask_weight: flo
     votes_BL.index_put_((row_Mk, place_Mk), scored_Mk, accumulate=True)
     soft_Mk = torch.where(batch["soft"][row_Mk, place_Mk], soft_mask_weight, 1.0).to(x_BTD.dtype)
     weight_Mk = scored_Mk * soft_Mk / votes_BL[row_Mk, place_Mk].clamp(min=1)
-    return model.base_logits(x_BTD[row_M, token_M]), target_Mk.clamp(min=0), weight_Mk, batch["unseen"][row_Mk, place_Mk]
+    return (
+        model.base_logits(x_BTD[row_M, token_M]),
+        target_Mk.clamp(min=0),
+        weight_Mk,
+        batch["unseen"][row_Mk, place_Mk],
+    )
 
 
 def _frame_nats(model: nn.Module, x_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -169,6 +182,6 @@ def _frame_nats(model: nn.Module, x_BTD: Tensor, batch: Batch) -> tuple[Tensor, 
     target_BT = batch["target_frame"]
     tokens = (target_BT >= 0).sum()
     options = {"ignore_index": NO_TARGET, "reduction": "sum"}
-    nats = F.cross_entropy(frame_BTF.float().flatten(0, 1), target_BT.flatten(), **options)
-    distance = F.cross_entropy(distance_BTPC.float().flatten(0, 2), batch["target_distance"].flatten(), **options)
+    nats = F.cross_entropy(widened(frame_BTF).flatten(0, 1), target_BT.flatten(), **options)
+    distance = F.cross_entropy(widened(distance_BTPC).flatten(0, 2), batch["target_distance"].flatten(), **options)
     return nats, tokens, distance, (frame_BTF.argmax(-1) == target_BT).sum()

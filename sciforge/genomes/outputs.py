@@ -137,7 +137,9 @@ class Embeddings:
         depth = predictor.checkpoint.model_config.depth
         for layer in self.layers:
             if not -depth - 1 <= layer <= depth:
-                raise ConfigError(f"layer {layer} is not in 0..{depth} (or -{depth + 1}..-1); the model is {depth} deep")
+                raise ConfigError(
+                    f"layer {layer} is not in 0..{depth} (or -{depth + 1}..-1); the model is {depth} deep"
+                )
         if not self.layers:
             raise ConfigError("no layer; give at least one, -1 for the last")
         return list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))

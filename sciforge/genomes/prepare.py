@@ -1,17 +1,16 @@
 """What `sciforge prepare` makes of genome files: a genome to pretrain on, or labelled windows to specialise with."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sciforge.core.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.core.order import balanced_subset
+from sciforge.core.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes import tasks
-from sciforge.genomes.annotation import Intervals, check_assembly, read_annotation, read_bed, reconcile
+from sciforge.genomes.annotation import Intervals, read_bed, reconcile
 from sciforge.genomes.labelled import read_labelled
 from sciforge.genomes.records import N_CODE, read_sequences
 from sciforge.genomes.windows import spans_of_split
@@ -74,7 +73,9 @@ class PrepareGenome:
             if piece.last:
                 shard.append(unknown_runs=runs.close())
                 length = piece.start + len(piece.bases)
-                shard.end(name=piece.name, length=np.int64(length), circular=np.bool_(piece.circular), file=Path(source).name)
+                shard.end(
+                    name=piece.name, length=np.int64(length), circular=np.bool_(piece.circular), file=Path(source).name
+                )
                 runs = UnknownRuns()
 
     def finish(self, store: Store) -> dict[str, Any]:
@@ -82,7 +83,9 @@ class PrepareGenome:
         names = store.column("name")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise DataError(f"contig {repeated[0]!r} comes from two files; rename one, or exclude it", store.column("file")[0])
+            raise DataError(
+                f"contig {repeated[0]!r} comes from two files; rename one, or exclude it", store.column("file")[0]
+            )
         for name in (*self.test, *self.dev):
             if name not in names:
                 raise ConfigError(f"no contig {name!r} to hold out; {did_you_mean(name, names)}")
@@ -216,156 +219,3 @@ def _number(text: str, path: Path, line: int) -> float:
         return float(text)
     except ValueError:
         raise DataError(f"label {text!r} is not a number; correct it or leave --numeric out", path, line) from None
-
-
-class _WindowTask:
-    """What the annotation tasks share: one unit of work that writes a table of windows."""
-
-    domain: ClassVar[str] = "genomes"
-    kind: ClassVar[str] = "windows"
-    names: ClassVar[tuple[str, str]] = ("background", "positive")
-
-    def sources(self) -> Sequence[str]:
-        """Return one unit: matching negatives needs the whole genome at once."""
-        return ["windows"]
-
-    def windows(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-        """Yield the oriented bases and the fixed columns of each window."""
-        genome, table = self.table()
-        for i, bases in enumerate(tasks.extract(genome, table)):
-            yield (
-                bases,
-                {
-                    "label": self.names[int(table.label[i])],
-                    "split": np.uint8(SPLITS.index(table.split[i])),
-                    "contig": str(table.contigs[table.contig[i]]),
-                    "start": np.int64(table.start[i]),
-                    "strand": np.int8(table.strand[i]),
-                    "name": str(table.name[i]),
-                },
-            )
-
-    def table(self) -> tuple[dict[str, np.ndarray], tasks.Windows]:
-        """Return the genome and the windows of the task."""
-        raise TypeError(f"{type(self).__name__} must define table")
-
-    def write(self, source: str, shard: ShardWriter, on_reject: OnReject) -> None:
-        """Write every window with its label, split and place."""
-        for bases, columns in self.windows():
-            shard.add({"bases": bases}, **columns)
-
-    def finish(self, store: Store) -> dict[str, Any]:
-        """Return the class names; raises DataError where a class is missing."""
-        if missing := set(self.names) - set(store.column("label")):
-            raise DataError(f"no window of class {missing.pop()!r}; loosen the distance, or give more intervals")
-        return {"classes": list(self.names)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareYeastPromoters(_WindowTask):
-    """Yeast promoters: TSS -200..+50 of measured transcripts against GC-matched windows over 400 bp from any TSS.
-
-    Args:
-        genome: FASTA of S. cerevisiae (R64).
-        transcripts: BED of Pol II transcripts with measured 5' ends.
-        genes: GTF; where given, negatives lie inside coding sequences instead, an easier task.
-        test, dev: chromosomes held out.
-        seed: of the negatives.
-    """
-
-    genome: Path
-    transcripts: Path
-    genes: Path | None = None
-    test: tuple[str, ...] = ("IV", "XIII", "XV")
-    dev: tuple[str, ...] = ("VIII",)
-    seed: int = 0
-
-    names: ClassVar[tuple[str, str]] = ("background", "promoter")
-
-    def table(self) -> tuple[dict[str, np.ndarray], tasks.Windows]:
-        """Return the genome and the promoter windows."""
-        genome = load_genome([self.genome])
-        transcripts = _fitted(self.transcripts, genome, self.genome)
-        genes = None if self.genes is None else _fitted(self.genes, genome, self.genome)
-        rule = tasks.ByContig(self.test, self.dev)
-        return genome, tasks.yeast_promoters(genome, transcripts, genes, rule=rule, seed=self.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareEcoliCoding(_WindowTask):
-    """Coding against intergenic windows of equal GC from an annotated bacterial genome.
-
-    Args:
-        genome: annotated GenBank, or FASTA together with `annotation`.
-        annotation: GFF3; None where the genome is GenBank.
-        length: bases of a window.
-        seed: of the negatives.
-    """
-
-    genome: Path
-    annotation: Path | None = None
-    length: int = 100
-    seed: int = 0
-
-    names: ClassVar[tuple[str, str]] = ("intergenic", "coding")
-
-    def table(self) -> tuple[dict[str, np.ndarray], tasks.Windows]:
-        """Return the genome and the windows."""
-        genome = load_genome([self.genome])
-        annotation = _fitted(self.annotation or self.genome, genome, self.genome)
-        return genome, tasks.ecoli_coding(genome, annotation, length=self.length, seed=self.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareIntervals(_WindowTask):
-    """Windows around any intervals of yours against matched windows away from all of them.
-
-    Args:
-        genome: FASTA or GenBank.
-        intervals: BED, GFF3, GTF or GenBank.
-        kinds: take only features of these kinds (gene, CDS, ...); all for BED.
-        anchor: `middle` centres windows of `length`; `start` and `end` take `upstream` and `downstream` bases, by strand.
-        length: bases of a centred window.
-        upstream, downstream: bases before and after the anchor.
-        distance: least distance of a negative from any interval.
-        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 dev).
-        block_bp: bases of a block.
-        seed: of the negatives.
-    """
-
-    genome: Path
-    intervals: Path
-    kinds: tuple[str, ...] = ()
-    anchor: str = "middle"
-    length: int = 200
-    upstream: int = 200
-    downstream: int = 50
-    distance: int = 400
-    test: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
-    block_bp: int = 50_000
-    seed: int = 0
-
-    def table(self) -> tuple[dict[str, np.ndarray], tasks.Windows]:
-        """Return the genome and the windows."""
-        genome = load_genome([self.genome])
-        intervals = _fitted(self.intervals, genome, self.genome)
-        if self.kinds:
-            if unknown := set(self.kinds) - set(intervals.kind):
-                raise ConfigError(f"no feature of kind {min(unknown)!r}; {did_you_mean(min(unknown), set(intervals.kind))}")
-            intervals = intervals.of_kind(*self.kinds)
-        by_block = tasks.ByBlock(self.block_bp, 10, test=(2, 5, 8), dev=(0,))
-        rule = tasks.ByContig(self.test, self.dev) if self.test or self.dev else by_block
-        options = {"distance": self.distance, "seed": self.seed}
-        if self.anchor == "middle":
-            return genome, tasks.from_intervals(genome, intervals, rule, self.length, **options)
-        reach = {"upstream": self.upstream, "downstream": self.downstream}
-        return genome, tasks.from_ends(genome, intervals, rule, self.anchor, **reach, **options)
-
-
-def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> Intervals:
-    """Read an annotation and make sure that it belongs to the genome."""
-    lengths = {name: len(codes) for name, codes in genome.items()}
-    intervals = read_annotation(annotation)
-    check_assembly(intervals, lengths, str(source))
-    return reconcile(intervals, lengths, str(source))

@@ -63,7 +63,9 @@ class Scan:
         strands = "." if predictor.objective.strand_free else "+-"
         name = cell(predictor.objective.classes[column]).replace(" ", "_")
         out = Path(self.out)
-        tracks = [out.with_name(f"{out.stem}{part}.bedGraph") for part in ([""] if strands == "." else [".plus", ".minus"])]
+        tracks = [
+            out.with_name(f"{out.stem}{part}.bedGraph") for part in ([""] if strands == "." else [".plus", ".minus"])
+        ]
         with whole_files(out, *tracks) as (bed, *graphs):
             bed.write(f"# {provenance(self, predictor)}\n")
             writers = [_Strand(s, name, window, self, bed, graph) for s, graph in zip(strands, graphs, strict=True)]

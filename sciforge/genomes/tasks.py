@@ -12,15 +12,12 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.annotation import MITOCHONDRIA, Intervals
+from sciforge.genomes.annotation import Intervals
 from sciforge.genomes.records import N_CODE, reverse_complement
 
 Genome = dict[str, np.ndarray]  # contig name -> uint8 codes [length]; may be memory-mapped
 SPLITS = ("train", "dev", "test")
 
-OCCUPIED = frozenset(
-    {"gene", "pseudogene", "CDS", "exon", "transcript", "mobile_element", "mobile_genetic_element", "repeat_region"}
-)
 
 _ROUNDS = 12  # tries for each cell to draw a window of a composition that is still wanted
 
@@ -60,7 +57,7 @@ class Windows:
         return {split: int((self.split == split).sum()) for split in SPLITS}
 
 
-def _windows(
+def windows_of(
     contigs: tuple[str, ...], contig: np.ndarray, start: np.ndarray, length: int, strand: np.ndarray, name: np.ndarray
 ) -> Windows:
     """Return windows of one length, label 0, not yet split."""
@@ -97,19 +94,19 @@ def around(
     anchor_at = np.where(forward == (anchor == "start"), intervals.start, intervals.end - 1)
     start = np.where(forward, anchor_at - upstream, anchor_at - downstream + 1)
     contig = _contig_index(intervals, genome)
-    found = _windows(tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name)
+    found = windows_of(tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name)
     key = np.stack([found.contig, found.start, found.strand], axis=1)
     _, once = np.unique(key, axis=0, return_index=True)
     found = found.select(np.sort(once))
-    return found.select((found.start >= 0) & (found.end <= _lengths_bp(genome)[found.contig]))
+    return found.select((found.start >= 0) & (found.end <= lengths_bp(genome)[found.contig]))
 
 
 def centred(intervals: Intervals, genome: Genome, length: int) -> Windows:
     """Return one window of the given length about the middle of each interval (strand 0 is read as +)."""
     start = (intervals.start + intervals.end - length) // 2
     strand = np.where(intervals.strand < 0, -1, 1)
-    found = _windows(tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name)
-    return found.select((found.start >= 0) & (found.end <= _lengths_bp(genome)[found.contig]))
+    found = windows_of(tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name)
+    return found.select((found.start >= 0) & (found.end <= lengths_bp(genome)[found.contig]))
 
 
 def _contig_index(intervals: Intervals, genome: Genome) -> np.ndarray:
@@ -120,7 +117,7 @@ def _contig_index(intervals: Intervals, genome: Genome) -> np.ndarray:
     return np.array([index[name] for name in intervals.contig], np.int32)
 
 
-def _lengths_bp(genome: Genome) -> np.ndarray:
+def lengths_bp(genome: Genome) -> np.ndarray:
     return np.array([len(codes) for codes in genome.values()], np.int64)
 
 
@@ -284,7 +281,7 @@ def matched(
         raise ConfigError("matching needs windows, all of one length; check the intervals")
     length = int(like.length[0])
     cell_bp = cell_bp or max(length // 2, 1)
-    cells = -(-_lengths_bp(genome) // cell_bp)
+    cells = -(-lengths_bp(genome) // cell_bp)
     contig = np.repeat(np.arange(len(genome)), cells)
     cell_start = (np.arange(len(contig)) - np.repeat(np.cumsum(cells) - cells, cells)) * cell_bp
     wanted, found, got = _strata(genome, like, gc_bin), [], np.zeros(0, np.int64)
@@ -294,7 +291,7 @@ def matched(
         contig, cell_start = contig[order], cell_start[order]
         start = cell_start + generator.integers(0, cell_bp, len(contig))
         strand = generator.integers(0, 2, len(contig)) * 2 - 1
-        drawn = _windows(like.contigs, contig, start, length, strand, np.full(len(contig), ""))
+        drawn = windows_of(like.contigs, contig, start, length, strand, np.full(len(contig), ""))
         drawn = replace(drawn, split=rule.assign(drawn))
         fit = np.flatnonzero((drawn.split != "") & within.hold(drawn))
         keys = _strata(genome, drawn.select(fit), gc_bin)
@@ -314,113 +311,6 @@ def _count_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.searchsorted(among, keys, side="right") - np.searchsorted(among, keys, side="left")
 
 
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(seed))
-
-
-def _labelled(positives: Windows, negatives: Windows) -> Windows:
-    """Return positives with label 1 and negatives with label 0, ordered by place so that order tells nothing."""
-    positives = replace(positives, label=np.ones(len(positives), np.int32))
-    both = join(positives, replace(negatives, label=np.zeros(len(negatives), np.int32)))
-    return both.select(np.lexsort((both.strand, both.start, both.contig)))
-
-
 def without_unknown(genome: Genome, windows: Windows) -> Windows:
     """Return the windows that hold no N."""
     return windows.select(composition(genome, windows)[1] == 0)
-
-
-def from_intervals(
-    genome: Genome, intervals: Intervals, rule: SplitRule, length: int, distance: int = 0, seed: int = 0
-) -> Windows:
-    """Return windows about the middles of intervals (label 1), and matched ones at a distance from all (label 0)."""
-    positives = assigned(without_unknown(genome, centred(intervals, genome, length)), rule)
-    outside = Regions.of(intervals, genome, distance).gaps(_lengths_bp(genome))
-    return _labelled(*matched(genome, positives, outside, rule, _generator(seed)))
-
-
-YEAST_SPLIT = ByContig(test=("IV", "XIII", "XV"), dev=("VIII",))
-ECOLI_SPLIT = ByBlock(block_bp=232_000, turns=10, test=(2, 5, 8), dev=(0,))
-
-
-def yeast_promoters(
-    genome: Genome,
-    transcripts: Intervals,
-    genes: Intervals | None = None,
-    *,
-    rule: SplitRule = YEAST_SPLIT,
-    upstream: int = 200,
-    downstream: int = 50,
-    distance: int = 400,
-    seed: int = 0,
-) -> Windows:
-    """Return promoters (label 1) by measured transcript starts, and as many windows of like GC elsewhere (label 0).
-
-    Negatives have no start of either strand within distance bases; given genes, they lie inside a CDS instead (easier).
-    The mitochondrion is left out. Source: science/genomes.md, section 3, "Build rules".
-    """
-    genome = {name: codes for name, codes in genome.items() if name not in MITOCHONDRIA}
-    transcripts = transcripts.select(np.array([name not in MITOCHONDRIA for name in transcripts.contig], bool))
-    sites = around(transcripts, genome, upstream, downstream)
-    positives = assigned(without_unknown(genome, sites), rule)
-    if genes is None:
-        starts = around(transcripts, genome, 0, 1)
-        within = Regions.of(anchors(starts, 0), genome, distance).gaps(_lengths_bp(genome))
-    else:
-        coding = genes.of_kind("CDS")
-        coding = coding.select(np.array([name not in MITOCHONDRIA for name in coding.contig], bool))
-        within = Regions.of(coding, genome)
-    return _labelled(*matched(genome, positives, within, rule, _generator(seed)))
-
-
-def ecoli_coding(
-    genome: Genome, annotation: Intervals, *, rule: SplitRule = ECOLI_SPLIT, length: int = 100, seed: int = 0
-) -> Windows:
-    """Return windows inside a CDS (label 1) and as many of like GC between all genes, RNAs and repeats (label 0).
-
-    Tiles between genes are the scarce class, so coding windows are matched to them; strands are random for both.
-    Source: science/genomes.md, section 3, "Build rules".
-    """
-    generator, kinds = _generator(seed), set(annotation.kind)
-    occupied = annotation.of_kind(*(kind for kind in kinds if kind in OCCUPIED or kind.endswith("RNA")))
-    between = Regions.of(occupied, genome).gaps(_lengths_bp(genome))
-    tiles = [
-        (index, start)
-        for index, stretches in enumerate(zip(between.starts, between.ends, strict=True))
-        for left, right in zip(*stretches, strict=True)
-        for start in range(left, right - length + 1, length)
-    ]
-    contig, start = np.array(tiles, np.int64).reshape(-1, 2).T
-    strand = generator.integers(0, 2, len(tiles)) * 2 - 1
-    found = _windows(tuple(genome), contig, start, length, strand, np.full(len(tiles), ""))
-    found = assigned(without_unknown(genome, found), rule)
-    coding = Regions.of(annotation.of_kind("CDS"), genome)
-    noncoding, coding_windows = matched(genome, found, coding, rule, generator, gc_bin=0.04, cell_bp=length)
-    return _labelled(coding_windows, noncoding)
-
-
-def from_ends(
-    genome: Genome,
-    intervals: Intervals,
-    rule: SplitRule,
-    anchor: Literal["start", "end"] = "start",
-    *,
-    upstream: int = 200,
-    downstream: int = 50,
-    distance: int = 400,
-    seed: int = 0,
-) -> Windows:
-    """Return windows about the first or last base of intervals, by strand (label 1), and matched ones elsewhere (label 0).
-
-    Negatives keep `distance` from every anchor of either strand, and never overlap a positive.
-
-    Raises:
-        ConfigError: the anchor is unknown, or no window is left.
-        DataError: an interval has no strand.
-    """
-    if anchor not in ("start", "end"):
-        raise ConfigError(f"anchor is {anchor!r}; use start or end")
-    positives = assigned(without_unknown(genome, around(intervals, genome, upstream, downstream, anchor)), rule)
-    sites = anchors(around(intervals, genome, 0, 1, anchor), 0)
-    outside = Regions.of(sites, genome, max(distance, upstream, downstream)).gaps(_lengths_bp(genome))
-    return _labelled(*matched(genome, positives, outside, rule, _generator(seed)))

@@ -115,7 +115,10 @@ class Variants:
             raise DataError("no variant in it; give rows below the header", self.variants)
         contigs, genome = self._places(variants)
         heads = ["chrom", "pos", "id", "ref", "alt", "score", *([] if masked else ["plus", "minus"])]
-        with whole_files(self.out) as (table,), tqdm(total=len(variants), desc="variants", disable=None, leave=False) as bar:
+        with (
+            whole_files(self.out) as (table,),
+            tqdm(total=len(variants), desc="variants", disable=None, leave=False) as bar,
+        ):
             table.write(f"# {provenance(self, predictor)}\n" + "\t".join(heads) + "\n")
             for group in in_groups(zip(variants, contigs, strict=True), 4 * predictor.batch):
                 found = [(variant, genome[contig]) for variant, contig in group]

@@ -27,7 +27,9 @@ class GenomeWindows(Sequence):
 
     def __init__(self, store: Store, split: str, length: int, flank: int = 0):
         if store.kind != "genome":
-            raise ConfigError(f"{store.path} holds {store.kind}; pretraining needs a store made by `sciforge prepare genome`")
+            raise ConfigError(
+                f"{store.path} holds {store.kind}; pretraining needs a store made by `sciforge prepare genome`"
+            )
         self.store, self.length, self.flank = store, length, flank
         spans = [span for span in store.meta["spans"] if span[3] == split and span[2] - span[1] >= length]
         self.contig = np.array([span[0] for span in spans], np.int64)
@@ -52,7 +54,9 @@ class GenomeWindows(Sequence):
         return {"bases": contig["bases"][left:right], "inside": inside, "contig": contig["name"], "start": left}
 
 
-def spans_of_split(length: int, unknown_runs: np.ndarray, held: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+def spans_of_split(
+    length: int, unknown_runs: np.ndarray, held: Sequence[tuple[int, int, str]]
+) -> list[tuple[int, int, str]]:
     """Cut a contig at long N runs and at the borders of held-out regions.
 
     Args:

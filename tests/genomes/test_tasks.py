@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes.annotation import Intervals, read_annotation, reconcile
+from sciforge.genomes.recipes import (
+    ECOLI_SPLIT,
+    ecoli_coding,
+    from_intervals,
+    without_unknown,
+    yeast_promoters,
+)
 from sciforge.genomes.records import SOFT_MASK, as_letters, encode, read_sequences, reverse_complement
 from sciforge.genomes.tasks import (
-    ECOLI_SPLIT,
     ByBlock,
     ByContig,
     Genome,
@@ -23,12 +29,8 @@ from sciforge.genomes.tasks import (
     assigned,
     centred,
     composition,
-    ecoli_coding,
     extract,
-    from_intervals,
     matched,
-    without_unknown,
-    yeast_promoters,
 )
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"

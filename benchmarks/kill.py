@@ -1,0 +1,117 @@
+"""Kill -9 a training run at random moments, resume it, and compare with a run that was never stopped.
+
+    python benchmarks/kill.py --kills 50
+
+Each kill hits a forked process that trains a tiny genome run and saves at every step. After each kill every checkpoint
+in the folder is opened (digests checked); after each next start stale temporaries are counted; once a run has finished,
+its weights and journal are compared byte for byte and the next run begins.
+"""
+
+import argparse
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.folder import TEMPORARY
+from sciforge.core.loop import train
+from sciforge.core.run import Run
+from sciforge.errors import SciforgeError
+
+CONTRACT = Path(__file__).parents[1] / "tests" / "genomes" / "contract.py"
+
+
+def tiny_run(folder: Path, steps: int) -> Run:
+    """Return a run that saves at every step."""
+    spec = importlib.util.spec_from_file_location("contract", CONTRACT)
+    contract = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(contract)
+    run = contract.tiny(folder)[1]
+    return replace(run, schedule=replace(run.schedule, steps=steps, save_every=1, evaluate_every=4, patience=100))
+
+
+def start(run: Run) -> int:
+    """Fork a process that trains; returns its id. A fork saves the seconds that importing torch would take."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
+    try:
+        train(run, resume=True)
+        os._exit(0)
+    except BaseException as error:
+        print(f"child: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def inspect(out: Path, seen: Counter) -> None:
+    """Open every checkpoint that a kill left."""
+    for folder in [*out.glob("step-*"), *out.glob("final")]:
+        if (folder / "checkpoint.json").exists():
+            seen["checkpoints opened"] += 1
+            try:
+                Checkpoint.open(folder)
+            except SciforgeError as error:
+                seen["unreadable checkpoints"] += 1
+                print(error, file=sys.stderr)
+    seen["temporaries left by kills"] += len(list(out.glob(f"{TEMPORARY}*")))
+
+
+def measure(folder: Path, kills: int, steps: int = 12, seed: int = 0) -> Counter:
+    """Kill and resume until `kills` kills have hit; return the counts."""
+    torch.set_num_threads(1)
+    run = tiny_run(folder, steps)
+    began = time.monotonic()
+    whole = train(replace(run, out=folder / "whole"))
+    wanted, lines = (whole.path / "model.safetensors").read_bytes(), (folder / "whole/metrics.jsonl").read_bytes()
+    span = time.monotonic() - began
+    seen, chance, number = (
+        Counter({"kills": 0, "unreadable checkpoints": 0, "stale after the next start": 0}),
+        random.Random(seed),
+        0,
+    )
+    while seen["kills"] < kills or not seen["runs finished"]:
+        out = folder / f"run-{number}"
+        child = start(replace(run, out=out))
+        deadline = time.monotonic() + (chance.uniform(0, 0.6) * span if seen["kills"] < kills else 60)
+        while time.monotonic() < deadline and not (done := os.waitpid(child, os.WNOHANG))[0]:
+            time.sleep(0.0005)
+        if not done[0]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            seen["kills"] += 1
+            inspect(out, seen)
+            continue
+        seen["runs finished"] += 1
+        seen["runs that failed"] += done[1] != 0
+        same = done[1] == 0 and (out / "final/model.safetensors").read_bytes() == wanted
+        seen["runs with other weights"] += not same
+        seen["runs with another journal"] += (out / "metrics.jsonl").read_bytes() != lines
+        seen["stale after the next start"] += len(list(out.glob(f"{TEMPORARY}*")))
+        shutil.rmtree(out)
+        number += 1
+    return seen
+
+
+def main() -> None:
+    """Print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, count in measure(Path(folder), options.kills, seed=options.seed).items():
+            print(f"{name:<32}{count:>6}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The quadratic pull and the Fisher information, against closed forms and brute force."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sciforge.core import anchor, order
+from sciforge.core.domain import Categorical, Gaussian, Loss, Objective
+from sciforge.core.engine import Engine
+from sciforge.core.run import EWC, L2SP, LoRA, Only
+from sciforge.errors import ConfigError
+
+EXACT = Engine(torch.device("cpu"), "float64")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A codec of records that are vectors already."""
+
+    def collate(self, examples: list) -> dict:
+        return {name: torch.stack([e[name] for e in examples]) for name in examples[0]}
+
+
+class Points(Objective):
+    """Classes or numbers of vectors."""
+
+    def prepare(self, record, codec, rng, training):
+        return record
+
+    def logits(self, model, batch):
+        return model(batch["x"])
+
+    def loss(self, model, batch):
+        return Loss(
+            F.cross_entropy(self.logits(model, batch), batch["y"], reduction="sum"), torch.tensor(len(batch["y"]))
+        )
+
+    def likelihood(self, model, batch):
+        return Categorical(self.logits(model, batch), batch["y"])
+
+
+class Numbers(Points):
+    """Regression with a standard deviation of 0.5."""
+
+    def likelihood(self, model, batch):
+        mean_N = model(batch["x"])[:, 0]
+        return Gaussian(mean_N, torch.full_like(mean_N, 0.5), batch["value"])
+
+
+def records(num: int, classes: int, width: int = 4) -> list[dict]:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(num, width, generator=rng, dtype=torch.float64)
+    y = torch.randint(classes, (num,), generator=rng)
+    value = torch.randn(num, generator=rng, dtype=torch.float64)
+    return [{"x": x[i], "y": y[i], "value": value[i]} for i in range(num)]
+
+
+def net(classes: int, hidden: int | None = None) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        parts = (
+            [nn.Linear(4, classes)] if hidden is None else [nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, classes)]
+        )
+        return nn.Sequential(*parts).double()
+
+
+def fisher(model, data, estimator="exact", objective=None, **options):
+    count = options.pop("examples", len(data))
+    objective = objective or Points()
+    return anchor.fisher_information(model, objective, Plain(), data, estimator=estimator, examples=count, **options)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 40])
+def test_exact_fisher_of_softmax_regression_is_its_closed_form(classes: int):
+    data, model = records(20, classes), net(classes)
+    found = fisher(model, data)
+    x = torch.stack([r["x"] for r in data])
+    p = model(x).softmax(-1)
+    assert torch.allclose(found["0.weight"], ((p * (1 - p)).T @ x**2) / 20, atol=1e-10, rtol=0)
+    assert torch.allclose(found["0.bias"], (p * (1 - p)).mean(0), atol=1e-10, rtol=0)
+
+
+def per_example(model: nn.Module, x: torch.Tensor, y: int) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    F.cross_entropy(model(x[None]), torch.tensor([y])).backward()
+    return {name: p.grad.clone() ** 2 for name, p in model.named_parameters()}
+
+
+def test_exact_fisher_equals_brute_force():
+    data, model = records(6, 3), net(3, hidden=5)
+    found = fisher(model, data)
+    for name in found:
+        wanted = torch.zeros_like(found[name])
+        for r in data:
+            p = model(r["x"][None]).softmax(-1)[0].detach()
+            wanted += sum(p[c] * per_example(model, r["x"], c)[name] for c in range(3)) / len(data)
+        assert torch.allclose(found[name], wanted, atol=1e-12, rtol=0)
+
+
+def test_empirical_fisher_equals_a_loop_over_examples_and_exceeds_the_batch_trap():
+    data, model = records(30, 3), net(3, hidden=5)
+    found = fisher(model, data, "empirical")
+    wanted = [per_example(model, r["x"], int(r["y"])) for r in data]
+    for name in found:
+        assert torch.allclose(found[name], sum(w[name] for w in wanted) / len(data), atol=1e-12, rtol=0)
+    model.zero_grad()
+    F.cross_entropy(model(torch.stack([r["x"] for r in data])), torch.stack([r["y"] for r in data])).backward()
+    squared_mean = sum(float((p.grad**2).sum()) for p in model.parameters())
+    assert squared_mean < 0.5 * sum(float(f.sum()) for f in found.values())
+
+
+def test_sampled_fisher_converges_to_the_exact_one():
+    data, model = records(4, 3), net(3, hidden=5)
+    exact = fisher(model, data)
+    trace = sum(float(f.sum()) for f in exact.values())
+    errors = []
+    for draws in (10, 300):
+        sampled = [fisher(model, data, "sampled", seed=seed) for seed in range(draws)]
+        mean = {name: sum(s[name] for s in sampled) / draws for name in exact}
+        errors.append(sum(float((mean[name] - exact[name]).abs().sum()) for name in exact) / trace)
+    assert errors[1] < 0.15 and errors[1] < errors[0]
+
+
+def test_fisher_of_a_gaussian_is_the_squared_jacobian_over_the_variance():
+    data, model = records(10, 1), net(1)
+    x = torch.stack([r["x"] for r in data])
+    exact = fisher(model, data, objective=Numbers())
+    assert torch.allclose(exact["0.weight"][0], (x**2).mean(0) / 0.25, atol=1e-12, rtol=0)
+    empirical = fisher(model, data, "empirical", objective=Numbers())
+    error = torch.stack([r["value"] for r in data]) - model(x)[:, 0].detach()
+    assert torch.allclose(empirical["0.weight"][0], ((error / 0.25)[:, None] * x).pow(2).mean(0), atol=1e-12, rtol=0)
+    assert fisher(model, data, "sampled", objective=Numbers()).keys() == exact.keys()
+
+
+def test_an_unknown_estimator_or_no_data_is_refused():
+    with pytest.raises(ConfigError, match="batch"):
+        fisher(net(2), records(2, 2), "batch")
+    with pytest.raises(ConfigError, match="no records"):
+        fisher(net(2), [])
+
+
+@pytest.mark.parametrize("precision", [None, 3.0])
+def test_the_gradient_is_the_closed_form(precision: float | None):
+    model = net(2)
+    centre = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    importance = None if precision is None else {name: torch.rand_like(p) * precision for name, p in centre.items()}
+    kind = L2SP(0.7) if precision is None else EWC(0.7)
+    pull = anchor.build(kind, model, centre, importance, EXACT)
+    model(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    wanted = torch.autograd.grad(penalty(model, centre, importance, 0.7), list(model.parameters()))
+    pull.add_gradient()
+    for (name, p), extra in zip(model.named_parameters(), wanted, strict=True):
+        assert torch.allclose(p.grad, before[name] + extra, atol=1e-14)
+    assert float(pull.penalty()) == pytest.approx(float(penalty(model, centre, importance, 0.7).detach()), abs=1e-14)
+
+
+def penalty(model, centre, importance, strength):
+    terms = [
+        ((p - centre[name]) ** 2 * (1.0 if importance is None else importance[name])).sum()
+        for name, p in model.named_parameters()
+    ]
+    return 0.5 * strength * sum(terms)
+
+
+def test_new_weights_are_free_and_a_pull_on_nothing_is_refused():
+    model = net(2, hidden=3)
+    centre = {name: p.detach() for name, p in model.named_parameters() if name.startswith("0.")}
+    pull = anchor.build(L2SP(), model, centre, None, EXACT)
+    assert {id(t.parameter) for t in pull.terms} == {id(p) for p in model[0].parameters()}
+    with pytest.raises(ConfigError, match="holds nothing"):
+        anchor.build(L2SP(), model, {}, None, EXACT)
+
+
+@pytest.mark.parametrize("strength", [0.1, 10.0, 1e6])
+def test_proximal_steps_end_at_the_minimiser(strength: float):
+    """Loss a/2 (p - b)^2 and pull strength/2 F (p - c)^2 rest at (a b + strength F c) / (a + strength F)."""
+    a, b, c = (torch.tensor(v, dtype=torch.float64) for v in ([1.0, 4.0, 0.5], [2.0, -1.0, 0.3], [0.0, 1.0, -2.0]))
+    importance = torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64)
+    p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    pull = anchor.Anchor((anchor.Term(p, c, importance),), strength, proximal=True)
+    optimizer = torch.optim.AdamW([p], weight_decay=0.0, betas=(0.9, 0.98))
+    for step in range(4000):
+        optimizer.param_groups[0]["lr"] = 0.05 * 0.997**step
+        p.grad = a * (p.detach() - b)
+        optimizer.step()
+        pull.proximal_step(optimizer)
+    wanted = (a * b + strength * importance * c) / (a + strength * importance)
+    assert torch.allclose(p.detach(), wanted, atol=1e-4)
+
+
+def test_fresh_heads_of_the_same_name_are_not_pulled(tiny, fit):
+    """The classes differ, so the head starts anew although checkpoint and model call it the same."""
+    parent = fit(tiny.finetuning, "parent", schedule={"steps": 2})
+    other = parent.objectives[0].__class__(classes=("yes", "no", "maybe"), bins=3)
+    found = fit(tiny.finetuning, "child", init=parent.path, objective=other, anchor=L2SP(1.0), schedule={"steps": 2})
+    assert found.step <= 2 and found.objectives[0].classes == ("yes", "no", "maybe")
+
+
+def test_ewc_works_from_the_cached_fisher_without_data(tiny, fit, tmp_path):
+    with pytest.raises(ConfigError, match="no exact Fisher"):
+        fit(tiny.finetuning, anchor=EWC())
+    run = tiny.pretraining
+    own = fit(run, "own", schedule={"steps": 2, "evaluate_every": 0})
+    made = fisher_of(own, examples=1, seed=run.seed)
+    kept = own.with_file("fisher-exact.safetensors", made, {"estimator": "exact"})
+    again = kept.with_file("fisher-exact.safetensors", made, {"estimator": "exact"})  # replacing it is safe too
+    assert all(torch.equal(again.weights("fisher-exact.safetensors")[name], made[name]) for name in made)
+    cached = fit(tiny.finetuning, "cached", init=own.path, anchor=EWC(100.0))
+    fresh = fit(tiny.finetuning, "fresh", init=own.path, anchor=EWC(100.0, data=run.data, examples=1))
+    for name, tensor in cached.weights().items():
+        assert torch.equal(tensor, fresh.weights()[name])
+    free = fit(tiny.finetuning, "free", init=own.path)
+    assert drift(cached, own) < drift(free, own)
+
+
+def fisher_of(checkpoint, **options):
+    from sciforge.core.store import Store
+
+    objective = checkpoint.objectives[0]
+    data = objective.examples(Store.open(checkpoint.run.data), "train")
+    return anchor.fisher_information(checkpoint.build(), objective, checkpoint.codec, data, **options)
+
+
+def drift(checkpoint, parent) -> float:
+    ours, theirs = checkpoint.weights(), parent.weights()
+    return float(
+        np.sqrt(sum(float(((ours[n] - theirs[n]) ** 2).sum()) for n in theirs if n in ours and "heads" not in n))
+    )
+
+
+def test_untouched_weights_stay_at_the_centre(tiny, fit):
+    """Classification never uses the language head: it must not drift, and the pull must not need its gradient."""
+    for pull in (None, L2SP(0.5), L2SP(0.5, step="proximal")):
+        found = fit(tiny.finetuning, f"run-{pull and pull.step}", anchor=pull).weights()
+        assert torch.equal(found["transform.weight"].float(), tiny.checkpoint.weights()["transform.weight"].float())
+
+
+def test_contradictions_are_refused(tiny, fit):
+    with pytest.raises(ConfigError, match="LoRA"):
+        fit(tiny.finetuning, adapt=LoRA(), anchor=L2SP())
+    with pytest.raises(ConfigError, match="holds nothing"):
+        fit(tiny.finetuning, adapt=Only(), anchor=L2SP())
+    assert order.replay_sizes(2, 0.5) == (1, 1)

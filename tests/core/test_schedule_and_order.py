@@ -1,0 +1,109 @@
+"""Closed forms of the learning rate, and the pure functions that choose examples."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sciforge.core import order
+from sciforge.core.run import Schedule
+from sciforge.errors import ConfigError
+
+STEPS = np.arange(200)
+
+
+def rates(**options) -> np.ndarray:
+    schedule = Schedule(steps=200, rate=2.0, warmup=0.1, **options)
+    return np.array([schedule.rate_at(int(step)) for step in STEPS])
+
+
+@pytest.mark.parametrize("shape", ["constant", "exponential", "step", "cosine", "trapezoid"])
+def test_warm_up_is_linear(shape: str):
+    assert np.allclose(rates(shape=shape)[:20], 2.0 * np.arange(1, 21) / 20)
+
+
+def test_shapes_follow_their_closed_forms():
+    done = (STEPS[20:] - 20) / 180
+    assert np.allclose(rates(shape="constant")[20:], 2.0)
+    assert np.allclose(rates(shape="exponential", final=0.01)[20:], 2.0 * 0.01**done)
+    cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * done)) / 2
+    assert np.allclose(rates(shape="cosine", final=0.1)[20:], 2.0 * cosine)
+    assert np.allclose(rates(shape="step", factor=0.5, drops=3)[20:], 2.0 * 0.5 ** np.floor(4 * done))
+    falling = 1 - 0.9 * np.clip((done - 0.75) / 0.25, 0, 1)
+    assert np.allclose(rates(shape="trapezoid", final=0.1, cooldown=0.25)[20:], 2.0 * falling)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"rate": -1.0},
+        {"rate": math.nan},
+        {"warmup": 1.5},
+        {"shape": "cosinus"},
+        {"patience": 2},
+        {"clip": -1},
+    ],
+)
+def test_a_bad_schedule_is_refused(options: dict):
+    with pytest.raises(ConfigError, match="schedule"):
+        Schedule(**options)
+
+
+def test_every_epoch_visits_every_example_once_in_another_order():
+    pairs = [pair for step in range(9) for pair in order.step_indices(12, 4, seed=5, step=step)]
+    for epoch in range(3):
+        assert sorted(i for e, i in pairs if e == epoch) == list(range(12))
+    assert pairs[:12] != [(0, i) for _, i in pairs[12:24]]
+
+
+def test_order_is_a_function_of_seed_and_step_alone():
+    once = [order.step_indices(100, 7, seed=1, step=s) for s in range(40)]
+    assert once[::-1] == [order.step_indices(100, 7, seed=1, step=s) for s in reversed(range(40))]
+    assert once != [order.step_indices(100, 7, seed=2, step=s) for s in range(40)]
+
+
+def test_a_batch_larger_than_the_data_takes_several_epochs():
+    assert [epoch for epoch, _ in order.step_indices(3, 8, seed=0, step=0)] == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_streams_of_one_seed_are_apart():
+    draws = {
+        order.generator(0, stream, epoch, index).integers(2**62)
+        for stream in range(4)
+        for epoch in range(5)
+        for index in range(5)
+    }
+    assert len(draws) == 100
+
+
+@pytest.mark.parametrize(("world", "batch"), [(1, 7), (2, 7), (3, 7), (5, 2)])
+def test_ranks_share_a_batch_without_overlap(world: int, batch: int):
+    items = list(range(batch))
+    shares = [order.share_of_rank(items, rank, world) for rank in range(world)]
+    assert sorted(sum(shares, [])) == items
+
+
+def test_subsets_are_nested_and_balanced():
+    labels = np.array(["a"] * 700 + ["b"] * 200 + ["c"] * 100)
+    large = order.balanced_subset(labels, 300, seed=4)
+    for count in (3, 9, 32, 128):
+        small = order.balanced_subset(labels, count, seed=4)
+        assert small.tolist() == large[:count].tolist() and len(set(small)) == count
+        found = np.unique(labels[small], return_counts=True)[1]
+        assert found.max() - found.min() <= 1
+    assert sorted(order.balanced_subset(labels, 1000, seed=4)) == list(range(1000))
+    assert large.tolist() != order.balanced_subset(labels, 300, seed=5).tolist()
+
+
+def test_a_subset_of_numbers_is_random_not_the_smallest():
+    values = np.linspace(0, 1, 1000)
+    chosen = values[order.balanced_subset(values, 100, seed=0)]
+    assert 0.4 < chosen.mean() < 0.6
+
+
+@pytest.mark.parametrize(("batch", "share"), [(2, 0.01), (2, 0.99), (32, 0.2), (31, 0.5), (8, 0.9)])
+def test_replay_takes_its_share_and_at_least_one(batch: int, share: float):
+    new, old = order.replay_sizes(batch, share)
+    assert new >= 1 and old >= 1 and new + old == batch
+    assert abs(old - batch * share) <= 1

@@ -1,0 +1,83 @@
+"""A store gives back what was put in, refuses what does not fit together, and splits without leaks."""
+
+from dataclasses import InitVar, dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from sciforge.core.store import Store, prepare
+from sciforge.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Shards of records given as (ragged, fixed) pairs."""
+
+    shards: InitVar[tuple]
+    domain: ClassVar[str] = "none"
+    kind: ClassVar[str] = "test"
+
+    def __post_init__(self, shards):
+        object.__setattr__(self, "parts", shards)
+
+    def sources(self):
+        return range(len(self.parts))
+
+    def write(self, source, shard, on_reject):
+        for ragged, fixed in self.parts[source]:
+            shard.add(ragged, **fixed)
+
+    def finish(self, store):
+        return {}
+
+
+def record(n: int, **fixed) -> tuple[dict, dict]:
+    return {"rows": np.full((n, 2), n, np.float32)}, {"name": f"é{n}", "number": np.int64(n), **fixed}
+
+
+def test_what_goes_in_comes_out(tmp_path):
+    store = prepare(Parts(((record(3), record(0)), (), (record(5),))), tmp_path / "s")
+    assert [r["name"] for r in store] == ["é3", "é0", "é5"] and len(store) == 3
+    assert [r["rows"].shape for r in store] == [(3, 2), (0, 2), (5, 2)] and (store[2]["rows"] == 5).all()
+    assert store.column("number").tolist() == [3, 0, 5] and store.lengths("rows").tolist() == [3, 0, 5]
+    with pytest.raises(IndexError):
+        store[3]
+    with pytest.raises(DataError, match="no column 'nam'"):
+        store.column("nam")
+
+
+def test_without_a_split_all_is_training(tmp_path):
+    store = prepare(Parts(((record(3), record(1)),)), tmp_path / "s")
+    assert len(store.split("train")) == 2 and not len(store.split("dev"))
+    with pytest.raises(ConfigError, match="no split 'tests'"):
+        store.split("tests")
+
+
+def test_splits_are_disjoint_and_whole(tmp_path):
+    made = tuple(record(n, split=np.uint8(n % 3)) for n in range(1, 8))
+    store = prepare(Parts((made[:4], made[4:])), tmp_path / "s")
+    numbers = {name: store.split(name).column("number").tolist() for name in ("train", "dev", "test")}
+    assert numbers == {"train": [3, 6], "dev": [1, 4, 7], "test": [2, 5]}
+
+
+def test_a_split_in_some_shards_only_does_not_leak_into_training(tmp_path):
+    store = prepare(Parts(((record(1, split=np.uint8(2)),), (record(2),))), tmp_path / "s")
+    with pytest.raises(DataError, match="split"):
+        store.split("train")
+
+
+def test_a_column_missing_from_a_record_is_refused(tmp_path):
+    with pytest.raises(DataError, match="'value' is in 1 of 2 records"):
+        prepare(Parts(((record(1, value=np.float64(1)), record(2)),)), tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_is_never_overwritten_and_never_half_there(tmp_path):
+    prepare(Parts(((record(1),),)), tmp_path / "s")
+    with pytest.raises(ConfigError, match="exists already"):
+        prepare(Parts(((record(2),),)), tmp_path / "s")
+    assert Store.open(tmp_path / "s").column("number").tolist() == [1]
+    with pytest.raises(DataError, match="no usable record"):
+        prepare(Parts(((),)), tmp_path / "t")
+    assert [f.name for f in tmp_path.iterdir()] == ["s"]

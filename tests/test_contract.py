@@ -1,0 +1,147 @@
+"""What every domain must keep, checked for each that is discovered on the tiny runs of tests/<domain>/contract.py."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import Tiny, largest_difference, make_tiny
+
+from sciforge.core import loop, order
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.domain import discover, get_domain
+from sciforge.core.engine import Engine
+from sciforge.core.evaluate import Tally, evaluate
+from sciforge.core.predictor import Predictor
+from sciforge.core.run import CORE_TYPES, Replay, from_json, to_json
+from sciforge.core.store import Store
+
+EXACT = Engine(torch.device("cpu"), "float64")
+
+
+@pytest.fixture(scope="module", params=sorted(discover()))
+def domain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return make_tiny(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def finetuned(domain: Tiny) -> Checkpoint:
+    return loop.train(domain.finetuning)
+
+
+@pytest.fixture(params=["pretraining", "finetuning"])
+def learnt(request: pytest.FixtureRequest, domain: Tiny, finetuned: Checkpoint) -> Checkpoint:
+    """A finished checkpoint of either kind."""
+    return domain.checkpoint if request.param == "pretraining" else finetuned
+
+
+def examples(checkpoint: Checkpoint, split: str = "train", count: int = 8) -> list:
+    objective = checkpoint.objectives[0]
+    records = objective.examples(Store.open(checkpoint.run.data), split)
+    rngs = [order.generator(0, order.CORRUPT, 0, i) for i in range(count)]
+    return [objective.prepare(records[i], checkpoint.codec, rng, training=True) for i, rng in enumerate(rngs)]
+
+
+def test_json_round_trip(learnt: Checkpoint):
+    known = {**CORE_TYPES, **learnt.domain.types()}
+    for value in (learnt.run, learnt.codec, learnt.model_config, learnt.objectives):
+        assert from_json(json.loads(json.dumps(to_json(value))), known) == value
+
+
+def test_defaults_round_trip(domain: Tiny):
+    house = get_domain(domain.store.domain)
+    for value in (house.codec, *house.models.values(), *(kind() for kind in house.objectives.values())):
+        assert from_json(json.loads(json.dumps(to_json(value))), house.types()) == value
+
+
+def test_a_batch_equals_its_singles(learnt: Checkpoint):
+    objective, codec, model = learnt.objectives[0], learnt.codec, learnt.build().double()
+    made = examples(learnt)
+    together, singles = Tally(), Tally()
+    together.add(objective.loss(model, EXACT.move(codec.collate(made))))
+    for example in made:
+        singles.add(objective.loss(model, EXACT.move(codec.collate([example]))))
+    for name, pair in together.pairs.items():
+        assert pair == pytest.approx(singles.pairs[name], rel=1e-10, abs=1e-10), name
+
+
+def test_overfits_eight_examples(learnt: Checkpoint):
+    objective, model = learnt.objectives[0], learnt.build().train()
+    batch = learnt.codec.collate(examples(learnt))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    values = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = objective.loss(model, batch)
+        (loss.total / loss.count).backward()
+        optimizer.step()
+        values.append(float((loss.total / loss.count).detach()))
+    assert values[-1] < 0.2 * values[0]
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
+def test_resume_is_bit_equal(domain: Tiny, fit, tmp_path, monkeypatch, kind: str):
+    run, often = getattr(domain, kind), {"save_every": 2}
+    whole = fit(run, "whole", schedule=often)
+    take_step = loop.take_step
+
+    def cut(job, step, batches):
+        if step == 5:
+            raise KeyboardInterrupt
+        return take_step(job, step, batches)
+
+    monkeypatch.setattr(loop, "take_step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, "cut", schedule=often)
+    assert sorted(f.name for f in (tmp_path / "cut").iterdir()) == ["metrics.jsonl", "step-00000004"]
+    monkeypatch.setattr(loop, "take_step", take_step)
+    resumed = fit(run, "cut", resume=True, schedule=often)
+    assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert (tmp_path / "cut/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+    assert resumed.metrics == whole.metrics and resumed.step == whole.step
+
+
+def test_a_checkpoint_predicts_as_it_did(domain: Tiny, fit):
+    trained = fit(domain.finetuning, hardware={"precision": "float32"}, schedule={"patience": 0})
+    predictor = Predictor.load(trained.path, device="cpu", batch=5)
+    again = predictor.evaluate(Store.open(domain.finetuning.data), "dev", seed=trained.run.seed)
+    assert again == pytest.approx(trained.metrics, abs=1e-5)
+    objective = trained.objectives[0]
+    records = objective.examples(Store.open(domain.finetuning.data), "test")
+    once, twice = (Predictor.load(trained.path, device="cpu").predict(records) for _ in range(2))
+    assert once and all(np.array_equal(once[name], twice[name]) and len(once[name]) == len(records) for name in once)
+
+
+def test_laws_hold_on_a_fresh_model(domain: Tiny):
+    house = get_domain(domain.store.domain)
+    model = domain.checkpoint.model_config.build(domain.checkpoint.codec).double().eval()
+    for number, law in enumerate(house.laws.values()):
+        violation, tolerance = law(model, domain.checkpoint.codec, order.generator(0, order.EVALUATE, 1, number))
+        assert violation <= tolerance, law
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
+def test_micro_batches_change_nothing(domain: Tiny, fit, kind: str):
+    run = getattr(domain, kind)
+    whole, pieces = fit(run, "whole"), fit(run, "pieces", hardware={"micro_batch": 3})
+    assert largest_difference(whole.weights(), pieces.weights()) < 1e-10
+    assert pieces.metrics == pytest.approx(whole.metrics, abs=1e-10)
+
+
+def test_workers_change_nothing(domain: Tiny, fit):
+    helped = fit(domain.pretraining, hardware={"workers": 2})
+    assert largest_difference(helped.weights(), domain.checkpoint.weights()) == 0
+
+
+def test_evaluation_does_not_depend_on_the_batch(learnt: Checkpoint):
+    objective, model = learnt.objectives[0], learnt.build().double()
+    records = objective.examples(Store.open(learnt.run.data), "dev")
+    figures = [evaluate(model, objective, learnt.codec, records, EXACT, size=size) for size in (1, 4)]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-10)
+
+
+def test_replay_keeps_the_old_objective(domain: Tiny, finetuned: Checkpoint, fit):
+    mixed = fit(domain.finetuning, replay=Replay(domain.pretraining.data, 0.5))
+    assert mixed.objectives == (finetuned.objectives[0], domain.checkpoint.objectives[0])
+    assert replace(mixed.run, replay=None, out=finetuned.run.out) == finetuned.run

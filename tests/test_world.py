@@ -1,0 +1,50 @@
+"""Micro-batches, two processes, FSDP2 and a resume on another number of processes give the weights of one process."""
+
+import subprocess
+import sys
+
+import pytest
+from tiny_runs import ROOT, Tiny, largest_difference, load_file
+
+from sciforge.core.checkpoint import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, float]]:
+    return load_file(ROOT / "benchmarks" / "world.py").measure(tmp_path_factory.mktemp("world"))
+
+
+def test_weights_agree(differences):
+    assert len(differences) > 20 and any("FSDP2" in name for name in differences)
+    assert {name: weights for name, (weights, _) in differences.items() if not weights < 1e-10} == {}
+
+
+def test_development_figures_agree(differences):
+    assert {name: figures for name, (_, figures) in differences.items() if not figures < 1e-10} == {}
+
+
+def test_the_command_line_under_torchrun(tiny: Tiny, fit, tmp_path):
+    """The README's growth path: the same command, started by torchrun."""
+    run = tiny.finetuning
+    options = {"steps": 3, "batch": 8, "evaluate_every": 0, "patience": 0}
+    alone = fit(run, "alone", schedule=options)
+    flags = ["--data", run.data, "--out", tmp_path / "two", "--init", run.init, "--seed", run.seed]
+    flags += ["--bins", run.objective.bins, "--no-warm-start"]
+    flags += [
+        "--schedule.steps",
+        3,
+        "--schedule.batch",
+        8,
+        "--schedule.rate",
+        run.schedule.rate,
+        "--schedule.shape",
+        "step",
+    ]
+    flags += ["--hardware.device", "cpu", "--hardware.precision", "float64", "--hardware.threads", 1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sciforge"]
+    command = [*launch, "train", "classify", *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    both = Checkpoint.open(tmp_path / "two")
+    assert both.provenance["world_size"] == 2
+    assert largest_difference(both.weights(), alone.weights()) < 1e-10

@@ -1,0 +1,50 @@
+"""Each domain's tiny store and runs (tests/<domain>/contract.py), for whoever tests with them."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.loop import train
+from sciforge.core.run import Run
+from sciforge.core.store import Store
+
+ROOT = Path(__file__).parents[1]
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file that is in no package (a contract, a benchmark)."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A domain's tiny store and runs, the first already trained."""
+
+    store: Store
+    pretraining: Run
+    finetuning: Run
+    checkpoint: Checkpoint
+
+    @property
+    def labelled(self) -> Store:
+        """The store of the fine-tuning run."""
+        return Store.open(self.finetuning.data)
+
+
+def make_tiny(domain: str, folder: Path) -> Tiny:
+    """Build a domain's tiny store and pretrain on it."""
+    store, pretraining, finetuning = load_file(ROOT / "tests" / domain / "contract.py").tiny(folder)
+    return Tiny(store, pretraining, finetuning, train(pretraining))
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Return the largest difference between two sets of weights of the same names."""
+    assert a.keys() == b.keys()
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
