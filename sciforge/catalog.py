@@ -288,6 +288,11 @@ def locate(name: Path | str) -> Path:
     raise CheckpointError(f"no checkpoint {text!r}; {did_you_mean(text, checkpoint_names())}")
 
 
+def find(name: str) -> Path:
+    """Return the path of a dataset or checkpoint by name, fetching it where it is not at hand."""
+    return locate(name) if name in checkpoint_names() else fetch(name)
+
+
 def checkpoint_names() -> list[str]:
     """Return the names of all checkpoints that are bundled."""
     bundled = (path.parent.name for path in datasets_folder().glob("checkpoints/*/checkpoint.json"))

@@ -4,6 +4,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from sciforge import catalog
 from sciforge.core.domain import discover, get_domain
 from sciforge.core.report import write_html
 from sciforge.errors import SciforgeError
@@ -28,7 +29,7 @@ def demo(*, out: Path = Path("sciforge-demo"), domain: str | None = None) -> int
         folder = out / name
         folder.mkdir(exist_ok=True)
         try:
-            section = found.demo(folder)
+            section = found.demo(folder, catalog.find)
         except Exception as error:  # one domain's trouble must not hide the others
             failed.append(name)
             print(f"sciforge: the demo of {name} failed: {error}", file=sys.stderr)

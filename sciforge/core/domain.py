@@ -154,7 +154,8 @@ class Domain:
         baselines: name -> function(objective, train records, test records, seed) -> outputs as `Objective.predict`
             gives them; run beside the net in every label-efficiency curve.
         audits: name -> frozen dataclass whose fields are options of `sciforge audit NAME`, with `run() -> AuditReport`.
-        demo: function(folder) -> report.Section for `sciforge demo`; at most 5 minutes on 2 cores for all domains.
+        demo: function(folder, find) -> report.Section for `sciforge demo`; `find(name)` is the path of a bundled dataset or
+            checkpoint; at most 5 minutes on 2 cores for all domains together.
         shardable: whether FSDP2 may shard its models (double backward may not).
     """
 

@@ -5,6 +5,7 @@ Legend of shape letters: B batch, T tokens, L bases, C classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likeliho
 from sciforge.core.evaluate import batches, evaluation
 from sciforge.core.linear_probe import fit_logistic, fit_ridge
 from sciforge.core.metrics import classification_metrics, regression_metrics
+from sciforge.core.trees import fit_classes, fit_numbers
 from sciforge.errors import DataError
 from sciforge.genomes.codec import KmerCodec, torch_kmer_ids
 from sciforge.genomes.heads import FrameHead, SequenceHead
@@ -40,6 +42,7 @@ class _Sequences(Objective):
     bins: int = 10
     length: int = 0
     warm_start: bool = True
+    trees: bool = True
 
     head: ClassVar[str] = ""
 
@@ -86,6 +89,7 @@ class Classify(_Sequences):
         bins: positional bins of the pooling.
         length: bases of the longest sequence; 0 takes it from the data. Also the window of a genome scan.
         warm_start: solve the linear part of the head before the first step.
+        trees: add boosted trees to the solved head; they are not moved by descent.
         classes: names, in the order of the outputs; empty takes them from the data.
     """
 
@@ -113,7 +117,13 @@ class Classify(_Sequences):
         if self.warm_start:
             label_N = np.array([self.classes.index(name) for name in records.column("label")])
             features_NF = self._features(model, codec, records, engine)
-            model.heads["class"].solve(features_NF, lambda scaled: fit_logistic(scaled, label_N, self.outputs, seed))
+            grow = (
+                partial(fit_classes, label_N=label_N, seed=seed)
+                if self.trees and _countable(label_N, self.outputs)
+                else None
+            )
+            linear = partial(fit_logistic, label_N=label_N, num_classes=self.outputs, seed=seed)
+            model.heads["class"].solve(features_NF, linear, grow)
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a sequence and its label."""
@@ -154,7 +164,7 @@ class Regress(_Sequences):
     """One number a sequence (expression, affinity), learnt in units of the training labels' spread.
 
     Args:
-        strand_free, shift, bins, length, warm_start: as for Classify.
+        strand_free, shift, bins, length, warm_start, trees: as for Classify.
         mean, spread: of the training labels; a spread of 0 takes both from the data.
     """
 
@@ -180,7 +190,8 @@ class Regress(_Sequences):
         if self.warm_start:
             target_N = (np.asarray(records.column("value")) - self.mean) / self.spread
             features_NF = self._features(model, codec, records, engine)
-            model.heads["value"].solve(features_NF, lambda scaled: fit_ridge(scaled, target_N))
+            grow = partial(fit_numbers, target_N=target_N, seed=seed) if self.trees and len(target_N) > 1 else None
+            model.heads["value"].solve(features_NF, partial(fit_ridge, target_N=target_N), grow, blend=True)
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a sequence and its number."""
@@ -260,6 +271,11 @@ class TagBases(Objective):
         """Return the distribution over classes of each base."""
         logits_BLC, target_BL = self._logits(model, batch), batch["target_track"]
         return Categorical(logits_BLC[target_BL >= 0], target_BL[target_BL >= 0])
+
+
+def _countable(label_N: np.ndarray, num_classes: int) -> bool:
+    """Return whether every class has an example, as boosted trees need."""
+    return len(np.unique(label_N)) == num_classes
 
 
 def reversed_batch(batch: Batch, model: nn.Module) -> Batch:
