@@ -13,9 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sciforge.core.run import Hardware
 from sciforge.errors import ConfigError
@@ -82,6 +79,9 @@ class Engine:
         model.to(device=self.device, dtype=DTYPES[self.precision])
         if not self.shard:
             return model
+        # imported where needed: sharding brings 50 MB that no single process should pay for
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
         mesh = dist.init_device_mesh(self.device.type, (self.world,))
         for name, module in model.named_modules():
             if name.rpartition(".")[0].endswith("blocks") and name.rpartition(".")[2].isdigit():
@@ -143,11 +143,16 @@ class Engine:
         """Return the whole state of a model on the CPU (a collective call under `shard`)."""
         if not self.shard:
             return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
         return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
 
     def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Load a whole state, splitting it under `shard`."""
         if self.shard:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+            from torch.distributed.fsdp import FSDPModule
+
             for module in model.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()  # an evaluation leaves the root whole
@@ -158,12 +163,14 @@ class Engine:
     def full(self, tensor: Tensor) -> Tensor:
         """Return a whole tensor on the CPU (a collective call under `shard`)."""
         tensor = tensor.detach()
-        return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
+        return (tensor.full_tensor() if self.shard and hasattr(tensor, "full_tensor") else tensor).cpu().clone()
 
     def like(self, parameter: Tensor, whole: Tensor) -> Tensor:
         """Return `whole` placed, and split, as `parameter` is."""
         whole = whole.to(device=self.device, dtype=parameter.dtype)
-        if isinstance(parameter, DTensor):
+        if self.shard and hasattr(parameter, "device_mesh"):
+            from torch.distributed.tensor import distribute_tensor
+
             return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
         return whole.clone()
 

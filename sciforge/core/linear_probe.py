@@ -5,11 +5,9 @@ random (LP-FT, Kumar et al. 2022), and with few labels the probe is most of the 
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold
 
 PENALTIES = 10.0 ** np.arange(-1, 4, 0.5)  # inverse strength of the ridge penalty, chosen inside the given labels
 FOLDS = 5
@@ -66,6 +64,8 @@ def fit_logistic(
 
 def fit_ridge(features_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float]:
     """Return weights [F] and bias of a ridge regression, its penalty chosen by leave-one-out error."""
+    from sklearn.linear_model import RidgeCV
+
     rotated_NR, basis_RF = _rotate(features_NF)
     model = RidgeCV(alphas=1 / PENALTIES).fit(rotated_NR, target_N)
     return model.coef_ @ basis_RF, float(model.intercept_)
@@ -79,13 +79,18 @@ def _rotate(features_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return left * singular, right
 
 
-def _fit(features_NR: np.ndarray, label_N: np.ndarray, penalty: float) -> LogisticRegression:
+def _fit(features_NR: np.ndarray, label_N: np.ndarray, penalty: float) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a nearly converged start is good enough to descend from
         return LogisticRegression(C=penalty, max_iter=100).fit(features_NR, label_N)
 
 
 def _choose_penalty(features_NR: np.ndarray, label_N: np.ndarray, seed: int) -> float:
+    from sklearn.model_selection import StratifiedKFold
+
     smallest = np.bincount(label_N)[np.unique(label_N)].min()
     if smallest < 2:
         return 1.0

@@ -1,7 +1,6 @@
 """Figures of merit that several domains share."""
 
 import numpy as np
-from sklearn.metrics import accuracy_score, average_precision_score, matthews_corrcoef, roc_auc_score
 
 
 def classification_metrics(labels_N: np.ndarray, probability_NC: np.ndarray) -> dict[str, float]:
@@ -9,6 +8,9 @@ def classification_metrics(labels_N: np.ndarray, probability_NC: np.ndarray) -> 
 
     `collapsed` is 1 when every prediction is one class although the labels are not (DNABERT #78, DNABERT_2 #125).
     """
+    # imported here, as everywhere: preparing data should not pay 90 MB for it
+    from sklearn.metrics import accuracy_score, average_precision_score, matthews_corrcoef, roc_auc_score
+
     predicted_N = probability_NC.argmax(-1)
     figures = {
         "accuracy": float(accuracy_score(labels_N, predicted_N)),

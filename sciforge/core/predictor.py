@@ -13,7 +13,7 @@ from sciforge.core import order
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Domain, Objective, Record
 from sciforge.core.engine import Engine, choose_device
-from sciforge.core.evaluate import evaluate
+from sciforge.core.evaluate import evaluate, evaluation
 from sciforge.core.store import Store
 from sciforge.errors import CheckpointError, ConfigError
 
@@ -61,7 +61,6 @@ class Predictor:
         """A single-process engine on the predictor's device."""
         return Engine(self.device, "float32")
 
-    @torch.no_grad()
     def predict(self, records: Iterable[Record]) -> dict[str, np.ndarray]:
         """Return the objective's outputs for records, first axis the record; labels are not needed.
 
@@ -69,9 +68,10 @@ class Predictor:
             ConfigError: the checkpoint's objective predicts nothing (a pretraining checkpoint).
         """
         found: dict[str, list[np.ndarray]] = {}
-        for batch in self._batches(records):
-            for name, value in self.objective.predict(self.model, batch).items():
-                found.setdefault(name, []).append(value.float().cpu().numpy())
+        with evaluation(self.model, self.objective):
+            for batch in self._batches(records):
+                for name, value in self.objective.predict(self.model, batch).items():
+                    found.setdefault(name, []).append(value.detach().float().cpu().numpy())
         if not found:
             kind = type(self.objective).__name__
             raise ConfigError(

@@ -4,9 +4,10 @@ A net's features and hand-made ones interact in ways that a linear head misses a
 descent; trees find them. They are plain arrays here, so a checkpoint stays free of pickles.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from torch import Tensor, nn
 
 ROUNDS = 120
@@ -49,8 +50,8 @@ class Trees(nn.Module):
         return (leaf_BRC.sum(1) + self.baseline).to(features_BF.dtype)
 
     @torch.no_grad()
-    def load(self, model: HistGradientBoostingClassifier | HistGradientBoostingRegressor) -> None:
-        """Copy the trees of a fitted scikit-learn model; for two classes the scores are (0, log-odds)."""
+    def load(self, model: Any) -> None:
+        """Copy the trees of a fitted scikit-learn HistGradientBoosting model; for two classes the scores are (0, log-odds)."""
         self.value.zero_()
         self.left.zero_()
         offset = 1 if self.feature.shape[1] == 2 else 0  # scikit-learn grows one tree a round for two classes
@@ -83,13 +84,17 @@ def _down(threshold: np.ndarray) -> np.ndarray:
     return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
-def fit_classes(features_NF: np.ndarray, label_N: np.ndarray, seed: int) -> HistGradientBoostingClassifier:
+def fit_classes(features_NF: np.ndarray, label_N: np.ndarray, seed: int) -> Any:
     """Fit boosted trees to classes; leaves are small where labels are few."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     return HistGradientBoostingClassifier(**_options(len(label_N), seed)).fit(features_NF.astype(np.float32), label_N)
 
 
-def fit_numbers(features_NF: np.ndarray, target_N: np.ndarray, seed: int) -> HistGradientBoostingRegressor:
+def fit_numbers(features_NF: np.ndarray, target_N: np.ndarray, seed: int) -> Any:
     """Fit boosted trees to numbers."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
     return HistGradientBoostingRegressor(**_options(len(target_N), seed)).fit(features_NF.astype(np.float32), target_N)
 
 

@@ -52,7 +52,14 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     checkpoint = folder / "coding"
     if not (checkpoint / "final").exists():
         train(
-            Run(data=store.path, out=checkpoint, init=spec.init, objective=Classify(), subset=Subset(512), schedule=GENTLE)
+            Run(
+                data=store.path,
+                out=checkpoint,
+                init=spec.init,
+                objective=Classify(),
+                subset=Subset(512),
+                schedule=GENTLE,
+            )
         )
     predictor = Predictor.load(checkpoint)
     scan, summary = _scan(predictor, folder, find("phage-lambda"))
@@ -60,7 +67,9 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     rows = tuple((name, f"{figures[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
     table = Table(("figure, 512 labels", "test"), rows, "The checkpoint whose scan of phage lambda is drawn below.")
     pictures = ((picture, "MCC against the number of labels, with 95 % intervals."), (scan, summary))
-    return Section("Genomes: a DNA-BERT specialised with few labels", (WHAT, summary), (result.table(), table), pictures)
+    return Section(
+        "Genomes: a DNA-BERT specialised with few labels", (WHAT, summary), (result.table(), table), pictures
+    )
 
 
 def _store(folder: Path, genome: Path) -> Store:

@@ -120,7 +120,10 @@ class DnaBert(nn.Module):
         Select the masked positions first: the head then costs next to nothing. It is tied to the base embedding.
         Under FSDP2 call it after forward, while the root's weights are gathered.
         """
-        x_ND = self.transform_norm(F.gelu(self.transform(x_ND)))
+        x_ND = F.gelu(self.transform(x_ND)).to(
+            self.transform_norm.weight.dtype
+        )  # autocast leaves bfloat16; norms are float32
+        x_ND = self.transform_norm(x_ND)
         return F.linear(x_ND, self.embedding.bases.flatten(0, 1)).unflatten(1, (self.k, 4)) + self.base_bias
 
 
