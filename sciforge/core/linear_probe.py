@@ -36,7 +36,7 @@ def block_scales(features_NF: np.ndarray, blocks: list[int]) -> tuple[np.ndarray
 
 
 def fit_logistic(
-    features_NF: np.ndarray, label_N: np.ndarray, num_classes: int, seed: int
+    features_NF: np.ndarray, label_N: np.ndarray, num_classes: int, seed: int, copies: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights [C, F] and biases [C] of a ridge-penalised softmax regression.
 
@@ -45,6 +45,8 @@ def fit_logistic(
         label_N: integer classes; a class without an example gets the lowest score.
         num_classes: C.
         seed: of the folds that choose the penalty by log-loss.
+        copies: the rows are so many views of the same examples, one after the other (both strands, say); views of one
+            example stay in one fold.
     """
     present = np.unique(label_N)
     weight_CF = np.zeros((num_classes, features_NF.shape[1]))
@@ -53,7 +55,7 @@ def fit_logistic(
         bias_C[present] = 5.0
         return weight_CF, bias_C
     rotated_NR, basis_RF = _rotate(features_NF)
-    model = _fit(rotated_NR, label_N, _choose_penalty(rotated_NR, label_N, seed))
+    model = _fit(rotated_NR, label_N, _choose_penalty(rotated_NR, label_N, seed, copies))
     weight = model.coef_ @ basis_RF
     bias = model.intercept_
     if len(present) == 2:  # scikit-learn stores one row for two classes
@@ -88,17 +90,19 @@ def _fit(features_NR: np.ndarray, label_N: np.ndarray, penalty: float) -> Any:
         return LogisticRegression(C=penalty, max_iter=100).fit(features_NR, label_N)
 
 
-def _choose_penalty(features_NR: np.ndarray, label_N: np.ndarray, seed: int) -> float:
+def _choose_penalty(features_NR: np.ndarray, label_N: np.ndarray, seed: int, copies: int = 1) -> float:
     from sklearn.model_selection import StratifiedKFold
 
-    smallest = np.bincount(label_N)[np.unique(label_N)].min()
+    num = len(label_N) // copies
+    smallest = np.bincount(label_N[:num])[np.unique(label_N)].min()
     if smallest < 2:
         return 1.0
     many = len(label_N) > MANY
     grid = PENALTIES[2::2] if many else PENALTIES
     folds = StratifiedKFold(min(FOLDS, int(smallest)), shuffle=True, random_state=seed)
     losses = np.zeros(len(grid))
-    for fit, held in list(folds.split(features_NR, label_N))[: 1 if many else None]:
+    for once, out in list(folds.split(features_NR[:num], label_N[:num]))[: 1 if many else None]:
+        fit, held = (np.concatenate([part + copy * num for copy in range(copies)]) for part in (once, out))
         for i, penalty in enumerate(grid):
             model = _fit(features_NR[fit], label_N[fit], penalty)
             probability = model.predict_proba(features_NR[held])

@@ -69,13 +69,16 @@ class _Sequences(Objective):
         return widened(model.heads[self.head](model(batch), model.heads["frames"], batch))
 
     def _features(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any) -> np.ndarray:
-        """Return the linear features of all records [N, F] under the net as it stands."""
-        found = []
+        """Return the head's features under the net as it stands [N, F], or of both strands one after the other [2N, F]."""
+        strands: list[list[np.ndarray]] = [[], []] if self.strand_free else [[]]
         with evaluation(model, self):
             for batch in batches(self, codec, records, range(len(records)), 0, 64):
                 batch = engine.move(batch)
-                found.append(model.heads[self.head].features(model(batch), model.heads["frames"], batch).cpu().numpy())
-        return np.concatenate(found)
+                for found in strands:
+                    seen = batch if found is strands[0] else reversed_batch(batch, model)
+                    features_BF = model.heads[self.head].features(model(seen), model.heads["frames"], seen)
+                    found.append(features_BF.cpu().numpy())
+        return np.concatenate([rows for found in strands for rows in found])
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,14 @@ class Classify(_Sequences):
         if self.warm_start:
             label_N = np.array([self.classes.index(name) for name in records.column("label")])
             features_NF = self._features(model, codec, records, engine)
+            label_N = np.tile(label_N, len(features_NF) // len(label_N))
             grow = (
                 partial(fit_classes, label_N=label_N, seed=seed)
                 if self.trees and _countable(label_N, self.outputs)
                 else None
             )
-            linear = partial(fit_logistic, label_N=label_N, num_classes=self.outputs, seed=seed)
+            copies = 2 if self.strand_free else 1
+            linear = partial(fit_logistic, label_N=label_N, num_classes=self.outputs, seed=seed, copies=copies)
             model.heads["class"].solve(features_NF, linear, grow)
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
@@ -190,6 +195,7 @@ class Regress(_Sequences):
         if self.warm_start:
             target_N = (np.asarray(records.column("value")) - self.mean) / self.spread
             features_NF = self._features(model, codec, records, engine)
+            target_N = np.tile(target_N, len(features_NF) // len(target_N))
             grow = partial(fit_numbers, target_N=target_N, seed=seed) if self.trees and len(target_N) > 1 else None
             model.heads["value"].solve(features_NF, partial(fit_ridge, target_N=target_N), grow, blend=True)
 
