@@ -4,9 +4,13 @@ from sciforge.core.domain import Domain
 from sciforge.genomes.baselines import BASELINES
 from sciforge.genomes.cnn import SmallCnnConfig
 from sciforge.genomes.codec import KmerCodec
+from sciforge.genomes.demo import demo
 from sciforge.genomes.labels import Classify, Regress, TagBases
+from sciforge.genomes.laws import LAWS
 from sciforge.genomes.model import MODELS, DnaBert, DnaBertConfig
+from sciforge.genomes.mutagenesis import Mutagenesis
 from sciforge.genomes.objectives import MaskedKmers
+from sciforge.genomes.outputs import Classes, Embeddings
 from sciforge.genomes.prepare import PrepareGenome, PrepareLabelled
 from sciforge.genomes.prepare_windows import (
     PrepareEcoliCoding,
@@ -15,6 +19,8 @@ from sciforge.genomes.prepare_windows import (
     PrepareYeastPromoters,
 )
 from sciforge.genomes.replaced import ReplacedKmers
+from sciforge.genomes.scan import Scan
+from sciforge.genomes.variants import Variants
 
 DOMAIN = Domain(
     name="genomes",
@@ -36,7 +42,16 @@ DOMAIN = Domain(
         "regress": Regress,
         "tag": TagBases,
     },
+    outputs={
+        "classes": Classes,
+        "embeddings": Embeddings,
+        "scan": Scan,
+        "variants": Variants,
+        "mutagenesis": Mutagenesis,
+    },
+    laws=LAWS,
     baselines=BASELINES,
+    demo=demo,
 )
 
 __all__ = ["DOMAIN", "Classify", "DnaBert", "DnaBertConfig", "KmerCodec", "MaskedKmers"]
