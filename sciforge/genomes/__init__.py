@@ -1,6 +1,7 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
 from sciforge.core.domain import Domain
+from sciforge.genomes.audits import AuditMasks, AuditShortcuts, AuditSplits
 from sciforge.genomes.baselines import BASELINES
 from sciforge.genomes.cnn import SmallCnnConfig
 from sciforge.genomes.codec import KmerCodec
@@ -51,6 +52,7 @@ DOMAIN = Domain(
     },
     laws=LAWS,
     baselines=BASELINES,
+    audits={"masks": AuditMasks, "shortcuts": AuditShortcuts, "splits": AuditSplits},
     demo=demo,
 )
 

@@ -17,7 +17,7 @@ from sciforge.genomes.prepare_windows import PrepareEcoliCoding
 from sciforge.genomes.scan import Scan
 
 SIZES = (32, 128)
-SEEDS = 3
+SEEDS = 5
 METHODS = ("pretrained", "scratch", "kmer_lr", "frames_boosting")
 GENTLE = Schedule(steps=8, batch=32, rate=2e-4, shape="step", warmup=0.1)
 WHAT = (

@@ -1,0 +1,222 @@
+"""`sciforge prepare`: byte-identical for any number of workers, honest splits, bad records skipped and counted or fatal."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sciforge.core.store import SPLITS, Store, prepare
+from sciforge.errors import ConfigError, DataError
+from sciforge.genomes.audits import AuditShortcuts, AuditSplits
+from sciforge.genomes.homology import canonical_words, share_within
+from sciforge.genomes.prepare import PrepareGenome, PrepareLabelled
+from sciforge.genomes.prepare_windows import PrepareEcoliCoding, PrepareIntervals, PrepareYeastPromoters
+from sciforge.genomes.records import as_letters, encode, reverse_complement
+
+SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+
+
+def letters(rng, length):
+    return "".join(rng.choice(list("ACGTacgtN"), length, p=[0.22, 0.22, 0.22, 0.22, 0.03, 0.03, 0.03, 0.02, 0.01]))
+
+
+@pytest.fixture
+def fastas(tmp_path):
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(3):
+        path = tmp_path / f"g{number}.fa"
+        path.write_text("".join(f">c{number}{x}\n{letters(rng, 700)}\n" for x in "ab"))
+        files.append(path)
+    return tuple(files)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def test_stores_are_identical_for_any_number_of_workers(fastas, tmp_path):
+    one = prepare(PrepareGenome(files=fastas), tmp_path / "one")
+    two = prepare(PrepareGenome(files=fastas), tmp_path / "two", workers=2)
+    assert contents(one.path) == contents(two.path)
+
+
+def test_a_store_gives_back_every_base(fastas, tmp_path):
+    store = prepare(PrepareGenome(files=fastas), tmp_path / "store")
+    text = "".join(path.read_text() for path in fastas).split()
+    for i in range(len(store)):
+        record = store[i]
+        assert as_letters(record["bases"]) == as_letters(encode(text[text.index(f">{record['name']}") + 1].encode()))
+
+
+def test_the_same_contig_in_two_files_is_refused(fastas, tmp_path):
+    with pytest.raises(DataError, match="'c0a' comes from two files"):
+        prepare(PrepareGenome(files=(*fastas, fastas[0])), tmp_path / "store")
+    assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".writing-*"))
+
+
+def test_unknown_hold_out_is_named(fastas, tmp_path):
+    with pytest.raises(ConfigError, match="no contig 'c0c' to hold out; did you mean"):
+        prepare(PrepareGenome(files=fastas, test=("c0c",)), tmp_path / "store")
+
+
+def test_bad_records_stop_or_are_skipped_and_counted(fastas, tmp_path):
+    fastas[1].write_text(">ok\nACGTACGT\n>bad\nACGJ\n>fine\nACGT\n")
+    with pytest.raises(DataError, match="g1.fa:4: letter 'J'"):
+        prepare(PrepareGenome(files=fastas), tmp_path / "stop")
+    assert not (tmp_path / "stop").exists()
+    store = prepare(PrepareGenome(files=fastas), tmp_path / "skip", on_error="skip")
+    assert store.index["rejected"] == 1 and "bad" not in store.column("name") and "fine" in store.column("name")
+    reject = json.loads((tmp_path / "skip" / "rejected.jsonl").read_text())
+    assert (reject["name"], reject["line"]) == ("bad", 4) and "'J'" in reject["reason"]
+
+
+def test_equal_sequences_share_a_split_and_classes_keep_their_proportions(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(letters(rng, 30).upper(), "ab"[n % 2]) for n in range(200)]
+    rows += rows[:50]
+    (tmp_path / "t.tsv").write_text("label\tsequence\n" + "".join(f"{y}\t{s}\n" for s, y in rows))
+    store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "store")
+    seen = {}
+    for i in range(len(store)):
+        record = store[i]
+        assert seen.setdefault(record["bases"].tobytes(), record["split"]) == record["split"]
+    for split in SPLITS:
+        labels = store.split(split).column("label")
+        assert len(labels) and abs(labels.count("a") / len(labels) - 0.5) < 0.15
+
+
+def test_numbers_are_checked(tmp_path):
+    (tmp_path / "t.csv").write_text("sequence,label\nACGT,1.5\nACGA,high\n")
+    with pytest.raises(DataError, match="'high' is not a number"):
+        prepare(PrepareLabelled(files=(tmp_path / "t.csv",), numeric=True), tmp_path / "store")
+
+
+def interval_task(tmp_path, chrom="chr"):
+    rng = np.random.default_rng(0)
+    records = {f"{n}": "".join(rng.choice(list("ACGT"), 20_000)) for n in ("1", "2", "3", "4")}
+    (tmp_path / "g.fa").write_text("".join(f">{n}\n{b}\n" for n, b in records.items()))
+    rows = [
+        f"{chrom}{n}\t{at}\t{at + 50}\tp\t0\t{'+-'[at // 1000 % 2]}" for n in records for at in range(900, 19_000, 1000)
+    ]
+    (tmp_path / "p.bed").write_text("\n".join(rows) + "\n")
+    return records
+
+
+@pytest.mark.parametrize("anchor", ["middle", "start", "end"])
+def test_windows_around_your_own_intervals(tmp_path, anchor):
+    records = interval_task(tmp_path)
+    options = {"length": 60, "upstream": 40, "downstream": 20, "distance": 100, "anchor": anchor}
+    preparer = PrepareIntervals(
+        genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", test=("3",), dev=("4",), **options
+    )
+    store = prepare(preparer, tmp_path / "store")
+    assert set(store.split("test").column("contig")) == {"3"} and set(store.split("dev").column("contig")) == {"4"}
+    for i in range(len(store)):
+        record = store[i]
+        start, size = int(record["start"]), len(record["bases"])
+        forward = encode(records[record["contig"]][start : start + size].encode())
+        expected = forward if record["strand"] > 0 else reverse_complement(forward)
+        assert np.array_equal(record["bases"], expected)
+        nearest = abs((start + size / 2 - 925 + 500) % 1000 - 500)  # distance to the middle of the nearest interval
+        assert record["label"] == "background" or nearest < 80
+    labels = store.column("label")
+    assert labels.count("positive") == labels.count("background") > 40
+
+
+def test_unknown_kind_of_feature_is_named(tmp_path):
+    interval_task(tmp_path)
+    preparer = PrepareIntervals(genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", kinds=("CDS",))
+    with pytest.raises(ConfigError, match="no feature of kind 'CDS'"):
+        prepare(preparer, tmp_path / "store")
+
+
+@needs_shared
+def test_yeast_promoters_have_the_published_counts_and_no_gc_shortcut(tmp_path):
+    yeast = SHARED / "yeast"
+    preparer = PrepareYeastPromoters(
+        genome=yeast / "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz",
+        transcripts=yeast / "Scer_polIItranscripts-adjustedTSS.bed",
+    )
+    store = prepare(preparer, tmp_path / "store")
+    assert [len(store.split(split)) for split in SPLITS] == [8414, 588, 3790]
+    found = AuditShortcuts(data=store.path).run()
+    assert found.figures["GC content auroc"] == pytest.approx(0.5, abs=0.03) and not found.warnings
+
+
+@needs_shared
+def test_the_older_assembly_is_refused_with_both_names(tmp_path):
+    ecoli = SHARED / "ecoli"
+    preparer = PrepareEcoliCoding(
+        genome=ecoli / "MG1655-K12.fasta.gz", annotation=ecoli / "GCF_000005845.2_ASM584v2_genomic.gff.gz"
+    )
+    with pytest.raises(DataError, match=r"4,641,652 bp.*4,639,675 bp"):
+        prepare(preparer, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_gc_shortcut_is_called_one(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(300):
+        p = [0.3, 0.2, 0.2, 0.3] if n % 2 else [0.2, 0.3, 0.3, 0.2]
+        rows.append(f"{'yes' if n % 2 else 'no'}\t{''.join(rng.choice(list('ACGT'), 80, p=p))}")
+    (tmp_path / "t.tsv").write_text("label\tsequence\n" + "\n".join(rows) + "\n")
+    store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "store")
+    found = AuditShortcuts(data=store.path).run()
+    assert found.figures["GC content auroc"] > 0.9 and any("GC content" in warning for warning in found.warnings)
+
+
+def test_shared_sequence_between_splits_is_found_on_either_strand(tmp_path):
+    rng = np.random.default_rng(0)
+    sequences = ["".join(rng.choice(list("ACGT"), 80)) for _ in range(60)]
+    (tmp_path / "t.tsv").write_text(
+        "label\tsequence\n" + "".join(f"{'ab'[i % 2]}\t{s}\n" for i, s in enumerate(sequences))
+    )
+    store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "clean")
+    clean = AuditSplits(data=store.path).run()
+    assert not any(clean.figures.values()) and not clean.warnings
+    test = as_letters(store.split("test")[0]["bases"])
+    train = as_letters(store.split("train")[0]["bases"])
+    twin = as_letters(reverse_complement(encode(test.encode())))
+    near = train[:60] + test[60:]
+    twins = prepare_with(tmp_path, sequences, twin, near)
+    found = AuditSplits(data=twins.path, keep_out=tmp_path / "names.txt").run()
+    assert found.figures["same sequence, either strand"] == 1
+    assert found.figures["homologous to training"] >= 1 and (tmp_path / "names.txt").read_text()
+
+
+def prepare_with(tmp_path, sequences, twin, near):
+    """Return a store in which `twin` is in training although its reverse complement is in the test split."""
+    rows = "".join(f"{'ab'[i % 2]}\t{s}\n" for i, s in enumerate(sequences))
+    (tmp_path / "u.tsv").write_text("label\tsequence\n" + rows + "".join(f"a\t{s}\n" for s in (twin, near)))
+    for seed in range(40):
+        store = prepare(PrepareLabelled(files=(tmp_path / "u.tsv",), seed=seed), tmp_path / f"twins{seed}")
+        splits = {as_letters(store[i]["bases"]): int(store[i]["split"]) for i in range(len(store))}
+        own = as_letters(reverse_complement(encode(twin.encode())))
+        if splits[twin] == 0 and splits[own] == 2:
+            return store
+    raise AssertionError("no seed puts the twins apart")
+
+
+def test_words_are_the_same_on_both_strands_and_skip_unknown_bases():
+    rng = np.random.default_rng(0)
+    bases = rng.integers(0, 4, 200).astype(np.uint8)
+    assert np.array_equal(canonical_words([bases]), canonical_words([reverse_complement(bases)]))
+    assert share_within([reverse_complement(bases)[20:90]], canonical_words([bases])) == pytest.approx([1.0])
+    broken = bases.copy()
+    broken[::10] = 4
+    assert len(canonical_words([broken])) == 0 and share_within([broken], canonical_words([bases])) == pytest.approx(
+        [0.0]
+    )
+
+
+def test_a_store_is_not_overwritten(fastas, tmp_path):
+    prepare(PrepareGenome(files=fastas), tmp_path / "store")
+    before = contents(tmp_path / "store")
+    with pytest.raises(ConfigError, match="exists already"):
+        prepare(PrepareGenome(files=fastas[:1]), tmp_path / "store")
+    assert contents(tmp_path / "store") == before and len(Store.open(tmp_path / "store")) == 6
