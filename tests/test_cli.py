@@ -272,7 +272,10 @@ def test_demo_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
     def bad(folder, find):
         raise DataError("no data")
 
-    domains = {"a": SimpleNamespace(demo=bad), "b": SimpleNamespace(demo=lambda folder, find: report.Section("B works"))}
+    domains = {
+        "a": SimpleNamespace(demo=bad),
+        "b": SimpleNamespace(demo=lambda folder, find: report.Section("B works")),
+    }
     monkeypatch.setattr(demo, "discover", lambda: domains)
     assert cli.main(["demo", "--out", str(tmp_path / "d")]) == 1
     out, err = capsys.readouterr()

@@ -48,23 +48,23 @@ def draw(result: Any, path: Path, title: str = "") -> Path:
     axes.grid(axis="y", linewidth=0.5, alpha=0.35)
     if title:
         axes.set_title(title, loc="left", fontsize=11)
-    _name_ends(axes, ends, sizes)
+    _name_ends(axes, ends, sizes[-1])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
 
 
-def _name_ends(axes: Any, ends: list[tuple[float, str, str]], sizes: np.ndarray) -> None:
+def _name_ends(axes: Any, ends: list[tuple[float, str, str]], last: float) -> None:
     """Write each method's name at the end of its line, moved apart where they would touch."""
     low, high = axes.get_ylim()
     apart = (high - low) * 0.052
     places = _apart([mean for mean, _, _ in ends], apart, low + apart / 2, high - apart / 2)
-    right = sizes[-1] * (1.06 if len(sizes) > 1 else 1.02)
     for (mean, method, colour), place in zip(ends, places, strict=True):
         name = method.replace("scratch:", "").replace("_", " ")
         weight = "bold" if method in COLOURS else "normal"
-        axes.annotate(name, (sizes[-1], mean), (right * 1.06, place), color=colour, fontsize=8.5, fontweight=weight, va="center",
-                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6})  # fmt: skip
+        axes.annotate(name, (last, mean), (1.015, place), textcoords=("axes fraction", "data"), color=colour, fontsize=8.5,
+                      fontweight=weight, va="center", annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6})  # fmt: skip
     axes.set_ylim(low, high)
 
 

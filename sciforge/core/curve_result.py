@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
-from sklearn.isotonic import isotonic_regression
 
 from sciforge.core.report import Table
 
@@ -137,6 +135,8 @@ class CurveResult:
     @cached_property
     def draws(self) -> dict[tuple[str, int], np.ndarray]:
         """The bootstrap distribution [DRAWS] of each (method, labels); draws are paired over methods and sizes."""
+        from scipy.stats import t as student
+
         rng = np.random.default_rng(0)
         seeds = sorted({run.seed for run in self.runs})
         num, parts = len(seeds), max(len(run.without) for run in self.runs)
@@ -264,9 +264,11 @@ def labels_needed(sizes: Sequence[int], curve: Sequence[float], level: float) ->
 
     0 where even the smallest size is beyond the level, infinity where the largest falls short.
 
-    >>> labels_needed([32, 128, 512], [0.2, 0.4, 0.6], 0.5)
+    >>> round(labels_needed([32, 128, 512], [0.2, 0.4, 0.6], 0.5), 6)
     256.0
     """
+    from sklearn.isotonic import isotonic_regression
+
     rising = isotonic_regression(np.asarray(curve, float))
     if level > rising[-1]:
         return np.inf

@@ -9,11 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold
 
 from sciforge.core.domain import Record
 from sciforge.genomes.features import gc_content, kmer_roots, one_hot, reading_frames
@@ -113,8 +108,13 @@ def _logistic(
     return _spread(np.mean([model.predict_proba(part) for part in parts], axis=0), model.classes_, objective)
 
 
-def _fit_logistic(x: np.ndarray, target_N: np.ndarray, copies: int, seed: int) -> LogisticRegression:
+def _fit_logistic(x: np.ndarray, target_N: np.ndarray, copies: int, seed: int) -> Any:
     """Choose C by the log-loss of folds that keep both strands of a sequence together, and refit on everything."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedKFold
+
     every = np.arange(len(target_N) * copies).reshape(copies, -1)
     folds = min(MOST_FOLDS if len(target_N) < MANY else 2, np.unique(target_N, return_counts=True)[1].min())
     labels = np.tile(target_N, copies)
@@ -137,6 +137,8 @@ def _fit_logistic(x: np.ndarray, target_N: np.ndarray, copies: int, seed: int) -
 def _boosted(
     objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int, features: Sequence[Features]
 ) -> Outputs:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     target_N = _targets(objective, train)
     if len(np.unique(target_N)) == 1:
         return _spread(np.ones((len(test), 1)), np.unique(target_N), objective)

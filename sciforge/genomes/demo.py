@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from sciforge.core.curve import Curve, Recipe, measure
@@ -82,6 +81,8 @@ def _scan(predictor: Predictor, folder: Path, genome: Path) -> tuple[Path, str]:
     bed = folder / "phage-lambda.bed"
     Scan(genome=genome, out=bed, step=50).write(predictor)
     at, score = _read_scores(bed.with_suffix(".bedGraph"))
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

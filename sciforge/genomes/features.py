@@ -41,7 +41,7 @@ def one_hot(sequences: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def reading_frames(sequences: Sequence[np.ndarray]) -> np.ndarray:
-    """Return stop-free runs of the six reading frames, in codons [N, 46].
+    """Return stop-free runs of the six reading frames, in codons [N, 43].
 
     For each strand and frame: the longest run, the run at the left edge, the run at the right edge; each strand's
     three sorted, all six sorted, and the longest run that begins with ATG and is open at its strand's end or closed.

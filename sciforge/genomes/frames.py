@@ -26,9 +26,9 @@ def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, 
         (start, stop, strand, has_start, has_stop), half-open on the strand given; a frame that runs over the edge of the
         sequence lacks its start or stop codon.
 
-    >>> dna = np.array(["ACGT".index(c) for c in "CCATGAAACCCTAAGG"], np.uint8)
-    >>> open_frames(dna, shortest=12)
-    [(2, 14, 1, True, True)]
+    >>> dna = np.array(["ACGT".index(c) for c in "CTAAATGGCTAACTTAGGCTAACT"], np.uint8)
+    >>> open_frames(dna, shortest=18)
+    [(4, 22, 1, True, True)]
     """
     length = len(bases)
     plain = bases & 7

@@ -97,7 +97,8 @@ class SequenceHead(nn.Module):
         tokens = min(x_BTD.shape[1], self.place_CTR.shape[1])
         real_BT = torch.arange(tokens, device=x_BTD.device) < batch["lengths"][:, None]
         seen_BTR = self.project(x_BTD[:, :tokens]).to(self.place_CTR.dtype) * real_BT[..., None]
-        by_place_BC = torch.einsum("btr,ctr->bc", seen_BTR, self.place_CTR[:, :tokens]) / tokens**0.5
+        root_B1 = batch["lengths"].clamp(max=tokens)[:, None].to(seen_BTR.dtype).sqrt()  # of each row, not of the batch
+        by_place_BC = torch.einsum("btr,ctr->bc", seen_BTR, self.place_CTR[:, :tokens]) / root_B1
         scores_BC = F.linear((features_BF - self.centre_F) / self.scale_F, self.weight_CF, self.bias_C) + by_place_BC
         if self.training or not self.tree_weight:
             return scores_BC

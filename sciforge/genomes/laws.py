@@ -46,10 +46,14 @@ def _largest(left: Tensor, right: Tensor) -> float:
 
 
 def padding(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Verdict:
-    """Padding never changes a result."""
+    """Padding never changes a result, neither hidden states nor class probabilities where there is a head."""
     short, long = _bases(rng, 40 + codec.k, 0.02), _bases(rng, 150 + codec.k)
     alone, padded = _states(model, codec, [short])[0], _states(model, codec, [short, long])[0]
-    return _largest(alone, padded), ROUNDING
+    changed = _largest(alone, padded)
+    if "class" in model.heads:
+        judged = [_probabilities(model, codec, rng, rows, strand_free=False)[0] for rows in ([short], [short, long])]
+        changed = max(changed, _largest(*judged))
+    return changed, ROUNDING
 
 
 def batch_mates(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Verdict:

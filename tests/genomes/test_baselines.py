@@ -8,15 +8,22 @@ import torch
 from sklearn.metrics import matthews_corrcoef
 
 from sciforge.errors import ConfigError
-from sciforge.genomes import Classify, KmerCodec
+from sciforge.genomes import Classify, KmerCodec, baselines
 from sciforge.genomes.baselines import BASELINES
 from sciforge.genomes.cnn import SmallCnnConfig
 from sciforge.genomes.features import kmer_roots, reading_frames
 from sciforge.genomes.records import reverse_complement
 
+CODEC = KmerCodec(k=1)
 CLASSES = ("no", "yes")
 LEARNERS = [name for name in BASELINES if name != "gc_only"]
 SENSE = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT" if a + b + c not in ("TAA", "TAG", "TGA")]
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    options = baselines.boosting_options
+    monkeypatch.setattr(baselines, "boosting_options", lambda labels: {**options(labels), "max_iter": 30})
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ def test_reading_frames_see_an_open_frame_on_the_minus_strand():
     assert runs[1][1, 0].tolist() == [99, 0, 0, 99]
     assert (runs[0][0] == runs[1][1]).all() and (runs[0][1] == runs[1][0]).all()
     assert there[-1] > 30 and back[-1] == -there[-1]  # which strand leads
-    assert len(there) == 46 and there[24:30].max() == back[24:30].max() == 99
+    assert len(there) == 43 and there[24:30].max() == back[24:30].max() == 99
 
 
 def test_reading_frames_of_very_short_sequences_are_finite():
@@ -170,19 +177,16 @@ def test_reading_frames_of_very_short_sequences_are_finite():
 @pytest.fixture(scope="module")
 def cnn():
     torch.manual_seed(0)
-    return SmallCnnConfig(width=8, kernels=(5, 3)).build(KmerCodec(k=1)).eval()
+    return SmallCnnConfig(width=8, kernels=(5, 3)).build(CODEC).eval()
 
 
 def states(model, *sequences):
     """Return the hidden states of sequences run as one batch, each without its padding."""
-    batch = model_codec.collate([{"bases": torch.from_numpy(s)} for s in sequences])
+    batch = CODEC.collate([{"bases": torch.from_numpy(s)} for s in sequences])
     with torch.no_grad():
         found = model(batch)
     assert all((row[len(s) :] == 0).all() for row, s in zip(found, sequences, strict=True))
     return [row[: len(s)] for row, s in zip(found, sequences, strict=True)]
-
-
-model_codec = KmerCodec(k=1)
 
 
 def test_padding_and_batch_mates_do_not_change_the_cnn(cnn):
