@@ -124,7 +124,7 @@ def test_the_seed_decides_the_weights():
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["blocks.0.mlp.up.weight"], other["blocks.0.mlp.up.weight"])
     deep = Encoder(width=256, depth=8, heads=2, hidden=512).blocks[3]
-    assert deep.mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert deep.mlp.up.weight.std().item() == pytest.approx(256**-0.5, rel=0.05)
     assert deep.mlp.down.weight.std().item() == pytest.approx(0.005, rel=0.05)
 
 
