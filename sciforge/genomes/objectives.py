@@ -5,7 +5,7 @@ Legend of shape letters: B batch, T tokens, L bases, k bases of a token, D width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from sciforge.genomes.model import PooledHead
 from sciforge.genomes.records import reverse_complement
 from sciforge.genomes.windows import GenomeWindows
 
-# Context on each side of a window in which reading frames are looked for.
-FRAME_FLANK = 1500
+# Context on each side of a window, in which reading frames and other second halves are looked for.
+FLANK = 1500
 NO_TARGET = -100
 SHORTEST_WINDOW = 90
 
@@ -44,8 +44,9 @@ class MaskedKmers(Objective):
         unmasked_share: share of windows in which nothing is hidden, so that side tasks also learn from whole
             sequence, which is what fine-tuning shows.
         frame_weight: weight of the reading-frame task (see `frames`), in nats per token; 0 leaves it out.
-        pair_weight: weight of next-segment prediction (BERT's second task): whether the second half of the window
-            follows the first or comes reverse-complemented; off by default, since RoBERTa found no gain.
+        pair_weight: weight of next-segment prediction (BERT's second task); off by default, since RoBERTa found no gain.
+        pair: half of the windows get another second half: `next` takes one from elsewhere within 1,500 bases, so that
+            composition does not tell; `strand` turns it onto the other strand.
     """
 
     length: int = 512
@@ -59,6 +60,7 @@ class MaskedKmers(Objective):
     unmasked_share: float = 0.0
     frame_weight: float = 0.0
     pair_weight: float = 0.0
+    pair: Literal["next", "strand"] = "next"
 
     def __post_init__(self):
         if not 0 < self.mask_rate < 1:
@@ -79,7 +81,7 @@ class MaskedKmers(Objective):
 
     def examples(self, store: Any, split: str) -> Sequence[Record]:
         """Return the windows that tile a split of a genome store."""
-        return GenomeWindows(store, split, self.length, FRAME_FLANK if self.frame_weight else 0)
+        return GenomeWindows(store, split, self.length, FLANK if self.frame_weight or self.pair_weight else 0)
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
         """Crop a window, take either strand, hide spans, and note what is to be predicted."""
@@ -93,11 +95,12 @@ class MaskedKmers(Objective):
             context, start = reverse_complement(context), len(context) - start - length
         bases = context[start : start + length]
         example: Example = {}
+        changed = bool(self.pair_weight and rng.integers(2))
         if self.pair_weight:
-            flipped = int(rng.integers(2))
             half = length // 2
-            bases = np.concatenate([bases[:half], reverse_complement(bases[half:])]) if flipped else bases
-            example["target_pair"] = torch.tensor(flipped)
+            if changed:
+                bases = np.concatenate([bases[:half], self._other_half(context, start, half, length, rng)])
+            example["target_pair"] = torch.tensor(int(changed))
         options = {"random_share": self.random_share, "keep_share": self.keep_share}
         rate = 0.0 if rng.random() < self.unmasked_share else self.mask_rate
         masks = draw_masks(bases, codec, rng, rate=rate, shortest=self.shortest, longest=self.longest, **options)
@@ -112,12 +115,25 @@ class MaskedKmers(Objective):
         if self.frame_weight:
             frame, distance = frame_targets(context)
             at = start + np.arange(codec.num_tokens(length)) * codec.stride
-            if self.pair_weight and flipped:  # a half that the pair task turned has its frames elsewhere
+            if changed:  # the other half has its frames elsewhere
                 frame[start + half - codec.k + 1 :] = NO_TARGET
                 distance[start + half - codec.k + 1 :] = NO_TARGET
             example["target_frame"] = torch.from_numpy(frame[at])
             example["target_distance"] = torch.from_numpy(distance[at])
         return example
+
+    def _other_half(
+        self, context: np.ndarray, start: int, half: int, length: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return a second half that does not follow the first: from elsewhere in the context, or of the other strand."""
+        size = length - half
+        places = np.arange(len(context) - size + 1)
+        away = places[np.abs(places - (start + half)) >= size]
+        away = away[(away >= start + half) | (away + size <= start)]  # nor one that repeats the first half
+        if self.pair == "next" and len(away):
+            at = int(rng.choice(away))
+            return context[at : at + size]
+        return reverse_complement(context[start + half : start + length])
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return nats summed over scored bases; `nats_per_base` counts bases that no visible token shows."""

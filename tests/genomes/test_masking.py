@@ -14,7 +14,7 @@ from sciforge.genomes.frames import frame_targets, open_frames
 from sciforge.genomes.masking import SCORED_KEPT, SCORED_MASKED, SCORED_RANDOM, covered, draw_masks
 from sciforge.genomes.objectives import MaskedKmers
 from sciforge.genomes.prepare import PrepareGenome, UnknownRuns
-from sciforge.genomes.records import encode, reverse_complement
+from sciforge.genomes.records import as_letters, encode, reverse_complement
 from sciforge.genomes.windows import GenomeWindows, spans_of_split
 
 
@@ -142,3 +142,23 @@ def test_unknown_and_unmasked_bases_are_never_scored(tiny):
         assert not (scored & ((example["bases"] & 7) > 3)).any()
         whole += not scored.any()
     assert 15 < whole < 45
+
+
+@pytest.mark.parametrize("pair", ["next", "strand"])
+def test_the_pair_task_changes_second_halves_and_says_so(tiny, pair):
+    objective = MaskedKmers(length=60, mask_rate=0.01, shortest=1, longest=1, keep_share=1.0, random_share=0.0,
+                            pair_weight=1.0, pair=pair)  # fmt: skip
+    codec = KmerCodec(3)
+    records = objective.examples(tiny.store, "train")
+    told = []
+    for index in range(40):
+        record = records[index % len(records)]
+        example = objective.prepare(record, codec, generator(0, CORRUPT, 0, index), True)
+        letters = as_letters(example["bases"].numpy())
+        both = as_letters(record["bases"]), as_letters(reverse_complement(np.asarray(record["bases"])))
+        assert any(letters[:30] in strand for strand in both)
+        assert (any(letters in strand for strand in both)) == (int(example["target_pair"]) == 0)
+        if pair == "next":
+            assert any(letters[30:] in strand for strand in both if letters[:30] in strand)
+        told.append(int(example["target_pair"]))
+    assert 8 < sum(told) < 32
