@@ -137,8 +137,13 @@ class MaskedKmers(Objective):
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return nats summed over scored bases; `nats_per_base` counts bases that no visible token shows."""
-        x_BTD = model(batch)
-        logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(model, x_BTD, batch, self.soft_mask_weight)
+        predicted_BT = batch["predicted"]
+        if self.frame_weight or self.pair_weight:
+            x_BTD = model(batch)
+            x_MD = x_BTD[predicted_BT]
+        else:  # the last block need not finish tokens that nobody asks about
+            x_MD = model(batch, only=predicted_BT)
+        logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(model, x_MD, batch, self.soft_mask_weight)
         nats_Mk = F.cross_entropy(widened(logits_Mk4).flatten(0, 1), target_Mk.flatten(), reduction="none").view_as(
             weight_Mk
         )
@@ -165,13 +170,13 @@ class MaskedKmers(Objective):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the distribution of each scored base, once for every token that predicts it."""
-        logits_Mk4, target_Mk, weight_Mk, _ = _scored(model, model(batch), batch, 1.0)
+        logits_Mk4, target_Mk, weight_Mk, _ = _scored(model, model(batch, only=batch["predicted"]), batch, 1.0)
         chosen = weight_Mk > 0
         return Categorical(logits_Mk4[chosen], target_Mk[chosen])
 
 
 def _scored(
-    model: nn.Module, x_BTD: Tensor, batch: Batch, soft_mask_weight: float
+    model: nn.Module, x_MD: Tensor, batch: Batch, soft_mask_weight: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return logits [M, k, 4] at predicted tokens, targets [M, k], weights [M, k] that share each base's score among the
     tokens that predict it, and whether the base is unseen [M, k]."""
@@ -180,13 +185,13 @@ def _scored(
     place_Mk = token_M[:, None] * stride + torch.arange(k, device=token_M.device)
     row_Mk = row_M[:, None].expand_as(place_Mk)
     target_Mk = batch["target_bases"][row_Mk, place_Mk]
-    scored_Mk = (target_Mk >= 0).to(x_BTD.dtype)
-    votes_BL = torch.zeros(batch["bases"].shape, dtype=x_BTD.dtype, device=x_BTD.device)
+    scored_Mk = (target_Mk >= 0).to(x_MD.dtype)
+    votes_BL = torch.zeros(batch["bases"].shape, dtype=x_MD.dtype, device=x_MD.device)
     votes_BL.index_put_((row_Mk, place_Mk), scored_Mk, accumulate=True)
-    soft_Mk = torch.where(batch["soft"][row_Mk, place_Mk], soft_mask_weight, 1.0).to(x_BTD.dtype)
+    soft_Mk = torch.where(batch["soft"][row_Mk, place_Mk], soft_mask_weight, 1.0).to(x_MD.dtype)
     weight_Mk = scored_Mk * soft_Mk / votes_BL[row_Mk, place_Mk].clamp(min=1)
     return (
-        model.base_logits(x_BTD[row_M, token_M]),
+        model.base_logits(x_MD),
         target_Mk.clamp(min=0),
         weight_Mk,
         batch["unseen"][row_Mk, place_Mk],
