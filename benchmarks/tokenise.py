@@ -6,7 +6,7 @@ All three start from what they read: ours from base codes as sciforge stores the
 memory; letters to codes is listed apart. The slow ones get the first 2 Mbp only. Processor time, the best of several
 alternating rounds.
 Prediction: about 10 passes over bytes in the cache at 10 GB/s, so several hundred Mbp/s; DNABERT's 1.6
-(science/genomes.md, section 5).
+(an earlier trial on another machine).
 """
 
 import argparse

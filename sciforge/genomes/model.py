@@ -3,7 +3,7 @@
 Legend of shape letters: B batch, T tokens, N masked tokens, D width, V vocabulary size, k bases of a token, C classes,
 L bases, S bins.
 
-Why compose. In a trial (``science/genomes.md``, section 1) a softmax over 4,096 6-mers had hardly moved after 0.8 M
+Why compose. In a trial a softmax over 4,096 6-mers had hardly moved after 0.8 M
 tokens (8.17 of 8.32 nats), while predicting the k bases of each hidden token, k times a choice of four, learnt at once:
 every example teaches every table entry. The k-mer's log-likelihood is the sum of its bases', so nothing is lost in
 scoring. A free table, zero at the start, adds what particular k-mers mean beyond their letters.

@@ -1,6 +1,6 @@
 """Ready recipes: labelled tasks from a genome and its annotation, with matched negatives and honest splits.
 
-Source of the rules: science/genomes.md, section 3, "Build rules".
+The rules of each are in its docstring and in docs/genomes.md.
 """
 
 from dataclasses import replace
@@ -71,7 +71,7 @@ def yeast_promoters(
     """Return promoters (label 1) by measured transcript starts, and as many windows of like GC elsewhere (label 0).
 
     Negatives have no start of either strand within distance bases; given genes, they lie inside a CDS instead (easier).
-    The mitochondrion is left out. Source: science/genomes.md, section 3, "Build rules".
+    The mitochondrion is left out.
     """
     genome = {name: codes for name, codes in genome.items() if name not in MITOCHONDRIA}
     transcripts = transcripts.select(np.array([name not in MITOCHONDRIA for name in transcripts.contig], bool))
@@ -93,7 +93,6 @@ def ecoli_coding(
     """Return windows inside a CDS (label 1) and as many of like GC between all genes, RNAs and repeats (label 0).
 
     Tiles between genes are the scarce class, so coding windows are matched to them; strands are random for both.
-    Source: science/genomes.md, section 3, "Build rules".
     """
     generator, kinds = _generator(seed), set(annotation.kind)
     occupied = annotation.of_kind(*(kind for kind in kinds if kind in OCCUPIED or kind.endswith("RNA")))

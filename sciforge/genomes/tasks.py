@@ -1,7 +1,7 @@
 """Labelled windows of a genome, made from its annotation: positives, matched negatives, splits without leaks.
 
 A window is an interval on the + strand; strand -1 says that it is reverse-complemented when read (extract does so).
-Shortcuts are taken out (science/genomes.md, section 3): negatives match their positives in length, GC and N content
+Shortcuts are taken out: negatives match their positives in length, GC and N content
 within each split, and a locus is in one split for both strands. Random draws come from the generator passed in.
 """
 

@@ -3,7 +3,7 @@
 Legend of shape letters: B batch, L length in tokens, D width, H heads, K head width (D / H), F hidden width of the MLP.
 
 Separate ``nn.Linear`` projections for query, key, value and output keep the brick open to LoRA, opacus, pruning and
-FSDP2 (``science/core.md``: ``nn.MultiheadAttention`` fails opacus' validation). Positions are computed, not stored:
+FSDP2 (``nn.MultiheadAttention`` fails opacus' validation). Positions are computed, not stored:
 nothing to shard, cast or save. Sources: RMSNorm (arXiv 1910.07467), rotary positions (2104.09864), gated MLP
 (2002.05202).
 """

@@ -287,7 +287,10 @@ def test_killed_runs_resume_to_the_same_bits(tmp_path):
     assert seen["kills"] == 5 and not any(seen[name] for name in (*bad, "runs with another journal"))
 
 
-def test_ctrl_c_leaves_a_run_to_resume(tiny, fit, tmp_path, monkeypatch):
+def test_ctrl_c_leaves_a_run_to_resume(tiny, fit, tmp_path, monkeypatch, request):
+    # a suite started in the background of a shell inherits an ignored SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     plain = loop.take_step
 
     def interrupted(job, step, made):
