@@ -161,14 +161,7 @@ class Workplace:
         domain, parent = get_domain(store.domain), Checkpoint.open(Path(spec.init))
         if parent.body["domain"] != store.domain:
             raise ConfigError(f"{spec.init} is of the domain {parent.body['domain']}, {spec.data} of {store.domain}")
-        objective = spec.objective
-        if isinstance(objective, str):
-            if objective not in domain.objectives:
-                raise ConfigError(
-                    f"no objective {objective!r} in {domain.name}; {did_you_mean(objective, domain.objectives)}"
-                )
-            objective = domain.objectives[objective]()
-        objective = objective.resolve(store)
+        objective = domain.objective(spec.objective).resolve(store)
         records, test = objective.examples(store, "train"), Held(objective.examples(store, "test"))
         if not len(test):
             raise ConfigError(f"{spec.data} has no test records; prepare it with a test split")

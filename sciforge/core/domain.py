@@ -177,6 +177,14 @@ class Domain:
         found = [type(self.codec), *map(type, self.models.values()), *self.objectives.values()]
         return {t.__name__: t for t in found}
 
+    def objective(self, given: "str | Objective") -> Objective:
+        """Return an objective, by name with its defaults or as given; raises ConfigError with the nearest name."""
+        if not isinstance(given, str):
+            return given
+        if given not in self.objectives:
+            raise ConfigError(f"no objective {given!r} in {self.name}; {did_you_mean(given, self.objectives)}")
+        return self.objectives[given]()
+
     def model(self, name: str) -> Any:
         """Return the preset of that name; raises ConfigError with the nearest name."""
         if name not in self.models:

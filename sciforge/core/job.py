@@ -19,7 +19,7 @@ from sciforge.core.feed import StepData, Stream
 from sciforge.core.folder import remove, sweep, try_lock
 from sciforge.core.run import EWC, All, Run, to_json
 from sciforge.core.store import Store
-from sciforge.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from sciforge.errors import CheckpointError, ConfigError, DataError
 
 
 @contextmanager
@@ -224,14 +224,7 @@ def _codec_and_config(run: Run, domain: Domain, store: Store, parent: Checkpoint
 
 
 def _streams(run: Run, domain: Domain, store: Store, parent: Checkpoint | None, engine: Engine) -> tuple[Stream, ...]:
-    objective = run.objective
-    if isinstance(objective, str):
-        if objective not in domain.objectives:
-            raise ConfigError(
-                f"no objective {objective!r} in {domain.name}; {did_you_mean(objective, domain.objectives)}"
-            )
-        objective = domain.objectives[objective]()
-    objective = objective.resolve(store)
+    objective = domain.objective(run.objective).resolve(store)
     records = objective.examples(store, "train")
     if run.subset:
         records = _subset(run, records)
