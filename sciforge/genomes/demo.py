@@ -65,7 +65,10 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     figures = predictor.evaluate(store, "test")
     rows = tuple((name, f"{figures[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
     table = Table(("figure, 512 labels", "test"), rows, "The checkpoint whose scan of phage lambda is drawn below.")
-    pictures = ((picture, "MCC against the number of labels, with 95 % intervals."), (scan, summary))
+    pictures = (
+        (picture, "MCC against the number of labels, with 95 % intervals."),
+        (scan, "Probability of coding along phage lambda."),
+    )
     return Section(
         "Genomes: a DNA-BERT specialised with few labels", (WHAT, summary), (result.table(), table), pictures
     )
