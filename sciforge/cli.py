@@ -241,10 +241,10 @@ def _show(rows: Mapping[str, Any], as_json: bool = False) -> int:
 
 
 def _show_checkpoint(made: Any) -> int:
-    return _show(
-        {
-            "checkpoint": made.path,
-            "step": made.step,
-            **{k: v for k, v in made.metrics.items() if isinstance(v, float | int)},
-        }
-    )
+    figures = {k: v for k, v in made.metrics.items() if isinstance(v, float | int)}
+    _show({"checkpoint": made.path, "step": made.step, **figures})
+    if retained := made.metrics.get("retained"):
+        from sciforge.core.retained import forgetting_table
+
+        _print("\n" + forgetting_table(retained).text())
+    return 0

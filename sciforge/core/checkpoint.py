@@ -200,17 +200,17 @@ def save(
     step: int,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    resume: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
     loop: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write a checkpoint folder that appears whole or not at all; checkpoint.json goes last."""
+    """Write a checkpoint folder that appears whole or not at all, `tensors` beside the weights; checkpoint.json last."""
     with atomic_folder(path, replace=True) as work:
         write_tensors(work / WEIGHTS, weights)
         files = [WEIGHTS]
-        if resume is not None:
-            (work / "resume").mkdir()
-            write_tensors(work / RESUME, resume)
-            files.append(RESUME)
+        for name, extra in (tensors or {}).items():
+            (work / name).parent.mkdir(exist_ok=True)
+            write_tensors(work / name, extra)
+            files.append(name)
         body = {"format": FORMAT, "domain": domain, "model": to_json(model_config), "codec": to_json(codec)}
         body |= {"objectives": to_json(objectives), "run": to_json(run), "step": step, "metrics": dict(metrics)}
         body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}

@@ -165,7 +165,7 @@ class Workplace:
         records, test = objective.examples(store, "train"), Held(objective.examples(store, "test"))
         if not len(test):
             raise ConfigError(f"{spec.data} has no test records; prepare it with a test split")
-        work = cls(spec, store, domain, parent, objective, records, test, np.asarray(records.column("label")))
+        work = cls(spec, store, domain, parent, objective, records, test, records.labels())
         if max(work.sizes) > len(records):
             raise ConfigError(f"{spec.data} has {len(records)} training labels; sizes ask for {max(work.sizes)}")
         for method in work.methods:
@@ -335,7 +335,7 @@ class Diary:
         """Write down one result: the outputs first, so that a line is never without them."""
         target = self.out / "outputs" / f"{name_of(run.method, run.labels, run.seed)}.npz"
         with open(target.with_suffix(".part"), "wb") as handle:
-            np.savez_compressed(handle, **run.outputs)
+            np.savez_compressed(handle, **_flat(run.outputs))
         target.with_suffix(".part").replace(target)
         with open(self.out / "runs.jsonl", "a") as handle:
             handle.write(json.dumps(run.to_json()) + "\n")
@@ -362,13 +362,33 @@ class Held(Sequence):
         if self.base is not None:
             return self.base.column(name)[self.places]
         if name not in self.cache:
-            self.cache[name] = np.asarray(self.records.column(name))
+            self.cache[name] = _as_array(self.records.column(name))
         return self.cache[name]
 
     def take(self, places: np.ndarray) -> "Held":
         """Return the records at these places."""
         places = np.asarray(places)
         return Held(self.records, places if self.places is None else self.places[places], self.base or self)
+
+
+def _as_array(column: Any) -> np.ndarray:
+    """Return a column as an array that places can be taken of; a ragged one as an array of arrays."""
+    if isinstance(column, np.ndarray) or not column or not isinstance(column[0], np.ndarray):
+        return np.asarray(column)
+    ragged = np.empty(len(column), object)
+    for place, item in enumerate(column):
+        ragged[place] = item
+    return ragged
+
+
+def _flat(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return outputs without ragged ones, which become all rows and how many each example has (`NAME.lengths`)."""
+    flat = {}
+    for name, values in outputs.items():
+        flat[name] = np.concatenate(values.tolist()) if values.dtype == object else values
+        if values.dtype == object:
+            flat[f"{name}.lengths"] = np.array([len(value) for value in values])
+    return flat
 
 
 def name_of(method: str, labels: int, seed: int) -> str:

@@ -107,8 +107,14 @@ class Objective:
     def attach(self, model: nn.Module) -> None:
         """Add to `model.heads` the parts that this objective alone needs."""
 
-    def start(self, model: nn.Module, codec: Any, records: Sequence[Record], engine: Any, seed: int) -> None:
-        """Set fresh parts of the model from the training records before the first step (a solved linear head, say)."""
+    def start(
+        self, model: nn.Module, codec: Any, records: Sequence[Record], engine: Any, seed: int, parent: Any
+    ) -> Mapping[str, Any] | None:
+        """Set parts of the model from the training records before the first step (a solved linear head, say).
+
+        `parent` is the checkpoint the weights came from, None for a fresh model. What is returned (numbers, text) the
+        checkpoint keeps.
+        """
 
     def examples(self, store: Any, split: str) -> Sequence[Record]:
         """Return the records of a split; an objective that reads windows returns a view of them."""
@@ -126,8 +132,8 @@ class Objective:
         """Return the predictive distribution behind the loss, for the Fisher information."""
         raise ConfigError(f"{type(self).__name__} has no likelihood; EWC needs one: use --anchor l2sp")
 
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return per-example outputs, first axis the example."""
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
+        """Return per-example outputs, first axis the example; ragged ones (forces) as a list, one tensor an example."""
         return {}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:

@@ -84,7 +84,7 @@ def evaluate(
                 tally.add(objective.loss(model, batch))
                 predicted = objective.predict(model, batch)
             for name, value in predicted.items():
-                outputs.setdefault(name, []).append(_array(value))
+                outputs.setdefault(name, []).append(as_array(value))
     joined = {name: np.concatenate(parts) for name, parts in outputs.items()}
     if not engine.shard:
         tally.pairs = engine.sum(tally.pairs)
@@ -95,7 +95,13 @@ def evaluate(
     return figures
 
 
-def _array(value: torch.Tensor) -> np.ndarray:
+def as_array(value: torch.Tensor | Sequence[torch.Tensor]) -> np.ndarray:
+    """Return an output as an array, bfloat16 widened; a ragged one becomes an array of arrays, one an example."""
+    if not isinstance(value, torch.Tensor):
+        ragged = np.empty(len(value), object)
+        for place, item in enumerate(value):  # assigned at once, equal shapes would become one array
+            ragged[place] = as_array(item)
+        return ragged
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 

@@ -2,24 +2,25 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sciforge.core import adapt, anchor, checkpoint, order
+from sciforge.core.average import Average
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Domain, Objective, Record, get_domain, seeded_model
 from sciforge.core.engine import Engine
 from sciforge.core.feed import StepData, Stream
 from sciforge.core.folder import remove, sweep, try_lock
+from sciforge.core.retained import old_data, retained
 from sciforge.core.run import EWC, All, Run, to_json
 from sciforge.core.store import Store
-from sciforge.errors import CheckpointError, ConfigError, DataError
+from sciforge.errors import CheckpointError, ConfigError
 
 
 @contextmanager
@@ -46,6 +47,9 @@ def own_folder(out: Path, engine: Engine, resume: bool) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+RAW = "raw.safetensors"  # the weights of the last step, where the checkpoint's own are their average
 
 
 @dataclass
@@ -83,7 +87,9 @@ class Job:
     optimizer: torch.optim.Optimizer
     groups: list[adapt.Group]
     anchor: anchor.Anchor | None
+    average: Average | None
     watch: Watch
+    notes: dict[str, Any]  # what the objective found before the first step
 
     @classmethod
     def set_up(cls, run: Run, engine: Engine) -> "Job":
@@ -101,9 +107,8 @@ class Job:
             raise ConfigError(f"{run.data} has no dev records; set schedule.evaluate_every 0 or prepare a dev split")
         model = seeded_model(config, codec, objectives, run.seed)
         fresh = _load_parent(model, objectives, parent, run)
-        if parent is None or objectives[0] not in parent.objectives:
-            whole = replace(engine, precision="float32", rank=0, world=1)
-            objectives[0].start(model.to(engine.device), codec, streams[0].records, whole, run.seed)
+        whole = replace(engine, precision="float32", rank=0, world=1)
+        notes = objectives[0].start(model.to(engine.device), codec, streams[0].records, whole, run.seed, parent)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             adapt.apply(model, run.adapt, fresh)
@@ -112,16 +117,23 @@ class Job:
         groups = adapt.groups(model, run.adapt, fresh, run.schedule)
         options = [{"params": g.parameters, "lr": 0.0, "weight_decay": g.decay} for g in groups]
         optimizer = torch.optim.AdamW(options, betas=run.schedule.betas, fused=not engine.shard)
-        call = torch.compile(model) if run.hardware.compile else model
+        call = _compiled(model) if run.hardware.compile else model
         data = StepData(streams, codec, run.seed, engine.rank, engine.world, run.hardware.micro_batch)
         pull = None if run.anchor is None else _anchor(run, model, fresh, parent, engine)
         return cls(run, engine, domain, store, parent, codec, config, objectives, model, call, data, dev, optimizer,
-                   groups, pull, Watch())  # fmt: skip
+                   groups, pull, _average(run, groups), Watch(), dict(notes or {}))  # fmt: skip
+
+    def averaged(self) -> AbstractContextManager:
+        """Return the context in which the model holds the weights to evaluate and save."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def save(self, path: Path, step: int, resume: bool) -> None:
         """Write a checkpoint and remove the older ones of this run."""
-        state = self.engine.full_state(self.model)
-        extra = self._resume_state(state) if resume else None
+        raw = self.engine.full_state(self.model)
+        with self.averaged():
+            state = self.engine.full_state(self.model)
+        extra = self._resume_state(raw) if resume else None
+        beside = {RAW: adapt.merged_state(self.model, raw)} if self.average and not resume else {}
         if self.engine.main:
             place = str(self.engine.device), self.engine.world
             checkpoint.save(
@@ -135,8 +147,8 @@ class Job:
                 step=step,
                 metrics=self.watch.metrics,
                 provenance=checkpoint.provenance(self.run, *place, self.store.digests(), self.run.init),
-                resume=extra,
-                loop={"best": self.watch.best},
+                tensors={**beside, **({checkpoint.RESUME: extra} if extra else {})},
+                loop={"best": self.watch.best, "start": self.notes},
             )
             for old in self.run.out.glob("step-*"):
                 if old != path:
@@ -149,6 +161,8 @@ class Job:
         for name, parameter in self._parameters():
             for key, value in self.optimizer.state[parameter].items():
                 found[f"optimizer.{name}|{key}"] = self.engine.full(value)
+        if self.average:
+            found |= {f"average.{name}": self.engine.full(value) for name, value in self.average.values.items()}
         return found | {f"best.{name}": tensor for name, tensor in (self.watch.state or {}).items()}
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -171,13 +185,15 @@ class Job:
             )
         if last.path.name == "final":
             return None
-        state: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        state: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
         for name, tensor in last.weights(checkpoint.RESUME).items():
             kind, _, rest = name.partition(".")
             state[kind][rest] = tensor
         self.engine.load_state(self.model, state["model"])
         self.watch = Watch(last.metrics, dict(last.body["loop"]["best"]), state["best"] or None)
         parameters = dict(self._parameters())
+        for name, value in state["average"].items():
+            self.average.values[name] = self.engine.like(parameters[name], value)
         for name, value in state["optimizer"].items():
             name, key = name.rsplit("|", 1)
             if key != "step":
@@ -206,8 +222,13 @@ class Job:
         step = self.run.schedule.steps
         if self.watch.state is not None:
             self.engine.load_state(self.model, self.watch.state)
+            self.average = None
             step, self.watch.metrics = self.watch.best["step"], self.watch.best["metrics"]
         self.model.eval()
+        if self.parent and (data := old_data(self.run)):
+            with self.averaged():
+                weights = adapt.merged_state(self.model, self.engine.full_state(self.model))
+            self.watch.metrics = {**self.watch.metrics, "retained": retained(self.parent, weights, data, self.engine)}
         self.save(self.run.out / "final", step, resume=False)
         return Checkpoint.open(self.run.out / "final")
 
@@ -249,11 +270,17 @@ def _subset(run: Run, records: Any) -> Any:
         raise ConfigError(f"subset chooses labelled records; {run.data} holds none for this objective: leave it out")
     if run.subset.count > len(records):
         raise ConfigError(f"subset.count is {run.subset.count}; {run.data} has {len(records)} training records")
-    try:
-        labels = np.asarray(records.column("label"))
-    except DataError:  # nothing to balance
-        labels = np.zeros(len(records))
-    return records.take(order.balanced_subset(labels, run.subset.count, run.subset.seed))
+    return records.take(order.balanced_subset(records.labels(), run.subset.count, run.subset.seed))
+
+
+def _average(run: Run, groups: Sequence[adapt.Group]) -> Average | None:
+    moving = {name: p for group in groups for name, p in zip(group.names, group.parameters, strict=True)}
+    return Average(moving, run.schedule.average) if run.schedule.average else None
+
+
+def _compiled(model: nn.Module) -> Any:
+    """Compile a model, its own way where it has one: torch.compile cannot differentiate twice."""
+    return model.compiled() if hasattr(model, "compiled") else torch.compile(model)
 
 
 def _load_parent(model: nn.Module, objectives: tuple[Objective, ...], parent: Checkpoint | None, run: Run) -> set[str]:

@@ -78,6 +78,8 @@ def take_step(job: Job, step: int, batches: list[list[Batch]]) -> dict[str, floa
     job.optimizer.step()
     if job.anchor:
         job.anchor.proximal_step(job.optimizer)
+    if job.average:
+        job.average.update(step)
     return {**figures, "rate": rate, "grad_norm": norm}
 
 
@@ -147,7 +149,7 @@ def _stop_early(job: Job, step: int, journal: Journal) -> bool:
     """Evaluate on the development split; return whether to stop."""
     objective, watch, patience = job.objectives[0], job.watch, job.run.schedule.patience
     size = job.run.hardware.micro_batch or job.run.schedule.batch
-    with _enough_memory(job):
+    with _enough_memory(job), job.averaged():
         watch.metrics = evaluate(job.model, objective, job.codec, job.dev, job.engine, job.run.seed, size)
     journal.write(step, **{f"dev_{name}": value for name, value in watch.metrics.items()})
     value = watch.metrics[objective.metric] * (1 if objective.higher_is_better else -1)
@@ -155,7 +157,8 @@ def _stop_early(job: Job, step: int, journal: Journal) -> bool:
     if watch.best["value"] is None or value > watch.best["value"]:
         watch.best = {"value": value, "step": step + 1, "bad": 0, "metrics": watch.metrics}
         if patience:
-            watch.state = job.engine.full_state(job.model)
+            with job.averaged():
+                watch.state = job.engine.full_state(job.model)
     else:
         watch.best["bad"] += 1
     return 0 < patience <= watch.best["bad"]

@@ -13,7 +13,7 @@ from sciforge.core import order
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Domain, Objective, Record
 from sciforge.core.engine import Engine, choose_device
-from sciforge.core.evaluate import evaluate, evaluation
+from sciforge.core.evaluate import as_array, evaluate, evaluation
 from sciforge.core.store import Store
 from sciforge.errors import CheckpointError, ConfigError
 
@@ -71,7 +71,7 @@ class Predictor:
         with evaluation(self.model, self.objective):
             for batch in self._batches(records):
                 for name, value in self.objective.predict(self.model, batch).items():
-                    found.setdefault(name, []).append(value.detach().float().cpu().numpy())
+                    found.setdefault(name, []).append(as_array(value))
         if not found:
             kind = type(self.objective).__name__
             raise ConfigError(

@@ -31,6 +31,8 @@ class Schedule(Settings):
         weight_decay: AdamW's; not applied to vectors (norms, biases).
         betas: AdamW's.
         clip: largest norm of the gradient; None for no clipping.
+        average: decay of an exponential moving average of the weights, which is then what is evaluated and saved, the
+            raw weights beside it in raw.safetensors; 0 for none. The average of step t is over the last 10 t / 9 at most.
         evaluate_every: steps between evaluations on the development split; 0 for never.
         patience: stop after this many evaluations without improvement and restore the best; 0 for no early stop.
         save_every: steps between checkpoints from which a run can resume; 0 for the end only.
@@ -48,6 +50,7 @@ class Schedule(Settings):
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float | None = 1.0
+    average: float = 0.0
     evaluate_every: int = 0
     patience: int = 0
     save_every: int = 0
@@ -56,7 +59,7 @@ class Schedule(Settings):
         super().__post_init__()
         self.require(1, math.inf, "steps", "batch")
         self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "rate", "weight_decay", "clip")
-        self.require(0, 1, "warmup", "cooldown", "final")
+        self.require(0, 1, "warmup", "cooldown", "final", "average")
         if self.shape in (None, "exponential") and self.final == 0:
             raise ConfigError("schedule.final is 0; exponential decay never reaches 0: give a small positive share")
         if self.patience and not self.evaluate_every:
@@ -246,6 +249,8 @@ class Run(Settings):
         adapt: which weights move.
         anchor: a pull towards the weights of `init`.
         replay: pretraining data mixed in.
+        retain: data of what `init` learnt: the checkpoint then tells its figures there before and after (forgetting).
+            The data of replay or of the anchor serve where this is not given.
         subset: train on few labels.
         strategy: `replicate` keeps a copy on each process, `shard` is FSDP2.
         hardware: device, precision, micro-batches, workers.
@@ -262,6 +267,7 @@ class Run(Settings):
     adapt: All | Only | LoRA = All()
     anchor: L2SP | EWC | None = None
     replay: Replay | None = None
+    retain: Path | None = None
     subset: Subset | None = None
     strategy: Literal["replicate", "shard"] = "replicate"
     hardware: Hardware = Hardware()
@@ -272,8 +278,8 @@ class Run(Settings):
         self.require(0, 2**63, "seed")
         if (self.model is None) == (self.init is None):
             raise ConfigError("a run starts from a fresh model or from a checkpoint; give either --model or --init")
-        if self.init is None and (self.anchor or self.replay):
-            raise ConfigError("an anchor or replay needs what was learnt before; give --init")
+        if self.init is None and (self.anchor or self.replay or self.retain):
+            raise ConfigError("an anchor, replay or retain needs what was learnt before; give --init")
         if self.replay and self.schedule.batch < 2:
             raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
         if self.anchor and isinstance(self.adapt, LoRA):

@@ -115,9 +115,11 @@ class Classify(_Sequences):
             raise DataError("classification needs labels of at least two classes; prepare a labelled task", store.path)
         return replace(self, classes=classes, length=self.length or int(store.lengths("bases").max()))
 
-    def start(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int) -> None:
-        """Solve the linear part of the head on the training records."""
-        if self.warm_start:
+    def start(
+        self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+    ) -> None:
+        """Solve the linear part of the head on the training records, unless the parent learnt this very objective."""
+        if self.warm_start and (parent is None or self not in parent.objectives):
             label_N = np.array([self.classes.index(name) for name in records.column("label")])
             features_NF = self._features(model, codec, records, engine)
             label_N = np.tile(label_N, len(features_NF) // len(label_N))
@@ -190,9 +192,11 @@ class Regress(_Sequences):
             known = {"mean": float(values.mean()), "spread": float(values.std()) or 1.0}
         return replace(self, length=self.length or int(store.lengths("bases").max()), **known)
 
-    def start(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int) -> None:
-        """Solve the linear part of the head on the training records."""
-        if self.warm_start:
+    def start(
+        self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+    ) -> None:
+        """Solve the linear part of the head on the training records, unless the parent learnt this very objective."""
+        if self.warm_start and (parent is None or self not in parent.objectives):
             target_N = (np.asarray(records.column("value")) - self.mean) / self.spread
             features_NF = self._features(model, codec, records, engine)
             target_N = np.tile(target_N, len(features_NF) // len(target_N))

@@ -59,10 +59,10 @@ def test_every_method_sees_the_same_nested_subsets(spec, monkeypatch):
         seen.append([record["bases"].tobytes() for record in train])
         return original_baseline(objective, train, test, seed)
 
-    def start(self, model, codec, records, engine, seed):
+    def start(self, model, codec, records, engine, seed, parent):
         seen.append([record["bases"].tobytes() for record in records])
         heads.append({name: value.clone() for name, value in model.heads["class"].state_dict().items()})
-        return original_start(self, model, codec, records, engine, seed)
+        return original_start(self, model, codec, records, engine, seed, parent)
 
     heads, original_start, original_baseline = [], Classify.start, DOMAIN.baselines["gc_only"]
     monkeypatch.setitem(DOMAIN.baselines, "gc_only", baseline)

@@ -1,0 +1,28 @@
+"""Atoms: an E(3)-equivariant potential, pretrained on cheap labels, fine-tuned on a few expensive ones."""
+
+from sciforge.atoms.codec import AtomsCodec
+from sciforge.atoms.model import MODELS, Potential, PotentialConfig
+from sciforge.atoms.objectives import Denoise, EnergyForces, MaskedElements
+from sciforge.atoms.prepare import PrepareAtoms
+from sciforge.core.domain import Domain
+
+DOMAIN = Domain(
+    name="atoms",
+    summary="an equivariant potential: energies, forces and stress of molecules and crystals from few expensive labels",
+    preparers={"atoms": PrepareAtoms},
+    codec=AtomsCodec(),
+    models=MODELS,
+    objectives={"energy-forces": EnergyForces, "denoise": Denoise, "masked-elements": MaskedElements},
+    shardable=False,
+)
+
+__all__ = [
+    "DOMAIN",
+    "AtomsCodec",
+    "Denoise",
+    "EnergyForces",
+    "MaskedElements",
+    "Potential",
+    "PotentialConfig",
+    "PrepareAtoms",
+]
