@@ -12,7 +12,7 @@ from sciforge.core.predictor import LawResult, Predictor
 from sciforge.core.run import Estimator, Run
 from sciforge.core.store import Store
 
-__all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "load"]
+__all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
 
 
 def prepare(
@@ -125,6 +125,24 @@ def check(checkpoint: Path | str, *, device: str = "cpu") -> list[LawResult]:
         device: of the arithmetic.
     """
     return load(checkpoint, device=device).check()
+
+
+def label(what: Any) -> Path:
+    """Label structures with energies and forces by quantum chemistry: GFN-xTB or density functionals.
+
+    Args:
+        what: a `Label` with its options, e.g. `atoms.Label(file=..., out=..., method="gfn2-xtb")`.
+    """
+    return what.run()
+
+
+def sample(what: Any) -> Path:
+    """Make structures in thermal motion from SMILES, to be labelled.
+
+    Args:
+        what: a `Sample` with its options, e.g. `atoms.Sample(smiles=..., out=...)`.
+    """
+    return what.run()
 
 
 def audit(what: Any) -> Any:

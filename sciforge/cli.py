@@ -18,7 +18,8 @@ from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 
 # Verb -> the function behind it; its module is imported only when the verb is called.
 VERBS = {
-    verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
+    verb: f"api.{verb}"
+    for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample")
 }
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
 
@@ -195,6 +196,25 @@ def _audit(argv: list[str]) -> int:
     if as_json:
         return _print(json.dumps({"figures": report.figures, "warnings": report.warnings}, indent=1))
     return _print("\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)]))
+
+
+def _label(argv: list[str]) -> int:
+    return _tool("label", argv)
+
+
+def _sample(argv: list[str]) -> int:
+    return _tool("sample", argv)
+
+
+def _tool(verb: str, argv: list[str]) -> int:
+    """Run a tool that a domain adds as a verb of its own."""
+    from sciforge import api
+    from sciforge.commandline import offers
+    from sciforge.flags import Spec, summary_of
+
+    _, cls = offers("tools")[verb]
+    made = _call(f"sciforge {verb}", getattr(api, verb), argv, Spec(cls, argv, {}), "what", summary_of(cls))
+    return _print(str(made))
 
 
 def _datasets(argv: list[str]) -> int:

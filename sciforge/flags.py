@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from sciforge.errors import ConfigError, did_you_mean
 
-POSITIONAL = ("files", "checkpoint", "names")  # fields and parameters that are given without a flag
+POSITIONAL = ("file", "files", "checkpoint", "names")  # fields and parameters that are given without a flag
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,16 @@
 """Atoms: an E(3)-equivariant potential, pretrained on cheap labels, fine-tuned on a few expensive ones."""
 
+from sciforge.atoms.baselines import BASELINES
 from sciforge.atoms.codec import AtomsCodec
+from sciforge.atoms.export import Export
+from sciforge.atoms.labels import Label
+from sciforge.atoms.laws import LAWS
 from sciforge.atoms.model import MODELS, Potential, PotentialConfig
 from sciforge.atoms.objectives import Denoise, EnergyForces, MaskedElements
+from sciforge.atoms.outputs import Energies
 from sciforge.atoms.prepare import PrepareAtoms
+from sciforge.atoms.sampling import Sample
+from sciforge.atoms.uncertainty import Uncertain
 from sciforge.core.domain import Domain
 
 DOMAIN = Domain(
@@ -13,6 +20,10 @@ DOMAIN = Domain(
     codec=AtomsCodec(),
     models=MODELS,
     objectives={"energy-forces": EnergyForces, "denoise": Denoise, "masked-elements": MaskedElements},
+    outputs={"energies": Energies, "uncertain": Uncertain, "export": Export},
+    laws=LAWS,
+    baselines=BASELINES,
+    tools={"label": Label, "sample": Sample},
     shardable=False,
 )
 

@@ -28,6 +28,7 @@ Outputs = dict[str, np.ndarray]
 
 TUNED = 48  # frames fitted while lengths and ridges are compared
 JUDGED = 60  # frames they are judged on
+SINGLY = 12  # frames up to which each is left out alone
 FOLDED = 30  # frames up to which all of them are judged on, in five folds
 LENGTHS = (3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0)  # in units of the median distance of two training descriptors
 SHIFTS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # what linear terms of the harmonic model weigh against quadratic ones
@@ -167,10 +168,10 @@ def _spread(pos_A_BN3: np.ndarray) -> float:
 
 
 def _left_out(frames: int, random: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (places to fit, places to judge): five folds of few frames, one split of many, nothing of a single one."""
+    """Yield (places to fit, places to judge): each of a few, five folds of more, one split of many."""
     order = random.permutation(frames)
     if frames <= FOLDED:
-        for fold in np.array_split(order, min(5, frames)) if frames > 1 else ():
+        for fold in np.array_split(order, frames if frames <= SINGLY else 5) if frames > 1 else ():
             yield np.setdiff1d(order, fold), fold
         return
     cut = min(TUNED, int(0.8 * frames))

@@ -44,10 +44,24 @@ class CompiledPotential:
         tensors = {**dict(self.wrapped.named_parameters()), **dict(self.wrapped.named_buffers())}
         layout = "sender" in traced
         if layout not in self.graphs:
-            self.graphs[layout] = torch.compile(self.trace(tensors, traced), dynamic=True)
+            self.graphs[layout] = torch.compile(self.trace(tensors, self.example(traced)), dynamic=False)
         with torch.enable_grad(), torch.autocast(batch["edge_A"].device.type, enabled=False):
             atomic_BA, gradient = self.graphs[layout](tensors, traced)
             return self.model.assembled(batch, atomic_BA, gradient, stress)
+
+    def example(self, batch: Batch) -> Batch:
+        """Return a random batch of the same layout whose sizes no weight has: equal sizes would be taken for one."""
+        taken = {size for p in self.model.parameters() for size in p.shape}
+        graphs, atoms, near, nodes = [n for n in (5, 7, 11, 13, 17, 19, 23, 29, 31, 37) if n not in taken][:4]
+        shape = (1, nodes, near, 3) if "sender" in batch else (graphs, atoms, atoms, 3)
+        generator = torch.Generator().manual_seed(0)
+        edge_A = 1.0 + torch.rand(shape, generator=generator, dtype=batch["edge_A"].dtype)
+        number = torch.ones(shape[:2], dtype=torch.int64)
+        made = {"number": number, "edge_A": edge_A, "graph": torch.arange(number.numel()) % graphs}
+        if "sender" in batch:
+            made["sender"] = torch.randint(nodes, shape[1:3], generator=generator)
+        made |= {name: torch.zeros(graphs, dtype=torch.int64) for name in ("level", "charge", "spin")}
+        return {name: tensor.to(batch["edge_A"].device) for name, tensor in made.items()}
 
     def trace(self, tensors: dict[str, Tensor], batch: Batch) -> torch.fx.GraphModule:
         """Return the graph of energies and their derivative for a batch of this layout, of any size."""

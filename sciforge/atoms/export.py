@@ -1,8 +1,7 @@
 """A potential as one file that an engine of molecular dynamics can call without sciforge: torch.export's .pt2.
 
 The program differentiates itself: energy and the derivative by the edge vectors are traced together (make_fx), so that
-the file holds plain tensor operations and no autograd. Load it with `torch.export.load(path).module()`, or compile it
-for C++ with `torch._inductor.aoti_compile_and_package(torch.export.load(path))`.
+the file holds plain tensor operations and no autograd. Load it with `torch.export.load(path).module()`.
 
 Inputs (N atoms, J places for neighbours, both free, each at least 2):
     number_N    int64 [N]        atomic numbers; 0 is a ghost, which has no energy and pads N.

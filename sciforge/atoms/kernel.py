@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from sciforge.errors import ConfigError
 
 MOST_EQUATIONS = 30_000  # 7 GB of kernel matrix
-MOST_PERMUTATIONS = 48  # two methyl groups have 36
+MOST_PERMUTATIONS = 72  # acetylacetone: two methyl groups, and its two halves may change places
 BONDED = 1.25  # times the sum of the covalent radii
 MATCHED = 100  # frames that are compared with each other in the search for permutations
 BLOCK = 64  # frames predicted at once

@@ -163,7 +163,7 @@ class Block(nn.Module):
             terms.append(h_MNC[:size])
         total = self.merge(torch.cat(terms, -1))
         scalars = total[0] + h_MNC[0] if self.first else total[0]
-        update_NOC = self.scalar(scalars).view(len(scalars), 1 + self.out, -1)
+        update_NOC = self.scalar(scalars).view(scalars.shape[0], 1 + self.out, -1)
         scalars = (scalars + update_NOC[:, 0])[None]
         if self.out == 0:
             return scalars
@@ -300,7 +300,7 @@ class Potential(nn.Module):
         number_BA, graph_N, sender = batch["number"], batch["graph"], batch.get("sender")
         level_N = batch["level"][graph_N]
         above_N = atomic_BA.flatten().double() + self.references_eV()[level_N, number_BA.flatten()]
-        num = len(batch["level"])
+        num = batch["level"].shape[0]
         energy = torch.zeros(num, dtype=torch.float64, device=above_N.device).index_add(0, graph_N, above_N)
         found = {"energy_eV": energy, "atomic_eV": atomic_BA}
         if sender is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -197,6 +198,19 @@ def predicted(
                 known["stress_eV_A3_6"] = tensor if window[i].structure.pbc_3.all() else None
                 found[i] = replace(window[i].structure, level=level_name(objective, records[i]["level"]), **known)
         yield from zip(window, found, strict=True)
+
+
+def mean_features(predictor: Predictor, frames: Sequence[Frame], level: str = "") -> np.ndarray:
+    """Return [S, D]: the scalars after every block, averaged over the atoms of each structure."""
+    records = [record_of(frame, predictor, level) for frame in frames]
+    found: list[np.ndarray] = [np.empty(0)] * len(frames)
+    for part in in_batches(records, predictor.batch):
+        batch = batch_of(predictor, [records[i] for i in part])
+        with torch.no_grad():
+            scalars_ND = torch.cat(predictor.model.features(batch)[1], -1)
+        for i, atoms_ND in zip(part, split_atoms(scalars_ND.view(*batch["number"].shape, -1), batch), strict=True):
+            found[i] = atoms_ND.mean(0)
+    return np.stack(found)
 
 
 @contextmanager

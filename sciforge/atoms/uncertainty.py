@@ -1,6 +1,6 @@
 """How far a potential may be wrong: a committee, or the curvature it was trained with; and whether either is believable.
 
-A committee's spread is the standard deviation over its members (Schran et al. 2020, arXiv 2006.16475). The Laplace
+A committee's spread is the standard deviation over its members (Schran et al. 2020, doi 10.1063/5.0016004). The Laplace
 approximation takes the weights as Gaussian about those trained, with precision count * Fisher + prior (diagonal; Daxberger
 et al. 2021, arXiv 2106.14806), and the variance of an output as J diag(1 / precision) J^T. Both are relative until one
 factor is fitted on structures with labels, since the training data of one level of theory are not independent draws.
@@ -18,23 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sciforge.atoms.outputs import (
-    Frame,
-    FromFiles,
-    about,
-    batch_of,
-    in_batches,
-    level_name,
-    need_ending,
-    need_potential,
-    predicted,
-    record_of,
-    split_atoms,
-    windows,
-    write_whole,
-    write_xyz,
-    xyz_text,
-)
+from sciforge.atoms import outputs
+from sciforge.atoms.outputs import Frame, FromFiles, mean_features, need_potential, predicted, record_of
 from sciforge.atoms.structure import Structure
 from sciforge.core.predictor import Predictor
 from sciforge.core.store import Store
@@ -69,7 +54,7 @@ class Predictions:
 
     @property
     def score_S(self) -> np.ndarray:
-        """The largest spread of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020, doi 10.1016/j.cpc.2020.107206)."""
+        """The largest spread of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020)."""
         return np.array([np.linalg.norm(sigma, axis=1).max() for sigma in self.force_sigma_eV_A])
 
 
@@ -95,7 +80,7 @@ class Committee:
     def __post_init__(self):
         if len(self.members) < 2:
             raise ConfigError("a committee of one has no spread; give another checkpoint with --members")
-        names = [level_name(need_potential(member), self.level) for member in self.members]
+        names = [outputs.level_name(need_potential(member), self.level) for member in self.members]
         for member, name in zip(self.members, names, strict=True):
             if name != names[0]:
                 other = f"{member.checkpoint.path} is of the level of theory {name!r}"
@@ -180,7 +165,7 @@ class Laplace:
         """
         means, spreads = [], []
         for frame in tqdm(_framed(structures), "Laplace", unit="structure", disable=None, leave=False):
-            batch = batch_of(self.predictor, [record_of(frame, self.predictor, self.level)])
+            batch = outputs.batch_of(self.predictor, [record_of(frame, self.predictor, self.level)])
             with torch.enable_grad():
                 found = self.predictor.model(batch, create_graph=True)
             forces_F = found["forces_eV_A"].flatten(0, 1)[batch["number"].flatten() > 0].flatten()
@@ -318,20 +303,7 @@ def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]])
         axes.set(title=kind, xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect=1)
         axes.legend(fontsize=7)
     kind = Path(path).suffix.lstrip(".") or "png"
-    return write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150))
-
-
-def mean_features(predictor: Predictor, frames: Sequence[Frame], level: str = "") -> np.ndarray:
-    """Return [S, D]: the scalars after every block, averaged over the atoms of each structure."""
-    records = [record_of(frame, predictor, level) for frame in frames]
-    found: list[np.ndarray] = [np.empty(0)] * len(frames)
-    for part in in_batches(records, predictor.batch):
-        batch = batch_of(predictor, [records[i] for i in part])
-        with torch.no_grad():
-            scalars_ND = torch.cat(predictor.model.features(batch)[1], -1)
-        for i, atoms_ND in zip(part, split_atoms(scalars_ND.view(*batch["number"].shape, -1), batch), strict=True):
-            found[i] = atoms_ND.mean(0)
-    return np.stack(found)
+    return outputs.write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150))
 
 
 def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
@@ -388,20 +360,20 @@ class Uncertain(FromFiles):
 
     def write(self, predictor: Predictor) -> Path:
         """Write the picked structures, the first pick first, and return their path."""
-        need_ending(self.out, ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+        outputs.need_ending(self.out, ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
         if self.top < 1:
             raise ConfigError(f"top is {self.top}; it must be at least 1")
         method = self._method(predictor)
         scores, features = [], []
         with tqdm(desc="uncertainty", unit="structure", disable=None, leave=False) as bar:
-            for window in windows(self.frames(), predictor):
+            for window in outputs.windows(self.frames(), predictor):
                 scores.append(method.predict(window).score_S)
                 features.append(mean_features(predictor, window, self.level))
                 bar.update(len(window))
         chosen = pick(np.concatenate(scores), np.concatenate(features), self.top)
         held = {place: frame for place, frame in enumerate(self.frames()) if place in set(chosen)}
-        texts = self._texts(method, [held[place] for place in chosen], about(self, predictor))
-        return write_whole(self.out, lambda work: write_xyz(work, texts), self.files)
+        texts = self._texts(method, [held[place] for place in chosen], outputs.about(self, predictor))
+        return outputs.write_whole(self.out, lambda work: outputs.write_xyz(work, texts), self.files)
 
     def _method(self, predictor: Predictor) -> Method:
         if not self.members:
@@ -422,4 +394,4 @@ class Uncertain(FromFiles):
             info["energy_sigma_eV_atom"] = float(found.energy_sigma_eV_atom_S[rank])
             info |= {"method": type(method).__name__, **model}
             sigma_N = np.linalg.norm(found.force_sigma_eV_A[rank], axis=1)
-            yield xyz_text(frame.structure, info, {"force_sigma": sigma_N})
+            yield outputs.xyz_text(frame.structure, info, {"force_sigma": sigma_N})

@@ -160,6 +160,8 @@ class Domain:
         baselines: name -> function(objective, train records, test records, seed) -> outputs as `Objective.predict`
             gives them; run beside the net in every label-efficiency curve.
         audits: name -> frozen dataclass whose fields are options of `sciforge audit NAME`, with `run() -> AuditReport`.
+        tools: verb -> frozen dataclass whose fields are options of `sciforge VERB`, with `run() -> Path`: what makes data
+            without a checkpoint (`label`, `sample`).
         demo: function(folder, find) -> report.Section for `sciforge demo`; `find(name)` is the path of a bundled dataset or
             checkpoint; at most 5 minutes on 2 cores for all domains together.
         shardable: whether FSDP2 may shard its models (double backward may not).
@@ -175,6 +177,7 @@ class Domain:
     laws: Mapping[str, Callable] = field(default_factory=dict)
     baselines: Mapping[str, Callable] = field(default_factory=dict)
     audits: Mapping[str, type] = field(default_factory=dict)
+    tools: Mapping[str, type] = field(default_factory=dict)
     demo: Callable | None = None
     shardable: bool = True
 
