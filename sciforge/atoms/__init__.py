@@ -1,5 +1,8 @@
 """Atoms: an E(3)-equivariant potential, pretrained on cheap labels, fine-tuned on a few expensive ones."""
 
+from importlib import import_module
+from typing import Any
+
 from sciforge.atoms.baselines import BASELINES
 from sciforge.atoms.codec import AtomsCodec
 from sciforge.atoms.export import Export
@@ -27,13 +30,15 @@ DOMAIN = Domain(
     shardable=False,
 )
 
-__all__ = [
-    "DOMAIN",
-    "AtomsCodec",
-    "Denoise",
-    "EnergyForces",
-    "MaskedElements",
-    "Potential",
-    "PotentialConfig",
-    "PrepareAtoms",
-]
+# Named on demand: ASE's calculators are slow to import, and most verbs need none.
+_LAZY = {"Calculator": "calculator", "relax": "md", "run_md": "md", "Committee": "uncertainty", "Laplace": "uncertainty"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["DOMAIN", "AtomsCodec", "Calculator", "Committee", "Denoise", "Energies", "EnergyForces", "Export", "Label", "Laplace"]
+__all__ += ["MaskedElements", "Potential", "PotentialConfig", "PrepareAtoms", "Sample", "Uncertain", "relax", "run_md"]

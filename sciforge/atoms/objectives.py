@@ -51,7 +51,7 @@ class EnergyForces(Settings, Objective):
     energy_sigma_eV: float = 0.005
     force_sigma_eV_A: float = 0.05
     refit: bool = True
-    guard: float = 0.05
+    guard: float = 0.1
     references: References = field(default=())
 
     def __post_init__(self):
