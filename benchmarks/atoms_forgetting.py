@@ -30,11 +30,11 @@ def methods(old: Path) -> dict[str, dict]:
         "frozen": {"adapt": Only(r"^readout|level_embed")},
         "LoRA": {"adapt": LoRA(8)},
     }
-    found |= {f"L2-SP {s:g}": {"anchor": L2SP(s, step="proximal")} for s in (1e-3, 1e-2, 1e-1, 1.0)}
-    ewc = {s: EWC(s, data=old, examples=256, step="proximal") for s in (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)}
+    found |= {f"L2-SP {s:g}": {"anchor": L2SP(s, step="proximal")} for s in (1e-4, 1e-3, 1e-2, 1e-1)}
+    ewc = {s: EWC(s, data=old, examples=256, step="proximal") for s in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
     found |= {f"EWC {s:g}": {"anchor": anchor} for s, anchor in ewc.items()}
     found |= {f"replay {s:g}": {"replay": Replay(old, s)} for s in (0.25, 0.5)}
-    found |= {f"EWC {s:g} + replay": {"anchor": ewc[s], "replay": Replay(old, 0.25)} for s in (1e-8, 1e-7, 1e-6)}
+    found |= {f"EWC {s:g} + replay": {"anchor": ewc[s], "replay": Replay(old, 0.25)} for s in (1e-4, 1e-3, 1e-2)}
     return found
 
 

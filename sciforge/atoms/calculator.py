@@ -18,6 +18,7 @@ from ase.calculators import calculator as ase_calculator
 from ase.outputs import Properties, all_outputs
 from torch import Tensor
 
+from sciforge import catalog
 from sciforge.atoms.codec import DENSE_ATOMS
 from sciforge.atoms.model import Potential, require_elements
 from sciforge.atoms.objectives import EnergyForces
@@ -47,7 +48,7 @@ class Calculator(ase_calculator.Calculator):
     deviation over its members. Total charge and multiplicity are read from `atoms.info["charge"]` and `["spin"]`.
 
     Args:
-        checkpoint: a checkpoint's folder or a Predictor (`sciforge.load` opens one by name); several make a committee.
+        checkpoint: a checkpoint's folder or its name in the catalogue, or a Predictor; several make a committee.
         device: `auto`, `cpu` or `cuda`; a Predictor's weights are copied there too.
         dtype: of the arithmetic, `float32` or `float64`; energies are summed in float64 either way.
         skin_A: how much further than the cutoff pairs are listed, so that the list lasts for several steps.
@@ -220,12 +221,8 @@ def _open(source: Source, device: str) -> Predictor:
     """Return a predictor of energies; raises CheckpointError where the checkpoint gives none."""
     if isinstance(source, Predictor):
         predictor = source
-    elif not Path(source).expanduser().exists():
-        raise CheckpointError(
-            f"{source}: no such folder; for a checkpoint known by name give sciforge.load({str(source)!r})"
-        )
     else:
-        predictor = Predictor.load(Path(source).expanduser(), device)
+        predictor = Predictor.load(catalog.locate(source), device)
     where = predictor.checkpoint.path
     if not isinstance(predictor.model, Potential):
         raise CheckpointError(f"{where}: a checkpoint of the domain {predictor.domain.name}; give one of atoms")
