@@ -8,6 +8,7 @@ from typing import Any
 
 from sciforge import api, catalog, cli, demo, doctor
 from sciforge.core import run
+from sciforge.commandline import offers
 from sciforge.core.curve import Curve
 from sciforge.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
 
@@ -31,6 +32,8 @@ FORMS = {
     "predict": ("CHECKPOINT OUTPUT", api.predict, "output", None),
     "check": ("CHECKPOINT", api.check, "", None),
     "audit": ("AUDIT", api.audit, "what", None),
+    "label": ("FILE", api.label, "what", offers("tools")["label"][1]),
+    "sample": ("", api.sample, "what", offers("tools")["sample"][1]),
     "datasets": ("list | fetch NAME ...", catalog.fetch_all, "", None),
     "doctor": ("", doctor.doctor, "", None),
     "demo": ("", demo.demo, "", None),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from sciforge import cli
+from sciforge.core.domain import get_domain
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "genomes.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "genomes.md", ROOT / "docs" / "atoms.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -40,7 +41,8 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
     verb, words = argv[0], [word for word in argv[1:] if not word.startswith("-")]
     depth = {"prepare": 1, "train": 1, "audit": 1, "curve": 1, "predict": 2, "datasets": 1}
     if verb == "predict":
-        words[0] = "dna-bert-mini"  # the page's own checkpoint does not exist here; the options are the domain's
+        # the page's own checkpoint does not exist here; the options are the domain's
+        words[0] = "potential-mini" if words[1] in get_domain("atoms").outputs else "dna-bert-mini"
     path = (verb, *words[: depth.get(verb, 0)])
     text = help_of(path, capsys)
     for option in (word for word in argv if word.startswith("--")):
