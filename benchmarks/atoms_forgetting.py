@@ -14,11 +14,12 @@ from pathlib import Path
 
 from sciforge import api, catalog
 from sciforge.atoms import EnergyForces
+from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.run import EWC, L2SP, Hardware, LoRA, Only, Replay, Run, Schedule, Subset
 from sciforge.core.store import Store
 
 SCHEDULE = Schedule(
-    steps=400, batch=8, rate=1e-3, shape="cosine", final=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,
+    steps=400, batch=5, rate=2e-3, shape="cosine", final=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,
     average=0.99,
 )  # fmt: skip
 
@@ -53,7 +54,8 @@ def main() -> None:
     base = options.out / "base"
     if not base.exists():  # the Fisher is kept in a copy of the checkpoint, so that each run need not estimate it
         shutil.copytree(catalog.locate(options.init), base)
-        api.fisher(base, options.old, examples=256)
+        if "fisher-exact.safetensors" not in Checkpoint.open(base).body["files"]:
+            api.fisher(base, options.old, examples=256)
     levels = ("gfn2-xtb", Store.open(options.new).meta["levels"][0])
     with open(options.out / "results.jsonl", "a") as log:
         for seed in range(options.seeds):
