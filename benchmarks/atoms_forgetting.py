@@ -28,7 +28,7 @@ def methods(old: Path) -> dict[str, dict]:
     """Return name -> what differs from plain fine-tuning."""
     found: dict[str, dict] = {
         "plain": {},
-        "frozen": {"adapt": Only(r"^readout|level_embed")},
+        "frozen": {"adapt": Only(r"^readout\.\d+\.2|level_embed")},
         "LoRA": {"adapt": LoRA(8)},
     }
     found |= {f"L2-SP {s:g}": {"anchor": L2SP(s, step="proximal")} for s in (1e-4, 1e-3, 1e-2, 1e-1)}
