@@ -3,8 +3,8 @@
     python benchmarks/atoms_few_shot.py acetylacetone --out runs/few-shot   # or aspirin, malonaldehyde
 
 Every method sees the same frames, seed by seed; the test frames are the published test file (acetylacetone: another
-trajectory; aspirin: the file's own test part) and are used once, at the end. Both nets take the rate
-that was best for both on the development frames of acetylacetone. Molecules of the tests are in no tautomer among the pretraining molecules.
+trajectory; aspirin: the file's own test part) and are used once, at the end. Both nets take the same steps and the rate
+that was best for both on development frames of acetylacetone. The molecules are in no tautomer among those of pretraining.
 """
 
 import argparse

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sciforge import api, catalog, cli, demo, doctor
-from sciforge.core import run
 from sciforge.commandline import offers
+from sciforge.core import run
 from sciforge.core.curve import Curve
 from sciforge.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
 

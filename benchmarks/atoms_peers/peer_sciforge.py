@@ -15,7 +15,10 @@ class Sciforge(Peer):
 
     def __init__(self, cutoff: float, statistics: Statistics):
         self.codec = AtomsCodec(
-            cutoff_A=cutoff, neighbours=statistics.neighbours, force_eV_A=statistics.force_rms, elements=tuple(statistics.elements)
+            cutoff_A=cutoff,
+            neighbours=statistics.neighbours,
+            force_eV_A=statistics.force_rms,
+            elements=tuple(statistics.elements),
         )
         self.model = MODELS["mini"].build(self.codec)
 

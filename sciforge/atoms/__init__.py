@@ -31,7 +31,13 @@ DOMAIN = Domain(
 )
 
 # Named on demand: ASE's calculators are slow to import, and most verbs need none.
-_LAZY = {"Calculator": "calculator", "relax": "md", "run_md": "md", "Committee": "uncertainty", "Laplace": "uncertainty"}
+_LAZY = {
+    "Calculator": "calculator",
+    "relax": "md",
+    "run_md": "md",
+    "Committee": "uncertainty",
+    "Laplace": "uncertainty",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -40,5 +46,16 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["DOMAIN", "AtomsCodec", "Calculator", "Committee", "Denoise", "Energies", "EnergyForces", "Export", "Label", "Laplace"]
+__all__ = [
+    "DOMAIN",
+    "AtomsCodec",
+    "Calculator",
+    "Committee",
+    "Denoise",
+    "Energies",
+    "EnergyForces",
+    "Export",
+    "Label",
+    "Laplace",
+]
 __all__ += ["MaskedElements", "Potential", "PotentialConfig", "PrepareAtoms", "Sample", "Uncertain", "relax", "run_md"]

@@ -21,7 +21,15 @@ from sciforge.core.store import Store, prepare
 SIZES, SEEDS = (10, 50), 3
 STRENGTH = 1e-3
 SHORT = Schedule(
-    steps=150, batch=5, rate=4e-3, shape="cosine", final=0.02, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0, average=0.97
+    steps=150,
+    batch=5,
+    rate=4e-3,
+    shape="cosine",
+    final=0.02,
+    weight_decay=0.0,
+    betas=(0.9, 0.999),
+    clip=10.0,
+    average=0.97,
 )
 WHAT = (
     "Malonaldehyde at PBE/def2-SVP, 330 frames of thermal motion with proton transfers; potential-mini was pretrained on "
@@ -93,7 +101,9 @@ def _forgetting(folder: Path, old: Store, new: Store, base: Path) -> Table:
         before, after = (kept[when]["force_mae_meV_A"] for when in ("before", "after"))
         rows.append((name, f"{error:.0f}", f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f}"))
     columns = ("fine-tuning, 50 frames", "new, force MAE meV/A", "old before", "old after", "ratio")
-    note = "Old: GFN2-xTB forces of molecules of the pretraining distribution. Each level of theory has its own readout."
+    note = (
+        "Old: GFN2-xTB forces of molecules of the pretraining distribution. Each level of theory has its own readout."
+    )
     return Table(columns, tuple(rows), note)
 
 
