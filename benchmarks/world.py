@@ -100,7 +100,9 @@ def difference(a: Path, b: Path) -> tuple[float, float]:
     ours, theirs = first.weights(), second.weights()
     assert ours.keys() == theirs.keys() and first.metrics.keys() == second.metrics.keys()
     weights = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-    return weights, max(abs(first.metrics[name] - second.metrics[name]) for name in first.metrics)
+    return weights, max(
+        abs(value - second.metrics[name]) for name, value in first.metrics.items() if isinstance(value, float)
+    )
 
 
 def measure(folder: Path) -> dict[str, tuple[float, float]]:
