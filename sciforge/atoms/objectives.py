@@ -72,7 +72,7 @@ class EnergyForces(Settings, Objective):
         if not any(store.meta[name] for name, weight in wanted.items() if weight):
             raise DataError("no structure has a label that the objective learns; label the structures", store.path)
         if not self.levels and len(found) > 1:
-            raise ConfigError(f"{store.path} mixes levels of theory; give --objective.levels {' '.join(found)}")
+            raise ConfigError(f"{store.path} mixes levels of theory; give --levels {' '.join(found)}")
         for name in found if self.levels else ():
             self._slot(name)
         references = tuple(

@@ -124,7 +124,7 @@ def _guard(objective: Any, found: Mapping[str, np.ndarray], records: Sequence[Re
     slope = float(predicted @ true / max(predicted @ predicted, 1e-300))
     likeness = float(predicted @ true / np.sqrt(max((predicted @ predicted) * (true @ true), 1e-300)))
     near = min(FACTORS, key=lambda f: abs(slope / f - 1))
-    hint = "is the unit or the level of theory another? give --objective.guard 0 to train all the same"
+    hint = "is the unit or the level of theory another? give --guard 0 to train all the same"
     if abs(likeness) > 0.7 and abs(slope / near - 1) < 0.4:
         hint = f"labels are {slope:.3g} times what the model expects, as of {FACTORS[near]}; correct --units"
     raise ConfigError(
