@@ -1,6 +1,8 @@
 """Atoms: an E(3)-equivariant potential, pretrained on cheap labels, fine-tuned on a few expensive ones."""
 
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from sciforge.atoms.baselines import BASELINES
@@ -15,6 +17,14 @@ from sciforge.atoms.prepare import PrepareAtoms
 from sciforge.atoms.sampling import Sample
 from sciforge.atoms.uncertainty import Uncertain
 from sciforge.core.domain import Domain
+from sciforge.core.report import Section
+
+
+def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
+    from sciforge.atoms.demo import demo  # brings ASE's calculators, which most verbs do not need
+
+    return demo(folder, find)
+
 
 DOMAIN = Domain(
     name="atoms",
@@ -27,6 +37,7 @@ DOMAIN = Domain(
     laws=LAWS,
     baselines=BASELINES,
     tools={"label": Label, "sample": Sample},
+    demo=_demo,
     shardable=False,
 )
 
