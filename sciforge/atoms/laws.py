@@ -175,25 +175,24 @@ def energy_conservation(model: Potential, codec: AtomsCodec, rng: np.random.Gene
     one = settled(model, codec, cluster(codec, rng, 6))
     mass_N1 = np.full((len(one), 1), 12.0)  # any masses do
     velocity = rng.normal(size=(len(one), 3)) * np.sqrt(300 * KELVIN_EV / mass_N1 * ACCELERATION)
+    pull = np.abs(answer(model, codec, one)["forces"]).max()
+    # So short that no atom moves by more than about 0.2 angstrom: an untrained potential may let atoms fall into each other.
+    span_fs = min(75.0, float(np.sqrt(0.3 * mass_N1[0, 0] / (max(pull, 1e-9) * ACCELERATION))))
     drift = np.inf
-    for step_fs in (
-        0.5,
-        0.25,
-        0.125,
-        0.0625,
-    ):  # Verlet's own error falls as the square of the step, a wrong force's does not
-        drift = min(drift, _drift(model, codec, one, velocity, mass_N1, step_fs))
+    for steps in (150, 300, 600, 1200):  # Verlet's own error falls as the square of the step, a wrong force's does not
+        drift = min(drift, _drift(model, codec, one, velocity, mass_N1, span_fs / steps, steps))
         if drift <= 1.0:
             break
     return drift, 1.0
 
 
 def _drift(
-    model: Potential, codec: AtomsCodec, one: Structure, velocity: np.ndarray, mass_N1: np.ndarray, step_fs: float
-) -> float:
-    """Return how fast the total energy changes in 75 fs of motion, meV per atom and picosecond."""
+    model: Potential, codec: AtomsCodec, one: Structure, velocity: np.ndarray, mass_N1: np.ndarray,
+    step_fs: float, steps: int,
+) -> float:  # fmt: skip
+    """Return how fast the total energy changes in so many steps of motion, meV per atom and picosecond."""
     pos, totals, found = one.pos_A_N3, [], answer(model, codec, one)
-    for _ in range(round(75 / step_fs)):
+    for _ in range(steps):
         velocity = velocity + 0.5 * step_fs * ACCELERATION * found["forces"] / mass_N1
         pos = pos + step_fs * velocity
         found = answer(model, codec, one.moved(pos))
@@ -205,14 +204,14 @@ def _drift(
     return abs(gained) * 1000 / len(one) / elapsed_ps
 
 
-def settled(model: Potential, codec: AtomsCodec, structure: Structure, steps: int = 60) -> Structure:
-    """Return a structure after a few steps downhill, none longer than 0.05 angstrom."""
+def settled(model: Potential, codec: AtomsCodec, structure: Structure, steps: int = 30) -> Structure:
+    """Return a structure after a few steps downhill, none longer than 0.02 angstrom."""
     for _ in range(steps):
         pull = answer(model, codec, structure)["forces"]
         longest = np.linalg.norm(pull, axis=1).max()
         if longest < 0.05:
             break
-        structure = structure.moved(structure.pos_A_N3 + pull * min(0.02, 0.05 / longest))
+        structure = structure.moved(structure.pos_A_N3 + pull * min(0.02, 0.02 / longest))
     return structure
 
 
