@@ -81,7 +81,7 @@ def coupling(order: int, out: int) -> np.ndarray:
     Each row is sqrt(2 l3 + 1) times a Wigner 3j symbol, up to the sign of a path, so that components keep their
     scale. For natural parity (l1 + l2 + l3 even) the symbols are proportional to the Gaunt integrals.
     """
-    gaunt, rows = _gaunt(order if order >= out else out), []
+    gaunt, rows = _gaunt(max(order, out)), []
     size = components(order)
     for a, b, c in paths(order, out):
         block = np.zeros((2 * c + 1, gaunt.shape[0], gaunt.shape[0]))

@@ -74,14 +74,14 @@ class EnergyForces(Settings, Objective):
         if not self.levels and len(found) > 1:
             raise ConfigError(f"{store.path} mixes levels of theory; give --levels {' '.join(found)}")
         for name in found if self.levels else ():
-            self._slot(name)
+            self.slot(name)
         references = tuple(
             (name, tuple(sorted((atomic_numbers[s], float(e)) for s, e in fitted["energies_eV"].items())))
             for name, fitted in store.meta["reference"].items()
         )
         return replace(self, references=references)
 
-    def _slot(self, level: str) -> int:
+    def slot(self, level: str) -> int:
         """Return which readout a level of theory has."""
         if not self.levels:
             return 0
@@ -97,13 +97,13 @@ class EnergyForces(Settings, Objective):
         if len(self.levels) > model.config.levels:
             raise ConfigError(f"{len(self.levels)} levels of theory, the model has room for {model.config.levels}; "
                               "pretrain with more model.levels")  # fmt: skip
-        known = {self._slot(name): dict(pairs) for name, pairs in self.references}
+        known = {self.slot(name): dict(pairs) for name, pairs in self.references}
         return start_potential(model, self, codec, records, engine, known, parent)
 
     def prepare(self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool) -> Example:
         """Return the graph and labels of a structure."""
         example = codec.encode(record)
-        example["level"] = torch.tensor(self._slot(record.get("level", "")))
+        example["level"] = torch.tensor(self.slot(record.get("level", "")))
         return example
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:

@@ -18,15 +18,15 @@ from sciforge.errors import ConfigError
 MOST = 512  # records looked at; a fit of a few references needs no more
 # What labels in another unit look like to a model that thinks in eV and angstrom.
 FACTORS = {
-    27.211386: "hartree and angstrom taken for eV",
-    51.422067: "hartree/bohr taken for eV/angstrom",
-    0.0433641: "eV although called kcal/mol",
+    27.211386: "eV/angstrom converted as if they were hartree/angstrom",
+    51.422067: "eV/angstrom converted as if they were hartree/bohr",
     23.060548: "kcal/mol taken for eV",
     96.485332: "kJ/mol taken for eV",
+    1.889726: "eV/angstrom converted as if they were eV/bohr",
     1 / 27.211386: "hartree taken for eV",
     1 / 51.422067: "hartree/bohr taken for eV/angstrom",
-    1 / 0.529177: "bohr taken for angstrom",
-    0.529177: "angstrom taken for bohr",
+    1 / 23.060548: "eV converted as if they were kcal/mol",
+    1 / 1.889726: "eV/bohr taken for eV/angstrom",
     -1.0: "gradients taken for forces (the sign is wrong)",
 }
 
@@ -50,7 +50,7 @@ def start_potential(
     """
     places = np.linspace(0, len(records) - 1, min(len(records), MOST)).astype(int)
     chosen = [records[int(i)] for i in places]
-    slots = np.array([objective._slot(record.get("level", "")) for record in chosen])
+    slots = np.array([objective.slot(record.get("level", "")) for record in chosen])
     _learn_levels(model, sorted(set(slots.tolist()) | set(known)))
     model.elements_known[sorted({int(z) for record in chosen for z in record["numbers"]} | set(codec.elements))] = 1.0
     if parent is None:
@@ -60,7 +60,8 @@ def start_potential(
         return {}
     before = model.references_eV()
     found = _outputs(model, objective, codec, chosen, engine)
-    notes = _guard(objective, found, chosen)
+    taught = any(isinstance(old, type(objective)) for old in parent.objectives)  # denoising teaches no force in eV
+    notes = _guard(objective, found, chosen) if taught else {}
     if objective.refit:
         above = found["energy_eV"] - [
             float(before[s, r["numbers"].astype(int)].sum()) for s, r in zip(slots, chosen, strict=True)

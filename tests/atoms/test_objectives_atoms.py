@@ -221,6 +221,16 @@ def test_denoising_learns_the_noise(base):
         assert np.allclose(example["edge_A"].numpy(), clean["edge_A"].numpy() + moved)
 
 
+def test_what_denoising_taught_can_be_fine_tuned(tmp_path, base):
+    """A label-free parent has learnt no force in eV/angstrom, so the guard has nothing to compare."""
+    store, _ = base
+    schedule = Schedule(steps=2, batch=4, rate=1e-3)
+    parent = train(Run(data=store.path, out=tmp_path / "denoise", model=SMALL, codec=AtomsCodec(cutoff_A=4.0),
+                       objective=Denoise(), schedule=schedule))  # fmt: skip
+    tuned = tune(parent, store, tmp_path / "tuned", schedule=schedule)
+    assert "references_level_0" in tuned.body["loop"]["start"]
+
+
 def test_hidden_elements_cannot_be_read(base):
     store, checkpoint = base
     objective = MaskedElements(share=0.9)
