@@ -30,8 +30,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sciforge.atoms.model import Potential
 from sciforge.atoms.objectives import EnergyForces
-from sciforge.atoms.outputs import about, need_ending, need_level, need_potential, write_whole
+from sciforge.atoms.outputs import need_ending, need_level, need_potential
 from sciforge.core.predictor import Predictor
+from sciforge.core.writing import about, write_whole
 from sciforge.errors import CheckpointError
 
 TRACED = (7, 5)  # atoms and neighbours of the trace: unequal, and neither 0 nor 1, which torch takes for constants

@@ -6,9 +6,8 @@ Legend: N atoms, 6 Voigt components xx yy zz yz xz xy. Units: eV, angstrom, eV/a
 import csv
 import gzip
 import io
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,9 +26,8 @@ from sciforge.atoms.reading import _xyz_text, read_frames
 from sciforge.atoms.structure import Structure
 from sciforge.core import order
 from sciforge.core.domain import Batch, Record
-from sciforge.core.folder import one_line, replace_file
 from sciforge.core.predictor import Predictor
-from sciforge.core.run import to_json
+from sciforge.core.writing import about, provenance, write_whole
 from sciforge.errors import ConfigError, DataError, did_you_mean
 
 EDGES = 100_000  # pairs in one batch; 100,000 of 64 channels take about 1 GB with their gradients
@@ -226,36 +224,10 @@ def _opened(work: Path) -> Iterator[IO[str]]:
             packed.close()
 
 
-def write_whole(out: Path, write: Callable[[Path], Any], sources: Iterable[Path] = ()) -> Path:
-    """Write a file that appears whole or not at all, with `write(temporary path)`.
-
-    Raises:
-        ConfigError: the place is a folder or one of the `sources`.
-        DataError: it cannot be written.
-    """
-    out = Path(out)
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the name of a file to write")
-    if out.resolve() in {Path(source).resolve() for source in sources}:
-        raise ConfigError(f"{out} is also read from; give another name to write to")
-    with one_line(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(out, write)
-    return out
-
-
 def need_ending(out: Path, *endings: str) -> None:
     """Raise ConfigError where a file to write has none of the endings."""
     if not Path(out).name.lower().endswith(endings):
         raise ConfigError(f"{out}: the name decides the kind of file; end it with {' or '.join(endings)}")
-
-
-def about(output: Any, predictor: Predictor) -> dict[str, Any]:
-    """Return where an output comes from: checkpoint, digest of its weights, step, version, options."""
-    checkpoint = predictor.checkpoint
-    found = {"checkpoint": str(checkpoint.path), "weights_sha256": checkpoint.body["files"]["model.safetensors"]}
-    version = checkpoint.provenance.get("versions", {}).get("sciforge")
-    return found | {"step": checkpoint.step, "sciforge": version, "options": to_json(output)}
 
 
 def xyz_text(structure: Structure, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -322,7 +294,7 @@ class Energies(FromFiles):
 
     def _write_table(self, work: Path, pairs: Iterable[tuple[Frame, Structure]], predictor: Predictor) -> None:
         with _opened(work) as stream:
-            stream.write(f"# {json.dumps(about(self, predictor))}\n")
+            stream.write(f"# {provenance(self, predictor)}\n")
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(["file", "frame", "formula", "atoms", "energy_eV", "max_force_eV_A",
                             "energy_error_meV_atom", "force_mae_meV_A"])  # fmt: skip

@@ -23,6 +23,7 @@ from sciforge.atoms.outputs import Frame, FromFiles, mean_features, need_potenti
 from sciforge.atoms.structure import Structure
 from sciforge.core.predictor import Predictor
 from sciforge.core.store import Store
+from sciforge.core.writing import about, write_whole
 from sciforge.errors import CheckpointError, ConfigError, DataError
 
 FISHER = "fisher-exact.safetensors"
@@ -303,7 +304,7 @@ def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]])
         axes.set(title=kind, xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect=1)
         axes.legend(fontsize=7)
     kind = Path(path).suffix.lstrip(".") or "png"
-    return outputs.write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150))
+    return write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150))
 
 
 def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
@@ -372,8 +373,8 @@ class Uncertain(FromFiles):
                 bar.update(len(window))
         chosen = pick(np.concatenate(scores), np.concatenate(features), self.top)
         held = {place: frame for place, frame in enumerate(self.frames()) if place in set(chosen)}
-        texts = self._texts(method, [held[place] for place in chosen], outputs.about(self, predictor))
-        return outputs.write_whole(self.out, lambda work: outputs.write_xyz(work, texts), self.files)
+        texts = self._texts(method, [held[place] for place in chosen], about(self, predictor))
+        return write_whole(self.out, lambda work: outputs.write_xyz(work, texts), self.files)
 
     def _method(self, predictor: Predictor) -> Method:
         if not self.members:

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.predictor import Predictor
+from sciforge.core.writing import cell, provenance, whole_files
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.hidden import centred_window, log_probabilities
 from sciforge.genomes.objectives import MaskedKmers
@@ -15,7 +16,6 @@ from sciforge.genomes.outputs import class_index, in_groups
 from sciforge.genomes.reading import read_contigs, trained_length
 from sciforge.genomes.records import as_letters, reverse_complement
 from sciforge.genomes.variants import log_odds
-from sciforge.genomes.writing import cell, provenance, whole_files
 
 _ROW_BASES = 100  # of the plot; letters stay readable
 _LARGEST = 2000

@@ -11,11 +11,11 @@ import torch
 from tqdm import tqdm
 
 from sciforge.core.predictor import Predictor
+from sciforge.core.writing import cell, provenance, whole_files
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.genomes.labels import Classify
 from sciforge.genomes.reading import read_any, sliding, trained_length
 from sciforge.genomes.records import as_letters, reverse_complement
-from sciforge.genomes.writing import cell, provenance, whole_files
 
 
 def need_classes(predictor: Predictor) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.predictor import Predictor
+from sciforge.core.writing import cell, provenance, whole_files
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.outputs import class_index, in_groups
 from sciforge.genomes.reading import contig_lengths, sliding, trained_length
 from sciforge.genomes.records import N_CODE, read_sequences, reverse_complement
-from sciforge.genomes.writing import cell, provenance, whole_files
 
 Window = tuple[str, int, np.ndarray, bool]
 

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.predictor import Predictor
+from sciforge.core.writing import cell, provenance, whole_files
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes.annotation import Intervals, reconcile
 from sciforge.genomes.hidden import centred_window, log_probabilities
@@ -15,7 +16,6 @@ from sciforge.genomes.objectives import MaskedKmers
 from sciforge.genomes.outputs import class_index, in_groups
 from sciforge.genomes.reading import contig_lengths, read_contigs, trained_length
 from sciforge.genomes.records import as_letters, encode, open_stream, reverse_complement
-from sciforge.genomes.writing import cell, provenance, whole_files
 
 _COLUMNS = {"chrom": "chrom", "contig": "chrom", "chr": "chrom", "pos": "pos", "position": "pos"}
 _COLUMNS |= {"ref": "ref", "alt": "alt", "id": "id", "name": "id"}

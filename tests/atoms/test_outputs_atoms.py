@@ -18,6 +18,7 @@ from sciforge.core.checkpoint import save
 from sciforge.core.domain import seeded_model
 from sciforge.core.predictor import Predictor
 from sciforge.core.run import Run, Subset
+from sciforge.core.writing import whole_files, write_whole
 from sciforge.errors import ConfigError, DataError
 
 REFERENCE_EV = {1: -13.6, 6: -1027.3, 8: -2040.1}
@@ -155,3 +156,41 @@ def test_the_level_of_theory_decides_between_readouts(source, tmp_path):
     for level in two.objective.levels:
         energy[level] = float(rows_of(Energies(files=(source,), out=out, level=level).write(two))[0]["energy_eV"])
     assert abs(energy["xtb"] - energy["pbe"]) > 1e-3
+
+
+def test_files_appear_together_or_not_at_all(tmp_path):
+    names = tmp_path / "deep" / "a.txt", tmp_path / "deep" / "b.txt"
+    with pytest.raises(RuntimeError, match="stopped"), whole_files(*names) as (first, second):
+        first.write("half")
+        second.write("half")
+        raise RuntimeError("stopped")
+    assert not list((tmp_path / "deep").iterdir())
+    with whole_files(*names) as (first, second):
+        first.write("one\n")
+        second.write("two\n")
+        assert not any(name.exists() for name in names)
+    assert [name.read_bytes() for name in names] == [b"one\n", b"two\n"]
+    assert len(list((tmp_path / "deep").iterdir())) == 2
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    out = write_whole(tmp_path / "out.txt", lambda work: work.write_text("old"))
+
+    def fail(work):
+        work.write_text("new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match="disk is full"):
+        write_whole(out, fail)
+    assert out.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    source = write_whole(tmp_path / "in.txt", lambda work: work.write_text("kept"))
+    with pytest.raises(ConfigError, match="also read from"):
+        write_whole(tmp_path / "x" / ".." / "in.txt", lambda work: work.write_text("lost"), [source])
+    with pytest.raises(ConfigError, match="written twice"), whole_files(tmp_path / "a", tmp_path / "a"):
+        pass
+    with pytest.raises(ConfigError, match="is a folder"):
+        write_whole(tmp_path, lambda work: None)
+    assert source.read_text() == "kept"
