@@ -3,11 +3,13 @@
 A committee's spread is the standard deviation over its members (Schran et al. 2020, doi 10.1063/5.0016004). The Laplace
 approximation takes the weights as Gaussian about those trained, with precision count * Fisher + prior (diagonal; Daxberger
 et al. 2021, arXiv 2106.14806), and the variance of an output as J diag(1 / precision) J^T. Both are relative until one
-factor is fitted on structures with labels, since the training data of one level of theory are not independent draws.
+factor for energies and one for forces are fitted on structures with labels (reliability.py), since the training data of
+one level of theory are not independent draws.
 
-Legend: S structures, N atoms of a structure, 3 x y z, L levels of coverage, D features.
+Legend: S structures, N atoms of a structure, 3 x y z, D features.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,14 @@ from tqdm import tqdm
 
 from sciforge.atoms import outputs
 from sciforge.atoms.outputs import Frame, FromFiles, mean_features, need_potential, predicted, record_of
+from sciforge.atoms.reliability import (
+    Factors,
+    Predictions,
+    Reliability,
+    fit_factors,
+    plot_reliability,
+    reliabilities,
+)
 from sciforge.atoms.structure import Structure
 from sciforge.core.predictor import Predictor
 from sciforge.core.store import Store
@@ -28,35 +38,7 @@ from sciforge.errors import CheckpointError, ConfigError, DataError
 
 FISHER = "fisher-exact.safetensors"
 ROWS = 16  # outputs differentiated in one batched backward pass
-COVERAGE_L = np.linspace(0.05, 0.95, 19)
 APART = 1e-3  # picks nearer than this share of the spread of all features count as one structure
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """Means and standard deviations of structures.
-
-    Args:
-        energy_eV_S: total energies.
-        energy_sigma_eV_atom_S: standard deviation of the energy per atom.
-        forces_eV_A: forces [N, 3] of each structure.
-        force_sigma_eV_A: standard deviation of each component, [N, 3].
-    """
-
-    energy_eV_S: np.ndarray
-    energy_sigma_eV_atom_S: np.ndarray
-    forces_eV_A: list[np.ndarray]
-    force_sigma_eV_A: list[np.ndarray]
-
-    def scaled(self, factor: float) -> "Predictions":
-        """Return the same means with all standard deviations times a factor."""
-        forces = [factor * sigma for sigma in self.force_sigma_eV_A]
-        return replace(self, energy_sigma_eV_atom_S=factor * self.energy_sigma_eV_atom_S, force_sigma_eV_A=forces)
-
-    @property
-    def score_S(self) -> np.ndarray:
-        """The largest spread of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020)."""
-        return np.array([np.linalg.norm(sigma, axis=1).max() for sigma in self.force_sigma_eV_A])
 
 
 def _framed(structures: Sequence[Structure | Frame]) -> list[Frame]:
@@ -70,12 +52,12 @@ class Committee:
 
     Args:
         members: at least two; three to eight are usual.
-        factor: of calibration, times the spread.
+        factors: of calibration, times the spreads.
         level: of theory, of potentials that know several.
     """
 
     members: tuple[Predictor, ...]
-    factor: float = 1.0
+    factors: Factors = Factors()
     level: str = ""
 
     def __post_init__(self):
@@ -93,7 +75,7 @@ class Committee:
         return cls(tuple(Predictor.load(Path(path), device, batch) for path in paths), level=level)
 
     def predict(self, structures: Sequence[Structure | Frame]) -> Predictions:
-        """Return the mean over members and the sample standard deviation, times the factor; raises as `record_of`."""
+        """Return the mean over members and the sample standard deviation, times its factor; raises as `record_of`."""
         frames = _framed(structures)
         found = [[s for _, s in predicted(member, frames, self.level)] for member in self.members]
         energy_MS = np.array([[s.energy_eV for s in row] for row in found])
@@ -101,7 +83,7 @@ class Committee:
         forces = [np.stack([s.forces_eV_A_N3 for s in same]) for same in zip(*found, strict=True)]
         sigma_S = energy_MS.std(0, ddof=1) / sizes_S
         spread = [f.std(0, ddof=1) for f in forces]
-        return Predictions(energy_MS.mean(0), sigma_S, [f.mean(0) for f in forces], spread).scaled(self.factor)
+        return Predictions(energy_MS.mean(0), sigma_S, [f.mean(0) for f in forces], spread).scaled(self.factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +93,13 @@ class Laplace:
     Args:
         predictor: the potential.
         variance: posterior variance of every weight that counts as uncertain.
-        factor: of calibration, times the standard deviation.
+        factors: of calibration, times the standard deviations.
         level: of theory, of a potential that knows several.
     """
 
     predictor: Predictor
     variance: Mapping[str, Tensor]
-    factor: float = 1.0
+    factors: Factors = Factors()
     level: str = ""
 
     @classmethod
@@ -176,7 +158,7 @@ class Laplace:
             means.append((float(found["energy_eV"].detach()), forces_N3))
             spreads.append((sigma_F[0], sigma_F[1:].reshape(-1, 3)))
         energy_S, sigma_S = (np.array([pair[0] for pair in pairs]) for pairs in (means, spreads))
-        return Predictions(energy_S, sigma_S, [m[1] for m in means], [s[1] for s in spreads]).scaled(self.factor)
+        return Predictions(energy_S, sigma_S, [m[1] for m in means], [s[1] for s in spreads]).scaled(self.factors)
 
     def _variance(self, output_F: Tensor) -> Tensor:
         """Return J diag(variance) J^T of each output."""
@@ -209,102 +191,9 @@ def _trained_on(predictor: Predictor) -> int:
 Method = Committee | Laplace
 
 
-@dataclass(frozen=True, eq=False)
-class Reliability:
-    """Whether errors are as large as they were said to be.
-
-    Args:
-        observed_L: share of errors within the central interval of each nominal coverage, COVERAGE_L.
-        expected_error: mean |observed - nominal| (expected calibration error; Kuleshov et al. 2018, arXiv 1807.00263).
-        spearman: rank correlation of sigma with |error|.
-        rmse: of the errors, in eV/atom or eV/angstrom.
-        mean_sigma: in the same unit.
-        count: errors looked at.
-    """
-
-    observed_L: np.ndarray
-    expected_error: float
-    spearman: float
-    rmse: float
-    mean_sigma: float
-    count: int
-
-    @classmethod
-    def of(cls, error: np.ndarray, sigma: np.ndarray) -> "Reliability":
-        """Compare errors with the standard deviations said of them, both flat."""
-        from scipy.stats import rankdata
-
-        size = np.abs(error)
-        within = torch.special.erf(torch.from_numpy(size / np.maximum(sigma, 1e-300) / np.sqrt(2))).numpy()
-        observed_L = (within[None] <= COVERAGE_L[:, None]).mean(1)
-        ranks = rankdata(size), rankdata(sigma)
-        constant = len(size) < 2 or np.ptp(ranks[0]) == 0 or np.ptp(ranks[1]) == 0
-        spearman = float("nan") if constant else float(np.corrcoef(*ranks)[0, 1])
-        rmse, gap = float(np.sqrt(np.mean(error**2))), float(np.abs(observed_L - COVERAGE_L).mean())
-        return cls(observed_L, gap, spearman, rmse, float(sigma.mean()), len(error))
-
-    def figures(self) -> dict[str, Any]:
-        """Return everything as JSON takes it."""
-        return {**vars(self), "nominal_L": COVERAGE_L.tolist(), "observed_L": self.observed_L.tolist()}
-
-
-def errors_of(found: Predictions, true: Sequence[Structure]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (errors, sigmas), flat, of `energy` (eV/atom) and `forces` (eV/angstrom), of the structures with labels."""
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    kept = [i for i, s in enumerate(true) if s.energy_eV is not None]
-    if kept:
-        error = [(found.energy_eV_S[i] - true[i].energy_eV) / len(true[i]) for i in kept]
-        pairs["energy"] = np.array(error), found.energy_sigma_eV_atom_S[kept]
-    kept = [i for i, s in enumerate(true) if s.forces_eV_A_N3 is not None]
-    if kept:
-        error = [(found.forces_eV_A[i] - true[i].forces_eV_A_N3).ravel() for i in kept]
-        pairs["forces"] = np.concatenate(error), np.concatenate([found.force_sigma_eV_A[i].ravel() for i in kept])
-    if not pairs:
-        raise ConfigError("no structure has a label to compare with; give structures with energies or forces")
-    return pairs
-
-
-def reliabilities(found: Predictions, true: Sequence[Structure]) -> dict[str, Reliability]:
-    """Return the reliability of energies and forces; raises ConfigError without labels."""
-    return {name: Reliability.of(*pair) for name, pair in errors_of(found, true).items()}
-
-
-def fit_factor(found: Predictions, true: Sequence[Structure]) -> float:
-    """Return the factor on all sigmas under which the errors are likeliest, sqrt(mean((error / sigma)^2)).
-
-    Raises:
-        ConfigError: no labels, or a sigma of 0 everywhere.
-    """
-    pairs = errors_of(found, true).values()
-    error, sigma = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    if not (sigma > 0).any():
-        raise ConfigError("every sigma is 0; the members are one and the same checkpoint")
-    return float(np.sqrt(np.mean((error[sigma > 0] / sigma[sigma > 0]) ** 2)))
-
-
 def calibrated(method: Method, structures: Sequence[Structure]) -> Method:
-    """Return the method with its one factor fitted by maximum likelihood to structures with labels (a dev split)."""
-    return replace(method, factor=method.factor * fit_factor(method.predict(structures), structures))
-
-
-def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]]) -> Path:
-    """Draw observed against nominal coverage, one curve a method, forces and energies side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, kind in zip(figure.subplots(1, 2), ("forces", "energy"), strict=True):
-        axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="ideal")
-        for name, parts in found.items():
-            if kind in parts:
-                part = parts[kind]
-                label = f"{name}: off by {part.expected_error:.3f}, rank {part.spearman:.2f}"
-                axes.plot(COVERAGE_L, part.observed_L, marker="o", ms=3, label=label)
-        axes.set(title=kind, xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect=1)
-        axes.legend(fontsize=7)
-    kind = Path(path).suffix.lstrip(".") or "png"
-    return write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150))
+    """Return the method with its factors fitted by maximum likelihood to structures with labels (a dev split)."""
+    return replace(method, factors=method.factors * fit_factors(method.predict(structures), structures))
 
 
 def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
@@ -346,7 +235,12 @@ class Uncertain(FromFiles):
         top: how many structures to pick.
         count: structures that the potential was trained on (Laplace); by default as its run recorded.
         weights: uncertain weights (Laplace): those of the readouts, or all.
-        factor: of calibration, times every spread.
+        factor_energy: of calibration, times every spread of an energy.
+        factor_forces: times every spread of a force; the order of the picks hangs on neither.
+        labelled: files of frames with labels that were not trained on, in the order of their trajectory: both factors are
+            fitted on the first half, and whether the spreads are then right is judged on the second.
+        plot: picture (.png, .pdf, .svg) of the coverage before and after calibration on that second half; the factors and
+            figures go beside it as .json.
         units: of the files.
         level: level of theory to predict, of a potential that knows several; by default each structure's own.
         key_energy, key_forces, key_stress: names of the labels in the files; found where not given.
@@ -357,14 +251,15 @@ class Uncertain(FromFiles):
     top: int = 20
     count: int | None = None
     weights: Literal["readout", "all"] = "readout"
-    factor: float = 1.0
+    factor_energy: float = 1.0
+    factor_forces: float = 1.0
+    labelled: tuple[Path, ...] = ()
+    plot: Path | None = None
 
     def write(self, predictor: Predictor) -> Path:
         """Write the picked structures, the first pick first, and return their path."""
-        outputs.need_ending(self.out, ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
-        if self.top < 1:
-            raise ConfigError(f"top is {self.top}; it must be at least 1")
-        method = self._method(predictor)
+        self._check()
+        method = self._calibrated(self._method(predictor), predictor)
         scores, features = [], []
         with tqdm(desc="uncertainty", unit="structure", disable=None, leave=False) as bar:
             for window in outputs.windows(self.frames(), predictor):
@@ -376,12 +271,53 @@ class Uncertain(FromFiles):
         texts = self._texts(method, [held[place] for place in chosen], about(self, predictor))
         return write_whole(self.out, lambda work: outputs.write_xyz(work, texts), self.files)
 
+    def _check(self) -> None:
+        outputs.need_ending(self.out, ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+        if self.top < 1:
+            raise ConfigError(f"top is {self.top}; it must be at least 1")
+        if min(self.factor_energy, self.factor_forces) <= 0:
+            raise ConfigError("a factor of calibration is not above 0; give positive ones")
+        if self.plot is not None:
+            outputs.need_ending(self.plot, ".png", ".pdf", ".svg")
+            if not self.labelled:
+                raise ConfigError("a plot compares spreads with errors; give frames with labels by --labelled")
+
+    def _calibrated(self, method: Method, predictor: Predictor) -> Method:
+        """Return the method with factors of the labelled frames, and write the plot; as it is where there are none."""
+        if not self.labelled:
+            return method
+        frames = list(replace(self, files=self.labelled).frames())
+        half = len(frames) // 2
+        if not half:
+            raise ConfigError(f"{len(frames)} frame with labels cannot be halved; give at least 2 by --labelled")
+        held = [frame.structure for frame in frames]
+        found = method.predict(frames)
+        factors = fit_factors(found.part(0, half), held[:half])
+        made = replace(method, factors=method.factors * factors)
+        if self.plot is not None:
+            rest = found.part(half, len(frames))
+            judged = {"as it comes": reliabilities(rest, held[half:])}
+            judged["calibrated"] = reliabilities(rest.scaled(factors), held[half:])
+            self._write_plot(made, judged, about(self, predictor))
+        return made
+
+    def _write_plot(self, method: Method, judged: Mapping[str, Mapping[str, Reliability]], source: Mapping) -> None:
+        title = type(method).__name__
+        plot_reliability(self.plot, {f"{title}, {name}": found for name, found in judged.items()}, self.labelled)
+        figures = {name: {kind: r.figures() for kind, r in found.items()} for name, found in judged.items()}
+        body = {"method": title, "factors": vars(method.factors), "figures": figures, "about": source}
+        text = json.dumps(body, indent=1) + "\n"
+        write_whole(
+            Path(self.plot).with_suffix(".json"), lambda work: work.write_text(text, encoding="utf-8"), self.labelled
+        )
+
     def _method(self, predictor: Predictor) -> Method:
+        factors = Factors(self.factor_energy, self.factor_forces)
         if not self.members:
             found = Laplace.of(predictor, self.count, weights=self.weights, level=self.level)
-            return replace(found, factor=self.factor)
+            return replace(found, factors=factors)
         others = [Predictor.load(path, str(predictor.device), predictor.batch) for path in self.members]
-        return Committee((predictor, *others), self.factor, self.level)
+        return Committee((predictor, *others), factors, self.level)
 
     def _texts(self, method: Method, frames: list[Frame], source: Mapping[str, Any]) -> Iterator[str]:
         found = method.predict(frames)

@@ -1,5 +1,6 @@
 """Spreads: a committee's is its members', a Laplace approximation's is the propagated variance; and their calibration."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,20 +11,16 @@ from test_outputs_atoms import frames, tiny_checkpoint
 
 from sciforge.atoms.laws import answer
 from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.uncertainty import (
+from sciforge.atoms.reliability import (
     COVERAGE_L,
-    FISHER,
-    Committee,
-    Laplace,
+    Factors,
     Predictions,
     Reliability,
-    Uncertain,
-    calibrated,
-    fit_factor,
-    pick,
+    fit_factors,
     plot_reliability,
     reliabilities,
 )
+from sciforge.atoms.uncertainty import FISHER, Committee, Laplace, Uncertain, calibrated, pick
 from sciforge.core.anchor import fisher_information
 from sciforge.core.predictor import Predictor
 from sciforge.errors import CheckpointError, ConfigError
@@ -48,13 +45,13 @@ def load(folder, *seeds):
 
 def test_a_committee_spreads_as_its_members_do(folder):
     members, given = load(folder, 0, 1, 2), frames()
-    found = Committee(tuple(members), factor=2.0).predict(given)
+    found = Committee(tuple(members), factors=Factors(energy=3.0, forces=2.0)).predict(given)
     for i, structure in enumerate(given):
         alone = np.stack([answer(m.model, m.codec, structure)["forces"] for m in members])
         np.testing.assert_allclose(found.forces_eV_A[i], alone.mean(0), atol=1e-3)
         np.testing.assert_allclose(found.force_sigma_eV_A[i], 2 * alone.std(0, ddof=1), atol=1e-3)
         energy = [float(answer(m.model, m.codec, structure)["energy"]) for m in members]
-        assert found.energy_sigma_eV_atom_S[i] == pytest.approx(2 * np.std(energy, ddof=1) / len(structure), abs=1e-3)
+        assert found.energy_sigma_eV_atom_S[i] == pytest.approx(3 * np.std(energy, ddof=1) / len(structure), abs=1e-3)
     same = Committee(tuple(load(folder, 1, 1))).predict(given)
     assert same.energy_sigma_eV_atom_S.max() == 0 and same.score_S.max() == 0
     with pytest.raises(ConfigError, match="committee of one"):
@@ -98,21 +95,21 @@ def test_laplace_takes_precision_from_the_fisher_and_count(folder):
         Laplace.of(first, prior=0.0)
 
 
-def synthetic(rng, wrong=1.0):
-    """Return predictions whose errors are `wrong` times as large as they say, and the true structures."""
+def synthetic(rng, forces=1.0, energy=1.0):
+    """Return predictions whose errors are so many times as large as they say, and the true structures."""
     true = [replace(s, energy_eV=0.0, forces_eV_A_N3=np.zeros((len(s), 3))) for s in frames() for _ in range(60)]
     sigma = [np.exp(rng.normal(size=(len(s), 3))) for s in true]
     sizes = np.array([len(s) for s in true])
     spread = np.exp(rng.normal(size=len(true)))
-    energy = wrong * rng.normal(size=len(true)) * spread * sizes
-    return Predictions(energy, spread, [wrong * rng.normal(size=x.shape) * x for x in sigma], sigma), true
+    errors = energy * rng.normal(size=len(true)) * spread * sizes
+    return Predictions(errors, spread, [forces * rng.normal(size=x.shape) * x for x in sigma], sigma), true
 
 
-def test_calibration_finds_the_factor_and_then_coverage_is_nominal(tmp_path):
-    found, true = synthetic(np.random.default_rng(0), wrong=3.0)
-    factor = fit_factor(found, true)
-    assert factor == pytest.approx(3.0, rel=0.03)
-    before, after = reliabilities(found, true), reliabilities(found.scaled(factor), true)
+def test_calibration_finds_both_factors_and_then_coverage_is_nominal(tmp_path):
+    found, true = synthetic(np.random.default_rng(0), forces=3.0, energy=0.2)
+    factors = fit_factors(found, true)
+    assert factors.forces == pytest.approx(3.0, rel=0.03) and factors.energy == pytest.approx(0.2, rel=0.1)
+    before, after = reliabilities(found, true), reliabilities(found.scaled(factors), true)
     for kind, most in (("forces", 0.02), ("energy", 0.04)):
         assert before[kind].expected_error > 0.2 and after[kind].expected_error < most
         assert after[kind].spearman == before[kind].spearman > 0.5
@@ -120,7 +117,19 @@ def test_calibration_finds_the_factor_and_then_coverage_is_nominal(tmp_path):
     picture = plot_reliability(tmp_path / "plot.png", {"before": before, "after": after})
     assert picture.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match="no structure has a label"):
-        fit_factor(found, [replace(s, energy_eV=None, forces_eV_A_N3=None) for s in true])
+        fit_factors(found, [replace(s, energy_eV=None, forces_eV_A_N3=None) for s in true])
+    with pytest.raises(ConfigError, match="sigma of energy is 0"):
+        fit_factors(found.scaled(Factors(energy=0.0)), true)
+
+
+def test_without_energies_their_factor_stays_one(tmp_path):
+    found, true = synthetic(np.random.default_rng(1), forces=2.0)
+    true = [replace(s, energy_eV=None) for s in true]
+    factors = fit_factors(found, true)
+    assert factors.energy == 1.0 and factors.forces == pytest.approx(2.0, rel=0.03)
+    picture = plot_reliability(tmp_path / "plot.svg", {"forces alone": reliabilities(found, true)})
+    text = picture.read_text()
+    assert "<svg" in text
 
 
 def test_reliability_of_a_constant_sigma_has_no_rank():
@@ -132,7 +141,9 @@ def test_calibrated_methods_have_errors_of_unit_size(folder):
     given = frames()[:4]
     for method in (Committee(tuple(load(folder, 0, 1, 2))), Laplace.of(*load(folder, 0))):
         fitted = calibrated(method, given)
-        assert fit_factor(fitted.predict(given), given) == pytest.approx(1.0, rel=1e-3)
+        again = fit_factors(fitted.predict(given), given)
+        assert (again.energy, again.forces) == pytest.approx((1.0, 1.0), rel=1e-3)
+        assert fitted.factors.energy != pytest.approx(fitted.factors.forces, rel=0.01)
 
 
 def test_picks_are_uncertain_and_apart():
@@ -163,3 +174,51 @@ def test_uncertain_writes_the_picked_frames_without_predictions(folder, tmp_path
     assert all(s.energy_eV is None and s.forces_eV_A_N3 is None for s in read_structures(out))
     with pytest.raises(ConfigError, match="top"):
         Uncertain(files=(tmp_path / "in.xyz",), out=out, top=0).write(predictor)
+
+
+@pytest.mark.parametrize("members", [(1, 2), ()])
+def test_uncertain_calibrates_on_the_first_half_and_judges_on_the_second(folder, tmp_path, members):
+    """Labels of the first half are 4 times as wrong in the second: factors of the first, coverage of the second."""
+    (predictor,) = load(folder, 0)
+    method = Committee(tuple(load(folder, 0, *members))) if members else Laplace.of(predictor)
+    given, rng = [replace(s, level="") for s in frames() for _ in range(4)], np.random.default_rng(3)
+    found, true = method.predict(given), []
+    for i, structure in enumerate(given):
+        wrong = 2.0 if i < len(given) // 2 else 8.0
+        sigma = found.force_sigma_eV_A[i]
+        forces = found.forces_eV_A[i] + wrong * sigma * rng.normal(size=sigma.shape)
+        energy = found.energy_eV_S[i] + 0.5 * wrong * len(structure) * found.energy_sigma_eV_atom_S[i] * rng.normal()
+        true.append(replace(structure, energy_eV=float(energy), forces_eV_A_N3=forces))
+    write_extxyz(tmp_path / "labelled.xyz", true)
+    write_extxyz(tmp_path / "pool.xyz", frames(1, labelled=False))
+    wanted = {"members": tuple(folder / str(seed) for seed in members), "top": 3, "files": (tmp_path / "pool.xyz",)}
+    Uncertain(out=tmp_path / "raw.xyz", **wanted).write(predictor)
+    about = {"labelled": (tmp_path / "labelled.xyz",), "plot": tmp_path / "sub" / "reliability.png"}
+    Uncertain(out=tmp_path / "out.xyz", **wanted, **about).write(predictor)
+    assert about["plot"].read_bytes().startswith(b"\x89PNG")
+    told = json.loads(about["plot"].with_suffix(".json").read_text())
+    assert told["factors"]["forces"] == pytest.approx(2.0, rel=0.15)
+    assert told["factors"]["energy"] == pytest.approx(1.0, rel=0.5)
+    raw, calibrated_ = (told["figures"][name]["forces"] for name in ("as it comes", "calibrated"))
+    size = sum(3 * len(s) for s in true[len(true) // 2 :])
+    assert calibrated_["count"] == size and raw["rmse"] == calibrated_["rmse"]
+    assert calibrated_["mean_sigma"] == pytest.approx(told["factors"]["forces"] * raw["mean_sigma"])
+    assert raw["expected_error"] > calibrated_["expected_error"] > 0.2  # too sure still, as the second half is worse
+    pair = zip(read(tmp_path / "raw.xyz", ":"), read(tmp_path / "out.xyz", ":"), strict=True)
+    for before, after in pair:
+        assert after.info["source"] == before.info["source"]
+        for name, kind in (("uncertainty", "forces"), ("energy_sigma_eV_atom", "energy")):
+            assert after.info[name] == pytest.approx(told["factors"][kind] * before.info[name], rel=1e-3)
+
+
+def test_a_plot_needs_labels(folder, tmp_path):
+    write_extxyz(tmp_path / "in.xyz", frames(labelled=False))
+    (predictor,) = load(folder, 0)
+    common = {"files": (tmp_path / "in.xyz",), "out": tmp_path / "out.xyz"}
+    with pytest.raises(ConfigError, match="--labelled"):
+        Uncertain(plot=tmp_path / "plot.png", **common).write(predictor)
+    with pytest.raises(ConfigError, match="no structure has a label"):
+        Uncertain(plot=tmp_path / "plot.png", labelled=common["files"], **common).write(predictor)
+    with pytest.raises(ConfigError, match="above 0"):
+        Uncertain(factor_forces=0.0, **common).write(predictor)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.xyz"]
