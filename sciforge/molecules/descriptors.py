@@ -1,0 +1,95 @@
+"""Numbers that RDKit computes from a molecule: descriptors, quick properties, fingerprints, scaffolds.
+
+Descriptors are what the encoder is pretrained to predict and what the classical baselines read; the list is that of the
+installed RDKit, kept by name in every store, so that a store made by another release is noticed and not misread.
+"""
+
+from collections.abc import Sequence
+from functools import cache, lru_cache
+
+import numpy as np
+from rdkit import Chem, rdBase
+from rdkit.Chem import Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem.QED import qed
+from rdkit.Chem.Scaffolds import MurckoScaffold
+
+from sciforge.errors import ConfigError, did_you_mean
+
+PROPERTIES = {
+    "logp": Crippen.MolLogP,
+    "tpsa": rdMolDescriptors.CalcTPSA,
+    "qed": qed,
+    "size": lambda mol: mol.GetNumHeavyAtoms(),
+}
+FINGERPRINT_BITS = 2048
+LARGEST = np.float32(1e30)
+
+
+@cache
+def descriptor_names() -> tuple[str, ...]:
+    """Return the names of RDKit's two-dimensional descriptors, in its own order.
+
+    >>> "MolLogP" in descriptor_names(), len(descriptor_names()) > 200
+    (True, True)
+    """
+    return tuple(name for name, _ in Descriptors._descList)
+
+
+def descriptors(mol: Chem.Mol) -> np.ndarray:
+    """Return the descriptors of a sanitised molecule, float32 [D]; NaN where one cannot be computed.
+
+    >>> found = dict(zip(descriptor_names(), descriptors(Chem.MolFromSmiles("CCO")), strict=True))
+    >>> round(float(found["MolWt"]), 2), float(found["NumHDonors"])
+    (46.07, 1.0)
+    """
+    with rdBase.BlockLogs():
+        found = Descriptors.CalcMolDescriptors(mol, missingVal=np.nan, silent=True)
+    values = np.array([found[name] for name in descriptor_names()], np.float64)
+    return np.clip(values, -LARGEST, LARGEST).astype(np.float32)
+
+
+@lru_cache(4096)
+def descriptors_of_smiles(smiles: str) -> np.ndarray:
+    """Return the descriptors of a canonical SMILES, float32 [D]; the last few thousand are remembered."""
+    return descriptors(Chem.MolFromSmiles(smiles))
+
+
+def property_functions(names: Sequence[str]) -> list:
+    """Return the functions of quick properties by name; raises ConfigError with the nearest name."""
+    for name in names:
+        if name not in PROPERTIES:
+            raise ConfigError(f"no property {name!r}; {did_you_mean(name, PROPERTIES)}")
+    return [PROPERTIES[name] for name in names]
+
+
+@cache
+def _fingerprints():
+    return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
+
+
+def fingerprint(smiles: str) -> np.ndarray:
+    """Return the ECFP4 bits of a SMILES (Morgan, radius 2), uint8 [2048].
+
+    >>> int(fingerprint("CCO").sum())
+    6
+    """
+    return _fingerprints().GetFingerprintAsNumPy(Chem.MolFromSmiles(smiles))
+
+
+def scaffold(mol: Chem.Mol) -> str:
+    """Return the SMILES of the Bemis-Murcko scaffold, empty for a molecule without rings.
+
+    >>> scaffold(Chem.MolFromSmiles("CCc1ccccc1C2CC2")), scaffold(Chem.MolFromSmiles("CCO"))
+    ('c1ccc(C2CC2)cc1', '')
+    """
+    return MurckoScaffold.MurckoScaffoldSmiles(mol=mol, includeChirality=False) if mol.GetRingInfo().NumRings() else ""
+
+
+def connectivity_key(mol: Chem.Mol) -> str:
+    """Return the first 14 letters of the InChIKey: the same for tautomers with mobile hydrogens, stereoisomers, isotopes.
+
+    >>> connectivity_key(Chem.MolFromSmiles("OC(=O)[C@@H](C)N")) == connectivity_key(Chem.MolFromSmiles("OC(=O)C(C)N"))
+    True
+    """
+    with rdBase.BlockLogs():
+        return Chem.MolToInchiKey(mol)[:14]
