@@ -1,0 +1,367 @@
+"""Which actions are legal: valence, rings, and every hard constraint at once, so that a legal end can always be reached.
+
+The proof of completability. Let F(state) be `completable` below; the mask offers an action only where F holds after it, and stopping
+only where nothing is owed. Claim: if F holds, some action is offered. F holds because of a plan, which uses carbon only (or another
+neutral type of three or more bonds, the filler) and the charged atoms that are owed:
+
+1. Without a formula. Each unit of bond order that an atom lacks (`need`) is met by one filler on a single bond; an owed anion
+   stands on a filler of its own (or in a needed place), an owed cation has its remaining bonds met by fillers; an owed ring is a
+   chain of as many fillers as the smallest allowed ring has atoms, closed on itself, or is closed from the focus. A filler takes one
+   slot and brings at least two, so one slot is enough to begin, and the atoms that the plan needs are counted against the room.
+   The next step of the plan is an action after which the rest of the same plan shows F again; a focus without slots may be
+   left, since leaving it changes nothing that the plan uses.
+2. With a formula. With S free slots on open atoms, remaining atoms of normal valences v, H hydrogens owed and X = the bond orders
+   still to be drawn, S + sum(v) - 2 X = H; a tree needs one bond an atom, so U = X - atoms = (S + sum(v - 2) - H) / 2 bonds are left
+   over for double and triple bonds and rings. F asks that U is a whole number that a plan can place exactly: needs are met by single
+   atoms set aside, the other atoms with more than one bond form one chain whose bond orders take up to `chain_capacity` of U (any
+   smaller number too, since an order can be lowered by one), and rings closed from the focus take the rest. Atoms of one
+   bond find slots, because S is H and theirs in the end by the same sum.
+F is sufficient, not necessary: near a tight limit it forbids some actions that could have been finished in another way; how many is
+counted in the tests by enumerating all states.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciforge.molecules.growth import FIRST_ADD, RING_ORDERS, STOP, Actions, Growth, bends, tables
+from sciforge.molecules.valence import MAX_ORDER, NONE, TYPES
+
+IMPOSSIBLE = -1000  # of capacities
+NO_LIMIT = 255
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Hard constraints as tensors.
+
+    Args:
+        atoms: fewest and most heavy atoms.
+        charge: [B] or [1] net charge; None leaves it free.
+        rings: fewest and most rings (independent cycles).
+        sizes: smallest and largest ring; each closure obeys it, so each ring of a smallest basis does.
+        formula: [elements] atoms of each element of ELEMENTS, or None.
+        hydrogens: of the formula.
+        chain: capacities by (free slots of the first atom, remaining atoms of valence 4, 3, 2); see constraints.chain_capacities.
+        anion, cation: whether there is a type of charge -1 and one bond; the bonds of the smallest cation, 0 without.
+    """
+
+    atoms: tuple[int, int]
+    charge: Tensor | None
+    rings: tuple[int, int] = (0, NO_LIMIT)
+    sizes: tuple[int, int] = (3, 8)
+    formula: Tensor | None = None
+    hydrogens: int = 0
+    chain: Tensor | None = None
+    anion: bool = True
+    cation: int = 3
+
+
+ELEMENTS = tuple(dict.fromkeys(t.symbol for t in TYPES))
+_ELEMENT_OF = tuple(ELEMENTS.index(t.symbol) for t in TYPES)
+# Bonds of an element as the formula's plan uses it: its smallest neutral valence.
+NORMAL = tuple(next(t.valences[0] for t in TYPES if t.symbol == e and t.charge == 0) for e in ELEMENTS)
+
+
+class Outlook(NamedTuple):
+    """What a state, or the state after each action, has to finish with; tensors [B, ...] that broadcast.
+
+    Args:
+        atoms, slots, need, charge, rings, hydrogens: atoms; free slots and needs of open atoms; net charge; ring closures; hydrogens of
+            atoms that were left.
+        best: the most free slots, not needed ones, on one open atom.
+        free: those of the focus.
+        partners: how many open atoms with a free slot the focus could close an allowed ring with.
+        units: the bond orders which these could take.
+        reach: the largest ring within the limit that an atom at the focus could close with an open atom that has a free slot (1: with
+            the focus itself, 2: with its neighbour), 0 if none.
+        added: place in TYPES of an atom that the action adds, -1 for none.
+    """
+
+    atoms: Tensor
+    slots: Tensor
+    need: Tensor
+    charge: Tensor
+    rings: Tensor
+    hydrogens: Tensor
+    best: Tensor
+    free: Tensor
+    partners: Tensor
+    units: Tensor
+    reach: Tensor
+    added: Tensor
+
+
+def completable(look: Outlook, rules: Rules, elements: Tensor | None) -> Tensor:
+    """Return whether a plan is known to finish (see the module's proof); `elements` [B, elements] are atoms so far."""
+    owed_charge = torch.zeros_like(look.charge) if rules.charge is None else _like(rules.charge, look.charge) - look.charge
+    owed_rings = (rules.rings[0] - look.rings).clamp(min=0)
+    fits = (look.atoms <= rules.atoms[1]) & (look.rings <= rules.rings[1])
+    if rules.formula is not None:
+        return fits & _formula_plan(look, rules, elements, owed_charge, owed_rings)
+    return fits & _free_plan(look, rules, owed_charge, owed_rings)
+
+
+def _like(value_B: Tensor, other: Tensor) -> Tensor:
+    return value_B.view(-1, *[1] * (other.ndim - 1))
+
+
+def _free_plan(look: Outlook, rules: Rules, owed_charge: Tensor, owed_rings: Tensor) -> Tensor:
+    """Return whether fillers can settle what is owed within the room; the module's proof, part 1."""
+    room, smallest = rules.atoms[1] - look.atoms, rules.sizes[0]
+    anions, cations = (-owed_charge).clamp(min=0), owed_charge.clamp(min=0)
+    # A ring closed from the focus by a chain of fillers; without one its second bond takes a slot from an old atom.
+    chain = torch.where(look.reach > 0, (smallest - look.reach).clamp(min=0), smallest)
+    more_rings = owed_rings > 1
+    keeps_slot = (chain > 0) | (look.slots >= 3) | ((owed_charge == 0) & ~more_rings & (look.atoms >= rules.atoms[0]))
+    near = (look.reach > 0) & (look.free >= 1) & keeps_slot & (owed_rings > 0)
+    ring_atoms = torch.where(near, chain + (owed_rings - 1) * smallest, owed_rings * smallest)
+    alone = (owed_rings == 0) & (look.atoms + torch.maximum(look.need, anions) >= rules.atoms[0])
+    direct = (anions > 0) & (look.slots >= anions + (~alone).long())
+    charge_atoms = torch.where(direct, (anions - look.need).clamp(min=0), 2 * anions) + cations * rules.cation
+    cost = look.need + charge_atoms + ring_atoms
+    possible = ((anions == 0) | rules.anion) & ((cations == 0) | (rules.cation > 0))
+    begins = (look.slots >= 1) | ((cost == 0) & (look.atoms >= rules.atoms[0]))
+    return possible & begins & (cost <= room)
+
+
+def _formula_plan(look: Outlook, rules: Rules, elements: Tensor, owed_charge: Tensor, owed_rings: Tensor) -> Tensor:
+    """Return whether the remaining atoms can be placed with exactly the owed hydrogens; the module's proof, part 2."""
+    device = look.atoms.device
+    element_of = torch.tensor((*_ELEMENT_OF, 0), device=device)
+    left = rules.formula - elements
+    left = left.view(len(left), *[1] * (look.added.ndim - 1), -1)
+    taken = torch.nn.functional.one_hot(element_of[look.added], len(ELEMENTS)) * (look.added >= 0)[..., None]
+    left = left - taken
+    anions, cations = (-owed_charge).clamp(min=0), owed_charge.clamp(min=0)
+    normal = torch.tensor(NORMAL, device=device)
+    count = {v: (left * (normal == v)).sum(-1) for v in (1, 2, 3, 4)}
+    oxygen, nitrogen = left[..., ELEMENTS.index("O")], left[..., ELEMENTS.index("N")]
+    count[2], count[1] = count[2] - anions, count[1] + anions  # an owed anion is an oxygen of one bond
+    count[3] = count[3] - cations  # an owed cation is a nitrogen of four bonds, all of them needed
+    atoms = sum(count.values())
+    total = sum(v * n for v, n in count.items()) + 4 * cations
+    twice = look.slots + total - 2 * (atoms + cations) - (rules.hydrogens - look.hydrogens)
+    spare = torch.div(twice, 2, rounding_mode="floor")
+    need = look.need + 3 * cations
+    fits = (left >= 0).all(-1) & (oxygen >= anions) & (nitrogen >= cations) & (atoms >= need)
+    fits &= (twice >= 0) & (twice % 2 == 0) & (look.hydrogens <= rules.hydrogens)
+    fits &= (look.slots >= 1) | (atoms + cations == 0)
+    aside, best = need, look.best
+    for v in (1, 2, 3, 4):  # the atoms set aside for needs, of the fewest bonds first
+        used = torch.minimum(aside, count[v])
+        best = torch.maximum(best, torch.where(used > 0, v - 1, 0))
+        count[v], aside = count[v] - used, aside - used
+    return fits & _places(look, rules, (count[4], count[3], count[2]), best, spare, owed_rings)
+
+
+def _places(look: Outlook, rules: Rules, chain: tuple, best: Tensor, spare: Tensor, owed_rings: Tensor) -> Tensor:
+    """Return whether `spare` bond orders can be placed: on a chain, in rings closed from the focus, or both."""
+    four, three, two = chain
+    empty = (four + three + two) == 0
+
+    def capacity(first: Tensor, fours: Tensor) -> Tensor:
+        table = rules.chain
+        limits = [size - 1 for size in table.shape]
+        places = [first, fours, three, two]
+        legal = torch.stack([(p >= 0) & (p <= m) for p, m in zip(places, limits, strict=True)]).all(0)
+        found = table[tuple(p.clamp(0, m) for p, m in zip(places, limits, strict=True))]
+        return torch.where(legal, found, IMPOSSIBLE)
+
+    none_owed = owed_rings == 0
+    ok = none_owed & (spare <= torch.where(empty, 0, capacity(best, four)))
+    allowed = rules.rings[1] - look.rings
+    for closed in (1, 2, 3):  # bond orders that rings from the focus take
+        single = (look.partners >= closed) & (allowed >= closed)
+        double = none_owed & (look.units >= closed) & (look.partners >= 1) & (allowed >= closed)
+        if rules.sizes[0] > 3:  # a second ring from the same atom may become smaller by the first
+            single, double = single & (closed == 1), double & (closed <= 2) & (look.units >= 2 * look.partners)
+        takes = (single | double) & (look.free >= closed) & (closed >= owed_rings) & (spare >= closed)
+        rest = torch.where(empty, 0, capacity(look.free - closed, four))
+        ok |= takes & (spare - closed <= rest)
+    # Rings of their own: chains of atoms of valence four, closed on themselves or back to an open atom.
+    smallest = rules.sizes[0]
+    chained = (smallest - look.reach).clamp(min=0)
+    closes = (look.reach > 0) & (look.free >= torch.where(chained > 0, 1, 2))
+    after = torch.where(chained > 0, 2, look.free - 1)
+    own = (torch.full_like(chained, smallest), torch.full_like(best, 2), best >= 1)
+    for first_ring, start, possible in (own, (chained, after, closes)):
+        fours = four - first_ring - (owed_rings - 1).clamp(min=0) * smallest
+        rest = torch.where((fours + three + two) == 0, 0, capacity(start, fours))
+        enough = (fours >= 0) & (spare >= owed_rings) & (spare - owed_rings <= rest) & (look.rings + owed_rings <= rules.rings[1])
+        ok |= ~none_owed & possible & enough
+    return ok
+
+
+def legal(growth: Growth, actions: Actions, rules: Rules) -> Tensor:
+    """Return which actions may be taken [B, A]; molecules that are done may only stop.
+
+    Closures and multiple bonds that would bend a linear atom into a ring of fewer than eight atoms are left out wherever another
+    action is legal: RDKit accepts them, chemists do not.
+    """
+    state = _State.of(growth, actions, rules)
+    add_BTO, ring_BNO = state.adds(), state.rings()
+    parts = [state.stop()[:, None], state.leave()[:, None], add_BTO.flatten(1), ring_BNO.flatten(1)]
+    legal_BA = torch.cat(parts, 1)
+    strained_BA = torch.zeros_like(legal_BA)
+    strained_BA[:, FIRST_ADD : actions.first_ring] = state.strained_adds().flatten(1)
+    strained_BA[:, actions.first_ring :] = state.strained_rings().flatten(1)
+    calm_BA = legal_BA & ~strained_BA
+    legal_BA = torch.where(calm_BA.any(1, keepdim=True), calm_BA, legal_BA)
+    legal_BA = legal_BA & ~growth.done[:, None]
+    legal_BA[:, STOP] |= growth.done
+    return legal_BA
+
+
+@dataclass
+class _State:
+    """What the mask needs of a growth, computed once a step; see Outlook for the words."""
+
+    growth: Growth
+    actions: Actions
+    rules: Rules
+    focus: Tensor
+    slots: Tensor
+    free: Tensor
+    need: Tensor
+    charge: Tensor
+    elements: Tensor | None
+
+    @classmethod
+    def of(cls, growth: Growth, actions: Actions, rules: Rules) -> "_State":
+        slots_table, need_table, charges = tables(growth.device)
+        slots = growth.lookup(slots_table) * growth.open
+        need = growth.lookup(need_table) * growth.open
+        charge = (charges[growth.kind.clamp(min=0)] * (growth.kind >= 0)).sum(1)
+        elements = None
+        if rules.formula is not None:
+            element_of = torch.tensor(_ELEMENT_OF, device=growth.device)[growth.kind.clamp(min=0)]
+            one_hot = torch.nn.functional.one_hot(element_of, len(ELEMENTS)) * (growth.kind >= 0)[..., None]
+            elements = one_hot.sum(1)
+        return cls(growth, actions, rules, growth.focus, slots, slots - need, need, charge, elements)
+
+    def partners(self, focus: Tensor, hidden: Tensor, further: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return partners, units and reach [B] of an atom `further` bonds behind the focus; [B, N] `hidden` do not count."""
+        growth, (low, high) = self.growth, self.rules.sizes
+        size = growth.at(growth.distance, focus).long() + further + 1
+        index = torch.arange(size.shape[1], device=size.device)
+        others = growth.open & ~hidden & (self.free >= 1) & ((index != focus[:, None]) if further == 0 else True)
+        closable = others & (size >= max(low, 3)) & (size <= high)
+        units = (self.free.clamp(max=RING_ORDERS) * closable).sum(1)
+        return closable.sum(1), units, (size * (others & (size <= high))).amax(1)
+
+    def stop(self) -> Tensor:
+        """Return where nothing is owed [B]."""
+        growth, rules = self.growth, self.rules
+        ok = (self.need.sum(1) == 0) & (growth.num >= rules.atoms[0]) & (growth.rings >= rules.rings[0]) & (growth.num > 0)
+        if rules.charge is not None:
+            ok &= self.charge == rules.charge
+        if rules.formula is not None:
+            ok &= (self.elements == rules.formula).all(1)
+            ok &= growth.hydrogens + self.slots.sum(1) == rules.hydrogens
+        return ok
+
+    def leave(self) -> Tensor:
+        """Return where the focus may be left [B]: it lacks nothing, another atom is open, and a legal end stays in reach."""
+        growth, focus = self.growth, self.focus
+        index = torch.arange(self.slots.shape[1], device=focus.device)
+        gone = index == focus[:, None]
+        open_after = growth.open & ~gone
+        after = torch.where(open_after, index, -1).amax(1)
+        partners, units, reach = self.partners(after, gone, 0)
+        free_after = growth.at(self.free, after)
+        look = Outlook(
+            growth.num, (self.slots * ~gone).sum(1), self.need.sum(1), self.charge, growth.rings,
+            growth.hydrogens + growth.at(self.slots, focus), (self.free * ~gone).amax(1), free_after, partners, units,
+            torch.where(free_after >= 2, reach.clamp(min=1), reach), torch.full_like(growth.num, -1),
+        )  # fmt: skip
+        needless = growth.at(self.need, focus) == 0
+        return (after >= 0) & needless & completable(look, self.rules, self.elements)
+
+    def adds(self) -> Tensor:
+        """Return which types may be added by which bond orders [B, T, 3]; the first atom is added by order 1 without a bond."""
+        growth, focus = self.growth, self.focus
+        slots_table, need_table, charges = tables(growth.device)
+        kind = torch.tensor(self.actions.alphabet, device=growth.device)
+        order = torch.arange(1, MAX_ORDER + 1, device=growth.device)
+        first = (growth.num == 0)[:, None, None]
+        own = torch.where(first, 0, order)  # bond order that the new atom spends [B, 1, 3]
+        kind_f, used_f = growth.at(growth.kind, focus).clamp(min=0), growth.at(growth.used, focus)
+        slots_f, need_f = (t[kind_f[:, None], used_f[:, None] + order][:, None] for t in (slots_table, need_table))
+        slots_n, need_n = (t[kind[None, :, None], own] for t in (slots_table, need_table))
+        possible = torch.where(first, order == 1, (slots_f != NONE) & growth.at(growth.open, focus)[:, None, None])
+        possible = possible & (slots_n != NONE) & (need_n != NONE) & (first | (need_f != NONE))
+        slots_f, need_f = torch.where(first, 0, slots_f), torch.where(first, 0, need_f)
+        index = torch.arange(self.slots.shape[1], device=focus.device)
+        others = index != focus[:, None]
+        partners, units, reach = (x[:, None, None] for x in self.partners(focus, ~others, 1))
+        free_f, free_n = slots_f - need_f, slots_n - need_n
+        reach = torch.maximum(reach, torch.where(free_f >= 1, 2, torch.where(free_n >= 2, 1, 0)))
+        look = Outlook(
+            growth.num[:, None, None] + 1, _rest(self.slots, others) + slots_f + slots_n,
+            _rest(self.need, others) + need_f + need_n, self.charge[:, None, None] + charges[kind][None, :, None],
+            growth.rings[:, None, None], growth.hydrogens[:, None, None],
+            torch.maximum(torch.maximum((self.free * others).amax(1)[:, None, None], free_f), free_n), free_n,
+            partners, units, reach, kind[None, :, None].expand(len(growth), -1, MAX_ORDER),
+        )  # fmt: skip
+        shape = (len(growth), len(kind), MAX_ORDER)
+        look = Outlook(*(x.expand(shape) for x in look))
+        return possible.expand(shape) & completable(look, self.rules, self.elements)
+
+    def rings(self) -> Tensor:
+        """Return to which atoms a ring may be closed by which bond orders [B, N, 2]."""
+        growth, focus, (low, high) = self.growth, self.focus, self.rules.sizes
+        slots_table, need_table, _ = tables(growth.device)
+        order = torch.arange(1, RING_ORDERS + 1, device=growth.device)
+        kind, kind_f = growth.kind.clamp(min=0), growth.at(growth.kind, focus).clamp(min=0)
+        used_f = growth.at(growth.used, focus)
+        slots_f, need_f = (t[kind_f[:, None], used_f[:, None] + order][:, None] for t in (slots_table, need_table))
+        slots_j, need_j = (t[kind[..., None], growth.used[..., None] + order] for t in (slots_table, need_table))
+        size = growth.at(growth.distance, focus).long() + 1
+        index = torch.arange(size.shape[1], device=focus.device)
+        apart = growth.open & (index != focus[:, None]) & (size >= max(low, 3)) & (size <= high)
+        possible = apart[..., None] & (slots_f != NONE) & (slots_j != NONE) & (need_f != NONE) & (need_j != NONE)
+        others = index != focus[:, None]
+        third = torch.topk(self.free * others, min(2, size.shape[1]), 1)
+        best_rest = torch.where(third.indices[:, :1] == index, third.values[:, -1:], third.values[:, :1])[..., None]
+        free_f, free_j = slots_f - need_f, slots_j - need_j
+        partners, units, _ = (x[:, None] for x in self.partners(focus, ~others, 0))
+        was = apart & (self.free >= 1)
+        keeps = low == 3  # else the closure may make a partner's ring too small
+        partners = (partners - was.long()) * keeps
+        units = (units - self.free.clamp(max=RING_ORDERS) * was) * keeps
+        look = Outlook(
+            growth.num[:, None, None], _rest(self.slots, others) - self.slots[..., None] + slots_f + slots_j,
+            _rest(self.need, others) - self.need[..., None] + need_f + need_j, self.charge[:, None, None],
+            growth.rings[:, None, None] + 1, growth.hydrogens[:, None, None],
+            torch.maximum(torch.maximum(best_rest, free_f), free_j), free_f, partners[..., None], units[..., None],
+            torch.where(free_f >= 2, 1, 0), torch.full_like(size, -1)[..., None],
+        )  # fmt: skip
+        shape = (*size.shape, RING_ORDERS)
+        look = Outlook(*(x.expand(shape) for x in look))
+        return possible & completable(look, self.rules, self.elements)
+
+    def strained_adds(self) -> Tensor:
+        """Return the additions [B, T, 3] that would make an atom of a ring linear."""
+        growth, focus = self.growth, self.focus
+        bent = bends(growth.device)[growth.at(growth.kind, focus).clamp(min=0)] & growth.at(growth.ring, focus)
+        order = torch.arange(1, MAX_ORDER + 1, device=growth.device)
+        straightens = (order == 3) | ((order == 2) & (growth.at(growth.double, focus)[:, None] > 0))
+        return (bent[:, None] & straightens)[:, None].expand(-1, len(self.actions.alphabet), -1)
+
+    def strained_rings(self) -> Tensor:
+        """Return the closures [B, N, 2] of rings under eight atoms with a linear atom in them."""
+        growth, focus = self.growth, self.focus
+        here, bent = growth.at(growth.distance, focus), bends(growth.device)[growth.kind.clamp(min=0)]
+        between = here[:, :, None] + growth.distance == here[:, None]  # [B, k, j]: k lies on a way from the focus to j
+        linear = (growth.linear()[:, :, None] & between).any(1)
+        doubled = bent & (growth.double > 0)
+        doubled = doubled | growth.at(doubled, focus)[:, None]
+        small = here + 1 < 8
+        return small[..., None] & torch.stack([linear, linear | doubled], -1)
+
+
+def _rest(value_BN: Tensor, others: Tensor) -> Tensor:
+    return (value_BN * others).sum(1)[:, None, None]
