@@ -147,7 +147,7 @@ def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]],
     from matplotlib.figure import Figure
 
     kinds = [kind for kind in ("forces", "energy") if any(kind in parts for parts in found.values())]
-    figure = Figure(figsize=(4.2 * len(kinds), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(kinds), 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="ideal")
@@ -157,6 +157,7 @@ def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]],
                 label = f"{name}: off by {part.expected_error:.3f}, rank {part.spearman:.2f}"
                 axes.plot(COVERAGE_L, part.observed_L, marker="o", ms=3, label=label)
         axes.set(title=kind, xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect=1)
-        axes.legend(fontsize=7)
+        # below the picture: inside, it hides a curve wherever it is put
+        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     kind = Path(path).suffix.lstrip(".") or "png"
     return write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150), sources)
