@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sciforge.molecules.fcd import LEAST, FrechetTo, activations, moments
+from sciforge.molecules.fcd import LEAST, FrechetTo, activations
 from sciforge.molecules.metrics import Bag, Figure, bootstrapped, cosine_to, fraction, mean_of, normal, wasserstein_to
 from sciforge.molecules.similarity import mean_similarity, nearest
 from sciforge.molecules.traits import PROPERTIES, Traits, traits_of
@@ -84,7 +84,7 @@ def _fcd(found: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, 
         found.omitted["fcd"] = f"{len(smiles)} valid molecule has no covariance"
         return
     acts = activations(smiles, device)
-    found.figures["fcd"] = bootstrapped(lambda weight: frechet(moments(acts, weight)), len(acts), seed)
+    found.figures["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
 
 
 def _diversity(found: Findings, traits: Traits, device: str) -> None:

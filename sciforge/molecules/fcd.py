@@ -4,7 +4,7 @@ A small sample is far from its own source: 1,000 molecules of MOSES' training se
 something beside that of real molecules of the same number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,33 @@ class FrechetTo:
         10.0
         """
         middle = self.root_DD @ sample.cov_DD @ self.root_DD
-        shared = np.sqrt(np.maximum(np.linalg.eigvalsh((middle + middle.T) / 2), 0)).sum()
-        apart = self.reference.mean_D - sample.mean_D
-        traces = np.trace(self.reference.cov_DD) + np.trace(sample.cov_DD)
-        return float(max(apart @ apart + traces - 2 * shared, 0.0))
+        shared = _sum_of_roots((middle + middle.T) / 2)
+        return self._distance(sample.mean_D, float(np.trace(sample.cov_DD)), shared)
+
+    def of_weighted(self, acts_ND: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Return the distance of activations as a function of the weight of each molecule; at least two must have one.
+
+        It is that of their moments, but leaves out molecules without weight (a third of a bootstrap draw) and takes the smaller
+        of the two matrices that have the same eigenvalues, so that small samples cost little.
+        """
+        middle_D = acts_ND.astype(np.float64).mean(0)
+        shifted = acts_ND - middle_D
+        turned, square_N = shifted @ self.root_DD, (shifted**2).sum(1)
+
+        def distance(weight_N: np.ndarray) -> float:
+            count, some = weight_N.sum(), weight_N > 0
+            freedom = max(count - 1, 1)
+            mean = weight_N @ shifted / count
+            rows = (turned[some] - mean @ self.root_DD) * np.sqrt(weight_N[some] / freedom)[:, None]
+            shared = _sum_of_roots(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
+            return self._distance(mean + middle_D, float(weight_N @ square_N - count * mean @ mean) / freedom, shared)
+
+        return distance
+
+    def _distance(self, mean_D: np.ndarray, trace: float, shared: float) -> float:
+        apart = self.reference.mean_D - mean_D
+        return float(max(apart @ apart + np.trace(self.reference.cov_DD) + trace - 2 * shared, 0.0))
+
+
+def _sum_of_roots(symmetric_KK: np.ndarray) -> float:
+    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(symmetric_KK), 0)).sum())

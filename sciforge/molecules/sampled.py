@@ -18,6 +18,8 @@ from tqdm import tqdm
 from sciforge.errors import DataError
 
 HEADS = ("smiles", "canonical_smiles", "mol")  # what files call the column; BACE says mol
+# Without these a SMILES can hold no second component, dummy atom or radical; without those no stereochemistry or atom map.
+SPECIAL, MARKS = frozenset("[.*| \t"), frozenset("@/\\:")
 CHUNK = 2000  # strings at a time for a process: about half a second
 Answer = TypeVar("Answer")
 
@@ -58,13 +60,16 @@ def judge(text: str) -> Sample:
             return Sample(reason="breaks a valence" if "AtomValenceException" in kinds else "cannot be kekulised")
     if not mol.GetNumAtoms():
         return Sample(reason="empty")
-    if len(Chem.GetMolFrags(mol)) > 1:
-        return Sample(reason="several components")
-    if any(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms()):
-        return Sample(reason="dummy atom")
-    if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
-        return Sample(reason="radical")
+    if SPECIAL.intersection(text):
+        if len(Chem.GetMolFrags(mol)) > 1:
+            return Sample(reason="several components")
+        if any(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms()):
+            return Sample(reason="dummy atom")
+        if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
+            return Sample(reason="radical")
     smiles = Chem.MolToSmiles(mol)
+    if not MARKS.intersection(smiles):
+        return Sample(smiles, smiles)
     Chem.RemoveStereochemistry(mol)
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(0)

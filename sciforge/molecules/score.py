@@ -114,6 +114,8 @@ class Score:
                 raise ConfigError(f"{name} is {value}; give at least 1")
         if self.out.suffix != ".json":
             raise ConfigError(f"{self.out} does not end in .json; the report is written as JSON")
+        for file in (self.training, self.reference):
+            next(read_strings(file, 1), None)  # says in one line what is wrong with it
         if self.fcd:
             require_fcd()
 
@@ -153,8 +155,6 @@ class Score:
 
     def _kept(self, what: str, key: tuple, kind: type[Kept], make: Callable[[], Kept], *files: Path) -> Kept:
         """Return what the cache has under the digest of the files and the key; otherwise make it and keep it."""
-        for file in files:
-            next(read_strings(file, 1), None)  # says in one line what is wrong with it
         state = (what, key, [sha256(file) for file in files], rdkit.__version__)
         versions = (known.VERSION, traits.VERSION, comparison.VERSION)
         name = hashlib.sha256(repr((state, versions)).encode()).hexdigest()[:24]

@@ -128,6 +128,14 @@ def test_frechet_of_gaussians_by_hand():
     assert FrechetTo(other)(one) == pytest.approx(FrechetTo(one)(other))
 
 
+@pytest.mark.parametrize("count", [3, 9])
+def test_frechet_of_weighted_molecules_is_that_of_their_moments(count: int):
+    rng = np.random.default_rng(count)
+    acts, weight = rng.standard_normal((count, 5)).astype(np.float32) + 3, rng.integers(0, 3, count) + 0.0
+    frechet = FrechetTo(moments(rng.standard_normal((20, 5))))
+    assert frechet.of_weighted(acts)(weight) == pytest.approx(frechet(moments(acts, weight)))
+
+
 def test_weights_are_repetitions():
     acts = np.random.default_rng(0).standard_normal((5, 3))
     weight = np.array([2.0, 0, 1, 1, 3])

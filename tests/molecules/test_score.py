@@ -1,0 +1,167 @@
+"""`sciforge score` from files to report: what it prints, what it keeps, what it refuses; and the peers' published figures."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sciforge.errors import ConfigError, DataError, MissingExtra
+from sciforge.molecules import score as scoring
+from sciforge.molecules.score import TITLES, Score, table_of
+
+SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "molecules"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+PARTS = [*("c1ccc2ccccc2c1", "c1ccc(-c2ccccc2)cc1", "O=C(Nc1ccccc1)c1ccncc1"), *("C" * n + "O" for n in range(3, 10))]
+TRAIN = [f"{part}{end}" for part in PARTS for end in ("", "C", "N", "CC", "CO")]
+TEST = [f"{part}{end}" for part in PARTS for end in ("CN", "CCC", "F")]
+NOVEL = [f"{part}CF" for part in PARTS]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Training set, reference and a sample of 9 valid of 12 lines, 8 of them different, 6 of those novel."""
+    (tmp_path / "train.csv").write_text("SMILES,SPLIT\n" + "".join(f"{one},train\n" for one in TRAIN))
+    (tmp_path / "test.csv.gz").write_bytes(gzip.compress(("SMILES\n" + "\n".join(TEST) + "\n").encode()))
+    sample = [*NOVEL[:6], NOVEL[0], "OCCC", "NOCCC", "CC.CC", "", "C[CH2]"]
+    (tmp_path / "ours.smi").write_text("\n".join(sample) + "\n")
+    names = {"file": "ours.smi", "training": "train.csv", "reference": "test.csv.gz", "out": "out/report.json"}
+    return {**{name: tmp_path / file for name, file in names.items()}, "cache": tmp_path / "cache"}
+
+
+def scored(files: dict[str, Path], **changes) -> dict:
+    return json.loads(Score(**{**files, "fcd": False, **changes}).run().read_text())
+
+
+def test_report_and_table(files, capsys):
+    report = scored(files)
+    figures = report["figures"]
+    assert figures["validity"]["value"] == 9 / 12 and figures["validity"]["by"] == "Wilson"
+    assert figures["unique"]["value"] == 8 / 9
+    assert figures["novelty"]["value"] == 6 / 8  # propanol and its amine are written otherwise in the training set
+    assert report["invalid"] == {"several components": 1, "empty": 1, "radical": 1}
+    assert set(report["omitted"]) == {"unique_1000", "unique_10000"}
+    assert report["strings"] == 12 and report["real_molecules"]["snn"]["count"] == 9
+    for name, figure in figures.items():
+        assert figure["low"] <= figure["value"] <= figure["high"], name
+    said = capsys.readouterr().out
+    assert all(TITLES[name] in said for name in figures)
+    assert "30,000 were asked for" in said and "1 invalid: radical" in said and "nan" not in said.lower()
+
+
+def test_a_training_set_is_not_novel_but_near(files):
+    report = scored({**files, "file": files["training"]})
+    assert report["figures"]["novelty"]["value"] == 0 and report["figures"]["validity"]["value"] == 1
+    # As many random molecules of the training set are the training set: every figure is the floor's.
+    for name, real in report["real_molecules"].items():
+        assert report["figures"][name]["value"] == pytest.approx(real["value"], abs=1e-9), name
+
+
+def test_num_takes_the_first_lines(files):
+    report = scored(files, num=6)
+    assert report["strings"] == 6 and report["figures"]["validity"]["value"] == 1
+
+
+def test_what_is_kept_serves_again_and_changed_files_do_not_use_it(files, monkeypatch):
+    before = scored(files)
+    kept = sorted(files["cache"].iterdir())
+    assert [path.name.partition("-")[0] for path in kept] == ["known", "real", "traits"]
+    with monkeypatch.context() as patched:
+        for name in ("known_of", "pick_strings"):
+            patched.setattr(scoring, name, lambda *_: pytest.fail("computed again"))
+        assert scored(files)["figures"] == before["figures"]
+    files["training"].write_text("SMILES\n" + "\n".join([*TRAIN, *NOVEL]) + "\n")
+    after = scored(files)
+    assert after["figures"]["novelty"]["value"] == 0 and before["figures"]["novelty"]["value"] > 0
+
+
+def test_several_processes_say_the_same(files):
+    one, two = scored(files), scored({**files, "cache": files["cache"] / "other"}, workers=2)
+    assert one["figures"] == two["figures"] and one["real_molecules"] == two["real_molecules"]
+
+
+def test_part_of_the_reference(files):
+    assert scored(files, reference_num=10)["reference_molecules"] == 10
+
+
+def test_fcd_with_its_floor_and_given_statistics(files):
+    pytest.importorskip("fcd_torch", reason="fcd_torch holds the net of FCD")
+    report = scored(files, fcd=True)
+    excess = report["figures"]["fcd"]["value"] - report["real_molecules"]["fcd"]["value"]
+    assert report["figures"]["fcd_excess"]["value"] == pytest.approx(excess)
+    moments = next(path for path in files["cache"].iterdir() if path.name.startswith("moments"))
+    stats = files["out"].parent / "stats.npz"
+    stats.write_bytes(moments.read_bytes())
+    again = scored(files, fcd=True, reference_stats=stats)
+    assert again["figures"]["fcd"]["value"] == pytest.approx(report["figures"]["fcd"]["value"])
+    assert scored(files, fcd=True, fcd_num=4)["figures"]["fcd"]["count"] == 4
+
+
+def test_a_floor_of_fewer_molecules_gives_no_excess(files):
+    pytest.importorskip("fcd_torch", reason="fcd_torch holds the net of FCD")
+    files["training"].write_text("SMILES\n" + "\n".join(TRAIN[:5]) + "\n")
+    report = scored(files, fcd=True)
+    assert "fewer" in report["omitted"]["fcd_excess"] and "fcd_excess" not in report["figures"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"num": 0}, ConfigError, "num is 0"),
+        ({"out": Path("report.txt")}, ConfigError, ".json"),
+        ({"file": Path("nowhere.smi")}, DataError, "nowhere.smi"),
+        ({"training": Path("nowhere.csv")}, DataError, "nowhere.csv"),
+    ],
+)
+def test_settings_and_files_that_are_wrong(files, changes, error, says):
+    with pytest.raises(error, match=says):
+        scored(files, **changes)
+    assert not files["out"].exists()
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", ">seq1\nACGTNNN_\n", "<html>\n</html>\n"])
+def test_files_without_a_molecule(files, text):
+    files["file"].write_text(text)
+    with pytest.raises(DataError, match="no valid molecule"):
+        scored(files)
+    files["file"].write_text("CCO\n")
+    files["reference"] = files["file"].with_name("reference.smi")
+    files["reference"].write_text(text)
+    with pytest.raises(DataError, match="reference.smi"):
+        scored(files)
+
+
+def test_the_report_does_not_replace_its_sources(files):
+    source = files["file"].with_suffix(".json")
+    source.write_text("CCO\n")
+    with pytest.raises(ConfigError, match="also read from"):
+        scored(files, file=source, out=source)
+    assert source.read_text() == "CCO\n"
+
+
+def test_fcd_without_its_package_is_said_before_the_work(files, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "fcd_torch", None)
+    with pytest.raises(MissingExtra, match=r"\[fcd\]"):
+        scored(files, fcd=True)
+    assert not files["cache"].exists()
+
+
+def test_reports_side_by_side(files):
+    report = scored(files)
+    table = table_of({"ours": report, "theirs": report})
+    assert table.columns.count("95 % interval") == 2 and len(table.rows) == len(report["figures"])
+
+
+@needs_shared
+@pytest.mark.slow
+def test_released_samples_have_their_published_validity():
+    from sciforge.molecules.sampled import judge_all, read_strings
+
+    folder = SHARED / "generated_by_peers"
+    jtvae = judge_all(list(read_strings(folder / "jtvae_moses_30k.smi.gz", 1000)))
+    digress = judge_all(list(read_strings(folder / "digress_moses_25k.smi.gz", 5000)))
+    assert all(not sample.reason for sample in jtvae)
+    assert np.mean([not sample.reason for sample in digress]) == pytest.approx(0.8600, abs=1e-9)
+    assert {sample.reason for sample in digress} == {"", "not a SMILES"}  # it writes None for what it could not build
