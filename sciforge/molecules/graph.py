@@ -47,7 +47,9 @@ def graph_of_mol(mol: Chem.Mol) -> Graph:
         if atom.GetNumRadicalElectrons():
             raise DataError(f"atom {atom.GetIdx()} ({atom.GetSymbol()}) is a radical; molecules here have none")
         if atom.GetIsotope():
-            raise DataError(f"atom {atom.GetIdx()} is the isotope {atom.GetIsotope()}{atom.GetSymbol()}; remove the mass")
+            raise DataError(
+                f"atom {atom.GetIdx()} is the isotope {atom.GetIsotope()}{atom.GetSymbol()}; remove the mass"
+            )
         if atoms[-1] is None:
             what = "a dummy atom" if atom.GetAtomicNum() == 0 else f"{atom.GetSymbol()}{atom.GetFormalCharge():+d}"
             raise DataError(f"atom {atom.GetIdx()} is {what}, which the valence table does not hold; leave it out")

@@ -8,6 +8,7 @@ that was left never changes again.
 Legend of shape letters: B batch, N atoms, T types of the alphabet, A actions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
@@ -145,6 +146,18 @@ class Growth:
         """Return some of the molecules."""
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
+    def copy(self) -> "Growth":
+        """Return a copy that further actions do not change."""
+        return replace(self, **{field.name: getattr(self, field.name).clone() for field in fields(self)})
+
+    @classmethod
+    def join(cls, states: Sequence["Growth"]) -> "Growth":
+        """Return L states of B molecules as one of B L rows, the steps of a molecule together."""
+        stacked = {
+            f.name: torch.stack([getattr(state, f.name) for state in states], 1).flatten(0, 1) for f in fields(cls)
+        }
+        return cls(**stacked)
+
     def linear(self) -> Tensor:
         """Return which atoms [B, N] hold their neighbours in a line: one triple or two double bonds on B, C, N, O or Si."""
         return ((self.triple > 0) | (self.double > 1)) & bends(self.device)[self.kind.clamp(min=0)] & (self.kind >= 0)
@@ -182,6 +195,11 @@ class Growth:
         self.last = torch.where(row_B, LAST_REOPEN, self.last)
         self.last_order, self.last_size = self.last_order * ~row_B, self.last_size * ~row_B
 
+    def leave(self, atom_BN: Tensor) -> None:
+        """Leave some atoms [B, N] for good, as the action `next` does with the focus."""
+        self.hydrogens += (self.lookup(tables(self.device)[0]) * (atom_BN & self.open)).sum(1)
+        self.open &= ~atom_BN
+
     def _mark_ring(self, focus: Tensor, other_B: Tensor, is_ring: Tensor) -> None:
         """Note the atoms on the shortest ways between the focus and the atom that it closes a ring with."""
         here, there = self.at(self.distance, focus), self.at(self.distance, other_B)
@@ -201,9 +219,14 @@ class Growth:
             self.double[rows, a] += order_B == 2
             self.triple[rows, a] += order_B == 3
             self.bond[rows, a, b] += order_B.to(torch.int8)
-        here = self.distance[rows, focus].masked_fill((order_B == 0)[:, None], UNREACHED)
-        there = self.distance[rows, other_B]
+        self._measure(focus, other_B, (order_B > 0).nonzero()[:, 0])
+
+    def _measure(self, focus: Tensor, other_B: Tensor, bonded: Tensor) -> None:
+        """Bring the distances of molecules that have a new bond up to date: a shorter way goes over that bond."""
+        old, present = self.distance[bonded], self.kind[bonded] >= 0
+        rows = torch.arange(len(bonded), device=self.device)
+        a, b = focus[bonded], other_B[bonded]
+        here, there = old[rows, a], old[rows, b]
         around = torch.minimum(here[:, :, None] + 1 + there[:, None], there[:, :, None] + 1 + here[:, None])
-        present = (self.kind >= 0)[:, :, None] & (self.kind >= 0)[:, None]
-        nearer = torch.minimum(self.distance, around.clamp(0, UNREACHED))
-        self.distance = torch.where(present, nearer, self.distance)
+        nearer = torch.minimum(old, around.clamp(max=UNREACHED))
+        self.distance[bonded] = torch.where(present[:, :, None] & present[:, None], nearer, UNREACHED)

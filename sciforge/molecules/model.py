@@ -122,9 +122,7 @@ class MoleculeNet(nn.Module):
         self.fields = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in ATOM_FIELDS.items()})
         self.molecule = nn.Parameter(torch.zeros(width))
         self.relation = nn.Embedding(NUM_RELATIONS, config.heads)
-        self.blocks = nn.ModuleList(
-            Block(width, config.heads, hidden, config.dropout) for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, config.heads, hidden, config.dropout) for _ in range(config.depth))
         self.norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.heads = nn.ModuleDict()
         self.reset_parameters()

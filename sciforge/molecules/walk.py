@@ -9,6 +9,7 @@ Legend of shape letters: B batch, N atoms, L steps, A actions.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,9 +38,24 @@ class Target:
     seed: Tensor
 
 
-def walk(target: Target, actions: Actions) -> Iterator[tuple[Growth, Tensor, Tensor]]:
-    """Yield the growth before each step (changed in place after it), the action [B] that the walk takes there, and whether the
-    molecule is still in its seed [B]; molecules that are complete repeat STOP until all are."""
+class Step(NamedTuple):
+    """One step of a walk.
+
+    Args:
+        growth: before the step; the walk changes it afterwards.
+        action: [B] that the walk takes; STOP again and again where a molecule is complete.
+        seeding: [B] whether the seed is still being walked.
+        whose: [B, N] the target's atom that each atom of the growth is.
+    """
+
+    growth: Growth
+    action: Tensor
+    seeding: Tensor
+    whose: Tensor
+
+
+def walk(target: Target, actions: Actions) -> Iterator[Step]:
+    """Yield the steps that build targets, all molecules at once, until all are complete."""
     batch, atoms = target.kind.shape
     growth = Growth.empty(batch, atoms, target.kind.device)
     rank = torch.where(target.kind >= 0, target.rank, LATE)
@@ -52,7 +68,7 @@ def walk(target: Target, actions: Actions) -> Iterator[tuple[Growth, Tensor, Ten
         action, new = _step(growth, target, actions, rank, built, whose, wanted)
         complete = ~(wanted & (built < 0)).any(1) & (action == STOP)
         action = torch.where(complete & seeding, REOPEN, action)
-        yield growth, action, seeding
+        yield Step(growth, action, seeding, whose)
         growth.act(actions, torch.where(action == REOPEN, NEXT, action) if bool((action == REOPEN).any()) else action)
         place = (growth.num - 1).clamp(min=0)
         old = built[rows, new.clamp(min=0)]

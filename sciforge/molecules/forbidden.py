@@ -1,0 +1,108 @@
+"""Substructures that must not appear: looked for in the growing graphs themselves, on the device.
+
+A bond or atom that is there stays, so a molecule never loses a forbidden part again: an action that completes one is masked when
+it is met, and what is left of the policy is exactly the policy under that constraint. The plan that proves completability
+(rules.py) attaches single carbons; where a pattern could forbid that, what may be owed is restricted (`restrict`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from rdkit import Chem
+from torch import Tensor
+
+from sciforge.errors import ConfigError
+from sciforge.molecules.graph import Graph, graph_of_mol, mol_of_smiles
+from sciforge.molecules.growth import Growth
+from sciforge.molecules.rules import Rules
+from sciforge.molecules.valence import TYPES
+
+MOST_FORMS = 64  # Kekule structures of one pattern
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A kekulised substructure; its atoms match by element and charge, its bonds by order, hydrogens do not count.
+
+    Args:
+        smiles: as the user wrote it.
+        graph: one Kekule structure, its atoms ordered so that each is bonded to an earlier one.
+    """
+
+    smiles: str
+    graph: Graph
+
+    def bonds(self) -> dict[tuple[int, int], int]:
+        """Return the order of each bond, the later atom first."""
+        pairs = zip(self.graph.pair_M2.tolist(), self.graph.order_M.tolist(), strict=True)
+        return {(max(pair), min(pair)): order for pair, order in pairs}
+
+    def found(self, growth: Growth) -> Tensor:
+        """Return which molecules hold the pattern [B]."""
+        kinds, bonds = self.graph.atom_N.tolist(), self.bonds()
+        row, first = (growth.kind == kinds[0]).nonzero(as_tuple=True)
+        chosen = first[:, None]
+        for atom in range(1, len(kinds)):
+            fits = growth.kind[row] == kinds[atom]
+            fits.scatter_(1, chosen, False)
+            for (later, earlier), order in bonds.items():
+                if later == atom:
+                    fits &= growth.bond[row, chosen[:, earlier]] == order
+            which, place = fits.nonzero(as_tuple=True)
+            row, chosen = row[which], torch.cat([chosen[which], place[:, None]], 1)
+        found = torch.zeros(len(growth), dtype=torch.bool, device=growth.device)
+        found[row] = True
+        return found
+
+
+def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
+    """Return every Kekule structure of every forbidden substructure; raises DataError for SMILES that cannot be read.
+
+    >>> len(patterns_of(("Cc1ccccc1C",)))
+    2
+    """
+    found = []
+    for text in smiles:
+        forms = {}
+        for form in Chem.ResonanceMolSupplier(mol_of_smiles(text), Chem.KEKULE_ALL, MOST_FORMS):
+            mol = Chem.RenumberAtoms(form, _connected_order(form))
+            graph = graph_of_mol(mol)
+            forms[graph.order_M.tobytes() + graph.pair_M2.tobytes()] = graph
+        found += [Pattern(text, graph) for graph in forms.values()]
+    return tuple(found)
+
+
+def _connected_order(mol: Chem.Mol) -> list[int]:
+    """Return the atoms so that each but the first has a neighbour before it; the rarest element first, to fail early."""
+    order = [min(range(mol.GetNumAtoms()), key=lambda i: mol.GetAtomWithIdx(i).GetAtomicNum() == 6)]
+    while len(order) < mol.GetNumAtoms():
+        near = (n.GetIdx() for i in order for n in mol.GetAtomWithIdx(i).GetNeighbors())
+        order.append(next(i for i in near if i not in order))
+    return order
+
+
+def restrict(patterns: tuple[Pattern, ...], rules: Rules, alphabet: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the types that may be used beside forbidden patterns without a dead end.
+
+    Raises:
+        ConfigError: what must be reached (a formula, a charge, rings, a size) might need what is forbidden.
+    """
+    if patterns and rules.formula is not None:
+        raise ConfigError("forbidden substructures beside an exact formula cannot be promised; leave one of them out")
+    kept = alphabet
+    for pattern in patterns:
+        names = [TYPES[kind].name for kind in pattern.graph.atom_N.tolist()]
+        single = [n == "C" and all(o == 1 for pair, o in pattern.bonds().items() if i in pair) for i, n in enumerate(names)]
+        if not any(single):
+            continue
+        if rules.atoms[0] > 1 or rules.rings[0] or int(rules.charge):
+            what = "a least number of atoms or rings, or a charge,"
+            raise ConfigError(f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; leave one of them out")
+        if not all(single):
+            bonds = [pair for pair in pattern.bonds() if single[pair[0]] or single[pair[1]]]
+            touched = {pattern.graph.atom_N[i] for pair in bonds for i in pair if not single[i]}
+        else:
+            touched = set()
+        # Carbons that settle a charge may stand anywhere, those that complete an atom stand on it.
+        kept = tuple(k for k in kept if not TYPES[k].charge and not (k in touched and len(TYPES[k].valences) > 1))
+    return kept
