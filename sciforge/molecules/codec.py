@@ -17,7 +17,10 @@ from sciforge.molecules.graph import Graph
 
 PAD = -1
 RING_SIZES = (0, 3, 4, 5, 6, 7, 8)  # of the ring classes 0..6; the last holds all larger ones
-PER_ATOM = ("atom", "hydrogens", "flags")
+# what is given for each atom: rank and seed are of walks (walk.py), the targets of hidden atoms (pretraining.py)
+PER_ATOM = ("atom", "hydrogens", "flags", "rank", "seed", "target_atom", "target_hydrogens")
+PADDED = ("atom", "target_atom", "target_hydrogens")  # with PAD, the others with 0
+PER_BOND = ("bond", "target_bond")  # rows (i, j, order), which become symmetric matrices
 
 
 def flags_of(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
@@ -73,26 +76,33 @@ class MoleculeCodec:
 
         Returns:
             atom int64 [B, N], PAD behind the last; hydrogens and flags int64 [B, N], 0 there; bond int64 [B, N, N],
-            symmetric bond orders 0 to 3; num int64 [B]; every other key of the examples: [N, ...] and [M, ...] stay
-            what they are if all have one shape, which are stacked.
+            symmetric bond orders 0 to 3; num int64 [B]; every other key of the examples, all of one shape, stacked.
         """
         num_B = torch.tensor([len(example["atom"]) for example in examples])
         size = max(int(num_B.max()), 1)
         batch: Batch = {"num": num_B}
         for name in PER_ATOM:
             if name in examples[0]:
-                batch[name] = torch.full((len(examples), size), PAD if name == "atom" else 0, dtype=torch.long)
+                fill = PAD if name in PADDED else 0
+                batch[name] = torch.full((len(examples), size), fill, dtype=torch.long)
                 for row, example in enumerate(examples):
                     batch[name][row, : len(example[name])] = example[name]
-        bond_BNN = torch.zeros(len(examples), size, size, dtype=torch.long)
-        row_M = torch.repeat_interleave(torch.tensor([len(example["bond"]) for example in examples]))
-        i_M, j_M, order_M = torch.cat([example["bond"] for example in examples]).unbind(1)
-        bond_BNN[row_M, i_M, j_M] = order_M
-        bond_BNN[row_M, j_M, i_M] = order_M
-        batch["bond"] = bond_BNN
-        for name in examples[0].keys() - {*PER_ATOM, "bond"}:
+        for name in PER_BOND:
+            if name in examples[0]:
+                batch[name] = _matrices([example[name] for example in examples], size)
+        for name in examples[0].keys() - {*PER_ATOM, *PER_BOND}:
             batch[name] = torch.stack([example[name] for example in examples])
         return batch
+
+
+def _matrices(bonds: Sequence[Tensor], size: int) -> Tensor:
+    """Return symmetric matrices of bond orders [B, N, N] from rows (i, j, order), one tensor a molecule."""
+    bond_BNN = torch.zeros(len(bonds), size, size, dtype=torch.long)
+    row_M = torch.repeat_interleave(torch.tensor([len(rows) for rows in bonds]))
+    i_M, j_M, order_M = torch.cat(list(bonds)).unbind(1)
+    bond_BNN[row_M, i_M, j_M] = order_M
+    bond_BNN[row_M, j_M, i_M] = order_M
+    return bond_BNN
 
 
 def _int64(values: Any) -> Tensor:
