@@ -52,11 +52,11 @@ class Forest(nn.Module):
         tree_T = torch.arange(num, device=x_BF.device)
         node_BT = torch.zeros(len(x_BF), num, dtype=torch.long, device=x_BF.device)
         for _ in range(int(self.depth)):
-            seen_BT = x_BF.float().gather(1, feature[tree_T, node_BT].long())
-            lower_BT = seen_BT <= threshold[tree_T, node_BT].float()
+            seen_BT = x_BF.to(threshold.dtype).gather(1, feature[tree_T, node_BT].long())
+            lower_BT = seen_BT <= threshold[tree_T, node_BT]
             child_BT = torch.where(lower_BT, left[tree_T, node_BT], right[tree_T, node_BT]).long()
             node_BT = torch.where(left[tree_T, node_BT] > 0, child_BT, node_BT)
-        return value[tree_T, node_BT].float().view(len(x_BF), *self.feature.shape[:2]).mean(-1)
+        return value[tree_T, node_BT].view(len(x_BF), *self.feature.shape[:2]).mean(-1)
 
     @torch.no_grad()
     def fit(self, x_NF: np.ndarray, target_NK: np.ndarray, seed: int) -> np.ndarray:

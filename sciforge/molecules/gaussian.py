@@ -67,10 +67,12 @@ class GaussianProcess(nn.Module):
     @torch.no_grad()
     def forward(self, x_BF: Tensor) -> tuple[Tensor, Tensor]:
         """Return means [B, K] and one standard deviation [B] (noise included), in units of the fitted targets."""
-        cross_BS = matern(x_BF.float(), self.support_SF.float(), self.weight_F.float(), self.amplitude.float())
-        explained_B = ((cross_BS @ self.shrink_SS.float()) * cross_BS).sum(1)
-        variance_B = (self.amplitude - explained_B).clamp(min=0) + self.noise
-        return cross_BS @ self.alpha_SK.float(), variance_B.sqrt()
+        with torch.autocast(x_BF.device.type, enabled=False):  # distances in bfloat16 would be noise
+            x_BF = x_BF.to(self.support_SF.dtype)
+            cross_BS = matern(x_BF, self.support_SF, self.weight_F, self.amplitude)
+            explained_B = ((cross_BS @ self.shrink_SS) * cross_BS).sum(1)
+            variance_B = (self.amplitude - explained_B).clamp(min=0) + self.noise
+            return cross_BS @ self.alpha_SK, variance_B.sqrt()
 
     @torch.no_grad()
     def fit(self, x_NF: np.ndarray, target_NK: np.ndarray, blocks: list[int], seed: int) -> Fit:
@@ -93,8 +95,8 @@ class GaussianProcess(nn.Module):
         exact = len(x_NF) <= size
         fit = _exact(cross_NS, target_NK, noise) if exact else _projected(cross_NS, inner_SS, target_NK, noise)
         alpha_SK, shrink_SS, held_NK, factor_N = fit
-        self.support_SF[: len(chosen)], self.alpha_SK[: len(chosen)] = support_SF.float(), alpha_SK.float()
-        self.shrink_SS[: len(chosen), : len(chosen)] = shrink_SS.float()
+        self.support_SF[: len(chosen)], self.alpha_SK[: len(chosen)] = support_SF, alpha_SK
+        self.shrink_SS[: len(chosen), : len(chosen)] = shrink_SS
         self.weight_F.copy_(weight_F)
         self.amplitude.fill_(float(amplitude))
         self.noise.fill_(float(noise))

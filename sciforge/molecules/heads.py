@@ -62,8 +62,9 @@ class PropertyHead(nn.Module):
 
     def linear(self, encoded_BF: Tensor) -> Tensor:
         """Return the scores of the linear reader [B, K]."""
-        scaled_BF = (encoded_BF.to(self.weight_KF.dtype) - self.centre_F) / self.scale_F
-        return nn.functional.linear(scaled_BF, self.weight_KF, self.bias_K)
+        with torch.autocast(encoded_BF.device.type, enabled=False):
+            scaled_BF = (encoded_BF.to(self.weight_KF.dtype) - self.centre_F) / self.scale_F
+            return nn.functional.linear(scaled_BF, self.weight_KF, self.bias_K)
 
     def forward(self, encoded_BF: Tensor, computed_BP: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores [B, K] of all readers together and standard deviations of numbers [B, K].
