@@ -34,6 +34,8 @@ FORMS = {
     "audit": ("AUDIT", api.audit, "what", None),
     "label": ("FILE", api.label, "what", offers("tools")["label"][1]),
     "sample": ("", api.sample, "what", offers("tools")["sample"][1]),
+    "generate": ("CHECKPOINT", api.generate, "what", offers("outputs")["generate"][1]),
+    "score": ("FILE", api.score, "what", offers("tools")["score"][1]),
     "datasets": ("list | fetch NAME ...", catalog.fetch_all, "", None),
     "doctor": ("", doctor.doctor, "", None),
     "demo": ("", demo.demo, "", None),

@@ -13,6 +13,7 @@ from sciforge.core.run import Estimator, Run
 from sciforge.core.store import Store
 
 __all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
+__all__ += ["generate", "score"]
 
 
 def prepare(
@@ -141,6 +142,26 @@ def sample(what: Any) -> Path:
 
     Args:
         what: a `Sample` with its options, e.g. `atoms.Sample(smiles=..., out=...)`.
+    """
+    return what.run()
+
+
+def generate(checkpoint: Path | str, what: Any, *, device: str = "auto") -> Path:
+    """Generate new molecules that keep hard constraints, valid by construction.
+
+    Args:
+        checkpoint: path or name.
+        what: a `Generate` with its options, e.g. `molecules.Generate(out=..., num=1000, formula="C9H8O4")`.
+        device: `auto`, `cpu` or `cuda`.
+    """
+    return what.write(load(checkpoint, device=device))
+
+
+def score(what: Any) -> Path:
+    """Score generated molecules: validity, uniqueness, novelty, distances to real molecules, each with an interval.
+
+    Args:
+        what: a `Score` with its options, e.g. `molecules.Score(file=..., reference=..., out=...)`.
     """
     return what.run()
 

@@ -19,8 +19,9 @@ from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 # Verb -> the function behind it; its module is imported only when the verb is called.
 VERBS = {
     verb: f"api.{verb}"
-    for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample")
+    for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
 }
+VERBS |= {verb: f"api.{verb}" for verb in ("label", "sample", "generate", "score")}
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
 
 
@@ -204,6 +205,16 @@ def _label(argv: list[str]) -> int:
 
 def _sample(argv: list[str]) -> int:
     return _tool("sample", argv)
+
+
+def _score(argv: list[str]) -> int:
+    return _tool("score", argv)
+
+
+def _generate(argv: list[str]) -> int:
+    """As `predict CHECKPOINT generate`: what domains call `generate` is a verb of its own."""
+    _, cls = offers("outputs")["generate"]
+    return _print(str(_call_with("generate", "CHECKPOINT", cls, "what", argv)))
 
 
 def _tool(verb: str, argv: list[str]) -> int:

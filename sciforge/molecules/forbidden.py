@@ -65,8 +65,9 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
     for text in smiles:
         forms = {}
         for form in Chem.ResonanceMolSupplier(mol_of_smiles(text), Chem.KEKULE_ALL, MOST_FORMS):
-            mol = Chem.RenumberAtoms(form, _connected_order(form))
-            graph = graph_of_mol(mol)
+            for part in (*form.GetAtoms(), *form.GetBonds()):
+                part.SetIsAromatic(False)  # else it would be kekulised anew, always into the same form
+            graph = graph_of_mol(Chem.RenumberAtoms(form, _connected_order(form)))
             forms[graph.order_M.tobytes() + graph.pair_M2.tobytes()] = graph
         found += [Pattern(text, graph) for graph in forms.values()]
     return tuple(found)
@@ -92,12 +93,16 @@ def restrict(patterns: tuple[Pattern, ...], rules: Rules, alphabet: tuple[int, .
     kept = alphabet
     for pattern in patterns:
         names = [TYPES[kind].name for kind in pattern.graph.atom_N.tolist()]
-        single = [n == "C" and all(o == 1 for pair, o in pattern.bonds().items() if i in pair) for i, n in enumerate(names)]
+        single = [
+            n == "C" and all(o == 1 for pair, o in pattern.bonds().items() if i in pair) for i, n in enumerate(names)
+        ]
         if not any(single):
             continue
         if rules.atoms[0] > 1 or rules.rings[0] or int(rules.charge):
             what = "a least number of atoms or rings, or a charge,"
-            raise ConfigError(f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; leave one of them out")
+            raise ConfigError(
+                f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; leave one of them out"
+            )
         if not all(single):
             bonds = [pair for pair in pattern.bonds() if single[pair[0]] or single[pair[1]]]
             touched = {pattern.graph.atom_N[i] for pair in bonds for i in pair if not single[i]}

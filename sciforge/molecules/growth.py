@@ -136,7 +136,8 @@ class Growth:
 
     def lookup(self, table: Tensor) -> Tensor:
         """Return a (type, used) table's values of all atoms [B, N], 0 where there is none."""
-        return torch.where(self.kind >= 0, table[self.kind.clamp(min=0), self.used], 0)
+        used = self.used.clamp(max=table.shape[1] - 1)  # only without the mask can it be more
+        return torch.where(self.kind >= 0, table[self.kind.clamp(min=0), used], 0)
 
     def at(self, value_BN: Tensor, atom_B: Tensor) -> Tensor:
         """Return the value of one atom of each molecule [B] (or [B, ...]); atom -1 reads the first."""

@@ -19,6 +19,7 @@ from sciforge.molecules.valence import MAX_ORDER
 
 STYLES = ("canonical", "random", "seeded")  # how a walk is ordered; told to the net, so that each can be asked for
 RECENT = 16  # steps back that the net tells apart
+FIRST_ROOM = 16  # steps that memory is taken for at a time
 MOST_SIZE = 9  # rings of that size and larger are one class
 # One-hot features of a step and how many values each has; counts are clamped to the last.
 FEATURES = {
@@ -162,11 +163,9 @@ class Reader:
     def __init__(self, model: MoleculeNet, rows: int, atoms: int, style: int, condition: Tensor | None):
         self.model, self.condition, self.steps = model, condition, 0
         weight = model.relation.weight
-        room = 4 * atoms  # a walk adds and leaves each atom and closes few rings
-        width = model.width // model.num_heads
-        shape = (rows, model.num_heads, room, width)
+        shape = (rows, model.num_heads, FIRST_ROOM, model.width // model.num_heads)
         self.kept = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in model.blocks]
-        self.anchors = torch.full((rows, room), -1, device=weight.device)
+        self.anchors = torch.full((rows, FIRST_ROOM), -1, device=weight.device)
         self.keys = weight.new_zeros(rows, atoms, model.width // 2)
         self.style = torch.full((rows,), style, device=weight.device)
 
@@ -195,13 +194,14 @@ class Reader:
         return policy.logits(x_B1D, self.keys, distance[:, None])[:, 0]
 
     def _make_room(self) -> None:
-        size = self.anchors.shape[1]
+        size = FIRST_ROOM
         self.anchors = F.pad(self.anchors, (0, size), value=-1)
         self.kept = [tuple(F.pad(x, (0, 0, 0, size)) for x in pair) for pair in self.kept]
 
     def select(self, rows: Tensor) -> None:
         """Go on with some of the molecules only."""
-        self.kept = [(k[rows], v[rows]) for k, v in self.kept]
+        self.kept = [(k[rows, :, : self.steps], v[rows, :, : self.steps]) for k, v in self.kept]
+        self.anchors = self.anchors[:, : self.steps]
         self.anchors, self.keys, self.style = self.anchors[rows], self.keys[rows], self.style[rows]
         self.condition = None if self.condition is None else self.condition[rows]
 
