@@ -1,20 +1,29 @@
 """Few DFT frames of a molecule the potential has not met: potential-mini against the same net from scratch and GDML.
 
     python benchmarks/atoms_few_shot.py acetylacetone --out runs/few-shot   # or aspirin, malonaldehyde
+    python benchmarks/atoms_few_shot.py acetylacetone --out runs/few-shot --init runs/acac-gfn2/run --rate 2e-3 \
+        --methods pretrained --curve adapted --beside acetylacetone-curve   # after atoms_adapt.py
+    python benchmarks/atoms_few_shot.py acetylacetone --out runs/few-shot --choose 1e-3 2e-3 5e-3 --sizes 50
 
 Every method sees the same frames, seed by seed; the test frames are the published test file (acetylacetone: another
 trajectory; aspirin: the file's own test part) and are used once, at the end. Both nets take the same steps and the rate
-that was best for both on development frames of acetylacetone. The molecules are in no tautomer among those of pretraining.
+that was best for both on development frames of acetylacetone (`--choose` looks at these alone). The molecules are in no tautomer
+among those of pretraining. `--beside` adds the other methods of a curve of the same frames, for paired differences.
 """
 
 import argparse
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sciforge import api, catalog
 from sciforge.atoms import EnergyForces, PrepareAtoms
-from sciforge.core.curve import Curve, Recipe
-from sciforge.core.run import All, Hardware, Schedule
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.curve import NETS, Curve, Recipe
+from sciforge.core.curve_result import CurveResult, RunFigures
+from sciforge.core.run import All, Hardware, Run, Schedule, Subset
 from sciforge.core.store import Store
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "atoms"
@@ -43,6 +52,34 @@ def task_store(name: str, out: Path) -> Store:
     return api.prepare(PrepareAtoms(files=files, test=test, dev_share=0.1, split="time", level="pbe"), out / name)
 
 
+def choose(spec: Curve, rates: list[float]) -> None:
+    """Print the force error on development frames of each net at each rate; the test frames are not looked at."""
+    parent = Checkpoint.open(catalog.locate(spec.init))
+    starts = {"pretrained": {"init": parent.path}, "scratch": {"model": parent.model_config, "codec": parent.codec}}
+    fixed = {"data": spec.data, "objective": spec.objective, "hardware": spec.hardware}
+    for labels in spec.sizes:
+        for method in sorted(set(spec.methods) & set(starts)):
+            for rate in rates:
+                schedule = replace(spec.recipe.schedule, rate=rate)
+                with TemporaryDirectory(dir=spec.data.parent) as folder:
+                    out = Path(folder) / "run"
+                    made = api.train(Run(out=out, schedule=schedule, subset=Subset(labels), **starts[method], **fixed))
+                    figures = api.evaluate(made.path, spec.data, split="dev")
+                print(
+                    f"dev: {method}, {labels} frames, rate {rate:g}: {figures['force_mae_meV_A']:.1f} meV/A", flush=True
+                )
+
+
+def joined(result: CurveResult, beside: Path) -> CurveResult:
+    """Return the curve with the other methods of a curve measured before, at the sizes and seeds of this one."""
+    rows = map(json.loads, (beside / "runs.jsonl").read_text().splitlines())
+    pairs = {(run.labels, run.seed) for run in result.runs}
+    others = [run for run in map(RunFigures.from_json, rows) if run.method not in result.methods]
+    others = [run for run in others if (run.labels, run.seed) in pairs]
+    kinds = {run.method: "net" if run.method in NETS else "baseline" for run in others}
+    return replace(result, runs=(*result.runs, *others), kinds={**result.kinds, **kinds})
+
+
 def main() -> None:
     """Measure the curve and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,22 +89,32 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 50, 200])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=["pretrained", "scratch", "gdml"])
+    parser.add_argument("--steps", type=int, default=SCHEDULE.steps)
+    parser.add_argument("--rate", type=float, default=SCHEDULE.rate)
+    parser.add_argument("--curve", help="name of the folder of results; TASK-curve where not given")
+    parser.add_argument("--beside", help="name of a curve measured before")
+    parser.add_argument("--choose", type=float, nargs="+", help="rates to compare on development frames; then stop")
     options = parser.parse_args()
+    name = options.curve or f"{options.task}-curve"
     store = task_store(options.task, options.out)
     spec = Curve(
         data=store.path,
-        out=options.out / f"{options.task}-curve",
+        out=options.out / name,
         init=options.init,
         objective=EnergyForces(),
         sizes=tuple(options.sizes),
         seeds=options.seeds,
         methods=tuple(options.methods),
-        recipe=Recipe(SCHEDULE, All(), epochs=0.0),
+        recipe=Recipe(replace(SCHEDULE, steps=options.steps, rate=options.rate), All(), epochs=0.0),
         hardware=Hardware(threads=1),
     )
+    if options.choose:
+        return choose(spec, options.choose)
     result = api.curve(spec)
+    if options.beside:
+        result = joined(result, options.out / options.beside)
     print(result.table().text())
-    result.plot(options.out / f"{options.task}.png", f"{options.task}: force error against DFT frames")
+    result.plot(options.out / f"{name.removesuffix('-curve')}.png", f"{options.task}: force error against DFT frames")
 
 
 if __name__ == "__main__":
