@@ -269,8 +269,8 @@ class _Scaffold:
             raise DataError(f"scaffold {constraints.scaffold!r}: {error}") from None
         if len(graph) > room:
             raise ConfigError(f"the scaffold has {len(graph)} heavy atoms and {room} are allowed; raise atoms")
-        open_N = [not dummies or a.HasProp("open") for a in bare.GetAtoms()]
-        return cls(graph, np.array(open_N))
+        open_N = [not dummies or bool(a.HasProp("open")) for a in bare.GetAtoms()]
+        return cls(graph, np.array(open_N, bool))
 
     def read_in(
         self,
