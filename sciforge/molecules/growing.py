@@ -32,7 +32,8 @@ class Lesson:
         history: of all steps.
         action, legal: [B, L] and [B, L, A].
         counts: [B, L] steps that are to be learnt: not of a seed, not after the end, and legal.
-        illegal: [B] steps that the mask forbids (a walk around fused rings may meet one).
+        illegal: [B] steps that the mask forbids (a walk around fused rings may meet one, or the alphabet lacks an atom's type);
+            a molecule with one is not learnt from.
     """
 
     history: History
@@ -60,9 +61,10 @@ def lesson(target: Target, actions: Actions, rules: Rules) -> Lesson:
     may_BLA = legal(growth, actions, replace(rules, charge=rules.charge.repeat_interleave(steps))).unflatten(
         0, (batch, steps)
     )
-    live_BL = ((action_BL == STOP) | (action_BL == OUTSIDE)).long().cumsum(1) - (action_BL == STOP).long() < 1
+    stop_BL = (action_BL == STOP).long()
+    live_BL = stop_BL.cumsum(1) - stop_BL < 1
     may = may_BLA.gather(2, action_BL.clamp(min=0)[..., None])[..., 0] & (action_BL >= 0)
-    illegal_B = (live_BL & ~seeding_BL & ~may).sum(1)
+    illegal_B = (live_BL & ~seeding_BL & ~may | (action_BL == OUTSIDE)).sum(1)
     focus = growth.focus
     rows = (features(growth), focus, growth.at(growth.bond, focus), growth.at(growth.distance, focus))
     present_BLN = (growth.kind >= 0).unflatten(0, (batch, steps))
