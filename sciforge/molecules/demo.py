@@ -81,7 +81,8 @@ def kept(smiles: str, constraints: Constraints) -> bool:
         return False
     rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
     good = Chem.GetFormalCharge(mol) == constraints.charge
-    good &= constraints.rings[0] <= len(rings) <= constraints.rings[1]
+    independent = mol.GetNumBonds() - mol.GetNumAtoms() + 1  # RDKit lists three rings of a bicyclo[2.2.2]octane, of which two suffice
+    good &= constraints.rings[0] <= independent <= constraints.rings[1]
     good &= all(constraints.ring_sizes[0] <= size <= constraints.ring_sizes[1] for size in rings)
     if constraints.formula is None:
         good &= constraints.atoms[0] <= mol.GetNumAtoms() <= constraints.atoms[1]
@@ -90,7 +91,14 @@ def kept(smiles: str, constraints: Constraints) -> bool:
     if constraints.scaffold is not None:
         bare = Chem.DeleteSubstructs(mol_of_smiles(constraints.scaffold), Chem.MolFromSmarts("[#0]"))
         good &= mol.HasSubstructMatch(bare)
-    return bool(good) and not any(mol.HasSubstructMatch(Chem.MolFromSmiles(text)) for text in constraints.forbidden)
+    return bool(good) and not any(_holds(mol, Chem.MolFromSmiles(text)) for text in constraints.forbidden)
+
+
+def _holds(mol: Chem.Mol, part: Chem.Mol) -> bool:
+    """Return whether a molecule holds a part with these charges; RDKit alone lets an uncharged query match any charge."""
+    charges = [atom.GetFormalCharge() for atom in part.GetAtoms()]
+    matches = mol.GetSubstructMatches(part, uniquify=False)
+    return any([mol.GetAtomWithIdx(i).GetFormalCharge() for i in match] == charges for match in matches)
 
 
 def _table(drawn: dict[str, list[str]], learnt: float) -> Table:

@@ -133,7 +133,7 @@ class _Task:
         alphabet = alphabet_of(constraints, model.alphabet)
         rules = compile_rules(constraints, alphabet, device)
         room = rules.atoms[1]
-        scaffold = _Scaffold.read(constraints, room) if constraints.scaffold else None
+        scaffold = _Scaffold.read(constraints, room) if constraints.scaffold is not None else None
         patterns = patterns_of(constraints.forbidden)
         alphabet = restrict(patterns, rules, alphabet)
         growth = scaffold.read_in(1, room, device) if scaffold else Growth.empty(1, room, device)
