@@ -272,4 +272,4 @@ def _note(name: str, report: dict[str, Any]) -> str:
     if report["rejected_of_training"]:
         parts.append(f"{report['rejected_of_training']:,} rows of the training set are no valid molecules")
     parts.append(f"real: as many random molecules of the training set; reference of {report['reference_molecules']:,}")
-    return f"{name}: {'; '.join(parts)}"
+    return "\n  ".join([f"{name}:", *parts])
