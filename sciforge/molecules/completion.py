@@ -4,12 +4,16 @@ The shards are written by workers that know nothing of each other; this is done 
 memory does not grow with the molecules and the result does not depend on the number of workers.
 """
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rdkit
 
-from sciforge.core.folder import sha256
+from sciforge.core.folder import atomic_folder, sha256, write_json
+from sciforge.core.run import to_json
 from sciforge.core.store import SPLITS, Store
 from sciforge.errors import DataError
 from sciforge.molecules.descriptors import descriptor_names
@@ -60,6 +64,25 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
         sample = train[:: -(-len(train) // SAMPLED)]
         meta["descriptors"] = {"names": list(descriptor_names()), **scales(store.column("descriptor")[sample])}
     return meta
+
+
+def resplit(store: Store, options: Any, out: Path) -> Store:
+    """Write the same molecules under another split, without reading files and computing descriptors anew.
+
+    Args:
+        store: a finished store, prepared with the same options but split, shares and seed.
+        options: the PrepareMolecules with the new ones.
+        out: the new store's folder.
+    """
+    with atomic_folder(out) as work:
+        for file in store.path.iterdir():
+            if file.name != "index.json":
+                shutil.copy(file, work / file.name)
+        index = json.loads(json.dumps(store.index))
+        index["meta"] = complete(Store(work, index), options)
+        index["preparer"] = to_json(options)
+        write_json(work / "index.json", index)
+    return Store.open(out)
 
 
 def settle_duplicates(key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarray | None, rule: str) -> None:

@@ -22,6 +22,11 @@ PROPERTIES = {
     "size": lambda mol: mol.GetNumHeavyAtoms(),
 }
 FINGERPRINT_BITS = 2048
+# what chemists would ask first: size, polarity, hydrogen bonds, flexibility
+CORE = (
+    "MolLogP", "MolMR", "TPSA", "MolWt", "LabuteASA", "HeavyAtomCount", "NumHDonors", "NumHAcceptors", "NHOHCount", "NOCount",
+    "NumHeteroatoms", "NumRotatableBonds", "RingCount", "FractionCSP3", "qed",
+)  # fmt: skip
 LARGEST = np.float32(1e30)
 
 
@@ -33,6 +38,18 @@ def descriptor_names() -> tuple[str, ...]:
     (True, True)
     """
     return tuple(name for name, _ in Descriptors._descList)
+
+
+def core_first() -> tuple[list[int], int]:
+    """Return an order of the descriptors with those of CORE first, and how many these are.
+
+    >>> order, num = core_first()
+    >>> num, len(order) == len(descriptor_names()), descriptor_names()[order[0]]
+    (15, True, 'MolLogP')
+    """
+    names = descriptor_names()
+    core = [names.index(name) for name in CORE]
+    return core + [place for place in range(len(names)) if place not in core], len(core)
 
 
 def descriptors(mol: Chem.Mol) -> np.ndarray:

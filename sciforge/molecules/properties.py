@@ -28,7 +28,23 @@ Reader = Literal["linear", "kernel", "forest"]
 
 
 class Labelled(Rows):
-    """Labelled molecules; few of them are drawn at random, as the figures of the field are, not balanced by class."""
+    """Molecules with some of the label columns of their store, in the order of an objective's tasks.
+
+    Few of them are drawn at random, as the figures of the field are, not balanced by class.
+    """
+
+    def __init__(self, store: Any, indices: np.ndarray, places: Sequence[int]):
+        super().__init__(store, indices)
+        self.places = list(places)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = super().__getitem__(i)
+        return {**record, "label": record["label"][self.places]}
+
+    def column(self, name: str) -> Any:
+        """Return a column over these molecules; of the labels the chosen ones [N, K]."""
+        values = super().column(name)
+        return values[:, self.places] if name == "label" else values
 
     def labels(self) -> np.ndarray:
         """Return zeros: all molecules are of one class to the draw."""
@@ -36,7 +52,7 @@ class Labelled(Rows):
 
     def take(self, places: np.ndarray) -> "Labelled":
         """Return the molecules at these places."""
-        return Labelled(self.store, self.indices[places])
+        return Labelled(self.store, self.indices[places], self.places)
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,8 @@ class Properties(Objective):
         tasks: names of the label columns; empty takes all of the data.
         yes_no: of each task, whether its labels are 0 and 1.
         means, spreads: of the numbers over the training labels; 0 and 1 for yes-or-no tasks.
-        readers: which parts of the head to use: `linear` (the encoder alone), `kernel`, `forest`.
+        readers: which parts of the head to use: `linear` (the encoder alone), `kernel` and `forest` (computed descriptors);
+            empty takes what is best for each task: all for classes, no forest for numbers.
         molecules: the most training molecules; 0 takes their number from the data.
         warm_start: solve the head before the first step.
     """
@@ -59,7 +76,7 @@ class Properties(Objective):
     yes_no: tuple[bool, ...] = ()
     means: tuple[float, ...] = ()
     spreads: tuple[float, ...] = ()
-    readers: tuple[Reader, ...] = READERS
+    readers: tuple[Reader, ...] = ()
     molecules: int = 0
     warm_start: bool = True
 
@@ -67,7 +84,7 @@ class Properties(Objective):
     fresh: ClassVar[tuple[str, ...]] = ("properties",)
 
     def __post_init__(self):
-        if not self.readers or set(self.readers) - set(READERS):
+        if set(self.readers) - set(READERS):
             raise ConfigError(f"readers are {self.readers}; choose among {', '.join(READERS)}")
 
     def resolve(self, store: Any) -> Self:
@@ -107,7 +124,10 @@ class Properties(Objective):
 
     def examples(self, store: Any, split: str) -> Sequence[Record]:
         """Return the molecules of a split, their labels in the order of `tasks`."""
-        return Labelled(store, store.split(split).indices)
+        known = [entry["name"] for entry in store.meta.get("labels", [])]
+        if missing := [task for task in self.tasks if task not in known]:
+            raise DataError(f"no labels {missing[0]!r} in this store; {did_you_mean(missing[0], known)}", store.path)
+        return Labelled(store, store.split(split).indices, [known.index(task) for task in self.tasks])
 
     def start(
         self, model: nn.Module, codec: MoleculeCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
@@ -144,14 +164,8 @@ class Properties(Objective):
             getattr(head, f"{name}_P").copy_(torch.tensor(found[name]))
 
     def known_labels(self, records: Sequence[Record]) -> np.ndarray:
-        """Return labels [N, K] in the order of `tasks`, NaN where missing."""
-        label_NK = np.asarray(records.column("label"), np.float64)
-        return label_NK[:, self._places(records)]
-
-    def _places(self, records: Any) -> list[int]:
-        store = getattr(getattr(records, "records", records), "store", None)
-        names = [entry["name"] for entry in store.meta["labels"]] if store is not None else list(self.tasks)
-        return [names.index(task) for task in self.tasks]
+        """Return labels float64 [N, K] in the order of `tasks`, NaN where missing."""
+        return np.asarray(records.column("label"), np.float64)
 
     def prepare(self, record: Record, codec: MoleculeCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a molecule, its descriptors and its labels."""
