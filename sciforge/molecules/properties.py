@@ -24,7 +24,7 @@ from sciforge.molecules.heads import READERS, PropertyHead
 from sciforge.molecules.pretraining import HEAD, DescriptorHead, PredictDescriptors, descriptors_of, pooled
 
 SUPPORT = 1024
-Reader = Literal["linear", "kernel", "forest"]
+Reader = Literal["linear", "kernel", "said", "forest"]
 
 
 class Labelled(Rows):
@@ -66,8 +66,9 @@ class Properties(Objective):
         tasks: names of the label columns; empty takes all of the data.
         yes_no: of each task, whether its labels are 0 and 1.
         means, spreads: of the numbers over the training labels; 0 and 1 for yes-or-no tasks.
-        readers: which parts of the head to use: `linear` (the encoder alone), `kernel` and `forest` (computed descriptors);
-            empty takes what is best for each task: all for classes, no forest for numbers.
+        readers: which parts of the head to use (heads.PropertyHead); the forest joins from 300 labels on, `said` only where
+            the checkpoint has learnt descriptors.
+        hold: weight of the error of the descriptors that the encoder says, which keeps it able to say them.
         molecules: the most training molecules; 0 takes their number from the data.
         warm_start: solve the head before the first step.
     """
@@ -76,7 +77,8 @@ class Properties(Objective):
     yes_no: tuple[bool, ...] = ()
     means: tuple[float, ...] = ()
     spreads: tuple[float, ...] = ()
-    readers: tuple[Reader, ...] = ()
+    readers: tuple[Reader, ...] = READERS
+    hold: float = 1.0
     molecules: int = 0
     warm_start: bool = True
 
@@ -84,7 +86,7 @@ class Properties(Objective):
     fresh: ClassVar[tuple[str, ...]] = ("properties",)
 
     def __post_init__(self):
-        if set(self.readers) - set(READERS):
+        if not self.readers or set(self.readers) - set(READERS):
             raise ConfigError(f"readers are {self.readers}; choose among {', '.join(READERS)}")
 
     def resolve(self, store: Any) -> Self:
@@ -144,7 +146,9 @@ class Properties(Objective):
                 encoded.append(encode(model, batch).cpu().numpy())
                 computed.append(bent(head, batch).cpu().numpy())
         label_NK = (self.known_labels(records) - np.array(self.means)) / np.array(self.spreads)
-        return head.solve(np.concatenate(encoded), np.concatenate(computed), label_NK, self.readers, seed)
+        told = parent is not None and any(isinstance(o, PredictDescriptors | Properties) for o in parent.objectives)
+        readers = self.readers if told else tuple(name for name in self.readers if name != "said") or ("linear",)
+        return head.solve(np.concatenate(encoded), np.concatenate(computed), label_NK, readers, seed)
 
     def _set_scales(self, head: PropertyHead, records: Sequence[Record], parent: Any) -> None:
         """Take the scales of descriptors from the pretraining set, which is larger, else from the training molecules."""
@@ -181,20 +185,22 @@ class Properties(Objective):
         return (label_BK - label_BK.new_tensor(self.means)) / label_BK.new_tensor(self.spreads)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return half the squared errors of numbers and the cross-entropies of classes, summed over known labels."""
-        scores_BK, target_BK = self.scores(model, batch)[0], self._targets(batch)
+        """Return half the squared errors of numbers and the cross-entropies of classes, summed over known labels.
+
+        In training, added for each molecule with a label: `hold` times half the mean squared error of its descriptors.
+        """
+        head, encoded_BF, target_BK = model.heads["properties"], encode(model, batch), self._targets(batch)
+        scores_BK = head.linear(encoded_BF) if model.training else head(encoded_BF, bent(head, batch))[0]
         known_BK, target_BK = target_BK.isfinite(), target_BK.nan_to_num()
         class_K = torch.tensor(self.yes_no, device=target_BK.device)
         nats_BK = F.binary_cross_entropy_with_logits(scores_BK, target_BK.clamp(0, 1), reduction="none")
         each_BK = torch.where(class_K, nats_BK, 0.5 * (scores_BK - target_BK) ** 2)
-        return Loss(torch.where(known_BK, each_BK, 0.0).sum(), known_BK.sum())
-
-    def scores(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return scores [B, K] and spreads [B, K]; in training those of the linear reader alone, which descent moves."""
-        head, encoded_BF = model.heads["properties"], encode(model, batch)
-        if model.training:
-            return head.linear(encoded_BF), None
-        return head(encoded_BF, bent(head, batch))
+        total, count = torch.where(known_BK, each_BK, 0.0).sum(), known_BK.sum()
+        if model.training and self.hold:
+            computed_BP = bent(head, batch)
+            away_B = 0.5 * ((encoded_BF[:, : computed_BP.shape[1]] - computed_BP) ** 2).mean(1)
+            total = total + self.hold * away_B[known_BK.any(1)].sum()
+        return Loss(total, count)
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return what the linear reader says of known labels: classes where all tasks are, else numbers of unit spread."""
@@ -210,7 +216,8 @@ class Properties(Objective):
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return `value` [B, K] (numbers in the labels' unit, or probabilities of yes) and `spread` [B, K] (0 for classes)."""
-        scores_BK, spread_BK = self.scores(model, batch)
+        head = model.heads["properties"]
+        scores_BK, spread_BK = head(encode(model, batch), bent(head, batch))
         class_K = torch.tensor(self.yes_no, device=scores_BK.device)
         mean_K, unit_K = scores_BK.new_tensor(self.means), scores_BK.new_tensor(self.spreads)
         value_BK = torch.where(class_K, scores_BK.sigmoid(), scores_BK * unit_K + mean_K)

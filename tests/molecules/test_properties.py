@@ -131,7 +131,7 @@ def test_one_task_of_several_and_unknown_ones(store, tmp_path):
     assert Predictor.load(train(run).path).evaluate(store, "test")["auroc"] > 0.6
 
 
-@pytest.mark.parametrize("readers", [("linear",), ("kernel",), ("forest",)])
+@pytest.mark.parametrize("readers", [("linear",), ("kernel",), ("said",), ("forest",)])
 def test_each_reader_alone(store, pretrained, tmp_path, readers):
     run = _run(store, tmp_path / "run", init=pretrained.path, objective=Properties(readers=readers))
     assert Predictor.load(train(run).path).evaluate(store, "test")["many/auroc"] > 0.7
