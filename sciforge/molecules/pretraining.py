@@ -88,8 +88,9 @@ class PredictDescriptors(Objective):
         return replace(self, **{name: tuple(column) for name, column in found.items()})
 
     def attach(self, model: nn.Module) -> None:
-        """Add the descriptor head."""
-        model.heads[HEAD] = DescriptorHead(model.width, len(self.names))
+        """Add the descriptor head, unless another objective that reads it was first."""
+        if HEAD not in model.heads or model.heads[HEAD].outer.out_features != len(self.names):
+            model.heads[HEAD] = DescriptorHead(model.width, len(self.names))
 
     def bend(self, values_NP: Tensor) -> Tensor:
         """Return descriptors in units of spread [N, P], clipped; NaN where unknown, 0 where not learnt."""
