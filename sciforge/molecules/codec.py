@@ -33,10 +33,13 @@ def flags_of(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
     >>> hydrogens.tolist(), (flags & 1).tolist(), (flags >> 1).tolist()
     ([3, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1], [0, 3, 3, 3, 3, 3])
     """
-    rings = mol.GetRingInfo()
+    smallest = [0] * mol.GetNumAtoms()
+    for ring in sorted(mol.GetRingInfo().AtomRings(), key=len, reverse=True):
+        for place in ring:
+            smallest[place] = len(ring)
     hydrogens, flags = [], []
-    for atom in mol.GetAtoms():
-        size = rings.MinAtomRingSize(atom.GetIdx())
+    for place, size in enumerate(smallest):  # mol.GetAtoms() is Python and takes as long as all the rest
+        atom = mol.GetAtomWithIdx(place)
         hydrogens.append(atom.GetTotalNumHs())
         flags.append(atom.GetIsAromatic() | (min(max(size - 2, 0), len(RING_SIZES) - 1) << 1))
     return np.array(hydrogens, np.uint8), np.array(flags, np.uint8)
