@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--objective", choices=OBJECTIVES, default="descriptors")
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=4000)
     options = parser.parse_args()
     store = prepared(options.data, options.out, options.workers)
     run = Run(
