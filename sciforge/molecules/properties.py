@@ -66,8 +66,8 @@ class Properties(Objective):
         tasks: names of the label columns; empty takes all of the data.
         yes_no: of each task, whether its labels are 0 and 1.
         means, spreads: of the numbers over the training labels; 0 and 1 for yes-or-no tasks.
-        readers: which parts of the head to use (heads.PropertyHead); the forest joins from 300 labels on, `said` only where
-            the checkpoint has learnt descriptors.
+        readers: which parts of the head to use (heads.PropertyHead); for numbers the forest joins from 300 labels on, and
+            `said` is used only where the checkpoint has learnt descriptors.
         hold: weight of the error of the descriptors that the encoder says, which keeps it able to say them.
         molecules: the most training molecules; 0 takes their number from the data.
         warm_start: solve the head before the first step.
