@@ -114,7 +114,9 @@ class Policy(nn.Module):
     def tokens(self, features: Tensor, style: Tensor, condition: Tensor | None) -> Tensor:
         """Return embedded steps [B, L, D] from features [B, L, F], style [B] and conditions [B, 2 P] (values, then 1 where known)."""
         x_BLD = self.embed(features.to(self.embed.weight.dtype)) + self.style(style)[:, None]
-        return x_BLD if self.condition is None else x_BLD + self.condition(condition.to(x_BLD.dtype))[:, None]
+        if self.condition is None or condition is None:  # nothing is told, which is what zeros say too
+            return x_BLD
+        return x_BLD + self.condition(condition.to(x_BLD.dtype))[:, None]
 
     def bias_of_recency(self, steps: int) -> Tensor:
         """Return the bias [H, L, L] of how many steps back a step lies; later ones are hidden."""
