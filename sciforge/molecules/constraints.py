@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sciforge.errors import ConfigError
 from sciforge.molecules.growth import Actions, Growth
-from sciforge.molecules.rules import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Rules, legal
+from sciforge.molecules.rules import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Rules, charges_of, legal
 from sciforge.molecules.valence import MAX_ORDER, TYPES
 
 MOST_ATOMS = 64
@@ -131,10 +131,10 @@ def compile_rules(constraints: Constraints, alphabet: tuple[int, ...], device: t
     allowed = [TYPES[place] for place in alphabet]
     if not any(t.charge == 0 and t.valences[0] >= 3 for t in allowed):
         raise ConfigError("types holds no neutral type of three or more bonds, which loose ends may need; add C or N")
-    anion = any(t.charge == -1 and t.valences[0] == 1 for t in allowed)
-    cations = [t.valences[0] for t in allowed if t.charge == 1]
+    anion, cation = charges_of(alphabet)
     options = {"charge": torch.tensor([constraints.charge], device=device), "rings": constraints.rings}
-    options |= {"sizes": constraints.ring_sizes, "anion": anion, "cation": min(cations, default=0)}
+    brings = max(t.valences[0] for t in allowed if t.charge == 0) - 2
+    options |= {"sizes": constraints.ring_sizes, "anion": anion, "cation": cation, "brings": brings}
     if constraints.formula is None:
         return Rules(constraints.atoms, **options)
     counts, hydrogens = parse_formula(constraints.formula)
@@ -165,7 +165,7 @@ def require_feasible(constraints: Constraints, rules: Rules, growth: Growth, act
     Raises:
         ConfigError: names what is in the way.
     """
-    if bool((legal(growth, actions, rules) & only).any()):
+    if bool(legal(growth, actions, rules, only).any()):
         return
     asked = f"no molecule with {_said(constraints)} can be grown"
     if constraints.formula is not None:

@@ -2,10 +2,11 @@
 
 A bond or atom that is there stays, so a molecule never loses a forbidden part again: an action that completes one is masked when
 it is met, and what is left of the policy is exactly the policy under that constraint. The plan that proves completability
-(rules.py) attaches single carbons; where a pattern could forbid that, what may be owed is restricted (`restrict`).
+(rules.py) attaches fillers, mostly carbons, by single bonds; where a pattern could forbid that, what may be owed is restricted
+(`restrict`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rdkit import Chem
@@ -14,7 +15,7 @@ from torch import Tensor
 from sciforge.errors import ConfigError
 from sciforge.molecules.graph import Graph, graph_of_mol, mol_of_smiles
 from sciforge.molecules.growth import Growth
-from sciforge.molecules.rules import Rules
+from sciforge.molecules.rules import Rules, charges_of
 from sciforge.molecules.valence import TYPES
 
 MOST_FORMS = 64  # Kekule structures of one pattern
@@ -67,6 +68,8 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
         for form in Chem.ResonanceMolSupplier(mol_of_smiles(text), Chem.KEKULE_ALL, MOST_FORMS):
             for part in (*form.GetAtoms(), *form.GetBonds()):
                 part.SetIsAromatic(False)  # else it would be kekulised anew, always into the same form
+            for atom in form.GetAtoms():
+                atom.SetNumRadicalElectrons(0)  # [O-] stands for any such oxygen: hydrogens do not count
             graph = graph_of_mol(Chem.RenumberAtoms(form, _connected_order(form)))
             forms[graph.order_M.tobytes() + graph.pair_M2.tobytes()] = graph
         found += [Pattern(text, graph) for graph in forms.values()]
@@ -82,32 +85,54 @@ def _connected_order(mol: Chem.Mol) -> list[int]:
     return order
 
 
-def restrict(patterns: tuple[Pattern, ...], rules: Rules, alphabet: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the types that may be used beside forbidden patterns without a dead end.
+def restrict(
+    patterns: tuple[Pattern, ...], rules: Rules, alphabet: tuple[int, ...], growth: Growth
+) -> tuple[tuple[int, ...], Rules]:
+    """Return the types that may be used beside forbidden patterns without a dead end, and the rules of a plan that avoids them.
+
+    Args:
+        patterns: of the user.
+        rules: all other constraints.
+        alphabet: the types that may be used otherwise.
+        growth: one molecule as sampling will find it: empty, or the scaffold.
 
     Raises:
         ConfigError: what must be reached (a formula, a charge, rings, a size) might need what is forbidden.
     """
-    if patterns and rules.formula is not None:
+    if not patterns:
+        return alphabet, rules
+    if rules.formula is not None:
         raise ConfigError("forbidden substructures beside an exact formula cannot be promised; leave one of them out")
-    kept = alphabet
-    for pattern in patterns:
-        names = [TYPES[kind].name for kind in pattern.graph.atom_N.tolist()]
-        single = [
-            n == "C" and all(o == 1 for pair, o in pattern.bonds().items() if i in pair) for i, n in enumerate(names)
-        ]
-        if not any(single):
-            continue
+    single_atoms = {int(pattern.graph.atom_N[0]) for pattern in patterns if len(pattern.graph) == 1}
+    kept = tuple(kind for kind in alphabet if kind not in single_atoms)
+    fillers = [kind for kind in kept if not TYPES[kind].charge and TYPES[kind].valences[0] >= 3]
+    if not fillers:
+        raise ConfigError("no neutral type of three or more bonds is left by what is forbidden; allow C or N")
+    loose = {kind: [pattern for pattern in patterns if any(_single(pattern, kind))] for kind in fillers}
+    filler = min(fillers, key=lambda kind: len(loose[kind]))
+    for pattern in loose[filler]:
         if rules.atoms[0] > 1 or rules.rings[0] or int(rules.charge):
             what = "a least number of atoms or rings, or a charge,"
             raise ConfigError(
                 f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; leave one of them out"
             )
-        if not all(single):
-            bonds = [pair for pair in pattern.bonds() if single[pair[0]] or single[pair[1]]]
-            touched = {pattern.graph.atom_N[i] for pair in bonds for i in pair if not single[i]}
-        else:
-            touched = set()
-        # Carbons that settle a charge may stand anywhere, those that complete an atom stand on it.
+        single = _single(pattern, filler)
+        touching = {i for pair in pattern.bonds() for i in pair if single[pair[0]] or single[pair[1]]}
+        touched = {int(pattern.graph.atom_N[i]) for i in touching if not single[i]}
+        for kind in growth.kind[growth.open].tolist():
+            if kind in touched and (TYPES[kind].bonds_only or len(TYPES[kind].valences) > 1):
+                what = f"the scaffold's {TYPES[kind].name}"
+                raise ConfigError(
+                    f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; close it with a dummy"
+                )
+        # A filler that completes an atom stands on it; nothing else is owed without charges.
         kept = tuple(k for k in kept if not TYPES[k].charge and not (k in touched and len(TYPES[k].valences) > 1))
-    return kept
+    anion, cation = charges_of(kept)
+    return kept, replace(rules, filler=filler, anion=anion, cation=cation)
+
+
+def _single(pattern: Pattern, kind: int) -> list[bool]:
+    """Return which atoms of a pattern are of a type and have single bonds only."""
+    bonds = pattern.bonds().items()
+    kinds = pattern.graph.atom_N.tolist()
+    return [k == kind and all(order == 1 for pair, order in bonds if i in pair) for i, k in enumerate(kinds)]

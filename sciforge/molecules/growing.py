@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.molecules.codec import MoleculeCodec
-from sciforge.molecules.growth import FIRST_ADD, NEXT, STOP, Actions, Growth
+from sciforge.molecules.growth import FIRST_ADD, NEXT, RING_ORDERS, STOP, UNREACHED, Actions, Growth
 from sciforge.molecules.policy import STYLES, History, actions_of, features, new_policy, read_history
 from sciforge.molecules.rules import Rules, legal
 from sciforge.molecules.valence import TYPES
@@ -179,7 +180,9 @@ class Grow(Objective):
 
 def removed_mass(logits_BLA: Tensor, made: Lesson, actions: Actions) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the probability that the mask takes from each sort of action, summed over steps, and the number of steps."""
-    free_BLA = widened(logits_BLA).softmax(-1)
+    there_BLN = made.history.distance < UNREACHED  # a ring to an atom to come is no choice, else padding would count
+    there_BLA = F.pad(there_BLN.repeat_interleave(RING_ORDERS, -1), (actions.first_ring, 0), value=True)
+    free_BLA = widened(logits_BLA).masked_fill(~there_BLA, -torch.inf).softmax(-1)
     lost_BLA = free_BLA * ~made.legal * made.counts[..., None]
     first, steps = actions.first_ring, made.counts.sum()
     sorts = {

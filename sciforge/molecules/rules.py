@@ -5,17 +5,22 @@ only where nothing is owed. Claim: if F holds, some action is offered. F holds b
 neutral type of three or more bonds, the filler) and the charged atoms that are owed:
 
 1. Without a formula. Each unit of bond order that an atom lacks (`need`) is met by one filler on a single bond; an owed anion
-   stands on a filler of its own (or in a needed place), an owed cation has its remaining bonds met by fillers; an owed ring is a
-   chain of as many fillers as the smallest allowed ring has atoms, closed on itself, or is closed from the focus. A filler takes one
-   slot and brings at least two, so one slot is enough to begin, and the atoms that the plan needs are counted against the room.
-   The next step of the plan is an action after which the rest of the same plan shows F again; a focus without slots may be
-   left, since leaving it changes nothing that the plan uses.
+   stands in a slot (a needed one first), and where slots are too few, fillers come first, each of which brings more than it takes;
+   an owed cation has its remaining bonds met by fillers; an owed ring, made before charges are, is a chain of as many fillers as
+   the smallest allowed ring has atoms, closed on itself, or is closed from the focus. A filler takes one slot and brings at least
+   two, so one slot is enough to begin, and the atoms that the plan needs are counted against the room. The next step of the plan is
+   an action after which the rest of the same plan shows F again; a focus without slots may be left, since leaving it changes nothing
+   that the plan uses.
 2. With a formula. With S free slots on open atoms, remaining atoms of normal valences v, H hydrogens owed and X = the bond orders
    still to be drawn, S + sum(v) - 2 X = H; a tree needs one bond an atom, so U = X - atoms = (S + sum(v - 2) - H) / 2 bonds are left
    over for double and triple bonds and rings. F asks that U is a whole number that a plan can place exactly: needs are met by single
    atoms set aside, the other atoms with more than one bond form one chain whose bond orders take up to `chain_capacity` of U (any
    smaller number too, since an order can be lowered by one), and rings closed from the focus take the rest. Atoms of one
    bond find slots, because S is H and theirs in the end by the same sum.
+3. Beside forbidden parts (`Rules.filler` is set). No forbidden part holds an atom of the filler's type with single bonds only
+   (forbidden.restrict sees to it, or else nothing but needs is owed). So a bond with a clean end, that is a filler with single bonds
+   only, never completes one, and the plan makes no other bonds: each need is met by a filler, a charge stands on a filler of
+   its own (or on the focus, while no ring is owed), a ring is closed by a new filler or from a clean focus.
 F is sufficient, not necessary: near a tight limit it forbids some actions that could have been finished in another way; how many is
 counted in the tests by enumerating all states.
 """
@@ -46,6 +51,8 @@ class Rules:
         hydrogens: of the formula.
         chain: capacities by (free slots of the first atom, remaining atoms of valence 4, 3, 2); see constraints.chain_capacities.
         anion, cation: whether there is a type of charge -1 and one bond; the bonds of the smallest cation, 0 without.
+        brings: by how many a filler raises the number of free slots.
+        filler: the place in TYPES of the plan's filler where parts are forbidden, else None: no bond is forbidden.
     """
 
     atoms: tuple[int, int]
@@ -57,6 +64,8 @@ class Rules:
     chain: Tensor | None = None
     anion: bool = True
     cation: int = 3
+    filler: int | None = None
+    brings: int = 1
 
     @property
     def plain(self) -> bool:
@@ -66,6 +75,8 @@ class Rules:
 
 ELEMENTS = tuple(dict.fromkeys(t.symbol for t in TYPES))
 _ELEMENT_OF = tuple(ELEMENTS.index(t.symbol) for t in TYPES)
+# RDKit turns I=O into [I+][O-], which the table does not hold; chemists write no multiple bonds of iodine anyway.
+_SINGLE_BONDS = tuple(t.symbol == "I" for t in TYPES)
 # Bonds of an element as the formula's plan uses it: its smallest neutral valence.
 NORMAL = tuple(next(t.valences[0] for t in TYPES if t.symbol == e and t.charge == 0) for e in ELEMENTS)
 
@@ -74,8 +85,8 @@ class Outlook(NamedTuple):
     """What a state, or the state after each action, has to finish with; tensors [B, ...] that broadcast.
 
     Args:
-        atoms, slots, need, charge, rings, hydrogens: atoms; free slots and needs of open atoms; net charge; ring closures; hydrogens of
-            atoms that were left.
+        atoms, slots, need, charge, rings, hydrogens: atoms; free slots and needs of open atoms; net charge; ring closures;
+            hydrogens of atoms that were left.
         best: the most free slots, not needed ones, on one open atom.
         free: those of the focus.
         partners: how many open atoms with a free slot the focus could close an allowed ring with.
@@ -83,6 +94,7 @@ class Outlook(NamedTuple):
         reach: the largest ring within the limit that an atom at the focus could close with an open atom that has a free slot (1: with
             the focus itself, 2: with its neighbour), 0 if none.
         added: place in TYPES of an atom that the action adds, -1 for none.
+        clean: whether the focus is a filler with single bonds only; not looked at where no part is forbidden.
     """
 
     atoms: Tensor
@@ -97,6 +109,17 @@ class Outlook(NamedTuple):
     units: Tensor
     reach: Tensor
     added: Tensor
+    clean: Tensor
+
+
+def charges_of(alphabet: tuple[int, ...]) -> tuple[bool, int]:
+    """Return `anion` and `cation` of Rules for types that may be used.
+
+    >>> charges_of((0, 13)), charges_of((0, 12, 15))
+    ((True, 0), (False, 3))
+    """
+    anion = any(TYPES[place].charge == -1 and TYPES[place].valences[0] == 1 for place in alphabet)
+    return anion, min((TYPES[place].valences[0] for place in alphabet if TYPES[place].charge == 1), default=0)
 
 
 def completable(look: Outlook, rules: Rules, elements: Tensor | None) -> Tensor:
@@ -121,14 +144,27 @@ def _plain_plan(look: Outlook, rules: Rules, owed_charge: Tensor) -> Tensor:
     """Return what `_free_plan` does where no ring is owed, in fewer operations: most generation is of this kind."""
     anions, cations = (-owed_charge).clamp(min=0), owed_charge.clamp(min=0)
     few = look.atoms + torch.maximum(look.need, anions) < rules.atoms[0]
-    direct = look.slots >= anions + few
-    cost = look.need + torch.where(direct, (anions - look.need).clamp(min=0), 2 * anions) + cations * rules.cation
+    cost = torch.maximum(look.need, anions) + _carriers(look.slots, anions, few, rules) + cations * rules.cation
+    if rules.filler is not None:
+        cost = look.need + _on_fillers(look, rules, anions, cations, torch.zeros_like(anions))
     possible = cost <= rules.atoms[1] - look.atoms
     if not rules.anion:
         possible &= anions == 0
     if not rules.cation:
         possible &= cations == 0
     return possible & ((look.slots >= 1) | ((cost == 0) & (look.atoms >= rules.atoms[0])))
+
+
+def _carriers(slots: Tensor, anions: Tensor, few: Tensor, rules: Rules) -> Tensor:
+    """Return how many fillers must come first, so that all anions find slots, and one is left where more has to follow."""
+    lacking = (anions + few - slots).clamp(min=0) * (anions > 0)
+    return torch.div(lacking + rules.brings - 1, rules.brings, rounding_mode="floor")
+
+
+def _on_fillers(look: Outlook, rules: Rules, anions: Tensor, cations: Tensor, owed_rings: Tensor) -> Tensor:
+    """Return the atoms that charges take if each stands on a filler; the module's proof, part 3."""
+    there = look.clean & (look.free >= 1) & (look.slots >= 2) & (owed_rings == 0) & (anions + cations > 0)
+    return 2 * anions + (1 + rules.cation) * cations - there.long()
 
 
 def _free_plan(look: Outlook, rules: Rules, owed_charge: Tensor, owed_rings: Tensor) -> Tensor:
@@ -140,11 +176,16 @@ def _free_plan(look: Outlook, rules: Rules, owed_charge: Tensor, owed_rings: Ten
     more_rings = owed_rings > 1
     keeps_slot = (chain > 0) | (look.slots >= 3) | ((owed_charge == 0) & ~more_rings & (look.atoms >= rules.atoms[0]))
     near = (look.reach > 0) & (look.free >= 1) & keeps_slot & (owed_rings > 0)
+    if rules.filler is not None:
+        near &= (chain > 0) | look.clean
     ring_atoms = torch.where(near, chain + (owed_rings - 1) * smallest, owed_rings * smallest)
-    alone = (owed_rings == 0) & (look.atoms + torch.maximum(look.need, anions) >= rules.atoms[0])
-    left = look.slots - 2 * (near & (chain == 0))  # what a ring closed at once leaves
-    direct = (anions > 0) & (left >= anions + (~alone).long())
-    charge_atoms = torch.where(direct, (anions - look.need).clamp(min=0), 2 * anions) + cations * rules.cation
+    last = (owed_rings == 0) | (near & (owed_rings == 1))
+    enough = look.atoms + chain * near + torch.maximum(look.need, anions) >= rules.atoms[0]
+    left = look.slots - (2 - chain * rules.brings).clamp(min=0) * near  # what a ring that is closed next leaves
+    carriers = _carriers(left, anions, ~(last & enough), rules)
+    charge_atoms = (anions - look.need).clamp(min=0) + carriers + cations * rules.cation
+    if rules.filler is not None:
+        charge_atoms = _on_fillers(look, rules, anions, cations, owed_rings)
     cost = look.need + charge_atoms + ring_atoms
     possible = ((anions == 0) | rules.anion) & ((cations == 0) | (rules.cation > 0))
     begins = (look.slots >= 1) | ((cost == 0) & (look.atoms >= rules.atoms[0]))
@@ -228,8 +269,14 @@ def _places(look: Outlook, rules: Rules, chain: tuple, best: Tensor, spare: Tens
     return ok
 
 
-def legal(growth: Growth, actions: Actions, rules: Rules) -> Tensor:
+def legal(
+    growth: Growth, actions: Actions, rules: Rules, only: Tensor | None = None, banned: Tensor | None = None
+) -> Tensor:
     """Return which actions may be taken [B, A]; molecules that are done may only stop.
+
+    Args:
+        only: [A] actions that the request allows at all.
+        banned: [B, A] actions that would complete a forbidden part.
 
     Closures and multiple bonds that would bend a linear atom into a ring of fewer than eight atoms are left out wherever another
     action is legal: RDKit accepts them, chemists do not.
@@ -238,6 +285,8 @@ def legal(growth: Growth, actions: Actions, rules: Rules) -> Tensor:
     add_BTO, ring_BNO = state.adds(), state.rings()
     parts = [state.stop()[:, None], state.leave()[:, None], add_BTO.flatten(1), ring_BNO.flatten(1)]
     legal_BA = torch.cat(parts, 1)
+    legal_BA = legal_BA if only is None else legal_BA & only
+    legal_BA = legal_BA if banned is None else legal_BA & ~banned
     strained_BA = torch.zeros_like(legal_BA)
     strained_BA[:, FIRST_ADD : actions.first_ring] = state.strained_adds().flatten(1)
     strained_BA[:, actions.first_ring :] = state.strained_rings().flatten(1)
@@ -261,6 +310,7 @@ class _State:
     need: Tensor
     charge: Tensor
     elements: Tensor | None
+    clean: Tensor
 
     @classmethod
     def of(cls, growth: Growth, actions: Actions, rules: Rules) -> "_State":
@@ -273,7 +323,8 @@ class _State:
             element_of = torch.tensor(_ELEMENT_OF, device=growth.device)[growth.kind.clamp(min=0)]
             one_hot = torch.nn.functional.one_hot(element_of, len(ELEMENTS)) * (growth.kind >= 0)[..., None]
             elements = one_hot.sum(1)
-        return cls(growth, actions, rules, growth.focus, slots, slots - need, need, charge, elements)
+        clean = (growth.kind == (NONE if rules.filler is None else rules.filler)) & (growth.double + growth.triple == 0)
+        return cls(growth, actions, rules, growth.focus, slots, slots - need, need, charge, elements, clean)
 
     def partners(self, focus: Tensor, hidden: Tensor, further: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return partners, units and reach [B] of an atom `further` bonds behind the focus; [B, N] `hidden` do not count."""
@@ -294,6 +345,7 @@ class _State:
             (self.need.sum(1) == 0)
             & (growth.num >= rules.atoms[0])
             & (growth.rings >= rules.rings[0])
+            & (growth.rings <= rules.rings[1])  # a scaffold may have too many
             & (growth.num > 0)
         )
         if rules.charge is not None:
@@ -316,6 +368,7 @@ class _State:
             growth.num, (self.slots * ~gone).sum(1), self.need.sum(1), self.charge, growth.rings,
             growth.hydrogens + growth.at(self.slots, focus), (self.free * ~gone).amax(1), free_after, partners, units,
             torch.where(free_after >= 2, reach.clamp(min=1), reach), torch.full_like(growth.num, -1),
+            growth.at(self.clean, after),
         )  # fmt: skip
         needless = growth.at(self.need, focus) == 0
         return (after >= 0) & needless & completable(look, self.rules, self.elements)
@@ -333,6 +386,8 @@ class _State:
         slots_n, need_n = (t[kind[None, :, None], own] for t in (slots_table, need_table))
         possible = torch.where(first, order == 1, (slots_f != NONE) & growth.at(growth.open, focus)[:, None, None])
         possible = possible & (slots_n != NONE) & (need_n != NONE) & (first | (need_f != NONE))
+        single = torch.tensor(_SINGLE_BONDS, device=growth.device)
+        possible = possible & ((order == 1) | ~(single[kind][:, None] | single[kind_f][:, None, None]))
         slots_f, need_f = torch.where(first, 0, slots_f), torch.where(first, 0, need_f)
         index = torch.arange(self.slots.shape[1], device=focus.device)
         others = index != focus[:, None]
@@ -345,6 +400,7 @@ class _State:
             growth.rings[:, None, None], growth.hydrogens[:, None, None],
             torch.maximum(torch.maximum((self.free * others).amax(1)[:, None, None], free_f), free_n), free_n,
             partners, units, reach, kind[None, :, None].expand(len(growth), -1, MAX_ORDER),
+            (kind[None, :, None] == (NONE if self.rules.filler is None else self.rules.filler)) & (order == 1),
         )  # fmt: skip
         shape = (len(growth), len(kind), MAX_ORDER)
         look = Outlook(*(x.expand(shape) for x in look))
@@ -363,6 +419,8 @@ class _State:
         index = torch.arange(size.shape[1], device=focus.device)
         apart = growth.open & (index != focus[:, None]) & (size >= max(low, 3)) & (size <= high)
         possible = apart[..., None] & (slots_f != NONE) & (slots_j != NONE) & (need_f != NONE) & (need_j != NONE)
+        single = torch.tensor(_SINGLE_BONDS, device=growth.device)
+        possible = possible & ((order == 1) | ~(single[kind] | single[kind_f][:, None])[..., None])
         others = index != focus[:, None]
         third = torch.topk(self.free * others, min(2, size.shape[1]), 1)
         best_rest = torch.where(third.indices[:, :1] == index, third.values[:, -1:], third.values[:, :1])[..., None]
@@ -378,6 +436,7 @@ class _State:
             growth.rings[:, None, None] + 1, growth.hydrogens[:, None, None],
             torch.maximum(torch.maximum(best_rest, free_f), free_j), free_f, partners[..., None], units[..., None],
             torch.where(free_f >= 2, 1, 0), torch.full_like(size, -1)[..., None],
+            growth.at(self.clean, focus)[:, None, None] & (order == 1),
         )  # fmt: skip
         shape = (*size.shape, RING_ORDERS)
         look = Outlook(*(x.expand(shape) for x in look))

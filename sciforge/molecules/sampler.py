@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.constraints import Constraints, alphabet_of, compile_rules, require_feasible
 from sciforge.molecules.forbidden import Pattern, patterns_of, restrict
 from sciforge.molecules.graph import Graph, graph_of_mol, mol_of_smiles, smiles_of_graph
-from sciforge.molecules.growth import FIRST_ADD, NEXT, STOP, Actions, Growth
+from sciforge.molecules.growth import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, Growth
 from sciforge.molecules.model import MoleculeNet
 from sciforge.molecules.policy import STYLES, Reader, actions_of
 from sciforge.molecules.rules import Rules, legal
@@ -24,6 +25,7 @@ from sciforge.molecules.valence import TYPES
 from sciforge.molecules.walk import Target, walk
 
 CHECK_EVERY = 8  # steps between two looks at how many molecules are done
+ORDERS = 8  # in which a scaffold is tried
 SORTS = ("stop", "next", "add", "ring")
 
 
@@ -135,8 +137,8 @@ class _Task:
         room = rules.atoms[1]
         scaffold = _Scaffold.read(constraints, room) if constraints.scaffold is not None else None
         patterns = patterns_of(constraints.forbidden)
-        alphabet = restrict(patterns, rules, alphabet)
         growth = scaffold.read_in(1, room, device) if scaffold else Growth.empty(1, room, device)
+        alphabet, rules = restrict(patterns, rules, alphabet, growth)
         allowed = torch.tensor([kind in alphabet for kind in model.alphabet], device=device)
         require_feasible(constraints, rules, growth, actions, _only(actions, allowed, room))
         for pattern in patterns:
@@ -151,10 +153,10 @@ class _Task:
         style = STYLES.index("seeded" if self.scaffold else "canonical")
         condition = None if self.condition is None else self.condition.to(self.device).expand(count, -1)
         reader = Reader(self.model, count, self.room, style, condition)
+        only = _only(self.actions, self.allowed, self.room)
         growth = Growth.empty(count, self.room, self.device)
         if self.scaffold:
-            growth = self.scaffold.read_in(count, self.room, self.device, reader, rng)
-        only = _only(self.actions, self.allowed, self.room)
+            growth = self.scaffold.read_in(count, self.room, self.device, reader, self._order(only, rng))
         place = torch.arange(count, device=self.device)
         score = torch.zeros(count, device=self.device)
         graphs: list[Graph | None] = [None] * count
@@ -162,9 +164,9 @@ class _Task:
         step = 0
         while len(growth):
             logits = reader.read(growth)
-            may = legal(growth, self.actions, self.rules) & only
-            self._count(logits, may, growth.done)
-            action, log_p = self._choose(logits, may, growth, rng)
+            may = legal(growth, self.actions, self.rules, only)
+            self._count(logits, may, growth)
+            action, log_p = self._choose(logits, may, growth, only, rng)
             score += log_p
             growth.act(self.actions, action)
             step += 1
@@ -176,26 +178,39 @@ class _Task:
                     reader.select(~done)
         return Drawn(graphs, {}, scores)
 
-    def _choose(self, logits: Tensor, may: Tensor, growth: Growth, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _order(self, only: Tensor, rng: torch.Generator) -> Tensor:
+        """Return ranks [N] by which the scaffold is walked: random ones, if from where they end the request is known to be met."""
+        for _ in range(ORDERS):
+            rank = torch.randperm(self.room, generator=rng, device=self.device)
+            growth = self.scaffold.read_in(1, self.room, self.device, rank=rank)
+            if bool(legal(growth, self.actions, self.rules, only).any()):
+                return rank
+        return torch.arange(self.room, device=self.device)  # the order in which the request was found feasible
+
+    def _choose(
+        self, logits: Tensor, may: Tensor, growth: Growth, only: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Draw an action [B] and its log-probability; one that completes a forbidden pattern is taken back and masked."""
         action, log_p = choose(logits, may, self.sampling, rng)
         if not self.patterns:
             return action, log_p
-        may = may.clone()
+        may, banned = may.clone(), torch.zeros_like(may)
         while True:
             after = growth.copy()
             after.act(self.actions, action)
             bad = torch.stack([pattern.found(after) for pattern in self.patterns]).any(0)
             if not bool(bad.any()):
                 return action, log_p
-            may[bad.nonzero()[:, 0], action[bad]] = False
+            banned[bad.nonzero()[:, 0], action[bad]] = True
+            may[bad] = legal(growth.select(bad), self.actions, self.rules, only, banned[bad])
             again, again_p = choose(logits, may, self.sampling, rng)
             action, log_p = torch.where(bad, again, action), torch.where(bad, again_p, log_p)
 
-    def _count(self, logits: Tensor, may: Tensor, done: Tensor) -> None:
-        """Add up what the mask takes from each sort of action."""
-        lost = logits.float().softmax(-1) * ~may * ~done[:, None]
-        first = self.actions.first_ring
+    def _count(self, logits: Tensor, may: Tensor, growth: Growth) -> None:
+        """Add up what the mask takes from each sort of action; a ring to an atom that is not there is none."""
+        first, done = self.actions.first_ring, growth.done
+        absent = F.pad((growth.kind < 0).repeat_interleave(RING_ORDERS, 1), (first, 0), value=False)
+        lost = logits.float().masked_fill(absent, -torch.inf).softmax(-1) * ~may * ~done[:, None]
         sorts = (slice(STOP, NEXT), slice(NEXT, FIRST_ADD), slice(FIRST_ADD, first), slice(first, None))
         self.removed += torch.stack([lost[:, part].sum() for part in sorts])
         self.steps += int((~done).sum())
@@ -269,6 +284,12 @@ class _Scaffold:
             raise DataError(f"scaffold {constraints.scaffold!r}: {error}") from None
         if len(graph) > room:
             raise ConfigError(f"the scaffold has {len(graph)} heavy atoms and {room} are allowed; raise atoms")
+        for ring in bare.GetRingInfo().AtomRings():
+            low, high = constraints.ring_sizes
+            if not low <= len(ring) <= high:
+                raise ConfigError(
+                    f"the scaffold has a ring of {len(ring)} atoms and {low} to {high} are asked; widen ring_sizes"
+                )
         open_N = [not dummies or bool(a.HasProp("open")) for a in bare.GetAtoms()]
         return cls(graph, np.array(open_N, bool))
 
@@ -278,12 +299,10 @@ class _Scaffold:
         room: int,
         device: torch.device,
         reader: Reader | None = None,
-        rng: torch.Generator | None = None,
+        rank: Tensor | None = None,
     ) -> Growth:
-        """Return the scaffold as a growth with room for more, built in an order drawn from `rng` before the eyes of a reader."""
-        size, rank = len(self.graph), torch.arange(room, device=device)
-        if rng is not None:
-            rank = torch.randperm(room, generator=rng, device=device)
+        """Return the scaffold as a growth with room for more, built in the order of `rank` [N] before the eyes of a reader."""
+        size, rank = len(self.graph), torch.arange(room, device=device) if rank is None else rank
         kind = torch.full((count, room), -1, device=device)
         kind[:, :size] = torch.from_numpy(self.graph.atom_N.astype(np.int64)).to(device)
         bond = torch.zeros(count, room, room, dtype=torch.long, device=device)
