@@ -1,0 +1,104 @@
+"""Is any action that training teaches masked? All molecules of MOSES, walked in canonical and in random order.
+
+    python benchmarks/molecules_moses_walks.py ../shared/data/molecules/moses/*.csv.gz [--every 100] [--workers 8]
+
+Counts canonical walks with an illegal step (none may have one), random walks with one (a walk around fused rings may close a ring of
+more than eight atoms first), molecules that a walk does not rebuild, and molecules whose graph does not give back their SMILES.
+"""
+
+import argparse
+import contextlib
+import csv
+import gzip
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from sciforge.errors import DataError
+from sciforge.molecules.codec import MoleculeCodec
+from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.growing import lesson
+from sciforge.molecules.growth import Actions
+from sciforge.molecules.rules import Rules
+from sciforge.molecules.sampler import graphs_of
+from sciforge.molecules.valence import ORGANIC, TYPES, indices_of
+from sciforge.molecules.walk import Target, walk
+
+ACTIONS = Actions(indices_of(ORGANIC))
+CHARGES = torch.tensor([t.charge for t in TYPES])
+AT_ONCE = 512
+
+
+def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
+    """Walk molecules in canonical or random order and count what goes wrong."""
+    torch.set_num_threads(1)
+    counts, texts, examples, codec = Counter(), [], [], MoleculeCodec()
+    for text in smiles:
+        try:
+            name, mol = canonical(mol_of_smiles(text))
+            graph = graph_of_mol(mol)
+        except DataError:
+            counts["not in the table"] += 1
+            continue
+        counts["SMILES lost"] += smiles_of_graph(graph) != name
+        texts.append(name)
+        examples.append(codec.encode_graph(graph, mol))
+    batch = codec.collate(examples)
+    kind = batch["atom"]
+    rank = torch.arange(kind.shape[1]).expand(len(kind), -1)
+    if random:
+        rank = torch.rand(kind.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
+    target = Target(kind, batch["bond"], rank, torch.zeros_like(kind, dtype=torch.bool))
+    made = lesson(target, ACTIONS, Rules((1, 64), (CHARGES[kind.clamp(min=0)] * (kind >= 0)).sum(1)))
+    *_, last = walk(target, ACTIONS)
+    counts["molecules"] += len(texts)
+    counts["steps"] += int(made.counts.sum())
+    counts["illegal walks"] += int((made.illegal > 0).sum())
+    counts["not rebuilt"] += sum(
+        smiles_of_graph(g) != text for g, text in zip(graphs_of(last.growth), texts, strict=True)
+    )
+    return counts
+
+
+def both(smiles: tuple[str, ...], seed: int) -> tuple[Counter, Counter]:
+    """Judge canonical and random walks."""
+    return judge(list(smiles), random=False), judge(list(smiles), random=True, seed=seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--every", type=int, default=1, help="one molecule in so many")
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    start, totals = time.perf_counter(), (Counter(), Counter())
+    smiles = []
+    for path in args.files:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as text:
+            smiles += [row["SMILES"] for row in islice(csv.DictReader(text), 0, None, args.every)]
+    jobs = [tuple(smiles[i : i + AT_ONCE]) for i in range(0, len(smiles), AT_ONCE)]
+    with contextlib.ExitStack() as stack:
+        run = map
+        if args.workers > 1:
+            run = stack.enter_context(ProcessPoolExecutor(args.workers, get_context("spawn"))).map
+        for found in tqdm(run(both, jobs, range(len(jobs))), total=len(jobs), unit="batch", disable=None):
+            for total, one in zip(totals, found, strict=True):
+                total.update(one)
+    for order, total in zip(("canonical", "random"), totals, strict=True):
+        share = 100 * total["illegal walks"] / max(total["molecules"], 1)
+        print(
+            f"{order:9}",
+            ", ".join(f"{name} {count}" for name, count in total.items()),
+            f"({share:.3f} % meet an illegal step)",
+        )
+    print(f"{len(smiles)} molecules in {time.perf_counter() - start:.0f} s with {args.workers} workers")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Growing graphs against slow and plain counterparts."""
+
+import numpy as np
+import pytest
+import torch
+from every_growth import Game, graphs
+
+from sciforge.molecules.constraints import Constraints
+from sciforge.molecules.graph import mol_of_graph
+from sciforge.molecules.growth import STOP, UNREACHED, Actions, Growth
+
+NAMES = ("C", "N", "O", "S", "N+", "O-")
+
+
+def wander(rows: int, atoms: int, seed: int) -> list[Growth]:
+    """Return the states of random growths."""
+    game, rng = Game.of(Constraints(atoms=(3, atoms)), NAMES), torch.Generator().manual_seed(seed)
+    growth = Growth.empty(rows, atoms)
+    states = [growth.copy()]
+    while not bool(growth.done.all()):
+        may = game.offered(growth)
+        may[:, STOP] |= growth.done
+        growth.act(game.actions, torch.multinomial(may.double(), 1, generator=rng)[:, 0])
+        states.append(growth.copy())
+    return states
+
+
+def test_distances_rings_and_counts_are_those_of_the_graph():
+    for growth in wander(40, 9, seed=0):
+        for row in range(0, 40, 7):
+            num = int(growth.num[row])
+            near = growth.bond[row, :num, :num].numpy()
+            assert (near == near.T).all() and (near.sum(1) == growth.used[row, :num].numpy()).all()
+            far = np.where(near > 0, 1, UNREACHED)
+            np.fill_diagonal(far, 0)
+            for k in range(num):
+                far = np.minimum(far, far[:, k, None] + far[None, k])
+            assert (growth.distance[row, :num, :num].numpy() == far).all()
+            assert (growth.distance[row, num:] == UNREACHED).all()
+            assert int(growth.rings[row]) == (near > 0).sum() // 2 - max(num - 1, 0)
+            assert ((near == 2).sum(1) == growth.double[row, :num].numpy()).all()
+            assert ((near == 3).sum(1) == growth.triple[row, :num].numpy()).all()
+
+
+def test_the_hydrogens_that_were_counted_are_rdkits():
+    last = wander(60, 8, seed=1)[-1]
+    last.leave(last.open.clone())
+    counted = last.hydrogens.tolist()
+    for graph, hydrogens in zip(graphs(last), counted, strict=True):
+        assert sum(atom.GetTotalNumHs() for atom in mol_of_graph(graph).GetAtoms()) == hydrogens
+
+
+def test_what_was_left_and_what_is_done_never_changes():
+    states = wander(50, 8, seed=2)
+    for before, after in zip(states[:-1], states[1:], strict=True):
+        left = (before.kind >= 0) & ~before.open
+        assert bool((after.used == before.used)[left].all()) and not bool((after.open & left).any())
+        assert bool((after.bond == before.bond)[before.done].all())
+
+
+def test_select_and_copy_are_independent():
+    growth = Growth.empty(3, 4)
+    actions = Actions((0,))
+    growth.act(actions, torch.tensor([2, 2, 2]))
+    some, copy = growth.select(torch.tensor([2, 0])), growth.copy()
+    growth.act(actions, torch.tensor([2, 3, 4]))
+    assert some.num.tolist() == [1, 1] and copy.num.tolist() == [1, 1, 1] and growth.num.tolist() == [2, 2, 2]
+    assert growth.bond[:, 0, 1].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("alphabet", [(0,), (0, 3, 7)])
+def test_numbers_of_actions_do_not_collide(alphabet: tuple[int, ...]):
+    actions, atoms = Actions(alphabet), 5
+    named = [0, 1, *(actions.add(p, o) for p in range(len(alphabet)) for o in (1, 2, 3))]
+    named += [actions.close(a, o) for a in range(atoms) for o in (1, 2)]
+    assert named == list(range(actions.count(atoms)))
