@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sciforge import catalog
 from sciforge.core.curve import Curve, Recipe, measure
 from sciforge.core.run import All, Hardware, Only, Schedule
 from sciforge.core.store import Store, prepare
@@ -45,7 +46,7 @@ def main() -> None:
     """Measure and print a table: mean and standard deviation over splits and draws."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--init", type=Path, required=True)
+    parser.add_argument("--init", type=catalog.locate, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--splits", nargs="+", type=int, default=[0, 1, 2])
