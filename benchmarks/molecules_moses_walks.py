@@ -13,7 +13,7 @@ import gzip
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from itertools import islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,9 +23,8 @@ from tqdm import tqdm
 from sciforge.errors import DataError
 from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
-from sciforge.molecules.growing import lesson
 from sciforge.molecules.growth import Actions
-from sciforge.molecules.rules import Rules
+from sciforge.molecules.rules import Rules, legal
 from sciforge.molecules.sampler import graphs_of
 from sciforge.molecules.valence import ORGANIC, TYPES, indices_of
 from sciforge.molecules.walk import Target, walk
@@ -55,26 +54,31 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
     if random:
         rank = torch.rand(kind.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
     target = Target(kind, batch["bond"], rank, torch.zeros_like(kind, dtype=torch.bool))
-    made = lesson(target, ACTIONS, Rules((1, 64), (CHARGES[kind.clamp(min=0)] * (kind >= 0)).sum(1)))
-    *_, last = walk(target, ACTIONS)
+    rules = Rules((1, 64), (CHARGES[kind.clamp(min=0)] * (kind >= 0)).sum(1))
+    illegal = torch.zeros(len(kind), dtype=torch.bool)
+    for step in walk(target, ACTIONS):  # the mask is asked before each step
+        live = ~step.growth.done
+        may = legal(step.growth, ACTIONS, rules).gather(1, step.action.clamp(min=0)[:, None])[:, 0] & (step.action >= 0)
+        illegal |= live & ~may
+        counts["steps"] += int(live.sum())
     counts["molecules"] += len(texts)
-    counts["steps"] += int(made.counts.sum())
-    counts["illegal walks"] += int((made.illegal > 0).sum())
+    counts["illegal walks"] += int(illegal.sum())
     counts["not rebuilt"] += sum(
-        smiles_of_graph(g) != text for g, text in zip(graphs_of(last.growth), texts, strict=True)
+        smiles_of_graph(g) != text for g, text in zip(graphs_of(step.growth), texts, strict=True)
     )
     return counts
 
 
-def both(smiles: tuple[str, ...], seed: int) -> tuple[Counter, Counter]:
-    """Judge canonical and random walks."""
-    return judge(list(smiles), random=False), judge(list(smiles), random=True, seed=seed)
+def both(smiles: tuple[str, ...], seed: int, random: bool) -> tuple[Counter, Counter]:
+    """Judge canonical and, if asked for, random walks."""
+    return judge(list(smiles), random=False), judge(list(smiles), random=True, seed=seed) if random else Counter()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--every", type=int, default=1, help="one molecule in so many")
+    parser.add_argument("--canonical", action="store_true", help="leave the random walks out")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     start, totals = time.perf_counter(), (Counter(), Counter())
@@ -87,7 +91,9 @@ def main() -> None:
         run = map
         if args.workers > 1:
             run = stack.enter_context(ProcessPoolExecutor(args.workers, get_context("spawn"))).map
-        for found in tqdm(run(both, jobs, range(len(jobs))), total=len(jobs), unit="batch", disable=None):
+        for found in tqdm(
+            run(both, jobs, range(len(jobs)), repeat(not args.canonical)), total=len(jobs), unit="batch", disable=None
+        ):
             for total, one in zip(totals, found, strict=True):
                 total.update(one)
     for order, total in zip(("canonical", "random"), totals, strict=True):
