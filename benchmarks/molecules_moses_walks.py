@@ -2,7 +2,7 @@
 
     python benchmarks/molecules_moses_walks.py ../shared/data/molecules/moses/*.csv.gz [--every 100] [--workers 8]
 
-Counts canonical walks with an illegal step (none may have one), random walks with one (a walk around fused rings may close a ring of
+Counts walks with an illegal step (around a cage of fused rings a walk may have to close a ring of
 more than eight atoms first), molecules that a walk does not rebuild, and molecules whose graph does not give back their SMILES.
 """
 
