@@ -24,7 +24,8 @@ from sciforge.errors import DataError
 from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.growth import Actions
-from sciforge.molecules.rules import Rules, legal
+from sciforge.molecules.mask import legal
+from sciforge.molecules.rules import Rules
 from sciforge.molecules.sampler import graphs_of
 from sciforge.molecules.valence import ORGANIC, TYPES, indices_of
 from sciforge.molecules.walk import Target, walk

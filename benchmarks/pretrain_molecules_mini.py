@@ -27,7 +27,12 @@ def main() -> None:
     if not store.exists():
         conditions = ("logp", "tpsa", "size")
         what = PrepareMolecules(
-            files=(args.moses,), smiles_column="SMILES", split="random", shares=(0.99, 0.01, 0.0), properties=conditions, every=3
+            files=(args.moses,),
+            smiles_column="SMILES",
+            split="random",
+            shares=(0.99, 0.01, 0.0),
+            properties=conditions,
+            every=3,
         )
         api.prepare(what, store, workers=args.workers, on_error="skip")
     run = Run(
@@ -36,7 +41,14 @@ def main() -> None:
         model="mini",
         objective=Grow(conditions=("logp", "tpsa", "size")),
         schedule=Schedule(
-            steps=args.steps, batch=BATCH, rate=2e-3, warmup=0.04, final=0.02, average=0.998, save_every=250, weight_decay=0.05
+            steps=args.steps,
+            batch=BATCH,
+            rate=2e-3,
+            warmup=0.04,
+            final=0.02,
+            average=0.998,
+            save_every=250,
+            weight_decay=0.05,
         ),
         hardware=Hardware(precision="bfloat16", threads=1),
     )

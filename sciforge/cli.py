@@ -18,8 +18,7 @@ from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 
 # Verb -> the function behind it; its module is imported only when the verb is called.
 VERBS = {
-    verb: f"api.{verb}"
-    for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
+    verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
 }
 VERBS |= {verb: f"api.{verb}" for verb in ("label", "sample", "generate", "score")}
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}

@@ -36,7 +36,7 @@ DOMAIN = Domain(
     objectives={
         "grow": Grow,
         "descriptors": PredictDescriptors,
-        "masked": MaskedAtoms,
+        "masked-atoms": MaskedAtoms,
         "descriptors-masked": DescriptorsAndMasked,
         "properties": Properties,
     },

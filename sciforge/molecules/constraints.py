@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sciforge.errors import ConfigError
 from sciforge.molecules.growth import Actions, Growth
-from sciforge.molecules.rules import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Rules, charges_of, legal
+from sciforge.molecules.mask import legal
+from sciforge.molecules.rules import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Rules, charges_of
 from sciforge.molecules.valence import MAX_ORDER, TYPES
 
 MOST_ATOMS = 64
@@ -77,8 +78,8 @@ def parse_formula(formula: str) -> tuple[dict[str, int], int]:
 def chain_capacities(four: int, three: int, two: int) -> Tensor:
     """Return how many bond orders above one a chain can take [free slots, fours + 1, threes + 1, twos + 1].
 
-    The chain starts at an atom with some free slots and holds all of so many atoms of four, three and two bonds; IMPOSSIBLE where they
-    cannot all be placed.
+    The chain starts at an atom with some free slots and holds all of so many atoms of four, three and two bonds; IMPOSSIBLE where
+    they cannot all be placed.
 
     >>> table = chain_capacities(2, 1, 0)
     >>> int(table[1, 1, 0, 0]), int(table[1, 2, 0, 0]), int(table[1, 1, 1, 0])

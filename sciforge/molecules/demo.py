@@ -60,10 +60,18 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     curve = _curve(folder, find("solubility"), find("molecules-encoder-mini"))
     pictures = (
         (picture, "Four molecules of each request, in the order of the table."),
-        (curve.plot(folder / "curve.png", "Solubility: RMSE, log10(mol/l)"), "Error against the number of labels, with 95 % intervals."),
+        (
+            curve.plot(folder / "curve.png", "Solubility: RMSE, log10(mol/l)"),
+            "Error against the number of labels, with 95 % intervals.",
+        ),
     )
     few = "Solubility (Huuskonen), test molecules of other scaffolds, few labels; the rivals see the same molecules, seed by seed."
-    return Section("Molecules: valid by construction, and a property from few labels", (WHAT, few), (asked, scored, curve.table()), pictures)
+    return Section(
+        "Molecules: valid by construction, and a property from few labels",
+        (WHAT, few),
+        (asked, scored, curve.table()),
+        pictures,
+    )
 
 
 def _draw(predictor: Predictor, constraints: Constraints, num: int = 100, seed: int = 0) -> list[str]:
@@ -81,7 +89,9 @@ def kept(smiles: str, constraints: Constraints) -> bool:
         return False
     rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
     good = Chem.GetFormalCharge(mol) == constraints.charge
-    independent = mol.GetNumBonds() - mol.GetNumAtoms() + 1  # RDKit lists three rings of a bicyclo[2.2.2]octane, of which two suffice
+    independent = (
+        mol.GetNumBonds() - mol.GetNumAtoms() + 1
+    )  # RDKit lists three rings of a bicyclo[2.2.2]octane, of which two suffice
     good &= constraints.rings[0] <= independent <= constraints.rings[1]
     good &= all(constraints.ring_sizes[0] <= size <= constraints.ring_sizes[1] for size in rings)
     if constraints.formula is None:
@@ -107,7 +117,9 @@ def _table(drawn: dict[str, list[str]], learnt: float) -> Table:
         found = drawn[words]
         good = sum(kept(smiles, asked) for smiles in found)
         rows.append((words, str(len(found)), str(len(set(found))), f"{good} of {len(found)}"))
-    note = f"Drawn without the mask, {100 * learnt:.0f} % of 200 molecules are valid: so much is learnt, the rest is law."
+    note = (
+        f"Drawn without the mask, {100 * learnt:.0f} % of 200 molecules are valid: so much is learnt, the rest is law."
+    )
     return Table(("asked for", "drawn", "different", "valid and as asked"), tuple(rows), note)
 
 
@@ -131,14 +143,23 @@ def _scored(smiles: Sequence[str], folder: Path, sample: Path) -> Table:
     own = folder / "molecules-mini.smi"
     own.write_text("".join(f"{text}\n" for text in smiles))
     score = Score(
-        file=own, reference=files["test"], training=files["train"], out=folder / "score.json", fcd=False, cache=folder / "cache"
+        file=own,
+        reference=files["test"],
+        training=files["train"],
+        out=folder / "score.json",
+        fcd=False,
+        cache=folder / "cache",
     )
     return table_of({"molecules-mini": score.report()})
 
 
 def _curve(folder: Path, data: Path, base: Path) -> CurveResult:
     place = folder / "solubility"
-    store = Store.open(place) if place.exists() else prepare(PrepareMolecules(files=(data,), labels=("logS",)), place, on_error="skip")
+    store = (
+        Store.open(place)
+        if place.exists()
+        else prepare(PrepareMolecules(files=(data,), labels=("logS",)), place, on_error="skip")
+    )
     spec = Curve(
         data=store.path, out=folder / "curve", init=base, objective=Properties(), sizes=SIZES, seeds=SEEDS,
         methods=("pretrained", "scratch", "descriptor_forest"), hardware=Hardware(threads=1),

@@ -16,8 +16,9 @@ from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, 
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.growth import FIRST_ADD, NEXT, RING_ORDERS, STOP, UNREACHED, Actions, Growth
+from sciforge.molecules.mask import legal
 from sciforge.molecules.policy import STYLES, History, actions_of, features, new_policy, read_history
-from sciforge.molecules.rules import Rules, legal
+from sciforge.molecules.rules import Rules
 from sciforge.molecules.valence import TYPES
 from sciforge.molecules.walk import OUTSIDE, Target, walk
 

@@ -15,9 +15,10 @@ from sciforge.molecules.constraints import Constraints
 from sciforge.molecules.graph import Graph, canonical, graph_of_mol, mol_of_graph, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.growing import lesson
 from sciforge.molecules.growth import RING_ORDERS
+from sciforge.molecules.mask import legal
 from sciforge.molecules.model import MoleculeNet
 from sciforge.molecules.policy import Reader, actions_of, read_history
-from sciforge.molecules.rules import Rules, legal
+from sciforge.molecules.rules import Rules
 from sciforge.molecules.sampler import Sampling, graphs_of, sample
 from sciforge.molecules.valence import TYPES
 from sciforge.molecules.walk import Target, walk

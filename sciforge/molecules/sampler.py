@@ -18,9 +18,10 @@ from sciforge.molecules.constraints import Constraints, alphabet_of, compile_rul
 from sciforge.molecules.forbidden import Pattern, patterns_of, restrict
 from sciforge.molecules.graph import Graph, graph_of_mol, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.growth import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, Growth
+from sciforge.molecules.mask import legal
 from sciforge.molecules.model import MoleculeNet
 from sciforge.molecules.policy import STYLES, Reader, actions_of
-from sciforge.molecules.rules import Rules, legal
+from sciforge.molecules.rules import Rules
 from sciforge.molecules.valence import TYPES
 from sciforge.molecules.walk import Target, walk
 

@@ -1,7 +1,7 @@
 """How known molecules grow: depth-first walks, taken by a whole batch at once, that the generator learns from.
 
-A walk is decided by a rank for each atom (the root and, at each branch, the neighbour of the lowest rank come first): the ranks of the
-canonical SMILES give its order, random ranks a random walk. With a seed, a part of the molecule is walked first and then
+A walk is decided by a rank for each atom (the root and, at each branch, the neighbour of the lowest rank come first): the ranks of
+the canonical SMILES give its order, random ranks a random walk. With a seed, a part of the molecule is walked first and then
 opened again, which is how a given scaffold is grown from.
 
 Legend of shape letters: B batch, N atoms, L steps, A actions.

@@ -16,7 +16,8 @@ from sciforge.molecules.constraints import Constraints, alphabet_of, compile_rul
 from sciforge.molecules.forbidden import Pattern, patterns_of, restrict
 from sciforge.molecules.graph import Graph
 from sciforge.molecules.growth import FIRST_ADD, MAX_ORDER, NEXT, RING_ORDERS, STOP, Actions, Growth, tables
-from sciforge.molecules.rules import ELEMENTS, Rules, _State, legal
+from sciforge.molecules.mask import _State, legal
+from sciforge.molecules.rules import ELEMENTS, Rules
 from sciforge.molecules.sampler import _only, _Scaffold
 from sciforge.molecules.valence import NONE, TYPES, indices_of
 

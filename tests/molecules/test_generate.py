@@ -141,8 +141,9 @@ def test_without_the_mask_validity_is_a_matter_of_luck(checkpoint):
 
 def test_what_is_possible_holds_what_is_legal(checkpoint):
     from sciforge.molecules.growth import Growth
+    from sciforge.molecules.mask import legal
     from sciforge.molecules.policy import actions_of
-    from sciforge.molecules.rules import Rules, legal
+    from sciforge.molecules.rules import Rules
 
     model = Predictor.load(checkpoint, "cpu").model
     actions, growth = actions_of(model), Growth.empty(64, 10)

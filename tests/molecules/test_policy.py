@@ -21,9 +21,9 @@ from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.growing import Grow, lesson
 from sciforge.molecules.growth import RING_ORDERS
 from sciforge.molecules.laws import LAWS, _walks
+from sciforge.molecules.mask import legal
 from sciforge.molecules.model import MoleculeNet, MoleculeNetConfig
 from sciforge.molecules.policy import Reader, actions_of, read_history
-from sciforge.molecules.rules import legal
 from sciforge.molecules.walk import walk
 
 
