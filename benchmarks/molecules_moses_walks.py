@@ -13,6 +13,7 @@ import gzip
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from sciforge.errors import DataError
 from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.growing import legal_lesson
 from sciforge.molecules.growth import Actions
 from sciforge.molecules.mask import legal
 from sciforge.molecules.rules import Rules
@@ -64,6 +66,10 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
         counts["steps"] += int(live.sum())
     counts["molecules"] += len(texts)
     counts["illegal walks"] += int(illegal.sum())
+    if bool(illegal.any()):
+        cages = Target(*(x[illegal] for x in (target.kind, target.bond, target.rank, target.seed)))
+        some = replace(rules, charge=rules.charge[illegal])
+        counts["illegal from all places tried"] += int((legal_lesson(cages, ACTIONS, some).illegal > 0).sum())
     counts["not rebuilt"] += sum(
         smiles_of_graph(g) != text for g, text in zip(graphs_of(step.growth), texts, strict=True)
     )

@@ -14,7 +14,7 @@ from tiny_runs import ROOT, load_file
 from sciforge.errors import DataError
 from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
-from sciforge.molecules.growing import choose_seed
+from sciforge.molecules.growing import choose_seed, legal_lesson, lesson
 from sciforge.molecules.growth import NEXT, STOP, Actions
 from sciforge.molecules.rules import Rules
 from sciforge.molecules.sampler import graphs_of
@@ -125,3 +125,14 @@ def test_rules_of_training_allow_walks_with_charges():
     )
     assert counts["molecules"] == 5 and not counts["illegal walks"]
     assert Rules((1, 64), None).plain
+
+
+def test_a_cage_is_learnt_from_another_place():
+    """Its canonical walk would first close a ring of more than eight atoms; molecules beside it keep their walk."""
+    _, target = known(iter(["CN1CN2C(=O)N3CN(C)CN4C(=O)N(C1)C2C34", "CCO"]))
+    rules = Rules((1, 64), torch.zeros(2, dtype=torch.long))
+    first, made = lesson(target, ALL, rules), legal_lesson(target, ALL, rules)
+    assert first.illegal.tolist() == [1, 0] and made.illegal.tolist() == [0, 0]
+    assert int(made.counts[0].sum()) > int(made.counts[1].sum()) > 0
+    steps = int(made.counts[1].sum())
+    assert torch.equal(first.action[1, :steps], made.action[1, :steps])
