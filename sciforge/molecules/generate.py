@@ -63,7 +63,7 @@ class Generate:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
-    draw: int = 512
+    draw: int = 1024
     precision: Literal["float32", "bfloat16"] = "float32"
     unmasked: int = 256
     conformers: Path | None = None
