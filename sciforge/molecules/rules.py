@@ -222,10 +222,12 @@ def _formula_plan(look: Outlook, rules: Rules, elements: Tensor, owed_charge: Te
         used = torch.minimum(aside, count[v])
         best = torch.maximum(best, torch.where(used > 0, v - 1, 0))
         count[v], aside = count[v] - used, aside - used
-    return fits & _places(look, rules, (count[4], count[3], count[2]), best, spare, owed_rings)
+    return fits & _places(look, rules, (count[4], count[3], count[2]), best, spare, owed_rings, cations > 0)
 
 
-def _places(look: Outlook, rules: Rules, chain: tuple, best: Tensor, spare: Tensor, owed_rings: Tensor) -> Tensor:
+def _places(
+    look: Outlook, rules: Rules, chain: tuple, best: Tensor, spare: Tensor, owed_rings: Tensor, waiting: Tensor
+) -> Tensor:
     """Return whether `spare` bond orders can be placed: on a chain, in rings closed from the focus, or both."""
     four, three, two = chain
     empty = (four + three + two) == 0
@@ -247,6 +249,7 @@ def _places(look: Outlook, rules: Rules, chain: tuple, best: Tensor, spare: Tens
         if rules.sizes[0] > 3:  # a second ring from the same atom may become smaller by the first
             single, double = single & (closed == 1), double & (closed <= 2) & (look.units >= 2 * look.partners)
         takes = (single | double) & (look.free >= closed) & (closed >= owed_rings) & (spare >= closed)
+        takes &= (look.slots > 2 * closed) | ~waiting  # an owed cation needs a slot to stand on
         rest = torch.where(empty, 0, capacity(look.free - closed, four))
         ok |= takes & (spare - closed <= rest)
     # Rings of their own: chains of atoms of valence four, closed on themselves or back to an open atom.
