@@ -166,6 +166,10 @@ class _Task:
         while len(growth):
             logits = reader.read(growth)
             may = legal(growth, self.actions, self.rules, only)
+            if not bool(may.any(1).all()):  # the plan of rules.py promises that this never happens
+                raise ConfigError(
+                    "a molecule met a dead end, a fault of the rules: please report this request; try another seed"
+                )
             self._count(logits, may, growth)
             action, log_p = self._choose(logits, may, growth, only, rng)
             score += log_p
