@@ -17,8 +17,8 @@ class SciforgeError(Exception):
     """The root of all errors raised on purpose; the command line prints it as one line and exits with 2."""
 
 
-class DataError(SciforgeError):
-    """A file or record is not what it should be.
+class DataError(SciforgeError, ValueError):
+    """A file or record is not what it should be; a ValueError too, as scientific Python expects of bad values.
 
     Args:
         what: what is wrong, and after a semicolon how to mend it.

@@ -1,0 +1,44 @@
+"""Heat transfer: a Nusselt law pretrained on published correlations, specialised with three to twenty measurements."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sciforge.core.domain import Domain
+from sciforge.core.report import Section
+from sciforge.heat.campaigns import PrepareCampaigns
+from sciforge.heat.codec import HeatCodec
+from sciforge.heat.fitting import Nusselt
+from sciforge.heat.model import MODELS, NusseltConfig, NusseltNet
+from sciforge.heat.prepare import PrepareMeasurements
+from sciforge.heat.pretraining import Campaigns
+
+
+def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
+    from sciforge.heat.demo import demo
+
+    return demo(folder, find)
+
+
+DOMAIN = Domain(
+    name="heat",
+    summary="a Nusselt law: published correlations, corrected by few measured points, with intervals",
+    preparers={"measurements": PrepareMeasurements, "campaigns": PrepareCampaigns},
+    codec=HeatCodec(),
+    models=MODELS,
+    objectives={"nusselt": Nusselt, "campaigns": Campaigns},
+    shardable=False,
+)
+
+# NusseltLaw brings scikit-learn, which most verbs do not need.
+_LATER = {"NusseltLaw": "estimator", "CORRELATIONS": "library", "get_correlation": "library"}
+
+__all__ = ["DOMAIN", "Campaigns", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
+__all__ += ["PrepareCampaigns", "PrepareMeasurements", *_LATER]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"sciforge.heat.{_LATER[name]}"), name)
+    raise AttributeError(f"module 'sciforge.heat' has no attribute {name!r}")

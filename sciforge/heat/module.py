@@ -1,0 +1,61 @@
+"""A fitted law as a plain torch module: for solvers that ask for millions of points, gradients or a GPU.
+
+Legend of shape letters: M points, N measured points, G groups, F features, D coordinates.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sciforge.heat.codec import HeatCodec
+from sciforge.heat.library import get_correlation
+from sciforge.heat.model import POWER
+from sciforge.heat.posterior import ROOT3, Posterior
+
+FAINT = 1e-6  # weight of a law below which it cannot be seen in float32
+
+
+class LawModule(nn.Module):
+    """Rows of groups [M, G] -> Nusselt numbers [M], the median of the posterior for the rig that was measured.
+
+    Differentiable, compilable, on any device and in any precision (`.float()`, `.cuda()`, `torch.compile`).
+
+    Args:
+        codec: gives features and coordinates.
+        laws: names, in the order of the posterior's weights.
+        posterior: of the measured points.
+    """
+
+    def __init__(self, codec: HeatCodec, laws: tuple[str, ...], posterior: Posterior):
+        super().__init__()
+        found = posterior.collapsed()
+        self.codec = codec
+        used = [place for place, weight in enumerate(found.law_K.tolist()) if weight > FAINT]
+        self.laws = tuple(laws[place] for place in used)
+        self.register_buffer("law_K", found.law_K[used] / found.law_K[used].sum())
+        self.register_buffer("correction_F", found.correction_F)
+        self.register_buffer("plate_NF", found.plate_NF)
+        self.register_buffer("unit_N", found.unit_N)
+        self.plates = [place for place, is_plate in enumerate(found.prior.plate_D.tolist()) if is_plate]
+        self.register_buffer("length_D", found.prior.length_D)
+        self.register_buffer("place_ND", found.coordinate_ND / found.prior.length_D)
+
+    def forward(self, x_MG: Tensor) -> Tensor:
+        """Return Nusselt numbers [M]; NaN where a law of weight has no value."""
+        points = self.codec.points(x_MG)
+        log_M = sum(
+            weight * get_correlation(name).unchecked(points).clamp_min(1e-30).log()
+            for name, weight in zip(self.laws, self.law_K.unbind(), strict=True)
+            if name != POWER
+        )
+        square_MND = (self.codec.coordinates(x_MG) / self.length_D).unsqueeze(1) - self.place_ND
+        square_MND = square_MND.square()
+        near_MN = _matern(square_MND[..., self.plates].sum(-1))
+        corrections_MF = self.correction_F + near_MN @ self.plate_NF
+        log_M = log_M + (corrections_MF * self.codec.featured(x_MG)).sum(-1)
+        return (log_M + _matern(square_MND.sum(-1)) @ self.unit_N).exp()
+
+
+def _matern(square: Tensor) -> Tensor:
+    """Return the Matern-3/2 correlation at squared distances."""
+    scaled = ROOT3 * (square + 1e-12).sqrt()
+    return (1 + scaled) * torch.exp(-scaled)
