@@ -76,7 +76,14 @@ def test_frames_mappings_and_arrays_are_one(measured):
 def test_intervals_widen_where_they_should(measured):
     known = measured[measured["rig"] != "nasa-cr-3837"]
     law = NusseltLaw.pretrained("ribbed").fit(known, known["Nu"], rig=known["rig"])
-    asked = {"Re": [3e4, 3e4, 1e6], "Pr": [0.703] * 3, "e_D": [0.0625] * 3, "P_e": [10] * 3, "alpha_deg": [60] * 3, "W_H": [1] * 3}
+    asked = {
+        "Re": [3e4, 3e4, 1e6],
+        "Pr": [0.703] * 3,
+        "e_D": [0.0625] * 3,
+        "P_e": [10] * 3,
+        "alpha_deg": [60] * 3,
+        "W_H": [1] * 3,
+    }
 
     def width(rig: str | None) -> np.ndarray:
         low, high = law.predict_interval(asked, rig=rig)

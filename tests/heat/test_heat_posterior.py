@@ -199,7 +199,11 @@ def test_descent_with_ewc_comes_to_rest_at_the_exact_posterior(small, tmp_path, 
     weights = Checkpoint.open(parent).weights()
     num = len(store.split("train"))
     model = Checkpoint.open(parent).model_config.build(HeatCodec()).double().requires_grad_(False)
-    known = {name: weights[name] for name, _ in model.named_parameters() if name not in ("noise_logit_S", "amplitude_logit_A")}
+    known = {
+        name: weights[name]
+        for name, _ in model.named_parameters()
+        if name not in ("noise_logit_S", "amplitude_logit_A")
+    }
     model.load_state_dict(known, strict=False)
     objective = Nusselt().resolve(store)
     objective.attach(model)
@@ -223,7 +227,9 @@ def test_descent_with_ewc_comes_to_rest_at_the_exact_posterior(small, tmp_path, 
 def test_a_solved_checkpoint_gives_the_same_law_as_the_net(small, tmp_path):
     parent, store = small
     schedule = Schedule(steps=1, batch=4, rate=0.0)
-    run = Run(data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE, schedule=schedule)
+    run = Run(
+        data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE, schedule=schedule
+    )
     made = loop.train(run)
     figures = Predictor.load(made.path, "cpu").evaluate(store, "test")
     assert figures["median_error"] < 10 and 50 < figures["coverage"] <= 100
