@@ -5,9 +5,8 @@ Legend of shape letters: N measured points, M points asked for, G groups, F feat
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -19,15 +18,22 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sciforge import catalog
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.errors import ConfigError, DataError
+from sciforge.heat import design, export, formula, plot
 from sciforge.heat.codec import CHANNEL, HeatCodec
 from sciforge.heat.fitting import HEAD, Nusselt, keep
 from sciforge.heat.groups import GROUPS
 from sciforge.heat.hull import Certificate, certify
-from sciforge.heat.ledger import EVERYTHING, FEWEST, NOTHING, Ledger, leave_one_out
+from sciforge.heat.ledger import FEWEST, NOTHING, compare
 from sciforge.heat.mixture import moments, quantile
 from sciforge.heat.model import MODELS, POWER, NusseltConfig, NusseltNet
 from sciforge.heat.module import LawModule
 from sciforge.heat.posterior import NEW_RIG, Posterior, Rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sciforge.heat.design import Suggestions
+    from sciforge.heat.formula import Tangent
 
 PRETRAINED = "nusselt-"  # names of bundled priors start so
 PART = 2048  # points of which the whole mixture is held at once
@@ -106,8 +112,7 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         used = tuple(self.laws or ())
         self.ledger_ = None
         if self.audit and self.prior is not None and len(log_N) >= FEWEST:
-            self.ledger_ = self._ledger(used)
-            used = self._kept(used)
+            used = self._audited(used)
         self._solve(used)
         return self
 
@@ -134,42 +139,16 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         model.heads[HEAD].double()
         return model, objective
 
-    def _ledger(self, used: tuple[str, ...]) -> Ledger:
-        """Return leave-one-out errors without pretraining, with each law alone and with all."""
-        found = {}
-        rows_of, priors = {}, {}
-        for name, choice in ((NOTHING, (NOTHING,)), (EVERYTHING, used)):
-            model, objective = self._fresh(choice, 1)
-            x_NG, log_N, factor_N, rig_N = self._points
-            rows_of[name], priors[name] = model.rows(x_NG, log_N, factor_N, rig_N), model.prior()
-            if name == EVERYTHING:
-                names, usable = model.laws, [not used or law in used for law in model.laws]
-        found[NOTHING] = leave_one_out(priors[NOTHING], rows_of[NOTHING])
-        prior, rows = priors[EVERYTHING], rows_of[EVERYTHING]
-        for k, law in enumerate(names):
-            if usable[k] and bool(rows.base_KN[k].isfinite().all()):
-                alone_K = torch.full_like(prior.law_K, -torch.inf)
-                alone_K[k] = 0.0
-                found[law] = leave_one_out(replace(prior, law_K=alone_K), rows)
-        law_K = torch.where(torch.tensor(usable), prior.law_K, -torch.inf)
-        found[EVERYTHING] = leave_one_out(replace(prior, law_K=law_K), rows)
-        return Ledger.of(found, self._points[1].numpy())
-
-    def _kept(self, used: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the laws that do not harm, and say which were dropped."""
-        sources = [e.source for e in self.ledger_.entries if e.source not in (NOTHING, EVERYTHING)]
-        harmful = [name for name in sources if name in self.ledger_.harmful]
-        if not harmful:
-            return used
-        kept = tuple(name for name in sources if name not in harmful) or (NOTHING,)
-        warnings.warn(
-            HeatWarning(
-                f"{', '.join(harmful)} made leave-one-out errors on these points larger than no pretraining does;"
-                f" dropped (kept: {', '.join(kept)}); audit=False keeps all"
-            ),
-            stacklevel=3,
-        )
-        return kept
+    def _audited(self, used: tuple[str, ...]) -> tuple[str, ...]:
+        """Keep the ledger and return the laws that do not harm, saying which were dropped."""
+        self.ledger_ = compare(self._fresh(used, 1)[0], *self._points, used)
+        if self.ledger_.kept:
+            text = (
+                f"{', '.join(self.ledger_.harmful)} made leave-one-out errors on these points larger than no pretraining"
+                f" does; dropped (kept: {', '.join(self.ledger_.kept)}); audit=False keeps all"
+            )
+            warnings.warn(HeatWarning(text), stacklevel=4)
+        return self.ledger_.kept or used
 
     @property
     def posterior_(self) -> Posterior:
@@ -300,6 +279,31 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         tags.target_tags.positive_only = True
         tags.input_tags.positive_only = self.prior is not None
         return tags
+
+    def exponents(self) -> "Tangent":
+        """Return level, exponents and angle factors at the centre of the points, with intervals and what they are from."""
+        return formula.exponents(self)
+
+    def formula(self) -> str:
+        """Return the law as a power law in plain text: the tangent at the centre of the points."""
+        return formula.formula(self)
+
+    def latex(self) -> str:
+        """Return the law as a LaTeX equation."""
+        return formula.latex(self)
+
+    def to_python(self) -> str:
+        """Return the source of a function `nusselt(Re, Pr, ...)` that needs the standard library only."""
+        return export.to_python(self)
+
+    def plot(self, path: str | Path | None = None) -> "Path | Figure":
+        """Draw parity, residuals and exponents to .png, .pdf or .svg; without a path return matplotlib's figure."""
+        return plot.plot(self, path)
+
+    def next_experiment(self, candidates: Any, count: int = 1) -> "Suggestions":
+        """Return which of the candidate readings to take next, the most useful first; raises DataError, ConfigError."""
+        check_is_fitted(self, "model_")
+        return design.next_experiment(self, self._groups(candidates), count)
 
 
 def stacked(X: Any, names: Sequence[str]) -> np.ndarray:

@@ -15,6 +15,7 @@ from sciforge.core.domain import Batch, Example, Gaussian, Loss, Objective, Reco
 from sciforge.core.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.heat.codec import HeatCodec
+from sciforge.heat.ledger import FEWEST, NOTHING, compare
 from sciforge.heat.mixture import moments, quantile
 from sciforge.heat.model import NusseltNet
 from sciforge.heat.posterior import NEW_RIG, NOISE_CENTRE, Posterior, Prior
@@ -78,6 +79,7 @@ class Nusselt(Objective, Settings):
         noise: standard deviation of log Nu in the loss that is descended on; the exact fit finds its own.
         points: the most measured points; 0 takes their number from the data.
         rigs: names of rigs in the data, whose ways of being off are told apart.
+        audit: keep a ledger of leave-one-out errors with each law and without any prior, and leave out laws that harm.
     """
 
     fit: Literal["exact", "descent"] = "exact"
@@ -85,6 +87,7 @@ class Nusselt(Objective, Settings):
     noise: float = NOISE_CENTRE
     points: int = 0
     rigs: tuple[str, ...] = ()
+    audit: bool = True
 
     metric: ClassVar[str] = "median_error"
     fresh: ClassVar[tuple[str, ...]] = (HEAD,)
@@ -123,7 +126,14 @@ class Nusselt(Objective, Settings):
             return None
         made = [self.prepare(record, codec, np.random.default_rng(0), training=False) for record in records]
         batch = engine.move(codec.collate(made))
-        return keep(model, self, batch["x"], batch["log_nu"], batch["factor"], batch["rig"])
+        points = (batch["x"].double(), batch["log_nu"].double(), batch["factor"].double(), batch["rig"])
+        if not self.audit or len(records) < FEWEST:
+            return keep(model, self, *points)
+        with torch.no_grad():
+            ledger = compare(model, *points, self.laws)
+        laws = () if ledger.kept == (NOTHING,) else ledger.kept  # a net cannot lose its last law
+        notes = keep(model, replace(self, laws=laws or self.laws), *points)
+        return notes | {"ledger": ledger.to_json(), "harmful": list(ledger.harmful)}
 
     def prepare(self, record: Record, codec: HeatCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a point, the number of its rig and how noisy it is beside the usual point."""

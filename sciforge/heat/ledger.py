@@ -4,8 +4,8 @@ Legend of shape letters: N points, C components, K laws.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sciforge.core.report import Table
 from sciforge.heat.mixture import moments, quantile
+from sciforge.heat.model import POWER, NusseltConfig, NusseltNet
 from sciforge.heat.posterior import Posterior, Prior, Rows, weigh
 
 Verdict = Literal["helped", "neutral", "harmed"]
@@ -61,6 +62,30 @@ def leave_one_out(prior: Prior, rows: Rows) -> LeftOut:
         parts.append((*moments(weight_C, mean_C1, variance_C1), *tails))
     columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
     return LeftOut(*columns, nats_N.numpy())
+
+
+def compare(
+    model: NusseltNet, x_NG: Tensor, log_N: Tensor, factor_N: Tensor, rig_N: Tensor, used: tuple[str, ...] = ()
+) -> "Ledger":
+    """Leave out each point under every law of a net that was not fitted yet, all of them together, and no prior at all.
+
+    Args:
+        model: before its first point.
+        x_NG, log_N, factor_N, rig_N: measured points, float64.
+        used: names of the laws to compare; empty takes all.
+    """
+    bare = NusseltConfig((POWER,)).build(model.codec).double().requires_grad_(False)
+    found = {NOTHING: leave_one_out(bare.prior(), bare.rows(x_NG, log_N, factor_N, rig_N))}
+    prior, rows = model.prior(), model.rows(x_NG, log_N, factor_N, rig_N)
+    usable = [not used or name in used for name in model.laws]
+    for k, name in enumerate(model.laws):
+        if usable[k] and bool(rows.base_KN[k].isfinite().all()):
+            alone_K = torch.full_like(prior.law_K, -torch.inf)
+            alone_K[k] = 0.0
+            found[name] = leave_one_out(replace(prior, law_K=alone_K), rows)
+    law_K = torch.where(torch.tensor(usable, device=prior.law_K.device), prior.law_K, -torch.inf)
+    found[EVERYTHING] = leave_one_out(replace(prior, law_K=law_K), rows)
+    return Ledger.of(found, log_N.cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +137,18 @@ class Ledger:
     def harmful(self) -> tuple[str, ...]:
         """Names of the single sources that harmed."""
         return tuple(e.source for e in self.entries if e.verdict == "harmed" and e.source != EVERYTHING)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the laws to use: empty where none harmed, so all; NOTHING alone where all did."""
+        laws = [e.source for e in self.entries if e.source not in (NOTHING, EVERYTHING)]
+        if not self.harmful:
+            return ()
+        return tuple(name for name in laws if name not in self.harmful) or (NOTHING,)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return every line but the errors of single points."""
+        return [{n: v for n, v in vars(e).items() if n != "errors_N"} | {"median": e.median} for e in self.entries]
 
     def table(self) -> Table:
         """Return the ledger as a table."""
