@@ -7,10 +7,13 @@ from typing import Any
 
 from sciforge.core.domain import Domain
 from sciforge.core.report import Section
+from sciforge.heat.baselines import BASELINES
 from sciforge.heat.campaigns import PrepareCampaigns
 from sciforge.heat.codec import HeatCodec
 from sciforge.heat.fitting import Nusselt
+from sciforge.heat.laws import LAWS
 from sciforge.heat.model import MODELS, NusseltConfig, NusseltNet
+from sciforge.heat.outputs import LawFormula, NextExperiment, PredictedNusselt
 from sciforge.heat.prepare import PrepareMeasurements
 from sciforge.heat.pretraining import Campaigns
 
@@ -28,6 +31,10 @@ DOMAIN = Domain(
     codec=HeatCodec(),
     models=MODELS,
     objectives={"nusselt": Nusselt, "campaigns": Campaigns},
+    outputs={"nusselt": PredictedNusselt, "formula": LawFormula, "next-experiment": NextExperiment},
+    baselines=BASELINES,
+    laws=LAWS,
+    demo=_demo,
     shardable=False,
 )
 
@@ -35,7 +42,7 @@ DOMAIN = Domain(
 _LATER = {"NusseltLaw": "estimator", "CORRELATIONS": "library", "get_correlation": "library"}
 
 __all__ = ["DOMAIN", "Campaigns", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
-__all__ += ["PrepareCampaigns", "PrepareMeasurements", *_LATER]
+__all__ += ["PredictedNusselt", "PrepareCampaigns", "PrepareMeasurements", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,7 +109,10 @@ def _campaign(laws: list[str], plates: int, readings: int, rng: np.random.Genera
     for _ in range(TRIES):
         law = laws[int(rng.integers(len(laws)))]
         span = _span(law)
-        draw = {name: math.exp(rng.uniform(math.log(low), math.log(high))) if low else 0.0 for name, (low, high) in span.items()}
+        draw = {
+            name: math.exp(rng.uniform(math.log(low), math.log(high))) if low else 0.0
+            for name, (low, high) in span.items()
+        }
         low, high = span["Pr"]  # the fluid is one for the whole rig
         draw["Pr"] = math.exp(math.log(low) + level * math.log(high / low)) if water else min(max(AIR, low), high)
         draw["alpha_deg"] = rng.uniform(*span["alpha_deg"])

@@ -202,6 +202,10 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
     def _parts(self, X: Any, rig: Any) -> Iterator[Rows]:
         """Yield the points in parts of bounded memory."""
         rows = self.rows(X, rig)
+        used = list({int(law) for law in self.posterior_.components.law_C})
+        if lost := int((~rows.base_KN[used].isfinite()).any(0).sum()):
+            text = f"{lost} points are NaN: a law has no value there (a smooth wall under laws of ribs?); ask `smooth` laws"
+            warnings.warn(HeatWarning(text), stacklevel=4)
         places = torch.arange(len(rows.log_N))
         yield from (rows.take(part) for part in places.split(PART))
 

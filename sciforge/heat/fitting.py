@@ -245,8 +245,8 @@ def keep(
 
 
 def law_means(found: Posterior) -> Tensor:
-    """Return the posterior mean of each law's corrections [K, F]; of a law without weight the prior's."""
-    mean_CF, _ = found.corrections()
+    """Return the posterior mean of each law's corrections [K, F], averaged over the measured plates; of an unused law the prior's."""
+    mean_CF, _ = found.corrections(found.prior.together(found.rows, found.rows).mean(0))
     mean_KF = found.prior.centre_KF.clone()
     for law in found.components.law_C.unique():
         of_law = found.components.law_C == law

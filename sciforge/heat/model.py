@@ -26,6 +26,7 @@ POWER = "power"  # the law that knows nothing: log Nu = 0 before its corrections
 VAGUE = {
     "level": 0.5, "Re": 0.2, "Pr": 0.2, "e_D": 0.4, "P_e": 0.4, "W_H": 0.3, "angle_60": 0.4, "angle_30": 0.5, "Re_angle": 0.2,
 }  # fmt: skip
+GAS_ONLY = 0.5  # of the Prandtl exponent of laws that were measured in air alone and leave it out
 VAGUE_POWER = {name: 5.0 if name == "level" else max(1.0, spread) for name, spread in VAGUE.items()}
 PLATE = ("e_D", "P_e", "alpha_deg", "W_H")  # what is machined; Re and Pr are dialled in
 LENGTHS = (1.0, 1.0, 0.5, 0.5, 0.28, 0.5)  # of log Re, log Pr, log e/D, log P/e, 1 - alpha/90, log W/H
@@ -64,6 +65,18 @@ MODELS = {
 }
 
 
+def vague_spreads(law: str) -> dict[str, float]:
+    """Return the standard deviations of the corrections of a law before pretraining, by feature; raises ConfigError.
+
+    >>> vague_spreads("webb-1971")["Pr"], vague_spreads("han-park-1988")["Pr"]
+    (0.2, 0.5)
+    """
+    if law == POWER:
+        return VAGUE_POWER
+    low, high = get_correlation(law).box.get("Pr", (0.0, 1.0))
+    return {**VAGUE, "Pr": GAS_ONLY} if high < 1.2 * low else VAGUE
+
+
 class NusseltNet(nn.Module):
     """The prior of a Nusselt law, and the heads that objectives attach.
 
@@ -83,7 +96,7 @@ class NusseltNet(nn.Module):
 
     def fresh_values(self) -> dict[str, Tensor]:
         """Return what every parameter starts from: a vague prior, about which pretraining learns."""
-        vague = [VAGUE_POWER if name == POWER else VAGUE for name in self.laws]
+        vague = [vague_spreads(name) for name in self.laws]
         spread_KF = torch.tensor([[table.get(name, 1.0) for name in self.codec.features] for table in vague])
         lengths = LENGTHS if self.codec.channel else (1.0,) * len(self.codec.columns)
         noise_S = torch.tensor(posterior.NOISE_S)
@@ -115,6 +128,7 @@ class NusseltNet(nn.Module):
             amplitude_logit_A=self.amplitude_logit_A.double(),
             rig_T=constant(posterior.RIG_T),
             scale_L=constant(posterior.SCALE_L),
+            scaled_F=torch.tensor([name != "Pr" for name in self.codec.features], device=device),
             plate_D=torch.tensor([name in PLATE for name in self.codec.columns], device=device),
             rig_F=constant([rig.get(name, 0.0) for name in self.codec.features]),
         )
@@ -127,7 +141,8 @@ class NusseltNet(nn.Module):
             if name == POWER:
                 found.append(torch.zeros_like(x_BG[..., 0], dtype=torch.float64))
             else:
-                found.append(get_correlation(name).unchecked(points).clamp_min(1e-300).log())
+                nusselt = get_correlation(name).unchecked(points)
+                found.append(torch.where(nusselt > 0, nusselt, torch.nan).log())
         return torch.stack(found)
 
     def rows(

@@ -42,11 +42,11 @@ class LawModule(nn.Module):
     def forward(self, x_MG: Tensor) -> Tensor:
         """Return Nusselt numbers [M]; NaN where a law of weight has no value."""
         points = self.codec.points(x_MG)
-        log_M = sum(
-            weight * get_correlation(name).unchecked(points).clamp_min(1e-30).log()
-            for name, weight in zip(self.laws, self.law_K.unbind(), strict=True)
-            if name != POWER
-        )
+        log_M = torch.zeros_like(x_MG[:, 0])
+        for name, weight in zip(self.laws, self.law_K.unbind(), strict=True):
+            if name != POWER:
+                nusselt_M = get_correlation(name).unchecked(points)
+                log_M = log_M + weight * torch.where(nusselt_M > 0, nusselt_M, torch.nan).log()
         square_MND = (self.codec.coordinates(x_MG) / self.length_D).unsqueeze(1) - self.place_ND
         square_MND = square_MND.square()
         near_MN = _matern(square_MND[..., self.plates].sum(-1))

@@ -69,6 +69,8 @@ class Prior:
         noise_S, amplitude_A, rig_T: the choices, and
         noise_logit_S, amplitude_logit_A: their log weights.
         rig_F: shape of the spread between rigs over the features.
+        scale_L: choices of how far a system is from the laws, as multiples of `spread_KF`, and
+        scaled_F: the features they are of: all but the Prandtl number, of which a rig in air says nothing.
         plate_D: which coordinates tell plates apart, bool.
     """
 
@@ -83,6 +85,7 @@ class Prior:
     rig_T: Tensor
     rig_F: Tensor
     scale_L: Tensor
+    scaled_F: Tensor
     plate_D: Tensor
 
     def linear(self, a_NF: Tensor, b_MF: Tensor) -> Tensor:
@@ -91,7 +94,7 @@ class Prior:
 
     def variances(self, law_C: Tensor, rig_C: Tensor, scale_C: Tensor) -> tuple[Tensor, Tensor]:
         """Return the variance [C, F] of the corrections, and of its part that plates far apart do not share."""
-        whole_CF = (scale_C[:, None] * self.spread_KF[law_C]) ** 2
+        whole_CF = (torch.where(self.scaled_F, scale_C[:, None], 1.0) * self.spread_KF[law_C]) ** 2
         return whole_CF, torch.minimum((rig_C[:, None] * self.rig_F) ** 2, whole_CF)
 
     def together(self, a: "Rows", b: "Rows") -> Tensor:
@@ -199,7 +202,7 @@ class Posterior:
         few = rows
         if len(rows.log_N) > MOST_FOR_WEIGHTS:
             draw = torch.Generator().manual_seed(seed)
-            few = rows.take(torch.randperm(len(rows.log_N), generator=draw)[:MOST_FOR_WEIGHTS])
+            few = rows.take(in_order(rows)[torch.randperm(len(rows.log_N), generator=draw)[:MOST_FOR_WEIGHTS]])
         components = weigh(prior, few)
         if len(rows.log_N) > MOST_FOR_WEIGHTS:
             components = components.take(components.weight_C.topk(min(8, len(components.weight_C))).indices)
@@ -208,7 +211,7 @@ class Posterior:
     @classmethod
     def with_components(cls, prior: Prior, rows: Rows, components: Components) -> "Posterior":
         """Return the posterior under given components."""
-        covariance_CNM = _covariance(prior, components, rows, rows)
+        covariance_CNM = covariance(prior, components, rows, rows)
         noise_CN = (components.noise_C[:, None] * rows.factor_N) ** 2
         factor_CNN = torch.linalg.cholesky(covariance_CNM + torch.diag_embed(noise_CN))
         left_CN = rows.log_N - rows.base_KN[components.law_C] - prior.centre_KF[components.law_C] @ rows.feature_NF.T
@@ -218,7 +221,7 @@ class Posterior:
     def predict(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Return mean and variance (noise included) of log Nu [C, M] at the points of `rows`, by each component."""
         c, prior = self.components, self.prior
-        cross_CMN = _covariance(prior, c, rows, self.rows)
+        cross_CMN = covariance(prior, c, rows, self.rows)
         centre_CM = rows.base_KN[c.law_C] + prior.centre_KF[c.law_C] @ rows.feature_NF.T
         half_CNM = torch.linalg.solve_triangular(self.factor_CNN, cross_CMN.mT, upper=False)
         own_CM = prior.variances(c.law_C, c.rig_C, c.scale_C)[0] @ (rows.feature_NF**2).T + c.amplitude_C[:, None] ** 2
@@ -226,14 +229,14 @@ class Posterior:
         mean_CM = centre_CM + torch.einsum("cmn,cn->cm", cross_CMN, self.alpha_CN)
         return mean_CM, (own_CM - half_CNM.square().sum(1)).clamp(min=0) + noise_CM
 
-    def corrections(self) -> tuple[Tensor, Tensor]:
-        """Return mean [C, F] and covariance [C, F, F] of the corrections of each component, of the last rig's kind."""
+    def corrections(self, near_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean [C, F] and covariance [C, F, F] of the corrections of a plate, as near to the points' as `near_N` (0 to 1)."""
         c, prior = self.components, self.prior
-        spread_CF, _ = prior.variances(c.law_C, c.rig_C, c.scale_C)
-        cross_CFN = spread_CF[:, :, None] * self.rows.feature_NF.T
+        whole_CF, unshared_CF = prior.variances(c.law_C, c.rig_C, c.scale_C)
+        cross_CFN = (whole_CF[..., None] - unshared_CF[..., None] * (1 - near_N)) * self.rows.feature_NF.T
         mean_CF = prior.centre_KF[c.law_C] + torch.einsum("cfn,cn->cf", cross_CFN, self.alpha_CN)
         half_CNF = torch.linalg.solve_triangular(self.factor_CNN, cross_CFN.mT, upper=False)
-        return mean_CF, torch.diag_embed(spread_CF) - half_CNF.mT @ half_CNF
+        return mean_CF, torch.diag_embed(whole_CF) - half_CNF.mT @ half_CNF
 
     def collapsed(self) -> "Collapsed":
         """Return the mean of the mixture as one law, for points of the first rig."""
@@ -285,6 +288,15 @@ class Collapsed:
         return base_M + (corrections_MF * rows.feature_NF).sum(-1) + residual_M
 
 
+def in_order(rows: Rows) -> Tensor:
+    """Return the places of points in an order that depends on the points alone, so that a draw does not on theirs."""
+    keys_NQ = torch.cat([rows.feature_NF, rows.log_N[:, None]], 1)
+    order = torch.arange(len(keys_NQ), device=keys_NQ.device)
+    for column_N in keys_NQ.flip(1).unbind(1):  # the least important key first
+        order = order[column_N[order].argsort(stable=True)]
+    return order
+
+
 def weigh(prior: Prior, rows: Rows, negligible: float = NEGLIGIBLE) -> Components:
     """Return every component whose weight by evidence is not below `negligible` times that of the best; raises DataError."""
     feature_NF, apart_NM = rows.feature_NF, 1 - prior.together(rows, rows)
@@ -312,8 +324,8 @@ def weigh(prior: Prior, rows: Rows, negligible: float = NEGLIGIBLE) -> Component
     return Components(weight_C, k, prior.noise_S[s], prior.amplitude_A[a], rig_C, scale_C)
 
 
-def _covariance(prior: Prior, components: Components, a: Rows, b: Rows) -> Tensor:
-    """Return the covariance [C, N, M] of points under each component, without noise."""
+def covariance(prior: Prior, components: Components, a: Rows, b: Rows) -> Tensor:
+    """Return the covariance [C, N, M] of log Nu at points under each component, without noise."""
     whole_CF, unshared_CF = prior.variances(components.law_C, components.rig_C, components.scale_C)
     linear_CNM = torch.einsum("nf,cf,mf->cnm", a.feature_NF, whole_CF, b.feature_NF)
     apart_CNM = torch.einsum("nf,cf,mf->cnm", a.feature_NF, unshared_CF, b.feature_NF) * (1 - prior.together(a, b))

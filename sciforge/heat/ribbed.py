@@ -247,7 +247,8 @@ RIBBED = (
         conditions={"e+ >= 50": _e_plus_above(HAN_1988, 50.0)},
     ),
     _channel(
-        # As published, it jumps: R by 27.5 % (W/H 2 and more) at 90 degrees, G by up to 27 % as W/H leaves 1. No source smooths it.
+        # As published, it jumps: R by 27.5 % (W/H 2 and more) at 90 degrees, G by up to 47 % (at 30 degrees) as W/H leaves 1.
+        # No source smooths it.
         "han-park-1988", "R quadratic in the angle, G = 2.24 (W/H)^0.1 ... (e+)^0.35; jumps at 90 degrees and at W/H 1",
         HAN_PARK, {"Re": (1e4, 6e4), "e_D": (0.047, 0.078), "P_e": (10.0, 20.0), "alpha_deg": (30.0, 90.0), "W_H": (1.0, 4.0)},
         "Han & Park, IJHMT 31 (1988) 183, as in Han, Dutta & Ekkad 2012, Eq. 4.17 and 4.18", ribs="parallel",

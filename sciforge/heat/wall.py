@@ -103,7 +103,7 @@ def slope(points: Any, nusselt_N: Tensor, fanning_N: Tensor) -> Tensor:
 
     >>> points = {"Re": torch.tensor([3e4]), "Pr": 0.703, "e_D": 0.0625, "P_e": 10.0, "alpha_deg": 90.0, "W_H": 1.0}
     >>> round(float(slope(points, torch.tensor([190.0]), torch.tensor([0.0578]))), 2)
-    0.38
+    0.37
     """
     whole = filled(points)
     shift_N = 2.5 * (2 * whole["e_D"] * 2 * whole["W_H"] / (whole["W_H"] + 1)).log() + 2.5
@@ -163,5 +163,6 @@ def _joint_prior(model: NusseltNet, prior: Prior) -> Prior:
         spread_KF=torch.cat([friction_F.expand_as(left_KF), left_KF], 1),
         length_D=torch.cat([prior.length_D, prior.length_D.new_tensor([APART])]),
         rig_F=torch.cat([torch.zeros_like(prior.rig_F), prior.rig_F]),
+        scaled_F=torch.cat([prior.scaled_F, prior.scaled_F]),
         plate_D=torch.cat([prior.plate_D, prior.plate_D.new_tensor([False])]),
     )

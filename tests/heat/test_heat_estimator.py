@@ -183,3 +183,10 @@ def test_missing_columns_and_single_points_are_named(measured):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HeatWarning)
             NusseltLaw.pretrained("ribbed", laws=["han-park-1988"]).fit(known, [30.0, 50.0, 90.0])
+
+
+@QUIET
+def test_where_a_law_has_no_value_is_said(measured):
+    law = NusseltLaw.pretrained("ribbed").fit(measured[:20], measured["Nu"][:20])
+    with pytest.warns(HeatWarning, match="1 points are NaN"):
+        assert np.isnan(law.predict({"Re": [2e4, 2e4], "Pr": 0.7, "e_D": [0.0, 0.06]})).tolist() == [True, False]
