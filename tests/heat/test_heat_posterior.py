@@ -59,7 +59,8 @@ def one_choice(prior):
 
 def joint(prior, a, b, law: int) -> np.ndarray:
     """The covariance of log Nu, written out point by point."""
-    spread = (0.7 * prior.spread_KF[law]).numpy()
+    scale = np.where(np.array(HeatCodec().features) == "Pr", 1.0, 0.7)
+    spread = scale * prior.spread_KF[law].numpy()
     rig = np.minimum(0.1 * prior.rig_F.numpy(), spread)
     found = np.zeros((len(a.log_N), len(b.log_N)))
     length, plate = prior.length_D.numpy(), prior.plate_D.numpy()
@@ -93,7 +94,7 @@ def test_posterior_is_the_textbook_one(rigs):
         base = (asked.base_KN[law] + asked.feature_NF @ prior.centre_KF[law]).numpy()
         mean = base + cross @ np.linalg.solve(gram, left)
         own = np.diag(joint(prior, asked, replace(asked, rig_N=asked.rig_N.clamp(min=0)), law)).copy()
-        own[-1] = (asked.feature_NF[-1] ** 2 @ (0.7 * prior.spread_KF[law]) ** 2) + 0.06**2
+        own[-1] = joint(prior, asked, replace(asked, rig_N=asked.rig_N.clamp(min=0)), law)[-1, -1]
         variance = own - np.einsum("mn,nm->m", cross, np.linalg.solve(gram, cross.T)) + 0.04**2
         assert mean_CM[place].numpy() == pytest.approx(mean, abs=1e-8)
         assert variance_CM[place].numpy() == pytest.approx(variance, abs=1e-8)
