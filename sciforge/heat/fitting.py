@@ -79,6 +79,8 @@ class Nusselt(Objective, Settings):
         noise: standard deviation of log Nu in the loss that is descended on; the exact fit finds its own.
         points: the most measured points; 0 takes their number from the data.
         rigs: names of rigs in the data, whose ways of being off are told apart.
+        usual: uncertainty of the usual point, where the data state uncertainties; 0 takes their median. A point that is said to be
+            twice as uncertain counts as twice as noisy; how noisy the usual point is, the fit finds.
         audit: keep a ledger of leave-one-out errors with each law and without any prior, and leave out laws that harm.
     """
 
@@ -87,6 +89,7 @@ class Nusselt(Objective, Settings):
     noise: float = NOISE_CENTRE
     points: int = 0
     rigs: tuple[str, ...] = ()
+    usual: float = 0.0
     audit: bool = True
 
     metric: ClassVar[str] = "median_error"
@@ -95,6 +98,7 @@ class Nusselt(Objective, Settings):
     def __post_init__(self):
         super().__post_init__()
         self.require(1e-4, 10, "noise")
+        self.require(0, 10, "usual")
 
     def resolve(self, store: Any) -> Self:
         """Take the number of points and the names of rigs; raises DataError for a store of another kind."""
@@ -104,7 +108,10 @@ class Nusselt(Objective, Settings):
             )
         train = store.split("train")
         rigs = self.rigs or tuple(sorted(set(train.column("rig"))))
-        return replace(self, points=self.points or len(train), rigs=rigs)
+        stated_N = np.asarray(train.column("uncertainty"), float)
+        known_N = stated_N[np.isfinite(stated_N) & (stated_N > 0)]
+        usual = self.usual or (float(np.median(known_N)) if len(known_N) else 0.0)
+        return replace(self, points=self.points or len(train), rigs=rigs, usual=usual)
 
     def attach(self, model: NusseltNet) -> None:
         """Add the head that keeps the points; raises ConfigError for a law that the model does not have."""
@@ -141,7 +148,9 @@ class Nusselt(Objective, Settings):
         name = record.get("rig", "")
         known = self.rigs.index(name) if name in self.rigs else NEW_RIG
         example["rig"] = torch.tensor(0 if not name and len(self.rigs) < 2 else known)
-        example["factor"] = torch.tensor(float(record.get("factor", 1.0)), dtype=torch.float64)
+        stated = float(record.get("uncertainty", np.nan))
+        factor = stated / self.usual if self.usual and stated > 0 else 1.0  # NaN is not above 0
+        example["factor"] = torch.tensor(factor, dtype=torch.float64)
         return example
 
     def loss(self, model: NusseltNet, batch: Batch) -> Loss:
