@@ -8,6 +8,7 @@ import ast
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error that a user can cause is one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except SciforgeError as error:
@@ -42,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{error.strerror or error}; check the path, its permissions and the disk", 2)
+
+
+def _say(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning as one line; where in the code it arose helps nobody at a terminal."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"sciforge: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _complain(line: str, code: int) -> int:

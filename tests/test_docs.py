@@ -11,9 +11,14 @@ from sciforge import cli
 from sciforge.core.domain import get_domain
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("genomes", "atoms", "molecules"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("genomes", "atoms", "molecules", "heat"))]
 # A checkpoint of each domain that is at hand, for pages that name one of the reader's own.
-AT_HAND = {"atoms": "potential-mini", "genomes": "dna-bert-mini", "molecules": "molecules-mini"}
+AT_HAND = {
+    "atoms": "potential-mini",
+    "genomes": "dna-bert-mini",
+    "molecules": "molecules-mini",
+    "heat": "nusselt-ribbed",
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -57,8 +62,9 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_python_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    names: dict = {}  # a reader goes through a page from the top
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), {})
+        exec(compile(block, str(page), "exec"), names)
     said = capsys.readouterr().out
     assert "True" in said or (page.name in ("README.md", "molecules.md") and said.strip())
 

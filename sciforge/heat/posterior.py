@@ -225,9 +225,21 @@ class Posterior:
         centre_CM = rows.base_KN[c.law_C] + prior.centre_KF[c.law_C] @ rows.feature_NF.T
         half_CNM = torch.linalg.solve_triangular(self.factor_CNN, cross_CMN.mT, upper=False)
         own_CM = prior.variances(c.law_C, c.rig_C, c.scale_C)[0] @ (rows.feature_NF**2).T + c.amplitude_C[:, None] ** 2
-        noise_CM = (c.noise_C[:, None] * rows.factor_N) ** 2
+        noise_CM = (c.noise_C[:, None] * rows.factor_N) ** 2 + self._strangeness(rows)
         mean_CM = centre_CM + torch.einsum("cmn,cn->cm", cross_CMN, self.alpha_CN)
         return mean_CM, (own_CM - half_CNM.square().sum(1)).clamp(min=0) + noise_CM
+
+    def _strangeness(self, rows: Rows) -> Tensor:
+        """Return the variance [C, M] that points of a new rig have besides, where only one rig was measured.
+
+        Its plates say how plates differ, not how laboratories do; then what laboratories have published of each other holds.
+        """
+        c, prior = self.components, self.prior
+        if len(self.rows.rig_N.unique()) > 1:
+            return torch.zeros(1, 1, dtype=rows.log_N.dtype, device=rows.log_N.device)
+        _, unshared_CF = prior.variances(c.law_C, c.rig_C, c.scale_C)
+        missing_CF = ((prior.rig_T.max() * prior.rig_F) ** 2 - unshared_CF).clamp(min=0)
+        return (missing_CF @ (rows.feature_NF**2).T) * (rows.rig_N == NEW_RIG)
 
     def corrections(self, near_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean [C, F] and covariance [C, F, F] of the corrections of a plate, as near to the points' as `near_N` (0 to 1)."""
