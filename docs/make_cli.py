@@ -10,6 +10,7 @@ from sciforge import api, catalog, cli, demo, doctor
 from sciforge.commandline import offers
 from sciforge.core import run
 from sciforge.core.curve import Curve
+from sciforge.core.schedules import Schedules
 from sciforge.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
 
 HEAD = """# The command line
@@ -29,6 +30,7 @@ FORMS = {
     "fisher": ("CHECKPOINT", api.fisher, "", None),
     "evaluate": ("CHECKPOINT", api.evaluate, "", None),
     "curve": ("OBJECTIVE", api.curve, "spec", Curve),
+    "schedules": ("OBJECTIVE", api.schedules, "spec", Schedules),
     "predict": ("CHECKPOINT OUTPUT", api.predict, "output", None),
     "check": ("CHECKPOINT", api.check, "", None),
     "audit": ("AUDIT", api.audit, "what", None),

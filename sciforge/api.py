@@ -13,7 +13,7 @@ from sciforge.core.run import Estimator, Run
 from sciforge.core.store import Store
 
 __all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
-__all__ += ["generate", "score"]
+__all__ += ["generate", "schedules", "score"]
 
 
 def prepare(
@@ -104,6 +104,17 @@ def curve(spec: "curves.Curve") -> "curves.CurveResult":
         spec: what to compare, on which data, at which numbers of labels.
     """
     return curves.measure(catalog.locate_curve(spec))
+
+
+def schedules(spec: Any) -> Any:
+    """Compare learning-rate schedules on your own task, with equal final rate and equal area or peak, on paired seeds.
+
+    Args:
+        spec: a `core.schedules.Schedules`: what to train, under which shapes.
+    """
+    from sciforge.core.schedules import compare_schedules
+
+    return compare_schedules(catalog.locate_curve(spec))
 
 
 def predict(checkpoint: Path | str, output: Any, *, device: str = "auto", batch: int = 64) -> Path:

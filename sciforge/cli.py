@@ -22,6 +22,7 @@ VERBS = {
     verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
 }
 VERBS |= {verb: f"api.{verb}" for verb in ("label", "sample", "generate", "score")}
+VERBS |= {"schedules": "api.schedules"}
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
 
 
@@ -152,6 +153,14 @@ def _curve(argv: list[str]) -> int:
 
     as_json, argv = take_switch(argv, "--json")
     result = _described("curve", Curve, "spec", argv)
+    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+
+
+def _schedules(argv: list[str]) -> int:
+    from sciforge.core.schedules import Schedules
+
+    as_json, argv = take_switch(argv, "--json")
+    result = _described("schedules", Schedules, "spec", argv)
     return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
 
 
