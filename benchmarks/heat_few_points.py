@@ -25,11 +25,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from sciforge.heat.baselines import BASELINES
 from scipy.stats import t as student
 from tqdm import tqdm
 
 from sciforge import catalog
+from sciforge.heat.baselines import BASELINES
 from sciforge.heat.codec import CHANNEL
 from sciforge.heat.estimator import NusseltLaw
 from sciforge.heat.fitting import Nusselt
