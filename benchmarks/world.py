@@ -1,10 +1,11 @@
-"""Do micro-batches, two processes, FSDP2 and a resume on another number of processes give the weights of one process?
+"""Do micro-batches, two processes, FSDP2, tensor parallelism and a resume on another number of processes give the
+weights of one process?
 
     python benchmarks/world.py
 
-Trains tiny genome runs in float64 with AdamW, six steps each, in one process and under torchrun with two (gloo), and
-prints the largest difference of any weight and of any development figure. AdamW's eps (1e-8) keeps rounding where
-gradients are almost 0 from growing: the update is at most rate * 1e-17 / 1e-8.
+Trains tiny genome and molecule runs in float64 with AdamW, six steps each, in one process and under torchrun with two
+(gloo), and prints the largest difference of any weight and of any figure: every step's loss, and development.
+AdamW's eps (1e-8) keeps rounding where gradients are almost 0 from growing: the update is at most rate * 1e-17 / 1e-8.
 """
 
 import importlib.util
@@ -22,44 +23,61 @@ import torch
 
 from sciforge.core import loop
 from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.run import EWC, L2SP, LoRA, Replay, Run
+from sciforge.core.journal import read_metrics
+from sciforge.core.run import EWC, L2SP, LoRA, Only, Replay, Run
 
-CONTRACT = Path(__file__).parents[1] / "tests" / "genomes" / "contract.py"
+TESTS = Path(__file__).parents[1] / "tests"
+LABELS = {"shard": "FSDP2", "tensor": "tensor"}  # names of cases begin with the strategy
 CUT = 4  # step at which the runs to resume are stopped
 
 
-def tiny_runs(folder: Path, build: bool) -> tuple[Run, Run]:
+def tiny_runs(domain: str, folder: Path, build: bool) -> tuple[Run, Run]:
     """Return the domain's tiny pretraining and fine-tuning runs."""
-    spec = importlib.util.spec_from_file_location("contract", CONTRACT)
+    spec = importlib.util.spec_from_file_location("contract", TESTS / domain / "contract.py")
     contract = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(contract)
     if not build:
-        contract.prepare = lambda preparer, out: None  # the first process has done so
-    return contract.tiny(folder)[1:]
+        contract.prepare = lambda preparer, out, **options: None  # the first process has done so
+    (folder / domain).mkdir(exist_ok=True)
+    return contract.tiny(folder / domain)[1:]
 
 
 def cases(folder: Path, build: bool = False) -> dict[str, Run]:
-    """Return the runs to repeat, by name; those named `shard` use FSDP2 where there are two processes."""
-    pretraining, finetuning = tiny_runs(folder, build)
+    """Return the runs to repeat, by name; those named `shard` or `tensor` split the model over two processes."""
+    pretraining, finetuning = tiny_runs("genomes", folder, build)
+    molecules, properties = tiny_runs("molecules", folder, build)
     saved = {"schedule": replace(finetuning.schedule, save_every=2, patience=0)}  # the last weights, not the best
     side_tasks = replace(pretraining.objective, frame_weight=1.0, pair_weight=0.1)
     replay = Replay(pretraining.data, 0.25)
+    proximal = EWC(10.0, data=pretraining.data, examples=1, step="proximal")
+    averaged = replace(pretraining.schedule, average=0.5, save_every=2)
+    pieces = replace(finetuning.hardware, micro_batch=2, checkpointing=True)
     return {
         "masked": pretraining,
         "masked, side tasks": replace(pretraining, objective=side_tasks),
         "classify": finetuning,
         "replay + L2-SP": replace(finetuning, replay=replay, anchor=L2SP(0.5)),
-        "EWC, proximal": replace(finetuning, anchor=EWC(10.0, data=pretraining.data, examples=1, step="proximal")),
+        "EWC, proximal": replace(finetuning, anchor=proximal),
         "LoRA + replay": replace(finetuning, replay=replay, adapt=LoRA(rank=2)),
         "odd batch": replace(finetuning, schedule=replace(finetuning.schedule, batch=5), replay=replay),
         "resume": replace(finetuning, **saved),
+        "molecules": molecules,
         "shard masked": pretraining,
         "shard masked, side tasks": replace(pretraining, objective=side_tasks),
         "shard classify": finetuning,
         "shard replay + L2-SP": replace(finetuning, replay=Replay(pretraining.data, 0.5), anchor=L2SP(0.5)),
-        "shard EWC": replace(finetuning, anchor=EWC(10.0, data=pretraining.data, examples=1, step="proximal")),
+        "shard EWC": replace(finetuning, anchor=proximal),
         "shard classify, micro-batches": replace(finetuning, hardware=replace(finetuning.hardware, micro_batch=2)),
         "shard resume": replace(finetuning, **saved),
+        "tensor masked, 40 steps": replace(pretraining, schedule=replace(pretraining.schedule, steps=40)),
+        "tensor classify, micro-batches, checkpointing": replace(finetuning, hardware=pieces),
+        "tensor replay + L2-SP": replace(finetuning, replay=replay, anchor=L2SP(0.5)),
+        "tensor EWC": replace(finetuning, anchor=proximal),
+        "tensor heads only": replace(finetuning, adapt=Only()),
+        "tensor resume": replace(finetuning, **saved),
+        "tensor averaged, resume": replace(pretraining, schedule=averaged),
+        "tensor molecules, 40 steps": replace(molecules, schedule=replace(molecules.schedule, steps=40)),
+        "tensor molecules, properties": replace(properties, schedule=replace(properties.schedule, clip=0.1)),
     }
 
 
@@ -72,7 +90,7 @@ def train_case(name: str, run: Run, out: Path, world: int, cut: bool = False) ->
             raise KeyboardInterrupt
         return take_step(job, step, batches)
 
-    strategy = "shard" if name.startswith("shard") and world > 1 else "replicate"
+    strategy = name.split()[0] if name.split()[0] in LABELS and world > 1 else "replicate"
     try:
         loop.take_step = stopping if cut else take_step
         with suppress(KeyboardInterrupt) if cut else nullcontext():
@@ -95,21 +113,23 @@ def worker(folder: Path) -> None:
 
 
 def difference(a: Path, b: Path) -> tuple[float, float]:
-    """Return the largest difference of any weight and of any development figure of two runs."""
+    """Return the largest difference of any weight and of any development figure or step's loss of two runs."""
     first, second = Checkpoint.open(a), Checkpoint.open(b)
     ours, theirs = first.weights(), second.weights()
     assert ours.keys() == theirs.keys() and first.metrics.keys() == second.metrics.keys()
     weights = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-    return weights, max(
-        abs(value - second.metrics[name]) for name, value in first.metrics.items() if isinstance(value, float)
-    )
+    figures = [abs(value - second.metrics[name]) for name, value in first.metrics.items() if isinstance(value, float)]
+    losses = [[line["loss"] for line in read_metrics(f / "metrics.jsonl") if "loss" in line] for f in (a, b)]
+    assert len(losses[0]) == len(losses[1])
+    return weights, max(*figures, *(abs(x - y) for x, y in zip(*losses, strict=True)))
 
 
 def measure(folder: Path) -> dict[str, tuple[float, float]]:
     """Train everything and return case -> (difference of weights, of figures)."""
     torch.set_num_threads(1)
     runs = cases(folder, build=True)
-    loop.train(runs["masked"])  # the parent of all fine-tuning
+    for parent in (runs["masked"], runs["molecules"]):  # of all fine-tuning
+        loop.train(parent)
     found = {}
     for name, run in runs.items():
         train_case(name, run, folder / "one" / name, 1)
@@ -127,7 +147,8 @@ def measure(folder: Path) -> dict[str, tuple[float, float]]:
         ours = [line for line in done.stderr.splitlines() if line.startswith("[rank")]
         raise RuntimeError("\n".join(ours)[-6000:] or done.stderr[-6000:])
     for name, run in runs.items():
-        label = name.replace("shard", "2 processes, FSDP2:") if "shard" in name else f"2 processes: {name}"
+        kind, _, rest = name.partition(" ")
+        label = f"2 processes, {LABELS[kind]}: {rest}" if kind in LABELS else f"2 processes: {name}"
         found[label] = difference(folder / "one" / name, folder / "two" / name)
         if "resume" in name:
             train_case(name, run, folder / "two, then one" / name, 1)
@@ -145,9 +166,9 @@ def main() -> None:
     if "--json" in sys.argv:
         print(json.dumps(found))
         return None
-    print(f"{'against one process':<58}{'weights':>10}{'figures':>10}")
+    print(f"{'against one process':<74}{'weights':>10}{'figures':>10}")
     for name, (weights, figures) in found.items():
-        print(f"{name:<58}{weights:>10.1e}{figures:>10.1e}")
+        print(f"{name:<74}{weights:>10.1e}{figures:>10.1e}")
     return None
 
 

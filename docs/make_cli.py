@@ -10,6 +10,11 @@ from sciforge import api, catalog, cli, demo, doctor
 from sciforge.commandline import offers
 from sciforge.core import run
 from sciforge.core.curve import Curve
+from sciforge.core.distill import Distill
+from sciforge.core.forget import Forget
+from sciforge.core.invariance import Invariance
+from sciforge.core.privacy import Privacy
+from sciforge.core.prune import Prune
 from sciforge.core.schedules import Schedules
 from sciforge.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
 
@@ -19,9 +24,10 @@ Made by `python docs/make_cli.py`; a test compares it with the code. What a doma
 (the preparers of `prepare`, the objectives of `train`, the outputs of `predict`, the audits) is printed by
 `sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME --help`.
 
-Exit codes: 0 done; 1 a law is broken, a demo failed, or something required is missing; 2 bad input, named in one line
-on stderr; 130 interrupted by Ctrl-C. `--json` makes `evaluate`, `curve`, `check` and `audit` print JSON. Under
-`torchrun` one process prints. A list takes all words up to the next option, so files stand before options:
+Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed, or something required is missing; 2 bad
+input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json` makes `evaluate`, `curve`, `privacy`, `forget`, `invariance`,
+`check`, `verify` and `audit` print JSON. Under `torchrun` one process prints. A list takes all words up to the next
+option, so files stand before options:
 `sciforge prepare genome a.fa b.fa --out store`.
 """
 FORMS = {
@@ -31,13 +37,21 @@ FORMS = {
     "evaluate": ("CHECKPOINT", api.evaluate, "", None),
     "curve": ("OBJECTIVE", api.curve, "spec", Curve),
     "schedules": ("OBJECTIVE", api.schedules, "spec", Schedules),
+    "forget": ("CHECKPOINT --objective OBJECTIVE", api.forget, "spec", Forget),
+    "privacy": ("CHECKPOINT", api.privacy, "spec", Privacy),
+    "prune": ("CHECKPOINT ...", api.prune, "spec", Prune),
+    "distill": ("TEACHER", api.distill, "spec", Distill),
+    "export": ("CHECKPOINT", api.export, "", None),
     "predict": ("CHECKPOINT OUTPUT", api.predict, "output", None),
     "check": ("CHECKPOINT", api.check, "", None),
+    "verify": ("RUN", api.verify, "", None),
+    "card": ("CHECKPOINT", api.card, "", None),
     "audit": ("AUDIT", api.audit, "what", None),
     "label": ("FILE", api.label, "what", offers("tools")["label"][1]),
     "sample": ("", api.sample, "what", offers("tools")["sample"][1]),
     "generate": ("CHECKPOINT", api.generate, "what", offers("outputs")["generate"][1]),
     "score": ("FILE", api.score, "what", offers("tools")["score"][1]),
+    "invariance": ("CHECKPOINT", api.invariance, "spec", Invariance),
     "datasets": ("list | fetch NAME ...", catalog.fetch_all, "", None),
     "doctor": ("", doctor.doctor, "", None),
     "demo": ("", demo.demo, "", None),

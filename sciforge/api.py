@@ -1,19 +1,34 @@
 """The verbs of sciforge: what Python calls and what the command line parses."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
-from sciforge.core import anchor, loop, store
+from sciforge.core import anchor, exporting, loop, store
+from sciforge.core import card as cards
 from sciforge.core import curve as curves
+from sciforge.core import distill as distilling
+from sciforge.core import forget as forgetting
+from sciforge.core import invariance as invariances
+from sciforge.core import privacy as privacies
+from sciforge.core import prune as pruning
+from sciforge.core import prune_curve as pruning_curve
+from sciforge.core import verify as verifying
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.engine import choose_device
 from sciforge.core.predictor import LawResult, Predictor
 from sciforge.core.run import Estimator, Run
 from sciforge.core.store import Store
+from sciforge.errors import DataError
 
 __all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
+__all__ += ["invariance"]
+__all__ += ["privacy"]
 __all__ += ["generate", "schedules", "score"]
+__all__ += ["card", "verify"]
+__all__ += ["forget"]
+__all__ += ["prune", "distill", "export"]
 
 
 def prepare(
@@ -43,7 +58,12 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
         run: everything that decides the result; `model` starts fresh, `init` from a checkpoint's path or name.
         resume: continue from the newest checkpoint in `run.out`, bit-equal to a run never stopped.
     """
-    return loop.train(catalog.locate_run(run), resume=resume)
+    run = catalog.locate_run(run)
+    invariances.warn_before_training(run)
+    made = loop.train(run, resume=resume)
+    if os.environ.get("RANK", "0") == "0" and (found := _sources(made)):
+        cards.write(made, sources=found)
+    return made
 
 
 def fisher(
@@ -117,6 +137,24 @@ def schedules(spec: Any) -> Any:
     return compare_schedules(catalog.locate_curve(spec))
 
 
+def forget(spec: "forgetting.Forget") -> "forgetting.ForgetResult":
+    """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto front, a budget.
+
+    Args:
+        spec: the base, the old and the new data, the methods and strengths to try.
+    """
+    return forgetting.measure(catalog.locate_forget(spec))
+
+
+def privacy(spec: "privacies.Privacy") -> "privacies.PrivacyResult":
+    """Audit what a model betrays of its training records: membership inference by shadow models, with intervals.
+
+    Args:
+        spec: which checkpoint, whose membership to guess, how many shadows.
+    """
+    return privacies.measure(catalog.locate_privacy(spec))
+
+
 def predict(checkpoint: Path | str, output: Any, *, device: str = "auto", batch: int = 64) -> Path:
     """Write what a domain's users want from a checkpoint (classes, embeddings, a genome scan, ...).
 
@@ -177,6 +215,92 @@ def score(what: Any) -> Path:
     return what.run()
 
 
+def prune(spec: "pruning.Prune") -> "pruning.Pruned | pruning_curve.PruneResult":
+    """Set a checkpoint's smallest weights to zero, fine-tune with the zeros held, or measure quality against sparsity.
+
+    Args:
+        spec: which checkpoint, how far, by which data; with `curve`, which checkpoints at which sparsities.
+    """
+    spec = catalog.locate_prune(spec)
+    return pruning_curve.measure(spec) if spec.curve else pruning.prune(spec)
+
+
+def distill(spec: "distilling.Distill") -> "distilling.DistillResult":
+    """Teach a smaller student by a checkpoint, and judge both beside the same student taught by labels alone.
+
+    Args:
+        spec: teacher, student, data, how long and how many seeds.
+    """
+    return distilling.distill(catalog.locate_teacher(spec))
+
+
+def export(checkpoint: Path | str, out: Path, *, data: Path | None = None) -> "exporting.Exported":
+    """Export a checkpoint as one file that runs without sciforge, a torch.export program or ONNX, checked on real records.
+
+    Args:
+        checkpoint: path or name.
+        out: the file: NAME.pt2 or NAME.onnx.
+        data: a store whose records it is tried on; by default the one it was trained on.
+    """
+    return exporting.export(load(checkpoint, device="cpu"), Path(out), data)
+
+
+def verify(
+    checkpoint: Path | str,
+    *,
+    data: Path | None = None,
+    init: Path | None = None,
+    replay: int = 5,
+    device: str = "auto",
+) -> "verifying.Verification":
+    """Verify a run: digests, data, parent, environment then and now, and some of its steps taken again, bit by bit.
+
+    Args:
+        checkpoint: a run's folder, a checkpoint, or a name.
+        data: where the run's store is now, if not where it was.
+        init: where the run's parent is now, if not where it was; a path or a name.
+        replay: how many steps to take again, 0 for none.
+        device: of the replay; `auto` takes the recorded one where it is there.
+    """
+    parent = None if init is None else catalog.locate(init)
+    return verifying.verify(catalog.locate(checkpoint), data=data, init=parent, replay=replay, device=device)
+
+
+def card(
+    checkpoint: Path | str,
+    *,
+    data: Path | None = None,
+    licence: str | None = None,
+    reports: Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Write the model card (README.md) of a checkpoint from what lies in its folder and the reports beside it.
+
+    Args:
+        checkpoint: path or name.
+        data: a store on whose test split to evaluate the checkpoint for the card; kept as evaluation.json.
+        licence: of the model, e.g. `apache-2.0`; by default what the card says already, else `unknown`.
+        reports: a folder with reports of privacy, sparsity or forgetting, beside the usual places.
+        device: of the evaluation.
+    """
+    made = Checkpoint.open(catalog.locate(checkpoint))
+    if data is not None:
+        found = Predictor.load(made.path, device)
+        store = Store.open(data)
+        cards.keep_evaluation(made, store, "test", found.evaluate(store, "test"))
+    return cards.write(made, licence=licence, sources=_sources(made), reports=reports)
+
+
+def _sources(made: Checkpoint) -> list[dict[str, str]]:
+    """Return name, licence and citation of the dataset cards that have the digests of the files behind a checkpoint."""
+    try:
+        files = (Store.open(made.run.data, verify=False).index.get("preparer") or {}).get("files") or ()
+    except DataError:
+        return []  # the store has gone; the card keeps what it says
+    found = [catalog.card_of(Path(file)) for file in files if isinstance(file, str)]
+    return [{"name": c.name, "licence": c.licence, "citation": c.citation} for c in found if c is not None]
+
+
 def audit(what: Any) -> Any:
     """Look for leaks and shortcuts before a figure is believed.
 
@@ -184,3 +308,17 @@ def audit(what: Any) -> Any:
         what: one of a domain's audits with its options, e.g. `genomes.AuditShortcuts(data=...)`.
     """
     return what.run()
+
+
+def invariance(
+    checkpoint: Path | str, spec: "invariances.Invariance", *, device: str = "auto", batch: int = 64
+) -> "invariances.InvarianceResult":
+    """Measure what augmentations do: how far they move the embedding, and whether they erase the label.
+
+    Args:
+        checkpoint: path or name.
+        spec: on which records, which augmentations.
+        device: `auto`, `cpu` or `cuda`.
+        batch: records in one forward pass.
+    """
+    return invariances.measure(catalog.locate(checkpoint), spec, device, batch)

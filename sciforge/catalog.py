@@ -266,6 +266,13 @@ def _lock(handle: BinaryIO) -> None:
         raise OSError(errno.EAGAIN, "another process is fetching this file; wait for it") from None
 
 
+def card_of(path: Path) -> Card | None:
+    """Return the card of the very file at `path`, known by its size and SHA-256; None where no card has it."""
+    size = path.stat().st_size if path.is_file() else -1
+    alike = [card for card in cards().values() if card.kind != "checkpoint" and card.bytes == size]
+    return next((card for card in alike if card.sha256 == sha256(path)), None)
+
+
 # Names in place of paths ---------------------------------------------------------------------------------------------
 
 
@@ -300,8 +307,30 @@ def checkpoint_names() -> list[str]:
 
 
 def locate_run(run: Any) -> Any:
-    """Return a run whose `init`, a name perhaps, is a path."""
+    """Return a run whose `init` and teacher, names perhaps, are paths."""
+    if (teacher := getattr(run, "teacher", None)) is not None:
+        run = replace(run, teacher=locate_teacher(teacher))
     return run if run.init is None else replace(run, init=locate(run.init))
+
+
+def locate_prune(spec: Any) -> Any:
+    """Return what prunes checkpoints given by name or path with their paths."""
+    return replace(spec, checkpoint=tuple(locate(name) for name in spec.checkpoint))
+
+
+def locate_teacher(spec: Any) -> Any:
+    """Return what learns from a `checkpoint` given by name or path with its path."""
+    return replace(spec, checkpoint=locate(spec.checkpoint))
+
+
+def locate_forget(spec: Any) -> Any:
+    """Return a forgetting report whose `checkpoint`, a name perhaps, is a path."""
+    return replace(spec, checkpoint=locate(spec.checkpoint))
+
+
+def locate_privacy(spec: Any) -> Any:
+    """Return an audit whose checkpoint and `init`, names perhaps, are paths."""
+    return replace(spec, checkpoint=locate(spec.checkpoint), init=None if spec.init is None else locate(spec.init))
 
 
 def locate_curve(spec: Any) -> Any:

@@ -1,7 +1,7 @@
 """The command line: verbs are the functions of api.py, flags their typed signatures. It parses, calls and prints.
 
-Exit codes: 0 done; 1 a law is broken, a demo failed or something required is missing; 2 bad input, named in one line;
-130 interrupted.
+Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed or something required is missing; 2 bad
+input, named in one line; 130 interrupted.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sciforge import __version__
-from sciforge.commandline import HELP, choose, domain_of, offers, option, read_config, take_switch
+from sciforge.commandline import HELP, choose, domain_of, offers, option, read_config, take_option, take_switch
 from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 
 # Verb -> the function behind it; its module is imported only when the verb is called.
@@ -23,6 +23,11 @@ VERBS = {
 }
 VERBS |= {verb: f"api.{verb}" for verb in ("label", "sample", "generate", "score")}
 VERBS |= {"schedules": "api.schedules"}
+VERBS |= {"forget": "api.forget"}
+VERBS |= {verb: f"api.{verb}" for verb in ("verify", "card")}
+VERBS |= {"invariance": "api.invariance"}
+VERBS |= {"privacy": "api.privacy"}
+VERBS |= {verb: f"api.{verb}" for verb in ("prune", "distill", "export")}
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
 
 
@@ -164,10 +169,36 @@ def _schedules(argv: list[str]) -> int:
     return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
 
 
+def _forget(argv: list[str]) -> int:
+    from sciforge import api
+    from sciforge.core.forget import Forget
+    from sciforge.flags import Spec
+
+    as_json, argv = take_switch(argv, "--json")
+    domain = domain_of(option(argv, "--new") or "", "index.json")
+    given, rest = take_option(argv, "--objective")
+    head = [given] if given else [w for w in rest if w in HELP]
+    name, _, objective, _ = choose("sciforge forget CHECKPOINT --objective", "objectives", head, domain)
+    spec = Spec(Forget, rest, {"objective": objective})
+    result = _call(f"sciforge forget CHECKPOINT --objective {name}", api.forget, rest, spec, "spec")
+    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.text())
+
+
 def _fisher(argv: list[str]) -> int:
     from sciforge import api
 
     return _show_checkpoint(_call("sciforge fisher", api.fisher, argv))
+
+
+def _privacy(argv: list[str]) -> int:
+    from sciforge import api
+    from sciforge.core.privacy import Privacy
+    from sciforge.flags import Spec, summary_of
+
+    as_json, argv = take_switch(argv, "--json")
+    spec = Spec(Privacy, argv, {})
+    result = _call("sciforge privacy", api.privacy, argv, spec, "spec", summary_of(api.privacy))
+    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -206,6 +237,57 @@ def _check(argv: list[str]) -> int:
     return 0 if all(law.holds for law in laws) else 1
 
 
+def _prune(argv: list[str]) -> int:
+    from sciforge.core.prune import Prune
+
+    return _smaller("prune", Prune, argv, {})
+
+
+def _distill(argv: list[str]) -> int:
+    from sciforge import catalog
+    from sciforge.core.checkpoint import resolve
+    from sciforge.core.distill import Distill
+    from sciforge.core.domain import get_domain
+
+    choices = {}
+    if argv and not argv[0].startswith("-"):
+        place = resolve(catalog.locate(argv[0]))
+        if domain := domain_of(str(place), "checkpoint.json"):
+            choices = {"model": get_domain(domain).models, "codec": get_domain(domain).codec}
+    return _smaller("distill", Distill, argv, choices)
+
+
+def _smaller(verb: str, cls: type, argv: list[str], choices: dict[str, Any]) -> int:
+    from sciforge import api
+    from sciforge.flags import Spec, summary_of
+
+    as_json, argv = take_switch(argv, "--json")
+    spec = Spec(cls, argv, choices)
+    result = _call(f"sciforge {verb}", getattr(api, verb), argv, spec, "spec", summary_of(cls))
+    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+
+
+def _export(argv: list[str]) -> int:
+    from sciforge import api
+
+    return _print(_call("sciforge export", api.export, argv).table().text())
+
+
+def _verify(argv: list[str]) -> int:
+    from sciforge import api
+
+    as_json, argv = take_switch(argv, "--json")
+    found = _call("sciforge verify", api.verify, argv)
+    _print(json.dumps(found.to_json(), indent=1) if as_json else found.table().text())
+    return 0 if found.sound else 1
+
+
+def _card(argv: list[str]) -> int:
+    from sciforge import api
+
+    return _print(str(_call("sciforge card", api.card, argv)))
+
+
 def _audit(argv: list[str]) -> int:
     as_json, argv = take_switch(argv, "--json")
     domain = domain_of(option(argv, "--data") or "", "index.json")
@@ -214,6 +296,17 @@ def _audit(argv: list[str]) -> int:
     if as_json:
         return _print(json.dumps({"figures": report.figures, "warnings": report.warnings}, indent=1))
     return _print("\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)]))
+
+
+def _invariance(argv: list[str]) -> int:
+    from sciforge import api
+    from sciforge.core.invariance import Invariance
+    from sciforge.flags import Spec, summary_of
+
+    as_json, argv = take_switch(argv, "--json")
+    spec = Spec(Invariance, argv, {})
+    result = _call("sciforge invariance", api.invariance, argv, spec, "spec", summary_of(Invariance))
+    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
 
 
 def _label(argv: list[str]) -> int:
@@ -289,7 +382,8 @@ def _show(rows: Mapping[str, Any], as_json: bool = False) -> int:
 
 
 def _show_checkpoint(made: Any) -> int:
-    figures = {k: v for k, v in made.metrics.items() if isinstance(v, float | int)}
+    metrics = {**made.metrics, **made.metrics.get("privacy", {})}
+    figures = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     _show({"checkpoint": made.path, "step": made.step, **figures})
     if retained := made.metrics.get("retained"):
         from sciforge.core.retained import forgetting_table

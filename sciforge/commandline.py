@@ -79,6 +79,21 @@ def read_config(path: Path, cls: type) -> Any:
     return made
 
 
+def take_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Return the value of an option, None where it is not typed, and the other words.
+
+    >>> take_option(["base", "--objective", "classify", "--bins=3"], "--objective")
+    ('classify', ['base', '--bins=3'])
+    """
+    rest, words = [], iter(argv)
+    for word in words:
+        if word == name:
+            next(words, None)
+        elif not word.startswith(f"{name}="):
+            rest.append(word)
+    return option(argv, name), rest
+
+
 def take_switch(argv: list[str], name: str) -> tuple[bool, list[str]]:
     """Return whether a switch is typed, and the other words."""
     return name in argv, [word for word in argv if word != name]

@@ -1,4 +1,4 @@
-"""Micro-batches, two processes, FSDP2 and a resume on another number of processes give the weights of one process."""
+"""Micro-batches, two processes, split models and a resume on another number of processes give the weights of one process."""
 
 import subprocess
 import sys
@@ -15,7 +15,9 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[flo
 
 
 def test_weights_agree(differences):
-    assert len(differences) > 20 and any("FSDP2" in name for name in differences)
+    assert len(differences) > 30 and all(any(way in name for name in differences) for way in ("FSDP2", "tensor"))
+    for way in ("2 processes:", "2 processes, FSDP2:", "2 processes, tensor:"):
+        assert {f"{way} resume, {order}" for order in ("one, then two", "two, then one")} <= differences.keys()
     assert {name: weights for name, (weights, _) in differences.items() if not weights < 1e-10} == {}
 
 

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sciforge.atoms.augmentations import AUGMENTATIONS, embed, known_labels
 from sciforge.atoms.baselines import BASELINES
 from sciforge.atoms.codec import AtomsCodec
 from sciforge.atoms.export import Export
@@ -39,6 +40,9 @@ DOMAIN = Domain(
     tools={"label": Label, "sample": Sample},
     demo=_demo,
     shardable=False,
+    augmentations=AUGMENTATIONS,
+    embed=embed,
+    labels=known_labels,
 )
 
 # Named on demand: ASE's calculators are slow to import, and most verbs need none.

@@ -14,6 +14,7 @@ STEP_A = 1e-4  # of central differences: truncation and rounding are both near 1
 KELVIN_EV = 8.617333262e-5
 # Acceleration in angstrom/fs^2 of 1 eV/angstrom on 1 dalton.
 ACCELERATION = 9.648533212e-3
+TOUCHING = 0.75  # of the smallest distance at the start: nearer than any bond, where random weights may send atoms
 
 
 def cluster(codec: AtomsCodec, rng: np.random.Generator, size: int = 8) -> Structure:
@@ -179,7 +180,13 @@ def energy_conservation(model: Potential, codec: AtomsCodec, rng: np.random.Gene
     # So short that no atom moves by more than about 0.2 angstrom: an untrained potential may let atoms fall into each other.
     span_fs = min(75.0, float(np.sqrt(0.3 * mass_N1[0, 0] / (max(pull, 1e-9) * ACCELERATION))))
     drift = np.inf
-    for steps in (150, 300, 600, 1200):  # Verlet's own error falls as the square of the step, a wrong force's does not
+    for steps in (
+        150,
+        300,
+        600,
+        1200,
+        2400,
+    ):  # Verlet's own error falls as the square of the step, a wrong force's does not
         drift = min(drift, _drift(model, codec, one, velocity, mass_N1, span_fs / steps, steps))
         if drift <= 1.0:
             break
@@ -191,13 +198,19 @@ def _drift(
     step_fs: float, steps: int,
 ) -> float:  # fmt: skip
     """Return how fast the total energy changes in so many steps of motion, meV per atom and picosecond."""
-    pos, totals, found = one.pos_A_N3, [], answer(model, codec, one)
+    pos, totals, found, closest = one.pos_A_N3, [], answer(model, codec, one), TOUCHING * nearest(one.pos_A_N3)
     for _ in range(steps):
         velocity = velocity + 0.5 * step_fs * ACCELERATION * found["forces"] / mass_N1
         pos = pos + step_fs * velocity
+        if (
+            nearest(pos) < TOUCHING
+        ):  # an untrained potential lets atoms fall into each other: judge the motion until then
+            break
         found = answer(model, codec, one.moved(pos))
         velocity = velocity + 0.5 * step_fs * ACCELERATION * found["forces"] / mass_N1
         totals.append(float(found["energy"]) + 0.5 * float((mass_N1 * velocity**2).sum()) / ACCELERATION)
+    if len(totals) < 10:
+        return 0.0  # they touched at once: there was no motion to judge
     part = len(totals) // 5  # the energy error of Verlet swings; means over fifths show what is left of it
     gained = np.mean(totals[-part:]) - np.mean(totals[:part])
     elapsed_ps = 0.8 * len(totals) * step_fs / 1000
@@ -206,13 +219,27 @@ def _drift(
 
 def settled(model: Potential, codec: AtomsCodec, structure: Structure, steps: int = 30) -> Structure:
     """Return a structure after a few steps downhill, none longer than 0.02 angstrom."""
+    closest = TOUCHING * nearest(structure.pos_A_N3)
     for _ in range(steps):
         pull = answer(model, codec, structure)["forces"]
         longest = np.linalg.norm(pull, axis=1).max()
         if longest < 0.05:
             break
-        structure = structure.moved(structure.pos_A_N3 + pull * min(0.02, 0.02 / longest))
+        moved_N3 = structure.pos_A_N3 + pull * min(0.02, 0.02 / longest)
+        if nearest(moved_N3) < closest:
+            break
+        structure = structure.moved(moved_N3)
     return structure
+
+
+def nearest(pos_A_N3: np.ndarray) -> float:
+    """Return the smallest distance between two atoms, angstrom.
+
+    >>> nearest(np.array([[0.0, 0, 0], [0, 0, 1.1], [3, 0, 0]]))
+    1.1
+    """
+    away_NN = np.linalg.norm(pos_A_N3[:, None] - pos_A_N3, axis=2)
+    return float(away_NN[np.triu_indices(len(away_NN), 1)].min())
 
 
 LAWS: dict[str, Callable[..., tuple[float, float]]] = {

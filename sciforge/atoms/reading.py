@@ -25,6 +25,7 @@ import numpy as np
 from sciforge.atoms.labels_of_files import Keys, Labels
 from sciforge.atoms.structure import Structure
 from sciforge.atoms.units import Units
+from sciforge.core.unpacked import bounded
 from sciforge.errors import DataError, SciforgeError
 
 Frame = tuple[int, Structure | DataError]
@@ -96,9 +97,9 @@ def _reader(stem: str) -> Callable[[Path, Labels], Iterator[Structure | DataErro
 
 
 def _open_text(path: Path) -> TextIO:
-    return (
-        gzip.open(path, "rt", encoding="utf-8") if path.name.lower().endswith(".gz") else open(path, encoding="utf-8")
-    )
+    if not path.name.lower().endswith(".gz"):
+        return open(path, encoding="utf-8")
+    return io.TextIOWrapper(bounded(gzip.open(path, "rb"), path), encoding="utf-8")
 
 
 def _read_xyz(path: Path, labels: Labels) -> Iterator[Structure | DataError]:

@@ -134,7 +134,8 @@ def groups(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str], sch
             factor = adapt.trunk_rate * adapt.layer_decay ** _height(name, num_blocks)
             frozen = adapt.frozen_steps
         decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
-        group = found.setdefault((factor, decay, frozen), Group(factor=factor, decay=decay, frozen_steps=frozen))
+        split = hasattr(parameter, "device_mesh")  # one optimiser call takes whole or split weights, not both
+        group = found.setdefault((factor, decay, frozen, split), Group(factor=factor, decay=decay, frozen_steps=frozen))
         group.names.append(name)
         group.parameters.append(parameter)
     if not found:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from sciforge.core.engine import local
+
 
 class Average:
     """An exponential moving average of the parameters that move; early steps count less (Polyak, as in EMA of TF)."""
@@ -18,7 +20,8 @@ class Average:
     def update(self, step: int) -> None:
         """Take in the weights after a step (0-based)."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - keep)
+        mine, new = ([local(t) for t in tensors.values()] for tensors in (self.values, self.parameters))
+        torch._foreach_lerp_(mine, new, 1 - keep)
 
     @contextmanager
     @torch.no_grad()

@@ -4,13 +4,15 @@ checkpoint.json    format, domain, model and codec, the whole run, step, metrics
 model.safetensors  the weights under the model's own names (LoRA merged in)
 fisher-*.safetensors  optional: diagonal Fisher information, for EWC without the pretraining data
 resume/            optional and deletable: the optimiser's state and the raw training weights
+README.md          optional and deletable: the model card, with a digest of its own (see card.py)
 """
 
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sciforge.core.domain import Domain, Objective, get_domain, seeded_model
 from sciforge.core.folder import (
@@ -39,6 +42,7 @@ from sciforge.errors import CheckpointError, ConfigError
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 RESUME = "resume/state.safetensors"
+SLACK = 2**20  # parameters that a model may register beyond four times its weights
 SHAPE = {"format": int, "domain": str, "model": dict, "codec": dict, "objectives": list, "run": dict, "step": int}
 SHAPE |= {"metrics": dict, "loop": dict, "provenance": dict, "files": dict}
 
@@ -46,7 +50,7 @@ SHAPE |= {"metrics": dict, "loop": dict, "provenance": dict, "files": dict}
 def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
     """Bring a checkpoint.json of an older format to the present one by pure functions, one a format."""
     if body.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {body.get('format')} is unknown here; update sciforge")
+        raise CheckpointError(f"{path}: checkpoint format {body.get('format')!r} is unknown here; update sciforge")
     check_shape(body, SHAPE, path / "checkpoint.json", CheckpointError)
     if WEIGHTS not in body["files"]:
         raise CheckpointError(f"{path / 'checkpoint.json'}: lists no {WEIGHTS}; write or fetch it again")
@@ -150,11 +154,14 @@ class Checkpoint:
 
     def build(self) -> nn.Module:
         """Return the model with its heads and weights, in evaluation mode."""
+        weights = self.weights()
         try:
-            model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
-        except (ConfigError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: its model cannot be built ({str(error).splitlines()[0]})") from None
-        load_weights(model, self.weights(), self.path)
+            with _no_larger_than(weights, self.path):
+                model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
+        except (ConfigError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CheckpointError(f"{self.path}: its model cannot be built ({why}); fetch it again") from None
+        load_weights(model, weights, self.path)
         return model.eval()
 
     def with_file(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Checkpoint":
@@ -172,6 +179,24 @@ class Checkpoint:
             body["files"][name] = sha256(self.path / name)
             describe()
         return Checkpoint(self.path, body)
+
+
+@contextmanager
+def _no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stop building a model that outgrows the weights at hand: a forged depth or width must not fill the memory."""
+    left = SLACK + 4 * sum(tensor.numel() for tensor in weights.values())  # heads may be registered more than once
+
+    def count(_: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise CheckpointError(f"{path}: its model is larger than its weights; the checkpoint is of another size")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core import order
+from sciforge.core.adaptation import ADAPTED, Adaptation
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.curve_result import CurveResult, RunFigures
+from sciforge.core.diary import Diary, name_of
 from sciforge.core.domain import Objective, Record, get_domain
 from sciforge.core.engine import Engine
 from sciforge.core.evaluate import evaluate
-from sciforge.core.folder import read_json, sha256, sweep, try_lock, write_json
+from sciforge.core.folder import sha256, sweep, try_lock, write_json
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.run import All, Hardware, LoRA, Only, Run, Schedule, Subset, to_json
@@ -80,12 +82,14 @@ class Curve:
         objective: what to learn, a name or an objective.
         sizes: numbers of labels; 0 means all.
         seeds: how many subsets of each size.
-        methods: of pretrained, scratch, frozen, scratch:PRESET and the domain's baselines; empty for all of them.
+        methods: of pretrained, scratch, frozen, scratch:PRESET and the domain's baselines; empty for all of them. With
+            `adapt` also adapted and adapted-control.
         recipe: of pretrained and scratch alike, so that both have the same steps and the same search.
         frozen: recipe of the frozen probe; by default the solved head as it is.
         metric: the figure to compare; None for the objective's own.
         higher_is_better: the sense of `metric`; None for the objective's.
         hardware: of the nets.
+        adapt: pretrain `init` further on data of the task's domain first, once for the curve, and compare that too.
         keep: keep the checkpoint of every run under `out`/checkpoints.
     """
 
@@ -101,6 +105,7 @@ class Curve:
     metric: str | None = None
     higher_is_better: bool | None = None
     hardware: Hardware = Hardware()
+    adapt: Adaptation | None = None
     keep: bool = False
 
     def __post_init__(self):
@@ -126,6 +131,8 @@ def measure(spec: Curve) -> CurveResult:
         done = Diary.open(spec.out, work.fingerprint())
         jobs = [(m, n, s) for n in work.sizes for s in range(spec.seeds) for m in work.methods]
         waiting = [job for job in jobs if job not in done.found]
+        for method in (m for m in ADAPTED if m in {m for m, _, _ in waiting}):
+            spec.adapt.make(method, work.parent, spec.out, spec.hardware)
         bar = tqdm(waiting, "curve", unit="run", disable=None, leave=False)
         for method, labels, seed in bar:
             bar.set_postfix_str(f"{method} {labels} labels, seed {seed}")
@@ -165,6 +172,8 @@ class Workplace:
         records, test = objective.examples(store, "train"), Held(objective.examples(store, "test"))
         if not len(test):
             raise ConfigError(f"{spec.data} has no test records; prepare it with a test split")
+        if spec.adapt:
+            spec.adapt.check(parent)
         work = cls(spec, store, domain, parent, objective, records, test, records.labels())
         if max(work.sizes) > len(records):
             raise ConfigError(f"{spec.data} has {len(records)} training labels; sizes ask for {max(work.sizes)}")
@@ -181,7 +190,8 @@ class Workplace:
     def methods(self) -> tuple[str, ...]:
         """The methods asked for; by default every one."""
         presets = [CONTROL + name for name, config in self.domain.models.items() if getattr(config, "control", False)]
-        return self.spec.methods or (*NETS, *presets, *self.domain.baselines)
+        adapted = self.spec.adapt.methods if self.spec.adapt else ()
+        return self.spec.methods or (*NETS, *adapted, *presets, *self.domain.baselines)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -201,13 +211,16 @@ class Workplace:
 
     def kind(self, method: str) -> str:
         """Return the kind of a method; raises ConfigError with the nearest name."""
-        if method in NETS:
+        adapted = self.spec.adapt.methods if self.spec.adapt else ()
+        if method in (*NETS, *adapted):
             return "net"
+        if method in ADAPTED:
+            raise ConfigError(f"{method} needs data to adapt to; give {ADAPTED[method]}")
         if method in self.domain.baselines:
             return "baseline"
         if method.startswith(CONTROL) and method.removeprefix(CONTROL) in self.domain.models:
             return "control"
-        known = (*NETS, *self.domain.baselines, *(CONTROL + name for name in self.domain.models))
+        known = (*NETS, *adapted, *self.domain.baselines, *(CONTROL + name for name in self.domain.models))
         raise ConfigError(f"no method {method!r} in {self.domain.name}; {did_you_mean(method, known)}")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -215,6 +228,7 @@ class Workplace:
         spec = to_json(self.spec)
         kept = {key: spec[key] for key in ("recipe", "frozen")}
         about = {"objective": to_json(self.objective), "metric": self.metric, "data": self.store.digests()}
+        about |= self.spec.adapt.fingerprint() if self.spec.adapt else {}
         return json.loads(json.dumps({**about, **kept, "init": sha256(self.parent.path / "checkpoint.json")}))
 
     def subset(self, labels: int, seed: int) -> Rows:
@@ -274,7 +288,9 @@ class Workplace:
     def net_run(self, method: str, labels: int, seed: int, out: Path, recipe: Recipe, rate: float, budget: int) -> Run:
         """Return the run of a net on so many labels, with the steps that `budget` labels allow."""
         start: dict[str, Any] = {"init": self.parent.path}
-        if method == "scratch":
+        if method in ADAPTED:
+            start = {"init": self.spec.out / method / "final"}
+        elif method == "scratch":
             start = {"model": self.parent.model_config, "codec": self.parent.codec}
         elif method.startswith(CONTROL):
             config = self.domain.models[method.removeprefix(CONTROL)]
@@ -294,54 +310,6 @@ class Workplace:
         places = order.balanced_subset(self.labels, labels, seed)[part:]
         engine: Engine = found.engine
         return evaluate(found.model, self.objective, found.codec, self.train.take(places), engine, seed, 256)["loss"]
-
-
-@dataclass
-class Diary:
-    """The results of a curve on disk, one line a run, beside the outputs on every test example."""
-
-    out: Path
-    found: dict[tuple[str, int, int], RunFigures] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "Diary":
-        """Read what is done; raises ConfigError where it was done under other settings."""
-        for stale in out.glob(".run-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        (out / "outputs").mkdir(exist_ok=True)
-        if not (out / "spec.json").exists():
-            if (out / "runs.jsonl").exists():
-                raise ConfigError(f"{out}: runs.jsonl without spec.json; choose another --out")
-            write_json(out / "spec.json", fingerprint)
-        before = read_json(out / "spec.json", ConfigError)
-        for key, value in fingerprint.items():
-            if before.get(key) != value:
-                raise ConfigError(f"{out} holds a curve with another {key}; use the same one or choose another --out")
-        diary = cls(out)
-        path = out / "runs.jsonl"
-        whole = (
-            [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            if path.exists()
-            else []
-        )
-        if path.exists():
-            path.write_text("".join(whole))  # drops a line that a kill cut short
-        for line in whole:
-            run = RunFigures.from_json(json.loads(line))
-            diary.found[run.method, run.labels, run.seed] = run
-        return diary
-
-    def add(self, run: RunFigures) -> None:
-        """Write down one result: the outputs first, so that a line is never without them."""
-        target = self.out / "outputs" / f"{name_of(run.method, run.labels, run.seed)}.npz"
-        with open(target.with_suffix(".part"), "wb") as handle:
-            np.savez_compressed(handle, **_flat(run.outputs))
-        target.with_suffix(".part").replace(target)
-        with open(self.out / "runs.jsonl", "a") as handle:
-            handle.write(json.dumps(run.to_json()) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        self.found[run.method, run.labels, run.seed] = replace(run, outputs={})
 
 
 class Held(Sequence):
@@ -379,22 +347,3 @@ def _as_array(column: Any) -> np.ndarray:
     for place, item in enumerate(column):
         ragged[place] = item
     return ragged
-
-
-def _flat(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return outputs without ragged ones, which become all rows and how many each example has (`NAME.lengths`)."""
-    flat = {}
-    for name, values in outputs.items():
-        flat[name] = np.concatenate(values.tolist()) if values.dtype == object else values
-        if values.dtype == object:
-            flat[f"{name}.lengths"] = np.array([len(value) for value in values])
-    return flat
-
-
-def name_of(method: str, labels: int, seed: int) -> str:
-    """Return the file name of a run.
-
-    >>> name_of("scratch:cnn", 32, 0)
-    'scratch-cnn_32_0'
-    """
-    return f"{method.replace(':', '-')}_{labels}_{seed}"

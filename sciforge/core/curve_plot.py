@@ -7,6 +7,7 @@ import numpy as np
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; grey is left to the baselines.
 COLOURS = {"pretrained": "#D55E00", "scratch": "#0072B2", "frozen": "#E69F00"}
+COLOURS |= {"adapted": "#009E73", "adapted-control": "#CC79A7"}
 OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#000000", "#7F7F7F", "#B8A000", "#8C564B")
 MARKERS = ("s", "^", "D", "v", "P", "X", "*")
 WORDS = {"mcc": "MCC", "auroc": "AUROC", "r2": "R²", "rmse": "RMSE", "mae": "MAE"}
@@ -23,6 +24,7 @@ def draw(result: Any, path: Path, title: str = "") -> Path:
     sizes = np.array(result.sizes, float)
     ends = []
     plain = 0
+    others = [c for c in OTHERS if c not in {COLOURS.get(method) for method in result.methods}]
     for method in result.methods:
         found = [result.interval(method, n) for n in result.sizes]
         mean, low, high = (np.array([getattr(f, part) for f in found]) for part in ("value", "low", "high"))
@@ -31,7 +33,7 @@ def draw(result: Any, path: Path, title: str = "") -> Path:
             axes.fill_between(sizes, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
             axes.plot(sizes, mean, color=colour, marker="o", linewidth=2.2, markersize=5, zorder=4)
         else:
-            colour, marker = OTHERS[plain % len(OTHERS)], MARKERS[plain % len(MARKERS)]
+            colour, marker = others[plain % len(others)], MARKERS[plain % len(MARKERS)]
             style = "--" if result.kinds[method] == "baseline" else "-."
             # Methods are set apart sideways by a hair, so that their bars do not hide one another.
             aside = sizes * 1.018 ** (plain - 2)

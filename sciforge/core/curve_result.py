@@ -219,6 +219,10 @@ class CurveResult:
                     cells.append(self.difference("pretrained", rival, labels).text(sign=True) + name)
                 if len(cells) == len(self.sizes):
                     rows.append((f"pretrained - {other}", *cells))
+        for one, other in (("adapted", "pretrained"), ("adapted", "adapted-control")):
+            if {one, other} <= set(self.methods):
+                found = (self.difference(one, other, n).text(sign=True) for n in self.sizes)
+                rows.append((f"{one} - {other}", *found))
         return Table((f"test {self.metric}", *(f"{n} labels" for n in self.sizes)), tuple(rows), self.note())
 
     def note(self) -> str:
@@ -231,6 +235,10 @@ class CurveResult:
         lines.append(
             f"{lost} of {len(self.runs)} runs collapsed to one class." if lost else "No run collapsed to one class."
         )
+        if "adapted" in self.methods and "adapted-control" not in self.methods:
+            lines.append(
+                "No control of adaptation by equal compute (--adapt.control): a gain may be of longer training alone."
+            )
         savings = [(n, self.saving(n)) for n in self.sizes]
         lines += [f"Labels saved, {n} labels: {saving.text()}." for n, saving in savings if saving is not None]
         return "\n".join(lines)

@@ -100,6 +100,11 @@ class Objective:
     fresh: ClassVar[tuple[str, ...]] = ()
     needs_grad: ClassVar[bool] = False
 
+    @property
+    def augments(self) -> tuple[str, ...]:
+        """Names of the domain's augmentations that `prepare` draws at random for labelled records in training."""
+        return ()
+
     def resolve(self, store: Any) -> Self:
         """Return a copy completed from the prepared data (class names, for instance)."""
         return self
@@ -141,6 +146,32 @@ class Objective:
         return {}
 
 
+def plain_labels(records: Sequence[Record], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return name -> labels of the records: numbers in `value`, else classes or a number in `label`; empty without labels.
+
+    >>> plain_labels([{"label": "yes"}, {"label": "no"}], {})["label"].tolist()
+    ['yes', 'no']
+    """
+    name = next((name for name in ("value", "label") if records and name in records[0]), None)
+    return {} if name is None else {name: np.array([record[name] for record in records])}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random change of a record that a user may hold to be without meaning, and what it scrambles.
+
+    Args:
+        apply: (record, generator) -> the changed record, one draw as training would make it; labels that turn with the record
+            (forces) turn too.
+        nuisance: record -> 1-D array, always of one length: the numbers that the change scrambles.
+        summary: one sentence.
+    """
+
+    apply: Callable[[Record, np.random.Generator], Record]
+    nuisance: Callable[[Record], np.ndarray]
+    summary: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """A scientific domain as a value; found by folder or by the entry-point group `sciforge.domains`.
@@ -164,6 +195,9 @@ class Domain:
             without a checkpoint (`label`, `sample`).
         demo: function(folder, find) -> report.Section for `sciforge demo`; `find(name)` is the path of a bundled dataset or
             checkpoint; at most 5 minutes on 2 cores for all domains together.
+        augmentations: name -> Augmentation, for `sciforge invariance`.
+        embed: function(model, batch of codec.collate) -> [B, D], what the net makes of whole records.
+        labels: function(records, the store's meta) -> name -> labels [N] of records: text for classes, NaN for missing.
         shardable: whether FSDP2 may shard its models (double backward may not).
     """
 
@@ -179,6 +213,9 @@ class Domain:
     audits: Mapping[str, type] = field(default_factory=dict)
     tools: Mapping[str, type] = field(default_factory=dict)
     demo: Callable | None = None
+    augmentations: Mapping[str, Augmentation] = field(default_factory=dict)
+    embed: Callable[[nn.Module, Batch], Tensor] | None = None
+    labels: Callable[[Sequence[Record], Mapping[str, Any]], Mapping[str, np.ndarray]] = plain_labels
     shardable: bool = True
 
     def types(self) -> dict[str, type]:

@@ -74,7 +74,7 @@ def evaluate(
     Under `shard` every process computes everything, since all must run the same number of passes.
     """
     indices = list(range(len(records)))
-    mine = indices if engine.shard else list(order.share_of_rank(indices, engine.rank, engine.world))
+    mine = indices if engine.shard else list(order.share_of_rank(indices, engine.part, engine.parts))
     tally = Tally()
     outputs: dict[str, list[np.ndarray]] = {}
     with evaluation(model, objective):

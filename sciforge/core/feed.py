@@ -30,9 +30,12 @@ class StepData(Dataset):
     rank: int
     world: int
     micro_batch: int | None
+    poisson: tuple[float, int] | None = None  # chance of each example and the seed of the draw, for private training
 
     def indices(self, stream: Stream, step: int) -> list[tuple[int, int]]:
         """Return the (epoch, index) pairs of all processes together."""
+        if self.poisson:
+            return order.poisson_indices(len(stream.records), *self.poisson, step)
         return order.step_indices(len(stream.records), stream.batch, self.seed, step)
 
     def __getitem__(self, step: int) -> list[list[Batch]]:

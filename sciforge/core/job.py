@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sciforge.core import adapt, anchor, checkpoint, order
+from sciforge.core import adapt, anchor, card, checkpoint, order
 from sciforge.core.average import Average
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Domain, Objective, Record, get_domain, seeded_model
 from sciforge.core.engine import Engine
 from sciforge.core.feed import StepData, Stream
 from sciforge.core.folder import remove, sweep, try_lock
+from sciforge.core.private import Mechanism, check_codec, nothing_learnt
 from sciforge.core.retained import old_data, retained
 from sciforge.core.run import EWC, All, Run, to_json
+from sciforge.core.sparsity import Zeros
 from sciforge.core.store import Store
+from sciforge.core.teacher import with_teacher
 from sciforge.errors import CheckpointError, ConfigError
 
 
@@ -90,6 +93,8 @@ class Job:
     average: Average | None
     watch: Watch
     notes: dict[str, Any]  # what the objective found before the first step
+    private: Mechanism | None
+    zeros: Zeros | None
 
     @classmethod
     def set_up(cls, run: Run, engine: Engine) -> "Job":
@@ -107,8 +112,10 @@ class Job:
             raise ConfigError(f"{run.data} has no dev records; set schedule.evaluate_every 0 or prepare a dev split")
         model = seeded_model(config, codec, objectives, run.seed)
         fresh = _load_parent(model, objectives, parent, run)
-        whole = replace(engine, precision="float32", rank=0, world=1)
-        notes = objectives[0].start(model.to(engine.device), codec, streams[0].records, whole, run.seed, parent)
+        whole = replace(engine, precision="float32", rank=0, world=1, tensor=1)
+        with nothing_learnt(model, run):
+            notes = objectives[0].start(model.to(engine.device), codec, streams[0].records, whole, run.seed, parent)
+        notes = None if run.private else notes  # they may tell of the records
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             adapt.apply(model, run.adapt, fresh)
@@ -116,12 +123,17 @@ class Job:
         engine.place(model)
         groups = adapt.groups(model, run.adapt, fresh, run.schedule)
         options = [{"params": g.parameters, "lr": 0.0, "weight_decay": g.decay} for g in groups]
-        optimizer = torch.optim.AdamW(options, betas=run.schedule.betas, fused=not engine.shard)
+        way = {"foreach": True} if engine.splits else {"fused": True}
+        optimizer = torch.optim.AdamW(options, betas=run.schedule.betas, **way)
         call = _compiled(model) if run.hardware.compile else model
-        data = StepData(streams, codec, run.seed, engine.rank, engine.world, run.hardware.micro_batch)
+        streams, read_by = with_teacher(run, streams, codec, engine)
+        private = Mechanism.of(run, len(streams[0].records)) if run.private else None
+        size, chance = (1, (private.rate, private.seed)) if private else (run.hardware.micro_batch, None)
+        data = StepData(streams, read_by, run.seed, engine.part, engine.parts, size, chance)
         pull = None if run.anchor is None else _anchor(run, model, fresh, parent, engine)
         return cls(run, engine, domain, store, parent, codec, config, objectives, model, call, data, dev, optimizer,
-                   groups, pull, _average(run, groups), Watch(), dict(notes or {}))  # fmt: skip
+                   groups, pull, _average(run, groups), Watch(), dict(notes or {}), private,
+                   Zeros.of(run, model, fresh))  # fmt: skip
 
     def averaged(self) -> AbstractContextManager:
         """Return the context in which the model holds the weights to evaluate and save."""
@@ -145,8 +157,9 @@ class Job:
                 objectives=self.objectives,
                 weights=adapt.merged_state(self.model, state),
                 step=step,
-                metrics=self.watch.metrics,
-                provenance=checkpoint.provenance(self.run, *place, self.store.digests(), self.run.init),
+                metrics={**self.watch.metrics, **({"privacy": self.private.told()} if self.private else {})},
+                provenance=checkpoint.provenance(self.run, *place, self.store.digests(), self.run.init)
+                | ({} if resume else {"store": card.describe_store(self.store)}),
                 tensors={**beside, **({checkpoint.RESUME: extra} if extra else {})},
                 loop={"best": self.watch.best, "start": self.notes},
             )
@@ -185,6 +198,11 @@ class Job:
             )
         if last.path.name == "final":
             return None
+        self.take_up(last)
+        return last.step
+
+    def take_up(self, last: Checkpoint) -> None:
+        """Load weights, optimiser and what the development split has shown from a checkpoint with resume state."""
         state: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
         for name, tensor in last.weights(checkpoint.RESUME).items():
             kind, _, rest = name.partition(".")
@@ -198,10 +216,9 @@ class Job:
             name, key = name.rsplit("|", 1)
             if key != "step":
                 value = self.engine.like(parameters[name], value)
-            elif not self.engine.shard:  # the fused optimiser counts on the device
+            elif not self.engine.splits:  # the fused optimiser counts on the device
                 value = value.to(self.engine.device)
             self.optimizer.state[parameters[name]][key] = value
-        return last.step
 
     def _other_settings(self, last: Checkpoint) -> list[str]:
         """Return which settings of the checkpoint's run differ from this one's; places, processes and hardware may."""
@@ -225,18 +242,26 @@ class Job:
             self.average = None
             step, self.watch.metrics = self.watch.best["step"], self.watch.best["metrics"]
         self.model.eval()
+        if self.zeros:
+            self.watch.metrics = {**self.watch.metrics, **self.zeros.figures(dict(self.model.named_parameters()))}
         if self.parent and (data := old_data(self.run)):
             with self.averaged():
                 weights = adapt.merged_state(self.model, self.engine.full_state(self.model))
             self.watch.metrics = {**self.watch.metrics, "retained": retained(self.parent, weights, data, self.engine)}
         self.save(self.run.out / "final", step, resume=False)
-        return Checkpoint.open(self.run.out / "final")
+        made = Checkpoint.open(self.run.out / "final")
+        if self.engine.main:
+            card.write(made)
+        return made
 
 
 def _codec_and_config(run: Run, domain: Domain, store: Store, parent: Checkpoint | None) -> tuple[Any, Any]:
     if parent is None:
         config = domain.model(run.model) if isinstance(run.model, str) else run.model
-        return (domain.codec if run.codec is None else run.codec).fit(store), config
+        given = domain.codec if run.codec is None else run.codec
+        fitted = given.fit(store)
+        check_codec(given, fitted, run)
+        return fitted, config
     if parent.body["domain"] != domain.name:
         raise ConfigError(f"{run.init} is of the domain {parent.body['domain']}, {run.data} of {domain.name}")
     if run.codec not in (None, parent.codec):

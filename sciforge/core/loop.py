@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciforge.core import order
 from sciforge.core.checkpoint import Checkpoint
@@ -61,15 +61,22 @@ def _due(step: int, every: int) -> bool:
 def take_step(job: Job, step: int, batches: list[list[Batch]]) -> dict[str, float]:
     """Take one optimiser step and return the figures to journal."""
     job.model.train()
-    seed = order.generator(job.run.seed, order.ORDER, step, job.engine.rank + 1).integers(2**62)
+    seed = order.generator(job.run.seed, order.ORDER, step, job.engine.part + 1).integers(2**62)
     torch.manual_seed(int(seed))  # for dropout
-    figures = _gradients(job, step, batches)
+    if job.zeros:
+        job.zeros.before(step, job.average)
+    if job.private:
+        with _enough_memory(job):
+            figures = job.private.take_gradient(job, step, *batches)
+    else:
+        figures = _gradients(job, step, batches)
     if job.anchor:
         figures["penalty"] = float(job.anchor.penalty())
         job.anchor.add_gradient()
+    if job.zeros:
+        job.zeros.of_gradients()
     moving = [p for group in job.groups for p in group.parameters if p.grad is not None]
-    norm = nn.utils.clip_grad_norm_(moving, job.run.schedule.clip or math.inf)
-    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    norm = job.engine.clip(moving, job.run.schedule.clip or math.inf)
     if not math.isfinite(norm):
         raise DivergedError(f"step {step}: the gradient is not finite; {_records(job, step)}; lower schedule.rate")
     rate = job.run.schedule.rate_at(step)
@@ -78,6 +85,8 @@ def take_step(job: Job, step: int, batches: list[list[Batch]]) -> dict[str, floa
     job.optimizer.step()
     if job.anchor:
         job.anchor.proximal_step(job.optimizer)
+    if job.zeros:
+        job.zeros.after()
     if job.average:
         job.average.update(step)
     return {**figures, "rate": rate, "grad_norm": norm}

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 # Streams keep the uses of one seed apart, so that the order of examples says nothing about their corruption.
-ORDER, CORRUPT, EVALUATE, SUBSET = range(4)
+ORDER, CORRUPT, EVALUATE, SUBSET, SAMPLE, NOISE = range(6)
 
 
 def generator(seed: int, stream: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
@@ -38,6 +38,19 @@ def step_indices(num_examples: int, batch: int, seed: int, step: int) -> list[tu
     return [
         (p // num_examples, int(_permutation(num_examples, seed, p // num_examples)[p % num_examples])) for p in places
     ]
+
+
+def poisson_indices(num_examples: int, rate: float, seed: int, step: int) -> list[tuple[int, int]]:
+    """Return the (epoch, index) pairs of one step in which every example takes part by a coin of its own, `rate` its chance.
+
+    What DP-SGD is accounted for; some steps have no example. The step counts as the epoch, so corruption is new each time.
+
+    >>> sizes = [len(poisson_indices(10, 0.2, seed=1, step=s)) for s in range(1000)]
+    >>> min(sizes), round(sum(sizes) / 1000)
+    (0, 2)
+    """
+    chosen = generator(seed, SAMPLE, step).random(num_examples) < rate
+    return [(step, int(index)) for index in np.flatnonzero(chosen)]
 
 
 def share_of_rank(items: Sequence, rank: int, world: int) -> Sequence:

@@ -1,12 +1,14 @@
 """What fine-tuning has cost: the figures of the old task before and after, on the old data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.domain import Objective, Record
 from sciforge.core.engine import Engine
 from sciforge.core.evaluate import evaluate
 from sciforge.core.report import Table
@@ -23,6 +25,29 @@ def old_data(run: Run) -> Path | None:
     return run.retain or (run.replay.data if run.replay else None) or anchored
 
 
+def old_split(objective: Objective, data: Path) -> tuple[str, Sequence[Record]]:
+    """Return the name and the records of the split to see forgetting on: dev, or test where there is no dev.
+
+    Raises:
+        ConfigError: `data` has neither development nor test records.
+    """
+    store = Store.open(data)
+    splits = {split: objective.examples(store, split) for split in ("dev", "test")}
+    split = next((name for name, records in splits.items() if len(records)), None)
+    if split is None:
+        raise ConfigError(f"{data} has no dev or test records to see forgetting on; prepare it with a dev split")
+    return split, splits[split]
+
+
+def under_old_heads(parent: Checkpoint, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
+    """Return the parent's model with new weights; heads that these lack, or have in another shape, are the parent's."""
+    model = parent.build().to(device)
+    state = model.state_dict()
+    same = {k: v.to(device) for k, v in weights.items() if k in state and v.shape == state[k].shape}
+    model.load_state_dict({**state, **same})
+    return model
+
+
 def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engine: Engine) -> dict[str, Any]:
     """Return the figures of the parent's own objective on its own development data, with its weights and with new ones.
 
@@ -31,20 +56,15 @@ def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engi
     Raises:
         ConfigError: `data` has neither development nor test records.
     """
-    objective, store = parent.objectives[0], Store.open(data)
-    splits = {split: objective.examples(store, split) for split in ("dev", "test")}
-    split = next((name for name, records in splits.items() if len(records)), None)
-    if split is None:
-        raise ConfigError(f"{data} has no dev or test records to see forgetting on; prepare it with a dev split")
-    records = splits[split]
+    objective = parent.objectives[0]
+    split, records = old_split(objective, data)
     if hasattr(records, "take") and len(records) > MOST:
         records = records.take(range(MOST))
-    alone, model = Engine(engine.device, "float32"), parent.build().to(engine.device)
-    before = evaluate(model, objective, parent.codec, records, alone)
-    state = model.state_dict()
-    same = {k: v.to(engine.device) for k, v in weights.items() if k in state and v.shape == state[k].shape}
-    model.load_state_dict({**state, **same})
-    after = evaluate(model, objective, parent.codec, records, alone)
+    alone = Engine(engine.device, "float32")
+    before, after = (
+        evaluate(under_old_heads(parent, state, engine.device), objective, parent.codec, records, alone)
+        for state in ({}, weights)
+    )
     return {"split": split, "records": len(records), "before": before, "after": after}
 
 

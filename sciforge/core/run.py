@@ -5,10 +5,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sciforge.core.compression import Sparse, Teacher
 from sciforge.core.settings import Settings, from_json, to_json
 from sciforge.errors import ConfigError
 
-__all__ = ["All", "EWC", "Estimator", "Hardware", "L2SP", "LoRA", "Only", "Replay", "Run", "Schedule", "Subset"]
+__all__ = [
+    "All",
+    "EWC",
+    "Estimator",
+    "Hardware",
+    "L2SP",
+    "LoRA",
+    "Only",
+    "Private",
+    "Replay",
+    "Run",
+    "Schedule",
+    "Subset",
+]
 __all__ += ["from_json", "to_json"]
 
 Shape = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
@@ -207,6 +221,42 @@ class Subset(Settings):
 
 
 @dataclass(frozen=True)
+class Private(Settings):
+    """Differentially private training (DP-SGD, Abadi et al. 2016): each example's gradient is clipped, noise is added.
+
+    What is protected is one record of the training split (added or left out). `epsilon` or `noise` must be given.
+
+    Args:
+        epsilon: the privacy to spend over all steps; the noise is found for it.
+        noise: the noise multiplier instead; what it spends is told.
+        delta: the chance allowed to leak more; below 1 / the number of training records.
+        clip: largest norm of one example's gradient.
+        accountant: opacus's, by privacy loss distributions (`prv`, the tighter) or by Renyi divergence (`rdp`).
+        key: file of secret bytes from which sampling and noise are drawn. Without one they come from the run's seed, which
+            the checkpoint tells: whoever reads it could take the noise away.
+    """
+
+    epsilon: float | None = None
+    noise: float | None = None
+    delta: float = 1e-5
+    clip: float = 1.0
+    accountant: Literal["prv", "rdp"] = "prv"
+    key: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.epsilon is None) == (self.noise is None):
+            raise ConfigError(
+                "private training needs a budget or a noise; give either private.epsilon or private.noise"
+            )
+        for name in ("epsilon", "noise", "clip"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ConfigError(f"private.{name} is {value}; it must be above 0 and finite")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"private.delta is {self.delta}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Hardware(Settings):
     """Where and how the arithmetic runs; never changes what is computed, rounding aside.
 
@@ -218,6 +268,7 @@ class Hardware(Settings):
         compile: run the model through torch.compile.
         checkpointing: recompute activations in the backward pass to save memory.
         threads: CPU threads of torch; None leaves torch's choice.
+        tensor: processes that hold one model together under the strategy `tensor`; None for those of a node.
     """
 
     device: str = "auto"
@@ -227,10 +278,11 @@ class Hardware(Settings):
     compile: bool = False
     checkpointing: bool = False
     threads: int | None = None
+    tensor: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(1, math.inf, "micro_batch", "threads")
+        self.require(1, math.inf, "micro_batch", "threads", "tensor")
         self.require(0, math.inf, "workers")
 
 
@@ -252,7 +304,10 @@ class Run(Settings):
         retain: data of what `init` learnt: the checkpoint then tells its figures there before and after (forgetting).
             The data of replay or of the anchor serve where this is not given.
         subset: train on few labels.
-        strategy: `replicate` keeps a copy on each process, `shard` is FSDP2.
+        private: bound by noise what the weights can tell of any training record.
+        sparse: zeros cut into the weight matrices, and held.
+        teacher: a checkpoint to learn from besides the labels (distillation).
+        strategy: `replicate` keeps a copy on each process, `shard` is FSDP2, `tensor` cuts each block over a node's processes.
         hardware: device, precision, micro-batches, workers.
         seed: of the initial weights, the order, and every corruption.
     """
@@ -269,7 +324,10 @@ class Run(Settings):
     replay: Replay | None = None
     retain: Path | None = None
     subset: Subset | None = None
-    strategy: Literal["replicate", "shard"] = "replicate"
+    private: Private | None = None
+    sparse: Sparse | None = None
+    teacher: Teacher | None = None
+    strategy: Literal["replicate", "shard", "tensor"] = "replicate"
     hardware: Hardware = Hardware()
     seed: int = 0
 
@@ -284,9 +342,41 @@ class Run(Settings):
             raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
         if self.anchor and isinstance(self.adapt, LoRA):
             raise ConfigError("LoRA freezes the weights that an anchor would hold; choose one of them")
+        if self.private:
+            self._require_private()
+        self._require_smaller()
         if self.schedule.shape is None:
             shape = "exponential" if self.init is None else "step"
             object.__setattr__(self, "schedule", replace(self.schedule, shape=shape))
 
+    def _require_private(self) -> None:
+        """Raise ConfigError where a setting would undo what private training promises, or cannot go with it."""
+        if self.subset:
+            raise ConfigError("a balanced subset is chosen by looking at all labels; private: prepare a smaller store")
+        if self.replay:
+            raise ConfigError(
+                "private training has one stream of examples; leave replay out, an anchor may stand for it"
+            )
+        if self.strategy != "replicate" or self.hardware.compile:
+            raise ConfigError("private training needs each example's gradient; use strategy replicate, without compile")
 
-CORE_TYPES = {t.__name__: t for t in (Run, Schedule, All, Only, LoRA, L2SP, EWC, Replay, Subset, Hardware)}
+    def _require_smaller(self) -> None:
+        """Raise ConfigError where a setting would fill zeros again, or cannot go with a teacher."""
+        if self.sparse and isinstance(self.adapt, LoRA):
+            raise ConfigError("LoRA's update is dense, and merging it would fill the zeros; choose another adapt")
+        if self.sparse and self.strategy != "replicate":
+            raise ConfigError("sparse ranks whole matrices, which other strategies split; use --strategy replicate")
+        if self.sparse and self.sparse.ramp and self.schedule.patience:
+            raise ConfigError(
+                "early stopping would bring back weights from before the last cut; set schedule.patience 0"
+            )
+        if self.teacher and (self.replay or self.private):
+            raise ConfigError(
+                "a teacher goes neither with replay, a second stream, nor with private, which it may undo"
+            )
+
+
+CORE_TYPES = {
+    t.__name__: t
+    for t in (Run, Schedule, All, Only, LoRA, L2SP, EWC, Replay, Subset, Private, Sparse, Teacher, Hardware)
+}

@@ -6,6 +6,7 @@ Shard files are the little-endian arrays themselves; ragged and text columns hav
 
 import bisect
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from sciforge.core.folder import atomic_folder, check_files, check_shape, read_json, sha256, write_json
+from sciforge.core.folder import atomic_folder, check_files, check_shape, one_line, read_json, sha256, write_json
 from sciforge.core.run import to_json
 from sciforge.errors import ConfigError, DataError, MissingExtra
 
@@ -183,7 +184,7 @@ def prepare(
         sources = list(preparer.sources())
         job = partial(_write_shard, preparer=preparer, folder=work.resolve(), skip=on_error == "skip")
         with open_executor(executor, min(workers, len(sources))) as pool:
-            results = (map if pool is None else pool.map)(job, enumerate(sources))
+            results = (map if pool is None else pool.map)(job, list(enumerate(sources)))  # Dask maps over lists only
             done = list(tqdm(results, "prepare", len(sources), unit="file", disable=None, leave=False))
         shards = [shard for shard, _ in done]
         rejected = [reject for _, rejects in done for reject in rejects]
@@ -221,12 +222,13 @@ class Store:
         index = read_json(Path(path) / "index.json", DataError)
         if index.get("format") != FORMAT:
             raise DataError(
-                f"store format {index.get('format')} is unknown to this sciforge; prepare the data again", path
+                f"store format {index.get('format')!r} is unknown to this sciforge; prepare the data again", path
             )
         _check_index(Path(path), index)
         if verify:
             for shard in index["shards"]:
                 check_files(Path(path), shard["files"], DataError)
+        _check_sizes(Path(path), index)
         return cls(path, index)
 
     def __len__(self) -> int:
@@ -285,7 +287,7 @@ class Store:
             return values[row]
         start, stop = self._array(shard, name, offsets=True)[row : row + 2]
         cell = values[start:stop]
-        return cell.tobytes().decode() if kind == "text" else cell
+        return cell.tobytes().decode("utf-8", "replace") if kind == "text" else cell
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "index": self.index}  # memory maps are opened anew in each process
@@ -304,9 +306,28 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
             check_shape(spec, {"kind": str, "dtype": str, "row_shape": list}, where, DataError)
             needed = [f"{shard['name']}.{column}.bin"]
             needed += [] if spec["kind"] == "fixed" else [f"{shard['name']}.{column}.offsets.bin"]
-            plain = re.fullmatch(r"[<|][biuf][1248]", spec["dtype"]) and all(type(n) is int for n in spec["row_shape"])
+            plain = type(shard["num_records"]) is int and 0 <= shard["num_records"] < 2**48
+            plain = plain and all(type(n) is int and 0 < n < 2**32 for n in spec["row_shape"])
+            plain = plain and re.fullmatch(r"[<|][biuf][1248]", spec["dtype"])
             if not plain or spec["kind"] not in KINDS or not set(needed) <= set(shard["files"]):
-                raise DataError(f"column {column!r} of {shard['name']} is not one that sciforge writes", where)
+                raise DataError(f"column {column!r} of {shard['name']!r} is not one that sciforge writes", where)
+
+
+def _check_sizes(path: Path, index: dict[str, Any]) -> None:
+    """Raise DataError where a file does not hold the rows that the index says it does."""
+    for shard in index["shards"]:
+        num = shard["num_records"]
+        for column, spec in shard["columns"].items():
+            row_bytes = np.dtype(spec["dtype"]).itemsize * math.prod(spec["row_shape"])
+            stem = f"{shard['name']}.{column}"
+            with one_line(path):
+                size = (path / f"{stem}.bin").stat().st_size
+                ends = None if spec["kind"] == "fixed" else (path / f"{stem}.offsets.bin").stat().st_size
+            whole = size == num * row_bytes if ends is None else ends == 8 * (num + 1) and size % row_bytes == 0
+            if not whole:
+                raise DataError(
+                    f"column {column!r} of {shard['name']!r} has not {num} rows; prepare the data again", path
+                )
 
 
 class Rows(Sequence):

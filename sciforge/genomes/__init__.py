@@ -2,6 +2,7 @@
 
 from sciforge.core.domain import Domain
 from sciforge.genomes.audits import AuditMasks, AuditShortcuts, AuditSplits
+from sciforge.genomes.augmentations import AUGMENTATIONS, embed
 from sciforge.genomes.baselines import BASELINES
 from sciforge.genomes.cnn import SmallCnnConfig
 from sciforge.genomes.codec import KmerCodec
@@ -54,6 +55,8 @@ DOMAIN = Domain(
     baselines=BASELINES,
     audits={"masks": AuditMasks, "shortcuts": AuditShortcuts, "splits": AuditSplits},
     demo=demo,
+    augmentations=AUGMENTATIONS,
+    embed=embed,
 )
 
 __all__ = ["DOMAIN", "Classify", "DnaBert", "DnaBertConfig", "KmerCodec", "MaskedKmers"]

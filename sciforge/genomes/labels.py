@@ -47,6 +47,12 @@ class _Sequences(Objective):
     head: ClassVar[str] = ""
 
     @property
+    def augments(self) -> tuple[str, ...]:
+        """What `_encode` draws: either strand, and crops."""
+        drawn = {"reverse-complement": self.strand_free, "shift": self.shift > 0}
+        return tuple(name for name, yes in drawn.items() if yes)
+
+    @property
     def outputs(self) -> int:
         """The number of scores of a sequence."""
         return 1

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
+from sciforge.core.unpacked import bounded
 from sciforge.errors import DataError
 from sciforge.genomes.genbank import MEND, locus_bp, parse_genbank, split_genbank
 
@@ -142,7 +143,7 @@ def open_stream(path: Path | str) -> BinaryIO:
         with open(path, "rb") as plain:
             magic = plain.read(6)
         opener = next((opener for mark, opener in openers.items() if magic.startswith(mark)), None)
-        inner = open(path, "rb", buffering=0) if opener is None else opener(path, "rb")
+        inner = open(path, "rb", buffering=0) if opener is None else bounded(opener(path, "rb"), path)
     except FileNotFoundError:
         raise DataError("no such file; check the path", path) from None
     except OSError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sciforge.core.unpacked import bounded
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.heat.basis import Basis
 from sciforge.heat.checking import OnReject, Rows, suspicions
@@ -137,7 +138,7 @@ def _stem(path: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as handle:
+        with bounded(gzip.open(path, "rb"), path) if path.suffix.lower() == ".gz" else open(path, "rb") as handle:
             return handle.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("not UTF-8 text; save the table as CSV UTF-8", path) from None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sciforge.core.domain import Domain
 from sciforge.core.report import Section
+from sciforge.molecules.augmentations import AUGMENTATIONS, embed, known_labels
 from sciforge.molecules.baselines import BASELINES
 from sciforge.molecules.codec import MoleculeCodec
 from sciforge.molecules.constraints import Constraints
@@ -45,6 +46,9 @@ DOMAIN = Domain(
     tools={"score": Score},
     demo=_demo,
     laws=LAWS,
+    augmentations=AUGMENTATIONS,
+    embed=embed,
+    labels=known_labels,
 )
 
 __all__ = [

@@ -7,16 +7,18 @@ Legend of shape letters: B batch, N atoms, L tokens (N atoms and one for the mol
 K head width (D / H), R relations.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sciforge.core.domain import Batch
 from sciforge.errors import ConfigError
 from sciforge.molecules.valence import MAX_ORDER, ORGANIC, indices_of
-from sciforge.nn.transformer import NORM_EPS, GatedMLP
+from sciforge.nn.transformer import NORM_EPS, TENSOR_PLAN, GatedMLP
 
 # Relations of a pair: itself, bonds of order 1 to 3, distances 2 to 9, farther or unconnected, and with the whole molecule.
 FARTHEST = 10
@@ -58,7 +60,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.head_width, self.dropout = width // heads, dropout
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -66,7 +68,7 @@ class Attention(nn.Module):
 
     def split(self, y_BLD: Tensor) -> Tensor:
         """Return [B, H, L, K]."""
-        return y_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return y_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # of the heads that are here
 
     def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Return what later tokens look at, each [B, H, L, K]."""
@@ -81,10 +83,17 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+        tensor_plan, tensor_units: how processes may share it, and what their number must divide.
+    """
+
+    tensor_plan = {**TENSOR_PLAN, "attention": "bias by head"}
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float):
         super().__init__()
+        self.tensor_units = math.gcd(heads, hidden)
         self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.attention = Attention(width, heads, dropout)
         self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
@@ -112,10 +121,12 @@ class MoleculeNet(nn.Module):
         heads: what each objective adds.
         width: D.
         alphabet: places in valence.TYPES that a generator may use.
+        checkpointing: recompute each block in the backward pass; about a third more time for far less memory.
     """
 
     def __init__(self, config: "MoleculeNetConfig"):
         super().__init__()
+        self.checkpointing = False
         width, hidden = config.width, config.hidden or config.width * 8 // 3
         self.width, self.num_heads, self.alphabet = width, config.heads, indices_of(config.alphabet)
         self.atom = nn.Embedding(MOST_TYPES, width)
@@ -169,7 +180,10 @@ class MoleculeNet(nn.Module):
     def encode(self, x_BLD: Tensor, bias_BHLL: Tensor) -> Tensor:
         """Run the blocks and the final norm."""
         for block in self.blocks:
-            x_BLD = block(x_BLD, bias_BHLL)
+            if self.checkpointing and torch.is_grad_enabled():
+                x_BLD = checkpoint(block, x_BLD, bias_BHLL, use_reentrant=False, preserve_rng_state=True)
+            else:
+                x_BLD = block(x_BLD, bias_BHLL)
         return self.norm(x_BLD)
 
 

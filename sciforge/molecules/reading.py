@@ -17,6 +17,7 @@ from typing import IO
 
 from rdkit import Chem, rdBase
 
+from sciforge.core.unpacked import bounded
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.molecules.graph import mol_of_smiles
 
@@ -92,7 +93,7 @@ def kind_of(path: Path) -> str:
 def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file, gzipped or not; failures of either become one-line DataErrors."""
     try:
-        raw = gzip.open(path, "rb") if Path(path).suffix.lower() == ".gz" else open(path, "rb")
+        raw = bounded(gzip.open(path, "rb"), path) if Path(path).suffix.lower() == ".gz" else open(path, "rb")
         with raw, io.TextIOWrapper(raw, "utf-8-sig", "backslashreplace", newline="") as text:
             yield text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from tqdm import tqdm
 
+from sciforge.core.unpacked import bounded
 from sciforge.errors import DataError
 
 HEADS = ("smiles", "canonical_smiles", "mol")  # what files call the column; BACE says mol
@@ -99,7 +101,8 @@ def read_strings(path: Path, num: int | None = None) -> Iterator[str]:
 def _strings(path: Path) -> Iterator[str]:
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as handle:
+        raw = bounded(gzip.open(path, "rb"), path) if path.suffix == ".gz" else open(path, "rb")
+        with io.TextIOWrapper(raw, encoding="utf-8", newline="") as handle:
             if plain.suffix in (".csv", ".tsv"):
                 yield from _column(csv.reader(handle, delimiter="\t" if plain.suffix == ".tsv" else ","), path)
                 return
@@ -121,9 +124,8 @@ def _column(rows: Iterator[list[str]], path: Path) -> Iterator[str]:
     heads = [head.strip().lower() for head in next(rows, [])]
     column = next((heads.index(name) for name in HEADS if name in heads), None)
     if column is None:
-        raise DataError(
-            f"no column called {' or '.join(HEADS)} among {', '.join(heads[:8]) or 'none'}; name it", path, 1
-        )
+        known = ", ".join(head if head.isprintable() else ascii(head) for head in heads[:8]) or "none"
+        raise DataError(f"no column called {' or '.join(HEADS)} among {known[:200]}; name it", path, 1)
     for row in rows:
         yield row[column].strip() if column < len(row) else ""
 

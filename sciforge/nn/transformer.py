@@ -8,6 +8,7 @@ nothing to shard, cast or save. Sources: RMSNorm (arXiv 1910.07467), rotary posi
 (2002.05202).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from ..errors import ConfigError
 
 ROTARY_BASE = 10_000.0
 NORM_EPS = 1e-6  # explicit: torch's default is the epsilon of the dtype, 8e-3 in bfloat16
+# How processes may share a block (core.engine.cut): each takes some heads and some of the MLP's hidden units.
+TENSOR_PLAN = {f"attention.{name}": "column" for name in ("query", "key", "value")}
+TENSOR_PLAN |= {"attention.output": "row", "mlp.gate": "column", "mlp.up": "column", "mlp.down": "row"}
 
 
 def rotary_angles(positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -83,7 +87,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.head_width, self.dropout = width // heads, dropout
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -91,7 +95,7 @@ class Attention(nn.Module):
 
     def forward(self, x_BLD: Tensor, view: View, at_BM: Tensor | None = None) -> Tensor:
         def split(y_BLD: Tensor) -> Tensor:
-            return y_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return y_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # of the heads that are here
 
         k_BHLK = rotate(split(self.key(x_BLD)), view.cosine, view.sine)
         v_BHLK = split(self.value(x_BLD))
@@ -119,10 +123,17 @@ class GatedMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+        tensor_plan, tensor_units: how processes may share it, and what their number must divide.
+    """
+
+    tensor_plan = TENSOR_PLAN
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.0):
         super().__init__()
+        self.tensor_units = math.gcd(heads, hidden)
         self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.attention = Attention(width, heads, dropout)
         self.mlp_norm = nn.RMSNorm(width, eps=NORM_EPS)
