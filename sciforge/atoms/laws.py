@@ -202,9 +202,8 @@ def _drift(
     for _ in range(steps):
         velocity = velocity + 0.5 * step_fs * ACCELERATION * found["forces"] / mass_N1
         pos = pos + step_fs * velocity
-        if (
-            nearest(pos) < TOUCHING
-        ):  # an untrained potential lets atoms fall into each other: judge the motion until then
+        # an untrained potential lets atoms fall into each other: judge the motion until then
+        if nearest(pos) < closest:
             break
         found = answer(model, codec, one.moved(pos))
         velocity = velocity + 0.5 * step_fs * ACCELERATION * found["forces"] / mass_N1
