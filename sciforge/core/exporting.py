@@ -117,22 +117,11 @@ def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exporte
         DataError: no records to try it on.
         CheckpointError: the program's answers differ by more than 1e-5.
     """
-    if out.suffix not in (".pt2", ".onnx"):
-        raise ConfigError(f"{out}: no format is called {out.suffix or 'that'}; end the name in .pt2 or .onnx")
+    _check(predictor, out)
     objective = predictor.objective
-    if objective.needs_grad:
-        raise _impossible(
-            predictor, "its predictions are derivatives of the model (forces), which a program cannot take"
-        )
-    if type(objective).predict is Objective.predict:
-        raise ConfigError(
-            f"{predictor.checkpoint.path} predicts nothing yet ({type(objective).__name__}); fine-tune it first"
-        )
     ready = real_batches(predictor, data)
     with evaluation(predictor.model, objective):
         expected = [objective.predict(predictor.model, batch) for batch in ready]
-    if out.suffix == ".onnx":
-        require_onnx()
     program = traced(predictor, ready, widen=out.suffix == ".onnx")
     run = program.module() if out.suffix == ".pt2" else None
     differences: dict[str, float] = {}
@@ -164,6 +153,23 @@ def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exporte
         name: tuple("*" if i in free[name] else str(n) for i, n in enumerate(t.shape)) for name, t in ready[0].items()
     }
     return Exported(path, differences, inputs, sum(len(_first(e)) for e in expected), path.stat().st_size)
+
+
+def _check(predictor: Predictor, out: Path) -> None:
+    """Raise what `export` raises before any work is done."""
+    if out.suffix not in (".pt2", ".onnx"):
+        raise ConfigError(f"{out}: no format is called {out.suffix or 'that'}; end the name in .pt2 or .onnx")
+    objective = predictor.objective
+    if objective.needs_grad:
+        raise _impossible(
+            predictor, "its predictions are derivatives of the model (forces), which a program cannot take"
+        )
+    if type(objective).predict is Objective.predict:
+        raise ConfigError(
+            f"{predictor.checkpoint.path} predicts nothing yet ({type(objective).__name__}); fine-tune it first"
+        )
+    if out.suffix == ".onnx":
+        require_onnx()
 
 
 def real_batches(predictor: Predictor, data: Path | None) -> list[Batch]:
