@@ -1,6 +1,6 @@
 """A fitted law as a plain torch module: for solvers that ask for millions of points, gradients or a GPU.
 
-Legend of shape letters: M points, N measured points, G groups, F features, D coordinates.
+Legend of shape letters: M points, N measured points, G groups, F features, W features in which plates differ, D coordinates.
 """
 
 import torch
@@ -33,7 +33,9 @@ class LawModule(nn.Module):
         self.laws = tuple(laws[place] for place in used)
         self.register_buffer("law_K", found.law_K[used] / found.law_K[used].sum())
         self.register_buffer("correction_F", found.correction_F)
-        self.register_buffer("plate_NF", found.plate_NF)
+        # rigs differ in a few features only: the others need no product
+        self.ways = found.plate_NF.abs().sum(0).nonzero()[:, 0].tolist()
+        self.register_buffer("plate_NW", found.plate_NF[:, self.ways])
         self.register_buffer("unit_N", found.unit_N)
         self.plates = [place for place, is_plate in enumerate(found.prior.plate_D.tolist()) if is_plate]
         self.register_buffer("length_D", found.prior.length_D)
@@ -50,9 +52,13 @@ class LawModule(nn.Module):
         square_MND = (self.codec.coordinates(x_MG) / self.length_D).unsqueeze(1) - self.place_ND
         square_MND = square_MND.square()
         near_MN = _matern(square_MND[..., self.plates].sum(-1))
-        corrections_MF = self.correction_F + near_MN @ self.plate_NF
-        log_M = log_M + (corrections_MF * self.codec.featured(x_MG)).sum(-1)
-        return (log_M + _matern(square_MND.sum(-1)) @ self.unit_N).exp()
+        feature_MF = self.codec.featured(x_MG)
+        log_M = log_M + feature_MF @ self.correction_F
+        for place, way in enumerate(
+            self.ways
+        ):  # sums, not products of matrices: the compiler then keeps nothing of size M x N
+            log_M = log_M + (near_MN * self.plate_NW[:, place]).sum(-1) * feature_MF[:, way]
+        return (log_M + (_matern(square_MND.sum(-1)) * self.unit_N).sum(-1)).exp()
 
 
 def _matern(square: Tensor) -> Tensor:

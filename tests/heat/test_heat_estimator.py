@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -190,3 +191,20 @@ def test_where_a_law_has_no_value_is_said(measured):
     law = NusseltLaw.pretrained("ribbed").fit(measured[:20], measured["Nu"][:20])
     with pytest.warns(HeatWarning, match="1 points are NaN"):
         assert np.isnan(law.predict({"Re": [2e4, 2e4], "Pr": 0.7, "e_D": [0.0, 0.06]})).tolist() == [True, False]
+
+
+@QUIET
+def test_the_module_is_the_same_law(measured):
+    """In float64 to rounding, in float32 to its precision, with gradients; NaN where a law has no value."""
+    law = NusseltLaw.pretrained("ribbed").fit(measured[:30], measured["Nu"][:30])
+    x_MG = torch.tensor(measured[list(CHANNEL)].to_numpy(), requires_grad=True)
+    module = law.module()
+    said = module(x_MG)
+    assert np.allclose(said.detach().numpy(), law.predict(measured), rtol=1e-12)
+    (slope,) = torch.autograd.grad(said.log().sum(), x_MG)
+    assert bool((slope[:, 0] > 0).all())  # more flow, more heat
+    single = module.float()(x_MG.detach().float())
+    assert np.allclose(single.numpy(), law.predict(measured), rtol=1e-5)
+    smooth = x_MG.detach().clone()
+    smooth[:, 2] = 0.0
+    assert bool(module(smooth.float()).isnan().all())
