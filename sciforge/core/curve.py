@@ -6,7 +6,6 @@ starts with the same head. Each result is written down as it comes, so a curve t
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -26,7 +25,7 @@ from sciforge.core.diary import Diary, name_of
 from sciforge.core.domain import Objective, Record, get_domain
 from sciforge.core.engine import Engine
 from sciforge.core.evaluate import evaluate
-from sciforge.core.folder import sha256, sweep, try_lock, write_json
+from sciforge.core.folder import results_folder, sha256, write_json
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.run import All, Hardware, LoRA, Only, Run, Schedule, Subset, to_json
@@ -122,12 +121,7 @@ def measure(spec: Curve) -> CurveResult:
         ConfigError: unknown method or metric, too few labels, or `spec.out` holds a curve of another kind.
     """
     work = Workplace.open(spec)
-    lock = None
-    try:
-        spec.out.mkdir(parents=True, exist_ok=True)
-        sweep(spec.out)
-        if (lock := try_lock(spec.out)) is None:
-            raise ConfigError(f"{spec.out}: another process measures a curve here; wait for it or choose another --out")
+    with results_folder(spec.out):
         done = Diary.open(spec.out, work.fingerprint())
         jobs = [(m, n, s) for n in work.sizes for s in range(spec.seeds) for m in work.methods]
         waiting = [job for job in jobs if job not in done.found]
@@ -138,11 +132,6 @@ def measure(spec: Curve) -> CurveResult:
             bar.set_postfix_str(f"{method} {labels} labels, seed {seed}")
             done.add(work.run(method, labels, seed))
         runs = tuple(done.found[job] for job in jobs)
-    except OSError as error:
-        raise ConfigError(f"{spec.out}: {error.strerror}; choose another --out") from None
-    finally:
-        if lock is not None:
-            os.close(lock)
     result = CurveResult(runs, work.metric, work.higher_is_better, work.kinds)
     write_json(spec.out / "curve.json", {"spec": to_json(spec), **result.to_json()})
     return result

@@ -15,6 +15,46 @@ from sciforge.core.folder import read_json, write_json
 from sciforge.errors import ConfigError
 
 
+def recorded(out: Path, fingerprint: Mapping[str, Any], what: str, grows: bool = False) -> list[dict[str, Any]]:
+    """Return the lines of results that stand in a folder, and keep what they were made under.
+
+    Args:
+        out: the folder.
+        fingerprint: settings that must not change between two runs.
+        what: how an error names the results.
+        grows: settings may be added that earlier results did not have.
+
+    Raises:
+        ConfigError: they were made under other settings.
+    """
+    for stale in out.glob(".run-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    path = out / "runs.jsonl"
+    if not (out / "spec.json").exists():
+        if path.exists():
+            raise ConfigError(f"{out}: runs.jsonl without spec.json; choose another --out")
+        write_json(out / "spec.json", fingerprint)
+    before = read_json(out / "spec.json", ConfigError)
+    for key, value in fingerprint.items():
+        if before.get(key) != value and (key in before or not grows):
+            raise ConfigError(f"{out} holds {what} with another {key}; use the same one or choose another --out")
+    if fingerprint.keys() - before.keys():
+        write_json(out / "spec.json", {**before, **fingerprint})
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if whole != lines:
+        path.write_text("".join(whole))  # drops a line that a kill cut short
+    return [json.loads(line) for line in whole]
+
+
+def record(out: Path, line: Mapping[str, Any]) -> None:
+    """Add one line of results, on the disk before this returns."""
+    with open(out / "runs.jsonl", "a") as handle:
+        handle.write(json.dumps(line) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
 @dataclass
 class Diary:
     """The results of a curve on disk, one line a run, beside the outputs on every test example."""
@@ -25,31 +65,11 @@ class Diary:
     @classmethod
     def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "Diary":
         """Read what is done; raises ConfigError where it was done under other settings."""
-        for stale in out.glob(".run-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        (out / "outputs").mkdir(exist_ok=True)
-        if not (out / "spec.json").exists():
-            if (out / "runs.jsonl").exists():
-                raise ConfigError(f"{out}: runs.jsonl without spec.json; choose another --out")
-            write_json(out / "spec.json", fingerprint)
-        before = read_json(out / "spec.json", ConfigError)
-        for key, value in fingerprint.items():
-            if key in before and before[key] != value:
-                raise ConfigError(f"{out} holds a curve with another {key}; use the same one or choose another --out")
-        if fingerprint.keys() - before.keys():  # the curve has grown by what it did not have before
-            write_json(out / "spec.json", {**before, **fingerprint})
         diary = cls(out)
-        path = out / "runs.jsonl"
-        whole = (
-            [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            if path.exists()
-            else []
-        )
-        if path.exists():
-            path.write_text("".join(whole))  # drops a line that a kill cut short
-        for line in whole:
-            run = RunFigures.from_json(json.loads(line))
+        for line in recorded(out, fingerprint, "a curve", grows=True):
+            run = RunFigures.from_json(line)
             diary.found[run.method, run.labels, run.seed] = run
+        (out / "outputs").mkdir(exist_ok=True)
         return diary
 
     def add(self, run: RunFigures) -> None:
@@ -58,10 +78,7 @@ class Diary:
         with open(target.with_suffix(".part"), "wb") as handle:
             np.savez_compressed(handle, **_flat(run.outputs))
         target.with_suffix(".part").replace(target)
-        with open(self.out / "runs.jsonl", "a") as handle:
-            handle.write(json.dumps(run.to_json()) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        record(self.out, run.to_json())
         self.found[run.method, run.labels, run.seed] = replace(run, outputs={})
 
 

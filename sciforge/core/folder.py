@@ -187,3 +187,24 @@ def check_files(folder: Path, digests: dict[str, str], error: type[SciforgeError
             raise error(f"{file}: missing; write or fetch the folder again")
         if sha256(file) != recorded:
             raise error(f"{file}: the digest does not match, the file is damaged; write or fetch it again")
+
+
+@contextmanager
+def results_folder(out: Path) -> Iterator[None]:
+    """Hold a folder of results that grow run by run: made, swept of what a kill left, and locked against other processes.
+
+    Raises:
+        ConfigError: another process writes there, or the folder cannot be written.
+    """
+    lock = None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        sweep(out)
+        if (lock := try_lock(out)) is None:
+            raise ConfigError(f"{out}: another process measures here; wait for it or choose another --out")
+        yield
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror}; choose another --out") from None
+    finally:
+        if lock is not None:
+            os.close(lock)

@@ -6,7 +6,6 @@ Every result is written down as it comes, so a report that was stopped goes on w
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -23,7 +22,7 @@ from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.curve import Held
 from sciforge.core.domain import Objective, get_domain, seeded_model
 from sciforge.core.engine import Engine, choose_device
-from sciforge.core.folder import atomic_folder, read_json, sha256, sweep, try_lock, write_json
+from sciforge.core.folder import atomic_folder, read_json, results_folder, sha256, write_json
 from sciforge.core.forget_diary import Diary
 from sciforge.core.forget_methods import METHODS, START, Method, least_enough
 from sciforge.core.forget_result import Answer, ForgetResult, Task, Trial, error_of, figure
@@ -44,12 +43,7 @@ def measure(spec: Forget) -> ForgetResult:
         DataError, CheckpointError: a store or the base is missing, damaged or of another domain.
     """
     work = Workplace.open(spec)
-    lock = None
-    try:
-        spec.out.mkdir(parents=True, exist_ok=True)
-        sweep(spec.out)
-        if (lock := try_lock(spec.out)) is None:
-            raise ConfigError(f"{spec.out}: another process writes a report here; wait for it or choose another --out")
+    with results_folder(spec.out):
         work.diary = Diary.open(spec.out, work.fingerprint())
         before = work.before()
         if spec.budget is not None and before.value <= 0:
@@ -70,11 +64,6 @@ def measure(spec: Forget) -> ForgetResult:
         found.write_csv(spec.out / "runs.csv")
         found.plot(spec.out / "pareto.png")
         write_json(spec.out / "forget.json", {"spec": to_json(spec), **found.to_json()})
-    except OSError as error:
-        raise ConfigError(f"{spec.out}: {error.strerror}; choose another --out") from None
-    finally:
-        if lock is not None:
-            os.close(lock)
     return found
 
 

@@ -6,7 +6,6 @@ Carlini et al. 2022). Each shadow's losses are written down as they come, so an 
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Categorical, Objective, Record
 from sciforge.core.engine import Engine, choose_device
 from sciforge.core.evaluate import evaluation
-from sciforge.core.folder import read_json, sha256, sweep, try_lock, write_json
+from sciforge.core.folder import read_json, results_folder, sha256, write_json
 from sciforge.core.loop import train
 from sciforge.core.privacy_attack import OWN_SPREAD, Attack, Exposure, halves, left_out, lira, statistic
 from sciforge.core.privacy_plot import draw
@@ -89,12 +88,7 @@ def measure(spec: Privacy) -> PrivacyResult:
         ConfigError: settings that contradict each other, too few records, or `spec.out` holds another audit.
         CheckpointError, DataError: a checkpoint or store is missing or damaged.
     """
-    lock = None
-    try:
-        spec.out.mkdir(parents=True, exist_ok=True)
-        sweep(spec.out)
-        if (lock := try_lock(spec.out)) is None:
-            raise ConfigError(f"{spec.out}: another process audits here; wait for it or choose another --out")
+    with results_folder(spec.out):
         for stale in spec.out.glob(".run-*"):
             shutil.rmtree(stale, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=".run-", dir=spec.out))
@@ -102,11 +96,6 @@ def measure(spec: Privacy) -> PrivacyResult:
             return _measure(Workplace.open(spec, work))
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise ConfigError(f"{spec.out}: {error.strerror}; choose another --out") from None
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _measure(place: "Workplace") -> PrivacyResult:

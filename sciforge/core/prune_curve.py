@@ -1,7 +1,6 @@
 """Quality against sparsity, of one or several checkpoints: means over the seeds of a recipe, intervals, area, table, plot."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.curve import Diary
 from sciforge.core.curve_result import Interval, RunFigures
-from sciforge.core.folder import replace_file, sha256, sweep, try_lock, write_json
+from sciforge.core.folder import replace_file, results_folder, sha256, write_json
 from sciforge.core.held_out import interval
 from sciforge.core.loop import train
 from sciforge.core.prune import Judging, Prune, cut_weights, tuned_run
@@ -44,12 +43,7 @@ def measure(spec: Prune) -> "PruneResult":
         counts = ", ".join(f"{names.count(name)} of {name!r}" for name in dict.fromkeys(names))
         raise ConfigError(f"groups have different numbers of seeds: {counts}; give as many of each, or --groups")
     judging, levels = Judging.of(spec, parents[0]), sorted(set(spec.sparsities))
-    lock = None
-    try:
-        spec.out.mkdir(parents=True, exist_ok=True)
-        sweep(spec.out)
-        if (lock := try_lock(spec.out)) is None:
-            raise ConfigError(f"{spec.out}: another process measures here; wait for it or choose another --out")
+    with results_folder(spec.out):
         diary = Diary.open(spec.out, _fingerprint(spec, judging, parents))
         members = list(zip(parents, names, seeds, strict=True))
         jobs = [(*member, share) for share in levels for member in members]
@@ -64,11 +58,6 @@ def measure(spec: Prune) -> "PruneResult":
         body = {"spec": to_json(spec), "checkpoints": places, **result.to_json()}
         replace_file(spec.out / "prune.json", lambda work: write_json(work, body))
         result.plot(spec.out / "prune.png")
-    except OSError as error:
-        raise ConfigError(f"{spec.out}: {error.strerror}; choose another --out") from None
-    finally:
-        if lock is not None:
-            os.close(lock)
     return result
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sciforge.core.curve_result import figure as figure_text
 from sciforge.core.domain import get_domain
 from sciforge.core.evaluate import evaluate
-from sciforge.core.folder import sweep, write_json
+from sciforge.core.folder import results_folder, write_json
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.report import Table
@@ -210,27 +210,30 @@ def compare_schedules(spec: Schedules) -> ScheduleResult:
         raise ConfigError(f"{spec.data} has no {split} records to judge on; choose another --split")
     metric = spec.metric or objective.metric
     schedules = {shape: spec.schedule_of(shape) for shape in spec.shapes}
-    done = _done(spec, store)
-    waiting = [(shape, seed) for seed in range(spec.seeds) for shape in spec.shapes if f"{shape} {seed}" not in done]
-    for shape, seed in tqdm(waiting, "schedules", unit="run", disable=None, leave=False):
-        folder = spec.out / ".run"
-        shutil.rmtree(folder, ignore_errors=True)
-        run = Run(
-            data=spec.data, out=folder, objective=objective, model=spec.model, init=spec.init, schedule=schedules[shape],
-            hardware=spec.hardware, seed=seed,
-        )  # fmt: skip
-        found = Predictor.load(train(run).path, spec.hardware.device, 64)
-        figures = evaluate(found.model, objective, found.codec, records, found.engine, seed, 64)
-        if metric not in figures:
-            raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, figures)}")
-        done[f"{shape} {seed}"] = figures
-        write_json(spec.out / "runs.json", {"spec": _kept(spec, store), "runs": done})
-        shutil.rmtree(folder, ignore_errors=True)
-    values = {shape: [done[f"{shape} {seed}"][metric] for seed in range(spec.seeds)] for shape in spec.shapes}
-    higher = objective.higher_is_better if metric == objective.metric else metric not in ("loss",)
-    result = ScheduleResult(values, schedules, metric, higher, spec.equal)
-    write_json(spec.out / "schedules.json", result.to_json())
-    result.plot(spec.out / "schedules.png")
+    with results_folder(spec.out):
+        done = _done(spec, store)
+        waiting = [
+            (shape, seed) for seed in range(spec.seeds) for shape in spec.shapes if f"{shape} {seed}" not in done
+        ]
+        for shape, seed in tqdm(waiting, "schedules", unit="run", disable=None, leave=False):
+            folder = spec.out / ".run"
+            shutil.rmtree(folder, ignore_errors=True)
+            run = Run(
+                data=spec.data, out=folder, objective=objective, model=spec.model, init=spec.init, schedule=schedules[shape],
+                hardware=spec.hardware, seed=seed,
+            )  # fmt: skip
+            found = Predictor.load(train(run).path, spec.hardware.device, 64)
+            figures = evaluate(found.model, objective, found.codec, records, found.engine, seed, 64)
+            if metric not in figures:
+                raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, figures)}")
+            done[f"{shape} {seed}"] = figures
+            write_json(spec.out / "runs.json", {"spec": _kept(spec, store), "runs": done})
+            shutil.rmtree(folder, ignore_errors=True)
+        values = {shape: [done[f"{shape} {seed}"][metric] for seed in range(spec.seeds)] for shape in spec.shapes}
+        higher = objective.higher_is_better if metric == objective.metric else metric not in ("loss",)
+        result = ScheduleResult(values, schedules, metric, higher, spec.equal)
+        write_json(spec.out / "schedules.json", result.to_json())
+        result.plot(spec.out / "schedules.png")
     return result
 
 
@@ -242,8 +245,6 @@ def _kept(spec: Schedules, store: Store) -> dict[str, Any]:
 
 
 def _done(spec: Schedules, store: Store) -> dict[str, dict[str, float]]:
-    spec.out.mkdir(parents=True, exist_ok=True)
-    sweep(spec.out)
     file = spec.out / "runs.json"
     if not file.exists():
         return {}

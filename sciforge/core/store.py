@@ -269,6 +269,17 @@ class Store:
             return Rows(self, np.flatnonzero(self.column("split") == SPLITS.index(name)))
         return Rows(self, np.arange(len(self) if name == "train" else 0))
 
+    def rewrite(self, name: str, values_N: np.ndarray) -> None:
+        """Replace a fixed column in every shard, for preparers that finish a store whose index is about to be written."""
+        start = 0
+        for shard in self.index["shards"]:
+            stop = start + shard["num_records"]
+            if stop > start:
+                file = f"{shard['name']}.{name}.bin"
+                values_N[start:stop].astype(shard["columns"][name]["dtype"]).tofile(self.path / file)
+                shard["files"][file] = sha256(self.path / file)
+            start = stop
+
     def _array(self, shard: int, name: str, offsets: bool = False) -> np.ndarray:
         key = (shard, name + (".offsets" if offsets else ""))
         if key not in self._arrays:

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from sciforge.core.folder import sha256
 from sciforge.core.order import SUBSET, generator
 from sciforge.core.settings import Settings
 from sciforge.core.store import SPLITS, Reject, ShardWriter, Store
@@ -113,7 +112,7 @@ class PrepareMeasurements(Settings):
             )
         points, rig, value = _points(store), store.column("rig"), store.column("value")
         split = store.column("split") if self.split == "given" else self._settled(points, rig)
-        _rewrite(store, "split", split)
+        store.rewrite("split", split)
         if not (split == 0).any():
             raise DataError("no point is in training; choose other shares, another border or another split")
         said = zip(store.column("file"), store.column("note"), strict=True)
@@ -194,15 +193,3 @@ def _meta(points: Mapping[str, np.ndarray], split: np.ndarray, rig: Sequence[str
     }
     counts = {name: int((split == place).sum()) for place, name in enumerate(SPLITS)}
     return {"count": len(split), "counts": counts, "rigs": dict(sorted(Counter(rig).items())), "ranges": ranges}
-
-
-def _rewrite(store: Store, name: str, values_N: np.ndarray) -> None:
-    """Replace a fixed column in every shard, and its digests in the index that is about to be written."""
-    start = 0
-    for shard in store.index["shards"]:
-        stop = start + shard["num_records"]
-        if stop > start:
-            file = f"{shard['name']}.{name}.bin"
-            values_N[start:stop].astype(shard["columns"][name]["dtype"]).tofile(store.path / file)
-            shard["files"][file] = sha256(store.path / file)
-        start = stop

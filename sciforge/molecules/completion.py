@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import rdkit
 
-from sciforge.core.folder import atomic_folder, sha256, write_json
+from sciforge.core.folder import atomic_folder, write_json
 from sciforge.core.run import to_json
 from sciforge.core.store import SPLITS, Store
 from sciforge.errors import DataError
@@ -45,9 +45,9 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     split_N = np.full(len(left_N), NO_SPLIT, np.uint8)
     split_N[used] = _split(store.column("split")[used], group_N[used], options)
     if options.labels:
-        _rewrite(store, "label", label_NK)
+        store.rewrite("label", label_NK)
     for name, values in (("left_out", left_N), ("split", split_N), ("group", group_N)):
-        _rewrite(store, name, values)
+        store.rewrite(name, values)
     train = np.flatnonzero(split_N == 0)
     if not len(train):
         raise DataError("no molecule is in training; choose other shares, or another split column")
@@ -131,18 +131,6 @@ def _split(given_N: np.ndarray, group_N: np.ndarray, options: Any) -> np.ndarray
     if options.split.startswith("scaffold"):
         return split_by_scaffold(group_N, options.shares, options.seed, balanced=options.split == "scaffold")
     return split_at_random(len(group_N), options.shares, options.seed) if options.split == "random" else given_N
-
-
-def _rewrite(store: Store, name: str, values_N: np.ndarray) -> None:
-    """Replace a fixed column in every shard, and its digests in the index that is about to be written."""
-    start = 0
-    for shard in store.index["shards"]:
-        stop = start + shard["num_records"]
-        if stop > start:
-            file = f"{shard['name']}.{name}.bin"
-            values_N[start:stop].astype(shard["columns"][name]["dtype"]).tofile(store.path / file)
-            shard["files"][file] = sha256(store.path / file)
-        start = stop
 
 
 def _statistics(names: tuple[str, ...], values_NK: np.ndarray) -> list[dict[str, Any]]:
