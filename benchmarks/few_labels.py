@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from sciforge import catalog
-from sciforge.core.curve import Curve, Recipe, measure
-from sciforge.core.curve_result import CurveResult
 from sciforge.core.run import All, Hardware, Schedule
 from sciforge.core.store import Store, prepare
+from sciforge.evidence.curve import Curve, Recipe, measure
+from sciforge.evidence.curve_result import CurveResult
 from sciforge.genomes.labels import Classify
 from sciforge.genomes.prepare_windows import PrepareEcoliCoding, PrepareYeastPromoters
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from sciforge import catalog
-from sciforge.core.curve import Curve, Recipe, measure
 from sciforge.core.run import All, Hardware, Only, Schedule
 from sciforge.core.store import Store, prepare
+from sciforge.evidence.curve import Curve, Recipe, measure
 from sciforge.molecules.completion import resplit
 from sciforge.molecules.prepare import PrepareMolecules
 

@@ -9,13 +9,13 @@ from typing import Any
 from sciforge import api, catalog, cli, demo, doctor
 from sciforge.commandline import offers
 from sciforge.core import run
-from sciforge.core.curve import Curve
-from sciforge.core.distill import Distill
-from sciforge.core.forget import Forget
-from sciforge.core.invariance import Invariance
-from sciforge.core.privacy import Privacy
-from sciforge.core.prune import Prune
-from sciforge.core.schedules import Schedules
+from sciforge.evidence.curve import Curve
+from sciforge.evidence.distill import Distill
+from sciforge.evidence.forget import Forget
+from sciforge.evidence.invariance import Invariance
+from sciforge.evidence.privacy import Privacy
+from sciforge.evidence.prune import Prune
+from sciforge.evidence.schedules import Schedules
 from sciforge.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
 
 HEAD = """# The command line

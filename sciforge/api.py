@@ -5,22 +5,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
-from sciforge.core import anchor, exporting, loop, store
+from sciforge.core import anchor, loop, store
 from sciforge.core import card as cards
-from sciforge.core import curve as curves
-from sciforge.core import distill as distilling
-from sciforge.core import forget as forgetting
-from sciforge.core import invariance as invariances
-from sciforge.core import privacy as privacies
-from sciforge.core import prune as pruning
-from sciforge.core import prune_curve as pruning_curve
-from sciforge.core import verify as verifying
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.engine import choose_device
 from sciforge.core.predictor import LawResult, Predictor
 from sciforge.core.run import Estimator, Run
 from sciforge.core.store import Store
 from sciforge.errors import DataError
+from sciforge.evidence import curve as curves
+from sciforge.evidence import distill as distilling
+from sciforge.evidence import exporting
+from sciforge.evidence import forget as forgetting
+from sciforge.evidence import invariance as invariances
+from sciforge.evidence import privacy as privacies
+from sciforge.evidence import prune as pruning
+from sciforge.evidence import prune_curve as pruning_curve
+from sciforge.evidence import verify as verifying
 
 __all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
 __all__ += ["invariance"]
@@ -132,7 +133,7 @@ def schedules(spec: Any) -> Any:
     Args:
         spec: a `core.schedules.Schedules`: what to train, under which shapes.
     """
-    from sciforge.core.schedules import compare_schedules
+    from sciforge.evidence.schedules import compare_schedules
 
     return compare_schedules(catalog.locate_curve(spec))
 

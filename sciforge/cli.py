@@ -154,7 +154,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _curve(argv: list[str]) -> int:
-    from sciforge.core.curve import Curve
+    from sciforge.evidence.curve import Curve
 
     as_json, argv = take_switch(argv, "--json")
     result = _described("curve", Curve, "spec", argv)
@@ -162,7 +162,7 @@ def _curve(argv: list[str]) -> int:
 
 
 def _schedules(argv: list[str]) -> int:
-    from sciforge.core.schedules import Schedules
+    from sciforge.evidence.schedules import Schedules
 
     as_json, argv = take_switch(argv, "--json")
     result = _described("schedules", Schedules, "spec", argv)
@@ -171,7 +171,7 @@ def _schedules(argv: list[str]) -> int:
 
 def _forget(argv: list[str]) -> int:
     from sciforge import api
-    from sciforge.core.forget import Forget
+    from sciforge.evidence.forget import Forget
     from sciforge.flags import Spec
 
     as_json, argv = take_switch(argv, "--json")
@@ -192,7 +192,7 @@ def _fisher(argv: list[str]) -> int:
 
 def _privacy(argv: list[str]) -> int:
     from sciforge import api
-    from sciforge.core.privacy import Privacy
+    from sciforge.evidence.privacy import Privacy
     from sciforge.flags import Spec, summary_of
 
     as_json, argv = take_switch(argv, "--json")
@@ -238,7 +238,7 @@ def _check(argv: list[str]) -> int:
 
 
 def _prune(argv: list[str]) -> int:
-    from sciforge.core.prune import Prune
+    from sciforge.evidence.prune import Prune
 
     return _smaller("prune", Prune, argv, {})
 
@@ -246,8 +246,8 @@ def _prune(argv: list[str]) -> int:
 def _distill(argv: list[str]) -> int:
     from sciforge import catalog
     from sciforge.core.checkpoint import resolve
-    from sciforge.core.distill import Distill
     from sciforge.core.domain import get_domain
+    from sciforge.evidence.distill import Distill
 
     choices = {}
     if argv and not argv[0].startswith("-"):
@@ -300,7 +300,7 @@ def _audit(argv: list[str]) -> int:
 
 def _invariance(argv: list[str]) -> int:
     from sciforge import api
-    from sciforge.core.invariance import Invariance
+    from sciforge.evidence.invariance import Invariance
     from sciforge.flags import Spec, summary_of
 
     as_json, argv = take_switch(argv, "--json")

@@ -12,11 +12,11 @@ from sciforge.atoms.objectives import EnergyForces
 from sciforge.atoms.prepare import PrepareAtoms
 from sciforge.atoms.reading import read_structures, write_extxyz
 from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.curve import Curve, Recipe, measure
 from sciforge.core.loop import train
 from sciforge.core.report import Section, Table
 from sciforge.core.run import EWC, All, Hardware, Replay, Run, Schedule, Subset
 from sciforge.core.store import Store, prepare
+from sciforge.evidence.curve import Curve, Recipe, measure
 
 SIZES, SEEDS = (10, 50), 3
 STRENGTH = 1e-3

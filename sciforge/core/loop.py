@@ -46,7 +46,7 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
                 figures = take_step(job, step, batches)
                 journal.write(step, **figures)
                 journal.advance(loss=figures["loss"])
-                if _due(step + 1, schedule.evaluate_every) and _stop_early(job, step, journal):
+                if _due(step + 1, schedule.evaluate_every) and stop_early(job, step, journal):
                     break
                 if _due(step + 1, schedule.save_every) and step + 1 < schedule.steps:
                     journal.sync()
@@ -154,7 +154,7 @@ def _records(job: Job, step: int) -> str:
     return " and ".join(named)
 
 
-def _stop_early(job: Job, step: int, journal: Journal) -> bool:
+def stop_early(job: Job, step: int, journal: Journal) -> bool:
     """Evaluate on the development split; return whether to stop."""
     objective, watch, patience = job.objectives[0], job.watch, job.run.schedule.patience
     size = job.run.hardware.micro_batch or job.run.schedule.batch

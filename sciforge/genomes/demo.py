@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.core.curve import Curve, Recipe, measure
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.report import Section, Table
 from sciforge.core.run import All, Run, Schedule, Subset
 from sciforge.core.store import Store, prepare
+from sciforge.evidence.curve import Curve, Recipe, measure
 from sciforge.genomes.labels import Classify
 from sciforge.genomes.prepare_windows import PrepareEcoliCoding
 from sciforge.genomes.scan import Scan

@@ -9,11 +9,11 @@ from rdkit import Chem
 from rdkit.Chem import Draw
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from sciforge.core.curve import Curve, CurveResult, measure
 from sciforge.core.predictor import Predictor
 from sciforge.core.report import Section, Table
 from sciforge.core.run import Hardware
 from sciforge.core.store import Store, prepare
+from sciforge.evidence.curve import Curve, CurveResult, measure
 from sciforge.molecules.constraints import Constraints, parse_formula
 from sciforge.molecules.generate import generate_from
 from sciforge.molecules.graph import mol_of_smiles

@@ -1,0 +1,220 @@
+"""Pruning: masks are torch's own, zeros stay zero through every kind of run, what is pruned opens everywhere, curves add up."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import Tiny, make_tiny
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+from sciforge.core import loop
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.compression import Sparse
+from sciforge.core.predictor import Predictor
+from sciforge.core.run import EWC, L2SP, All, LoRA, Run, Schedule
+from sciforge.core.sparsity import matrices, share_at, smallest, zero_share
+from sciforge.core.store import Store
+from sciforge.errors import ConfigError
+from sciforge.evidence.prune import Prune, prune
+from sciforge.evidence.prune_curve import group_names, measure
+
+PATTERN = Sparse().pattern
+
+
+@pytest.fixture(scope="module", params=["genomes", "molecules"])
+def domain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return make_tiny(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def shares(made: Checkpoint) -> float:
+    weights = made.weights()
+    return zero_share(weights[name] for name in matrices(made.build(), PATTERN))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_masks_are_those_of_torch(domain: Tiny, share: float):
+    model, twin = domain.checkpoint.build(), domain.checkpoint.build()
+    names, own = matrices(model, PATTERN), dict(model.named_parameters())
+    cut = smallest({name: own[name] for name in names}, share)
+    places = [(twin.get_submodule(name.rpartition(".")[0]), "weight") for name in names]
+    torch_prune.global_unstructured(places, torch_prune.L1Unstructured, amount=share)
+    for name, (module, _) in zip(names, places, strict=True):
+        assert torch.equal(~cut[name], module.weight_mask.bool()), name
+    each = smallest({name: own[name] for name in names}, share, "matrix")
+    for name, module in ((name, twin.get_submodule(name.rpartition(".")[0])) for name in names):
+        torch_prune.remove(module, "weight")
+        fresh = nn.Linear(1, 1)
+        fresh.weight = nn.Parameter(own[name].detach().clone())
+        torch_prune.l1_unstructured(fresh, "weight", share)
+        assert torch.equal(~each[name], fresh.weight_mask.bool()), name
+
+
+def test_neither_embeddings_nor_heads_nor_vectors_are_cut(domain: Tiny):
+    model = domain.checkpoint.build()
+    names = matrices(model, PATTERN)
+    tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    assert names and not tables & set(names) and not any("embed" in n or n.startswith("heads.") for n in names)
+    assert all(dict(model.named_parameters())[name].ndim > 1 for name in names)
+    with pytest.raises(ConfigError, match="matches no weight matrix"):
+        matrices(model, "norm")
+    with pytest.raises(ConfigError, match="regular expression"):
+        matrices(model, "(")
+
+
+def test_a_pruned_checkpoint_is_an_ordinary_one(domain: Tiny, tmp_path):
+    parent = loop.train(replace(domain.finetuning, out=tmp_path / "parent"))
+    data = domain.finetuning.data
+    found = prune(Prune(checkpoint=(parent.path,), out=tmp_path / "half", sparsity=0.5, data=data))
+    made = Checkpoint.open(tmp_path / "half")
+    assert shares(made) == pytest.approx(0.5, abs=1e-3) == made.metrics["sparsity"]
+    names, before, after = matrices(made.build(), PATTERN), parent.weights(), made.weights()
+    for name, tensor in after.items():
+        kept = tensor != 0 if name in names else torch.ones_like(tensor, dtype=torch.bool)
+        assert torch.equal(tensor[kept], before[name][kept]), name
+    predictor, store = Predictor.load(made.path, device="cpu"), Store.open(data)
+    again = predictor.evaluate(store, "test")
+    for name, value in found.report["figures"]["pruned"].items():
+        assert again[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    report = json.loads((tmp_path / "half" / "prune.json").read_text())
+    assert report["compared"]["change"]["value"] == pytest.approx(
+        report["compared"]["pruned"]["value"] - report["compared"]["dense"]["value"]
+    )
+    assert "0.5" in found.table().text() and (made.path / "README.md").exists()
+    with pytest.raises(ConfigError, match="not empty"):
+        prune(Prune(checkpoint=(parent.path,), out=tmp_path / "half"))
+
+
+def test_the_run_that_a_pruned_checkpoint_states_makes_it(domain: Tiny, tmp_path):
+    made = prune(Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.4)).checkpoint
+    again = loop.train(replace(made.run, out=tmp_path / "again"))
+    for name, tensor in made.weights().items():  # a run starts from float32
+        assert torch.equal(tensor.float(), again.weights()[name].float()), name
+    assert again.metrics["sparsity"] == made.metrics["sparsity"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sparse": Sparse(share=0.7)},
+        {"sparse": Sparse(share=0.7, scope="matrix", ramp=0.6, cuts=3)},
+        {"sparse": Sparse(share=0.7), "anchor": L2SP(5.0, "proximal")},
+        {"sparse": Sparse(share=0.7), "anchor": L2SP(5.0)},
+        {"sparse": Sparse(share=0.7, ramp=0.6), "average": 0.9},
+    ],
+)
+def test_zeros_stay_zero_while_the_rest_moves(domain: Tiny, fit, options):
+    average = options.pop("average", 0.0)
+    schedule = {"patience": 0, "steps": 6, "average": average, "rate": 5e-3}
+    made = fit(domain.pretraining, model=None, codec=None, init=domain.checkpoint.path, schedule=schedule, **options)
+    assert shares(made) == pytest.approx(0.7, abs=2e-3) == made.metrics["sparsity"]
+    names, start = matrices(made.build(), PATTERN), domain.checkpoint.weights()
+    moved = [float((made.weights()[n].double() - start[n].double()).abs()[made.weights()[n] != 0].sum()) for n in names]
+    assert sum(value > 0 for value in moved) > len(names) // 2
+
+
+def test_the_zeros_of_a_parent_are_held_and_new_heads_move(domain: Tiny, fit, tmp_path):
+    cut = prune(Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.6)).checkpoint
+    plain = fit(domain.finetuning, "plain", init=cut.path)
+    held = fit(domain.finetuning, "held", init=cut.path, sparse=Sparse())
+    names = matrices(cut.build(), PATTERN)
+    for name in names:
+        zero = cut.weights()[name] == 0
+        assert not held.weights()[name][zero].any()
+    assert shares(plain) < 0.3 < 0.6 <= shares(held) + 1e-3
+    fresh = held.objectives[0].fresh[0]
+    assert any(name.startswith(f"heads.{fresh}") and bool(t.any()) for name, t in held.weights().items())
+
+
+def test_a_ramp_resumes_bit_equal(domain: Tiny, fit, monkeypatch):
+    options = {"sparse": Sparse(share=0.8, ramp=0.9, cuts=4), "schedule": {"save_every": 2, "steps": 6, "average": 0.5}}
+    whole = fit(domain.pretraining, "whole", **options)
+    take_step = loop.take_step
+
+    def interrupted(job, step, batches):
+        if step == 5:
+            raise KeyboardInterrupt
+        return take_step(job, step, batches)
+
+    monkeypatch.setattr(loop, "take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(domain.pretraining, "cut", **options)
+    monkeypatch.setattr(loop, "take_step", take_step)
+    resumed = fit(domain.pretraining, "cut", resume=True, **options)
+    assert all(torch.equal(a, resumed.weights()[name]) for name, a in whole.weights().items())
+    assert shares(whole) == pytest.approx(0.8, abs=2e-3)
+
+
+def test_a_ramp_rises_to_its_end_whatever_its_length():
+    for steps, ramp, cuts in ((10, 0.5, 3), (8, 0.5, 10), (100, 0.3, 10), (2, 0.9, 10), (1, 0.9, 3)):
+        found = [share_at(Sparse(share=0.8, ramp=ramp, cuts=cuts), steps, step) for step in range(steps)]
+        found = [share for share in found if share is not None]
+        assert found == sorted(found) and found[-1] == pytest.approx(0.8)
+    assert all(share_at(Sparse(), 10, step) is None for step in range(10))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"adapt": LoRA()}, "LoRA"),
+        ({"strategy": "shard"}, "replicate"),
+        ({"sparse": Sparse(0.5, ramp=0.5), "schedule": Schedule(evaluate_every=1, patience=1)}, "early stopping"),
+    ],
+)
+def test_runs_that_would_fill_the_zeros_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        Run(**{"data": "a", "out": "b", "init": "c", "objective": None, "sparse": Sparse(0.5), **options})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_impossible_shares_are_refused(share):
+    with pytest.raises(ConfigError, match="sparse.share"):
+        Sparse(share=share)
+    with pytest.raises(ConfigError, match="sparsity"):
+        Prune(checkpoint=("a",), out="b", sparsity=share)
+
+
+def test_a_net_without_matrices_is_refused(tmp_path):
+    heat = make_tiny("heat", tmp_path)
+    with pytest.raises(ConfigError, match="no weight matrix"):
+        prune(Prune(checkpoint=(heat.checkpoint.path,), out=tmp_path / "cut"))
+
+
+def test_fine_tuning_with_the_mask_held(domain: Tiny, tmp_path):
+    tune = Schedule(steps=4, batch=8, rate=1e-3)
+    options = {"data": domain.pretraining.data, "tune": tune, "ramp": 0.5, "sparsity": 0.5, "out": tmp_path / "tuned"}
+    made = prune(Prune(checkpoint=(domain.checkpoint.path,), **options))
+    assert made.checkpoint.step == 4 and shares(made.checkpoint) == pytest.approx(0.5, abs=2e-3)
+    with pytest.raises(ConfigError, match="--data"):
+        Prune(checkpoint=("a",), out="b", tune=tune)
+
+
+def test_a_curve_goes_on_where_it_was(tiny, fit, tmp_path, monkeypatch):
+    seeds = [fit(tiny.pretraining, f"{wd}-{seed}", seed=seed, schedule={"weight_decay": wd, "steps": 2}).path
+             for wd in (0.0, 0.5) for seed in (0, 1)]  # fmt: skip
+    names = group_names([Checkpoint.open(path) for path in seeds])
+    assert names == ("weight_decay 0.0",) * 2 + ("weight_decay 0.5",) * 2
+    spec = Prune(checkpoint=tuple(seeds), out=tmp_path / "curve", data=tiny.pretraining.data, curve=True)
+    spec = replace(spec, sparsities=(0.0, 0.5))
+    found = measure(spec)
+    first = (tmp_path / "curve" / "runs.jsonl").read_text()
+    wider = measure(replace(spec, sparsities=(0.0, 0.5, 0.9)))
+    assert (tmp_path / "curve" / "runs.jsonl").read_text().startswith(first)
+    assert [found.interval(g, 0.5) for g in found.groups] == [wider.interval(g, 0.5) for g in found.groups]
+    area = wider.area(names[0])
+    means = [wider.interval(names[0], level).value for level in (0.0, 0.5, 0.9)]
+    assert area.value == pytest.approx(np.trapezoid(means, (0.0, 0.5, 0.9)) / 0.9)
+    assert wider.area(names[2], names[0]).value == pytest.approx(wider.area(names[2]).value - area.value)
+    assert "2 seeds" in wider.note() and (tmp_path / "curve" / "prune.png").stat().st_size > 10_000
+    with pytest.raises(ConfigError, match="another scope"):
+        measure(replace(spec, scope="matrix"))
+    with pytest.raises(ConfigError, match="different numbers of seeds"):
+        measure(replace(spec, checkpoint=tuple(seeds[:3])))
+
+
+def test_layer_rates_and_fisher_go_with_zeros(tiny, fit):
+    anchor = EWC(examples=4, data=tiny.pretraining.data)
+    options = {"anchor": anchor, "adapt": All(layer_decay=0.5), "sparse": Sparse(0.5)}
+    assert shares(fit(tiny.finetuning, **options)) == pytest.approx(0.5, abs=2e-3)

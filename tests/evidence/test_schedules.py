@@ -1,0 +1,89 @@
+"""The comparison of schedules is fair, goes on where it was, and says no more than it found."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_runs import make_tiny
+
+from sciforge.core.run import Hardware, Schedule
+from sciforge.errors import ConfigError
+from sciforge.evidence import schedules
+from sciforge.evidence.schedules import ScheduleResult, Schedules, area, compare_schedules, final_rate
+
+EXACT = Hardware(device="cpu", precision="float64", threads=1)
+
+
+def spec_of(first: str = "exponential", **options) -> Schedules:
+    shapes = (first, *(s for s in schedules.SHAPES if s != first))
+    schedule = Schedule(steps=120, rate=1e-2, warmup=0.05, final=0.02, shape=first)
+    return Schedules(
+        data=Path("d"), out=Path("o"), objective="x", model="y", shapes=shapes, schedule=schedule, **options
+    )
+
+
+@pytest.mark.parametrize("first", ["exponential", "step", "cosine"])
+def test_areas_and_final_rates_are_equal(first):
+    spec = spec_of(first)
+    made = {shape: spec.schedule_of(shape) for shape in spec.shapes}
+    areas = [area(schedule) for schedule in made.values()]
+    assert np.allclose(areas, areas[0], rtol=1e-6)
+    for shape, schedule in made.items():
+        if shape != "constant":
+            assert final_rate(schedule) == pytest.approx(0.02 * 1e-2, rel=1e-6)
+            last = schedule.rate_at(schedule.steps) if shape != "step" else schedule.rate_at(schedule.steps - 1)
+            assert last == pytest.approx(final_rate(schedule), rel=1e-6), shape
+
+
+def test_equal_peaks_keep_the_peak():
+    spec = spec_of(equal="peak")
+    for shape in spec.shapes:
+        assert spec.schedule_of(shape).rate == 1e-2
+    assert spec.schedule_of("step").rate_at(119) == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("domain", ["genomes", "heat"])
+def test_it_runs_on_tiny_stores_and_goes_on(domain, tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    tiny = make_tiny(domain, tmp_path / "tiny")
+    run = tiny.finetuning
+    spec = Schedules(
+        data=run.data, out=tmp_path / "out", objective=run.objective, init=tiny.checkpoint.path, seeds=2, hardware=EXACT,
+        shapes=("step", "constant"), schedule=Schedule(steps=3, batch=4, rate=1e-3, shape="step"), metric="loss",
+    )  # fmt: skip
+    found = compare_schedules(spec)
+    assert {len(values) for values in found.values.values()} == {2}
+    assert (tmp_path / "out/schedules.png").stat().st_size > 5000 and "against step" in found.table().text()
+
+    def stop(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(schedules, "train", stop)
+    assert compare_schedules(spec).values == found.values
+    with pytest.raises(ConfigError, match="another comparison"):
+        compare_schedules(replace(spec, schedule=replace(spec.schedule, steps=4)))
+
+
+def test_a_difference_is_told_only_where_its_interval_leaves_zero():
+    values = {"exponential": [1.0, 1.1, 0.9, 1.0], "step": [0.5, 0.62, 0.4, 0.5], "cosine": [0.9, 1.2, 1.0, 0.9]}
+    made = ScheduleResult(values, {name: Schedule(shape=name) for name in values}, "loss", False, "area")
+    assert made.verdict("step") == "better" and made.verdict("cosine") == "no difference told"
+    assert replace(made, higher_is_better=True).verdict("step") == "worse"
+    one = replace(made, values={name: found[:1] for name, found in values.items()})
+    assert one.verdict("step") == "no difference told"
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"shapes": ("step",)}, "at least two different"),
+        ({"model": None}, "either --model or --init"),
+        ({"seeds": 0}, "seeds"),
+        ({"shapes": ("step", "stair")}, "shapes"),
+    ],
+)
+def test_bad_settings_are_refused(options, said):
+    good = {"data": Path("d"), "out": Path("o"), "objective": "x", "model": "y"}
+    with pytest.raises(ConfigError, match=said):
+        Schedules(**{**good, **options})
