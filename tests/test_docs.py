@@ -11,7 +11,8 @@ from sciforge import cli
 from sciforge.core.domain import get_domain
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("genomes", "atoms", "molecules", "heat"))]
+MANUAL = ("genomes", "atoms", "molecules", "heat", "trust", "scale")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in MANUAL)]
 # A checkpoint of each domain that is at hand, for pages that name one of the reader's own.
 AT_HAND = {
     "atoms": "potential-mini",
@@ -31,6 +32,7 @@ def commands() -> list[list[str]]:
     lines = [
         line for page in PAGES for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()
     ]
+    lines = [re.sub(r"^torchrun .* -m sciforge ", "sciforge ", line) for line in lines]
     found = [shlex.split(line)[1:] for line in lines if line.startswith("sciforge ")]
     assert len(found) > 15
     return found
@@ -48,18 +50,29 @@ def help_of(words: tuple[str, ...], capture: pytest.CaptureFixture) -> str:
 @pytest.mark.parametrize("argv", commands(), ids=lambda argv: " ".join(argv)[:60])
 def test_every_option_of_a_documented_command_exists(argv, capsys):
     verb, words = argv[0], [word for word in argv[1:] if not word.startswith("-")]
-    depth = {"prepare": 1, "train": 1, "audit": 1, "curve": 1, "predict": 2, "datasets": 1}
+    depth = {
+        "prepare": 1,
+        "train": 1,
+        "audit": 1,
+        "curve": 1,
+        "predict": 2,
+        "datasets": 1,
+        "schedules": 1,
+        "distill": 1,
+    }
     if verb == "predict":
         # the page's own checkpoint does not exist here; the options are the domain's
         words[0] = next(known for name, known in AT_HAND.items() if words[1] in get_domain(name).outputs)
     path = (verb, *words[: depth.get(verb, 0)])
-    chosen = [w for at, w in enumerate(argv) if "--anchor" in argv[max(at - 1, 0) : at + 1] or w == "--anchor"]
-    text = help_of((*path, *chosen), capsys)  # the options of an anchor are printed for the one that is chosen
+    # the options of an anchor, and those of the objective whose forgetting is measured, are printed for the one chosen
+    asks = {"--anchor", *(("--objective",) if verb == "forget" else ())}
+    chosen = [w for at, w in enumerate(argv) if asks & set(argv[max(at - 1, 0) : at + 1])]
+    text = help_of((*path, *chosen), capsys)
     for option in (word for word in argv if word.startswith("--")):
         assert option in text, f"{' '.join(path)} has no {option}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_documented_python_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}  # a reader goes through a page from the top

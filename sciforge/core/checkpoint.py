@@ -8,6 +8,7 @@ README.md          optional and deletable: the model card, with a digest of its 
 """
 
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -259,15 +260,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:
     """Return where a model comes from: versions, commit, device, processes, data digests, parent checkpoint."""
-    packages = {}
-    for name in ("sciforge", "torch", "numpy"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed as a package"
     commit, dirty = _git_state()
     return {
-        "versions": {"python": platform.python_version(), **packages},
+        "versions": {"python": platform.python_version(), **_packages()},
         "git_commit": commit,
         "git_dirty": dirty,
         "platform": f"{sys.platform} {platform.machine()}",
@@ -278,6 +273,22 @@ def provenance(run: Run, device: str, world: int, data: Mapping[str, str], paren
         "data": dict(data),
         "parent": None if parent is None else sha256(resolve(parent) / "checkpoint.json"),
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """Return the versions of sciforge and of all that it requires, each domain's packages among them."""
+    try:
+        required = [line for line in requires("sciforge") or () if "extra ==" not in line]
+    except PackageNotFoundError:
+        required = ["torch", "numpy"]
+    found = {}
+    for name in ("sciforge", *(re.match(r"[\w.-]+", line)[0] for line in required)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
 
 
 @cache

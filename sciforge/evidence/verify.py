@@ -226,7 +226,8 @@ def environment(made: Checkpoint) -> dict[str, tuple[Any, Any]]:
     hardware = recorded_hardware(made.run, then, "auto")
     now = checkpoint.provenance(run, hardware.device, 1, {}, None)
     now["threads"] = hardware.threads or now["threads"]
-    pairs = {name: (then.get("versions", {}).get(name), found) for name, found in now["versions"].items()}
+    known = then.get("versions", {})  # of a package that an older record does not name nothing can be said
+    pairs = {name: (known[name], found) for name, found in now["versions"].items() if name in known}
     names = ("platform", "device", "world_size", "threads", "git_commit", "git_dirty")
     pairs |= {name: (then.get(name), now[name]) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

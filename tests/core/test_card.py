@@ -10,7 +10,7 @@ from tiny_runs import Tiny, make_tiny
 
 from sciforge import api, catalog, cli
 from sciforge.core import card, loop
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.checkpoint import WEIGHTS, Checkpoint
 from sciforge.core.folder import sha256, write_json
 from sciforge.core.store import Store
 
@@ -156,3 +156,11 @@ def test_every_bundled_checkpoint_can_have_a_card(name: str, tmp_path):
     copy = shutil.copytree(catalog.locate(name), tmp_path / name)
     path = card.write(Checkpoint.open(copy))
     assert card.is_whole(path) and f"# {name}\n" in path.read_text() and json.dumps(name) in f'"{name}"'
+
+
+@pytest.mark.parametrize("name", catalog.checkpoint_names())
+def test_every_bundled_checkpoint_carries_a_card_of_its_own_weights(name):
+    made = Checkpoint.open(catalog.locate(name))
+    path = made.path / card.NAME
+    assert card.is_whole(path) and made.body["files"][WEIGHTS] in path.read_text(encoding="utf-8")
+    assert "not stated" not in path.read_text(encoding="utf-8")  # where the data come from
