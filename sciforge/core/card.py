@@ -143,7 +143,7 @@ def _body(made: Checkpoint, licence: str, origin: str, reports: Path | None) -> 
     rows |= {"codec": _inline(made.body["codec"]), "parameters": f"{count:,} ({size / 1e6:.2f} MB with buffers)"}
     rows |= {"sha256 of the weights": f"`{made.body['files'][WEIGHTS]}`", "licence": licence}
     yield from _table(("what", "value"), rows.items())
-    yield f"\n```python\nimport sciforge as sf\n\npredictor = sf.load({name!r})  # the folder's path\n```"
+    yield f"\n```python\nimport sciforge as sf\n\npredictor = sf.load({json.dumps(name)})  # the folder's path\n```"
     yield from _data(made, origin)
     yield from _training(made)
     yield from _figures(made, reports)
