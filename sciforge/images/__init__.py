@@ -1,0 +1,30 @@
+"""Images: a Vision Transformer, pretrained by filling hidden patches, specialised with few labels."""
+
+from sciforge.core.domain import Domain
+from sciforge.images.codec import ImageCodec
+from sciforge.images.detection import DetectObjects
+from sciforge.images.inpainting import InpaintPatches
+from sciforge.images.labels import ClassifyImages, RegressImages
+from sciforge.images.model import MODELS, VisionTransformer, VitConfig, embed
+from sciforge.images.prepare import PrepareImages
+from sciforge.images.relative import RelativePositions
+from sciforge.images.segmentation import SegmentPatches
+
+DOMAIN = Domain(
+    name="images",
+    summary="Vision Transformer: classes, numbers, objects and segments of images from few labels",
+    preparers={"images": PrepareImages},
+    codec=ImageCodec(),
+    models=MODELS,
+    objectives={
+        "inpaint": InpaintPatches,
+        "relative": RelativePositions,
+        "classify-images": ClassifyImages,
+        "regress-images": RegressImages,
+        "detect": DetectObjects,
+        "segment": SegmentPatches,
+    },
+    embed=embed,
+)
+
+__all__ = ["DOMAIN", "ClassifyImages", "ImageCodec", "InpaintPatches", "VisionTransformer", "VitConfig"]
