@@ -251,21 +251,31 @@ def turned(rgb_HW3: np.ndarray, turn: float) -> np.ndarray:
 # What each scrambles ------------------------------------------------------------------------------------------------
 
 
-def palette(record: Record) -> np.ndarray:
-    """Return mean and spread of brightness, mean saturation, and the mean direction of hue, weighted by chroma [5].
+def tone(record: Record) -> np.ndarray:
+    """Return mean and spread of brightness and mean saturation [3], from 0 to 1.
 
-    >>> palette({"image": np.full((2, 2, 1), 51, np.uint8)}).round(3).tolist()
-    [0.2, 0.0, 0.0, 0.0, 0.0]
+    >>> tone({"image": np.full((2, 2, 1), 51, np.uint8)}).round(3).tolist()
+    [0.2, 0.0, 0.0]
     """
     image = np.asarray(record["image"]).astype(np.float32) / 255
     bright = luma(image)
+    saturation = hue_saturation_value(image)[1].mean() if image.shape[2] == 3 else 0.0
+    return np.array([bright.mean(), bright.std(), saturation], np.float64)
+
+
+def mean_hue(record: Record) -> np.ndarray:
+    """Return the mean direction of hue on the colour circle, weighted by chroma [2]; 0 for grey pictures.
+
+    >>> mean_hue({"image": np.array([[[200, 0, 0]]], np.uint8)}).tolist()
+    [1.0, 0.0]
+    """
+    image = np.asarray(record["image"])
     if image.shape[2] == 1:
-        return np.array([bright.mean(), bright.std(), 0, 0, 0], np.float64)
+        return np.zeros(2)
     hue, saturation, value = hue_saturation_value(image)
     chroma, angle = saturation * value, 2 * np.pi * hue
     total = max(float(chroma.sum()), 1e-6)
-    direction = [float((chroma * f(angle)).sum()) / total for f in (np.cos, np.sin)]
-    return np.array([bright.mean(), bright.std(), saturation.mean(), *direction], np.float64)
+    return np.array([float((chroma * f(angle)).sum()) / total for f in (np.cos, np.sin)])
 
 
 def _weights(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -305,7 +315,8 @@ AUGMENTATIONS = {
     "crop": Augmentation(Crop().apply, place_and_size, "a part of the picture, of 55 to 100 % of its area, scaled up"),
     "flip": Augmentation(Flip().apply, handedness, "left and right exchanged, in every second picture"),
     "rotation": Augmentation(Rotation().apply, orientation, "turned by up to 90 degrees either way"),
-    "colour": Augmentation(
-        ColourJitter(hue=0.5).apply, palette, "brightness, contrast and saturation by up to 40 %, every hue"
+    "jitter": Augmentation(ColourJitter(hue=0.0).apply, tone, "brightness, contrast and saturation by up to 40 %"),
+    "hue": Augmentation(
+        ColourJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.5).apply, mean_hue, "every hue, at random"
     ),
 }
