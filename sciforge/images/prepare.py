@@ -66,7 +66,7 @@ class PrepareImages:
         files: folders, picture files, arrays, IDX files (plain or gzipped).
         dev, test: the same, for the development and test splits.
         labels: a CSV (columns of the names below), or for arrays and IDX files one file of labels each, in their order
-            (files, then dev, then test); an .npz may hold its own under `labels`.
+            (files, then dev, then test); an .npz may hold its own, see `read_many`.
         folder_labels: the folder a picture lies in is its class; folders above it called train, dev (val) or test are its
             split.
         image_column, label_column, split_column: of CSV files; the split column may be missing.
@@ -178,7 +178,7 @@ class PrepareImages:
         for item in items:
             try:
                 single = kind_of(item.path) == "picture"
-                first = read_picture(item.path, self.rules) if single else read_many(item.path, self.rules)[0][0]
+                first = read_picture(item.path, self.rules) if single else read_many(item.path, self.rules).images[0]
             except DataError:
                 continue  # rejected with its reason when its turn comes
             return self.size or first.shape[:2], channels or first.shape[2]
@@ -251,23 +251,23 @@ class PrepareImages:
         if kind_of(item.path) == "other":
             return _refuse(DataError("neither picture, array nor IDX file"), item.path, None, item.name, on_reject)
         try:
-            images, labels = read_many(item.path, self.rules)
-            if item.labels is not None:
-                labels = _label_array(item.labels, len(images))
+            many = read_many(item.path, self.rules)
+            labels = many.labels if item.labels is None else _label_array(item.labels, len(many.images))
             if labels is None and self.labelled:
                 raise DataError("no labels")
             if self.masks is not None:
                 raise DataError("masks belong to picture files")
         except DataError as error:
             return _refuse(error, item.path, None, item.name, on_reject)
-        split = np.uint8(UNDRAWN if item.split is None else item.split)
-        for at, found in enumerate(images):
+        given = UNDRAWN if item.split is None else item.split
+        split_N = np.full(len(many.images), given) if many.splits is None else many.splits
+        for at, found in enumerate(many.images):
             name = f"{item.path.name}[{at}]"
             try:
                 fixed = {"image": self._framed(found, chunk)[0], "name": name}
-                if labels is not None and (self.labelled or self.classes or self.numeric):
+                if labels is not None:
                     fixed |= self._label(str(labels[at]))
-                shard.add({}, **fixed, split=split)
+                shard.add({}, **fixed, split=np.uint8(split_N[at]))
             except DataError as error:
                 _refuse(error, item.path, None, name, on_reject)
 

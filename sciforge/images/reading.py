@@ -131,25 +131,37 @@ def _narrowed(values: np.ndarray, rules: Rules) -> np.ndarray:
 # Files of many pictures ---------------------------------------------------------------------------------------------
 
 
-def read_many(path: Path, rules: Rules = Rules()) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return all pictures of a .npy, .npz or IDX file, uint8 [N, H, W, C], and an .npz's `labels` [N].
+@dataclass(frozen=True, eq=False)
+class Many:
+    """Pictures uint8 [N, H, W, C] of one file, and its labels [N] and splits [N] where an .npz holds them."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    splits: np.ndarray | None = None
+
+
+def read_many(path: Path, rules: Rules = Rules()) -> Many:
+    """Return all pictures of a .npy, .npz or IDX file.
 
     A .npy of two axes is one grey picture, of three axes N grey pictures, of four N pictures with channels last; an .npz
-    holds the same under `images` (or as its only array).
+    holds the same under `images` (or as its only array), and may hold `labels` and `splits` (0 train, 1 dev, 2 test).
 
     Raises:
         DataError: damaged, of another shape, or of other numbers than unsigned 8 or 16 bits.
     """
     if kind_of(path) == "idx":
-        return _shaped(read_idx(path), path, rules), None
+        return Many(_shaped(read_idx(path), path, rules))
     arrays = read_arrays(path)
-    if "images" not in arrays and len(arrays) > 1:
+    if "images" not in arrays and len(arrays) != 1:
         raise DataError(f"no array 'images' among {', '.join(sorted(arrays))}; rename the one to use", path)
-    images = arrays.get("images", next(iter(arrays.values())))
-    found, labels = _shaped(images, path, rules), arrays.get("labels")
-    if labels is not None and labels.shape != (len(found),):
-        raise DataError(f"labels of shape {list(labels.shape)} for {len(found)} pictures; give one for each", path)
-    return found, labels
+    found = _shaped(arrays.get("images", next(iter(arrays.values()))), path, rules)
+    labels, splits = arrays.get("labels"), arrays.get("splits")
+    for name, array in (("labels", labels), ("splits", splits)):
+        if array is not None and array.shape != (len(found),):
+            raise DataError(f"{name} of shape {list(array.shape)} for {len(found)} pictures; give one for each", path)
+    if splits is not None and not np.isin(splits, (0, 1, 2)).all():
+        raise DataError("splits other than 0 (train), 1 (dev) and 2 (test); correct them", path)
+    return Many(found, labels, splits)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
