@@ -1,6 +1,8 @@
 """Images: a Vision Transformer, pretrained by filling hidden patches, specialised with few labels."""
 
 from sciforge.core.domain import Domain
+from sciforge.images.augmentations import AUGMENTATIONS
+from sciforge.images.baselines import BASELINES
 from sciforge.images.codec import ImageCodec
 from sciforge.images.detection import DetectObjects
 from sciforge.images.inpainting import InpaintPatches
@@ -8,12 +10,13 @@ from sciforge.images.labels import ClassifyImages, RegressImages
 from sciforge.images.model import MODELS, VisionTransformer, VitConfig, embed
 from sciforge.images.prepare import PrepareImages
 from sciforge.images.relative import RelativePositions
+from sciforge.images.scenes import PrepareScenes
 from sciforge.images.segmentation import SegmentPatches
 
 DOMAIN = Domain(
     name="images",
     summary="Vision Transformer: classes, numbers, objects and segments of images from few labels",
-    preparers={"images": PrepareImages},
+    preparers={"images": PrepareImages, "scenes": PrepareScenes},
     codec=ImageCodec(),
     models=MODELS,
     objectives={
@@ -24,6 +27,8 @@ DOMAIN = Domain(
         "detect": DetectObjects,
         "segment": SegmentPatches,
     },
+    baselines=BASELINES,
+    augmentations=AUGMENTATIONS,
     embed=embed,
 )
 

@@ -70,8 +70,7 @@ class DetectObjects(Viewed):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.cells < 1 or self.most < 1:
-            raise ConfigError("cells and most must be at least 1")
+        self.require(1, 2**16, "cells", "most")
         if self.rotation:
             raise ConfigError("a turned object's box is not the turned box; use --rotation 0 for detection")
 

@@ -36,8 +36,9 @@ class _Labelled(Viewed):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.bins < 1 or not self.layers:
-            raise ConfigError(f"bins {self.bins} and layers {self.layers}: at least one bin and one layer are read")
+        self.require(1, 64, "bins")
+        if not self.layers:
+            raise ConfigError("objective.layers is empty; the head reads at least one layer, -1 for the last")
 
     @property
     def outputs(self) -> int:

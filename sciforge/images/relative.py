@@ -62,8 +62,8 @@ class RelativePositions(Viewed):
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.piece, self.gap, self.shift) < 0 or self.pairs < 1:
-            raise ConfigError("piece, gap and shift must be at least 0, pairs at least 1")
+        self.require(0, 2**16, "piece", "gap", "shift")
+        self.require(1, 2**16, "pairs")
         if self.shift > self.gap:
             raise ConfigError(
                 f"shift {self.shift} could make the pieces overlap across a gap of {self.gap}; make it smaller"
