@@ -24,7 +24,7 @@ from sciforge.errors import DataError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF")  # MPO is a camera's JPEG with a preview after it
+FORMATS = ("PNG", "JPEG", "TIFF")
 # Types of Yann LeCun's IDX format, big-endian (http://yann.lecun.com/exdb/mnist).
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -73,7 +73,7 @@ def read_picture(path: Path, rules: Rules = Rules()) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format != "MPO":
+                if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview after it
                     raise DataError(f"{frames} frames; save the one to use as a picture of its own")
                 image.load()
                 return pixels(ImageOps.exif_transpose(image), rules)
@@ -83,9 +83,8 @@ def read_picture(path: Path, rules: Rules = Rules()) -> np.ndarray:
         raise DataError(f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller", path) from None
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
-    except (
-        Exception
-    ) as error:  # decoders of damaged files raise whatever comes: SyntaxError, struct.error, zlib.error...
+    except Exception as error:
+        # Decoders of damaged files raise whatever comes: SyntaxError, struct.error, zlib.error...
         reason = " ".join(str(error).split()).replace(str(path), "the file") or type(error).__name__
         raise DataError(f"not a readable picture ({reason}); correct it", path) from None
 
@@ -167,10 +166,10 @@ def read_many(path: Path, rules: Rules = Rules()) -> Many:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a .npy (as `images`) or .npz by name; raises DataError where it is neither, or damaged."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"images": loaded}
-        with loaded:
+        with open(path, "rb") as handle:  # numpy leaves a file that it opened itself open where it is damaged
+            loaded = np.load(handle, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"images": loaded}
             return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
