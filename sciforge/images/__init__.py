@@ -7,7 +7,16 @@ from sciforge.images.codec import ImageCodec
 from sciforge.images.detection import DetectObjects
 from sciforge.images.inpainting import InpaintPatches
 from sciforge.images.labels import ClassifyImages, RegressImages
+from sciforge.images.laws import LAWS
 from sciforge.images.model import MODELS, VisionTransformer, VitConfig, embed
+from sciforge.images.outputs import (
+    AttentionMaps,
+    Detections,
+    ImageEmbeddings,
+    ImageLabels,
+    Reconstructions,
+    Segments,
+)
 from sciforge.images.prepare import PrepareImages
 from sciforge.images.relative import RelativePositions
 from sciforge.images.scenes import PrepareScenes
@@ -27,6 +36,15 @@ DOMAIN = Domain(
         "detect": DetectObjects,
         "segment": SegmentPatches,
     },
+    outputs={
+        "image-labels": ImageLabels,
+        "image-embeddings": ImageEmbeddings,
+        "detections": Detections,
+        "segments": Segments,
+        "reconstructions": Reconstructions,
+        "attention": AttentionMaps,
+    },
+    laws=LAWS,
     baselines=BASELINES,
     augmentations=AUGMENTATIONS,
     embed=embed,
