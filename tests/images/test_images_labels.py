@@ -57,7 +57,7 @@ def test_the_solved_head_alone_tells_classes_and_is_the_ridge_solution(discs, tm
     checkpoint = train(run(discs, tmp_path / "solved", ClassifyImages(bins=1)))
     predictor = Predictor.load(checkpoint.path, device="cpu")
     assert predictor.evaluate(discs, "test")["accuracy"] > 0.95
-    objective, model, head = predictor.objective, predictor.model, predictor.model.heads["class"]
+    objective, model = predictor.objective, predictor.model
     records = list(discs.split("train"))
     with torch.no_grad():
         made = [objective.prepare(r, predictor.codec, np.random.default_rng(0), False) for r in records]
