@@ -7,7 +7,7 @@
 FOLDER holds the four IDX files of Fashion-MNIST: `apt install dataset-fashion-mnist` puts them into
 /usr/share/datasets/fashion-mnist. `inpaint` and `relative` see the 54,000 training pictures (6,000 more are the development
 split, 10,000 the test) and no label. `supervised` sees pictures and labels of the classes 0 to 4 alone (T-shirt, trouser,
-pullover, dress, coat: 27,000 labels less their development split), so that few labels of the classes 5 to 9 are new to it.
+pullover, dress, coat: 27,000 of them), so that few labels of the classes 5 to 9 are new to it.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from sciforge.images.relative import RelativePositions
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
+PARTS, KINDS = ("train", "t10k"), ("images-idx3", "labels-idx1")
 OBJECTIVES = {
     "inpaint": (InpaintPatches(), {"steps": 2500, "batch": 128, "rate": 1.5e-3}),
     "relative": (RelativePositions(), {"steps": 400, "batch": 64, "rate": 1e-3}),
@@ -35,10 +36,14 @@ def fashion(folder: Path, out: Path, classes: tuple[str, ...] = CLASSES, tests: 
     """Return the store of some classes, made where it is missing; every `tests`-th test picture of a class is kept."""
     if out.exists():
         return Store.open(out)
+    idx = {(part, kind): folder / f"{part}-{kind}-ubyte.gz" for part in PARTS for kind in KINDS}
+    if classes == CLASSES and tests == 1:
+        images, labels = (tuple(idx[part, kind] for part in PARTS) for kind in KINDS)
+        return prepare(PrepareImages(files=images[:1], test=images[1:], labels=labels, classes=classes), out)
     out.parent.mkdir(parents=True, exist_ok=True)
     files = {}
-    for part, every in (("train", 1), ("t10k", tests)):
-        image_NHW, label_N = (read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    for part, every in zip(PARTS, (1, tests), strict=True):
+        image_NHW, label_N = (read_idx(idx[part, kind]) for kind in KINDS)
         kept = [np.flatnonzero(label_N == CLASSES.index(name))[::every] for name in classes]
         chosen = np.sort(np.concatenate(kept))
         files[part] = out.parent / f".{out.name}-{part}.npz"
