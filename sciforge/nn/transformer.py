@@ -1,4 +1,4 @@
-"""A pre-norm transformer encoder: rotary positions, gated MLP, separate projections without biases.
+"""A pre-norm transformer encoder: rotary positions (or none), gated MLP, separate projections without biases.
 
 Legend of shape letters: B batch, L length in tokens, D width, H heads, K head width (D / H), F hidden width of the MLP.
 
@@ -42,8 +42,13 @@ def rotary_angles(positions: Tensor, head_width: int, dtype: torch.dtype) -> tup
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def rotate(x_BHLK: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of a head by its position's angle; dot products then depend on distances only."""
+def rotate(x_BHLK: Tensor, cosine: Tensor | None, sine: Tensor | None) -> Tensor:
+    """Turn each pair (i, i + K/2) of a head by its position's angle; dot products then depend on distances only.
+
+    Without angles nothing turns.
+    """
+    if cosine is None:
+        return x_BHLK
     first, second = x_BHLK.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
@@ -61,15 +66,20 @@ def positions_in_segments(segments_BL: Tensor) -> Tensor:
 
 
 class View(NamedTuple):
-    """Where tokens stand and whom they see, the same in every block; angles are [L, K/2] or [B, 1, L, K/2]."""
+    """Where tokens stand and whom they see, the same in every block; angles are [L, K/2] or [B, 1, L, K/2].
 
-    cosine: Tensor
-    sine: Tensor
+    Without angles (both None) the tokens are a set: whatever tells their places is already in them.
+    """
+
+    cosine: Tensor | None
+    sine: Tensor | None
     mask: Tensor | None  # [B, 1, 1, L] for padding, [B, 1, L, L] for packing, None where all see all
 
-    def rows(self, at_BM: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def rows(self, at_BM: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return angles [B, 1, M, K/2] and mask of chosen queries."""
-        if self.cosine.ndim == 2:
+        if self.cosine is None:
+            angles = [None, None]
+        elif self.cosine.ndim == 2:
             angles = [table[at_BM].unsqueeze(1) for table in (self.cosine, self.sine)]
         else:
             angles = [take(table.squeeze(1), at_BM).unsqueeze(1) for table in (self.cosine, self.sine)]
@@ -157,6 +167,8 @@ class Encoder(nn.Module):
         heads: H.
         hidden: F; 8/3 of the width costs as much as an ungated MLP of 4 widths.
         dropout: of attention weights and of both residual branches.
+        rotary: turn queries and keys by the token's place in the row; without it the caller's embeddings tell places
+            (two-dimensional ones, say), and the order of the tokens means nothing.
 
     Attributes:
         checkpointing: recompute each block in the backward pass; about a third more time for far less memory.
@@ -165,7 +177,7 @@ class Encoder(nn.Module):
         ConfigError: a size is not positive, the head width is not an even integer, or dropout is outside [0, 1).
     """
 
-    def __init__(self, width: int, depth: int, heads: int, hidden: int, dropout: float = 0.0):
+    def __init__(self, width: int, depth: int, heads: int, hidden: int, dropout: float = 0.0, *, rotary: bool = True):
         super().__init__()
         if min(width, depth, heads, hidden) < 1:
             raise ConfigError(f"width {width}, depth {depth}, heads {heads} and hidden {hidden} must be positive")
@@ -173,7 +185,7 @@ class Encoder(nn.Module):
             raise ConfigError(f"width {width} over {heads} heads is no even head width; use a multiple of {2 * heads}")
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"dropout {dropout} must be in [0, 1)")
-        self.head_width = width // heads
+        self.head_width, self.rotary = width // heads, rotary
         self.checkpointing = False
         self.blocks = nn.ModuleList(Block(width, heads, hidden, dropout) for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=NORM_EPS)
@@ -233,7 +245,8 @@ class Encoder(nn.Module):
         else:
             positions = torch.arange(L, device=device)
             mask = None if lengths_B is None else padding_mask(lengths_B.to(device), L)
-        view = View(*rotary_angles(positions, self.head_width, x_BLD.dtype), mask)
+        angles = rotary_angles(positions, self.head_width, x_BLD.dtype) if self.rotary else (None, None)
+        view = View(*angles, mask)
         layers = [x_BLD]
         for block in self.blocks[:-1]:
             layers.append(self._run(block, layers[-1] if return_layers else layers.pop(), view))
