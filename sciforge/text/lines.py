@@ -18,6 +18,7 @@ from sciforge.errors import DataError
 
 MOST_BYTES_A_LETTER = 4  # of UTF-8
 WORD_BYTES = 256  # a cut waits so long for the end of a word
+BOM = b"\xef\xbb\xbf"
 MARKS = {
     b"\xff\xfe": "UTF-16; convert it (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "UTF-16; convert it (iconv -f UTF-16 -t UTF-8)",
@@ -116,8 +117,8 @@ def too_long(layout: Layout) -> str:
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, gzipped or not, its byte order mark taken off; failures become one-line DataErrors."""
+def open_bytes(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Yield a file, gzipped or not, and the bytes of its byte order mark, taken off; failures become one-line DataErrors."""
     try:
         packed = path.suffix.lower() == ".gz"
         with bounded(gzip.open(path, "rb"), path) if packed else open(path, "rb") as raw:
@@ -127,9 +128,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             for mark, what in MARKS.items():
                 if head.startswith(mark):
                     raise DataError(f"this is {what}", path)
-            if head.startswith(b"\xef\xbb\xbf"):
-                raw.read(3)
-            yield raw
+            yield raw, len(raw.read(len(BOM)) if head.startswith(BOM) else b"")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"not a whole gzip file ({error}); fetch it again", path) from None
     except OSError as error:
@@ -152,13 +151,12 @@ class Line:
 
 
 class Lines:
-    """The lines of a UTF-8 file in bounded memory."""
+    """The lines of a UTF-8 file in bounded memory; `at` is the offset in bytes of the next one."""
 
-    def __init__(self, stream: BinaryIO, layout: Layout):
-        self.stream, self.layout = stream, layout
+    def __init__(self, stream: BinaryIO, layout: Layout, at: int = 0):
+        self.stream, self.layout, self.at = stream, layout, at
         # a row of a table has other cells too
         self.most = layout.longest if layout.cut else layout.longest * MOST_BYTES_A_LETTER + 2**16
-        self.at = 0
 
     def __iter__(self) -> Iterator[Line]:
         number, within = 0, False

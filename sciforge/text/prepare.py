@@ -155,7 +155,7 @@ def split_by_group(group_N: np.ndarray, shares: Sequence[float], seed: int) -> n
     """Return the split of each document, uint8 [N]; documents of a group stay together, groups come in a random order.
 
     >>> split_by_group(np.array([7, 7, 8, 9]), (0.5, 0.25, 0.25), seed=0).tolist()
-    [0, 0, 2, 1]
+    [0, 0, 1, 2]
     """
     _, group_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
     order = generator(seed, SUBSET).permutation(len(size_G))
@@ -187,8 +187,8 @@ def keys_of(files: tuple[Path, ...], layout: Layout) -> frozenset[int]:
 def key_of(text: str) -> np.uint64:
     """Return 64 bits of a digest of the letters and digits: equal however a text is spaced, cased and punctuated.
 
-    >>> key_of("The room wasn ' t clean.") == key_of("the room wasn't clean")
-    True
+    >>> int(key_of("The room wasn ' t clean.") - key_of("the room wasn't clean"))
+    0
     """
     return _digest("".join(letter for letter in text.casefold() if letter.isalnum()))
 

@@ -50,8 +50,8 @@ def read_documents(path: Path, layout: Layout, on_reject: OnReject = None) -> It
     asked = [name for name in (layout.label, layout.split, layout.group, layout.tags) if name]
     if kind in (*PLAIN, *TAGGED) and asked:
         raise ConfigError(f"{path}: a {kind} file has no column {asked[0]!r}; give a CSV, TSV or JSONL file")
-    with open_bytes(path) as stream:
-        lines = Lines(stream, layout)
+    with open_bytes(path) as (stream, at):
+        lines = Lines(stream, layout, at)
         reader = _plain if kind in PLAIN else _tagged if kind in TAGGED else _json_lines
         found = _table(lines, layout, TABLES[kind], path) if kind in TABLES else reader(lines, layout)
         for item in found:
