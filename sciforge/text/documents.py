@@ -71,9 +71,7 @@ class _Documents(Objective, Settings):
         """Return scores [B, C] in float32 at least."""
         return widened(model.heads[self.head](model(batch, layers=True), batch))
 
-    def _solve(
-        self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, fit: Any
-    ) -> None:
+    def _solve(self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, fit: Any) -> None:
         """Set the head from its features under the net as it stands, and `fit`."""
         head, rows = model.heads[self.head], []
         if self.grams:
@@ -112,8 +110,7 @@ class ClassifyDocuments(_Documents):
     classes: tuple[str, ...] = ()
 
     head: ClassVar[str] = "document_class"
-    metric: ClassVar[str] = "auroc"
-    higher_is_better: ClassVar[bool] = True
+    metric: ClassVar[str] = "log_loss"
     fresh: ClassVar[tuple[str, ...]] = ("document_class",)
 
     @property
@@ -171,8 +168,7 @@ class ClassifyDocuments(_Documents):
         label_N = np.array([self.index(name) for name in records.column("label")])
         p_NC = outputs["probability"]
         nats_N = -np.log(p_NC[np.arange(len(label_N)), label_N].clip(SMALLEST))
-        figures = classification_metrics(label_N, p_NC) | {"log_loss": float(nats_N.mean())}
-        return {"auroc": figures["mcc"]} | figures  # early stopping watches auroc; several classes have MCC in its place
+        return classification_metrics(label_N, p_NC) | {"log_loss": float(nats_N.mean())}
 
 
 @dataclass(frozen=True)

@@ -107,14 +107,29 @@ def rotate(features_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class TagHead(nn.Module):
-    """Class scores of every token, of which those at the first piece of a word count."""
+    """Linear scores of a word from its states, solved before fine-tuning.
 
-    def __init__(self, width: int, classes: int):
+    Args:
+        features: F.
+        classes: C.
+    """
+
+    def __init__(self, features: int, classes: int):
         super().__init__()
-        self.linear = nn.Linear(width, classes)
-        nn.init.normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
+        self.weight_CF = nn.Parameter(torch.zeros(classes, features))
+        self.bias_C = nn.Parameter(torch.zeros(classes))
+        self.register_buffer("centre_F", torch.zeros(features))
+        self.register_buffer("scale_F", torch.ones(features))
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Return scores [..., C]."""
-        return self.linear(x_ND)
+    def forward(self, x_BWF: Tensor) -> Tensor:
+        """Return scores [B, W, C]."""
+        return F.linear((x_BWF - self.centre_F) / self.scale_F, self.weight_CF, self.bias_C)
+
+    @torch.no_grad()
+    def solve(self, features_NF: np.ndarray, fit: Callable[[np.ndarray], tuple[np.ndarray, Any]]) -> None:
+        """Set the head from states [N, F]; `fit` gets them scaled and returns weight [C, F] and bias [C]."""
+        centre_F, scale_F = features_NF.mean(0), features_NF.std(0).clip(1e-6)
+        weight, bias = fit((features_NF - centre_F) / scale_F)
+        slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight), (self.bias_C, bias)
+        for slot, value in slots:
+            slot.copy_(torch.as_tensor(np.asarray(value)).reshape(slot.shape))

@@ -84,7 +84,9 @@ class MaskedWords(Objective, Settings):
     def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
         """Fill a row from the record's place on, hide words, and note what is to be predicted."""
         if self.length > codec.length:
-            raise ConfigError(f"objective.length is {self.length}, codec.length {codec.length}; rows must fit the codec")
+            raise ConfigError(
+                f"objective.length is {self.length}, codec.length {codec.length}; rows must fit the codec"
+            )
         if not self.dynamic:
             rng = np.random.default_rng([*record["place"], int(rng.integers(COPIES))])
         if self.pairs:

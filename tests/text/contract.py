@@ -26,7 +26,10 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     plain = folder / "tiny.txt"
     plain.write_text("\n\n".join(" ".join(sentence(rng, 6) for _ in range(5)) for _ in range(24)) + "\n")
     table = folder / "tiny.csv"
-    rows = [f"{sentence(rng, 4)} {'Koko' if n % 2 else 'Tata'} {sentence(rng, 4)},{'no' if n % 2 else 'yes'}" for n in range(60)]
+    rows = [
+        f"{sentence(rng, 4)} {'Koko' if n % 2 else 'Tata'} {sentence(rng, 4)},{'no' if n % 2 else 'yes'}"
+        for n in range(60)
+    ]
     table.write_text("text,label\n" + "\n".join(rows) + "\n")
     store = prepare(PrepareDocuments(files=(plain,), shares=(0.6, 0.2, 0.2)), folder / "plain")
     labelled = PrepareDocuments(files=(table,), label_column="label", shares=(0.6, 0.2, 0.2))
