@@ -10,7 +10,7 @@ from sciforge.text.masked import MaskedWords
 from sciforge.text.model import MODELS, Bert, BertConfig
 from sciforge.text.outputs import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
 from sciforge.text.prepare import PrepareDocuments
-from sciforge.text.published import ImportBert, from_transformers
+from sciforge.text.published import from_transformers, import_bert
 from sciforge.text.replaced import ReplacedWords
 from sciforge.text.tags import TagWords
 
@@ -36,10 +36,9 @@ DOMAIN = Domain(
     },
     laws=LAWS,
     baselines=BASELINES,
-    tools={"import-bert": ImportBert},
     augmentations=AUGMENTATIONS,
     embed=embed,
 )
 
 __all__ = ["DOMAIN", "Bert", "BertConfig", "ClassifyDocuments", "MaskedWords", "PrepareDocuments", "RateDocuments"]
-__all__ += ["ReplacedWords", "TagWords", "TextCodec", "from_transformers"]
+__all__ += ["ReplacedWords", "TagWords", "TextCodec", "from_transformers", "import_bert"]

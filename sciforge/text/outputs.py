@@ -1,6 +1,8 @@
 """What a Bert says of documents: classes or numbers, embeddings, ROC curves, tags of words, words for [MASK]."""
 
 import csv
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,8 @@ from tqdm import tqdm
 
 from sciforge.core.evaluate import evaluation
 from sciforge.core.predictor import Predictor
-from sciforge.core.store import Store
-from sciforge.core.writing import cell, provenance, whole_files, whole_paths
+from sciforge.core.store import Reject, Store
+from sciforge.core.writing import cell, provenance, whole_files, whole_paths, write_whole
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.text.documents import ClassifyDocuments, RateDocuments
 from sciforge.text.heads import pooled_mean, real_tokens
@@ -34,16 +36,23 @@ class _Read:
     out: Path
     documents: Literal["line", "paragraph", "file"] = "line"
     text_column: str = "text"
+    on_error: Literal["stop", "skip"] = "stop"
 
     def groups(self, predictor: Predictor) -> Iterator[list[dict[str, Any]]]:
-        """Yield the documents of all files as records, some at a time; raises ConfigError without a file."""
+        """Yield the documents of all files as records, some at a time; bad ones go to <out>.rejected.jsonl where asked.
+
+        Raises:
+            ConfigError: there is no file.
+            DataError: a bad document, with `on_error` stop.
+        """
         if not self.files:
             raise ConfigError("no file; give .txt, .csv, .tsv, .jsonl or .conll files")
         layout = Layout(documents=self.documents, text=self.text_column)
         found: list[dict[str, Any]] = []
+        bad: list[Reject] = []
         with tqdm(desc=type(self).__name__, unit="doc", disable=None, leave=False) as bar:
             for file in self.files:
-                for document in read_documents(file, layout):
+                for document in read_documents(file, layout, bad.append if self.on_error == "skip" else None):
                     found.append(record_of(document, file))
                     if len(found) == GROUP * predictor.batch:
                         yield found
@@ -51,6 +60,13 @@ class _Read:
                         found = []
             if found:
                 yield found
+        if bad:
+            lines = "".join(json.dumps(vars(reject), ensure_ascii=False) + "\n" for reject in bad)
+            write_whole(self.out.with_suffix(".rejected.jsonl"), lambda work: work.write_text(lines, encoding="utf-8"))
+            print(
+                f"{len(bad)} bad documents left out, listed in {self.out.with_suffix('.rejected.jsonl')}",
+                file=sys.stderr,
+            )
 
 
 def record_of(document: Document, file: Path) -> dict[str, Any]:
@@ -98,6 +114,7 @@ class DocumentScores(_Read):
         out: the table to write.
         documents: of .txt, what one document is.
         text_column: column of tables, key of JSON lines.
+        on_error: `skip` leaves bad documents out and lists them in <out>.rejected.jsonl; `stop` raises at the first.
     """
 
     def write(self, predictor: Predictor) -> Path:
@@ -134,6 +151,7 @@ class DocumentEmbeddings(_Read):
         out: the .npz file to write.
         documents: of .txt, what one document is.
         text_column: column of tables, key of JSON lines.
+        on_error: `skip` leaves bad documents out and lists them in <out>.rejected.jsonl; `stop` raises at the first.
         layers: which hidden states, from 0 (the embedding) to the depth; negative numbers count from the last.
     """
 
@@ -234,6 +252,7 @@ class WordTags(_Read):
         out: the table to write.
         documents: of .txt, what one document is.
         text_column: column of tables, key of JSON lines.
+        on_error: `skip` leaves bad documents out and lists them in <out>.rejected.jsonl; `stop` raises at the first.
     """
 
     def write(self, predictor: Predictor) -> Path:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,32 +156,27 @@ def _tokenizer(folder: Path) -> str:
     return (folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImportBert:
-    """Make a checkpoint of published weights: a local folder of BERT or ALBERT as transformers saves it.
+def import_bert(folder: Path, out: Path) -> checkpoint.Checkpoint:
+    """Make a checkpoint of published weights, for every verb that takes one: `--init`, `predict`, `check`.
 
     Args:
         folder: with config.json, model.safetensors and vocab.txt or tokenizer.json.
-        out: the checkpoint to write.
+        out: the folder to write.
+
+    Raises:
+        DataError: as `from_transformers`.
     """
-
-    folder: Path
-    out: Path
-
-    def run(self) -> Path:
-        """Write the checkpoint and return its folder."""
-        model, codec, objective = from_transformers(self.folder)
-        run = Run(data=self.folder, out=self.out, objective=objective, model=model.config, codec=codec)
-        checkpoint.save(
-            self.out / "final",
-            domain="text",
-            run=run,
-            codec=codec,
-            model_config=model.config,
-            objectives=(objective,),
-            weights=model.state_dict(),
-            step=0,
-            metrics={},
-            provenance=checkpoint.provenance(run, "cpu", 1, {}, None),
-        )
-        return self.out / "final"
+    model, codec, objective = from_transformers(folder)
+    run = Run(data=folder, out=out, objective=objective, model=model.config, codec=codec)
+    return checkpoint.save(
+        Path(out) / "final",
+        domain="text",
+        run=run,
+        codec=codec,
+        model_config=model.config,
+        objectives=(objective,),
+        weights=model.state_dict(),
+        step=0,
+        metrics={},
+        provenance=checkpoint.provenance(run, "cpu", 1, {}, None),
+    )

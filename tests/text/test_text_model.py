@@ -8,7 +8,7 @@ import torch
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.errors import ConfigError, DataError
 from sciforge.text.model import BertConfig
-from sciforge.text.published import ImportBert, config_of, from_transformers
+from sciforge.text.published import config_of, from_transformers, import_bert
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the extra [test]")
 pytest.importorskip("tokenizers")
@@ -105,7 +105,7 @@ def test_tokens_are_those_of_transformers(tmp_path):
 
 def test_import_makes_a_checkpoint(tmp_path):
     saved(tmp_path / "bert", "bert")
-    made = Checkpoint.open(ImportBert(folder=tmp_path / "bert", out=tmp_path / "out").run())
+    made = Checkpoint.open(import_bert(tmp_path / "bert", tmp_path / "out").path)
     before, after = from_transformers(tmp_path / "bert")[0], made.build()
     assert all(
         torch.equal(a, b) for a, b in zip(before.state_dict().values(), after.state_dict().values(), strict=True)
