@@ -9,7 +9,8 @@ The same on the command line:
 
     sciforge prepare documents runs/text/*.txt --shares 0.98 0.02 0 --out runs/general
     sciforge train masked-words --data runs/general --out runs/bert-mini-english --model bert-mini --length 256 \\
-        --schedule.steps 2000 --schedule.batch 16 --schedule.rate 1.5e-3 --schedule.warmup 0.06 --schedule.save-every 500 \\
+        --schedule.steps 4000 --schedule.batch 4 --schedule.rate 2e-3 --schedule.warmup 0.05 \\
+        --schedule.shape trapezoid --schedule.cooldown 0.3 \\
         --hardware.threads 1
 """
 
@@ -20,7 +21,7 @@ import sciforge as sf
 from sciforge.text import MaskedWords
 from sciforge.text.prepare import PrepareDocuments
 
-STEPS = 2000
+STEPS = 4000
 
 
 def main() -> None:
@@ -39,7 +40,9 @@ def main() -> None:
         out=options.out / "bert-mini-english",
         model="bert-mini",
         objective=MaskedWords(length=256),
-        schedule=sf.Schedule(steps=options.steps, batch=16, rate=1.5e-3, warmup=0.06, save_every=500),
+        schedule=sf.Schedule(
+            steps=options.steps, batch=4, rate=2e-3, warmup=0.05, shape="trapezoid", cooldown=0.3, save_every=1000
+        ),
         hardware=sf.Hardware(threads=1),
     )
     checkpoint = sf.train(run, resume=True)
