@@ -1,0 +1,44 @@
+"""Text: a BERT that is pretrained on general text, adapted to a field without labels, and specialised with few."""
+
+from sciforge.core.domain import Domain
+from sciforge.text.augmentations import AUGMENTATIONS, embed
+from sciforge.text.baselines import BASELINES
+from sciforge.text.codec import TextCodec
+from sciforge.text.documents import ClassifyDocuments, RateDocuments
+from sciforge.text.laws import LAWS
+from sciforge.text.masked import MaskedWords
+from sciforge.text.model import MODELS, Bert, BertConfig
+from sciforge.text.outputs import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
+from sciforge.text.prepare import PrepareDocuments
+from sciforge.text.published import from_transformers, import_bert
+from sciforge.text.replaced import ReplacedWords
+from sciforge.text.tags import TagWords
+
+DOMAIN = Domain(
+    name="text",
+    summary="BERT and its successors: general text, then a field's own, then few labels",
+    preparers={"documents": PrepareDocuments},
+    codec=TextCodec(),
+    models=MODELS,
+    objectives={
+        "masked-words": MaskedWords,
+        "replaced-words": ReplacedWords,
+        "documents": ClassifyDocuments,
+        "document-values": RateDocuments,
+        "word-tags": TagWords,
+    },
+    outputs={
+        "document-scores": DocumentScores,
+        "document-embeddings": DocumentEmbeddings,
+        "roc": RocCurve,
+        "tagged": WordTags,
+        "fill-masks": FillMasks,
+    },
+    laws=LAWS,
+    baselines=BASELINES,
+    augmentations=AUGMENTATIONS,
+    embed=embed,
+)
+
+__all__ = ["DOMAIN", "Bert", "BertConfig", "ClassifyDocuments", "MaskedWords", "PrepareDocuments", "RateDocuments"]
+__all__ += ["ReplacedWords", "TagWords", "TextCodec", "from_transformers", "import_bert"]
