@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from pretrain_vit_mini import FOLDER, fashion
 
-from sciforge.core.curve import Curve, Recipe, measure
 from sciforge.core.run import All, Hardware, Schedule
 from sciforge.core.store import Store, prepare
+from sciforge.evidence.curve import Curve, Recipe, measure
 from sciforge.images.detection import DetectObjects
 from sciforge.images.scenes import PrepareScenes
 

@@ -56,6 +56,15 @@ class MissingExtra(SciforgeError):
         super().__init__(f'{package} is not installed; pip install "sciforge[{extra}]"')
 
 
+def printable(text: str) -> str:
+    r"""Return what a file says fit for an error: a damaged file must neither break the line nor steer the terminal.
+
+    >>> print(printable("naïve"), printable("a\nb"))
+    naïve 'a\nb'
+    """
+    return text if text.isprintable() else ascii(text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint naming the nearest known word, or all of them when none is near.
 
@@ -64,4 +73,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(map(printable, known)) or 'none'}"

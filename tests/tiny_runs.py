@@ -1,9 +1,11 @@
 """Each domain's tiny store and runs (tests/<domain>/contract.py), for whoever tests with them."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -21,6 +23,14 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def exhaust(read: Callable[[Path], Any]) -> Callable[[Path], None]:
+    def run(path: Path) -> None:
+        for _ in read(path):
+            pass
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from sciforge.errors import DataError
+from sciforge.errors import DataError, printable
 from sciforge.genomes.genbank import locus_bp, parse_genbank, split_genbank
 from sciforge.genomes.records import open_stream
 
@@ -283,8 +283,9 @@ def check_assembly(annotation: Intervals, contig_lengths: dict[str, int], genome
             partner = min(contig_lengths, key=lambda contig: abs(contig_lengths[contig] - length), default="")
         if contig_lengths.get(partner) != length:
             has = f"{genome} has {partner} of {contig_lengths.get(partner, 0):,} bp"
-            name = name if name.isprintable() else ascii(name)
-            raise DataError(f"annotation is for {name} of {length:,} bp, {has}; {_OTHER_ASSEMBLY}", annotation.path)
+            raise DataError(
+                f"annotation is for {printable(name)} of {length:,} bp, {has}; {_OTHER_ASSEMBLY}", annotation.path
+            )
 
 
 def _listed(names: list[str]) -> str:

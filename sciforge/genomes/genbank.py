@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sciforge.errors import DataError
+from sciforge.errors import DataError, printable
 
 MEND = "use --on-error skip, or correct it"
 
@@ -53,8 +53,7 @@ def parse_genbank(text: str, path: Path, line: int, features: bool) -> Any:
             record = next(iter(GenBankScanner().parse_records(io.StringIO(text), do_features=features)))
     except Exception as error:  # Biopython has no error class of its own: damaged records raise nearly every kind
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        reason = reason if reason.isprintable() else ascii(reason)  # a damaged file must not steer the terminal
-        raise DataError(f"GenBank record cannot be read ({reason}); {MEND}", path, line) from None
+        raise DataError(f"GenBank record cannot be read ({printable(reason)}); {MEND}", path, line) from None
     if not record.id or record.id == "<unknown id>":
         record.id = record.name
     return record

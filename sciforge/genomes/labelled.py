@@ -49,8 +49,7 @@ def read_labelled(
             header = [column.strip() for column in next(_rows(reader, path), [])]
             for column in (sequence_column, label_column):
                 if column not in header:
-                    known = [name if name.isprintable() else ascii(name) for name in header]
-                    raise DataError(f"no column {column!r} in the header; {did_you_mean(column, known)}", path, 1)
+                    raise DataError(f"no column {column!r} in the header; {did_you_mean(column, header)}", path, 1)
             label_at, sequence_at = header.index(label_column), header.index(sequence_column)
             name_at = next((header.index(column) for column in ("name", "id") if column in header), None)
         for row in _rows(reader, path):

@@ -39,8 +39,7 @@ def _read_table(path: Path) -> Iterator[Piece]:
             if header[0] in ("+", "-"):
                 raise DataError("no header; write the first line as label,name,sequence", path, 1)
             if "sequence" not in header:
-                known = [name if name.isprintable() else ascii(name) for name in header]
-                raise DataError(f"no column 'sequence' in the header; {did_you_mean('sequence', known)}", path, 1)
+                raise DataError(f"no column 'sequence' in the header; {did_you_mean('sequence', header)}", path, 1)
             at = header.index("sequence")
             name_at = next((header.index(column) for column in ("name", "id") if column in header), None)
             for row in rows:

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from sciforge.core.report import Table
-from sciforge.errors import ConfigError, DataError
+from sciforge.errors import ConfigError, DataError, printable
 from sciforge.heat.fitted import FittedLaw
-from sciforge.heat.formula import plain
 from sciforge.heat.posterior import Rows, covariance
 
 if TYPE_CHECKING:
@@ -71,9 +70,9 @@ class Suggestions:
         for number, r in enumerate(self.readings, 1):
             figures = (f"{r.nusselt:.4g}", f"{100 * r.spread:.1f}", f"{100 * r.remaining:.2f}")
             rows.append((str(number), *(f"{r.groups[name]:.6g}" for name in shown), r.plate, *figures))
-        same = "".join(f"; {plain(name)} {self.readings[0].groups[name]:.6g} in all" for name in still)
+        same = "".join(f"; {printable(name)} {self.readings[0].groups[name]:.6g} in all" for name in still)
         note = f"before the first, the candidates' spread is {100 * self.before:.2f} %{same}"
-        heads = ("reading", *map(plain, shown), "plate", "Nu expected", "spread there %", "spread of all after %")
+        heads = ("reading", *map(printable, shown), "plate", "Nu expected", "spread there %", "spread of all after %")
         return Table(heads, tuple(rows), note)
 
 

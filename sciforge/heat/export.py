@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, printable
 from sciforge.heat.codec import CHANNEL_FEATURES
 from sciforge.heat.fitted import CHANNEL_BASIS, FittedLaw
-from sciforge.heat.formula import plain
 from sciforge.heat.groups import GROUPS
 from sciforge.heat.library import get_correlation
 from sciforge.heat.model import POWER
@@ -154,14 +153,14 @@ def _head(view: FittedLaw) -> str:
     lines = [f"The Nusselt number of a law fitted by sciforge {sciforge.__version__} to {count} measured points.", ""]
     if view.net.laws != (POWER,):
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in view.laws.items())
-        lines += [f"Published laws and their shares: {shares}", f"Prior: {plain(view.prior_name) or 'none'}"]
+        lines += [f"Published laws and their shares: {shares}", f"Prior: {printable(view.prior_name) or 'none'}"]
         lines.append(f"Basis: {CHANNEL_BASIS}")
     else:
         lines.append("A power law without published laws; basis: that of the measured Nusselt numbers")
     if count:
         spans = zip(view.columns, view.x_NG.amin(0).tolist(), view.x_NG.amax(0).tolist(), strict=True)
         lines += ["Measured (elsewhere it is extrapolated):"]
-        lines += [f"    {plain(name)} {low:.6g} to {high:.6g}" for name, low, high in spans]
+        lines += [f"    {printable(name)} {low:.6g} to {high:.6g}" for name, low, high in spans]
     lines.append(f"Standard deviation of a reading: {100 * view.noise:.1f} %")
     if len(view.rigs) > 1:
         lines.append(f"Of {len(view.rigs)} rigs; these are the numbers of a rig never seen")
@@ -171,7 +170,7 @@ def _head(view: FittedLaw) -> str:
 def _numbers(view: FittedLaw, mean: Mean) -> str:
     """Return the constants: corrections, plates and radial units."""
     changed = [place for place in range(len(mean.shared_F)) if any(float(own[place]) for own in mean.plates.values())]
-    names = ", ".join(plain(name) for name in view.codec.features)
+    names = ", ".join(printable(name) for name in view.codec.features)
     lines = [f"# corrections of: {names}", f"_SHARED = {mean.shared_F.tolist()!r}"]
     lines.append(f"_LENGTHS = {mean.length_D.tolist()!r}")
     lines.append(
@@ -239,7 +238,7 @@ def _entry(view: FittedLaw, names: list[str]) -> str:
             # the one height that was measured, if it is one: a forgotten height must not mean a smooth wall
             default = low_G[place] if low_G[place] == high_G[place] else None
         given.append(name if default is None else f"{name}={default!r}")
-        said.append(f"    {name}: {plain(column) if group is None else group.meaning}")
+        said.append(f"    {name}: {printable(column) if group is None else group.meaning}")
         if group is not None and view.codec.channel:
             least = f"{group.low!r} {'<' if group.open_low else '<='} {name} <= {group.high!r}"
             checks.append((least, f"{name} must lie in {group.low:g} to {group.high:g}"))

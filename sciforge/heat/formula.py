@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sciforge.core.report import Table
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, printable
 from sciforge.heat.fitted import CHANNEL_BASIS, FittedLaw
 from sciforge.heat.groups import GROUPS
 from sciforge.heat.mixture import moments, quantile
@@ -79,7 +79,7 @@ class Exponent:
         >>> Exponent("alpha_deg", "factor", 1.2, 1.1, 1.3, 0.05, 1.0, 0.4, True, 60.0).name
         'f(60)'
         """
-        return f"f({self.angle:g})" if self.angle is not None else plain(self.group)
+        return f"f({self.angle:g})" if self.angle is not None else printable(self.group)
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,6 @@ class Tangent:
             rows.append((n.name, n.kind, *cells))
         note = "spread / prior: 0 is known from the data alone, 1 from the prior alone"
         return Table(("group", "kind", "value", "90 % interval", "spread / prior", "from the"), tuple(rows), note)
-
-
-def plain(text: str) -> str:
-    r"""Return a name without characters that could break a line, a comment or a terminal.
-
-    >>> plain("a\nb")
-    "'a\\nb'"
-    """
-    return text if text.isprintable() else ascii(text)
 
 
 def exponents(law: "NusseltLaw | FittedLaw") -> Tangent:
@@ -216,8 +207,8 @@ def formula(law: "NusseltLaw | FittedLaw") -> str:
     tangent = exponents(view)
     level, powers, rates = _rounded(tangent)
     terms = [f"{level:.3g}"]
-    terms += [f"{WRITTEN.get(name, plain(name))}^{value:.2f}" for name, value in powers.items()]
-    terms += [f"exp({rate:.3g} {plain(name)})" for name, rate in rates.items()]
+    terms += [f"{WRITTEN.get(name, printable(name))}^{value:.2f}" for name, value in powers.items()]
+    terms += [f"exp({rate:.3g} {printable(name)})" for name, rate in rates.items()]
     factors = tangent.of("factor")
     angles = ""
     if factors:
@@ -231,7 +222,7 @@ def formula(law: "NusseltLaw | FittedLaw") -> str:
 def _written(number: Exponent) -> str:
     if number.kind == "level":
         return "Nu at the centre"
-    return number.name if number.kind == "factor" else WRITTEN.get(number.group, plain(number.group)).strip("()")
+    return number.name if number.kind == "factor" else WRITTEN.get(number.group, printable(number.group)).strip("()")
 
 
 def _rounded(tangent: Tangent) -> tuple[float, dict[str, float], dict[str, float]]:
@@ -246,7 +237,7 @@ def _rounded(tangent: Tangent) -> tuple[float, dict[str, float], dict[str, float
 
 def _what(view: FittedLaw, tangent: Tangent) -> list[str]:
     """Return the lines that say what the formula is: of which points, laws and basis, and what it leaves out."""
-    at = ", ".join(f"{WRITTEN.get(n, plain(n)).strip('()')} {v:.3g}" for n, v in tangent.centre.items())
+    at = ", ".join(f"{WRITTEN.get(n, printable(n)).strip('()')} {v:.3g}" for n, v in tangent.centre.items())
     count = len(view.x_NG)
     of = f"{count} measured point{'s' if count > 1 else ''}" if count else "no measured point (the prior alone)"
     believed = "of the evidence asks for a residual" if count else "of the prior's weight is on a residual"
@@ -254,7 +245,7 @@ def _what(view: FittedLaw, tangent: Tangent) -> list[str]:
     lines = [f"tangent of the fitted law at {at}; from {of}; {rest}"]
     if view.net.laws != (POWER,):
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in view.laws.items() if share >= 0.005)
-        prior = f"; prior {plain(view.prior_name)}" if view.prior_name else ""
+        prior = f"; prior {printable(view.prior_name)}" if view.prior_name else ""
         lines.append(f"published laws behind it: {shares}{prior}; basis: {CHANNEL_BASIS}")
     return lines
 
@@ -294,4 +285,4 @@ def _symbol(name: str) -> str:
     """
     if name in GROUPS:
         return GROUPS[name].symbol
-    return rf"\mathrm{{{''.join(_ESCAPED.get(c, c) for c in plain(name))}}}"
+    return rf"\mathrm{{{''.join(_ESCAPED.get(c, c) for c in printable(name))}}}"

@@ -13,12 +13,12 @@ import torch
 from sciforge.core.report import Table
 from sciforge.core.settings import Settings
 from sciforge.core.writing import provenance, whole_files, write_whole
-from sciforge.errors import ConfigError, DataError
+from sciforge.errors import ConfigError, DataError, printable
 from sciforge.heat.design import next_experiment
 from sciforge.heat.export import to_python
 from sciforge.heat.fitted import CHANNEL_BASIS, FittedLaw
 from sciforge.heat.fitting import HEAD
-from sciforge.heat.formula import exponents, formula, latex, plain
+from sciforge.heat.formula import exponents, formula, latex
 from sciforge.heat.groups import GROUPS
 from sciforge.heat.hull import Certificate, certify
 from sciforge.heat.ledger import FEWEST, Ledger, compare
@@ -79,7 +79,7 @@ class PredictedNusselt(Settings):
         """
         view = FittedLaw.of_predictor(predictor)
         if self.rig and self.rig != "new" and self.rig not in view.rigs:
-            known = ", ".join(plain(name) for name in view.rigs if name) or "none"
+            known = ", ".join(printable(name) for name in view.rigs if name) or "none"
             raise ConfigError(f"no rig {self.rig!r} in the checkpoint (known: {known}); say `new` for one never seen")
         x_MG, line_M = groups_of(self.file, self.columns, view)
         mixture = view.mixture(x_MG, self.rig or None)

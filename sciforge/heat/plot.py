@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from sciforge.core.writing import write_whole
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, printable
 from sciforge.heat.fitted import FittedLaw
-from sciforge.heat.formula import Tangent, exponents, plain
+from sciforge.heat.formula import Tangent, exponents
 from sciforge.heat.ledger import FEWEST, leave_one_out
 from sciforge.heat.mixture import quantile
 
@@ -174,7 +174,7 @@ def _residuals(axes: Any, seen: _Seen, x_N: np.ndarray, name: str, logged: bool)
     axes.axhline(0, color="black", linewidth=1.0, zorder=1)
     axes.errorbar(x_N, away_N, bars, fmt="o", color=POINT, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6,
                   elinewidth=0.9, ecolor="#7FB2D6", zorder=3)  # fmt: skip
-    axes.set_xlabel(LABELS.get(name, plain(name)), parse_math=False)
+    axes.set_xlabel(LABELS.get(name, printable(name)), parse_math=False)
     if logged and (x_N > 0).all():
         low, high = x_N.min() / 1.15, x_N.max() * 1.15
         axes.set(xscale="log", xlim=(low, high))

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from sciforge.core.unpacked import bounded
-from sciforge.errors import ConfigError, DataError, did_you_mean
+from sciforge.errors import ConfigError, DataError, did_you_mean, printable
 from sciforge.heat.basis import Basis
 from sciforge.heat.checking import OnReject, Rows, suspicions
 from sciforge.heat.groups import GROUPS
@@ -211,7 +211,7 @@ def _parted(text: str) -> tuple[str, str | None]:
 
 
 def _offer(table: _Table, ours: str) -> str:
-    heads = ", ".join(name if name.isprintable() else ascii(name) for name in table.header)
+    heads = ", ".join(map(printable, table.header))
     return f"say which with --columns {ours}=THEIRS; the header has {heads[:200]}"
 
 

@@ -8,16 +8,21 @@ Legend of shape letters: K boxes of a picture.
 """
 
 import csv
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from sciforge.core.store import SPLITS
+from sciforge.core.unpacked import bounded
 from sciforge.errors import DataError, did_you_mean
 
 SPLIT_NAMES = {"train": 0, "training": 0, "dev": 1, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
@@ -178,20 +183,33 @@ class _fields:
             raise DataError(f"not COCO's JSON ({what}); correct it", self.path) from None
 
 
-def _json(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, gzipped or not."""
     try:
-        return json.loads(path.read_bytes())
+        packed = path.suffix.lower() == ".gz"
+        with bounded(gzip.open(path, "rb"), path) if packed else open(path, "rb") as raw:
+            yield raw
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"not a whole gzip file ({error}); fetch it again", path) from None
+
+
+def _json(path: Path) -> Any:
+    with _opened(path) as raw:
+        text = raw.read()
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON ({error}); correct it", path) from None
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line, column -> stripped text) of the rows of a CSV that are not blank."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle)
+    with _opened(path) as raw, TextIOWrapper(raw, "utf-8-sig", newline="") as handle:
+        reader = csv.reader(handle)
+        try:
             header = [cell.strip() for cell in next(reader, [])]
             for name in needed:
                 if name not in header:
@@ -204,10 +222,8 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, 
                         f"{len(cells)} cells under {len(header)} columns; correct the row", path, reader.line_num
                     )
                 yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    except FileNotFoundError:
-        raise DataError("no such file; correct the path", path) from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"not a table in UTF-8 ({error}); correct it", path) from None
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"not a table in UTF-8 ({error}); correct it", path) from None
 
 
 def of_name(table: Mapping[str, Any], name: str) -> Any | None:

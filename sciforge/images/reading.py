@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sciforge.errors import DataError
+from sciforge.core import unpacked
+from sciforge.errors import DataError, printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
@@ -170,11 +171,21 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"images": loaded}
-            return {name: loaded[name] for name in loaded.files}
+            most = max(unpacked.FLOOR_BYTES, unpacked.LARGEST_RATIO * path.stat().st_size)
+            if sum(member.file_size for member in loaded.zip.infolist()) > most:  # numpy reads no more than it says
+                raise DataError(
+                    f"unpacks to more than {most:,} bytes, as a decompression bomb; save it with np.savez", path
+                )
+            found = {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError, MemoryError) as error:
         raise DataError(f"not a readable array ({' '.join(str(error).split())}); correct it", path) from None
+    if strange := [name for name, value in found.items() if not isinstance(value, np.ndarray)]:
+        raise DataError(f"{printable(strange[0])} is no array; correct it", path)
+    return found
 
 
 def read_idx(path: Path) -> np.ndarray:

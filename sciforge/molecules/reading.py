@@ -159,13 +159,12 @@ def _table_rows(text: IO[str], part: Part, delimiter: str, smiles: str, columns:
     header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
     places = []
     for column in (smiles, *columns):
-        known = [name if name.isprintable() else ascii(name) for name in header]
         if column not in header and column == smiles:  # SMILES, Smiles: taken for what they are, if only one is there
             alike = [name for name in header if name.lower() == column.lower()]
             column = smiles = alike[0] if len(alike) == 1 else column
         if column not in header:
             option = " (choose with --smiles-column)" if column == smiles else ""
-            raise DataError(f"no column {column!r} in the header; {did_you_mean(column, known)}{option}", part.path, 1)
+            raise DataError(f"no column {column!r} in the header; {did_you_mean(column, header)}{option}", part.path, 1)
         places.append(header.index(column))
     named = next((header.index(name) for name in ("name", "id") if name in header), None)
     reader = csv.reader(islice(text, part.start, part.stop), delimiter=delimiter)

@@ -17,7 +17,7 @@ from rdkit import Chem, rdBase
 from tqdm import tqdm
 
 from sciforge.core.unpacked import bounded
-from sciforge.errors import DataError
+from sciforge.errors import DataError, printable
 
 HEADS = ("smiles", "canonical_smiles", "mol")  # what files call the column; BACE says mol
 # Without these a SMILES can hold no second component, dummy atom or radical; without those no stereochemistry or atom map.
@@ -124,7 +124,7 @@ def _column(rows: Iterator[list[str]], path: Path) -> Iterator[str]:
     heads = [head.strip().lower() for head in next(rows, [])]
     column = next((heads.index(name) for name in HEADS if name in heads), None)
     if column is None:
-        known = ", ".join(head if head.isprintable() else ascii(head) for head in heads[:8]) or "none"
+        known = ", ".join(map(printable, heads[:8])) or "none"
         raise DataError(f"no column called {' or '.join(HEADS)} among {known[:200]}; name it", path, 1)
     for row in rows:
         yield row[column].strip() if column < len(row) else ""

@@ -139,8 +139,7 @@ def _table(lines: Lines, layout: Layout, delimiter: str, path: Path) -> Iterator
 
 def _place(header: list[str], name: str, part: str, path: Path) -> int:
     if name not in header:
-        known = [column if column.isprintable() else ascii(column) for column in header]
-        hint = f"{did_you_mean(name, known)} (choose with --{part}-column)"
+        hint = f"{did_you_mean(name, header)} (choose with --{part}-column)"
         raise DataError(f"no column {name!r} in the header; {hint}", path, 1)
     return header.index(name)
 

@@ -11,13 +11,13 @@ from image_stores import coloured, scenes_store, shapes_store
 
 from sciforge.core.domain import get_domain, seeded_model
 from sciforge.core.engine import Engine
-from sciforge.core.invariance import warn_before_training
 from sciforge.core.linear_probe import block_scales, fit_logistic
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.run import Hardware, Only, Run, Schedule, Subset
 from sciforge.core.store import Store
 from sciforge.errors import ConfigError, DataError
+from sciforge.evidence.invariance import warn_before_training
 from sciforge.images import ClassifyImages, ImageCodec, VitConfig
 from sciforge.images.detection import DetectObjects, centre_map, focal, found_boxes, peaks
 from sciforge.images.labels import RegressImages
