@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sciforge.core.checkpoint import WEIGHTS, Checkpoint
-from sciforge.core.folder import one_line, read_json, replace_file, write_json
+from sciforge.core.folder import one_line, read_json, replace_file, replace_json
 from sciforge.core.run import All, to_json
 from sciforge.core.store import SPLITS, Store
 from sciforge.errors import CheckpointError
@@ -49,7 +49,7 @@ def keep_evaluation(made: Checkpoint, store: Store, split: str, figures: Mapping
     body = {"data": store.path.name, "split": split, "records": len(made.objectives[0].examples(store, split))}
     body |= {"figures": dict(figures), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
     with one_line(path):
-        replace_file(path, lambda work: write_json(work, body))
+        replace_json(path, body)
     return path
 
 

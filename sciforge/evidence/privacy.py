@@ -21,7 +21,7 @@ from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Categorical, Objective, Record
 from sciforge.core.engine import Engine, choose_device
 from sciforge.core.evaluate import evaluation
-from sciforge.core.folder import read_json, results_folder, sha256, write_json
+from sciforge.core.folder import read_json, replace_json, results_folder, sha256
 from sciforge.core.loop import train
 from sciforge.core.run import Hardware, Run, to_json
 from sciforge.core.settings import Settings
@@ -106,7 +106,7 @@ def _measure(place: "Workplace") -> PrivacyResult:
     for k in tqdm(waiting, "shadows", unit="model", disable=None, leave=False):
         diary.add(k, place.shadow(k, in_KN[k]), in_KN[k])
     result = place.judge(np.stack([diary.found[k] for k in range(spec.shadows)]), in_KN)
-    write_json(spec.out / "privacy.json", {"spec": to_json(spec), **result.to_json()})
+    replace_json(spec.out / "privacy.json", {"spec": to_json(spec), **result.to_json()})
     write_whole(spec.out / "roc.png", lambda path: draw(result, path))
     return result
 
@@ -298,7 +298,7 @@ class Diary:
         if not (out / "spec.json").exists():
             if any((out / "shadows").iterdir()):
                 raise ConfigError(f"{out}: shadows without spec.json; choose another --out")
-            write_json(out / "spec.json", fingerprint)
+            replace_json(out / "spec.json", fingerprint)
         before = read_json(out / "spec.json", ConfigError)
         for key, value in fingerprint.items():
             if before.get(key) != value:

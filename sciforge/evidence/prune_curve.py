@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.folder import replace_file, results_folder, sha256, write_json
+from sciforge.core.folder import replace_json, results_folder, sha256
 from sciforge.core.loop import train
 from sciforge.core.report import Table
 from sciforge.core.run import to_json
@@ -56,7 +56,7 @@ def measure(spec: Prune) -> "PruneResult":
         )
         places = {str(path): name for path, name in zip(spec.checkpoint, names, strict=True)}
         body = {"spec": to_json(spec), "checkpoints": places, **result.to_json()}
-        replace_file(spec.out / "prune.json", lambda work: write_json(work, body))
+        replace_json(spec.out / "prune.json", body)
         result.plot(spec.out / "prune.png")
     return result
 

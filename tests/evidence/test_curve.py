@@ -163,6 +163,30 @@ def test_an_unknown_metric_is_refused(spec):
         measure(replace(spec, metric="mc", methods=("gc_only",)))
 
 
+def test_the_sense_of_another_metric_is_its_own(spec):
+    assert Workplace.open(replace(spec, metric="accuracy")).higher_is_better
+    assert not Workplace.open(replace(spec, metric="rmse")).higher_is_better
+    assert Workplace.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
+    with pytest.raises(ConfigError, match="a larger collapsed is better"):
+        measure(replace(spec, metric="collapsed", methods=("gc_only",)))
+
+
+def test_a_single_test_record_has_no_groups_to_leave_out(spec):
+    work = Workplace.open(replace(spec, metric="accuracy"))
+    one = replace(work, test=work.test.take(np.array([0])))
+    assert one.run("gc_only", 8, 0).without == ()
+    assert len(work.run("gc_only", 8, 0).without) == min(20, len(work.test))
+
+
+def test_a_damaged_line_is_named(spec):
+    spec = replace(spec, methods=("gc_only",))
+    measure(spec)
+    path = spec.out / "runs.jsonl"
+    path.write_text(path.read_text().replace('{"method"', '{"meth', 1))
+    with pytest.raises(ConfigError, match="runs.jsonl:1: damaged; delete this line"):
+        measure(spec)
+
+
 def test_all_labels_and_the_default_methods(spec):
     work = Workplace.open(replace(spec, sizes=(0, 4), methods=()))
     assert work.sizes == [4, len(work.train)]
