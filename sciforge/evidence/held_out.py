@@ -120,7 +120,7 @@ def _figures(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping,
 
 
 def interval(values: Sequence[float], without: Sequence[Sequence[float]]) -> Interval:
-    """Return the mean over seeds with its 95 % interval: Student's t over seeds and the jackknife over records, in squares.
+    """Return the mean over seeds with its 95 % interval: Student's t over seeds and over groups of records, in squares.
 
     One seed leaves the records alone; where something is not finite (a run diverged) there is no interval.
 
@@ -143,6 +143,7 @@ def interval(values: Sequence[float], without: Sequence[Sequence[float]]) -> Int
         halves.append(student.ppf(0.975, num - 1) * value_S.std(ddof=1) / num**0.5)
     if without_SG.size:
         mean_G = without_SG.mean(axis=0)
-        halves.append(1.96 * ((len(mean_G) - 1) * mean_G.var()) ** 0.5)  # (G - 1) / G times the sum of squares
+        spread = ((len(mean_G) - 1) * mean_G.var()) ** 0.5  # (G - 1) / G times the sum of squares
+        halves.append(student.ppf(0.975, len(mean_G) - 1) * spread)
     half = float(np.linalg.norm(halves))
     return Interval(float(value_S.mean()), float(value_S.mean()) - half, float(value_S.mean()) + half)

@@ -299,6 +299,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.88 < held / 200 < 0.99
 
 
+def test_few_test_examples_widen_intervals_as_they_should():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        value_N = rng.normal(0.5, 0.1, 8)
+        without = tuple(float(np.delete(value_N, i).mean()) for i in range(8))
+        runs = (RunFigures("a", 8, 0, {"mcc": float(value_N.mean())}, without),)
+        found = CurveResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
+        held += found.low < 0.5 < found.high
+    assert 0.91 < held / 200 < 0.99
+
+
 def test_collapsed_runs_are_counted():
     lost = {("scratch", 32, 0), ("scratch", 32, 3), ("pretrained", 128, 1)}
     table = made(CROSSING, collapsed=lost).table()

@@ -233,10 +233,19 @@ def test_judging_agrees_with_evaluation_and_leaves_groups_out(tiny):
 
 def test_intervals_of_seeds_and_records():
     alone = interval([1.0], [[0.9, 1.1] * 10])
-    assert alone.high - alone.value == pytest.approx(1.96 * (19 * 0.01) ** 0.5)
+    assert alone.high - alone.value == pytest.approx(2.093 * (19 * 0.01) ** 0.5, rel=1e-4)
     both = interval([0.5, 1.5], [[0.9, 1.1] * 10] * 2)
     assert both.high - both.value > 12.7 * 0.5 and both.value == 1.0
     assert interval([1.0, np.inf], [[1.0], []]).value == np.inf
+
+
+def test_intervals_of_few_records_hold_the_truth_as_often_as_they_say():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        value_N = rng.normal(0, 1, 4)
+        found = interval([value_N.mean()], [[np.delete(value_N, i).mean() for i in range(4)]])
+        held += found.low < 0 < found.high
+    assert 0.92 < held / 400 < 0.98
 
 
 def made_result(points, seeds=2, **options):
