@@ -29,6 +29,7 @@ REPORTS = {
     "Forgetting": (("forget", "forgetting"), "sciforge forget"),
 }
 MOST_SCALARS = 24  # of a report that are shown
+NOT_SHOWN = ("summary", "spec", "weights_sha256")
 
 
 def describe_store(store: Store) -> dict[str, Any]:
@@ -292,7 +293,7 @@ def _report(section: str, made: Checkpoint, reports: Path | None, missing: str =
         yield f"\nFrom {path.name}:"
         if isinstance(body.get("summary"), str):
             yield body["summary"]
-        rows = list(_flat({k: v for k, v in body.items() if k not in ("summary", "spec")}))[:MOST_SCALARS]
+        rows = list(_flat({k: v for k, v in body.items() if k not in NOT_SHOWN}))[:MOST_SCALARS]
         yield from _table(("figure", "value"), rows)
     if not found and missing:
         yield f"{missing} (`{command}`)."
