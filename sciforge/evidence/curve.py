@@ -27,7 +27,7 @@ from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.run import All, Hardware, LoRA, Only, Run, Schedule, Subset, to_json
 from sciforge.core.store import Rows, Store
-from sciforge.errors import ConfigError, did_you_mean
+from sciforge.errors import ConfigError, DivergedError, did_you_mean
 from sciforge.evidence.adaptation import ADAPTED, Adaptation
 from sciforge.evidence.curve_result import CurveResult, RunFigures
 from sciforge.evidence.diary import Diary, name_of
@@ -250,10 +250,8 @@ class Workplace:
             if len(recipe.rates) > 1:
                 part = max(labels * 3 // 4, 1)
                 for rate in recipe.rates:
-                    checkpoint = train(
-                        self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels)
-                    )
-                    tried[rate] = self.held_out_loss(checkpoint, part, labels, seed)
+                    run = self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels)
+                    tried[rate] = self.tried_loss(run, part, labels, seed)
             rate = min(tried, key=tried.get) if tried else (*recipe.rates, recipe.schedule.rate)[0]
             run = self.net_run(method, labels, seed, folder / "all", recipe, rate, labels)
             checkpoint = train(run)
@@ -266,7 +264,7 @@ class Workplace:
             shutil.rmtree(folder, ignore_errors=True)
         return outputs, {
             "rate": rate,
-            "tried": {f"{r:g}": loss for r, loss in tried.items()},
+            "tried": {f"{r:g}": loss if math.isfinite(loss) else None for r, loss in tried.items()},
             "steps": run.schedule.steps,
         }
 
@@ -288,6 +286,14 @@ class Workplace:
     def predictor(self, checkpoint: Checkpoint) -> Predictor:
         """Return a checkpoint as a predictor on the curve's hardware."""
         return Predictor.load(checkpoint.path, self.spec.hardware.device, 256)
+
+    def tried_loss(self, run: Run, part: int, labels: int, seed: int) -> float:
+        """Return the held-out loss of a rate that is tried; infinite where it diverges, which is no reason to stop."""
+        try:
+            loss = self.held_out_loss(train(run), part, labels, seed)
+        except DivergedError:
+            return math.inf
+        return loss if math.isfinite(loss) else math.inf
 
     def held_out_loss(self, checkpoint: Checkpoint, part: int, labels: int, seed: int) -> float:
         """Return the loss on the labels after the first `part`; subsets are nested, so these were not learnt."""

@@ -23,7 +23,7 @@ from sciforge.core.domain import Objective, get_domain, seeded_model
 from sciforge.core.engine import Engine, choose_device
 from sciforge.core.folder import atomic_folder, read_json, replace_json, results_folder, sha256, write_json
 from sciforge.core.loop import train
-from sciforge.core.retained import old_split, under_old_heads
+from sciforge.core.retained import evenly, old_split, under_old_heads
 from sciforge.core.run import Run, Subset, to_json
 from sciforge.core.store import Store
 from sciforge.errors import ConfigError, DivergedError
@@ -100,7 +100,7 @@ class Workplace:
         split = next(iter(held))
         new = Side.of(objective, split, Held(held[split]), spec.new_metric, spec.new_higher_is_better)
         split, records = old_split(parent.objectives[0], spec.old)
-        few = Held(records).take(np.linspace(0, len(records) - 1, min(spec.most, len(records))).astype(int))
+        few = Held(records).take(evenly(len(records), spec.most))
         old = Side.of(parent.objectives[0], split, few, spec.old_metric, spec.old_higher_is_better)
         methods, left_out = _usable(spec, parent, objective)
         digests = {name: store.digests() for name, store in stores.items()}

@@ -118,6 +118,7 @@ def prune(spec: Prune) -> Pruned:
     """
     parent = Checkpoint.open(spec.checkpoint[0])
     judging = None if spec.data is None else Judging.of(spec, parent)
+    dense = judging and judging(parent)  # first, so that a metric that is none leaves no folder behind
     if spec.tune is not None:
         made = train(tuned_run(spec, parent, spec.sparsity, spec.out, spec.seed), resume=True)
     else:
@@ -125,7 +126,7 @@ def prune(spec: Prune) -> Pruned:
     report: dict[str, Any] = {"spec": to_json(spec), "weights_sha256": made.body["files"][checkpoint.WEIGHTS]}
     report |= shares_of(made, spec.pattern)
     if judging is not None:
-        report |= comparison(judging, judging(parent), judging(made))
+        report |= comparison(judging, dense, judging(made))
     with one_line(spec.out):
         replace_json(spec.out / "prune.json", report)
     card.write(made)

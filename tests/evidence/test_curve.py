@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sciforge.core.run import Hardware, Schedule
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, DivergedError
 from sciforge.evidence import curve as module
 from sciforge.evidence import curve_result
 from sciforge.evidence.curve import Curve, Held, Recipe, Workplace, measure
@@ -206,6 +206,19 @@ def test_rates_are_searched_within_the_few_labels(spec, trained):
         assert set(tried) == {"0.0001", "0.01"}
         assert run.about["rate"] == last.schedule.rate == float(min(tried, key=tried.get))
     assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "scratch-cnn_8_0"}
+
+
+def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
+    def failing(run):
+        if run.schedule.rate > 1e-3:
+            raise DivergedError("step 1: loss nan")
+        return original(run)
+
+    original = module.train
+    monkeypatch.setattr(module, "train", failing)
+    recipe = replace(SHORT, rates=(1e-2, 1e-4))
+    (run,) = measure(replace(spec, sizes=(8,), seeds=1, methods=("pretrained",), recipe=recipe)).runs
+    assert run.about["rate"] == 1e-4 and run.about["tried"]["0.01"] is None
 
 
 def test_held_records_are_taken_of_takes(tiny):
