@@ -21,15 +21,23 @@ from sciforge.evidence import invariance as invariances
 from sciforge.evidence import privacy as privacies
 from sciforge.evidence import prune as pruning
 from sciforge.evidence import prune_curve as pruning_curve
+from sciforge.evidence import schedules as scheduling
 from sciforge.evidence import verify as verifying
 
 __all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
-__all__ += ["invariance"]
-__all__ += ["privacy"]
-__all__ += ["generate", "schedules", "score"]
-__all__ += ["card", "verify"]
-__all__ += ["forget"]
-__all__ += ["prune", "distill", "export"]
+__all__ += [
+    "generate",
+    "score",
+    "schedules",
+    "forget",
+    "privacy",
+    "invariance",
+    "prune",
+    "distill",
+    "export",
+    "verify",
+    "card",
+]
 
 
 def prepare(
@@ -127,15 +135,13 @@ def curve(spec: "curves.Curve") -> "curves.CurveResult":
     return curves.measure(catalog.locate_curve(spec))
 
 
-def schedules(spec: Any) -> Any:
+def schedules(spec: "scheduling.Schedules") -> "scheduling.ScheduleResult":
     """Compare learning-rate schedules on your own task, with equal final rate and equal area or peak, on paired seeds.
 
     Args:
-        spec: a `core.schedules.Schedules`: what to train, under which shapes.
+        spec: what to train, under which shapes.
     """
-    from sciforge.evidence.schedules import compare_schedules
-
-    return compare_schedules(catalog.locate_curve(spec))
+    return scheduling.compare_schedules(catalog.locate_curve(spec))
 
 
 def forget(spec: "forgetting.Forget") -> "forgetting.ForgetResult":

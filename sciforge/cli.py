@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,10 @@ from sciforge.commandline import HELP, choose, domain_of, offers, option, read_c
 from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 
 # Verb -> the function behind it; its module is imported only when the verb is called.
-VERBS = {
-    verb: f"api.{verb}" for verb in ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit")
-}
-VERBS |= {verb: f"api.{verb}" for verb in ("label", "sample", "generate", "score")}
-VERBS |= {"schedules": "api.schedules"}
-VERBS |= {"forget": "api.forget"}
-VERBS |= {verb: f"api.{verb}" for verb in ("verify", "card")}
-VERBS |= {"invariance": "api.invariance"}
-VERBS |= {"privacy": "api.privacy"}
-VERBS |= {verb: f"api.{verb}" for verb in ("prune", "distill", "export")}
+VERBS = {verb: f"api.{verb}" for verb in (
+    "prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "generate", "score",
+    "schedules", "forget", "verify", "card", "invariance", "privacy", "prune", "distill", "export",
+)}  # fmt: skip
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
 
 
@@ -121,11 +116,21 @@ def _prepare(argv: list[str]) -> int:
     return _show(rows)
 
 
-def _call_with(verb: str, name: str, cls: type, replaced: str, argv: list[str]) -> Any:
+def _call_with(verb: str, name: str, cls: type, replaced: str, argv: list[str], choices: Mapping | None = None) -> Any:
+    """Call a verb whose parameter `replaced` is a `cls`, given by flags."""
     from sciforge import api
     from sciforge.flags import Spec, summary_of
 
-    return _call(f"sciforge {verb} {name}", getattr(api, verb), argv, Spec(cls, argv, {}), replaced, summary_of(cls))
+    spec, prog = Spec(cls, argv, choices or {}), f"sciforge {verb} {name}".rstrip()
+    return _call(prog, getattr(api, verb), argv, spec, replaced, summary_of(cls))
+
+
+def _told(argv: list[str], make: Callable[[list[str]], Any]) -> Any:
+    """Make a report of what was typed, `--json` aside, print it as that asks, and return it."""
+    as_json, argv = take_switch(argv, "--json")
+    found = make(argv)
+    _print(json.dumps(found.to_json(), indent=1) if as_json else getattr(found, "text", lambda: found.table().text())())
+    return found
 
 
 def _described(verb: str, cls: type, replaced: str, argv: list[str]) -> Any:
@@ -156,32 +161,27 @@ def _train(argv: list[str]) -> int:
 def _curve(argv: list[str]) -> int:
     from sciforge.evidence.curve import Curve
 
-    as_json, argv = take_switch(argv, "--json")
-    result = _described("curve", Curve, "spec", argv)
-    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+    _told(argv, lambda words: _described("curve", Curve, "spec", words))
+    return 0
 
 
 def _schedules(argv: list[str]) -> int:
     from sciforge.evidence.schedules import Schedules
 
-    as_json, argv = take_switch(argv, "--json")
-    result = _described("schedules", Schedules, "spec", argv)
-    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+    _told(argv, lambda words: _described("schedules", Schedules, "spec", words))
+    return 0
 
 
 def _forget(argv: list[str]) -> int:
-    from sciforge import api
     from sciforge.evidence.forget import Forget
-    from sciforge.flags import Spec
 
-    as_json, argv = take_switch(argv, "--json")
     domain = domain_of(option(argv, "--new") or "", "index.json")
     given, rest = take_option(argv, "--objective")
     head = [given] if given else [w for w in rest if w in HELP]
     name, _, objective, _ = choose("sciforge forget CHECKPOINT --objective", "objectives", head, domain)
-    spec = Spec(Forget, rest, {"objective": objective})
-    result = _call(f"sciforge forget CHECKPOINT --objective {name}", api.forget, rest, spec, "spec")
-    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.text())
+    title, choices = f"CHECKPOINT --objective {name}", {"objective": objective}
+    _told(rest, lambda words: _call_with("forget", title, Forget, "spec", words, choices))
+    return 0
 
 
 def _fisher(argv: list[str]) -> int:
@@ -191,14 +191,9 @@ def _fisher(argv: list[str]) -> int:
 
 
 def _privacy(argv: list[str]) -> int:
-    from sciforge import api
     from sciforge.evidence.privacy import Privacy
-    from sciforge.flags import Spec, summary_of
 
-    as_json, argv = take_switch(argv, "--json")
-    spec = Spec(Privacy, argv, {})
-    result = _call("sciforge privacy", api.privacy, argv, spec, "spec", summary_of(api.privacy))
-    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+    return _measured("privacy", Privacy, argv)
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -240,7 +235,7 @@ def _check(argv: list[str]) -> int:
 def _prune(argv: list[str]) -> int:
     from sciforge.evidence.prune import Prune
 
-    return _smaller("prune", Prune, argv, {})
+    return _measured("prune", Prune, argv)
 
 
 def _distill(argv: list[str]) -> int:
@@ -254,17 +249,13 @@ def _distill(argv: list[str]) -> int:
         place = resolve(catalog.locate(argv[0]))
         if domain := domain_of(str(place), "checkpoint.json"):
             choices = {"model": get_domain(domain).models, "codec": get_domain(domain).codec}
-    return _smaller("distill", Distill, argv, choices)
+    return _measured("distill", Distill, argv, choices)
 
 
-def _smaller(verb: str, cls: type, argv: list[str], choices: dict[str, Any]) -> int:
-    from sciforge import api
-    from sciforge.flags import Spec, summary_of
-
-    as_json, argv = take_switch(argv, "--json")
-    spec = Spec(cls, argv, choices)
-    result = _call(f"sciforge {verb}", getattr(api, verb), argv, spec, "spec", summary_of(cls))
-    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
+def _measured(verb: str, cls: type, argv: list[str], choices: Mapping | None = None) -> int:
+    """Run a verb that measures what a `cls` describes, and tell it."""
+    _told(argv, lambda words: _call_with(verb, "", cls, "spec", words, choices))
+    return 0
 
 
 def _export(argv: list[str]) -> int:
@@ -276,10 +267,7 @@ def _export(argv: list[str]) -> int:
 def _verify(argv: list[str]) -> int:
     from sciforge import api
 
-    as_json, argv = take_switch(argv, "--json")
-    found = _call("sciforge verify", api.verify, argv)
-    _print(json.dumps(found.to_json(), indent=1) if as_json else found.table().text())
-    return 0 if found.sound else 1
+    return 0 if _told(argv, lambda words: _call("sciforge verify", api.verify, words)).sound else 1
 
 
 def _card(argv: list[str]) -> int:
@@ -299,26 +287,9 @@ def _audit(argv: list[str]) -> int:
 
 
 def _invariance(argv: list[str]) -> int:
-    from sciforge import api
     from sciforge.evidence.invariance import Invariance
-    from sciforge.flags import Spec, summary_of
 
-    as_json, argv = take_switch(argv, "--json")
-    spec = Spec(Invariance, argv, {})
-    result = _call("sciforge invariance", api.invariance, argv, spec, "spec", summary_of(Invariance))
-    return _print(json.dumps(result.to_json(), indent=1) if as_json else result.table().text())
-
-
-def _label(argv: list[str]) -> int:
-    return _tool("label", argv)
-
-
-def _sample(argv: list[str]) -> int:
-    return _tool("sample", argv)
-
-
-def _score(argv: list[str]) -> int:
-    return _tool("score", argv)
+    return _measured("invariance", Invariance, argv)
 
 
 def _generate(argv: list[str]) -> int:
@@ -329,13 +300,10 @@ def _generate(argv: list[str]) -> int:
 
 def _tool(verb: str, argv: list[str]) -> int:
     """Run a tool that a domain adds as a verb of its own."""
-    from sciforge import api
-    from sciforge.commandline import offers
-    from sciforge.flags import Spec, summary_of
+    return _print(str(_call_with(verb, "", offers("tools")[verb][1], "what", argv)))
 
-    _, cls = offers("tools")[verb]
-    made = _call(f"sciforge {verb}", getattr(api, verb), argv, Spec(cls, argv, {}), "what", summary_of(cls))
-    return _print(str(made))
+
+_label, _sample, _score = (partial(_tool, verb) for verb in ("label", "sample", "score"))
 
 
 def _datasets(argv: list[str]) -> int:

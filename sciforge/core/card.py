@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sciforge.core.checkpoint import WEIGHTS, Checkpoint
-from sciforge.core.folder import one_line, read_json, replace_file, write_json
+from sciforge.core.folder import one_line, read_json, replace_file, replace_json
 from sciforge.core.run import All, to_json
 from sciforge.core.store import SPLITS, Store
 from sciforge.errors import CheckpointError
@@ -29,6 +29,7 @@ REPORTS = {
     "Forgetting": (("forget", "forgetting"), "sciforge forget"),
 }
 MOST_SCALARS = 24  # of a report that are shown
+NOT_SHOWN = ("summary", "spec", "weights_sha256")
 
 
 def describe_store(store: Store) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def keep_evaluation(made: Checkpoint, store: Store, split: str, figures: Mapping
     body = {"data": store.path.name, "split": split, "records": len(made.objectives[0].examples(store, split))}
     body |= {"figures": dict(figures), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
     with one_line(path):
-        replace_file(path, lambda work: write_json(work, body))
+        replace_json(path, body)
     return path
 
 
@@ -292,7 +293,7 @@ def _report(section: str, made: Checkpoint, reports: Path | None, missing: str =
         yield f"\nFrom {path.name}:"
         if isinstance(body.get("summary"), str):
             yield body["summary"]
-        rows = list(_flat({k: v for k, v in body.items() if k not in ("summary", "spec")}))[:MOST_SCALARS]
+        rows = list(_flat({k: v for k, v in body.items() if k not in NOT_SHOWN}))[:MOST_SCALARS]
         yield from _table(("figure", "value"), rows)
     if not found and missing:
         yield f"{missing} (`{command}`)."

@@ -113,6 +113,11 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         work.unlink(missing_ok=True)
 
 
+def replace_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON as `write_json` does, whole or not at all: a kill leaves what was there before."""
+    replace_file(path, lambda work: write_json(work, value))
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -17,7 +17,7 @@ from sciforge.core.domain import Domain, Objective, Record, get_domain, seeded_m
 from sciforge.core.engine import Engine
 from sciforge.core.feed import StepData, Stream
 from sciforge.core.folder import remove, sweep, try_lock
-from sciforge.core.private import Mechanism, check_codec, nothing_learnt
+from sciforge.core.private import Mechanism, check_codec, check_records, nothing_learnt
 from sciforge.core.retained import old_data, retained
 from sciforge.core.run import EWC, All, Run, to_json
 from sciforge.core.sparsity import Zeros
@@ -106,6 +106,7 @@ class Job:
         parent = None if run.init is None else Checkpoint.open(run.init)
         codec, config = _codec_and_config(run, domain, store, parent)
         streams = _streams(run, domain, store, parent, engine)
+        check_records(run, streams[0].records, store, parent)
         objectives = tuple(stream.objective for stream in streams)
         dev = objectives[0].examples(store, "dev")
         if run.schedule.evaluate_every and not len(dev):

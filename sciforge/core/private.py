@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sciforge.core import order
 from sciforge.core.domain import Batch, Objective
 from sciforge.core.run import Private, Run
+from sciforge.core.store import Rows, Store
 from sciforge.errors import ConfigError, DivergedError, MissingExtra
 
 NUMBERS_AT_ONCE = 2**27  # of all gradients of one vectorised pass: 512 MiB in float32
@@ -30,8 +31,9 @@ NUMBERS_AT_ONCE = 2**27  # of all gradients of one vectorised pass: 512 MiB in f
 # What the figures do not cover; every private checkpoint says so.
 UNCOVERED = (
     "The budget covers records of the training split, one added or left out. It does not cover the development split "
-    "(evaluation, early stopping), the statistics that preparation keeps of the store (class names, means, counts), "
-    "metrics.jsonl, which tells training losses, nor several runs or a search over settings on the same records."
+    "(evaluation, early stopping), what preparation and objective take from the store (digests, class names, lengths, means, "
+    "spreads, counts), metrics.jsonl, which tells training losses, nor several runs or a search over settings on the same "
+    "records."
 )
 
 
@@ -251,6 +253,23 @@ def nothing_learnt(model: nn.Module, run: Run) -> Iterator[None]:
                 f"{type(run.objective).__name__} sets {name} from the training records before the first step, without "
                 "noise; private training needs that off (--no-warm-start, where the objective has it)"
             )
+
+
+def check_records(run: Run, records: Sequence, store: Store, parent: Any) -> None:
+    """Refuse records for which the promise would not hold: parts of records, or what the start has learnt without noise.
+
+    Raises:
+        ConfigError: an example is not one whole record, or the parent learnt this very store.
+    """
+    if not run.private:
+        return
+    if len(records) != len(store.split("train")) or not isinstance(records, Rows):
+        raise ConfigError(f"{type(run.objective).__name__} learns from windows of records, which share what they tell; private "
+                          "training protects whole records: fine-tune on labelled ones")  # fmt: skip
+    if parent and parent.run.private is None and parent.provenance.get("data") == store.digests():
+        raise ConfigError(
+            f"{run.init} learnt {run.data} without noise, which no later noise takes back; start from another"
+        )
 
 
 def check_codec(given: Any, fitted: Any, run: Run) -> None:

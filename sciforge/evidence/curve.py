@@ -22,17 +22,17 @@ from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Objective, Record, get_domain
 from sciforge.core.engine import Engine
 from sciforge.core.evaluate import evaluate
-from sciforge.core.folder import results_folder, sha256, write_json
+from sciforge.core.folder import replace_json, results_folder, sha256
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.run import All, Hardware, LoRA, Only, Run, Schedule, Subset, to_json
 from sciforge.core.store import Rows, Store
-from sciforge.errors import ConfigError, did_you_mean
+from sciforge.errors import ConfigError, DivergedError, did_you_mean
 from sciforge.evidence.adaptation import ADAPTED, Adaptation
 from sciforge.evidence.curve_result import CurveResult, RunFigures
 from sciforge.evidence.diary import Diary, name_of
+from sciforge.evidence.held_out import groups_of, known_figure, known_sense, sense_of
 
-GROUPS = 20  # the test split is left out in so many parts, for intervals that know its size
 NETS = ("pretrained", "scratch", "frozen")
 CONTROL = "scratch:"  # prefix of a model preset that is trained from scratch
 
@@ -86,7 +86,7 @@ class Curve:
         recipe: of pretrained and scratch alike, so that both have the same steps and the same search.
         frozen: recipe of the frozen probe; by default the solved head as it is.
         metric: the figure to compare; None for the objective's own.
-        higher_is_better: the sense of `metric`; None for the objective's.
+        higher_is_better: the sense of `metric`; None for what the objective or the figure's name says.
         hardware: of the nets.
         adapt: pretrain `init` further on data of the task's domain first, and compare that too.
         keep: keep the checkpoint of every run under `out`/checkpoints.
@@ -133,7 +133,7 @@ def measure(spec: Curve) -> CurveResult:
             done.add(work.run(method, labels, seed))
         runs = tuple(done.found[job] for job in jobs)
     result = CurveResult(runs, work.metric, work.higher_is_better, work.kinds)
-    write_json(spec.out / "curve.json", {"spec": to_json(spec), **result.to_json()})
+    replace_json(spec.out / "curve.json", {"spec": to_json(spec), **result.to_json()})
     return result
 
 
@@ -194,9 +194,8 @@ class Workplace:
 
     @property
     def higher_is_better(self) -> bool:
-        """The sense of the figure."""
-        own = self.objective.higher_is_better
-        return own if self.spec.higher_is_better is None else self.spec.higher_is_better
+        """The sense of the figure; raises ConfigError where nobody tells it."""
+        return known_sense(sense_of(self.objective, self.metric, self.spec.higher_is_better), self.metric)
 
     def kind(self, method: str) -> str:
         """Return the kind of a method; raises ConfigError with the nearest name."""
@@ -232,14 +231,11 @@ class Workplace:
         else:
             outputs, about = self.net_outputs(method, labels, seed)
         metrics = self.objective.metrics(outputs, self.test)
-        if self.metric not in metrics:
-            raise ConfigError(
-                f"no metric {self.metric!r} among those of the objective; {did_you_mean(self.metric, metrics)}"
-            )
-        parts = order.generator(0, order.EVALUATE).permutation(len(self.test)) % min(GROUPS, len(self.test))
+        known_figure(metrics, self.metric)
+        _ = self.higher_is_better  # asked now, not when all is trained
         without = []
-        for group in range(parts.max() + 1):
-            rest = np.flatnonzero(parts != group)
+        for mine in groups_of(len(self.test)):
+            rest = np.setdiff1d(np.arange(len(self.test)), mine)
             figures = self.objective.metrics({k: v[rest] for k, v in outputs.items()}, self.test.take(rest))
             without.append(figures[self.metric])
         seconds = time.monotonic() - begun
@@ -254,10 +250,8 @@ class Workplace:
             if len(recipe.rates) > 1:
                 part = max(labels * 3 // 4, 1)
                 for rate in recipe.rates:
-                    checkpoint = train(
-                        self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels)
-                    )
-                    tried[rate] = self.held_out_loss(checkpoint, part, labels, seed)
+                    run = self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels)
+                    tried[rate] = self.tried_loss(run, part, labels, seed)
             rate = min(tried, key=tried.get) if tried else (*recipe.rates, recipe.schedule.rate)[0]
             run = self.net_run(method, labels, seed, folder / "all", recipe, rate, labels)
             checkpoint = train(run)
@@ -270,7 +264,7 @@ class Workplace:
             shutil.rmtree(folder, ignore_errors=True)
         return outputs, {
             "rate": rate,
-            "tried": {f"{r:g}": loss for r, loss in tried.items()},
+            "tried": {f"{r:g}": loss if math.isfinite(loss) else None for r, loss in tried.items()},
             "steps": run.schedule.steps,
         }
 
@@ -292,6 +286,14 @@ class Workplace:
     def predictor(self, checkpoint: Checkpoint) -> Predictor:
         """Return a checkpoint as a predictor on the curve's hardware."""
         return Predictor.load(checkpoint.path, self.spec.hardware.device, 256)
+
+    def tried_loss(self, run: Run, part: int, labels: int, seed: int) -> float:
+        """Return the held-out loss of a rate that is tried; infinite where it diverges, which is no reason to stop."""
+        try:
+            loss = self.held_out_loss(train(run), part, labels, seed)
+        except DivergedError:
+            return math.inf
+        return loss if math.isfinite(loss) else math.inf
 
     def held_out_loss(self, checkpoint: Checkpoint, part: int, labels: int, seed: int) -> float:
         """Return the loss on the labels after the first `part`; subsets are nested, so these were not learnt."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sciforge.core.folder import read_json, write_json
+from sciforge.core.folder import read_json, replace_json
 from sciforge.errors import ConfigError
 from sciforge.evidence.curve_result import RunFigures
 
@@ -25,7 +25,7 @@ def recorded(out: Path, fingerprint: Mapping[str, Any], what: str, grows: bool =
         grows: settings may be added that earlier results did not have.
 
     Raises:
-        ConfigError: they were made under other settings.
+        ConfigError: they were made under other settings, or a line is damaged.
     """
     for stale in out.glob(".run-*"):
         shutil.rmtree(stale, ignore_errors=True)
@@ -33,18 +33,24 @@ def recorded(out: Path, fingerprint: Mapping[str, Any], what: str, grows: bool =
     if not (out / "spec.json").exists():
         if path.exists():
             raise ConfigError(f"{out}: runs.jsonl without spec.json; choose another --out")
-        write_json(out / "spec.json", fingerprint)
+        replace_json(out / "spec.json", fingerprint)
     before = read_json(out / "spec.json", ConfigError)
     for key, value in fingerprint.items():
         if before.get(key) != value and (key in before or not grows):
             raise ConfigError(f"{out} holds {what} with another {key}; use the same one or choose another --out")
     if fingerprint.keys() - before.keys():
-        write_json(out / "spec.json", {**before, **fingerprint})
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
-    if whole != lines:
-        path.write_text("".join(whole))  # drops a line that a kill cut short
-    return [json.loads(line) for line in whole]
+        replace_json(out / "spec.json", {**before, **fingerprint})
+    text = path.read_bytes() if path.exists() else b""
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        os.truncate(path, len(whole))  # drops a line that a kill cut short
+    found = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            raise ConfigError(f"{path}:{number}: damaged; delete this line, and its run is made again") from None
+    return found
 
 
 def record(out: Path, line: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from sciforge.core.checkpoint import WEIGHTS, Checkpoint
 from sciforge.core.compression import Teacher
 from sciforge.core.domain import Batch, Objective
 from sciforge.core.evaluate import batches, evaluation
-from sciforge.core.folder import one_line, replace_file, write_json
+from sciforge.core.folder import one_line, replace_json
 from sciforge.core.loop import train
 from sciforge.core.report import Table
 from sciforge.core.run import Hardware, Run, Schedule, Subset, to_json
@@ -98,8 +98,7 @@ def distill(spec: Distill) -> "DistillResult":
     about = {"records": len(judging.records), "split": judging.split, "seeds": spec.seeds}
     result = DistillResult(seen, sizes, judging.metric, judging.higher_is_better, **about)
     with one_line(spec.out):
-        body = {"spec": to_json(spec), **result.to_json()}
-        replace_file(spec.out / "distill.json", lambda work: write_json(work, body))
+        replace_json(spec.out / "distill.json", {"spec": to_json(spec), **result.to_json()})
     for checkpoint in made.values():
         card.write(checkpoint, reports=spec.out)
     return result

@@ -1,7 +1,7 @@
 """A checkpoint as one file that runs without sciforge: a torch.export program (.pt2) or ONNX (.onnx).
 
 The program takes the tensors of a collated batch by name and returns what the objective predicts. Before the file
-appears, its answers are compared with the model's on real records, in batches of other sizes than it was traced with.
+appears under its name, its answers are compared with the model's on real records, in batches of other sizes than it was traced with.
 """
 
 import contextlib
@@ -123,14 +123,11 @@ def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exporte
     with evaluation(predictor.model, objective):
         expected = [objective.predict(predictor.model, batch) for batch in ready]
     program = traced(predictor, ready, widen=out.suffix == ".onnx")
-    run = program.module() if out.suffix == ".pt2" else None
     differences: dict[str, float] = {}
 
     def write(work: Path) -> None:
         if out.suffix == ".pt2":
-            with open(work, "wb") as handle:
-                torch.export.save(program, handle)
-            answer = run
+            answer = _pt2(predictor, program, work)
         else:
             answer = _onnx(predictor, program, ready[0], work)
         with torch.no_grad():
@@ -144,7 +141,7 @@ def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exporte
             name, value = max(worst.items(), key=lambda pair: pair[1])
             raise CheckpointError(
                 f"{out}: not written, the program's {name!r} differs by {value:.2g}; "
-                + ("a .pt2 keeps torch's own arithmetic" if run is None else "load the checkpoint itself")
+                + ("a .pt2 keeps torch's own arithmetic" if out.suffix == ".onnx" else "load the checkpoint itself")
             )
 
     path = write_whole(out, write)
@@ -220,6 +217,19 @@ def require_onnx() -> None:
             importlib.import_module(name)
         except ImportError:
             raise MissingExtra(name, "onnx") from None
+
+
+def _pt2(predictor: Predictor, program: Any, work: Path) -> Any:
+    """Write a program as .pt2 and return the function that the file holds."""
+    try:
+        with open(work, "wb") as handle:
+            torch.export.save(program, handle)
+        with open(work, "rb") as handle, _quiet():
+            return torch.export.load(handle).module()
+    except OSError:
+        raise
+    except Exception as error:  # as where it is traced
+        raise _impossible(predictor, f"torch.export: {_line(error)}") from None
 
 
 def _onnx(predictor: Predictor, program: Any, batch: Batch, work: Path) -> Any:

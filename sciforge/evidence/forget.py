@@ -21,9 +21,9 @@ from sciforge.core import adapt, anchor
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import Objective, get_domain, seeded_model
 from sciforge.core.engine import Engine, choose_device
-from sciforge.core.folder import atomic_folder, read_json, results_folder, sha256, write_json
+from sciforge.core.folder import atomic_folder, read_json, replace_json, results_folder, sha256, write_json
 from sciforge.core.loop import train
-from sciforge.core.retained import old_split, under_old_heads
+from sciforge.core.retained import evenly, old_split, under_old_heads
 from sciforge.core.run import Run, Subset, to_json
 from sciforge.core.store import Store
 from sciforge.errors import ConfigError, DivergedError
@@ -32,7 +32,7 @@ from sciforge.evidence.forget_diary import Diary
 from sciforge.evidence.forget_methods import METHODS, START, Method, least_enough
 from sciforge.evidence.forget_result import Answer, ForgetResult, Task, Trial, error_of, figure
 from sciforge.evidence.forget_spec import Forget, share_of
-from sciforge.evidence.held_out import Judged, judge
+from sciforge.evidence.held_out import Judged, judge, known_sense, sense_of
 
 
 def measure(spec: Forget) -> ForgetResult:
@@ -63,7 +63,7 @@ def measure(spec: Forget) -> ForgetResult:
             found = work.within_budget(found, before)
         found.write_csv(spec.out / "runs.csv")
         found.plot(spec.out / "pareto.png")
-        write_json(spec.out / "forget.json", {"spec": to_json(spec), **found.to_json()})
+        replace_json(spec.out / "forget.json", {"spec": to_json(spec), **found.to_json()})
     return found
 
 
@@ -100,7 +100,7 @@ class Workplace:
         split = next(iter(held))
         new = Side.of(objective, split, Held(held[split]), spec.new_metric, spec.new_higher_is_better)
         split, records = old_split(parent.objectives[0], spec.old)
-        few = Held(records).take(np.linspace(0, len(records) - 1, min(spec.most, len(records))).astype(int))
+        few = Held(records).take(evenly(len(records), spec.most))
         old = Side.of(parent.objectives[0], split, few, spec.old_metric, spec.old_higher_is_better)
         methods, left_out = _usable(spec, parent, objective)
         digests = {name: store.digests() for name, store in stores.items()}
@@ -122,7 +122,7 @@ class Workplace:
             found = self.old.judged(
                 under_old_heads(self.parent, {}, self.engine.device), self.parent.codec, self.engine
             )
-            write_json(path, vars(found))
+            replace_json(path, vars(found))
         body = read_json(path, ConfigError)
         return Judged(body["figures"], body["value"], tuple(body["without"]))
 
@@ -227,20 +227,21 @@ class Side:
 
     objective: Objective
     records: Held
-    higher_is_better: bool
+    higher_is_better: bool | None
     task: Task
 
     @classmethod
     def of(cls, objective: Objective, split: str, records: Held, metric: str | None, higher: bool | None) -> "Side":
         """Fill in what the objective says of itself."""
         metric = metric or objective.metric
-        higher = objective.higher_is_better if higher is None else higher
+        higher = sense_of(objective, metric, higher)
         task = Task(metric, f"1 - {metric}" if higher else metric, split, len(records))
         return cls(objective, records, higher, task)
 
     def judged(self, model: Any, codec: Any, engine: Engine) -> Judged:
         """Return errors of a model, and all figures; raises ConfigError for a figure that no error can be made of."""
         found = judge(model, self.objective, codec, self.records, engine, self.task.metric)
+        known_sense(self.higher_is_better, self.task.metric, "new_higher_is_better or old_higher_is_better")
         if self.higher_is_better and found.value > 1:
             raise ConfigError(f"{self.task.metric} is {figure(found.value)}, above 1; compare a figure whose best is 1")
         value, *without = (error_of(v, self.higher_is_better) for v in (found.value, *found.without))

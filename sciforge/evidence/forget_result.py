@@ -193,7 +193,8 @@ class ForgetResult:
                 cells = knob_text(point), text(self.new_error(point)), text(self.growth(point), percent=True)
             rows.append((answer.method, *cells, answer.text))
         heads = ("method", "least strength", f"new {self.new.error}", "growth of old error", "")
-        note = f"Budget: the old error, {figure(self.before[0])} before, grows by at most {100 * self.budget:g} %."
+        note = f"Budget: the old error, {figure(self.before[0])} before, grows by at most {100 * self.budget:g} %. "
+        note += "Strengths are chosen by the mean on these same old records; on others expect somewhat more growth."
         return Table(heads, tuple(rows), note)
 
     def text(self) -> str:

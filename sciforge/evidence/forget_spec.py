@@ -41,7 +41,8 @@ class Forget(Settings):
             own heads as well, which some objectives read; `$^` moves new heads alone.
         matrices: the weight matrices that LoRA updates, a regular expression.
         new_metric, old_metric: the figures to compare; None for the objectives' own.
-        new_higher_is_better, old_higher_is_better: their sense; None for the objectives'. The error is 1 less such a figure.
+        new_higher_is_better, old_higher_is_better: their sense; None for what the objective or the figure's name says. The
+            error is 1 less such a figure.
         most: largest number of old records to judge, evenly spaced.
         hardware: of training and judging.
         keep: keep the checkpoint of every run under `out`/checkpoints.

@@ -20,6 +20,9 @@ from sciforge.errors import ConfigError, did_you_mean
 from sciforge.evidence.curve_result import Interval
 
 GROUPS = 20
+# Words in the names of figures whose sense is beyond doubt.
+RISING = {"accuracy", "mcc", "auroc", "precision", "r2", "pearson", "explained"}
+FALLING = {"loss", "error", "rmse", "mae", "nats"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,7 @@ def judge(
     Raises:
         ConfigError: there is no such metric.
     """
-    parts = order.generator(0, order.EVALUATE).permutation(len(records)) % min(GROUPS, len(records))
-    places = [np.flatnonzero(parts == group) for group in range(parts.max() + 1)]
+    places = groups_of(len(records)) or [np.arange(len(records))]
     tallies, found = [], {}
     with evaluation(model, objective):
         for mine in places:
@@ -60,17 +62,51 @@ def judge(
     back = np.argsort(np.concatenate(places))
     outputs = {name: np.concatenate(values)[back] for name, values in found.items()}
     figures = _figures(tallies, objective, outputs, records)
-    if metric not in figures:
-        raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, figures)}")
-    without = []
+    value, without = known_figure(figures, metric), []
     for group in range(len(places)) if len(places) > 1 else ():
-        rest = np.flatnonzero(parts != group)
+        rest = np.sort(np.concatenate(places[:group] + places[group + 1 :]))
         left = {name: values[rest] for name, values in outputs.items()}
         others = tallies[:group] + tallies[group + 1 :]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is left of few records may be of one class
             without.append(_figures(others, objective, left, records.take(rest))[metric])
-    return Judged(figures, figures[metric], tuple(without))
+    return Judged(figures, value, tuple(without))
+
+
+def groups_of(num: int) -> list[np.ndarray]:
+    """Return the places of the records in each group, the same at every call; nothing of a single record.
+
+    >>> [len(group) for group in groups_of(45)] == [3] * 5 + [2] * 15, groups_of(1)
+    (True, [])
+    """
+    parts = order.generator(0, order.EVALUATE).permutation(num) % min(GROUPS, max(num, 1))
+    return [np.flatnonzero(parts == group) for group in range(min(GROUPS, num))] if num > 1 else []
+
+
+def sense_of(objective: Objective, metric: str, told: bool | None = None) -> bool | None:
+    """Return whether a larger figure is better: as told, as the objective or the figure's name says; None where nobody does.
+
+    >>> sense_of(Objective(), "accuracy"), sense_of(Objective(), "force_mae_meV_A"), sense_of(Objective(), "coverage")
+    (True, False, None)
+    """
+    if told is not None or metric == objective.metric:
+        return objective.higher_is_better if told is None else told
+    words = set(metric.rpartition("/")[2].split("_"))
+    return None if bool(words & RISING) == bool(words & FALLING) else bool(words & RISING)
+
+
+def known_sense(sense: bool | None, metric: str, where: str = "higher_is_better") -> bool:
+    """Return a sense; raises ConfigError where nobody has told it."""
+    if sense is None:
+        raise ConfigError(f"nothing says whether a larger {metric} is better; set {where}")
+    return sense
+
+
+def known_figure(figures: Mapping[str, float], metric: str) -> float:
+    """Return one of the figures; raises ConfigError with the nearest name."""
+    if metric not in figures:
+        raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, figures)}")
+    return figures[metric]
 
 
 def _figures(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping, records: Sequence) -> dict[str, float]:
@@ -84,7 +120,7 @@ def _figures(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping,
 
 
 def interval(values: Sequence[float], without: Sequence[Sequence[float]]) -> Interval:
-    """Return the mean over seeds with its 95 % interval: Student's t over seeds and the jackknife over records, in squares.
+    """Return the mean over seeds with its 95 % interval: Student's t over seeds and over groups of records, in squares.
 
     One seed leaves the records alone; where something is not finite (a run diverged) there is no interval.
 
@@ -107,6 +143,7 @@ def interval(values: Sequence[float], without: Sequence[Sequence[float]]) -> Int
         halves.append(student.ppf(0.975, num - 1) * value_S.std(ddof=1) / num**0.5)
     if without_SG.size:
         mean_G = without_SG.mean(axis=0)
-        halves.append(1.96 * ((len(mean_G) - 1) * mean_G.var()) ** 0.5)  # (G - 1) / G times the sum of squares
+        spread = ((len(mean_G) - 1) * mean_G.var()) ** 0.5  # (G - 1) / G times the sum of squares
+        halves.append(student.ppf(0.975, len(mean_G) - 1) * spread)
     half = float(np.linalg.norm(halves))
     return Interval(float(value_S.mean()), float(value_S.mean()) - half, float(value_S.mean()) + half)

@@ -12,17 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
 
 from sciforge.core import order
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.checkpoint import WEIGHTS, Checkpoint
 from sciforge.core.domain import Categorical, Objective, Record
 from sciforge.core.engine import Engine, choose_device
 from sciforge.core.evaluate import evaluation
-from sciforge.core.folder import read_json, results_folder, sha256, write_json
+from sciforge.core.folder import read_json, replace_json, results_folder, sha256
 from sciforge.core.loop import train
+from sciforge.core.private import Mechanism
 from sciforge.core.run import Hardware, Run, to_json
 from sciforge.core.settings import Settings
 from sciforge.core.store import Rows, Store
@@ -31,7 +33,7 @@ from sciforge.errors import ConfigError
 from sciforge.evidence.privacy_attack import OWN_SPREAD, Attack, Exposure, halves, left_out, lira, statistic
 from sciforge.evidence.privacy_plot import draw
 from sciforge.evidence.privacy_pool import Pool, names_of, records_of, refuse_shared, some
-from sciforge.evidence.privacy_result import PrivacyResult
+from sciforge.evidence.privacy_result import CANARIES, PrivacyResult
 
 FEWEST = 8  # shadows: below, Gaussians are fitted to two or three points
 MOST_EXPOSED = 10
@@ -106,7 +108,8 @@ def _measure(place: "Workplace") -> PrivacyResult:
     for k in tqdm(waiting, "shadows", unit="model", disable=None, leave=False):
         diary.add(k, place.shadow(k, in_KN[k]), in_KN[k])
     result = place.judge(np.stack([diary.found[k] for k in range(spec.shadows)]), in_KN)
-    write_json(spec.out / "privacy.json", {"spec": to_json(spec), **result.to_json()})
+    about = {"spec": to_json(spec), "weights_sha256": place.target.body["files"][WEIGHTS]}
+    replace_json(spec.out / "privacy.json", {**about, **result.to_json()})
     write_whole(spec.out / "roc.png", lambda path: draw(result, path))
     return result
 
@@ -124,6 +127,8 @@ class Workplace:
         work: folder for what lasts no longer than the audit.
         classes: whether the likelihood is one of classes.
         warnings: what makes the shadows unlike the target.
+        budget: the most privacy that a shadow spends, where the recipe is private; on fewer records it is another one than the
+            checkpoint's.
     """
 
     spec: Privacy
@@ -134,6 +139,7 @@ class Workplace:
     work: Path
     classes: bool
     warnings: tuple[str, ...]
+    budget: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, spec: Privacy, work: Path) -> "Workplace":
@@ -150,20 +156,25 @@ class Workplace:
         if len(pool) < 2 * FEWEST:
             raise ConfigError(f"only {len(pool)} records to audit with; give at least {2 * FEWEST}")
         seen = objective.examples(pool.write(work / "pool", np.ones(len(pool), bool)), "train")
-        schedule, warnings = replace(run.schedule, save_every=0), []
+        schedule, warnings, half = replace(run.schedule, save_every=0), [], len(pool) // 2
         if early and not len(dev):
             schedule = replace(schedule, evaluate_every=0, patience=0)
             warnings.append(
                 "the records have no dev split, so the shadows train without the checkpoint's early stopping"
             )
-        if others is not None and abs(len(pool) // 2 - len(members)) > 0.1 * len(members):
-            warnings.append(f"the shadows learn {len(pool) // 2} records each, of {len(members)} known members")
+        learnt = _learnt(target) or len(members)
+        if abs(half - learnt) > 0.1 * learnt:
+            warnings.append(f"the shadows learn {half} records each, the checkpoint learnt {learnt}")
         if spec.shadows < OWN_SPREAD:
             warnings.append(f"one variance serves all records; from {OWN_SPREAD} shadows on each has its own")
         recipe = replace(run, init=_parent(spec, target), subset=None, retain=None, schedule=schedule)
         recipe = replace(recipe, objective=objective, hardware=spec.hardware)
+        budget = None
+        if recipe.private:
+            mechanism = Mechanism.of(recipe, half)
+            budget = replace(mechanism, taken=schedule.steps).told()
         classes = _of_classes(target, seen[0])
-        return cls(spec, target, recipe, pool, seen, work, classes, tuple(warnings))
+        return cls(spec, target, recipe, pool, seen, work, classes, tuple(warnings), budget)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must not change between two runs of one audit; shadows may grow."""
@@ -207,13 +218,13 @@ class Workplace:
         if chosen_N.any():
             stat, inside = stat_KN[:, chosen_N], in_KN[:, chosen_N]
             found = left_out(stat, inside, online=True)
-            attacks.append(Attack.judge("canaries, lira online", found, inside, seed))
+            attacks.append(Attack.judge(CANARIES, found, inside, seed))
             exposure = Exposure.of(loss_KN[:, chosen_N], inside, seed)
         counts = {"shadows": len(loss_KN), "records": int(plain_N.sum()), "canaries": int(chosen_N.sum())}
         counts |= {"members": int((self.pool.member_N & plain_N).sum()), "unlabelled": int((~usable_N).sum())}
         target = "checkpoint" if self.pool.member_N.any() else "recipe"
         privacy = self.target.metrics.get("privacy")
-        return PrivacyResult(target, tuple(attacks), exposure, counts, privacy, self.warnings, exposed)
+        return PrivacyResult(target, tuple(attacks), exposure, counts, privacy, self.warnings, exposed, self.budget)
 
     def _exposed(self, score_N: np.ndarray, member_N: np.ndarray, place_N: np.ndarray) -> tuple[tuple[str, float], ...]:
         """Return the names and scores of the members that are told most surely."""
@@ -247,6 +258,13 @@ def _sides(spec: Privacy, target: Checkpoint, objective: Objective) -> tuple[Row
     refuse_shared(members, others)
     members = some(members, spec.examples, spec.seed)
     return members, some(others, min(len(members), spec.examples or len(others)), spec.seed)
+
+
+def _learnt(target: Checkpoint) -> int | None:
+    """Return how many records the checkpoint learnt, as far as it tells."""
+    if target.run.subset:
+        return target.run.subset.count
+    return (target.provenance.get("store") or {}).get("records", {}).get("train")
 
 
 def _parent(spec: Privacy, target: Checkpoint) -> Path | None:
@@ -298,15 +316,18 @@ class Diary:
         if not (out / "spec.json").exists():
             if any((out / "shadows").iterdir()):
                 raise ConfigError(f"{out}: shadows without spec.json; choose another --out")
-            write_json(out / "spec.json", fingerprint)
+            replace_json(out / "spec.json", fingerprint)
         before = read_json(out / "spec.json", ConfigError)
         for key, value in fingerprint.items():
             if before.get(key) != value:
                 raise ConfigError(f"{out} holds an audit with another {key}; use the same or choose another --out")
         diary = cls(out)
         for file in sorted((out / "shadows").glob("[0-9]*.npz")):
-            with np.load(file) as arrays:
-                diary.found[int(file.stem)] = arrays["loss"]
+            try:
+                with np.load(file) as arrays:
+                    diary.found[int(file.stem)] = arrays["loss"]
+            except (ValueError, KeyError, EOFError, BadZipFile):
+                raise ConfigError(f"{file}: damaged; delete it, and this shadow is trained again") from None
         return diary
 
     def add(self, k: int, loss_N: np.ndarray, learnt_N: np.ndarray) -> None:

@@ -258,7 +258,7 @@ class Exposure:
 
     @classmethod
     def of(cls, loss_KC: np.ndarray, in_KC: np.ndarray, seed: int) -> "Exposure":
-        """Return the exposure from each shadow's losses of the canaries; the interval is a bootstrap over canaries."""
+        """Return the exposure from each shadow's losses of the canaries; the interval is a bootstrap over shadows and canaries."""
         bits_KC = np.full(loss_KC.shape, np.nan)
         chance, most = [], []
         for loss_C, in_C, bits_C in zip(loss_KC, in_KC, bits_KC, strict=True):
@@ -267,9 +267,13 @@ class Exposure:
             bits_C[in_C] = np.log2(places) - np.log2(1 + np.searchsorted(unseen, loss_C[in_C]))
             chance += [np.log2(places) - np.log2(np.arange(1, places + 1)).mean()] * int(in_C.sum())
             most += [np.log2(places)] * int(in_C.sum())
-        bits_C = np.nanmean(bits_KC, 0)
         rng = order.generator(seed, order.EVALUATE, 0, 2)
-        means = [bits_C[rng.integers(len(bits_C), size=len(bits_C))].mean() for _ in range(DRAWS)]
-        low, high = np.percentile(means, (LOW, HIGH))
-        mean = Interval(float(bits_C.mean()), float(low), float(high))
-        return cls(len(bits_C), mean, float(np.mean(chance)), float(np.mean(most)))
+        shadows, canaries = bits_KC.shape
+        means = np.full(DRAWS, np.nan)
+        for draw in range(DRAWS):
+            drawn = bits_KC[rng.integers(shadows, size=shadows)][:, rng.integers(canaries, size=canaries)]
+            if np.isfinite(drawn).any():  # of a few canaries no shadow drawn may have learnt one
+                means[draw] = np.nanmean(drawn)
+        low, high = np.nanpercentile(means, (LOW, HIGH))
+        mean = Interval(float(np.nanmean(bits_KC)), float(low), float(high))
+        return cls(canaries, mean, float(np.mean(chance)), float(np.mean(most)))

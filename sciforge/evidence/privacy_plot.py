@@ -28,8 +28,8 @@ def draw(result: Any, path: Path) -> Path:
             aside = point.rate * 1.03 ** (turn - 1)  # a hair sideways, so that bars do not hide one another
             ends = [max(point.tpr.low, least), point.tpr.high]
             axes.plot([aside] * 2, ends, color=colour, linewidth=0.8, alpha=0.7)
-    if result.privacy:
-        most = np.exp(min(result.privacy["epsilon"], 700)) * rate + result.privacy["delta"]
+    if promise := result.promise(result.attacks[0]):
+        most = np.exp(min(promise["epsilon"], 700)) * rate + promise["delta"]
         axes.plot(rate, np.minimum(most, 1), color="#000000", linestyle="--", linewidth=1, label="promised bound")
     axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05))
     axes.set_xlabel("false-positive rate")

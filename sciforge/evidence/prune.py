@@ -13,7 +13,7 @@ from sciforge.core import card, checkpoint
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.compression import Sparse
 from sciforge.core.engine import Engine, choose_device
-from sciforge.core.folder import one_line, replace_file, write_json
+from sciforge.core.folder import one_line, replace_json
 from sciforge.core.loop import train
 from sciforge.core.report import Table
 from sciforge.core.run import Hardware, Run, Schedule, to_json
@@ -22,7 +22,7 @@ from sciforge.core.sparsity import matrices, smallest, zero_share
 from sciforge.core.store import Store
 from sciforge.errors import ConfigError
 from sciforge.evidence.curve import Held
-from sciforge.evidence.held_out import Judged, interval, judge
+from sciforge.evidence.held_out import Judged, interval, judge, sense_of
 
 SPLITS = ("test", "dev")
 
@@ -118,6 +118,7 @@ def prune(spec: Prune) -> Pruned:
     """
     parent = Checkpoint.open(spec.checkpoint[0])
     judging = None if spec.data is None else Judging.of(spec, parent)
+    dense = judging and judging(parent)  # first, so that a metric that is none leaves no folder behind
     if spec.tune is not None:
         made = train(tuned_run(spec, parent, spec.sparsity, spec.out, spec.seed), resume=True)
     else:
@@ -125,9 +126,9 @@ def prune(spec: Prune) -> Pruned:
     report: dict[str, Any] = {"spec": to_json(spec), "weights_sha256": made.body["files"][checkpoint.WEIGHTS]}
     report |= shares_of(made, spec.pattern)
     if judging is not None:
-        report |= comparison(judging, judging(parent), judging(made))
+        report |= comparison(judging, dense, judging(made))
     with one_line(spec.out):
-        replace_file(spec.out / "prune.json", lambda work: write_json(work, report))
+        replace_json(spec.out / "prune.json", report)
     card.write(made)
     return Pruned(made, report)
 
@@ -218,9 +219,8 @@ class Judging:
             raise ConfigError(f"{spec.data} has no {' or '.join(wanted)} records; choose another --split")
         split = next(iter(found))
         engine = Engine(choose_device(spec.hardware.device), "float32")
-        own = spec.metric in (None, objective.metric)  # of another figure nobody has told the sense
-        sense = objective.higher_is_better if own else None
-        return cls(Held(found[split]), split, spec.metric or objective.metric, sense, engine, store.digests())
+        metric = spec.metric or objective.metric
+        return cls(Held(found[split]), split, metric, sense_of(objective, metric), engine, store.digests())
 
     def __call__(self, made: Checkpoint, weights: Mapping[str, Any] | None = None) -> Judged:
         """Return the figures of a checkpoint, or of its model with other weights."""

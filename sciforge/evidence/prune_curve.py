@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.folder import replace_file, results_folder, sha256, write_json
+from sciforge.core.folder import replace_json, results_folder, sha256
 from sciforge.core.loop import train
 from sciforge.core.report import Table
 from sciforge.core.run import to_json
@@ -56,7 +56,7 @@ def measure(spec: Prune) -> "PruneResult":
         )
         places = {str(path): name for path, name in zip(spec.checkpoint, names, strict=True)}
         body = {"spec": to_json(spec), "checkpoints": places, **result.to_json()}
-        replace_file(spec.out / "prune.json", lambda work: write_json(work, body))
+        replace_json(spec.out / "prune.json", body)
         result.plot(spec.out / "prune.png")
     return result
 
@@ -255,11 +255,13 @@ def sense_of(higher_is_better: bool | None) -> str:
 
 
 def shown(found: Interval, sign: bool = False) -> str:
-    """Return an interval with three significant digits or more.
+    """Return an interval with three significant digits or more; of a figure that some model does not have, words.
 
     >>> shown(Interval(0.5, 0.25, 0.75)), shown(Interval(12.5, 12.0, 13.0), sign=True)
     ('0.500 [0.250, 0.750]', '+12.5 [+12.0, +13.0]')
     """
+    if not np.isfinite(found.value):
+        return "not finite"
     digits = max(0, 2 - int(np.floor(np.log10(max(abs(found.value), 1e-3)))))
     digits, plus = min(digits, 3), "+" if sign else ""
     value, low, high = (f"{x:{plus}.{digits}f}" for x in (found.value, found.low, found.high))

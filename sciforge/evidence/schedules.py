@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.domain import get_domain
 from sciforge.core.evaluate import evaluate
-from sciforge.core.folder import results_folder, write_json
+from sciforge.core.folder import read_json, replace_json, results_folder, sha256
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.report import Table
@@ -26,8 +27,9 @@ from sciforge.core.run import Hardware, Run, Schedule, Shape, to_json
 from sciforge.core.settings import Settings
 from sciforge.core.store import Store
 from sciforge.core.writing import write_whole
-from sciforge.errors import ConfigError, did_you_mean
+from sciforge.errors import ConfigError
 from sciforge.evidence.curve_result import figure as figure_text
+from sciforge.evidence.held_out import known_figure, known_sense, sense_of
 
 SHAPES = ("exponential", "step", "cosine", "trapezoid", "constant")
 COLOURS = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#7F7F7F")
@@ -48,6 +50,7 @@ class Schedules(Settings):
         schedule: steps, batch, peak rate and final share of the first shape; drops of the step decay.
         split: the split to judge on; empty takes test where there is one, else dev.
         metric: the figure to compare; None for the objective's own.
+        higher_is_better: the sense of `metric`; None for what the objective or the figure's name says.
         seeds: paired over shapes.
         hardware: of the runs.
     """
@@ -62,6 +65,7 @@ class Schedules(Settings):
     schedule: Schedule = Schedule(steps=200, shape="exponential")
     split: str = ""
     metric: str | None = None
+    higher_is_better: bool | None = None
     seeds: int = 3
     hardware: Hardware = Hardware()
 
@@ -74,6 +78,10 @@ class Schedules(Settings):
             raise ConfigError(
                 "a comparison starts from a fresh model or from a checkpoint; give either --model or --init"
             )
+        if self.schedule.patience:
+            raise ConfigError("all shapes take the same steps, without early stopping; set schedule.patience 0")
+        if self.shapes[0] == "constant" and self.equal == "area":
+            raise ConfigError("no other shape has a constant one's final rate and area; name a falling shape first")
 
     def schedule_of(self, shape: Shape) -> Schedule:
         """Return the schedule of a shape: the same final rate where the shape has one, and the area or peak of the first."""
@@ -209,9 +217,11 @@ def compare_schedules(spec: Schedules) -> ScheduleResult:
     if not len(records):
         raise ConfigError(f"{spec.data} has no {split} records to judge on; choose another --split")
     metric = spec.metric or objective.metric
+    sense = sense_of(objective, metric, spec.higher_is_better)
     schedules = {shape: spec.schedule_of(shape) for shape in spec.shapes}
     with results_folder(spec.out):
-        done = _done(spec, store)
+        kept = _kept(spec, store, split)
+        done = _done(spec, kept)
         waiting = [
             (shape, seed) for seed in range(spec.seeds) for shape in spec.shapes if f"{shape} {seed}" not in done
         ]
@@ -224,31 +234,35 @@ def compare_schedules(spec: Schedules) -> ScheduleResult:
             )  # fmt: skip
             found = Predictor.load(train(run).path, spec.hardware.device, 64)
             figures = evaluate(found.model, objective, found.codec, records, found.engine, seed, 64)
-            if metric not in figures:
-                raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, figures)}")
+            known_figure(figures, metric)
+            known_sense(sense, metric)
             done[f"{shape} {seed}"] = figures
-            write_json(spec.out / "runs.json", {"spec": _kept(spec, store), "runs": done})
+            replace_json(spec.out / "runs.json", {"spec": kept, "runs": done})
             shutil.rmtree(folder, ignore_errors=True)
-        values = {shape: [done[f"{shape} {seed}"][metric] for seed in range(spec.seeds)] for shape in spec.shapes}
-        higher = objective.higher_is_better if metric == objective.metric else metric not in ("loss",)
-        result = ScheduleResult(values, schedules, metric, higher, spec.equal)
-        write_json(spec.out / "schedules.json", result.to_json())
+        values = {
+            shape: [known_figure(done[f"{shape} {seed}"], metric) for seed in range(spec.seeds)]
+            for shape in spec.shapes
+        }
+        result = ScheduleResult(values, schedules, metric, known_sense(sense, metric), spec.equal)
+        replace_json(spec.out / "schedules.json", result.to_json())
         result.plot(spec.out / "schedules.png")
     return result
 
 
-def _kept(spec: Schedules, store: Store) -> dict[str, Any]:
+def _kept(spec: Schedules, store: Store, split: str) -> dict[str, Any]:
     """Return what must not change when a comparison goes on; seeds and shapes may grow."""
     said = to_json(spec)
-    kept = {name: said[name] for name in ("objective", "model", "init", "equal", "schedule")}
-    return json.loads(json.dumps({**kept, "first": spec.shapes[0], "data": store.digests()}))
+    kept = {name: said[name] for name in ("objective", "model", "equal", "schedule")}
+    init = None if spec.init is None else sha256(Checkpoint.open(spec.init).path / "checkpoint.json")
+    about = {"first": spec.shapes[0], "data": store.digests(), "init": init, "split": split}
+    return json.loads(json.dumps({**kept, **about}))
 
 
-def _done(spec: Schedules, store: Store) -> dict[str, dict[str, float]]:
+def _done(spec: Schedules, kept: dict[str, Any]) -> dict[str, dict[str, float]]:
     file = spec.out / "runs.json"
     if not file.exists():
         return {}
-    body = json.loads(file.read_text(encoding="utf-8"))
-    if body.get("spec") != _kept(spec, store):
+    body = read_json(file, ConfigError)
+    if body.get("spec") != kept:
         raise ConfigError(f"{spec.out} holds another comparison; choose another --out")
     return body["runs"]

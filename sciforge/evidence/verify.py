@@ -12,7 +12,7 @@ from sciforge.core.folder import check_files, read_json, sha256
 from sciforge.core.report import Table
 from sciforge.core.run import EWC, Run
 from sciforge.core.store import Store
-from sciforge.errors import CheckpointError, ConfigError, DataError, SciforgeError
+from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, SciforgeError
 from sciforge.evidence.rerun import Rerun, read_lines, recorded_hardware, rerun
 
 State = Literal["ok", "differs", "wrong", "not checked"]
@@ -169,6 +169,10 @@ def _moved(made: Checkpoint, data: Path | None, init: Path | None) -> Run:
         changes["replay"] = replace(run.replay, data=here(run.replay.data))
     if isinstance(run.anchor, EWC):
         changes["anchor"] = replace(run.anchor, data=here(run.anchor.data))
+    if run.teacher:
+        changes["teacher"] = replace(run.teacher, checkpoint=here(run.teacher.checkpoint))
+    if run.private:
+        changes["private"] = replace(run.private, key=here(run.private.key))
     return replace(run, **changes)
 
 
@@ -263,7 +267,9 @@ def _replay(
     try:
         run = replace(run, hardware=recorded_hardware(run, made.provenance, device))
         found = rerun(made, run, steps, lines, _saved(made))
-    except (DataError, CheckpointError, ConfigError) as error:
+    except DivergedError as error:
+        return Finding("replay", "wrong", f"the record goes on where the steps taken again do not: {error}"), None
+    except SciforgeError as error:
         return Finding("replay", "not checked", str(error)), None
     if not found.steps:
         return Finding("replay", "not checked", "the record ends where the checkpoint lies"), found

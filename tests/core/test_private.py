@@ -16,7 +16,7 @@ from sciforge.core.engine import Engine
 from sciforge.core.job import Job
 from sciforge.core.journal import read_metrics
 from sciforge.core.private import Mechanism, noise_for, single_gradients, spent, vectorised_gradients
-from sciforge.core.run import Private, Replay, Run, Subset
+from sciforge.core.run import All, Private, Replay, Run, Subset
 from sciforge.errors import ConfigError
 from sciforge.nn.transformer import Encoder
 
@@ -194,6 +194,20 @@ def test_a_codec_fitted_to_the_records_is_refused(fit, tmp_path):
     atoms = make_tiny("atoms", tmp_path)
     with pytest.raises(ConfigError, match="codec is fitted"):
         fit(atoms.pretraining, private=QUIET)
+
+
+def test_windows_of_records_are_refused(tiny, fit):
+    with pytest.raises(ConfigError, match="windows of records"):
+        fit(tiny.pretraining, private=QUIET)
+
+
+def test_a_start_that_learnt_the_same_records_without_noise_is_refused(tuning, fit):
+    open_, again = replace(tuning, private=None), {"adapt": All(), "schedule": {"steps": 2, "patience": 0}}
+    plain = fit(open_, "plain", **again)
+    with pytest.raises(ConfigError, match="without noise, which no later noise takes back"):
+        fit(tuning, "private", init=plain.path, **again)
+    noisy = fit(tuning, "noisy", **again)
+    assert fit(tuning, "noisier", init=noisy.path, **again).metrics["privacy"]["private_steps"] == 2
 
 
 def test_either_a_budget_or_a_noise():

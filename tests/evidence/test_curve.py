@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sciforge.core.run import Hardware, Schedule
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, DivergedError
 from sciforge.evidence import curve as module
 from sciforge.evidence import curve_result
 from sciforge.evidence.curve import Curve, Held, Recipe, Workplace, measure
@@ -163,6 +163,30 @@ def test_an_unknown_metric_is_refused(spec):
         measure(replace(spec, metric="mc", methods=("gc_only",)))
 
 
+def test_the_sense_of_another_metric_is_its_own(spec):
+    assert Workplace.open(replace(spec, metric="accuracy")).higher_is_better
+    assert not Workplace.open(replace(spec, metric="rmse")).higher_is_better
+    assert Workplace.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
+    with pytest.raises(ConfigError, match="a larger collapsed is better"):
+        measure(replace(spec, metric="collapsed", methods=("gc_only",)))
+
+
+def test_a_single_test_record_has_no_groups_to_leave_out(spec):
+    work = Workplace.open(replace(spec, metric="accuracy"))
+    one = replace(work, test=work.test.take(np.array([0])))
+    assert one.run("gc_only", 8, 0).without == ()
+    assert len(work.run("gc_only", 8, 0).without) == min(20, len(work.test))
+
+
+def test_a_damaged_line_is_named(spec):
+    spec = replace(spec, methods=("gc_only",))
+    measure(spec)
+    path = spec.out / "runs.jsonl"
+    path.write_text(path.read_text().replace('{"method"', '{"meth', 1))
+    with pytest.raises(ConfigError, match="runs.jsonl:1: damaged; delete this line"):
+        measure(spec)
+
+
 def test_all_labels_and_the_default_methods(spec):
     work = Workplace.open(replace(spec, sizes=(0, 4), methods=()))
     assert work.sizes == [4, len(work.train)]
@@ -182,6 +206,19 @@ def test_rates_are_searched_within_the_few_labels(spec, trained):
         assert set(tried) == {"0.0001", "0.01"}
         assert run.about["rate"] == last.schedule.rate == float(min(tried, key=tried.get))
     assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "scratch-cnn_8_0"}
+
+
+def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
+    def failing(run):
+        if run.schedule.rate > 1e-3:
+            raise DivergedError("step 1: loss nan")
+        return original(run)
+
+    original = module.train
+    monkeypatch.setattr(module, "train", failing)
+    recipe = replace(SHORT, rates=(1e-2, 1e-4))
+    (run,) = measure(replace(spec, sizes=(8,), seeds=1, methods=("pretrained",), recipe=recipe)).runs
+    assert run.about["rate"] == 1e-4 and run.about["tried"]["0.01"] is None
 
 
 def test_held_records_are_taken_of_takes(tiny):
@@ -273,6 +310,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         found = CurveResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
         held += found.low < 0.5 < found.high
     assert 0.88 < held / 200 < 0.99
+
+
+def test_few_test_examples_widen_intervals_as_they_should():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        value_N = rng.normal(0.5, 0.1, 8)
+        without = tuple(float(np.delete(value_N, i).mean()) for i in range(8))
+        runs = (RunFigures("a", 8, 0, {"mcc": float(value_N.mean())}, without),)
+        found = CurveResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
+        held += found.low < 0.5 < found.high
+    assert 0.91 < held / 200 < 0.99
 
 
 def test_collapsed_runs_are_counted():

@@ -11,6 +11,7 @@ from tiny_runs import make_tiny
 
 from sciforge import api
 from sciforge.cli import main
+from sciforge.core import retained as retaining
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.engine import Engine
 from sciforge.core.evaluate import evaluate
@@ -113,6 +114,16 @@ def test_few_old_records_are_judged_against_their_own_labels(spec, tiny, fit):
     assert found.value == pytest.approx(1 - work.old.objective.metrics(outputs, work.old.records)["mcc"])
 
 
+def test_what_is_retained_is_judged_all_over_the_split(tiny, fit, monkeypatch):
+    base = fit(tiny.finetuning, "base", schedule={"steps": 1, "evaluate_every": 0, "patience": 0})
+    monkeypatch.setattr(retaining, "MOST", 4)
+    engine = Engine(torch.device("cpu"), "float32")
+    told = retained(base, base.weights(), tiny.finetuning.data, engine)
+    records = tiny.labelled.split("dev")
+    spread = records.take(np.array([0, (len(records) - 1) // 3, 2 * (len(records) - 1) // 3, len(records) - 1]))
+    assert told["before"] == evaluate(base.build(), base.objectives[0], base.codec, spread, engine)
+
+
 def test_a_domain_without_heads_or_blocks_says_what_is_left_out(heat, tmp_path, trained):
     spec = spec_of(heat, tmp_path / "report", methods=(), l2sp=(1.0,), shares=(0.25,), ewc=(1.0,), seeds=2)
     found = measure(replace(spec, methods=("plain", "l2sp", "replay")))
@@ -164,7 +175,8 @@ def test_the_budget_is_searched_and_kept_to(spec, trained, monkeypatch):
     assert found.growth(("l2sp", answers["l2sp"].knob)).value <= 0.1
     assert answers["replay"].knob is None and "cannot be met" in answers["replay"].text
     assert answers["lora"].knob == 5.0
-    assert "Budget" in found.text() and json.loads((spec.out / "forget.json").read_text())["budget"] == 0.1
+    assert "Budget" in found.text() and "chosen by the mean on these same old records" in found.text()
+    assert json.loads((spec.out / "forget.json").read_text())["budget"] == 0.1
     enough = measure(replace(spec, budget="100%"))
     assert {a.text for a in enough.answers if a.method in ("l2sp", "replay")} == {
         "not needed: plain fine-tuning keeps to it"
@@ -233,10 +245,19 @@ def test_judging_agrees_with_evaluation_and_leaves_groups_out(tiny):
 
 def test_intervals_of_seeds_and_records():
     alone = interval([1.0], [[0.9, 1.1] * 10])
-    assert alone.high - alone.value == pytest.approx(1.96 * (19 * 0.01) ** 0.5)
+    assert alone.high - alone.value == pytest.approx(2.093 * (19 * 0.01) ** 0.5, rel=1e-4)
     both = interval([0.5, 1.5], [[0.9, 1.1] * 10] * 2)
     assert both.high - both.value > 12.7 * 0.5 and both.value == 1.0
     assert interval([1.0, np.inf], [[1.0], []]).value == np.inf
+
+
+def test_intervals_of_few_records_hold_the_truth_as_often_as_they_say():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        value_N = rng.normal(0, 1, 4)
+        found = interval([value_N.mean()], [[np.delete(value_N, i).mean() for i in range(4)]])
+        held += found.low < 0 < found.high
+    assert 0.92 < held / 400 < 0.98
 
 
 def made_result(points, seeds=2, **options):

@@ -13,9 +13,11 @@ from sciforge.core.store import Rows, Store
 from sciforge.errors import ConfigError
 from sciforge.evidence import privacy as module
 from sciforge.evidence import privacy_attack
+from sciforge.evidence.curve_result import Interval
 from sciforge.evidence.privacy import Privacy, losses, measure
 from sciforge.evidence.privacy_attack import Attack, Exposure, Ranks, clopper_pearson, halves, left_out, lira, statistic
 from sciforge.evidence.privacy_pool import Pool
+from sciforge.evidence.privacy_result import CANARIES
 
 EXACT = Hardware(device="cpu", precision="float64", threads=1)
 
@@ -103,6 +105,8 @@ def test_exposure_of_what_is_learnt_by_heart():
     loss_KC = rng.random((8, 40))
     blind = Exposure.of(loss_KC, in_KC, seed=0)
     assert blind.mean.low < blind.chance < blind.mean.high
+    unequal = Exposure.of(np.where(np.arange(8)[:, None] < 4, 1.0, -1.0) * in_KC, in_KC, seed=0)
+    assert unequal.mean.high - unequal.mean.low > 2.0  # some shadows learn all by heart, others nothing
     heart = Exposure.of(loss_KC - 2.0 * in_KC, in_KC, seed=0)
     assert heart.mean.value == heart.most == pytest.approx(np.log2(21))
 
@@ -179,8 +183,29 @@ def test_a_private_checkpoint_keeps_its_promise(trained, spec, tmp_path):
         for point in attack.points:
             assert point.tpr.low <= np.exp(0.5) * point.fpr.high + 1e-3
     assert "holds in all" in found.table().text()
-    assert any(found.bound(point) < 1 for attack in found.attacks for point in attack.points)
+    assert any(found.bound(attack, point) < 1 for attack, point in found.pairs)
     assert found.proven_epsilon < 0.5
+
+
+@pytest.mark.parametrize("trained", ["molecules"], indirect=True)
+def test_shadows_on_half_the_records_spend_another_budget(trained, spec, tmp_path):
+    private = Private(noise=1.0, delta=1e-3, accountant="rdp")
+    made = train(replace(trained.run, out=tmp_path / "private", private=private))
+    found = measure(replace(spec, checkpoint=made.path))
+    told, shadows = found.privacy, found.shadow_privacy
+    assert shadows["sampling_rate"] == pytest.approx(2 * told["sampling_rate"], rel=0.05)
+    assert shadows["epsilon"] > 1.5 * told["epsilon"]
+    learnt = len(Store.open(made.run.data).split("train"))
+    assert f"the shadows learn {learnt // 2} records each, the checkpoint learnt {learnt}" in found.warnings
+    attack = found.attacks[0]
+    assert found.promise(attack) == shadows and replace(found, target="checkpoint").promise(attack) == told
+    canaries = replace(attack, name=CANARIES)
+    assert replace(found, target="checkpoint").promise(canaries) == shadows
+    report = json.loads((spec.out / "privacy.json").read_text())
+    assert report["weights_sha256"] == made.body["files"]["model.safetensors"]
+    (spec.out / "shadows" / "0002.npz").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=r"0002.npz: damaged; delete it"):
+        measure(replace(spec, checkpoint=made.path))
 
 
 def test_a_broken_promise_is_seen():
@@ -191,6 +216,10 @@ def test_a_broken_promise_is_seen():
     found = module.PrivacyResult("recipe", (attack,), None, counts, promise)
     assert not found.bound_holds and found.proven_epsilon > 4
     assert "IS BROKEN" in found.table().text()
+    point = attack.points[-1]
+    little = replace(attack, points=(replace(point, tpr=Interval(0.5, 0.3, 0.6), fpr=Interval(0.1, 0.05, 0.1)),))
+    swapped = replace(found, attacks=(little,))
+    assert not swapped.bound_holds and "swapping one record for another" in swapped.table().text()
 
 
 def test_losses_are_of_single_examples(trained):

@@ -18,8 +18,9 @@ from sciforge.core.run import EWC, L2SP, All, LoRA, Run, Schedule
 from sciforge.core.sparsity import matrices, share_at, smallest, zero_share
 from sciforge.core.store import Store
 from sciforge.errors import ConfigError
+from sciforge.evidence.held_out import interval
 from sciforge.evidence.prune import Prune, prune
-from sciforge.evidence.prune_curve import group_names, measure
+from sciforge.evidence.prune_curve import group_names, measure, shown
 
 PATTERN = Sparse().pattern
 
@@ -166,6 +167,17 @@ def test_a_ramp_rises_to_its_end_whatever_its_length():
 def test_runs_that_would_fill_the_zeros_are_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         Run(**{"data": "a", "out": "b", "init": "c", "objective": None, "sparse": Sparse(0.5), **options})
+
+
+def test_a_metric_that_is_none_leaves_no_folder_behind(domain: Tiny, tmp_path):
+    spec = Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", data=domain.pretraining.data, metric="los")
+    with pytest.raises(ConfigError, match="no metric 'los'"):
+        prune(spec)
+    assert prune(replace(spec, metric="loss")).report["metric"] == "loss"
+
+
+def test_a_figure_that_some_model_lacks_is_told():
+    assert shown(interval([1.0, float("nan")], [])) == "not finite"
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import make_tiny
+from tiny_runs import Tiny, make_tiny
 
+from sciforge.core.loop import train
 from sciforge.core.run import Hardware, Schedule
 from sciforge.errors import ConfigError
 from sciforge.evidence import schedules
@@ -61,8 +62,36 @@ def test_it_runs_on_tiny_stores_and_goes_on(domain, tmp_path, monkeypatch):
 
     monkeypatch.setattr(schedules, "train", stop)
     assert compare_schedules(spec).values == found.values
-    with pytest.raises(ConfigError, match="another comparison"):
-        compare_schedules(replace(spec, schedule=replace(spec.schedule, steps=4)))
+    for change in (
+        {"schedule": replace(spec.schedule, steps=4)},
+        {"split": "dev"},
+        {"init": other_weights(tiny, tmp_path)},
+    ):
+        with pytest.raises(ConfigError, match="another comparison"):
+            compare_schedules(replace(spec, **change))
+    (tmp_path / "out/runs.json").write_text('{"spec"')
+    with pytest.raises(ConfigError, match="runs.json: not a file that sciforge wrote, or damaged"):
+        compare_schedules(spec)
+
+
+def other_weights(tiny: Tiny, folder: Path) -> Path:
+    """Return a checkpoint that stands elsewhere and is another one."""
+    return train(replace(tiny.pretraining, out=folder / "other", seed=7)).path
+
+
+def test_the_sense_of_a_figure_is_known_or_asked_for(tiny, tmp_path):
+    run = replace(tiny.finetuning, objective=replace(tiny.finetuning.objective, warm_start=False))
+    spec = Schedules(
+        data=run.data, out=tmp_path / "out", objective=run.objective, init=tiny.checkpoint.path, seeds=1, hardware=EXACT,
+        shapes=("step", "cosine"), schedule=Schedule(steps=1, batch=4, shape="step"), metric="loss",
+    )  # fmt: skip
+    for metric, higher in (("loss", False), ("accuracy", True), ("mcc", True)):
+        assert compare_schedules(replace(spec, metric=metric)).higher_is_better is higher
+    with pytest.raises(ConfigError, match="a larger collapsed is better; set higher_is_better"):
+        compare_schedules(replace(spec, metric="collapsed"))
+    assert not compare_schedules(replace(spec, metric="collapsed", higher_is_better=False)).higher_is_better
+    with pytest.raises(ConfigError, match="no metric 'acuracy'.*did you mean 'accuracy'"):
+        compare_schedules(replace(spec, metric="acuracy"))
 
 
 def test_a_difference_is_told_only_where_its_interval_leaves_zero():
@@ -80,6 +109,8 @@ def test_a_difference_is_told_only_where_its_interval_leaves_zero():
         ({"shapes": ("step",)}, "at least two different"),
         ({"model": None}, "either --model or --init"),
         ({"seeds": 0}, "seeds"),
+        ({"shapes": ("constant", "step")}, "name a falling shape first"),
+        ({"schedule": Schedule(evaluate_every=1, patience=1)}, "without early stopping"),
         ({"shapes": ("step", "stair")}, "shapes"),
     ],
 )

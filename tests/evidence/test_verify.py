@@ -13,8 +13,8 @@ from sciforge import cli
 from sciforge.core import loop
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.folder import write_json
-from sciforge.core.run import LoRA, Replay
-from sciforge.errors import CheckpointError, ConfigError
+from sciforge.core.run import LoRA, Replay, Teacher
+from sciforge.errors import CheckpointError, ConfigError, DivergedError
 from sciforge.evidence import rerun
 from sciforge.evidence.verify import Verification, verify
 
@@ -78,6 +78,16 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint(house: Tiny, fit, tmp_pat
     shutil.rmtree(tmp_path / "cut/step-00000003/resume")
     found = verify(tmp_path / "cut", replay=4)
     assert found.sound and (found.rerun.start, found.rerun.steps) == (0, 4) and found.rerun.tensors
+
+
+def test_a_teacher_is_found_from_the_run(tiny, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copytree(tiny.pretraining.out, "teacher")
+    teacher = Teacher(Path("teacher"), temperature=1.0)
+    loop.train(replace(tiny.pretraining, out=Path("student"), objective=tiny.checkpoint.objectives[0], teacher=teacher))
+    monkeypatch.chdir(tmp_path)
+    assert verify(Path("work/student"), replay=2).rerun.verdict == "bit-equal"
 
 
 @pytest.fixture
@@ -202,6 +212,15 @@ def test_a_step_that_differs_elsewhere_says_why(copy: Path, monkeypatch):
     monkeypatch.setattr(rerun, "take_step", lambda *a: {k: v * (1 + 1e-9) for k, v in take_step(*a).items()})
     found = verify(copy, replay=2)
     assert states(found)["replay"] == "differs" and "recorded elsewhere: torch" in said(found, "replay")
+
+
+def test_steps_that_diverge_where_the_record_goes_on_are_wrong(copy: Path, monkeypatch):
+    def failing(*args):
+        raise DivergedError("step 0: loss nan")
+
+    monkeypatch.setattr(rerun, "take_step", failing)
+    found = verify(copy, replay=2)
+    assert states(found)["replay"] == "wrong" and "loss nan" in said(found, "replay") and not found.sound
 
 
 def test_bad_requests_are_one_line(copy: Path, tmp_path, capsys):
