@@ -186,7 +186,7 @@ class PrepareImages:
 
     def _missing(self, names: list[str]) -> tuple[tuple[Path, str, int | None], ...]:
         tables = [(self.table, self._said())] if self.table else []
-        tables += [(self.boxes, read_boxes(self.boxes, self.image_column)[0])] if self.boxes else []
+        tables += [(self.boxes, read_boxes(Path(self.boxes), self.image_column)[0])] if self.boxes else []
         return tuple((path, name, line) for path, said in tables for name, line in unmatched(said, names, path))
 
     def _said(self) -> dict[str, Said]:
@@ -201,7 +201,7 @@ class PrepareImages:
         for path, name, line in source.missing:
             _refuse(DataError(f"no picture {name!r} among the files"), path, line, name, on_reject)
         said = self._said()
-        boxes, names = read_boxes(self.boxes, self.image_column) if self.boxes else ({}, [])
+        boxes, names = read_boxes(Path(self.boxes), self.image_column) if self.boxes else ({}, [])
         numbers = {name: place for place, name in enumerate(names)}
         for item in source.items:
             if kind_of(item.path) == "picture":
@@ -332,7 +332,7 @@ class PrepareImages:
         meta: dict[str, Any] = {"size": [rows, columns_], "channels": channels, "background": list(self.background)}
         meta["classes"] = sorted(set(labels.tolist())) if "label" in columns else []
         if self.boxes is not None:
-            meta["box_classes"] = read_boxes(self.boxes, self.image_column)[1]
+            meta["box_classes"] = read_boxes(Path(self.boxes), self.image_column)[1]
         if self.masks is not None:
             known = [m[m != IGNORE].max(initial=0) for m in (store[i]["segments"] for i in range(len(store)))]
             meta["segment_classes"] = int(max(known)) + 1

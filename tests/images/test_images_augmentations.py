@@ -1,11 +1,17 @@
 """Crop, flip, rotation and colour jitter: exact cases, boxes that follow their objects, and what each scrambles."""
 
 import colorsys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sciforge.core.invariance import warn_before_training
+from sciforge.core.run import Run
+from sciforge.core.store import prepare
 from sciforge.errors import ConfigError
+from sciforge.images import ClassifyImages
 from sciforge.images.augmentations import (
     AUGMENTATIONS,
     ColourJitter,
@@ -17,6 +23,7 @@ from sciforge.images.augmentations import (
     moved,
     warped,
 )
+from sciforge.images.prepare import PrepareImages
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 12, 3)).astype(np.uint8)
 
@@ -150,3 +157,35 @@ def test_each_change_scrambles_its_own_nuisance_more_than_the_others(name):
         assert max(found[other] for other in ("crop", "flip", "rotation")) < 0.05
     else:
         assert found["hue"] < 0.05
+
+
+@pytest.fixture(scope="module")
+def tinted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bars that lie or stand, red or a violet as bright: the same pictures labelled by hue and by shape."""
+    folder, rng = tmp_path_factory.mktemp("tinted"), generator(5)
+    shape, hue = rng.integers(0, 2, 200), rng.integers(0, 2, 200)
+    image = np.zeros((200, 12, 12), np.float32)
+    for number, (stands, at) in enumerate(zip(shape, rng.integers(2, 8, 200), strict=True)):
+        rows, columns = (slice(1, 11), slice(at, at + 3)) if stands else (slice(at, at + 3), slice(1, 11))
+        image[number, rows, columns] = rng.uniform(150, 250)
+    turn = np.broadcast_to(np.where(hue, 0.77, 0.0)[:, None, None], image.shape)
+    pixels = np.rint(colours(turn, np.full_like(image, 0.8), image)).astype(np.uint8)
+    stores = {}
+    for name, label in (("hue", hue), ("shape", shape)):
+        np.savez(folder / f"{name}.npz", images=pixels, labels=np.array(["no", "yes"])[label])
+        stores[name] = prepare(PrepareImages(files=(folder / f"{name}.npz",)), folder / name).path
+    return stores
+
+
+def test_the_core_warns_of_hue_jitter_where_hue_is_the_label_and_only_there(tinted, tmp_path):
+    def said(task: str, **strengths: float) -> list[str]:
+        run = Run(data=tinted[task], out=tmp_path / "never", model="vit-mini", objective=ClassifyImages(**strengths))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            warn_before_training(run)
+        return [str(warning.message) for warning in found]
+
+    (line,) = said("hue", hue=0.5, jitter=0.2, flip=1.0)
+    assert "hue" in line and "label" in line
+    assert said("shape", hue=0.5, jitter=0.2) == []
+    assert said("hue", jitter=0.2, flip=1.0, crop=0.3) == []
