@@ -9,7 +9,7 @@ The same on the command line:
 
     sciforge prepare documents runs/text/*.txt --shares 0.98 0.02 0 --out runs/general
     sciforge train masked-words --data runs/general --out runs/bert-mini-english --model bert-mini --length 256 \\
-        --schedule.steps 4000 --schedule.batch 4 --schedule.rate 2e-3 --schedule.warmup 0.05 \\
+        --schedule.steps 2000 --schedule.batch 4 --schedule.rate 1e-3 --schedule.warmup 0.05 \\
         --schedule.shape trapezoid --schedule.cooldown 0.3 \\
         --hardware.threads 1
 """
@@ -21,7 +21,7 @@ import sciforge as sf
 from sciforge.text import MaskedWords
 from sciforge.text.prepare import PrepareDocuments
 
-STEPS = 4000
+STEPS = 2000
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         model="bert-mini",
         objective=MaskedWords(length=256),
         schedule=sf.Schedule(
-            steps=options.steps, batch=4, rate=2e-3, warmup=0.05, shape="trapezoid", cooldown=0.3, save_every=1000
+            steps=options.steps, batch=4, rate=1e-3, warmup=0.05, shape="trapezoid", cooldown=0.3, save_every=1000
         ),
         hardware=sf.Hardware(threads=1),
     )

@@ -64,7 +64,9 @@ def copies(field: Store, labelled: Store) -> dict[str, int]:
     return {"excluded": field.meta["counts"]["excluded"], f"sharing {RUN_OF_WORDS} words with a test review": shared}
 
 
-def measure(made: dict[str, Store], options: argparse.Namespace, grams: bool, seed: int) -> object:
+def measure(
+    made: dict[str, Store], options: argparse.Namespace, grams: bool, seed: int, sizes: tuple[int, ...]
+) -> object:
     """Run the curve of one kind of head and one adaptation; adaptations are shared by the heads of a seed."""
     house = api.curves
     name = f"{'grams' if grams else 'states'}-{seed}"
@@ -74,9 +76,9 @@ def measure(made: dict[str, Store], options: argparse.Namespace, grams: bool, se
         out=options.out / name,
         init=catalog.locate(options.init),
         objective=ClassifyDocuments(length=options.length, grams=grams),
-        sizes=tuple(options.sizes),
-        seeds=options.seeds,
-        methods=(*NETS, *(BASELINES if first else ())) if seed == options.adaptation_seeds[0] else NETS[:2],
+        sizes=sizes,
+        seeds=options.seeds if any(sizes) else 1,  # all labels can be drawn in one way
+        methods=(*options.nets, *(BASELINES if first else ())) if seed == options.adaptation_seeds[0] else NETS[:2],
         recipe=house.Recipe(Schedule(steps=1, batch=32, rate=0.0, shape="step"), epochs=0.0),
         metric="auroc",
         higher_is_better=True,
@@ -132,8 +134,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="draws of the labels")
     parser.add_argument("--adaptation-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--heads", choices=["states", "grams"], nargs="+", default=["grams", "states"])
-    parser.add_argument("--steps", type=int, default=500, help="of the adaptation and of its control")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--nets", choices=NETS, nargs="+", default=list(NETS))
+    parser.add_argument("--steps", type=int, default=1500, help="of the adaptation and of its control")
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
@@ -147,7 +150,8 @@ def main() -> None:
     results = []
     for seed in options.adaptation_seeds:
         for grams in options.grams:
-            results.append(report(measure(made, options, grams, seed), grams, seed))
+            for sizes in filter(None, (tuple(n for n in options.sizes if n), (0,) * (0 in options.sizes))):
+                results.append(report(measure(made, options, grams, seed, sizes), grams, seed))
     print(f"\ngoals: adapted above its control beyond the interval, and above {GOALS} (character TF-IDF as published)")
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -44,6 +44,7 @@ SOURCES = {
     "nusselt-smooth": CAMPAIGNS,
     "nusselt-tubes": CAMPAIGNS,
     "potential-mini": ("xtb-small",),
+    "vit-mini": ("fashion-mnist-train-images",),
 }
 
 

@@ -4,6 +4,7 @@ from sciforge.core.domain import Domain
 from sciforge.text.augmentations import AUGMENTATIONS, embed
 from sciforge.text.baselines import BASELINES
 from sciforge.text.codec import TextCodec
+from sciforge.text.demo import demo
 from sciforge.text.documents import ClassifyDocuments, RateDocuments
 from sciforge.text.laws import LAWS
 from sciforge.text.masked import MaskedWords
@@ -36,6 +37,7 @@ DOMAIN = Domain(
     },
     laws=LAWS,
     baselines=BASELINES,
+    demo=demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
 )

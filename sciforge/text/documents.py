@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
 from sciforge.core.evaluate import batches, evaluation
-from sciforge.core.linear_probe import fit_logistic, fit_ridge
+from sciforge.core.linear_probe import fit_ridge
 from sciforge.core.metrics import classification_metrics, regression_metrics
 from sciforge.core.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.text.codec import SHORTEST_ROW, TextCodec
+from sciforge.text.fusion import fit_fused
 from sciforge.text.grams import letter_grams
 from sciforge.text.heads import DocumentHead
 
@@ -131,7 +132,7 @@ class ClassifyDocuments(_Documents):
         """Solve the linear head on the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
             label_N = np.array([self.index(name) for name in records.column("label")])
-            fit = partial(fit_logistic, label_N=label_N, num_classes=self.outputs, seed=seed)
+            fit = partial(fit_fused, label_N=label_N, num_classes=self.outputs, seed=seed)
             self._solve(model, codec, records, engine, fit)
 
     def index(self, label: str) -> int:
@@ -202,7 +203,7 @@ class RateDocuments(_Documents):
         """Solve the linear head on the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
             target_N = (np.asarray(records.column("value"), np.float64) - self.mean) / self.spread
-            self._solve(model, codec, records, engine, partial(fit_ridge, target_N=target_N))
+            self._solve(model, codec, records, engine, partial(_fit_side_by_side, target_N=target_N))
 
     def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a document and its number."""
@@ -228,3 +229,9 @@ class RateDocuments(_Documents):
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
         return regression_metrics(np.asarray(records.column("value")), outputs["value"])
+
+
+def _fit_side_by_side(blocks: list[np.ndarray], target_N: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Return ridge weights [R_k] of each block, all under one penalty, and the bias."""
+    weight_R, bias = fit_ridge(np.concatenate(blocks, axis=1), target_N)
+    return np.split(weight_R, np.cumsum([block.shape[1] for block in blocks])[:-1]), bias

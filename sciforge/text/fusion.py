@@ -86,14 +86,3 @@ def weigh(score_KNC: np.ndarray, label_N: np.ndarray) -> np.ndarray:
 
     found: Any = minimize(loss, equal_K, jac=True, bounds=[(0, None)] * len(equal_K))
     return found.x if found.x.any() else equal_K
-
-
-def side_by_side(blocks: Sequence[np.ndarray], fit: Callable[..., Any]) -> tuple[list[np.ndarray], Any]:
-    """Return weights [..., R_k] of each block and a bias of one `fit` (features -> weight, bias) on all of them together.
-
-    >>> weights, bias = side_by_side([np.ones((2, 1)), np.ones((2, 3))], lambda x: (x[0], 0.5))
-    >>> [w.tolist() for w in weights], bias
-    ([[1.0], [1.0, 1.0, 1.0]], 0.5)
-    """
-    weight, bias = fit(np.concatenate(blocks, axis=1))
-    return np.split(np.asarray(weight), np.cumsum([block.shape[1] for block in blocks])[:-1], axis=-1), bias

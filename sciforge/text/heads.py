@@ -77,13 +77,18 @@ class DocumentHead(nn.Module):
         self.rarity_G.copy_(torch.from_numpy(np.log((1 + len(grams)) / (1 + seen_G)) + 1))
 
     @torch.no_grad()
-    def solve(self, features_NF: np.ndarray, fit: Callable[[np.ndarray], tuple[np.ndarray, Any]]) -> None:
-        """Set the linear part from features [N, F]; `fit` gets coordinates [N, R] and returns weight [C, R] and bias [C]."""
+    def solve(self, features_NF: np.ndarray, fit: Callable[[list[np.ndarray]], tuple[list[np.ndarray], Any]]) -> None:
+        """Set the linear part from features [N, F].
+
+        `fit` gets the coordinates [N, R_k] of each block and returns weights [C, R_k] of each and a bias [C].
+        """
         centre_F, scale_F = block_scales(features_NF, self.blocks_F)
-        rotated_NR, basis_RF = rotate((features_NF - centre_F) / scale_F)
-        weight, bias = fit(rotated_NR)
-        slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight @ basis_RF)
-        for slot, value in (*slots, (self.bias_C, bias)):
+        parts = np.split((features_NF - centre_F) / scale_F, np.cumsum(self.blocks_F)[:-1], axis=1)
+        turned = [rotate(part) for part in parts]
+        weights, bias = fit([coordinates for coordinates, _ in turned])
+        weight_CF = np.concatenate([np.atleast_2d(w) @ basis for w, (_, basis) in zip(weights, turned, strict=True)], 1)
+        slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight_CF), (self.bias_C, bias)
+        for slot, value in slots:
             slot.copy_(torch.as_tensor(np.asarray(value)).reshape(slot.shape))
 
 

@@ -3,9 +3,9 @@
 Legend of shape letters: B batch, L tokens, N chosen tokens, D width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, 
 from sciforge.core.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.text.codec import NO_TARGET, SHORTEST_ROW, TextCodec
+from sciforge.text.counts import start_from_counts
 from sciforge.text.model import PairHead
 from sciforge.text.pairs import NEXT, fill_pair, fill_row, words_of_row
 from sciforge.text.rows import TextRows
@@ -41,6 +42,8 @@ class MaskedWords(Objective, Settings):
         pairs: next-sentence prediction: rows of two segments, the second of half of them from another document.
         pair_weight: of that task, in nats per row.
         short_share: with `pairs`, share of rows of a random shorter length (BERT's 0.1).
+        counts: start word vectors and the language head's bias from counts of the corpus (text.counts): in a `fresh`
+            model, `always` (also in one that goes on in another field), or `never`, as published.
     """
 
     length: int = 128
@@ -53,6 +56,7 @@ class MaskedWords(Objective, Settings):
     pairs: bool = False
     pair_weight: float = 1.0
     short_share: float = 0.1
+    counts: Literal["fresh", "always", "never"] = "fresh"
 
     def __post_init__(self):
         super().__post_init__()
@@ -80,6 +84,14 @@ class MaskedWords(Objective, Settings):
         if self.pairs and rows.num_documents == 1:
             raise ConfigError(f"{store.path} has one {split} document; a random pair needs a second: use --no-pairs")
         return rows
+
+    def start(
+        self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+    ) -> Mapping[str, Any] | None:
+        """Set word vectors and the language head's bias from counts of the training documents, where asked for."""
+        if self.counts == "always" or (self.counts == "fresh" and parent is None):
+            return start_from_counts(model, records.ids(codec), seed, fresh=parent is None)
+        return None
 
     def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
         """Fill a row from the record's place on, hide words, and note what is to be predicted."""

@@ -1,6 +1,7 @@
 """Documents of a store seen as places where a row of tokens may begin: rows are full, nothing is stored twice."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from sciforge.core.store import Store
 from sciforge.errors import ConfigError
 
 LETTERS_PER_TOKEN = 4  # of English word pieces with their spaces, about; it only sets how far apart rows begin
+SENTENCES_AT_ONCE = 50  # counted together; a novel must not be one piece of work
 LONGEST_SENTENCE = 2000  # letters taken as one piece of work; a line without any full stop goes on in the next one
 
 
@@ -51,12 +53,29 @@ class TextRows(Sequence):
         record = self.rows[document % len(self.rows)]
         yield from sentences_of(record, first)
 
+    def ids(self, codec: Any) -> Iterator[np.ndarray]:
+        """Yield the ids of each document [n]."""
+        for document in range(len(self.rows)):
+            for sentences in in_groups(self.sentences(document), SENTENCES_AT_ONCE):
+                yield codec.pieces(" ".join(sentences))[0]
+
     def another(self, document: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return another document, drawn at random, with `text` and `sentences`."""
         if len(self.rows) < 2:
             raise ConfigError("a random second segment needs a second document; give more documents or --no-pairs")
         drawn = int(rng.integers(len(self.rows) - 1))
         return self.rows[drawn + (drawn >= document)]
+
+
+def in_groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield lists of up to `size` items.
+
+    >>> list(in_groups("abc", 2))
+    [['a', 'b'], ['c']]
+    """
+    items = iter(items)
+    while group := list(islice(items, size)):
+        yield group
 
 
 def borders(record: dict[str, Any]) -> np.ndarray:

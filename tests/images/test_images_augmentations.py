@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.invariance import warn_before_training
 from sciforge.core.run import Run
 from sciforge.core.store import prepare
 from sciforge.errors import ConfigError
+from sciforge.evidence.invariance import warn_before_training
 from sciforge.images import ClassifyImages
 from sciforge.images.augmentations import (
     AUGMENTATIONS,
