@@ -25,9 +25,9 @@ Made by `python docs/make_cli.py`; a test compares it with the code. What a doma
 `sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME --help`.
 
 Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed, or something required is missing; 2 bad
-input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json` makes `evaluate`, `curve`, `schedules`,
-`forget`, `privacy`, `invariance`, `prune`, `distill`, `check`, `verify` and `audit` print JSON. Under `torchrun` one
-process prints. A list takes all words up to the next option, so files stand before options:
+input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json` makes `evaluate`, `curve`, `schedules`, `forget`,
+`privacy`, `invariance`, `prune`, `distill`, `check`, `verify` and `audit` print JSON. Under `torchrun` one process prints.
+A list takes all words up to the next option, so files stand before options:
 `sciforge prepare genome a.fa b.fa --out store`.
 """
 FORMS = {

@@ -1,13 +1,16 @@
 """Fixtures for all tests: a tiny pretrained checkpoint and the runs around it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from tiny_runs import Tiny, make_tiny
 
+from sciforge.core import loop
 from sciforge.core.checkpoint import Checkpoint
 from sciforge.core.loop import train
 from sciforge.core.run import Run
@@ -37,3 +40,38 @@ def fit(tmp_path: Path) -> Callable[..., Checkpoint]:
         return train(replace(run, out=tmp_path / name, **changes), resume=resume)
 
     return run_it
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager]:
+    """Stop training by Ctrl-C before a step; what is inside must train so far."""
+
+    @contextmanager
+    def stopping(at: int) -> Iterator[None]:
+        def stop(job, step, batches):
+            if step == at:
+                raise KeyboardInterrupt
+            return take_step(job, step, batches)
+
+        take_step = loop.take_step
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loop, "take_step", stop)
+            yield
+
+    return stopping
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[Run]]:
+    """Note the runs that a module hands to `train`."""
+
+    def note(module: ModuleType) -> list[Run]:
+        def noting(run, *args, **kwargs):
+            runs.append(run)
+            return original(run, *args, **kwargs)
+
+        runs, original = [], module.train
+        monkeypatch.setattr(module, "train", noting)
+        return runs
+
+    return note

@@ -81,21 +81,12 @@ def test_overfits_eight_examples(learnt: Checkpoint):
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
-def test_resume_is_bit_equal(domain: Tiny, fit, tmp_path, monkeypatch, kind: str):
+def test_resume_is_bit_equal(domain: Tiny, fit, tmp_path, interrupted, kind: str):
     run, often = getattr(domain, kind), {"save_every": 2}
     whole = fit(run, "whole", schedule=often)
-    take_step = loop.take_step
-
-    def cut(job, step, batches):
-        if step == 5:
-            raise KeyboardInterrupt
-        return take_step(job, step, batches)
-
-    monkeypatch.setattr(loop, "take_step", cut)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(5):
         fit(run, "cut", schedule=often)
     assert sorted(f.name for f in (tmp_path / "cut").iterdir()) == ["metrics.jsonl", "step-00000004"]
-    monkeypatch.setattr(loop, "take_step", take_step)
     resumed = fit(run, "cut", resume=True, schedule=often)
     assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     assert (tmp_path / "cut/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()

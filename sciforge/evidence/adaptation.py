@@ -24,7 +24,8 @@ class Adaptation(Settings):
     """Further pretraining of a curve's `init` by its own objective, before the task.
 
     Args:
-        data: a prepared store of the task's domain, of the kind that `init` was pretrained on (no labels).
+        data: a prepared store of the task's domain, of the kind that `init` was pretrained on (no labels). Keep the task's test
+            records out of it: nothing here can tell that they are in.
         control: a store of general data of that kind, for the same steps: what longer pretraining alone gives.
         steps: optimiser steps of either.
         batch: examples a step.

@@ -69,6 +69,10 @@ class Interval:
         value, low, high = (figure(v, digits, sign) for v in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the value and the interval, None for what is not finite, which JSON lacks."""
+        return {"value": finite(self.value), "interval": [finite(self.low), finite(self.high)]}
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -251,7 +255,7 @@ class CurveResult:
         savings = {}
         for labels in self.sizes:
             if (saving := self.saving(labels)) is not None:
-                bounds = None if saving.factor is None else [_finite(v) for v in vars(saving.factor).values()]
+                bounds = None if saving.factor is None else [finite(v) for v in vars(saving.factor).values()]
                 savings[str(labels)] = {"factor": bounds, "text": saving.text()}
         runs = [run.to_json() for run in self.runs]
         head = {"metric": self.metric, "higher_is_better": self.higher_is_better, "kinds": dict(self.kinds)}
@@ -312,5 +316,10 @@ def _percentiles(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return a number that JSON can hold.
+
+    >>> finite(1.0), finite(float("inf"))
+    (1.0, None)
+    """
     return float(value) if np.isfinite(value) else None

@@ -209,12 +209,8 @@ class DistillResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure of the table, and each model's."""
-
-        def bounds(x: Interval) -> dict[str, Any]:
-            return {"value": x.value, "interval": [x.low, x.high]}
-
-        quality = {kind.replace(" ", "_"): bounds(self.interval(kind)) for kind in (TEACHER, TAUGHT, ALONE)}
-        quality["distilled_less_alone"] = bounds(self.interval(TAUGHT, ALONE))
+        quality = {kind.replace(" ", "_"): self.interval(kind).to_json() for kind in (TEACHER, TAUGHT, ALONE)}
+        quality["distilled_less_alone"] = self.interval(TAUGHT, ALONE).to_json()
         models = [
             {"kind": k, "seed": s, "figures": dict(j.figures), "without": list(j.without)}
             for (k, s), j in self.judged.items()

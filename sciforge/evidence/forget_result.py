@@ -12,7 +12,7 @@ import numpy as np
 
 from sciforge.core.report import Table
 from sciforge.core.writing import whole_files
-from sciforge.evidence.curve_result import Interval
+from sciforge.evidence.curve_result import Interval, finite
 from sciforge.evidence.forget_methods import METHODS, START
 from sciforge.evidence.held_out import interval
 
@@ -291,12 +291,3 @@ def knob_text(point: Point) -> str:
     if method is None or not method.ladder:
         return ""
     return f"{method.knob} {point[1]:.4g}" if method.knob != "strength" else f"{point[1]:.4g}"
-
-
-def finite(value: float) -> float | None:
-    """Return a number that JSON can hold.
-
-    >>> finite(1.0), finite(float("inf"))
-    (1.0, None)
-    """
-    return float(value) if math.isfinite(value) else None

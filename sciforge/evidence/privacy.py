@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -326,7 +325,9 @@ class Diary:
             try:
                 with np.load(file) as arrays:
                     diary.found[int(file.stem)] = arrays["loss"]
-            except (ValueError, KeyError, EOFError, BadZipFile):
+            except OSError:
+                raise
+            except Exception:  # archive, header and array raise types of their own
                 raise ConfigError(f"{file}: damaged; delete it, and this shadow is trained again") from None
         return diary
 

@@ -237,7 +237,7 @@ def comparison(judging: Judging, dense: Judged, sparse: Judged) -> dict[str, Any
         [sparse.value - dense.value], [[b - a for a, b in zip(dense.without, sparse.without, strict=True)]]
     )
     found = {"dense": interval([dense.value], [dense.without]), "pruned": interval([sparse.value], [sparse.without])}
-    rows = {name: {"value": x.value, "interval": [x.low, x.high]} for name, x in {**found, "change": change}.items()}
+    rows = {name: x.to_json() for name, x in {**found, "change": change}.items()}
     figures = {"dense": dict(dense.figures), "pruned": dict(sparse.figures)}
     about = {"metric": judging.metric, "split": judging.split, "records": len(judging.records)}
     return {**about, "compared": rows, "figures": figures}
@@ -251,8 +251,9 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
         for what, key in shown.items()
     ]
     for name, found in report.get("compared", {}).items():
-        low, high = found["interval"]
-        rows.append((f"{report['metric']}, {name}", f"{found['value']:.4g} [{low:.4g}, {high:.4g}]"))
+        bounds = [found["value"], *found["interval"]]
+        value, low, high = ("not finite" if x is None else f"{x:.4g}" for x in bounds)
+        rows.append((f"{report['metric']}, {name}", f"{value} [{low}, {high}]"))
     note = "Not judged: give --data."
     if "compared" in report:
         note = f"{report['split'].capitalize()} split, {report['records']} records, 95 % intervals over them; one checkpoint."

@@ -204,13 +204,9 @@ class PruneResult(Settings):
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure of the table, and the runs."""
-
-        def bounds(x: Interval) -> dict[str, Any]:
-            return {"value": x.value, "interval": [x.low, x.high]}
-
-        cells = {g: {f"{level:g}": bounds(self.interval(g, level)) for level in self.levels} for g in self.groups}
-        areas = {g: bounds(self.area(g)) for g in self.groups}
-        less = {g: bounds(self.area(g, self.groups[0])) for g in self.groups[1:]}
+        cells = {g: {f"{level:g}": self.interval(g, level).to_json() for level in self.levels} for g in self.groups}
+        areas = {g: self.area(g).to_json() for g in self.groups}
+        less = {g: self.area(g, self.groups[0]).to_json() for g in self.groups[1:]}
         head = {
             "metric": self.metric,
             "higher_is_better": self.higher_is_better,

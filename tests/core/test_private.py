@@ -124,20 +124,10 @@ def test_empty_steps_train_and_private_runs_resume_bit_equal(tuning, fit):
     assert largest_difference(whole.weights(), other.weights()) > 0
 
 
-def test_a_cut_private_run_resumes_bit_equal(tuning, fit, monkeypatch):
-    from sciforge.core import loop
-
-    whole, take_step = fit(tuning, "whole", schedule={"save_every": 2}), loop.take_step
-
-    def cut(job, step, batches):
-        if step == 5:
-            raise KeyboardInterrupt
-        return take_step(job, step, batches)
-
-    monkeypatch.setattr(loop, "take_step", cut)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_cut_private_run_resumes_bit_equal(tuning, fit, interrupted):
+    whole = fit(tuning, "whole", schedule={"save_every": 2})
+    with interrupted(5):
         fit(tuning, "cut", schedule={"save_every": 2})
-    monkeypatch.setattr(loop, "take_step", take_step)
     resumed = fit(tuning, "cut", resume=True, schedule={"save_every": 2})
     assert largest_difference(whole.weights(), resumed.weights()) == 0
     assert resumed.metrics == whole.metrics

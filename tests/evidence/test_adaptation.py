@@ -51,17 +51,9 @@ def spec(tiny, organism, tmp_path):
 
 
 @pytest.fixture
-def trained(monkeypatch):
+def trained(noted):
     """The runs handed to `train`: of adaptation, and of the curve."""
-    runs = {module: [], curves: []}
-    for place, found in runs.items():
-
-        def counting(run, *args, original=place.train, found=found, **kwargs):
-            found.append(run)
-            return original(run, *args, **kwargs)
-
-        monkeypatch.setattr(place, "train", counting)
-    return runs[module], runs[curves]
+    return noted(module), noted(curves)
 
 
 def test_adapted_once_and_compared_on_the_same_seeds(spec, trained, tiny):

@@ -39,17 +39,9 @@ def spec(tiny, tmp_path):
 
 
 @pytest.fixture
-def trained(monkeypatch):
+def trained(noted):
     """The runs handed to `train`."""
-    runs = []
-
-    def counting(run, *args, **kwargs):
-        runs.append(run)
-        return original(run, *args, **kwargs)
-
-    original = module.train
-    monkeypatch.setattr(module, "train", counting)
-    return runs
+    return noted(module)
 
 
 def test_every_method_sees_the_same_nested_subsets(spec, monkeypatch):

@@ -129,20 +129,11 @@ def test_the_zeros_of_a_parent_are_held_and_new_heads_move(domain: Tiny, fit, tm
     assert any(name.startswith(f"heads.{fresh}") and bool(t.any()) for name, t in held.weights().items())
 
 
-def test_a_ramp_resumes_bit_equal(domain: Tiny, fit, monkeypatch):
+def test_a_ramp_resumes_bit_equal(domain: Tiny, fit, interrupted):
     options = {"sparse": Sparse(share=0.8, ramp=0.9, cuts=4), "schedule": {"save_every": 2, "steps": 6, "average": 0.5}}
     whole = fit(domain.pretraining, "whole", **options)
-    take_step = loop.take_step
-
-    def interrupted(job, step, batches):
-        if step == 5:
-            raise KeyboardInterrupt
-        return take_step(job, step, batches)
-
-    monkeypatch.setattr(loop, "take_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(5):
         fit(domain.pretraining, "cut", **options)
-    monkeypatch.setattr(loop, "take_step", take_step)
     resumed = fit(domain.pretraining, "cut", resume=True, **options)
     assert all(torch.equal(a, resumed.weights()[name]) for name, a in whole.weights().items())
     assert shares(whole) == pytest.approx(0.8, abs=2e-3)
@@ -177,7 +168,8 @@ def test_a_metric_that_is_none_leaves_no_folder_behind(domain: Tiny, tmp_path):
 
 
 def test_a_figure_that_some_model_lacks_is_told():
-    assert shown(interval([1.0, float("nan")], [])) == "not finite"
+    found = interval([1.0, float("nan")], [])
+    assert shown(found) == "not finite" and json.dumps(found.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

@@ -62,16 +62,8 @@ def test_lora_and_replay_are_taken_again(tiny, fit, tmp_path):
         assert found.rerun.verdict == "bit-equal" and found.rerun.tensors, found.table().text()
 
 
-def test_an_unfinished_run_goes_on_from_its_checkpoint(house: Tiny, fit, tmp_path, monkeypatch):
-    take_step = loop.take_step
-
-    def cut(job, step, batches):
-        if step == 5:
-            raise KeyboardInterrupt
-        return take_step(job, step, batches)
-
-    monkeypatch.setattr(loop, "take_step", cut)
-    with pytest.raises(KeyboardInterrupt):
+def test_an_unfinished_run_goes_on_from_its_checkpoint(house: Tiny, fit, tmp_path, interrupted):
+    with interrupted(5):
         fit(house.pretraining, "cut", schedule={"save_every": 3})
     found = verify(tmp_path / "cut", replay=9)
     assert (found.rerun.start, found.rerun.steps, found.rerun.verdict) == (3, 2, "bit-equal"), found.table().text()
