@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sciforge.core import order
+
 PENALTIES = 10.0 ** np.arange(-1, 4, 0.5)  # inverse strength of the ridge penalty, chosen inside the given labels
 FOLDS = 5
 # Above this many examples a single fold of a coarser grid decides: the optimum is flat there, the solves are not cheap.
@@ -99,7 +101,7 @@ def _choose_penalty(features_NR: np.ndarray, label_N: np.ndarray, seed: int, cop
         return 1.0
     many = len(label_N) > MANY
     grid = PENALTIES[2::2] if many else PENALTIES
-    folds = StratifiedKFold(min(FOLDS, int(smallest)), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(min(FOLDS, int(smallest)), shuffle=True, random_state=order.short(seed))
     losses = np.zeros(len(grid))
     for once, out in list(folds.split(features_NR[:num], label_N[:num]))[: 1 if many else None]:
         fit, held = (np.concatenate([part + copy * num for copy in range(copies)]) for part in (once, out))

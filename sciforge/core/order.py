@@ -23,6 +23,15 @@ def generator(seed: int, stream: int, epoch: int = 0, index: int = 0) -> np.rand
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, epoch]))
 
 
+def short(seed: int) -> int:
+    """Return a seed for scikit-learn, which takes 32 bits of the 63 that a run's may have.
+
+    >>> short(7), short(2**40 + 7)
+    (7, 7)
+    """
+    return seed % 2**32
+
+
 @lru_cache(maxsize=4)
 def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return generator(seed, ORDER, epoch).permutation(num_examples)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sciforge.core import order
+
 ROUNDS = 120
 LEAVES = 15
 NODES = 2 * LEAVES - 1
@@ -101,4 +103,4 @@ def fit_numbers(features_NF: np.ndarray, target_N: np.ndarray, seed: int) -> Any
 def _options(num: int, seed: int) -> dict:
     leaf = min(20, max(3, num // 10))
     return {"max_iter": ROUNDS, "max_leaf_nodes": LEAVES, "min_samples_leaf": leaf, "max_features": 0.3,
-            "learning_rate": 0.1, "early_stopping": False, "random_state": seed}  # fmt: skip
+            "learning_rate": 0.1, "early_stopping": False, "random_state": order.short(seed)}  # fmt: skip

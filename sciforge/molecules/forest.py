@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sciforge.core import order
+
 MOST_TREES, FEWEST_TREES = 100, 20
 MOST_LEAVES = 1024
 FOLDS = 5
@@ -85,7 +87,7 @@ class Forest(nn.Module):
         from sklearn.ensemble import ExtraTreesRegressor  # of 0 and 1 the squared error splits as Gini's impurity does
 
         features = "sqrt" if yes_no else 1.0
-        options = {"max_features": features, "max_leaf_nodes": self.leaves, "random_state": seed}
+        options = {"max_features": features, "max_leaf_nodes": self.leaves, "random_state": order.short(seed)}
         return ExtraTreesRegressor(self.feature.shape[1], **options).fit(x_NF, target_N)
 
     def _held_out(self, x_NF: np.ndarray, target_N: np.ndarray, yes_no: bool, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sciforge.core import order
 from sciforge.core.linear_probe import fit_logistic
 
 FOLDS = 5
@@ -55,7 +56,7 @@ def held_out_scores(
     folds = min(FOLDS if len(label_N) <= MANY else FEWER, smallest)
     if folds < 2:
         return score_KNC
-    for seen, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(label_N, label_N):
+    for seen, held in StratifiedKFold(folds, shuffle=True, random_state=order.short(seed)).split(label_N, label_N):
         for place, block in enumerate(blocks):
             weight, bias = fit(block[seen], label_N[seen], num_classes, seed)
             score_KNC[place, held] = block[held] @ weight.T + bias

@@ -75,3 +75,11 @@ def test_scales_give_every_block_unit_variance():
     scaled = (features - centre) / scale
     totals = scaled.var(0).reshape(3, 3).sum(1)
     assert totals[:2] == pytest.approx([1, 1]) and totals[2] == 0
+
+
+def test_the_seed_of_a_run_may_be_longer_than_scikit_learn_s():
+    rng = np.random.default_rng(3)
+    features, labels = rng.normal(size=(60, 4)), rng.integers(0, 2, 60)
+    for fit in (linear_probe.fit_logistic, lambda x, y, _, seed: (trees.fit_classes(x, y, seed).predict_proba(x), 0)):
+        one, other = (fit(features, labels, 2, seed)[0] for seed in (5, 2**62 + 5))
+        assert np.array_equal(one, other)
