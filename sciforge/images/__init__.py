@@ -4,6 +4,7 @@ from sciforge.core.domain import Domain
 from sciforge.images.augmentations import AUGMENTATIONS
 from sciforge.images.baselines import BASELINES
 from sciforge.images.codec import ImageCodec
+from sciforge.images.demo import demo
 from sciforge.images.detection import DetectObjects
 from sciforge.images.inpainting import InpaintPatches
 from sciforge.images.labels import ClassifyImages, RegressImages
@@ -46,6 +47,7 @@ DOMAIN = Domain(
     },
     laws=LAWS,
     baselines=BASELINES,
+    demo=demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
 )

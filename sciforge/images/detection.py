@@ -1,12 +1,11 @@
-"""Objects as points (CenterNet, Zhou et al. 2019, arXiv 1904.07850): a map of centres for each class, sizes and offsets.
+"""Objects as points (after CenterNet, Zhou et al. 2019, arXiv 1904.07850): where a centre lies, of which class, how large.
 
-Boxes are (x0, y0, x1, y1) in pixels of the image, x to the right, y down, x1 and y1 the far edges.
-
-Legend of shape letters: B batch, N patches, D width, R rows of cells, S columns of cells, K classes, M boxes, T detections.
+Legend of shape letters: B batch, R rows of cells, S columns of cells, K classes, T detections, N cells, F features.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,54 +13,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciforge.core import order
 from sciforge.core.domain import Batch, Example, Loss, Record, widened
+from sciforge.core.evaluate import batches, evaluation
+from sciforge.core.linear_probe import fit_logistic, fit_ridge
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.boxes import average_precision, mean_average_precision
-from sciforge.images.codec import ImageCodec, from_patches
+from sciforge.images.codec import ImageCodec
+from sciforge.images.points import NO_CLASS, PointHead, centre_map, focal, found_boxes, peaks
 from sciforge.images.views import Viewed
 
-SPREAD = 0.54 / 6  # standard deviation of a centre's hill as a share of the box (Liu et al. 2019, arXiv 1909.00700)
-NARROWEST = 0.4  # and in cells at least, so that a neighbour of a small object's cell is not punished in full
-SIZE_WEIGHT = 0.1  # of the error of sizes in cells; the paper's
-FIRST_CHANCE = 0.1  # of an object in a cell before any training; the paper's
-
-
-class PointHead(nn.Module):
-    """From each patch's state, for `cells` by `cells` cells of it: scores of classes, width, height and place of the centre."""
-
-    def __init__(self, width: int, classes: int, cells: int):
-        super().__init__()
-        self.cells, self.classes = cells, classes
-        self.mix = nn.Linear(width, width)
-        self.tell = nn.Linear(width, cells * cells * (classes + 4))
-        nn.init.normal_(self.mix.weight, std=width**-0.5)
-        nn.init.normal_(self.tell.weight, std=0.02 * width**-0.5)
-        nn.init.zeros_(self.mix.bias)
-        with torch.no_grad():
-            bias = self.tell.bias.view(cells * cells, classes + 4)
-            bias[:, :classes] = float(np.log(FIRST_CHANCE / (1 - FIRST_CHANCE)))
-            bias[:, classes:] = torch.tensor([2.0 * cells, 2.0 * cells, 0.5, 0.5])  # two patches wide, in the middle
-
-    def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return logits of centres [B, R, S, K], and width, height (in cells) and offset of the centre [B, R, S, 4]."""
-        told = from_patches(self.tell(F.gelu(self.mix(x_BND))), grid, self.cells)
-        return told[..., : self.classes], told[..., self.classes :]
+SIZE_WEIGHT = 0.1  # of the error of sizes in cells; CenterNet's
+EMPTY = 12  # cells without a centre, of an image, from which the head is solved
+MOST_IMAGES = 1000  # from which the head is solved; descent sees the others
 
 
 @dataclass(frozen=True)
 class DetectObjects(Viewed):
-    """Boxes of objects with their classes.
+    """Boxes of objects with their classes. Two centres in one patch cannot be told apart.
 
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`; boxes move along. Rotation
             is not for boxes.
-        cells: cells of the map on each axis of a patch; must divide the patch. Two centres in one cell cannot be told apart.
         most: detections of an image.
+        warm_start: solve the head before the first step.
         classes: names of the objects; empty takes them from the data.
     """
 
-    cells: int = 1
-    most: int = 50
+    most: int = 100
+    warm_start: bool = True
     classes: tuple[str, ...] = ()
 
     metric: ClassVar[str] = "ap"
@@ -70,7 +50,7 @@ class DetectObjects(Viewed):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(1, 2**16, "cells", "most")
+        self.require(1, 2**16, "most")
         if self.rotation:
             raise ConfigError("a turned object's box is not the turned box; use --rotation 0 for detection")
 
@@ -83,9 +63,27 @@ class DetectObjects(Viewed):
 
     def attach(self, model: nn.Module) -> None:
         """Add the head."""
-        if model.patch % self.cells:
-            raise ConfigError(f"objective.cells {self.cells} does not divide a patch of {model.patch} pixels")
-        model.heads["points"] = PointHead(model.width, len(self.classes), self.cells)
+        model.heads["points"] = PointHead(model.width, len(self.classes))
+
+    def start(
+        self, model: nn.Module, codec: ImageCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+    ) -> None:
+        """Solve the head on cells of (1,000 of) the training images, unless the parent learnt this very objective."""
+        if not self.warm_start or (parent is not None and self in parent.objectives):
+            return
+        head, few = model.heads["points"], range(0, len(records), -(-len(records) // MOST_IMAGES))
+        found: list[tuple[np.ndarray, ...]] = []
+        with evaluation(model, self):
+            for batch in batches(self, codec, records, few, seed, 16):
+                batch = engine.move(batch)
+                cells_BRSF = head.features(model(batch), model.grid_of(batch)).cpu().numpy()
+                told = (batch[name].cpu().numpy() for name in ("target_heat", "target_label", "target_frame"))
+                found += list(zip(cells_BRSF, *told, strict=True))
+        cell_NF, label_N, frame_N4, empty_share = chosen_cells(found, order.generator(seed, order.SUBSET, 1))
+        at_N = label_N != NO_CLASS
+        if at_N.sum() > 1:
+            fits = partial(_centre, at_N, empty_share, seed), partial(_classes, label_N[at_N], len(self.classes), seed)
+            head.solve(cell_NF, at_N, *fits, partial(_frame, frame_N4[at_N]))
 
     def prepare(self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode an image (a random view of it in training) and draw the map that its boxes ask for."""
@@ -93,35 +91,38 @@ class DetectObjects(Viewed):
         example = codec.encode(seen)
         if "boxes" in seen:
             height, width, _ = example["image"].shape
-            stride = codec.patch // self.cells
-            found = np.asarray(seen["boxes"], np.float64).reshape(-1, 4), np.asarray(seen["box_labels"], int)
-            targets = centre_map(*found, len(self.classes), (height // stride, width // stride), stride)
+            boxes = np.asarray(seen["boxes"], np.float64).reshape(-1, 4), np.asarray(seen["box_labels"], int)
+            targets = centre_map(*boxes, (height // codec.patch, width // codec.patch), codec.patch)
             example |= {name: torch.from_numpy(x) for name, x in targets.items()}
         return example
 
-    def told(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def told(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the head says, in float32 at least."""
-        logits_BRSK, frame_BRS4 = model.heads["points"](model(batch), model.grid_of(batch))
-        return widened(logits_BRSK), widened(frame_BRS4)
+        centre, classes, frame = model.heads["points"](model(batch), model.grid_of(batch))
+        return widened(centre), widened(classes), widened(frame)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the focal loss of the maps and the errors of sizes and offsets, summed over objects; the count is of images.
+        """Return the focal loss of the map and the errors of class, size and offset, summed over objects; the count is of images.
 
         Of images, not of objects as in the paper: a batch may hold no object.
         """
-        logits_BRSK, frame_BRS4 = self.told(model, batch)
-        at_BRS1 = batch["target_at"][..., None].to(frame_BRS4.dtype)
-        error_BRS4 = (frame_BRS4 - batch["target_frame"]).abs() * at_BRS1
-        heat = focal(logits_BRSK, batch["target_heat"]).sum()
-        size, offset = error_BRS4[..., :2].sum(), error_BRS4[..., 2:].sum()
-        images, objects = torch.tensor(len(logits_BRSK)), batch["target_at"].sum()
-        parts = {"heat": (heat, images), "size": (size, 2 * objects), "offset": (offset, 2 * objects)}
-        return Loss(heat + SIZE_WEIGHT * size + offset, images, parts)
+        centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
+        label_N, images = batch["target_label"].flatten(), torch.tensor(len(centre_BRS))
+        at_BRS = batch["target_label"] != NO_CLASS
+        error_BRS4 = (frame_BRS4 - batch["target_frame"]).abs() * at_BRS[..., None].to(frame_BRS4.dtype)
+        heat = focal(centre_BRS, batch["target_heat"].to(centre_BRS.dtype)).sum()
+        kind = F.cross_entropy(class_BRSK.flatten(0, 2), label_N, ignore_index=NO_CLASS, reduction="sum")
+        size, offset, objects = error_BRS4[..., :2].sum(), error_BRS4[..., 2:].sum(), at_BRS.sum()
+        hits = (class_BRSK.argmax(-1) == batch["target_label"]).sum()
+        parts = {"heat": (heat, images), "accuracy": (hits, objects)}
+        parts |= {"size": (size, 2 * objects), "offset": (offset, 2 * objects)}
+        return Loss(heat + kind + SIZE_WEIGHT * size + offset, images, parts)
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return detections [B, T, 6], best first: x0, y0, x1, y1 in pixels, score, class number."""
-        logits_BRSK, frame_BRS4 = self.told(model, batch)
-        return {"detections": peaks(logits_BRSK.sigmoid(), frame_BRS4, model.patch // self.cells, self.most)}
+        centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
+        found = peaks(centre_BRS.sigmoid(), class_BRSK.softmax(-1), frame_BRS4, model.patch, self.most)
+        return {"detections": found}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return `ap` (mean over overlaps .50 to .95, as COCO's), `ap50` and `ap75`."""
@@ -136,76 +137,41 @@ class DetectObjects(Viewed):
         }
 
 
-def found_boxes(detection_T6: np.ndarray, least: float = 0.0) -> dict[str, np.ndarray]:
-    """Return the boxes, scores and labels of an image's detections that score above `least`.
-
-    >>> found_boxes(np.array([[0.0, 0.0, 2.0, 2.0, 0.9, 3.0], [0.0, 0.0, 1.0, 1.0, 0.0, 1.0]]))["labels"].tolist()
-    [3]
-    """
-    kept_T6 = np.asarray(detection_T6)[np.asarray(detection_T6)[:, 4] > least]
-    return {"boxes": kept_T6[:, :4], "scores": kept_T6[:, 4], "labels": kept_T6[:, 5].astype(int)}
-
-
-def centre_map(
-    box_M4: np.ndarray, label_M: np.ndarray, classes: int, cells: tuple[int, int], stride: int
-) -> dict[str, np.ndarray]:
-    """Return the map that boxes ask for.
+def chosen_cells(
+    images: Sequence[tuple[np.ndarray, ...]], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return all cells with a centre and some without of each image, and the share of the empty cells that was taken.
 
     Args:
-        box_M4: in pixels.
-        label_M: class numbers.
-        classes: K.
-        cells: R and S.
-        stride: pixels of a cell.
+        images: features [R, S, F], heat [R, S], labels [R, S] and frames [R, S, 4] of each.
+        rng: draws the empty cells, among those less than half way up a centre's hill.
 
     Returns:
-        "target_heat" float32 [R, S, K], 1 in the cell of an object's centre and falling off around it; "target_frame"
-        float32 [R, S, 4], width and height in cells and the centre's place in its cell; "target_at" bool [R, S].
-
-    >>> found = centre_map(np.array([[2.0, 0.0, 6.0, 8.0]]), np.array([0]), 1, (3, 2), 4)
-    >>> found["target_frame"][1, 1].tolist(), int(found["target_heat"].argmax()), int(found["target_at"].sum())
-    ([1.0, 2.0, 0.0, 0.0], 3, 1)
+        features [N, F], labels [N] (-100 without a centre), frames [N, 4], share.
     """
-    heat_RSK = np.zeros((*cells, classes), np.float32)
-    frame_RS4 = np.zeros((*cells, 4), np.float32)
-    at_RS = np.zeros(cells, bool)
-    size_M2 = (box_M4[:, 2:] - box_M4[:, :2]) / stride
-    centre_M2 = (box_M4[:, 2:] + box_M4[:, :2]) / (2 * stride)
-    row_R, column_S = np.arange(cells[0])[:, None], np.arange(cells[1])[None]
-    for i in np.argsort(-size_M2.prod(1), kind="stable"):  # where two share a cell, the smaller one, drawn last, has it
-        column, row = (min(max(int(c), 0), n - 1) for c, n in zip(centre_M2[i], cells[::-1], strict=True))
-        wide, high = np.maximum(size_M2[i] * SPREAD, NARROWEST)
-        hill_RS = np.exp(-((column_S - column) ** 2) / (2 * wide**2) - (row_R - row) ** 2 / (2 * high**2))
-        heat_RSK[..., label_M[i]] = np.maximum(heat_RSK[..., label_M[i]], hill_RS)
-        frame_RS4[row, column] = [*size_M2[i], centre_M2[i, 0] - column, centre_M2[i, 1] - row]
-        at_RS[row, column] = True
-    return {"target_heat": heat_RSK, "target_frame": frame_RS4, "target_at": at_RS}
+    cells, labels, frames, taken, empty = [], [], [], 0, 0
+    for cells_RSF, heat_RS, label_RS, frame_RS4 in images:
+        at, away = np.flatnonzero(label_RS != NO_CLASS), np.flatnonzero(heat_RS < 0.5)
+        few = rng.permutation(away)[:EMPTY]
+        taken, empty = taken + len(few), empty + len(away)
+        for place in np.concatenate([at, few]):
+            row, column = divmod(int(place), label_RS.shape[1])
+            cells.append(cells_RSF[row, column])
+            labels.append(label_RS[row, column])
+            frames.append(frame_RS4[row, column])
+    return np.stack(cells), np.array(labels), np.stack(frames), taken / max(empty, 1)
 
 
-def focal(logits: Tensor, heat: Tensor) -> Tensor:
-    """Return the focal loss of every cell: hard ones count more, those near a centre less (Law and Deng 2018).
-
-    >>> focal(torch.tensor([20.0, -20.0, -20.0]), torch.tensor([1.0, 0.0, 1.0])).round().tolist()
-    [0.0, 0.0, 20.0]
-    """
-    p = logits.sigmoid()
-    hit, miss = -((1 - p) ** 2) * F.logsigmoid(logits), -((1 - heat) ** 4) * p**2 * F.logsigmoid(-logits)
-    return torch.where(heat == 1, hit, miss)
+def _centre(at_N: np.ndarray, empty_share: float, seed: int, x_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a logistic regression of centres; its bias makes up for the empty cells that were left out."""
+    weight_CF, bias_C = fit_logistic(x_NF, at_N.astype(int), 2, seed)
+    return weight_CF[1:] - weight_CF[:1], bias_C[1:] - bias_C[:1] + np.log(max(empty_share, 1e-6))
 
 
-def peaks(heat_BRSK: Tensor, frame_BRS4: Tensor, stride: int, most: int) -> Tensor:
-    """Return the boxes of the highest cells that no neighbour of their class tops, [B, T, 6] as `DetectObjects.predict`.
+def _classes(label_M: np.ndarray, classes: int, seed: int, x_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return fit_logistic(x_MF, label_M, classes, seed)
 
-    Boxes are cut at the image's rim. Fewer than `most` cells give fewer boxes; the rest of few peaks have score 0.
-    """
-    B, R, S, K = heat_BRSK.shape
-    heat_BKRS = heat_BRSK.permute(0, 3, 1, 2)
-    peak_BKRS = heat_BKRS * (F.max_pool2d(heat_BKRS, 3, 1, 1) == heat_BKRS)
-    score_BT, place_BT = peak_BKRS.flatten(1).topk(min(most, K * R * S), sorted=True)
-    label_BT, cell_BT = place_BT // (R * S), place_BT % (R * S)
-    frame_BT4 = frame_BRS4.flatten(1, 2).gather(1, cell_BT[..., None].expand(-1, -1, 4))
-    corner_BT2 = torch.stack([cell_BT % S, cell_BT // S], -1)
-    centre_BT2, half_BT2 = corner_BT2 + frame_BT4[..., 2:], frame_BT4[..., :2].clamp(min=0) / 2
-    rim = torch.tensor([S, R], dtype=frame_BT4.dtype, device=frame_BT4.device)
-    low_BT2, high_BT2 = ((centre_BT2 + way * half_BT2).clamp(min=0).minimum(rim) * stride for way in (-1, 1))
-    return torch.cat([low_BT2, high_BT2, score_BT[..., None], label_BT[..., None].to(score_BT.dtype)], -1)
+
+def _frame(frame_M4: np.ndarray, x_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    fits = [fit_ridge(x_MF, target_M) for target_M in frame_M4.T]
+    return np.stack([weight for weight, _ in fits]), np.array([bias for _, bias in fits])

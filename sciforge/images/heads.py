@@ -17,7 +17,7 @@ from sciforge.core.evaluate import evaluation
 from sciforge.core.linear_probe import block_scales
 from sciforge.images.codec import ImageCodec
 
-MOST_SOLVED = 10_000  # records from which a head is solved; descent sees the others
+MOST_SOLVED = 2 * 10**7  # numbers (records by features) from which a head is solved; descent sees the other records
 
 
 class ImageHead(nn.Module):

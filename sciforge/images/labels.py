@@ -28,7 +28,7 @@ VIEWS = 4  # of each image from which a head is solved, where training sees rand
 class _Labelled(Viewed):
     """What classes and numbers share: an ImageHead, solved before the first step."""
 
-    bins: int = 3
+    bins: int = 7
     layers: tuple[int, ...] = (-1,)
     warm_start: bool = True
 
@@ -64,7 +64,8 @@ class _Labelled(Viewed):
         self, model: nn.Module, codec: ImageCodec, records: Any, engine: Any, seed: int
     ) -> tuple[Any, Any, int]:
         """Return features [copies N, F], the records they are of, and how many views each has."""
-        few = records.take(np.arange(0, len(records), -(-len(records) // MOST_SOLVED)))
+        most = max(1, MOST_SOLVED // len(model.heads[self.head].centre_F))
+        few = records.take(np.arange(0, len(records), -(-len(records) // most)))
         copies = VIEWS if self.augments else 1  # what training never sees as it is, the head must not be solved on
         return read_features(self, model, codec, few, engine, seed, copies, self.features), few, copies
 
@@ -75,7 +76,9 @@ class ClassifyImages(_Labelled):
 
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`.
-        bins: the head reads means of patch states in a grid of so many by so many.
+        bins: the head reads means of patch states in a grid of so many by so many. With 100 labels of Fashion-MNIST 7 told more
+            on the development split than 4, 3, 2 and 1 did (accuracy .734, .722, .726, .720, .713), and the last layer more
+            than others or several.
         layers: whose states it reads; 0 is the embedding, -1 the last.
         warm_start: solve the head before the first step.
         classes: names, in the order of the outputs; empty takes them from the data.
@@ -103,7 +106,7 @@ class ClassifyImages(_Labelled):
     def start(
         self, model: nn.Module, codec: ImageCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
     ) -> None:
-        """Solve the head on (10,000 of) the training records, unless the parent learnt this very objective."""
+        """Solve the head on (some of) the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
             features_NF, few, copies = self.labelled(model, codec, records, engine, seed)
             label_N = np.tile([self.class_number(name) for name in few.column("label")], copies)
@@ -174,7 +177,7 @@ class RegressImages(_Labelled):
     def start(
         self, model: nn.Module, codec: ImageCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
     ) -> None:
-        """Solve the head on (10,000 of) the training records, unless the parent learnt this very objective."""
+        """Solve the head on (some of) the training records, unless the parent learnt this very objective."""
         if self.warm_start and len(records) > 1 and (parent is None or self not in parent.objectives):
             features_NF, few, copies = self.labelled(model, codec, records, engine, seed)
             target_N = np.tile((np.asarray(few.column("value")) - self.mean) / self.spread, copies)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from sciforge.core.domain import Batch
 from sciforge.images.boxes import average_precision, overlaps
 from sciforge.images.codec import ImageCodec, from_patches, to_patches
-from sciforge.images.detection import centre_map, found_boxes, peaks
 from sciforge.images.inpainting import draw_hidden
 from sciforge.images.model import resized_grid
+from sciforge.images.points import centre_map, found_boxes, peaks
 
 Verdict = tuple[float, float]
 ROUNDING = 1e-9  # of float64 through a dozen blocks; float32 leaves 1e-5
@@ -115,9 +115,10 @@ def boxes_round_trip(model: nn.Module, codec: ImageCodec, rng: np.random.Generat
     half_M2 = rng.uniform(0.1, 0.3, corner_M2.shape) * size
     truth = {"boxes": np.concatenate([corner_M2 - half_M2, corner_M2 + half_M2], 1)}
     truth["labels"] = rng.integers(0, 2, len(picked))
-    made = centre_map(truth["boxes"], truth["labels"], 2, codec.grid, size)
-    heat, frame = (torch.from_numpy(made[name])[None].double() for name in ("target_heat", "target_frame"))
-    found = found_boxes(peaks(heat * (heat == 1), frame, size, len(picked))[0].numpy())
+    made = centre_map(truth["boxes"], truth["labels"], codec.grid, size)
+    heat, label, frame = (torch.from_numpy(made[f"target_{name}"])[None] for name in ("heat", "label", "frame"))
+    one_hot = torch.nn.functional.one_hot(label.clamp(min=0), 2).double()
+    found = found_boxes(peaks((heat * (heat == 1)).double(), one_hot, frame.double(), size, len(picked))[0].numpy())
     precision = average_precision([found], [truth], 0.95)
     worst = overlaps(found["boxes"], truth["boxes"]).max(0).min()
     return max(1 - precision, 1 - worst), 1e-4  # sizes and offsets are float32

@@ -16,11 +16,12 @@ from sciforge.core.folder import atomic_folder
 from sciforge.core.predictor import Predictor
 from sciforge.core.writing import provenance, whole_files
 from sciforge.errors import ConfigError
-from sciforge.images.detection import DetectObjects, found_boxes
+from sciforge.images.detection import DetectObjects
 from sciforge.images.files import Picture, read_files
 from sciforge.images.inpainting import InpaintPatches
 from sciforge.images.labels import ClassifyImages, RegressImages
 from sciforge.images.pictures import Box, Panel, draw_attention, draw_reconstructions, sheet
+from sciforge.images.points import found_boxes
 from sciforge.images.reading import Rules
 from sciforge.images.segmentation import SegmentPatches
 

@@ -19,8 +19,9 @@ from sciforge.core.store import Store
 from sciforge.errors import ConfigError, DataError
 from sciforge.evidence.invariance import warn_before_training
 from sciforge.images import ClassifyImages, ImageCodec, VitConfig
-from sciforge.images.detection import DetectObjects, centre_map, focal, found_boxes, peaks
+from sciforge.images.detection import DetectObjects, chosen_cells
 from sciforge.images.labels import RegressImages
+from sciforge.images.points import centre_map, focal, found_boxes, peaks
 from sciforge.images.segmentation import SegmentPatches, overlaps
 
 MODEL = VitConfig(width=32, depth=2, heads=2, hidden=48)
@@ -151,24 +152,37 @@ def test_a_head_solved_on_turned_hues_cannot_tell_hues_and_training_warns_of_it(
 
 def test_the_map_of_centres_by_hand():
     boxes = np.array([[0.0, 0, 8, 4], [8, 8, 12, 12], [9, 9, 11, 11]])
-    made = centre_map(boxes, np.array([0, 1, 1]), 2, (4, 4), 4)
-    assert made["target_heat"].max() == 1 and (made["target_heat"] == 1).sum() == 2
-    assert made["target_heat"][0, 1, 0] == 1 and made["target_heat"][2, 2, 1] == 1
-    np.testing.assert_allclose(made["target_frame"][0, 1], [2, 1, 0, 0.5])
-    np.testing.assert_allclose(made["target_frame"][2, 2], [0.5, 0.5, 0.5, 0.5])  # the smaller of two in one cell
-    assert made["target_heat"][0, 0, 0] == pytest.approx(np.exp(-1 / (2 * 0.4**2)))
-    on_the_rim = centre_map(np.array([[15.0, 15, 17, 17]]), np.array([0]), 1, (4, 4), 4)
-    assert on_the_rim["target_at"][3, 3]
+    made = centre_map(boxes, np.array([0, 1, 2]), (4, 4), 4)
+    heat, label, frame = (made[f"target_{name}"] for name in ("heat", "label", "frame"))
+    assert np.argwhere(heat == 1).tolist() == [[0, 1], [2, 2]] == np.argwhere(label >= 0).tolist()
+    assert label[0, 1] == 0 and label[2, 2] == 2  # the smaller of two in one cell
+    np.testing.assert_allclose(frame[0, 1], [2, 1, 0, 0.5])
+    np.testing.assert_allclose(frame[2, 2], [0.5, 0.5, 0.5, 0.5])
+    assert heat[0, 0] == pytest.approx(np.exp(-1 / (2 * 0.4**2)))
+    assert centre_map(np.array([[15.0, 15, 17, 17]]), np.array([0]), (4, 4), 4)["target_label"][3, 3] == 0
 
 
 def test_boxes_come_back_from_their_map_and_neighbours_of_a_peak_do_not():
     boxes = np.array([[1.0, 2, 9, 10], [12, 1, 15, 7]])
-    made = centre_map(boxes, np.array([1, 0]), 2, (4, 4), 4)
-    heat, frame = (torch.from_numpy(made[name])[None] for name in ("target_heat", "target_frame"))
-    found = found_boxes(peaks(heat, frame, 4, 5)[0].numpy(), 0.5)
+    made = centre_map(boxes, np.array([1, 0]), (4, 4), 4)
+    heat, label, frame = (torch.from_numpy(made[f"target_{name}"])[None] for name in ("heat", "label", "frame"))
+    sure = torch.nn.functional.one_hot(label.clamp(min=0), 2).float()
+    found = found_boxes(peaks(heat, sure, frame, 4, 5)[0].numpy(), 0.5)
     order = np.argsort(-found["labels"])
     np.testing.assert_allclose(found["boxes"][order], boxes, atol=1e-5)
     assert found["scores"].tolist() == [1.0, 1.0]
+    torn = peaks(heat, torch.full((1, 4, 4, 2), 0.5), frame, 4, 4)[0]  # a peak of two classes speaks for both
+    assert torn[:, 4].tolist() == [0.5] * 4 and sorted(torn[:, 5].tolist()) == [0, 0, 1, 1]
+
+
+def test_cells_that_the_head_is_solved_on():
+    made = centre_map(np.array([[4.0, 4, 12, 12]]), np.array([1]), (8, 8), 4)
+    image = np.arange(64.0).reshape(8, 8, 1), made["target_heat"], made["target_label"], made["target_frame"]
+    cell_NF, label_N, frame_N4, share = chosen_cells([image, image], np.random.default_rng(0))
+    assert len(cell_NF) == 2 * 13 and label_N.tolist() == [1, *[-100] * 12] * 2
+    assert share == 24 / (2 * int((made["target_heat"] < 0.5).sum()))
+    assert (cell_NF[label_N == 1] == 8 * 2 + 2).all() and (frame_N4[label_N == 1] == [2, 2, 0, 0]).all()
+    assert not np.isin(cell_NF[label_N < 0], np.flatnonzero(made["target_heat"] >= 0.5)).any()
 
 
 def test_the_focal_loss_is_that_of_the_paper():
@@ -180,15 +194,16 @@ def test_the_focal_loss_is_that_of_the_paper():
     np.testing.assert_allclose(focal(torch.from_numpy(logits), torch.from_numpy(heat)).numpy(), by_hand, rtol=1e-10)
 
 
-def test_detection_learns_bright_squares_and_their_classes(tmp_path):
+def test_detection_is_solved_before_the_first_step_and_learns_on(tmp_path):
     store = scenes_store(tmp_path)
-    checkpoint = train(run(store, tmp_path / "squares", DetectObjects(), steps=150, rate=3e-3, patch=4))
-    predictor = Predictor.load(checkpoint.path, device="cpu")
-    figures = predictor.evaluate(store, "test")
-    assert figures["ap50"] > 0.6 and figures["ap"] <= figures["ap50"]
-    fresh = seeded_model(MODEL, checkpoint.codec, checkpoint.objectives, 1)
-    untrained = Predictor(checkpoint, fresh, torch.device("cpu")).evaluate(store, "test")
-    assert untrained["ap50"] < 0.2
+    found = {}
+    for name, warm_start, steps in (("fresh", False, 1), ("solved", True, 1), ("learnt", True, 80)):
+        rate = 2e-3 if steps > 1 else 0.0
+        objective = DetectObjects(warm_start=warm_start)
+        checkpoint = train(run(store, tmp_path / name, objective, steps=steps, rate=rate, patch=4))
+        found[name] = Predictor.load(checkpoint.path, device="cpu").evaluate(store, "test")
+    assert found["fresh"]["ap50"] < 0.1 < 0.3 < found["solved"]["ap50"] < found["learnt"]["ap50"]
+    assert found["learnt"]["ap50"] > 0.6 and found["learnt"]["ap75"] <= found["learnt"]["ap50"]
 
 
 def test_images_without_objects_are_trained_on_and_cannot_be_measured(tmp_path):
@@ -204,8 +219,6 @@ def test_images_without_objects_are_trained_on_and_cannot_be_measured(tmp_path):
         objective.metrics({"detections": objective.predict(model, batch)["detections"].numpy()}, [empty])
     with pytest.raises(ConfigError, match="rotation"):
         DetectObjects(rotation=0.1)
-    with pytest.raises(ConfigError, match="does not divide a patch"):
-        seeded_model(MODEL, codec, [replace(objective, cells=3)], 0)
 
 
 def test_boxes_move_with_a_mirrored_image(tmp_path):
@@ -215,7 +228,7 @@ def test_boxes_move_with_a_mirrored_image(tmp_path):
     seeds = [s for s in range(20) if np.random.default_rng(s).random() < 0.5]
     mirrored = objective.prepare(store[0], codec, np.random.default_rng(seeds[0]), True)
     assert torch.equal(mirrored["image"], plain["image"].flip(1))
-    assert torch.equal(mirrored["target_at"].sum(1), plain["target_at"].sum(1))
+    assert torch.equal((mirrored["target_label"] >= 0).sum(1), (plain["target_label"] >= 0).sum(1))
 
 
 # Segments ----------------------------------------------------------------------------------------------------------
