@@ -1,0 +1,43 @@
+"""The bundled checkpoint and the bundled text: what bert-mini-english knows of chapters that it has not seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the package tokenizers is in the extra [text]")
+
+from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.evaluate import evaluate
+from sciforge.core.predictor import Predictor
+from sciforge.core.store import prepare
+from sciforge.text.prepare import PrepareDocuments
+
+DATASETS = Path(__file__).parents[2] / "datasets"
+MINI = DATASETS / "checkpoints" / "bert-mini-english"
+
+
+@pytest.fixture(scope="module")
+def passages(tmp_path_factory: pytest.TempPathFactory):
+    """Return the store of spoken and narrated passages."""
+    options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
+    folder = tmp_path_factory.mktemp("austen") / "store"
+    return prepare(PrepareDocuments(files=(DATASETS / "austen-speech.csv.gz",), **options), folder)
+
+
+def test_hidden_words_of_unseen_chapters(passages):
+    predictor = Predictor.load(MINI, device="cpu")
+    objective, codec = predictor.objective, predictor.codec
+    held = objective.examples(passages, "test")
+    nats = evaluate(predictor.model, objective, codec, held, predictor.engine, 0, 32)["word_nats"]
+    ids = np.concatenate([codec.pieces(record["text"])[0] for record in passages.split("test")])
+    seen = np.concatenate([codec.pieces(record["text"])[0] for record in passages.split("train")])
+    frequency = (np.bincount(seen, minlength=codec.num_tokens) + 1) / (len(seen) + codec.num_tokens)
+    assert nats < -np.log(frequency[ids]).mean() - 0.3  # it knows more than how often each piece comes
+
+
+def test_the_checkpoint_is_small_and_general():
+    checkpoint = Checkpoint.open(MINI)
+    assert sum(file.stat().st_size for file in MINI.iterdir()) < 8e6
+    assert checkpoint.codec.num_tokens < 8000 and checkpoint.model_config.width == 128
+    assert str(checkpoint.run.data) == "runs/general" and checkpoint.body["provenance"]["git_dirty"] is False
