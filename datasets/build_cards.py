@@ -35,6 +35,19 @@ CAMPAIGNS = (
         "citation": "the papers that sciforge/heat/library.py names",
     },
 )
+ENGLISH = (
+    {"name": "107 articles of Wikipedia, as gensim carries them", "licence": "CC BY-SA", "citation": "Wikipedia"},
+    {
+        "name": "Australian news, as gensim carries them",
+        "licence": "for research; not shipped",
+        "citation": "Lee, Pincombe & Welsh, CogSci 27 (2005)",
+    },
+    {
+        "name": "posts of 20 newsgroups, as gensim carries them",
+        "licence": "for research; not shipped",
+        "citation": "Lang, ICML 1995",
+    },
+)
 # Checkpoint -> names of dataset cards, or what no card describes.
 SOURCES = {
     "dna-bert-mini": ("yeast-genome", *BACTERIA, "leptospira-kirschneri"),

@@ -11,7 +11,7 @@ from sciforge import cli
 from sciforge.core.domain import get_domain
 
 ROOT = Path(__file__).parents[1]
-MANUAL = ("genomes", "atoms", "molecules", "heat", "trust", "scale")
+MANUAL = ("genomes", "atoms", "molecules", "heat", "images", "text", "trust", "scale")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in MANUAL)]
 # A checkpoint of each domain that is at hand, for pages that name one of the reader's own.
 AT_HAND = {
@@ -19,6 +19,8 @@ AT_HAND = {
     "genomes": "dna-bert-mini",
     "molecules": "molecules-mini",
     "heat": "nusselt-ribbed",
+    "images": "vit-mini",
+    "text": "bert-mini-english",
 }
 
 
