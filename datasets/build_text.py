@@ -162,7 +162,9 @@ def corpus(folder: Path, books: list[list[str]]) -> None:
 
     data = Path(datapath(""))
     news = [
-        line.strip() for name in ("lee_background.cor", "lee.cor") for line in (data / name).read_text("cp1252").splitlines()
+        line.strip()
+        for name in ("lee_background.cor", "lee.cor")
+        for line in (data / name).read_text("cp1252").splitlines()
     ]
     parts = {
         "novels": [gzip.decompress(austen_novels(books)).decode()],
