@@ -93,7 +93,7 @@ def start_from_counts(model: nn.Module, rows: Iterable[np.ndarray], seed: int, f
     total_V, near_VV = counted(rows, len(word))
     if near_VV.nnz:
         found_VE = vectors(near_VV, word.shape[1], seed)
-        known_V = np.abs(found_VE).max(1) > 0
+        known_V = np.asarray(near_VV.sum(1)).ravel() > 0  # the factorisation leaves 1e-17 where there should be 0
         old_VE = word.double().cpu().numpy()
         if fresh:
             found_VE *= SPREAD / found_VE[known_V].std()
