@@ -10,7 +10,7 @@ from sciforge.core import order
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor
 from sciforge.core.report import Section, Table
-from sciforge.core.run import All, Run, Schedule, Subset
+from sciforge.core.run import Run, Schedule, Subset
 from sciforge.core.store import Store, prepare
 from sciforge.images.baselines import BASELINES
 from sciforge.images.detection import DetectObjects
@@ -23,19 +23,22 @@ from sciforge.images.scenes import PrepareScenes
 
 LABELS = 100  # ten of each class
 SEEDS = 3
-GENTLE = Schedule(steps=16, batch=32, rate=2e-4, shape="step", warmup=0.1)
-FIND = Schedule(steps=60, batch=8, rate=1e-3, shape="cosine", warmup=0.1)
-SCENES = (160, 0, 60)  # train, dev, test
+# The head alone: gentle steps after it add little with so few labels.
+SOLVED = Schedule(steps=1, batch=32, rate=0.0, shape="constant")
+FIND = Schedule(steps=30, batch=8, rate=1e-3, shape="cosine", warmup=0.1)
+SCENES = (120, 0, 40)  # train, dev, test
 RIVALS = ("pixels_linear", "hog_linear")
 WHAT = (
     "A Vision Transformer was pretrained by hiding three quarters of the patches of 54,000 training pictures of Fashion-MNIST and "
-    "filling them in; it saw no label. Here it learns classes from {labels} labelled pictures, ten of each class, and is judged on "
-    "{tests} test pictures. The same net from scratch and the rivals get the same labels, seed by seed."
+    "filling them in; it saw no label. Here it learns classes from {labels} labelled pictures, ten of each class: a linear head is "
+    "solved on the states of its patches. It is judged on {tests} test pictures. The same net with random weights and the rivals get "
+    "the same labels, seed by seed."
 )
 FOUND = (
     "The same net then learnt to find objects in {scenes} scenes composed of training pictures, at a size it was not pretrained at "
     "(its places are interpolated). In {tests} scenes of objects it has never seen its average precision is {ap50:.2f} at an overlap "
-    "of one half and {ap:.2f} over all overlaps; from scratch, with the same steps, {scratch50:.2f} and {scratch:.2f}. One seed."
+    "of one half and {ap:.2f} over all overlaps; from scratch, with the same {steps} steps, {scratch50:.2f} and {scratch:.2f}. "
+    "One seed."
 )
 
 
@@ -82,7 +85,7 @@ def compared(method: str, store: Store, folder: Path, init: Path, seed: int) -> 
         objective, train_rows = ClassifyImages().resolve(store), store.split("train")
         few = train_rows.take(order.balanced_subset(train_rows.labels(), LABELS, seed))
         return objective.metrics(BASELINES[method](objective, few, test, seed), test)["accuracy"]
-    return _learnt(store, folder / f"{method}-{seed}", init, method, ClassifyImages(), GENTLE, seed)["accuracy"]
+    return _learnt(store, folder / f"{method}-{seed}", init, method, ClassifyImages(), SOLVED, seed)["accuracy"]
 
 
 def _learnt(
@@ -101,8 +104,6 @@ def _learnt(
         if method == "scratch":
             parent = Predictor.load(init, device="cpu").checkpoint
             run = replace(run, init=None, model=parent.model_config, codec=parent.codec)
-        elif isinstance(objective, ClassifyImages):
-            run = replace(run, adapt=All(layer_decay=0.8))
         train(run)
     return Predictor.load(out, device="cpu").evaluate(store, "test")
 
@@ -110,7 +111,7 @@ def _learnt(
 def _table(accuracy: dict[str, list[float]]) -> Table:
     names = {
         "pretrained": "ViT, pretrained on hidden patches",
-        "scratch": "the same ViT from scratch",
+        "scratch": "the same ViT, random weights",
         "pixels_linear": "logistic regression on pixels",
         "hog_linear": "logistic regression on HOG",
     }
@@ -118,7 +119,7 @@ def _table(accuracy: dict[str, list[float]]) -> Table:
         (names[name], f"{np.mean(found):.3f}", " ".join(f"{x:.3f}" for x in found)) for name, found in accuracy.items()
     )
     better = np.subtract(accuracy["pretrained"], accuracy["scratch"])
-    note = f"Pretraining less scratch, seed by seed: {' '.join(f'{x:+.3f}' for x in better)}."
+    note = f"Pretrained less random weights, seed by seed: {' '.join(f'{x:+.3f}' for x in better)}."
     return Table((f"{LABELS} labels", "test accuracy", "each seed"), rows, note)
 
 
@@ -137,6 +138,7 @@ def _detection(scenes: Store, folder: Path, init: Path) -> tuple[str, Path]:
     best, scratch = figures["pretrained"], figures["scratch"]
     text = FOUND.format(
         scenes=SCENES[0],
+        steps=FIND.steps,
         tests=SCENES[2],
         ap50=best["ap50"],
         ap=best["ap"],

@@ -19,14 +19,13 @@ made = sys.modules[made_by.__module__]  # the package's `demo` is the function
 
 def test_the_demo_says_what_it_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "SEEDS", 1)
-    monkeypatch.setattr(made, "GENTLE", replace(made.GENTLE, steps=2))
     monkeypatch.setattr(made, "FIND", replace(made.FIND, steps=2))
     monkeypatch.setattr(made, "SCENES", (16, 0, 8))
     section = made.demo(tmp_path, catalog.find)
     (table,) = section.tables
     accuracy = {row[0]: float(row[1]) for row in table.rows}
     assert len(accuracy) == 4 and all(0.5 < value < 0.95 for value in accuracy.values())
-    assert accuracy["ViT, pretrained on hidden patches"] > accuracy["the same ViT from scratch"]
+    assert accuracy["ViT, pretrained on hidden patches"] > accuracy["the same ViT, random weights"]
     assert "600 test pictures" in section.paragraphs[0] and "In 8 scenes" in section.paragraphs[1]
     for path, caption in section.pictures:
         with Image.open(path) as image:
