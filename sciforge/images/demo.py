@@ -17,7 +17,7 @@ from sciforge.images.detection import DetectObjects
 from sciforge.images.labels import ClassifyImages
 from sciforge.images.outputs import drawn
 from sciforge.images.pictures import draw_attention, draw_reconstructions, sheet
-from sciforge.images.points import found_boxes
+from sciforge.images.points import clearest
 from sciforge.images.prepare import PrepareImages
 from sciforge.images.scenes import PrepareScenes
 
@@ -62,7 +62,10 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     paragraphs = (WHAT.format(labels=LABELS, tests=len(test)), figures)
     pictures = (
         (filled, "Test pictures, the quarter of the patches that the encoder saw, and what was filled in."),
-        (detections, "Objects found in test scenes: class and score in hundredths; true boxes are dashed."),
+        (
+            detections,
+            "Test scenes: the clearest detections, as many as there are objects, with scores in hundredths; true boxes are dashed.",
+        ),
         (attention, "Where the last block looks, all heads and each."),
     )
     return Section(
@@ -131,7 +134,7 @@ def _detection(scenes: Store, folder: Path, init: Path) -> tuple[str, Path]:
     records = [test[i] for i in range(8)]
     found = predictor.predict(records)["detections"]
     panels = [
-        drawn(record["image"], found_boxes(one, 0.3), predictor.objective.classes, record["boxes"])
+        drawn(record["image"], clearest(one, len(record["boxes"])), predictor.objective.classes, record["boxes"])
         for record, one in zip(records, found, strict=True)
     ]
     picture = sheet(folder / "detections.png", [panels[:4], panels[4:]])
