@@ -14,7 +14,7 @@ The reviews may not be passed on (CC BY-NC-SA), so nothing trained here is shipp
     sciforge prepare documents GENERAL.txt --out general
     sciforge prepare documents FIELD.txt --documents line --exclude LABELLED.csv --out field
     sciforge prepare documents LABELLED.csv --label-column label --split-column split --out labelled
-    sciforge curve documents --data labelled --init bert-mini-english --adapt.data field --adapt.control general \\
+    sciforge curve documents --data labelled --init modern-mini-english --adapt.data field --adapt.control general \\
         --sizes 50 100 200 0 --metric auroc --higher-is-better True --out curve
 """
 
@@ -129,7 +129,7 @@ def main() -> None:
         "--general", type=Path, required=True, help="folder of .txt files, a blank line between documents"
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--init", default="bert-mini-english")
+    parser.add_argument("--init", default="modern-mini-english")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 0])
     parser.add_argument("--seeds", type=int, default=5, help="draws of the labels")
     parser.add_argument("--adaptation-seeds", type=int, nargs="+", default=[0])

@@ -50,7 +50,7 @@ ENGLISH = (
 )
 # Checkpoint -> names of dataset cards, or what no card describes.
 SOURCES = {
-    "bert-mini-english": ("austen-novels", *ENGLISH),
+    "modern-mini-english": ("austen-novels", *ENGLISH),
     "dna-bert-mini": ("yeast-genome", *BACTERIA, "leptospira-kirschneri"),
     "molecules-encoder-mini": MOLECULES,
     "molecules-mini": ({"name": "MOSES train, every third", **MOSES},),

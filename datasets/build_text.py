@@ -2,7 +2,7 @@
 
 Needs `apt-get`, `dpkg-deb` (for Debian's r-cran-janeaustenr) and, for --corpus, `pip install gensim`. Prints size and SHA-256
 of each file; a file that differs from what its card records is an error. With `--corpus FOLDER` it writes the general
-corpus of bert-mini-english there instead: the novels without their held-out chapters, and the Wikipedia extract, the news and
+corpus of modern-mini-english there instead: the novels without their held-out chapters, and the Wikipedia extract, the news and
 the news groups that gensim carries for its own tests.
 """
 

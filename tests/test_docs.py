@@ -20,7 +20,7 @@ AT_HAND = {
     "molecules": "molecules-mini",
     "heat": "nusselt-ribbed",
     "images": "vit-mini",
-    "text": "bert-mini-english",
+    "text": "modern-mini-english",
 }
 
 

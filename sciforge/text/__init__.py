@@ -9,6 +9,8 @@ from sciforge.text.documents import ClassifyDocuments, RateDocuments
 from sciforge.text.laws import LAWS
 from sciforge.text.masked import MaskedWords
 from sciforge.text.model import MODELS, Bert, BertConfig
+from sciforge.text.modern import MODELS as MODERN
+from sciforge.text.modern import ModernBert, ModernConfig
 from sciforge.text.outputs import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
 from sciforge.text.prepare import PrepareDocuments
 from sciforge.text.published import from_transformers, import_bert
@@ -20,7 +22,7 @@ DOMAIN = Domain(
     summary="BERT and its successors: general text, then a field's own, then few labels",
     preparers={"documents": PrepareDocuments},
     codec=TextCodec(),
-    models=MODELS,
+    models={**MODELS, **MODERN},
     objectives={
         "masked-words": MaskedWords,
         "replaced-words": ReplacedWords,
@@ -43,4 +45,4 @@ DOMAIN = Domain(
 )
 
 __all__ = ["DOMAIN", "Bert", "BertConfig", "ClassifyDocuments", "MaskedWords", "PrepareDocuments", "RateDocuments"]
-__all__ += ["ReplacedWords", "TagWords", "TextCodec", "from_transformers", "import_bert"]
+__all__ += ["ModernBert", "ModernConfig", "ReplacedWords", "TagWords", "TextCodec", "from_transformers", "import_bert"]

@@ -20,7 +20,7 @@ from sciforge.text.prepare import PrepareDocuments
 
 TITLE = "Text: a small BERT, and few labels"
 MISSING = "The text demo needs the package tokenizers: pip install 'sciforge[text]'."
-CHECKPOINT, DATA = "bert-mini-english", "austen-speech"
+CHECKPOINT, DATA = "modern-mini-english", "austen-speech"
 SIZES, SEEDS = (32,), 3
 SOLVED = Schedule(steps=1, batch=32, rate=0.0, shape="constant")  # the head is solved; nothing descends
 NETS = {"pretrained": True, "not pretrained": False}
@@ -31,13 +31,13 @@ WHAT = (
     "The task: is the opening of a paragraph of Jane Austen spoken or narrated, quotation marks taken off? Chapters of the test "
     "were in no training, of the net neither. All methods see the same few labels, draw by draw; figures are AUC on {test} test "
     "paragraphs, means over {seeds} draws with the standard error. The nets' heads read hidden states alone (no letters beside "
-    "them) and are solved, not descended to. bert-mini-english is small: {step} steps on one CPU core; it knows which words keep "
+    "them) and are solved, not descended to. modern-mini-english is small: {step} steps on one CPU core; it knows which words keep "
     "the same company, and fills a [MASK] with little more than frequent words."
 )
 
 
 def demo(folder: Path, find: Callable[[str], Path]) -> Section:
-    """Specialise bert-mini-english with few labels of Austen's paragraphs, compare, and draw its ROC curve.
+    """Specialise modern-mini-english with few labels of Austen's paragraphs, compare, and draw its ROC curve.
 
     Args:
         folder: for everything that is made.

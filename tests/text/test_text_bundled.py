@@ -1,4 +1,4 @@
-"""The bundled checkpoint and the bundled text: what bert-mini-english knows of chapters that it has not seen."""
+"""The bundled checkpoint and the bundled text: what modern-mini-english knows of chapters that it has not seen."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sciforge.core.store import prepare
 from sciforge.text.prepare import PrepareDocuments
 
 DATASETS = Path(__file__).parents[2] / "datasets"
-MINI = DATASETS / "checkpoints" / "bert-mini-english"
+MINI = DATASETS / "checkpoints" / "modern-mini-english"
 
 
 @pytest.fixture(scope="module")

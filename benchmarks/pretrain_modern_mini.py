@@ -1,15 +1,15 @@
-"""The recipe of the bundled checkpoint bert-mini-english, as it was run (CPU, one thread).
+"""The recipe of the bundled checkpoint modern-mini-english, as it was run (CPU, one thread).
 
     python datasets/build_text.py --corpus runs/text
-    python benchmarks/pretrain_bert_mini.py [--corpus runs/text] [--out runs]
+    python benchmarks/pretrain_modern_mini.py [--corpus runs/text] [--out runs]
 
 Corpus, 5.6 million letters: Jane Austen's novels without the chapters that austen-speech holds out, and what gensim carries for
 its own tests: 107 articles of Wikipedia, Australian news, posts of news groups. It holds no hotel review.
 The same on the command line:
 
     sciforge prepare documents runs/text/*.txt --shares 0.98 0.02 0 --out runs/general
-    sciforge train masked-words --data runs/general --out runs/bert-mini-english --model bert-mini --length 256 \\
-        --schedule.steps 2000 --schedule.batch 4 --schedule.rate 1e-3 --schedule.warmup 0.05 \\
+    sciforge train masked-words --data runs/general --out runs/modern-mini-english --model modern-mini --length 256 \\
+        --schedule.steps 3000 --schedule.batch 8 --schedule.rate 2e-3 --schedule.warmup 0.05 \\
         --schedule.shape trapezoid --schedule.cooldown 0.3 \\
         --hardware.threads 1
 """
@@ -21,7 +21,7 @@ import sciforge as sf
 from sciforge.text import MaskedWords
 from sciforge.text.prepare import PrepareDocuments
 
-STEPS = 2000
+STEPS = 3000
 
 
 def main() -> None:
@@ -37,11 +37,11 @@ def main() -> None:
         sf.prepare(PrepareDocuments(files=files, shares=(0.98, 0.02, 0.0)), store)
     run = sf.Run(
         data=store,
-        out=options.out / "bert-mini-english",
-        model="bert-mini",
+        out=options.out / "modern-mini-english",
+        model="modern-mini",
         objective=MaskedWords(length=256),
         schedule=sf.Schedule(
-            steps=options.steps, batch=4, rate=1e-3, warmup=0.05, shape="trapezoid", cooldown=0.3, save_every=1000
+            steps=options.steps, batch=8, rate=2e-3, warmup=0.05, shape="trapezoid", cooldown=0.3, save_every=1000
         ),
         hardware=sf.Hardware(threads=1),
     )
