@@ -5,9 +5,9 @@
 
 The base learns on, by its own objective, from 13,666 unlabelled reviews (adapted) or for the same steps from general text
 (adapted-control); both, the base itself and a net from scratch are then specialised with 50, 100, 200 or all labels, the same
-labels for all, nested and balanced, 5 draws. Classical rivals run beside them. The head was chosen inside
-the training split, steps and rate from training-loss curves; the test split is read once a run. `--heads states` reads the hidden states alone, `grams` puts
-hashed TF-IDF of letters beside them. Several --adaptation-seeds repeat the adaptation itself.
+labels for all, nested and balanced, 5 draws. Classical rivals run beside them. The head was chosen inside the training split,
+steps and rate from training-loss curves; the test split is read once a run. `--heads states` reads the hidden states alone,
+`grams` puts hashed TF-IDF of letters beside them. Several --adaptation-seeds repeat the adaptation itself.
 
 The reviews may not be passed on (CC BY-NC-SA), so nothing trained here is shipped. The same on any two corpora:
 
