@@ -15,7 +15,7 @@ from sciforge.core.run import Hardware, Run, Schedule, Subset
 from sciforge.core.store import Store, prepare
 from sciforge.text.baselines import letter_tfidf, word_tfidf
 from sciforge.text.documents import ClassifyDocuments
-from sciforge.text.outputs import RocCurve
+from sciforge.text.outputs import RocCurve, fill
 from sciforge.text.prepare import PrepareDocuments
 
 TITLE = "Text: a small BERT, and few labels"
@@ -27,12 +27,17 @@ NETS = {"pretrained": True, "not pretrained": False}
 RIVALS = {"TF-IDF of letters": letter_tfidf, "TF-IDF of words": word_tfidf}
 WORDS = ("mother", "government", "happy", "went", "three")
 NEAREST = 5
+GAPS = (
+    "I do not [MASK] what you mean.",
+    "The government said on [MASK] that it would.",
+    "He was born in the [MASK] of 1823.",
+)
 WHAT = (
     "The task: is the opening of a paragraph of Jane Austen spoken or narrated, quotation marks taken off? Chapters of the test "
     "were in no training, of the net neither. All methods see the same few labels, draw by draw; figures are AUC on {test} test "
     "paragraphs, means over {seeds} draws with the standard error. The nets' heads read hidden states alone (no letters beside "
     "them) and are solved, not descended to. modern-mini-english is small: {step} steps on one CPU core; it knows which words keep "
-    "the same company, and fills a [MASK] with little more than frequent words."
+    "the same company and turns of phrase, hardly what they say."
 )
 
 
@@ -53,7 +58,9 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     )
     text = WHAT.format(test=len(store.split("test")), seeds=SEEDS, step=f"{plain.checkpoint.step:,}")
     caption = f"Spoken against narrated, the net with {SIZES[-1]} labels: ROC curve and the scores of both classes."
-    return Section(TITLE, (text, said(figures)), (table(figures), neighbours(plain)), ((picture, caption),))
+    return Section(
+        TITLE, (text, said(figures)), (table(figures), filled(plain), neighbours(plain)), ((picture, caption),)
+    )
 
 
 def _store(folder: Path, file: Path) -> Store:
@@ -117,6 +124,15 @@ def said(figures: dict[str, dict[int, np.ndarray]]) -> str:
             f"with {n} labels it changes the AUC by {gain:+.3f}, and the pretrained net differs from {best} by {more:+.3f}"
         )
     return f"What pretraining gained: {'; '.join(parts)}."
+
+
+def filled(plain: Predictor) -> Table:
+    """Return the likeliest words at the [MASK] of some sentences."""
+    rows = []
+    for text in GAPS:
+        (found,) = fill(plain, text, top=NEAREST)
+        rows.append((text, ", ".join(f"{word} {share:.2f}" for word, share in found)))
+    return Table(("sentence", "likeliest words"), tuple(rows))
 
 
 def neighbours(plain: Predictor) -> Table:
