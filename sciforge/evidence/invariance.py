@@ -29,6 +29,7 @@ from sciforge.core.settings import Settings
 from sciforge.core.store import Store
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.evidence.curve_result import Interval
+from sciforge.evidence.invariance_plot import draw
 from sciforge.evidence.invariance_result import AugmentationFigures, InvarianceResult, LabelInformation, erased_line
 from sciforge.evidence.label_probe import FEWEST, explain, indicators, lost
 
@@ -81,7 +82,9 @@ def measure(checkpoint: Path, spec: Invariance, device: str = "auto", batch: int
         figures = tuple(bench.measure(name, augmentation) for name, augmentation in bar)
         result = InvarianceResult(figures, len(bench.records), spec.split, bench.note)
         write_json(work / "invariance.json", {"spec": to_json(spec), "checkpoint": str(checkpoint), **result.to_json()})
-        section = Section(f"{plain.domain.name}: {checkpoint}", result.warnings, (result.table(),))
+        picture = draw(result, work / "invariance.png")
+        shown = ((picture, "How far the embedding moves, and what is left of the labels."),)
+        section = Section(f"{plain.domain.name}: {checkpoint}", result.warnings, (result.table(),), shown)
         write_html(work / "invariance.html", "What augmentations do", [section])
     return result
 

@@ -70,6 +70,7 @@ def test_a_label_that_is_the_strand_is_erased_by_the_other_strand(tiny, strands,
     assert turned.labels[0].nuisance_after.value < 0.1 and turned.shift.value > 0.01
     assert shifted.verdict(shifted.labels[0]) != "erases the label"
     assert len(found.warnings) == 1 and "reverse-complement erases this label" in found.table().text()
+    assert (tmp_path / "out" / "invariance.png").stat().st_size > 10_000
     written = json.loads((tmp_path / "out" / "invariance.json").read_text())
     assert written["augmentations"][0]["labels"][0]["verdict"] == "erases the label"
     assert "erases this label" in (tmp_path / "out" / "invariance.html").read_text()
