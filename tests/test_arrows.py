@@ -20,6 +20,8 @@ OWNERS = {
     "e3nn": {"atoms"},
     "ase": {"atoms"},
     "vesin": {"atoms"},
+    "PIL": {"images"},
+    "tokenizers": {"text"},
 }
 
 

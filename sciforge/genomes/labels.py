@@ -3,7 +3,7 @@
 Legend of shape letters: B batch, T tokens, L bases, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
 from sciforge.core.evaluate import batches, evaluation
+from sciforge.core.labels import OneClass, OneNumber
 from sciforge.core.linear_probe import fit_logistic, fit_ridge
-from sciforge.core.metrics import classification_metrics, regression_metrics
 from sciforge.core.trees import fit_classes, fit_numbers
 from sciforge.errors import DataError
 from sciforge.genomes.codec import KmerCodec, torch_kmer_ids
@@ -88,7 +88,7 @@ class _Sequences(Objective):
 
 
 @dataclass(frozen=True)
-class Classify(_Sequences):
+class Classify(OneClass, _Sequences):
     """One class a sequence.
 
     Args:
@@ -109,11 +109,6 @@ class Classify(_Sequences):
     higher_is_better: ClassVar[bool] = True
     fresh: ClassVar[tuple[str, ...]] = ("class",)
 
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
-
     def resolve(self, store: Any) -> Self:
         """Take class names and length from the store; raises DataError where it has fewer than two classes."""
         classes = self.classes or tuple(store.meta.get("classes", ()))
@@ -126,7 +121,7 @@ class Classify(_Sequences):
     ) -> None:
         """Solve the linear part of the head on the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
-            label_N = np.array([self.classes.index(name) for name in records.column("label")])
+            label_N = self.class_numbers(records)
             features_NF = self._features(model, codec, records, engine)
             label_N = np.tile(label_N, len(features_NF) // len(label_N))
             grow = (
@@ -140,24 +135,7 @@ class Classify(_Sequences):
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a sequence and its label."""
-        example = self._encode(record, codec, rng, training)
-        if (label := record.get("label")) is not None:
-            if label not in self.classes:
-                known = ", ".join(self.classes)
-                raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
-            example["target_class"] = torch.tensor(self.classes.index(label))
-        return example
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the cross-entropy summed over sequences."""
-        logits_BC, target_B = self.scores(model, batch), batch["target_class"]
-        total = F.cross_entropy(logits_BC, target_B, reduction="sum")
-        count = torch.tensor(len(target_B))
-        return Loss(total, count, {"accuracy": ((logits_BC.argmax(-1) == target_B).sum(), count)})
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return the distribution over classes of each sequence."""
-        return Categorical(self.scores(model, batch), batch["target_class"])
+        return self._encode(record, codec, rng, training) | self.target(record)
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return class probabilities [B, C], averaged over both strands where strands do not matter."""
@@ -166,14 +144,9 @@ class Classify(_Sequences):
             p_BC = (p_BC + self.scores(model, reversed_batch(batch, model)).softmax(-1)) / 2
         return {"probability": p_BC}
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return accuracy, MCC, and for two classes AUROC and average precision."""
-        labels = np.array([self.classes.index(name) for name in records.column("label")])
-        return classification_metrics(labels, outputs["probability"])
-
 
 @dataclass(frozen=True)
-class Regress(_Sequences):
+class Regress(OneNumber, _Sequences):
     """One number a sequence (expression, affinity), learnt in units of the training labels' spread.
 
     Args:
@@ -211,20 +184,7 @@ class Regress(_Sequences):
 
     def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a sequence and its number."""
-        example = self._encode(record, codec, rng, training)
-        if (value := record.get("value")) is not None:
-            example["target_value"] = torch.tensor((float(value) - self.mean) / self.spread)
-        return example
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the squared error summed over sequences, in squared spreads."""
-        error_B = self.scores(model, batch)[:, 0] - batch["target_value"]
-        return Loss((error_B**2).sum(), torch.tensor(len(error_B)))
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return a Gaussian of unit spread about each prediction."""
-        mean_B = self.scores(model, batch)[:, 0]
-        return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
+        return self._encode(record, codec, rng, training) | self.target(record)
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the number of each sequence [B], in the labels' own unit."""
@@ -232,10 +192,6 @@ class Regress(_Sequences):
         if self.strand_free:
             value_B = (value_B + self.scores(model, reversed_batch(batch, model))[:, 0]) / 2
         return {"value": value_B * self.spread + self.mean}
-
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
-        return regression_metrics(np.asarray(records.column("value")), outputs["value"])
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,17 @@
 Legend of shape letters: B batch, N records, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Record, widened
+from sciforge.core.domain import Batch, Example, Record, widened
+from sciforge.core.labels import OneClass, OneNumber
 from sciforge.core.linear_probe import fit_logistic, fit_ridge
-from sciforge.core.metrics import classification_metrics, regression_metrics
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.codec import ImageCodec
 from sciforge.images.heads import MOST_SOLVED, ImageHead, read_features, states
@@ -71,7 +69,7 @@ class _Labelled(Viewed):
 
 
 @dataclass(frozen=True)
-class ClassifyImages(_Labelled):
+class ClassifyImages(OneClass, _Labelled):
     """One class an image; also the supervised pretraining that self-supervised ones are compared with.
 
     Args:
@@ -91,11 +89,6 @@ class ClassifyImages(_Labelled):
     higher_is_better: ClassVar[bool] = True
     fresh: ClassVar[tuple[str, ...]] = ("class",)
 
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
-
     def resolve(self, store: Any) -> Self:
         """Take the class names from the store; raises DataError where it has fewer than two classes."""
         classes = self.classes or tuple(store.meta.get("classes", ()))
@@ -109,46 +102,17 @@ class ClassifyImages(_Labelled):
         """Solve the head on (some of) the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
             features_NF, few, copies = self.labelled(model, codec, records, engine, seed)
-            label_N = np.tile([self.class_number(name) for name in few.column("label")], copies)
+            label_N = np.tile(self.class_numbers(few), copies)
             options = {"num_classes": self.outputs, "seed": seed, "copies": copies}
             model.heads[self.head].solve(features_NF, partial(fit_logistic, label_N=label_N, **options))
 
-    def class_number(self, label: str) -> int:
-        """Return the output of a class; raises DataError where it is none."""
-        if label not in self.classes:
-            known = ", ".join(self.classes)
-            raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
-        return self.classes.index(label)
-
     def prepare(self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode an image (a random view of it in training) and its class."""
-        example = codec.encode(self.view(record, rng, training))
-        if (label := record.get("label")) is not None:
-            example["target_class"] = torch.tensor(self.class_number(label))
-        return example
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the cross-entropy summed over images."""
-        logits_BC, target_B = self.scores(model, batch), batch["target_class"]
-        total, count = F.cross_entropy(logits_BC, target_B, reduction="sum"), torch.tensor(len(target_B))
-        return Loss(total, count, {"accuracy": ((logits_BC.argmax(-1) == target_B).sum(), count)})
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return the distribution over classes of each image."""
-        return Categorical(self.scores(model, batch), batch["target_class"])
-
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return class probabilities [B, C]."""
-        return {"probability": self.scores(model, batch).softmax(-1)}
-
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return accuracy, MCC, and for two classes AUROC and average precision."""
-        label_N = np.array([self.class_number(name) for name in records.column("label")])
-        return classification_metrics(label_N, outputs["probability"])
+        return codec.encode(self.view(record, rng, training)) | self.target(record)
 
 
 @dataclass(frozen=True)
-class RegressImages(_Labelled):
+class RegressImages(OneNumber, _Labelled):
     """One number an image, learnt in units of the training labels' spread.
 
     Args:
@@ -185,25 +149,4 @@ class RegressImages(_Labelled):
 
     def prepare(self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode an image (a random view of it in training) and its number."""
-        example = codec.encode(self.view(record, rng, training))
-        if (value := record.get("value")) is not None:
-            example["target_value"] = torch.tensor((float(value) - self.mean) / self.spread)
-        return example
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the squared error summed over images, in squared spreads."""
-        error_B = self.scores(model, batch)[:, 0] - batch["target_value"]
-        return Loss((error_B**2).sum(), torch.tensor(len(error_B)))
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return a Gaussian of unit spread about each prediction."""
-        mean_B = self.scores(model, batch)[:, 0]
-        return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
-
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of each image [B], in the labels' own unit."""
-        return {"value": self.scores(model, batch)[:, 0] * self.spread + self.mean}
-
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
-        return regression_metrics(np.asarray(records.column("value")), outputs["value"])
+        return codec.encode(self.view(record, rng, training)) | self.target(record)

@@ -87,7 +87,7 @@ def compare(folder: Path, store: Store, plain: Predictor) -> dict[str, dict[int,
     """Return for each method and number of labels the AUC on the test split, one a draw of labels."""
     rows, test = store.split("train"), store.split("test")
     objective = ClassifyDocuments().resolve(store)
-    label_N = np.array([objective.index(label) for label in test.column("label")])
+    label_N = objective.class_numbers(test)
     found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in SIZES} for name in (*NETS, *RIVALS)}
     for labels in SIZES:
         for seed in range(SEEDS):

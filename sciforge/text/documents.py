@@ -10,13 +10,12 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import Batch, Example, Objective, Record, widened
 from sciforge.core.evaluate import batches, evaluation
+from sciforge.core.labels import OneClass, OneNumber
 from sciforge.core.linear_probe import fit_ridge
-from sciforge.core.metrics import classification_metrics, regression_metrics
 from sciforge.core.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.text.codec import SHORTEST_ROW, TextCodec
@@ -97,7 +96,7 @@ def shortened(ids: np.ndarray, room: int, cut: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class ClassifyDocuments(_Documents):
+class ClassifyDocuments(OneClass, _Documents):
     """One class a document.
 
     Args:
@@ -114,11 +113,6 @@ class ClassifyDocuments(_Documents):
     metric: ClassVar[str] = "log_loss"
     fresh: ClassVar[tuple[str, ...]] = ("document_class",)
 
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
-
     def resolve(self, store: Any) -> Self:
         """Take the class names from the store; raises DataError where it has fewer than two."""
         classes = self.classes or tuple(store.meta.get("classes", ()))
@@ -131,49 +125,24 @@ class ClassifyDocuments(_Documents):
     ) -> None:
         """Solve the linear head on the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
-            label_N = np.array([self.index(name) for name in records.column("label")])
+            label_N = self.class_numbers(records)
             fit = partial(fit_fused, label_N=label_N, num_classes=self.outputs, seed=seed)
             self._solve(model, codec, records, engine, fit)
 
-    def index(self, label: str) -> int:
-        """Return the place of a class; raises DataError for an unknown one."""
-        if label not in self.classes:
-            known = ", ".join(self.classes)
-            raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
-        return self.classes.index(label)
-
     def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a document and its class."""
-        example = self._encode(record, codec)
-        if (label := record.get("label")) is not None:
-            example["target_class"] = torch.tensor(self.index(label))
-        return example
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the cross-entropy summed over documents."""
-        logits_BC, target_B = self.scores(model, batch), batch["target_class"]
-        total = F.cross_entropy(logits_BC, target_B, reduction="sum")
-        count = torch.tensor(len(target_B))
-        return Loss(total, count, {"accuracy": ((logits_BC.argmax(-1) == target_B).sum(), count)})
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return the distribution over classes of each document."""
-        return Categorical(self.scores(model, batch), batch["target_class"])
-
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return class probabilities [B, C]."""
-        return {"probability": self.scores(model, batch).softmax(-1)}
+        return self._encode(record, codec) | self.target(record)
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return accuracy, MCC, log-loss and, for two classes, AUROC and average precision."""
-        label_N = np.array([self.index(name) for name in records.column("label")])
+        label_N = self.class_numbers(records)
         p_NC = outputs["probability"]
         nats_N = -np.log(p_NC[np.arange(len(label_N)), label_N].clip(SMALLEST))
-        return classification_metrics(label_N, p_NC) | {"log_loss": float(nats_N.mean())}
+        return super().metrics(outputs, records) | {"log_loss": float(nats_N.mean())}
 
 
 @dataclass(frozen=True)
-class RateDocuments(_Documents):
+class RateDocuments(OneNumber, _Documents):
     """One number a document (stars, a grade), learnt in units of the training labels' spread.
 
     Args:
@@ -207,28 +176,7 @@ class RateDocuments(_Documents):
 
     def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a document and its number."""
-        example = self._encode(record, codec)
-        if (value := record.get("value")) is not None:
-            example["target_value"] = torch.tensor((float(value) - self.mean) / self.spread)
-        return example
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the squared error summed over documents, in squared spreads."""
-        error_B = self.scores(model, batch)[:, 0] - batch["target_value"]
-        return Loss((error_B**2).sum(), torch.tensor(len(error_B)))
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return a Gaussian of unit spread about each prediction."""
-        mean_B = self.scores(model, batch)[:, 0]
-        return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
-
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of each document [B], in the labels' own unit."""
-        return {"value": self.scores(model, batch)[:, 0] * self.spread + self.mean}
-
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
-        return regression_metrics(np.asarray(records.column("value")), outputs["value"])
+        return self._encode(record, codec) | self.target(record)
 
 
 def _fit_side_by_side(blocks: list[np.ndarray], target_N: np.ndarray) -> tuple[list[np.ndarray], float]:
