@@ -14,9 +14,9 @@ from pathlib import Path
 
 from sciforge import api
 from sciforge.atoms import EnergyForces, PrepareAtoms
-from sciforge.atoms.reading import write_extxyz
-from sciforge.atoms.walking import Walk
-from sciforge.core.run import Hardware, Run, Schedule
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.structures.labelling.xtb_dynamics import Walk
+from sciforge.structures.readers import write_extxyz
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sciforge import api
 from sciforge.atoms import EnergyForces, PrepareAtoms
-from sciforge.core.run import Hardware, Run, Schedule, Subset
+from sciforge.core.training.run import Hardware, Run, Schedule, Subset
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "atoms"
 FILES = {

@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 
 from sciforge import api, catalog
 from sciforge.atoms import EnergyForces, PrepareAtoms
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.run import All, Hardware, Run, Schedule, Subset
-from sciforge.core.store import Store
-from sciforge.evidence.curve import NETS, Curve, Recipe
-from sciforge.evidence.curve_result import CurveResult, RunFigures
+from sciforge.core.data.store import Store
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import All, Hardware, Run, Schedule, Subset
+from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures
+from sciforge.experiments.label_efficiency.run import NETS, Curve, Recipe
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "atoms"
 BOTNET = SHARED / "botnet"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from sciforge import api, catalog
 from sciforge.atoms import EnergyForces
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.run import EWC, L2SP, Hardware, LoRA, Only, Replay, Run, Schedule, Subset
-from sciforge.core.store import Store
+from sciforge.core.data.store import Store
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import EWC, L2SP, Hardware, LoRA, Only, Replay, Run, Schedule, Subset
 
 SCHEDULE = Schedule(
     steps=400, batch=5, rate=2e-3, shape="cosine", final=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,

@@ -27,14 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sciforge.core import loop
+from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.genomes.codec import KmerCodec
-from sciforge.genomes.model import DnaBertConfig
-from sciforge.genomes.objectives import MaskedKmers
-from sciforge.genomes.prepare import PrepareGenome
+from sciforge.core.training import loop
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.model.dna_bert import DnaBertConfig
+from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
 STEPS, SKIPPED = 10, 2
 WAYS = ("replicate", "shard", "tensor")
@@ -221,7 +221,7 @@ def measure_links(sizes: tuple[int, ...] = (1, 2**19, 2**22)) -> dict[str, float
     from torch import distributed
     from torch.distributed.tensor import DTensor, Partial
 
-    from sciforge.core.engine import Engine
+    from sciforge.core.training.distributed import Engine
 
     found = {}
     for size in sizes:

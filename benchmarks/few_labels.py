@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 
 from sciforge import catalog
-from sciforge.core.run import All, Hardware, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.evidence.curve import Curve, Recipe, measure
-from sciforge.evidence.curve_result import CurveResult
-from sciforge.genomes.labels import Classify
-from sciforge.genomes.prepare_windows import PrepareEcoliCoding, PrepareYeastPromoters
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import All, Hardware, Schedule
+from sciforge.experiments.label_efficiency.result import CurveResult
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding, PrepareYeastPromoters
+from sciforge.genomes.objectives.supervised import Classify
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data/genomes"
 YEAST = "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz"

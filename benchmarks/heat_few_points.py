@@ -29,11 +29,11 @@ from scipy.stats import t as student
 from tqdm import tqdm
 
 from sciforge import catalog
-from sciforge.heat.baselines import BASELINES
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.estimator import NusseltLaw
-from sciforge.heat.fitting import Nusselt
-from sciforge.heat.reading import Measurements, read_table
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.readers import Measurements, read_table
+from sciforge.heat.evaluation.baselines import BASELINES
+from sciforge.heat.model.estimator import NusseltLaw
+from sciforge.heat.model.fitting import Nusselt
 
 OURS: dict[str, Callable[[], NusseltLaw]] = {
     "nusselt-ribbed": lambda: NusseltLaw.pretrained("ribbed"),

@@ -13,12 +13,12 @@ from collections import defaultdict
 import numpy as np
 
 from sciforge import catalog
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.estimator import NusseltLaw
-from sciforge.heat.library import get_correlation
-from sciforge.heat.model import MODELS
-from sciforge.heat.reading import read_table
-from sciforge.heat.wall import WallNusseltLaw
+from sciforge.heat.correlations.library import get_correlation
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.readers import read_table
+from sciforge.heat.model.estimator import NusseltLaw
+from sciforge.heat.model.nusselt_net import MODELS
+from sciforge.heat.model.wall_law import WallNusseltLaw
 
 SIZES = (3, 5, 10, 20)
 PUBLISHED = "ravigururajan-bergles-1996"

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from sciforge import catalog
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.estimator import NusseltLaw
-from sciforge.heat.reading import read_table
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.readers import read_table
+from sciforge.heat.model.estimator import NusseltLaw
 
 BATCH = 65_536
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from pretrain_vit_mini import FOLDER, fashion
 
-from sciforge.core.run import All, Hardware, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.evidence.curve import Curve, Recipe, measure
-from sciforge.images.detection import DetectObjects
-from sciforge.images.scenes import PrepareScenes
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import All, Hardware, Schedule
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.images.data.scenes import PrepareScenes
+from sciforge.images.objectives.detection import DetectObjects
 
 PARTS = {"inpaint": ("pretrained", "scratch"), "supervised": ("pretrained",), "relative": ("pretrained",)}
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from pretrain_vit_mini import CLASSES, FOLDER, fashion
 
-from sciforge.core.run import All, Hardware, Schedule
-from sciforge.evidence.curve import Curve, Recipe, measure
+from sciforge.core.training.run import All, Hardware, Schedule
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
 from sciforge.images import ClassifyImages
 
 # Gentle steps from the solved head, for pretrained and scratch alike.

@@ -17,12 +17,12 @@ import torch
 from pretrain_vit_mini import CLASSES, FOLDER
 
 import sciforge as sf
-from sciforge.core.predictor import Predictor
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.model import Predictor
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
-from sciforge.images.augmentations import colours
-from sciforge.images.prepare import PrepareImages
-from sciforge.images.reading import read_idx
+from sciforge.images.data.augmentations import colours
+from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.readers import read_idx
 
 SHAPES = ("trouser", "pullover", "sneaker", "bag")
 HUES = {"red": 0.0, "green": 0.25, "cyan": 0.5, "violet": 0.75}

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.folder import TEMPORARY
-from sciforge.core.loop import train
-from sciforge.core.run import Run
+from sciforge.core.files.atomic import TEMPORARY
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import Run
 from sciforge.errors import SciforgeError
 
 CONTRACT = Path(__file__).parents[1] / "tests" / "genomes" / "contract.py"

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciforge.core import loop
+from sciforge.core.data.batches import StepData, Stream
+from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
-from sciforge.core.feed import StepData, Stream
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.genomes.codec import KmerCodec
-from sciforge.genomes.model import DnaBertConfig
-from sciforge.genomes.objectives import MaskedKmers
-from sciforge.genomes.prepare import PrepareGenome
+from sciforge.core.training import loop
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.model.dna_bert import DnaBertConfig
+from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
 
 def run_of(folder: Path, steps: int, width: int) -> Run:

@@ -33,10 +33,10 @@ from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 
 from sciforge.atoms import MODELS, AtomsCodec, EnergyForces
-from sciforge.atoms.calculator import Calculator
-from sciforge.atoms.md import draw_momenta
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.predictor import Predictor
+from sciforge.atoms.inference.calculator import Calculator
+from sciforge.atoms.simulation.dynamics import draw_momenta
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.model import Predictor
 
 DENSITY = 0.997 * 0.602214 / 18.015  # molecules per cubic angstrom
 

@@ -22,15 +22,15 @@ import torch
 from tqdm import tqdm
 
 from sciforge.errors import DataError
-from sciforge.molecules.codec import MoleculeCodec
-from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
-from sciforge.molecules.growing import legal_lesson
-from sciforge.molecules.growth import Actions
-from sciforge.molecules.mask import legal
-from sciforge.molecules.rules import Rules
-from sciforge.molecules.sampler import graphs_of
-from sciforge.molecules.valence import ORGANIC, TYPES, indices_of
-from sciforge.molecules.walk import Target, walk
+from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.chemistry.valence import ORGANIC, TYPES, indices_of
+from sciforge.molecules.data.codec import MoleculeCodec
+from sciforge.molecules.generation.action_mask import legal
+from sciforge.molecules.generation.feasibility import Rules
+from sciforge.molecules.generation.partial_graph import Actions
+from sciforge.molecules.generation.sampler import graphs_of
+from sciforge.molecules.generation.trajectories import Target, walk
+from sciforge.molecules.objectives.generation import legal_lesson
 
 ACTIONS = Actions(indices_of(ORGANIC))
 CHARGES = torch.tensor([t.charge for t in TYPES])

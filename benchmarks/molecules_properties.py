@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from sciforge import catalog
-from sciforge.core.run import All, Hardware, Only, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.evidence.curve import Curve, Recipe, measure
-from sciforge.molecules.completion import resplit
-from sciforge.molecules.prepare import PrepareMolecules
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import All, Hardware, Only, Schedule
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.molecules.data.finalization import resplit
+from sciforge.molecules.data.prepare import PrepareMolecules
 
 SETS = {
     "esol": ("esol_delaney.csv", "measured log solubility in mols per litre", "rmse"),

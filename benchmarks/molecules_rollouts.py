@@ -20,13 +20,13 @@ import torch
 from rdkit import Chem
 from tqdm import tqdm
 
-from sciforge.molecules.constraints import Constraints, parse_formula
-from sciforge.molecules.forbidden import patterns_of
-from sciforge.molecules.graph import BONDS, Graph, graph_of_mol, mol_of_graph, mol_of_smiles
-from sciforge.molecules.growing import Grow
-from sciforge.molecules.model import MoleculeNet, MoleculeNetConfig
-from sciforge.molecules.sampler import Drawn, Sampling, sample
-from sciforge.molecules.valence import TYPES
+from sciforge.molecules.chemistry.forbidden_substructures import patterns_of
+from sciforge.molecules.chemistry.graph import BONDS, Graph, graph_of_mol, mol_of_graph, mol_of_smiles
+from sciforge.molecules.chemistry.valence import TYPES
+from sciforge.molecules.generation.constraints import Constraints, parse_formula
+from sciforge.molecules.generation.sampler import Drawn, Sampling, sample
+from sciforge.molecules.model.molecule_transformer import MoleculeNet, MoleculeNetConfig
+from sciforge.molecules.objectives.generation import Grow
 
 NAMES = {(t.symbol, t.charge): t.name for t in TYPES}
 NITRO, PEROXIDE, AZO = "[O-][N+]=O", "OO", "N=N"

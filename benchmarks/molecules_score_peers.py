@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from sciforge.molecules.score import Score, table_of
+from sciforge.molecules.evaluation.score import Score, table_of
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "molecules"
 PEERS = {"JT-VAE": "jtvae_moses_30k.smi.gz", "DiGress": "digress_moses_25k.smi.gz"}

@@ -28,7 +28,7 @@ CHILD = """
 import resource, sys, time
 from pathlib import Path
 import sciforge as sf
-from sciforge.genomes.prepare import PrepareGenome
+from sciforge.genomes.data.prepare import PrepareGenome
 small, large, out = map(Path, sys.argv[1:4])
 sf.prepare(PrepareGenome(files=(small,)), out / "warm")
 before, wall, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sciforge as sf
 from sciforge.genomes import KmerCodec, MaskedKmers
-from sciforge.genomes.prepare import PrepareGenome
+from sciforge.genomes.data.prepare import PrepareGenome
 
 FILES = (
     "yeast/Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import sciforge as sf
 from sciforge.text import MaskedWords
-from sciforge.text.prepare import PrepareDocuments
+from sciforge.text.data.prepare import PrepareDocuments
 
 STEPS = 3000
 

@@ -17,10 +17,10 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from sciforge import api
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.molecules.model import MODELS
-from sciforge.molecules.prepare import PrepareMolecules
-from sciforge.molecules.pretraining import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.model.molecule_transformer import MODELS
+from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
 
 HELD_OUT = ("esol_delaney", "freesolv_sampl", "lipo", "bbbp", "bace")
 FRAGMENTS = 12_000

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from sciforge import api
-from sciforge.core.run import Hardware, Run, Schedule
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.molecules import Grow, PrepareMolecules
 
 STEPS, BATCH = 6500, 128

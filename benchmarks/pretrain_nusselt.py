@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 from sciforge import api
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.heat.campaigns import PrepareCampaigns
-from sciforge.heat.pretraining import Campaigns
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.objectives.campaign_pretraining import Campaigns
 
 V_RIBS = "lau-1990-90+lau-1990-v45+lau-1990-v60+lau-1990-v60-p20"
 REVERSED_V_RIBS = "lau-1990-90+lau-1990-v120+lau-1990-v120-p20+lau-1990-v135"

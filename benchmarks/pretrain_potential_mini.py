@@ -12,9 +12,9 @@ from pathlib import Path
 
 from sciforge import api
 from sciforge.atoms import EnergyForces, PrepareAtoms
-from sciforge.atoms.model import MODELS
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store
+from sciforge.atoms.model.potential import MODELS
+from sciforge.core.data.store import Store
+from sciforge.core.training.run import Hardware, Run, Schedule
 
 SCHEDULE = Schedule(
     steps=26_000, batch=16, rate=4e-3, shape="exponential", final=0.01, warmup=0.02, weight_decay=0.0, betas=(0.9, 0.999),

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import sciforge as sf
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches
-from sciforge.images.prepare import PrepareImages
-from sciforge.images.reading import read_idx
-from sciforge.images.relative import RelativePositions
+from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.readers import read_idx
+from sciforge.images.objectives.relative_position import RelativePositions
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 FOLDER = Path("/usr/share/datasets/fashion-mnist")

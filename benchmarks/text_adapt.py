@@ -24,8 +24,8 @@ import re
 from pathlib import Path
 
 from sciforge import api, catalog
-from sciforge.core.run import Hardware, Schedule
-from sciforge.core.store import Store
+from sciforge.core.data.store import Store
+from sciforge.core.training.run import Hardware, Schedule
 from sciforge.text import ClassifyDocuments, PrepareDocuments
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data/text"

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from sciforge import api, catalog
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.run import Hardware, Run, Schedule
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.text import ClassifyDocuments, MaskedWords, PrepareDocuments, ReplacedWords
 
 OBJECTIVES = {"masked-words": MaskedWords, "replaced-words": ReplacedWords}

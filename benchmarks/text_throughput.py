@@ -21,8 +21,8 @@ import torch
 
 from sciforge.core.domain import Batch
 from sciforge.text import Bert, MaskedWords
-from sciforge.text.model import MODELS
-from sciforge.text.published import translated
+from sciforge.text.model.bert import MODELS
+from sciforge.text.model.published_weights import translated
 
 VOCABULARY = 8000
 SPECIAL = 5

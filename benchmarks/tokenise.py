@@ -21,7 +21,7 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 import numpy as np
 
-from sciforge.genomes.codec import dnabert_order, kmer_ids
+from sciforge.genomes.data.codec import dnabert_order, kmer_ids
 
 K = 6
 GENOMES = Path(__file__).parents[2] / "shared/data/genomes"

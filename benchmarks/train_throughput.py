@@ -31,8 +31,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sciforge.genomes.codec import KmerCodec, torch_kmer_ids
-from sciforge.genomes.model import MODELS
+from sciforge.genomes.data.codec import KmerCodec, torch_kmer_ids
+from sciforge.genomes.model.dna_bert import MODELS
 
 CODEC = KmerCodec(k=6)
 TOKENS, SPAN = 512, 6

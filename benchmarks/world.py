@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.journal import read_metrics
-from sciforge.core.run import EWC, L2SP, LoRA, Only, Replay, Run
+from sciforge.core.files.metrics_log import read_metrics
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import EWC, L2SP, LoRA, Only, Replay, Run
 
 TESTS = Path(__file__).parents[1] / "tests"
 LABELS = {"shard": "FSDP2", "tensor": "tensor"}  # names of cases begin with the strategy

@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from sciforge.atoms import Label, Sample
-from sciforge.atoms.labels import isolated_atoms
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.sampling import dimer
-from sciforge.atoms.structure import Structure
+from sciforge.structures.labelling.geometries import dimer
+from sciforge.structures.labelling.quantum import isolated_atoms
+from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.structure import Structure
 
 HERE = Path(__file__).resolve().parent
 DFT = "pbe/def2-svp"

@@ -6,8 +6,8 @@ A card is made of what lies in the checkpoint's folder. What the checkpoint lear
 from collections.abc import Mapping
 
 from sciforge import catalog
-from sciforge.core import card
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.provenance import model_card
 
 OPEN = "The data of INSDC and NCBI RefSeq are unrestricted"
 BACTERIA = (
@@ -32,7 +32,7 @@ CAMPAIGNS = (
     {
         "name": "campaigns drawn from published correlations",
         "licence": "Apache-2.0, computed by this project",
-        "citation": "the papers that sciforge/heat/library.py names",
+        "citation": "the papers that sciforge/heat/correlations/library.py names",
     },
 )
 ENGLISH = (
@@ -73,7 +73,7 @@ def described(source: str | Mapping[str, str]) -> Mapping[str, str]:
 def main() -> None:
     for name in catalog.checkpoint_names():
         made = Checkpoint.open(catalog.locate(name))
-        print(card.write(made, licence="apache-2.0", sources=[described(source) for source in SOURCES[name]]))
+        print(model_card.write(made, licence="apache-2.0", sources=[described(source) for source in SOURCES[name]]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from sciforge.heat.numbers import point_of_roughness
+from sciforge.heat.correlations.dimensionless import point_of_roughness
 
 HERE = Path(__file__).resolve().parent
 FILES = ("nasa_cr3837_square_duct.csv", "han_fig4_46_90deg.csv", "han_zhang_lee1991_square.csv")

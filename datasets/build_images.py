@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.images.reading import read_idx
+from sciforge.images.data.readers import read_idx
 
 HERE = Path(__file__).resolve().parent
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")

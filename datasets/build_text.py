@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.text.sentences import split_sentences
+from sciforge.text.data.sentences import split_sentences
 
 HERE = Path(__file__).resolve().parent
 NOVELS = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"

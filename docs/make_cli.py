@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sciforge import api, catalog, cli, demo, doctor
-from sciforge.commandline import offers
-from sciforge.core import run
-from sciforge.evidence.curve import Curve
-from sciforge.evidence.distill import Distill
-from sciforge.evidence.forget import Forget
-from sciforge.evidence.invariance import Invariance
-from sciforge.evidence.privacy import Privacy
-from sciforge.evidence.prune import Prune
-from sciforge.evidence.schedules import Schedules
-from sciforge.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
+from sciforge import api, catalog, demo, doctor
+from sciforge.cli import main as cli
+from sciforge.cli.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
+from sciforge.cli.registry import offers
+from sciforge.core.training import run
+from sciforge.experiments.compression.distillation import Distill
+from sciforge.experiments.compression.pruning import Prune
+from sciforge.experiments.forgetting.run import Forget
+from sciforge.experiments.invariance.run import Invariance
+from sciforge.experiments.label_efficiency.run import Curve
+from sciforge.experiments.privacy.run import Privacy
+from sciforge.experiments.schedules.run import Schedules
 
 HEAD = """# The command line
 

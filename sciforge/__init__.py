@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "sciforge.api": ("prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "load"),
-    "sciforge.core.run": (
+    "sciforge.core.training.run": (
         "Run", "Schedule", "All", "Only", "LoRA", "L2SP", "EWC", "Replay", "Subset", "Private", "Hardware",
     ),
     "sciforge.errors": (

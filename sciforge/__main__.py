@@ -2,7 +2,7 @@
 
 import sys
 
-from sciforge.cli import main
+from sciforge.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

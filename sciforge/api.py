@@ -5,24 +5,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
-from sciforge.core import anchor, loop, store
-from sciforge.core import card as cards
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.engine import choose_device
-from sciforge.core.predictor import LawResult, Predictor
-from sciforge.core.run import Estimator, Run
-from sciforge.core.store import Store
+from sciforge.core.data import store
+from sciforge.core.data.store import Store
+from sciforge.core.methods import regularization
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import choose_device
+from sciforge.core.training.model import LawResult, Predictor
+from sciforge.core.training.run import Estimator, Run
 from sciforge.errors import DataError
-from sciforge.evidence import curve as curves
-from sciforge.evidence import distill as distilling
-from sciforge.evidence import exporting
-from sciforge.evidence import forget as forgetting
-from sciforge.evidence import invariance as invariances
-from sciforge.evidence import privacy as privacies
-from sciforge.evidence import prune as pruning
-from sciforge.evidence import prune_curve as pruning_curve
-from sciforge.evidence import schedules as scheduling
-from sciforge.evidence import verify as verifying
+from sciforge.experiments.compression import distillation as distilling
+from sciforge.experiments.compression import pruning, pruning_curve
+from sciforge.experiments.forgetting import run as forgetting
+from sciforge.experiments.invariance import run as invariances
+from sciforge.experiments.label_efficiency import run as curves
+from sciforge.experiments.privacy import run as privacies
+from sciforge.experiments.schedules import run as scheduling
+from sciforge.provenance import export
+from sciforge.provenance import model_card as cards
+from sciforge.provenance import verify as verifying
 
 __all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
 __all__ += [
@@ -99,7 +100,7 @@ def fisher(
     model = opened.build().to(choose_device(device))
     records = objective.examples(Store.open(data), "train")
     options = {"estimator": estimator, "examples": examples, "seed": seed}
-    found = anchor.fisher_information(model, objective, opened.codec, records, **options)
+    found = regularization.fisher_information(model, objective, opened.codec, records, **options)
     return opened.with_file(f"fisher-{estimator}.safetensors", found, options)
 
 
@@ -249,7 +250,7 @@ def export(checkpoint: Path | str, out: Path, *, data: Path | None = None) -> "e
         out: the file: NAME.pt2 or NAME.onnx.
         data: a store whose records it is tried on; by default the one it was trained on.
     """
-    return exporting.export(load(checkpoint, device="cpu"), Path(out), data)
+    return export.export(load(checkpoint, device="cpu"), Path(out), data)
 
 
 def verify(

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Literal
 
 from tqdm import tqdm
 
-from sciforge.core.folder import disk_error, sha256
-from sciforge.core.report import Table
+from sciforge.core.files.atomic import disk_error, sha256
+from sciforge.core.files.tables import Table
 from sciforge.errors import CheckpointError, ConfigError, DataError, did_you_mean
 
 RETRIES = 4  # attempts at each address

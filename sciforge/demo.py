@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sciforge import catalog
 from sciforge.core.domain import discover, get_domain
-from sciforge.core.report import write_html
+from sciforge.core.files.tables import write_html
 from sciforge.errors import SciforgeError
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Literal
 
-from sciforge.core.report import Table
+from sciforge.core.files.tables import Table
 
 TIMEOUT_SECONDS = 120
 MODULES = {"biopython": "Bio", "scikit-learn": "sklearn", "torch-geometric": "torch_geometric", "pytorch-lightning": ""}

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny_runs import Tiny, make_tiny
 
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.loop import train
-from sciforge.core.run import Run
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import Run
 
 torch.set_num_threads(1)
 collect_ignore_glob = [

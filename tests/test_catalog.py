@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sciforge import catalog
-from sciforge.core.run import Run
+from sciforge.core.training.run import Run
 from sciforge.errors import CheckpointError, ConfigError, DataError
 
 DATA = bytes(range(256)) * 4000  # 1 MB

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from sciforge import api, cli
-from sciforge.core import report
-from sciforge.core.predictor import LawResult
-from sciforge.core.run import EWC, LoRA, Replay, Run, Schedule, Subset, to_json
+from sciforge import api
+from sciforge.cli import main as cli
+from sciforge.core.files import tables
+from sciforge.core.training.model import LawResult
+from sciforge.core.training.run import EWC, LoRA, Replay, Run, Schedule, Subset, to_json
 from sciforge.genomes import Classify, KmerCodec, MaskedKmers
 
 ROOT = Path(cli.__file__).resolve().parents[1]
@@ -134,7 +135,7 @@ def test_config_is_the_same_run(called, tmp_path):
 
 
 def test_curve(called, capsys):
-    table = report.Table(("a",), (("1",),))
+    table = tables.Table(("a",), (("1",),))
     notes = called("curve", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1}))
     argv = "curve classify --data s --out o --init d --sizes 32 0 --recipe.adapt lora --recipe.schedule.steps 9 --json"
     assert cli.main(argv.split()) == 0
@@ -274,7 +275,7 @@ def test_demo_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
 
     domains = {
         "a": SimpleNamespace(demo=bad),
-        "b": SimpleNamespace(demo=lambda folder, find: report.Section("B works")),
+        "b": SimpleNamespace(demo=lambda folder, find: tables.Section("B works")),
     }
     monkeypatch.setattr(demo, "discover", lambda: domains)
     assert cli.main(["demo", "--out", str(tmp_path / "d")]) == 1

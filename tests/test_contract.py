@@ -8,14 +8,15 @@ import pytest
 import torch
 from tiny_runs import Tiny, largest_difference, make_tiny
 
-from sciforge.core import loop, order
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Store
 from sciforge.core.domain import discover, get_domain
-from sciforge.core.engine import Engine
-from sciforge.core.evaluate import Tally, evaluate
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import CORE_TYPES, Replay, from_json, to_json
-from sciforge.core.store import Store
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.evaluation import Tally, evaluate
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import CORE_TYPES, Replay, from_json, to_json
 
 EXACT = Engine(torch.device("cpu"), "float64")
 
@@ -39,7 +40,7 @@ def learnt(request: pytest.FixtureRequest, domain: Tiny, finetuned: Checkpoint) 
 def examples(checkpoint: Checkpoint, split: str = "train", count: int = 8) -> list:
     objective = checkpoint.objectives[0]
     records = objective.examples(Store.open(checkpoint.run.data), split)
-    rngs = [order.generator(0, order.CORRUPT, 0, i) for i in range(count)]
+    rngs = [sampling.generator(0, sampling.CORRUPT, 0, i) for i in range(count)]
     return [objective.prepare(records[i], checkpoint.codec, rng, training=True) for i, rng in enumerate(rngs)]
 
 
@@ -110,7 +111,7 @@ def test_laws_hold_on_a_fresh_model(domain: Tiny):
     house = get_domain(domain.store.domain)
     model = domain.checkpoint.model_config.build(domain.checkpoint.codec).double().eval()
     for number, law in enumerate(house.laws.values()):
-        violation, tolerance = law(model, domain.checkpoint.codec, order.generator(0, order.EVALUATE, 1, number))
+        violation, tolerance = law(model, domain.checkpoint.codec, sampling.generator(0, sampling.EVALUATE, 1, number))
         assert violation <= tolerance, law
 
 

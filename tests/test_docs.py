@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sciforge import cli
+from sciforge.cli import main as cli
 from sciforge.core.domain import get_domain
 
 ROOT = Path(__file__).parents[1]

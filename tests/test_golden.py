@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.predictor import Predictor
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.model import Predictor
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*-v*"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge import cli
+from sciforge.cli import main as cli
 from sciforge.core import domain
 
 PAGE = (Path(__file__).parents[1] / "docs/new-domain.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tiny_runs import ROOT, Tiny, largest_difference, load_file
 
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.loop import train
-from sciforge.core.run import Run
-from sciforge.core.store import Store
+from sciforge.core.data.store import Store
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 

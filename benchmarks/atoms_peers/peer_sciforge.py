@@ -4,8 +4,8 @@ import torch
 from adapter import Frame, Peer, Statistics, main
 
 from sciforge.atoms import AtomsCodec
-from sciforge.atoms.model import MODELS
-from sciforge.atoms.structure import Structure
+from sciforge.atoms.model.potential import MODELS
+from sciforge.structures.structure import Structure
 
 
 class Sciforge(Peer):

@@ -5,20 +5,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sciforge.atoms.augmentations import AUGMENTATIONS, embed, known_labels
-from sciforge.atoms.baselines import BASELINES
-from sciforge.atoms.codec import AtomsCodec
-from sciforge.atoms.export import Export
-from sciforge.atoms.labels import Label
-from sciforge.atoms.laws import LAWS
-from sciforge.atoms.model import MODELS, Potential, PotentialConfig
-from sciforge.atoms.objectives import Denoise, EnergyForces, MaskedElements
-from sciforge.atoms.outputs import Energies
-from sciforge.atoms.prepare import PrepareAtoms
-from sciforge.atoms.sampling import Sample
-from sciforge.atoms.uncertainty import Uncertain
+from sciforge.atoms.data.augmentations import AUGMENTATIONS, embed, known_labels
+from sciforge.atoms.data.codec import AtomsCodec
+from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.atoms.evaluation.baselines import BASELINES
+from sciforge.atoms.evaluation.laws import LAWS
+from sciforge.atoms.inference.export import Export
+from sciforge.atoms.inference.predictions import Energies
+from sciforge.atoms.inference.uncertainty import Uncertain
+from sciforge.atoms.model.potential import MODELS, Potential, PotentialConfig
+from sciforge.atoms.objectives.energy_forces import Denoise, EnergyForces, MaskedElements
 from sciforge.core.domain import Domain
-from sciforge.core.report import Section
+from sciforge.core.files.tables import Section
+from sciforge.structures.labelling.geometries import Sample
+from sciforge.structures.labelling.quantum import Label
 
 
 def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
@@ -47,11 +47,11 @@ DOMAIN = Domain(
 
 # Named on demand: ASE's calculators are slow to import, and most verbs need none.
 _LAZY = {
-    "Calculator": "calculator",
-    "relax": "md",
-    "run_md": "md",
-    "Committee": "uncertainty",
-    "Laplace": "uncertainty",
+    "Calculator": "inference.calculator",
+    "relax": "simulation.dynamics",
+    "run_md": "simulation.dynamics",
+    "Committee": "inference.uncertainty",
+    "Laplace": "inference.uncertainty",
 }
 
 

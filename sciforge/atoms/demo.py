@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.atoms.calculator import Calculator
-from sciforge.atoms.md import run_md
-from sciforge.atoms.objectives import EnergyForces
-from sciforge.atoms.prepare import PrepareAtoms
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.loop import train
-from sciforge.core.report import Section, Table
-from sciforge.core.run import EWC, All, Hardware, Replay, Run, Schedule, Subset
-from sciforge.core.store import Store, prepare
-from sciforge.evidence.curve import Curve, Recipe, measure
+from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.atoms.inference.calculator import Calculator
+from sciforge.atoms.objectives.energy_forces import EnergyForces
+from sciforge.atoms.simulation.dynamics import run_md
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.files.tables import Section, Table
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import EWC, All, Hardware, Replay, Run, Schedule, Subset
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.structures.readers import read_structures, write_extxyz
 
 SIZES, SEEDS = (10, 50), 3
 STRENGTH = 1e-3
@@ -108,7 +108,7 @@ def _forgetting(folder: Path, old: Store, new: Store, base: Path) -> Table:
 
 
 def _test_error(made: Checkpoint, store: Store) -> float:
-    from sciforge.core.predictor import Predictor
+    from sciforge.core.training.model import Predictor
 
     return Predictor.load(made.path).evaluate(store, "test")["force_mae_meV_A"]
 

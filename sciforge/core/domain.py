@@ -245,7 +245,11 @@ def discover() -> dict[str, Domain]:
 
     found = {}
     for module in pkgutil.iter_modules(sciforge.__path__):
-        if module.ispkg and module.name not in ("core", "nn") and not module.name.startswith("_"):
+        if (
+            module.ispkg
+            and module.name not in ("core", "nn", "cli", "experiments", "provenance", "structures")
+            and not module.name.startswith("_")
+        ):
             domain = getattr(importlib.import_module(f"sciforge.{module.name}"), "DOMAIN", None)
             if isinstance(domain, Domain):
                 found[domain.name] = domain

@@ -1,28 +1,28 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
 from sciforge.core.domain import Domain
-from sciforge.genomes.audits import AuditMasks, AuditShortcuts, AuditSplits
-from sciforge.genomes.augmentations import AUGMENTATIONS, embed
-from sciforge.genomes.baselines import BASELINES
-from sciforge.genomes.cnn import SmallCnnConfig
-from sciforge.genomes.codec import KmerCodec
-from sciforge.genomes.demo import demo
-from sciforge.genomes.labels import Classify, Regress, TagBases
-from sciforge.genomes.laws import LAWS
-from sciforge.genomes.model import MODELS, DnaBert, DnaBertConfig
-from sciforge.genomes.mutagenesis import Mutagenesis
-from sciforge.genomes.objectives import MaskedKmers
-from sciforge.genomes.outputs import Classes, Embeddings
-from sciforge.genomes.prepare import PrepareGenome, PrepareLabelled
-from sciforge.genomes.prepare_windows import (
+from sciforge.genomes.data.augmentations import AUGMENTATIONS, embed
+from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.data.prepare import PrepareGenome, PrepareLabelled
+from sciforge.genomes.data.prepare_windows import (
     PrepareEcoliCoding,
     PrepareIntervals,
     PrepareTracks,
     PrepareYeastPromoters,
 )
-from sciforge.genomes.replaced import ReplacedKmers
-from sciforge.genomes.scan import Scan
-from sciforge.genomes.variants import Variants
+from sciforge.genomes.demo import demo
+from sciforge.genomes.evaluation.audits import AuditMasks, AuditShortcuts, AuditSplits
+from sciforge.genomes.evaluation.baselines import BASELINES
+from sciforge.genomes.evaluation.laws import LAWS
+from sciforge.genomes.inference.mutagenesis import Mutagenesis
+from sciforge.genomes.inference.predictions import Classes, Embeddings
+from sciforge.genomes.inference.scan import Scan
+from sciforge.genomes.inference.variants import Variants
+from sciforge.genomes.model.cnn import SmallCnnConfig
+from sciforge.genomes.model.dna_bert import MODELS, DnaBert, DnaBertConfig
+from sciforge.genomes.objectives.masked_kmers import MaskedKmers
+from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
+from sciforge.genomes.objectives.supervised import Classify, Regress, TagBases
 
 DOMAIN = Domain(
     name="genomes",

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.report import Section, Table
-from sciforge.core.run import All, Run, Schedule, Subset
-from sciforge.core.store import Store, prepare
-from sciforge.evidence.curve import Curve, Recipe, measure
-from sciforge.genomes.labels import Classify
-from sciforge.genomes.prepare_windows import PrepareEcoliCoding
-from sciforge.genomes.scan import Scan
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.files.tables import Section, Table
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import All, Run, Schedule, Subset
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding
+from sciforge.genomes.inference.scan import Scan
+from sciforge.genomes.objectives.supervised import Classify
 
 SIZES = (32, 128)
 SEEDS = 5

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from sciforge.core.domain import Domain
-from sciforge.core.report import Section
-from sciforge.heat.baselines import BASELINES
-from sciforge.heat.campaigns import PrepareCampaigns
-from sciforge.heat.codec import HeatCodec
-from sciforge.heat.fitting import Nusselt
-from sciforge.heat.laws import LAWS
-from sciforge.heat.model import MODELS, NusseltConfig, NusseltNet
-from sciforge.heat.outputs import LawFormula, NextExperiment, PredictedNusselt
-from sciforge.heat.prepare import PrepareMeasurements
-from sciforge.heat.pretraining import Campaigns
+from sciforge.core.files.tables import Section
+from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.codec import HeatCodec
+from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.evaluation.baselines import BASELINES
+from sciforge.heat.evaluation.laws import LAWS
+from sciforge.heat.inference.predictions import LawFormula, NextExperiment, PredictedNusselt
+from sciforge.heat.model.fitting import Nusselt
+from sciforge.heat.model.nusselt_net import MODELS, NusseltConfig, NusseltNet
+from sciforge.heat.objectives.campaign_pretraining import Campaigns
 
 
 def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
@@ -39,7 +39,11 @@ DOMAIN = Domain(
 )
 
 # NusseltLaw brings scikit-learn, which most verbs do not need.
-_LATER = {"NusseltLaw": "estimator", "CORRELATIONS": "library", "get_correlation": "library"}
+_LATER = {
+    "NusseltLaw": "model.estimator",
+    "CORRELATIONS": "correlations.library",
+    "get_correlation": "correlations.library",
+}
 
 __all__ = ["DOMAIN", "Campaigns", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
 __all__ += ["PredictedNusselt", "PrepareCampaigns", "PrepareMeasurements", *_LATER]

@@ -1,16 +1,14 @@
 """Images: a Vision Transformer, pretrained by filling hidden patches, specialised with few labels."""
 
 from sciforge.core.domain import Domain
-from sciforge.images.augmentations import AUGMENTATIONS
-from sciforge.images.baselines import BASELINES
-from sciforge.images.codec import ImageCodec
+from sciforge.images.data.augmentations import AUGMENTATIONS
+from sciforge.images.data.codec import ImageCodec
+from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.scenes import PrepareScenes
 from sciforge.images.demo import demo
-from sciforge.images.detection import DetectObjects
-from sciforge.images.inpainting import InpaintPatches
-from sciforge.images.labels import ClassifyImages, RegressImages
-from sciforge.images.laws import LAWS
-from sciforge.images.model import MODELS, VisionTransformer, VitConfig, embed
-from sciforge.images.outputs import (
+from sciforge.images.evaluation.baselines import BASELINES
+from sciforge.images.evaluation.laws import LAWS
+from sciforge.images.inference.predictions import (
     AttentionMaps,
     Detections,
     ImageEmbeddings,
@@ -18,10 +16,12 @@ from sciforge.images.outputs import (
     Reconstructions,
     Segments,
 )
-from sciforge.images.prepare import PrepareImages
-from sciforge.images.relative import RelativePositions
-from sciforge.images.scenes import PrepareScenes
-from sciforge.images.segmentation import SegmentPatches
+from sciforge.images.model.vit import MODELS, VisionTransformer, VitConfig, embed
+from sciforge.images.objectives.detection import DetectObjects
+from sciforge.images.objectives.inpainting import InpaintPatches
+from sciforge.images.objectives.relative_position import RelativePositions
+from sciforge.images.objectives.segmentation import SegmentPatches
+from sciforge.images.objectives.supervised import ClassifyImages, RegressImages
 
 DOMAIN = Domain(
     name="images",

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.core import order
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.report import Section, Table
-from sciforge.core.run import Run, Schedule, Subset
-from sciforge.core.store import Store, prepare
-from sciforge.images.baselines import BASELINES
-from sciforge.images.detection import DetectObjects
-from sciforge.images.labels import ClassifyImages
-from sciforge.images.outputs import drawn
-from sciforge.images.pictures import draw_attention, draw_reconstructions, sheet
-from sciforge.images.points import clearest
-from sciforge.images.prepare import PrepareImages
-from sciforge.images.scenes import PrepareScenes
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.files.tables import Section, Table
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Run, Schedule, Subset
+from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.scenes import PrepareScenes
+from sciforge.images.evaluation.baselines import BASELINES
+from sciforge.images.inference.panels import draw_attention, draw_reconstructions, sheet
+from sciforge.images.inference.predictions import drawn
+from sciforge.images.model.center_maps import clearest
+from sciforge.images.objectives.detection import DetectObjects
+from sciforge.images.objectives.supervised import ClassifyImages
 
 LABELS = 100  # ten of each class
 SEEDS = 3
@@ -86,7 +86,7 @@ def compared(method: str, store: Store, folder: Path, init: Path, seed: int) -> 
     test = store.split("test")
     if method in RIVALS:
         objective, train_rows = ClassifyImages().resolve(store), store.split("train")
-        few = train_rows.take(order.balanced_subset(train_rows.labels(), LABELS, seed))
+        few = train_rows.take(sampling.balanced_subset(train_rows.labels(), LABELS, seed))
         return objective.metrics(BASELINES[method](objective, few, test, seed), test)["accuracy"]
     return _learnt(store, folder / f"{method}-{seed}", init, method, ClassifyImages(), SOLVED, seed)["accuracy"]
 

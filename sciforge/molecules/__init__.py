@@ -4,22 +4,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sciforge.core.domain import Domain
-from sciforge.core.report import Section
-from sciforge.molecules.augmentations import AUGMENTATIONS, embed, known_labels
-from sciforge.molecules.baselines import BASELINES
-from sciforge.molecules.codec import MoleculeCodec
-from sciforge.molecules.constraints import Constraints
-from sciforge.molecules.generate import Generate, generate
-from sciforge.molecules.growing import Grow
-from sciforge.molecules.laws import LAWS
-from sciforge.molecules.likelihood import Likelihoods
-from sciforge.molecules.model import MODELS, MoleculeNet, MoleculeNetConfig
-from sciforge.molecules.outputs import PredictedProperties
-from sciforge.molecules.prepare import PrepareMolecules
-from sciforge.molecules.pretraining import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
-from sciforge.molecules.properties import Properties
-from sciforge.molecules.sampler import Sampling
-from sciforge.molecules.score import Score
+from sciforge.core.files.tables import Section
+from sciforge.molecules.data.augmentations import AUGMENTATIONS, embed, known_labels
+from sciforge.molecules.data.codec import MoleculeCodec
+from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.evaluation.baselines import BASELINES
+from sciforge.molecules.evaluation.laws import LAWS
+from sciforge.molecules.evaluation.score import Score
+from sciforge.molecules.generation.constraints import Constraints
+from sciforge.molecules.generation.generate import Generate, generate
+from sciforge.molecules.generation.likelihood import Likelihoods
+from sciforge.molecules.generation.sampler import Sampling
+from sciforge.molecules.inference.predictions import PredictedProperties
+from sciforge.molecules.model.molecule_transformer import MODELS, MoleculeNet, MoleculeNetConfig
+from sciforge.molecules.objectives.generation import Grow
+from sciforge.molecules.objectives.properties import Properties
+from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
 
 
 def _demo(folder: Path, find: Callable[[str], Path]) -> Section:

@@ -9,19 +9,19 @@ from rdkit import Chem
 from rdkit.Chem import Draw
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from sciforge.core.predictor import Predictor
-from sciforge.core.report import Section, Table
-from sciforge.core.run import Hardware
-from sciforge.core.store import Store, prepare
-from sciforge.evidence.curve import Curve, CurveResult, measure
-from sciforge.molecules.constraints import Constraints, parse_formula
-from sciforge.molecules.generate import generate_from
-from sciforge.molecules.graph import mol_of_smiles
-from sciforge.molecules.prepare import PrepareMolecules
-from sciforge.molecules.properties import Properties
-from sciforge.molecules.sampler import Sampling
-from sciforge.molecules.score import Score, table_of
-from sciforge.molecules.unmasked import unmasked_validity
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.files.tables import Section, Table
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware
+from sciforge.experiments.label_efficiency.run import Curve, CurveResult, measure
+from sciforge.molecules.chemistry.graph import mol_of_smiles
+from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.evaluation.score import Score, table_of
+from sciforge.molecules.generation.constraints import Constraints, parse_formula
+from sciforge.molecules.generation.generate import generate_from
+from sciforge.molecules.generation.sampler import Sampling
+from sciforge.molecules.generation.unmasked_validity import unmasked_validity
+from sciforge.molecules.objectives.properties import Properties
 
 NUM, SHOWN = 400, 4
 SIZES, SEEDS = (50, 200), 3

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import ConfigError
+from sciforge.errors import ConfigError
 
 ROTARY_BASE = 10_000.0
 NORM_EPS = 1e-6  # explicit: torch's default is the epsilon of the dtype, 8e-3 in bfloat16

@@ -1,21 +1,21 @@
 """Text: a BERT that is pretrained on general text, adapted to a field without labels, and specialised with few."""
 
 from sciforge.core.domain import Domain
-from sciforge.text.augmentations import AUGMENTATIONS, embed
-from sciforge.text.baselines import BASELINES
-from sciforge.text.codec import TextCodec
+from sciforge.text.data.augmentations import AUGMENTATIONS, embed
+from sciforge.text.data.codec import TextCodec
+from sciforge.text.data.prepare import PrepareDocuments
 from sciforge.text.demo import demo
-from sciforge.text.documents import ClassifyDocuments, RateDocuments
-from sciforge.text.laws import LAWS
-from sciforge.text.masked import MaskedWords
-from sciforge.text.model import MODELS, Bert, BertConfig
-from sciforge.text.modern import MODELS as MODERN
-from sciforge.text.modern import ModernBert, ModernConfig
-from sciforge.text.outputs import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
-from sciforge.text.prepare import PrepareDocuments
-from sciforge.text.published import from_transformers, import_bert
-from sciforge.text.replaced import ReplacedWords
-from sciforge.text.tags import TagWords
+from sciforge.text.evaluation.baselines import BASELINES
+from sciforge.text.evaluation.laws import LAWS
+from sciforge.text.inference.predictions import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
+from sciforge.text.model.bert import MODELS, Bert, BertConfig
+from sciforge.text.model.modern_bert import MODELS as MODERN
+from sciforge.text.model.modern_bert import ModernBert, ModernConfig
+from sciforge.text.model.published_weights import from_transformers, import_bert
+from sciforge.text.objectives.masked_words import MaskedWords
+from sciforge.text.objectives.replaced_words import ReplacedWords
+from sciforge.text.objectives.supervised import ClassifyDocuments, RateDocuments
+from sciforge.text.objectives.word_tags import TagWords
 
 DOMAIN = Domain(
     name="text",

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.core import order
-from sciforge.core.loop import train
-from sciforge.core.metrics import classification_metrics
-from sciforge.core.predictor import Predictor
-from sciforge.core.report import Section, Table
-from sciforge.core.run import Hardware, Run, Schedule, Subset
-from sciforge.core.store import Store, prepare
-from sciforge.text.baselines import letter_tfidf, word_tfidf
-from sciforge.text.documents import ClassifyDocuments
-from sciforge.text.outputs import RocCurve, fill
-from sciforge.text.prepare import PrepareDocuments
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.files.tables import Section, Table
+from sciforge.core.learners.metrics import classification_metrics
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule, Subset
+from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.evaluation.baselines import letter_tfidf, word_tfidf
+from sciforge.text.inference.predictions import RocCurve, fill
+from sciforge.text.objectives.supervised import ClassifyDocuments
 
 TITLE = "Text: a small BERT, and few labels"
 MISSING = "The text demo needs the package tokenizers: pip install 'sciforge[text]'."
@@ -94,7 +94,7 @@ def compare(folder: Path, store: Store, plain: Predictor) -> dict[str, dict[int,
             for name, pretrained in NETS.items():
                 judged = Predictor.load(_solved(folder, store, plain, pretrained, labels, seed), device="cpu")
                 found[name][labels].append(judged.evaluate(store)["auroc"])
-            chosen = rows.take(np.asarray(order.balanced_subset(rows.labels(), labels, seed)))
+            chosen = rows.take(np.asarray(sampling.balanced_subset(rows.labels(), labels, seed)))
             for name, rival in RIVALS.items():
                 outputs = rival(objective, chosen, test, seed)
                 found[name][labels].append(classification_metrics(label_N, outputs["probability"])["auroc"])

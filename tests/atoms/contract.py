@@ -7,10 +7,10 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 
 from sciforge.atoms import AtomsCodec, EnergyForces, PotentialConfig, PrepareAtoms
-from sciforge.atoms.reading import write_extxyz
-from sciforge.atoms.structure import Structure
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.structures.readers import write_extxyz
+from sciforge.structures.structure import Structure
 
 
 def shaken(names: list[str], count: int, rng: np.random.Generator, level: str) -> list[Structure]:

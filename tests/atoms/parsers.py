@@ -7,7 +7,7 @@ from typing import Any
 
 from tiny_runs import exhaust
 
-from sciforge.atoms.reading import read_structures
+from sciforge.structures.readers import read_structures
 
 XYZ = b"""3
 Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=-76.3 charge=0 stress="1 0 0 0 1 0 0 0 1" pbc="T T F"

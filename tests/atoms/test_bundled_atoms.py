@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from sciforge import api, catalog
-from sciforge.atoms.labels import LevelOfTheory, single_point
-from sciforge.atoms.prepare import PrepareAtoms
-from sciforge.atoms.reading import read_structures
-from sciforge.atoms.sampling import molecule, skeleton
-from sciforge.atoms.splits import formula, skeleton_of_smiles
-from sciforge.core.folder import sha256
+from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.core.files.atomic import sha256
+from sciforge.structures.labelling.geometries import molecule, skeleton
+from sciforge.structures.labelling.quantum import LevelOfTheory, single_point
+from sciforge.structures.readers import read_structures
+from sciforge.structures.splits import formula, skeleton_of_smiles
 
 # all tautomers of malonaldehyde and acetylacetone share formula and skeleton with these
 HELD_OUT = {"malonaldehyde": "O=CC=CO", "acetylacetone": "CC(=O)CC(C)=O", "ethanol": "CCO"}

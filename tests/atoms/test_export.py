@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_outputs_atoms import frames, tiny_checkpoint
 
-from sciforge.atoms.codec import _packed
-from sciforge.atoms.export import BESIDE, Export, example_inputs, packed_program
-from sciforge.core.predictor import Predictor
+from sciforge.atoms.data.codec import _packed
+from sciforge.atoms.inference.export import BESIDE, Export, example_inputs, packed_program
+from sciforge.core.training.model import Predictor
 from sciforge.errors import ConfigError
 
 EXACT = {"float32": 1e-6, "float64": 1e-12}

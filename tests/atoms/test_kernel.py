@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sciforge.atoms.baselines import BASELINES, Frames, Harmonic
-from sciforge.atoms.kernel import (
+from sciforge.atoms.evaluation.baselines import BASELINES, Frames, Harmonic
+from sciforge.atoms.evaluation.gdml import (
     GradientDomain,
     bond_permutations,
     find_permutations,
@@ -16,7 +16,7 @@ from sciforge.atoms.kernel import (
     pair_permutations,
     solve_ridge,
 )
-from sciforge.atoms.objectives import potential_metrics
+from sciforge.atoms.objectives.energy_forces import potential_metrics
 from sciforge.errors import ConfigError
 
 NUMBERS = np.array([7, 1, 1, 1], np.int16)
@@ -189,6 +189,6 @@ def test_what_is_no_single_molecule_is_refused(monkeypatch):
             BASELINES["gdml"](None, [*train, train[0] | change], train, 0)
     with pytest.raises(ConfigError, match="one molecule"):
         BASELINES["gdml"](None, train, [train[0] | {"numbers": NUMBERS[:2]}], 0)
-    monkeypatch.setattr("sciforge.atoms.kernel.MOST_EQUATIONS", 30)
+    monkeypatch.setattr("sciforge.atoms.evaluation.gdml.MOST_EQUATIONS", 30)
     with pytest.raises(ConfigError, match="at most 2 frames"):
         fitted(count=3)

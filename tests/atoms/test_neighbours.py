@@ -7,9 +7,9 @@ from ase.build import bulk, fcc111, molecule
 from ase.geometry import complete_cell
 from ase.neighborlist import primitive_neighbor_list
 
-from sciforge.atoms.neighbours import find_neighbours, require_apart
-from sciforge.atoms.structure import Structure
 from sciforge.errors import DataError
+from sciforge.structures.neighbours import find_neighbours, require_apart
+from sciforge.structures.structure import Structure
 
 
 def assert_as_ase(pos, cell, pbc, cutoff=5.0):

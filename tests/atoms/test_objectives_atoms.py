@@ -9,18 +9,19 @@ from ase.build import molecule
 from tiny_runs import ROOT, load_file
 
 from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, MaskedElements, PotentialConfig, PrepareAtoms
-from sciforge.atoms.codec import joined_energy, split_energy
-from sciforge.atoms.objectives import potential_metrics
-from sciforge.atoms.reading import write_extxyz
-from sciforge.atoms.start import start_potential
-from sciforge.atoms.structure import Structure
-from sciforge.core import anchor, order
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.engine import Engine
-from sciforge.core.loop import train
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.atoms.data.codec import joined_energy, split_energy
+from sciforge.atoms.objectives.energy_forces import potential_metrics
+from sciforge.atoms.objectives.initialization import start_potential
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.methods import regularization
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
+from sciforge.structures.readers import write_extxyz
+from sciforge.structures.structure import Structure
 
 CONTRACT = load_file(ROOT / "tests" / "atoms" / "contract.py")
 EXACT = Engine(torch.device("cpu"), "float64")
@@ -51,7 +52,7 @@ def tune(base, store, out, **changes) -> Checkpoint:
 
 
 def batch_of(store, codec, objective, places=(0, 1, 2)) -> dict:
-    rng = order.generator(0, order.CORRUPT)
+    rng = sampling.generator(0, sampling.CORRUPT)
     return EXACT.move(codec.collate([objective.prepare(store[i], codec, rng, True) for i in places]))
 
 
@@ -161,7 +162,7 @@ def test_fisher_is_the_brute_force_jacobian():
         structure = Structure(atoms.numbers.astype(np.int64), pos, energy_eV=1.0, forces_eV_A_N3=np.zeros((3, 3)))
         records.append(codec.record_of(structure))
     objective = EnergyForces(energy_sigma_eV=0.01, force_sigma_eV_A=0.3)
-    found = anchor.fisher_information(model, objective, codec, records, examples=3)
+    found = regularization.fisher_information(model, objective, codec, records, examples=3)
     expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for record in records:
         batch = EXACT.move(codec.collate([codec.encode(record)]))
@@ -185,7 +186,7 @@ def test_fisher_needs_no_labels(base):
     ]
     labelled = [store[i] for i in (0, 1)]
     a, b = (
-        anchor.fisher_information(model, EnergyForces(), checkpoint.codec, records, examples=2)
+        regularization.fisher_information(model, EnergyForces(), checkpoint.codec, records, examples=2)
         for records in (bare, labelled)
     )
     assert all(torch.allclose(a[name], b[name], rtol=1e-9) for name in a)

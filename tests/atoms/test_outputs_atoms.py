@@ -10,16 +10,16 @@ from ase.build import bulk, molecule
 from ase.io import read
 
 from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, PotentialConfig
-from sciforge.atoms.laws import answer
-from sciforge.atoms.outputs import Energies
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.structure import Structure
-from sciforge.core.checkpoint import save
+from sciforge.atoms.evaluation.laws import answer
+from sciforge.atoms.inference.predictions import Energies
 from sciforge.core.domain import seeded_model
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Run, Subset
-from sciforge.core.writing import whole_files, write_whole
+from sciforge.core.files.output_files import whole_files, write_whole
+from sciforge.core.training.checkpoint import save
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Run, Subset
 from sciforge.errors import ConfigError, DataError
+from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.structure import Structure
 
 REFERENCE_EV = {1: -13.6, 6: -1027.3, 8: -2040.1}
 

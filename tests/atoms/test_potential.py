@@ -5,12 +5,14 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from sciforge.atoms import AtomsCodec, Potential, PotentialConfig, codec, irreps
-from sciforge.atoms.compiled import CompiledPotential
-from sciforge.atoms.model import Mix, Product, require_elements
-from sciforge.atoms.radial import envelope, zbl
-from sciforge.atoms.structure import Structure
+from sciforge.atoms import AtomsCodec, Potential, PotentialConfig
+from sciforge.atoms.data import codec
+from sciforge.atoms.model.compiled import CompiledPotential
+from sciforge.atoms.model.potential import Mix, Product, require_elements
 from sciforge.errors import ConfigError
+from sciforge.nn.equivariant import irreps
+from sciforge.nn.equivariant.radial import envelope, zbl
+from sciforge.structures.structure import Structure
 
 CODEC = AtomsCodec(cutoff_A=4.5, neighbours=8.0, force_eV_A=1.0, elements=(1, 6, 8, 14, 29))
 CONFIG = PotentialConfig(channels=6, radial=4, hidden=5, body=3, levels=2)

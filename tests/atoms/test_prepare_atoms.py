@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from sciforge.atoms import splits
-from sciforge.atoms.neighbours import find_neighbours
-from sciforge.atoms.prepare import PrepareAtoms
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.structure import Structure
-from sciforge.core.store import SPLITS, prepare
+from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.core.data.store import SPLITS, prepare
 from sciforge.errors import ConfigError, DataError
+from sciforge.structures import splits
+from sciforge.structures.neighbours import find_neighbours
+from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.structure import Structure
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "atoms"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from sciforge.atoms import labels
-from sciforge.atoms.labels import Label, LevelOfTheory, isolated_atoms, scatter, single_point
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.structure import Structure
 from sciforge.errors import ConfigError, DataError, MissingExtra
+from sciforge.structures.labelling import quantum
+from sciforge.structures.labelling.quantum import Label, LevelOfTheory, isolated_atoms, scatter, single_point
+from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.structure import Structure
 
 STEP_A = 1e-3
 GFN2 = LevelOfTheory("gfn2-xtb")
@@ -98,7 +98,7 @@ TIGHT = {"H2": -1.1599058852, "H2O": -76.2724486188}
 def test_density_functional_against_tight_settings(name):
     pytest.importorskip("pyscf", reason="pyscf makes the labels of this test")
     done = single_point(structure(name, 0.0), PBE)
-    assert done.energy_eV / labels.HARTREE_EV == pytest.approx(TIGHT[name], abs=2e-4)
+    assert done.energy_eV / quantum.HARTREE_EV == pytest.approx(TIGHT[name], abs=2e-4)
     assert done.level == "pbe/def2-svp"
 
 
@@ -112,7 +112,7 @@ def test_forces_of_pyscf_are_slopes():
 
 def test_heavy_elements_get_the_core_their_basis_is_made_for():
     pytest.importorskip("pyscf", reason="pyscf makes the labels of this test")
-    assert labels._core_potentials(np.array([1, 35, 53]), "def2-svp") == {"I": "def2-svp"}
+    assert quantum._core_potentials(np.array([1, 35, 53]), "def2-svp") == {"I": "def2-svp"}
 
 
 def test_isolated_atoms():
@@ -191,13 +191,13 @@ def test_a_killed_run_goes_on(labelled, frames, tmp_path):
     out, partial_file = tmp_path / "out.extxyz", tmp_path / "out.extxyz.partial.jsonl"
     code = f"""
 from pathlib import Path
-from sciforge.atoms.labels import Label
+from sciforge.structures.labelling.quantum import Label
 if __name__ == "__main__":
     Label(file=Path({str(many)!r}), out=Path({str(out)!r}), workers=1).run()
 """
     script = tmp_path / "script.py"
     script.write_text(code)
-    root = Path(labels.__file__).parents[2]
+    root = Path(quantum.__file__).parents[2]
     process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)})
     deadline = time.time() + 60
     while time.time() < deadline and not (partial_file.exists() and partial_file.stat().st_size > 8_000):
@@ -218,7 +218,7 @@ def test_finished_work_is_not_done_again(frames, tmp_path, monkeypatch):
     write_extxyz(tmp_path / "in.extxyz", asked)
     run = Label(file=tmp_path / "in.extxyz", out=tmp_path / "out.extxyz", workers=1)
     given = []
-    scattered = labels.scatter
+    scattered = quantum.scatter
 
     def watched(function, jobs, workers):
         given.append([index for index, _ in jobs])
@@ -227,9 +227,9 @@ def test_finished_work_is_not_done_again(frames, tmp_path, monkeypatch):
     def disturbed(path, structures):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(labels, "scatter", watched)
+    monkeypatch.setattr(quantum, "scatter", watched)
     with monkeypatch.context() as patch, pytest.raises(DataError, match="disk is full"):
-        patch.setattr(labels, "write_extxyz", disturbed)
+        patch.setattr(quantum, "write_extxyz", disturbed)
         run.run()
     moved = asked[1].moved(asked[1].pos_A_N3 + 0.01)
     write_extxyz(run.file, [asked[0], moved, *asked[2:]])
@@ -254,7 +254,7 @@ def test_mistakes_are_named(frames, tmp_path, monkeypatch):
     fails(ConfigError, "positive", fmax_eV_A=float("nan"))
     fails(ConfigError, "does not end in .extxyz", out=tmp_path / "out.csv")
     fails(ConfigError, "exists already", out=frames)
-    monkeypatch.setattr(labels, "find_spec", lambda package: None)
+    monkeypatch.setattr(quantum, "find_spec", lambda package: None)
     fails(MissingExtra, r'tblite is not installed; pip install "sciforge\[label\]"')
     fails(MissingExtra, "pyscf is not installed", method="pbe/def2-svp")
 

@@ -13,10 +13,10 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.structure import Structure, require_physical
-from sciforge.atoms.units import Units, suspect_units, unit_factor
 from sciforge.errors import ConfigError, DataError, MissingExtra
+from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.structure import Structure, require_physical
+from sciforge.structures.units import Units, suspect_units, unit_factor
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "atoms"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")

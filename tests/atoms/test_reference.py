@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sciforge.atoms.reference import fit_reference
+from sciforge.atoms.data.reference_basis import fit_reference
 from sciforge.errors import DataError
 
 TRUE = {1: -13.57, 6: -1025.28, 8: -2035.57}

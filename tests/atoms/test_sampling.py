@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("rdkit", reason="RDKit makes the geometries")
 
-from sciforge.atoms import sampling
-from sciforge.atoms.reading import read_structures
-from sciforge.atoms.sampling import (
+from sciforge.errors import ConfigError, DataError, MissingExtra
+from sciforge.structures.labelling import geometries
+from sciforge.structures.labelling.geometries import (
     BOLTZMANN_EV_K,
     KCAL_MOL_EV,
     SOFTEST_EV_A2,
@@ -23,7 +23,7 @@ from sciforge.atoms.sampling import (
     skeleton,
     stretched,
 )
-from sciforge.errors import ConfigError, DataError, MissingExtra
+from sciforge.structures.readers import read_structures
 
 
 def sample(tmp_path, name="out.extxyz", smiles=("CCO", "CC(=O)[O-]"), **changes):
@@ -169,5 +169,5 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     fails(DataError, "none.smi", smiles=tmp_path / "none.smi")
     (tmp_path / "there.extxyz").write_text("")
     fails(ConfigError, "exists already", name="there.extxyz")
-    monkeypatch.setattr(sampling, "find_spec", lambda package: None)
+    monkeypatch.setattr(geometries, "find_spec", lambda package: None)
     fails(MissingExtra, "rdkit is not installed")

@@ -9,9 +9,8 @@ import torch
 from ase.io import read
 from test_outputs_atoms import frames, tiny_checkpoint
 
-from sciforge.atoms.laws import answer
-from sciforge.atoms.reading import read_structures, write_extxyz
-from sciforge.atoms.reliability import (
+from sciforge.atoms.evaluation.laws import answer
+from sciforge.atoms.inference.calibration import (
     COVERAGE_L,
     Factors,
     Predictions,
@@ -20,10 +19,11 @@ from sciforge.atoms.reliability import (
     plot_reliability,
     reliabilities,
 )
-from sciforge.atoms.uncertainty import FISHER, Committee, Laplace, Uncertain, calibrated, pick
-from sciforge.core.anchor import fisher_information
-from sciforge.core.predictor import Predictor
+from sciforge.atoms.inference.uncertainty import FISHER, Committee, Laplace, Uncertain, calibrated, pick
+from sciforge.core.methods.regularization import fisher_information
+from sciforge.core.training.model import Predictor
 from sciforge.errors import CheckpointError, ConfigError
+from sciforge.structures.readers import read_structures, write_extxyz
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("rdkit", reason="RDKit makes the start")
 pytest.importorskip("tblite", reason="tblite moves the atoms")
 
-from sciforge.atoms import walking
-from sciforge.atoms.labels import LevelOfTheory, single_point
-from sciforge.atoms.walking import Walk
 from sciforge.errors import ConfigError, DataError, MissingExtra
+from sciforge.structures.labelling import xtb_dynamics
+from sciforge.structures.labelling.quantum import LevelOfTheory, single_point
+from sciforge.structures.labelling.xtb_dynamics import Walk
 
 
 def test_labels_are_those_of_single_points():
@@ -53,6 +53,6 @@ def test_what_cannot_walk_is_said(monkeypatch):
     for wrong in ({"frames": 0}, {"temperatures_K": ()}, {"temperatures_K": (-1.0,)}, {"timestep_fs": 0.0}):
         with pytest.raises(ConfigError):
             Walk(**wrong)
-    monkeypatch.setattr(walking, "find_spec", lambda name: None if name == "tblite" else find_spec(name))
+    monkeypatch.setattr(xtb_dynamics, "find_spec", lambda name: None if name == "tblite" else find_spec(name))
     with pytest.raises(MissingExtra, match="label"):
         next(Walk().of("O"))

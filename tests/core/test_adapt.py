@@ -5,9 +5,9 @@ import torch
 from tiny_runs import largest_difference
 from torch import nn
 
-from sciforge.core import adapt
 from sciforge.core.domain import seeded_model
-from sciforge.core.run import All, LoRA, Only, Schedule
+from sciforge.core.methods import finetuning
+from sciforge.core.training.run import All, LoRA, Only, Schedule
 from sciforge.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def fresh_model(tiny, finetuned=None) -> nn.Module:
 def shaken_lora(tiny, dtype: torch.dtype) -> tuple[nn.Module, dict]:
     model = fresh_model(tiny).to(dtype)
     batch = tiny.checkpoint.codec.collate([{"bases": torch.randint(4, (30,), dtype=torch.uint8)} for _ in range(3)])
-    adapt.apply(model, LoRA(rank=2, alpha=3.0), ())
+    finetuning.apply(model, LoRA(rank=2, alpha=3.0), ())
     for name, parameter in model.named_parameters():
         if name.endswith("up_OR"):
             nn.init.normal_(parameter, std=0.1)
@@ -32,8 +32,8 @@ def test_merging_lora_keeps_names_and_outputs(tiny, dtype, tolerance: float):
     model, batch = shaken_lora(tiny, dtype)
     with torch.no_grad():
         adapted = model(batch)
-        state = adapt.merged_state(model, model.state_dict())
-        merged = adapt.merge(model)
+        state = finetuning.merged_state(model, model.state_dict())
+        merged = finetuning.merge(model)
         assert float((merged(batch) - adapted).abs().max()) < tolerance
         assert float((plain(batch) - adapted).abs().max()) > 1e-3
     assert list(merged.state_dict()) == list(plain.state_dict()) and state.keys() == plain.state_dict().keys()
@@ -45,7 +45,7 @@ def test_lora_starts_at_the_plain_model(tiny):
     batch = tiny.checkpoint.codec.collate([{"bases": torch.zeros(30, dtype=torch.uint8)}])
     with torch.no_grad():
         before = model(batch)
-        adapt.apply(model, LoRA(), ())
+        finetuning.apply(model, LoRA(), ())
         assert torch.equal(model(batch), before)
 
 
@@ -82,7 +82,7 @@ def test_a_random_trunk_may_be_frozen_too(tiny, fit):
 
 def test_layer_decay_gives_each_block_its_rate(tiny):
     model = fresh_model(tiny)
-    groups = adapt.groups(model, All(layer_decay=0.5, trunk_rate=0.8), (), Schedule(weight_decay=0.1))
+    groups = finetuning.groups(model, All(layer_decay=0.5, trunk_rate=0.8), (), Schedule(weight_decay=0.1))
     factor = {name: g.factor for g in groups for name in g.names}
     assert factor["encoder.norm.weight"] == factor["transform.weight"] == 0.8
     assert {f for name, f in factor.items() if ".blocks.1." in name} == {0.8}
@@ -90,11 +90,11 @@ def test_layer_decay_gives_each_block_its_rate(tiny):
     assert {f for name, f in factor.items() if name.startswith("embedding")} == {0.2}
     decay = {name: g.decay for g in groups for name in g.names}
     assert all(decay[name] == (0.1 if p.ndim > 1 else 0.0) for name, p in model.named_parameters())
-    free = adapt.groups(model, All(layer_decay=0.5), {"base_bias"}, Schedule())
+    free = finetuning.groups(model, All(layer_decay=0.5), {"base_bias"}, Schedule())
     assert {g.factor for g in free if "base_bias" in g.names} == {1.0}
 
 
 @pytest.mark.parametrize("how", [Only("nothing"), LoRA(pattern="nothing"), Only("("), LoRA(pattern="norm")])
 def test_a_pattern_that_matches_nothing_is_refused(tiny, how):
     with pytest.raises(ConfigError, match="adapt.pattern"):
-        adapt.apply(fresh_model(tiny), how, ())
+        finetuning.apply(fresh_model(tiny), how, ())

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sciforge.core import anchor, order
+from sciforge.core.data import sampling
 from sciforge.core.domain import Categorical, Gaussian, Loss, Objective
-from sciforge.core.engine import Engine
-from sciforge.core.run import EWC, L2SP, LoRA, Only
+from sciforge.core.methods import regularization
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.run import EWC, L2SP, LoRA, Only
 from sciforge.errors import ConfigError
 
 EXACT = Engine(torch.device("cpu"), "float64")
@@ -71,7 +72,9 @@ def net(classes: int, hidden: int | None = None) -> nn.Module:
 def fisher(model, data, estimator="exact", objective=None, **options):
     count = options.pop("examples", len(data))
     objective = objective or Points()
-    return anchor.fisher_information(model, objective, Plain(), data, estimator=estimator, examples=count, **options)
+    return regularization.fisher_information(
+        model, objective, Plain(), data, estimator=estimator, examples=count, **options
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
@@ -149,7 +152,7 @@ def test_the_gradient_is_the_closed_form(precision: float | None):
     centre = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     importance = None if precision is None else {name: torch.rand_like(p) * precision for name, p in centre.items()}
     kind = L2SP(0.7) if precision is None else EWC(0.7)
-    pull = anchor.build(kind, model, centre, importance, EXACT)
+    pull = regularization.build(kind, model, centre, importance, EXACT)
     model(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
     before = {name: p.grad.clone() for name, p in model.named_parameters()}
     wanted = torch.autograd.grad(penalty(model, centre, importance, 0.7), list(model.parameters()))
@@ -170,10 +173,10 @@ def penalty(model, centre, importance, strength):
 def test_new_weights_are_free_and_a_pull_on_nothing_is_refused():
     model = net(2, hidden=3)
     centre = {name: p.detach() for name, p in model.named_parameters() if name.startswith("0.")}
-    pull = anchor.build(L2SP(), model, centre, None, EXACT)
+    pull = regularization.build(L2SP(), model, centre, None, EXACT)
     assert {id(t.parameter) for t in pull.terms} == {id(p) for p in model[0].parameters()}
     with pytest.raises(ConfigError, match="holds nothing"):
-        anchor.build(L2SP(), model, {}, None, EXACT)
+        regularization.build(L2SP(), model, {}, None, EXACT)
 
 
 @pytest.mark.parametrize("strength", [0.1, 10.0, 1e6])
@@ -182,7 +185,7 @@ def test_proximal_steps_end_at_the_minimiser(strength: float):
     a, b, c = (torch.tensor(v, dtype=torch.float64) for v in ([1.0, 4.0, 0.5], [2.0, -1.0, 0.3], [0.0, 1.0, -2.0]))
     importance = torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64)
     p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    pull = anchor.Anchor((anchor.Term(p, c, importance),), strength, proximal=True)
+    pull = regularization.Anchor((regularization.Term(p, c, importance),), strength, proximal=True)
     optimizer = torch.optim.AdamW([p], weight_decay=0.0, betas=(0.9, 0.98))
     for step in range(4000):
         optimizer.param_groups[0]["lr"] = 0.05 * 0.997**step
@@ -219,11 +222,11 @@ def test_ewc_works_from_the_cached_fisher_without_data(tiny, fit, tmp_path):
 
 
 def fisher_of(checkpoint, **options):
-    from sciforge.core.store import Store
+    from sciforge.core.data.store import Store
 
     objective = checkpoint.objectives[0]
     data = objective.examples(Store.open(checkpoint.run.data), "train")
-    return anchor.fisher_information(checkpoint.build(), objective, checkpoint.codec, data, **options)
+    return regularization.fisher_information(checkpoint.build(), objective, checkpoint.codec, data, **options)
 
 
 def drift(checkpoint, parent) -> float:
@@ -245,4 +248,4 @@ def test_contradictions_are_refused(tiny, fit):
         fit(tiny.finetuning, adapt=LoRA(), anchor=L2SP())
     with pytest.raises(ConfigError, match="holds nothing"):
         fit(tiny.finetuning, adapt=Only(), anchor=L2SP())
-    assert order.replay_sizes(2, 0.5) == (1, 1)
+    assert sampling.replay_sizes(2, 0.5) == (1, 1)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from tiny_runs import Tiny, make_tiny
 
-from sciforge import api, catalog, cli
-from sciforge.core import card, loop
-from sciforge.core.checkpoint import WEIGHTS, Checkpoint
-from sciforge.core.folder import sha256, write_json
-from sciforge.core.store import Store
+from sciforge import api, catalog
+from sciforge.cli import main as cli
+from sciforge.core.data.store import Store
+from sciforge.core.files.atomic import sha256, write_json
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import WEIGHTS, Checkpoint
+from sciforge.provenance import model_card
 
 
 @pytest.fixture(scope="module", params=["genomes", "molecules"])
@@ -43,7 +45,7 @@ def front(path: Path) -> str:
 
 def test_every_finished_run_has_a_card_that_tells_the_truth(house: Tiny, child: Checkpoint):
     for run in (house.pretraining, house.finetuning):
-        assert card.is_whole(run.out / "final" / "README.md")
+        assert model_card.is_whole(run.out / "final" / "README.md")
     path, store = child.path / "README.md", house.labelled
     text, parts = path.read_text(encoding="utf-8"), sections(path)
     assert f"{sum(p.numel() for p in child.build().parameters()):,} (" in text
@@ -76,24 +78,24 @@ def test_the_front_matter_is_what_hugging_face_reads(child: Checkpoint):
 
 def test_a_card_leaves_the_checkpoint_as_it_is(child: Checkpoint):
     before, text = sha256(child.path / "checkpoint.json"), (child.path / "README.md").read_text()
-    card.write(child)
+    model_card.write(child)
     assert sha256(child.path / "checkpoint.json") == before and (child.path / "README.md").read_text() == text
     (child.path / "README.md").unlink()
     Checkpoint.open(child.path).build()  # it may be deleted
-    card.write(child)
+    model_card.write(child)
     assert (child.path / "README.md").read_text() == text
     again = child.with_file("fisher-exact.safetensors", {"w": child.weights().popitem()[1]}, {})
-    assert card.is_whole(card.write(again)) and Checkpoint.open(child.path)
+    assert model_card.is_whole(model_card.write(again)) and Checkpoint.open(child.path)
 
 
 def test_what_is_stated_is_kept(child: Checkpoint):
     source = {"name": "a", "licence": "CC BY 4.0", "citation": "Somebody (1999)"}
     assert "not stated" in sections(child.path / "README.md")["Data"]
-    path = card.write(child, licence="apache-2.0", sources=[source])
+    path = model_card.write(child, licence="apache-2.0", sources=[source])
     assert "license: apache-2.0\n" in front(path)
     assert "- **a**: Licence: CC BY 4.0. Citation: Somebody (1999)\n" in sections(path)["Data"]
     text = path.read_text()
-    assert card.write(child).read_text() == text and "not stated" not in text
+    assert model_card.write(child).read_text() == text and "not stated" not in text
 
 
 def test_reports_beside_it_fill_the_sections(child: Checkpoint, tmp_path):
@@ -109,21 +111,21 @@ def test_reports_beside_it_fill_the_sections(child: Checkpoint, tmp_path):
     write_json(child.path.parent / "audit" / "privacy.json", report)
     (tmp_path / "elsewhere").mkdir()
     write_json(tmp_path / "elsewhere" / "prune.json", {"area": 0.75})
-    parts = sections(card.write(child, reports=tmp_path / "elsewhere"))
+    parts = sections(model_card.write(child, reports=tmp_path / "elsewhere"))
     assert "| auc | 0.5123 |" in parts["Privacy"] and "| tpr.1 % | 0.02 |" in parts["Privacy"]
     assert "No leak seen." in parts["Privacy"] and "not measured" not in parts["Privacy"]
     assert "| area | 0.75 |" in parts["Sparsity"]
     write_json(child.path.parent / "audit" / "privacy.json", {**report, "weights_sha256": "0" * 64})
-    assert "not measured" in sections(card.write(child))["Privacy"]  # a report on other weights
+    assert "not measured" in sections(model_card.write(child))["Privacy"]  # a report on other weights
     (child.path.parent / "audit" / "privacy.json").write_text("{")
-    assert "not measured" in sections(card.write(child))["Privacy"]
+    assert "not measured" in sections(model_card.write(child))["Privacy"]
 
 
 def test_the_command_writes_test_figures(house: Tiny, child: Checkpoint, capsys):
     argv = ["card", str(child.path), "--data", str(house.finetuning.data), "--licence", "mit", "--device", "cpu"]
     assert cli.main(argv) == 0 and capsys.readouterr().out.strip() == str(child.path / "README.md")
     figures = api.evaluate(child.path, house.finetuning.data, device="cpu")
-    for text in (sections(child.path / "README.md")["Figures"], sections(card.write(child))["Figures"]):
+    for text in (sections(child.path / "README.md")["Figures"], sections(model_card.write(child))["Figures"]):
         assert f"test split of {house.finetuning.data.name}, {len(house.labelled.split('test'))} records" in text
         assert all(f"| {name} | {value:.6g} |" in text for name, value in figures.items())
     Checkpoint.open(child.path)
@@ -147,20 +149,20 @@ def test_training_by_the_command_names_the_licence_of_the_data(tiny: Tiny, tmp_p
 
 def test_a_text_with_a_bar_does_not_break_a_table(child: Checkpoint):
     body = {**child.body, "provenance": {**child.provenance, "platform": "a|b\nc"}}
-    path = card.write(Checkpoint(child.path, body))
+    path = model_card.write(Checkpoint(child.path, body))
     assert "| platform | a\\|b c |" in path.read_text()
 
 
 @pytest.mark.parametrize("name", sorted(catalog.checkpoint_names()))
 def test_every_bundled_checkpoint_can_have_a_card(name: str, tmp_path):
     copy = shutil.copytree(catalog.locate(name), tmp_path / name)
-    path = card.write(Checkpoint.open(copy))
-    assert card.is_whole(path) and f"# {name}\n" in path.read_text() and json.dumps(name) in f'"{name}"'
+    path = model_card.write(Checkpoint.open(copy))
+    assert model_card.is_whole(path) and f"# {name}\n" in path.read_text() and json.dumps(name) in f'"{name}"'
 
 
 @pytest.mark.parametrize("name", catalog.checkpoint_names())
 def test_every_bundled_checkpoint_carries_a_card_of_its_own_weights(name):
     made = Checkpoint.open(catalog.locate(name))
-    path = made.path / card.NAME
-    assert card.is_whole(path) and made.body["files"][WEIGHTS] in path.read_text(encoding="utf-8")
+    path = made.path / model_card.NAME
+    assert model_card.is_whole(path) and made.body["files"][WEIGHTS] in path.read_text(encoding="utf-8")
     assert "not stated" not in path.read_text(encoding="utf-8")  # where the data come from

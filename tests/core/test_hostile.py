@@ -29,14 +29,14 @@ from tiny_runs import ROOT, Tiny, load_file, make_tiny
 
 import sciforge
 from sciforge import catalog
-from sciforge.atoms.reading import read_structures
-from sciforge.commandline import read_config
-from sciforge.core import folder, unpacked
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.cli.registry import read_config
+from sciforge.core.data.store import Store
 from sciforge.core.domain import discover
-from sciforge.core.run import Run
-from sciforge.core.store import Store
+from sciforge.core.files import atomic, decompression
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import Run
 from sciforge.errors import CheckpointError, DataError, SciforgeError
+from sciforge.structures.readers import read_structures
 
 FULL = os.environ.get("SCIFORGE_HOSTILE") == "full"
 FLIPS = 1000 if FULL else 60  # of each of a checkpoint and a store, of two domains
@@ -246,7 +246,7 @@ def test_forged_json_with_a_fitting_digest_is_one_line(house: Tiny, kind: str, t
                 container[chance.choice(["x", "type", "é"])] = copy.deepcopy(container[key])
             else:
                 container[key] = copy.deepcopy(chance.choice(STRANGE))
-        folder.write_json(file, body)
+        atomic.write_json(file, body)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -293,8 +293,8 @@ def test_a_pickle_is_never_loaded(house: Tiny, tmp_path: Path):
         (made / "model.safetensors").write_bytes(content)
         body = json.loads((made / "checkpoint.json").read_text())
         del body["digest"]
-        body["files"]["model.safetensors"] = folder.sha256(made / "model.safetensors")
-        folder.write_json(made / "checkpoint.json", body)
+        body["files"]["model.safetensors"] = atomic.sha256(made / "model.safetensors")
+        atomic.write_json(made / "checkpoint.json", body)
         with pytest.raises(CheckpointError) as caught:
             opens(made)
         assert len(str(caught.value).splitlines()) == 1
@@ -315,8 +315,8 @@ def test_names_in_a_store_that_lead_outside_are_refused(house: Tiny, tmp_path: P
     del body["digest"]
     files = dict(body["shards"][0]["files"])
     for name in ("../secret.bin", str(tmp_path / "secret.bin"), "sub/../../secret.bin", "link.bin", "nul\0.bin"):
-        body["shards"][0]["files"] = {**files, name: folder.sha256(tmp_path / "secret.bin")}
-        folder.write_json(path / "index.json", body)
+        body["shards"][0]["files"] = {**files, name: atomic.sha256(tmp_path / "secret.bin")}
+        atomic.write_json(path / "index.json", body)
         with pytest.raises(DataError, match="refuses"):
             Store.open(path)
 
@@ -372,7 +372,7 @@ BOMBED += [(name, packer) for name in ("fasta", "gff", "bed", "vcf", "labelled")
 @pytest.mark.parametrize(("name", "packer"), [pair for pair in BOMBED if pair[0] != "run"])
 def test_decompression_bombs_stop(name: str, packer: str, tmp_path: Path, monkeypatch):
     valid, ending, read = PARSERS[name]
-    monkeypatch.setattr(unpacked, "FLOOR_BYTES", 2**20)
+    monkeypatch.setattr(decompression, "FLOOR_BYTES", 2**20)
     path = tmp_path / f"f{ending}{packer}"
     path.write_bytes(PACKERS[packer](valid))
     read(path)  # what is small is let through
@@ -400,10 +400,10 @@ def test_arrays_of_objects_are_not_read(house: Tiny, tmp_path: Path):
     column = next(name for name, spec in shard["columns"].items() if spec["kind"] == "fixed")
     file = path / f"{shard['name']}.{column}.bin"
     shutil.copy(tmp_path / "f.npy", file)
-    shard["files"][file.name] = folder.sha256(file)
+    shard["files"][file.name] = atomic.sha256(file)
     for dtype in ("|O8", "object", "O", "<U8", "<f16"):
         shard["columns"][column]["dtype"] = dtype
-        folder.write_json(path / "index.json", body)
+        atomic.write_json(path / "index.json", body)
         with pytest.raises(DataError):
             opens(path)
     assert not marker.exists()

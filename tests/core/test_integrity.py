@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core import folder
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.store import Store
+from sciforge.core.data.store import Store
+from sciforge.core.files import atomic
+from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.errors import CheckpointError, ConfigError, DataError, SciforgeError
 
 
@@ -33,7 +33,7 @@ def rewrite(path: Path, **changes) -> None:
     """Change fields as an attacker would, with a digest that fits."""
     body = {**json.loads(path.read_text()), **changes}
     del body["digest"]
-    folder.write_json(path, body)
+    atomic.write_json(path, body)
 
 
 def opens(path: Path):
@@ -95,7 +95,7 @@ def test_names_that_lead_outside_are_refused(checkpoint: Path, tmp_path: Path, n
     (checkpoint / "link").symlink_to(tmp_path / "secret")
     (checkpoint / "room").symlink_to(tmp_path)
     files = Checkpoint.open(checkpoint).body["files"]
-    rewrite(checkpoint / "checkpoint.json", files={**files, name: folder.sha256(tmp_path / "secret")})
+    rewrite(checkpoint / "checkpoint.json", files={**files, name: atomic.sha256(tmp_path / "secret")})
     with pytest.raises(CheckpointError, match="refuses"):
         Checkpoint.open(checkpoint)
 
@@ -179,14 +179,14 @@ def test_weights_of_another_model_are_named(checkpoint: Path):
 
 
 def test_a_failed_write_leaves_the_old_folder(tmp_path: Path):
-    with folder.atomic_folder(tmp_path / "kept") as work:
+    with atomic.atomic_folder(tmp_path / "kept") as work:
         (work / "file").write_text("old")
     for problem in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(problem), folder.atomic_folder(tmp_path / "kept", replace=True) as work:
+        with pytest.raises(problem), atomic.atomic_folder(tmp_path / "kept", replace=True) as work:
             (work / "file").write_text("new")
             raise problem
     assert (tmp_path / "kept" / "file").read_text() == "old" and os.listdir(tmp_path) == ["kept"]
-    with folder.atomic_folder(tmp_path / "kept", replace=True) as work:
+    with atomic.atomic_folder(tmp_path / "kept", replace=True) as work:
         (work / "file").write_text("new")
     assert (tmp_path / "kept" / "file").read_text() == "new" and os.listdir(tmp_path) == ["kept"]
 
@@ -197,11 +197,11 @@ def test_sweeping_takes_the_dead_spares_the_living_and_restores_the_replaced(tmp
         made.mkdir()
         (made / "file").write_text(made.name)
     (tmp_path / ".writing-4-file").write_text("half")
-    lock = folder.try_lock(living)
-    folder.sweep(tmp_path)
+    lock = atomic.try_lock(living)
+    atomic.sweep(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".writing-2-b", "c"]
     os.close(lock)
-    folder.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert os.listdir(tmp_path) == ["c"]
 
 
@@ -222,7 +222,7 @@ def small_disk(tmp_path: Path):
 def test_a_full_disk_leaves_the_last_checkpoint(tiny, small_disk: Path):
     from dataclasses import replace
 
-    from sciforge.core.loop import train
+    from sciforge.core.training.loop import train
 
     run = replace(tiny.pretraining, out=small_disk / "run")
     run = replace(run, schedule=replace(run.schedule, save_every=1, steps=20))
@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tiny, small_disk: Path):
 
 
 def test_tied_weights_are_saved_under_each_name(tiny, tmp_path: Path):
-    from sciforge.core.checkpoint import write_tensors
+    from sciforge.core.training.checkpoint import write_tensors
 
     shared = torch.arange(6.0).reshape(2, 3)
     write_tensors(tmp_path / "tied.safetensors", {"a": shared, "b": shared.T})

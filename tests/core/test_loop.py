@@ -14,15 +14,15 @@ import torch
 from tiny_runs import ROOT, largest_difference, load_file
 from torch import nn
 
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.data.store import Store
 from sciforge.core.domain import Loss, Objective, seeded_model
-from sciforge.core.engine import Engine
-from sciforge.core.evaluate import evaluate
-from sciforge.core.folder import try_lock
-from sciforge.core.journal import read_metrics
-from sciforge.core.run import Subset
-from sciforge.core.store import Store
+from sciforge.core.files.atomic import try_lock
+from sciforge.core.files.metrics_log import read_metrics
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.evaluation import evaluate
+from sciforge.core.training.run import Subset
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError
 
 CPU = Engine(torch.device("cpu"), "float64")

@@ -9,14 +9,14 @@ import torch
 from tiny_runs import Tiny, largest_difference, make_tiny
 from torch import nn
 
-from sciforge.core import order
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.data import sampling
 from sciforge.core.domain import Loss, Objective
-from sciforge.core.engine import Engine
-from sciforge.core.job import Job
-from sciforge.core.journal import read_metrics
-from sciforge.core.private import Mechanism, noise_for, single_gradients, spent, vectorised_gradients
-from sciforge.core.run import All, Private, Replay, Run, Subset
+from sciforge.core.files.metrics_log import read_metrics
+from sciforge.core.methods.dp_sgd import Mechanism, noise_for, single_gradients, spent, vectorised_gradients
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.run import All, Private, Replay, Run, Subset
+from sciforge.core.training.training_state import Job
 from sciforge.errors import ConfigError
 from sciforge.nn.transformer import Encoder
 
@@ -106,10 +106,12 @@ def test_one_example_moves_the_sum_by_no_more_than_the_clip(tuning):
 
 
 def test_every_record_takes_part_by_a_coin_of_its_own():
-    sizes = np.array([len(order.poisson_indices(50, 0.04, 1, step)) for step in range(2000)])
+    sizes = np.array([len(sampling.poisson_indices(50, 0.04, 1, step)) for step in range(2000)])
     assert sizes.mean() == pytest.approx(2.0, abs=0.1) and sizes.var() == pytest.approx(1.92, abs=0.2)
     assert (sizes == 0).any()
-    seen = np.bincount([i for step in range(2000) for _, i in order.poisson_indices(50, 0.04, 1, step)], minlength=50)
+    seen = np.bincount(
+        [i for step in range(2000) for _, i in sampling.poisson_indices(50, 0.04, 1, step)], minlength=50
+    )
     assert seen.min() > 40 and seen.max() < 125
 
 
@@ -145,7 +147,7 @@ def test_the_checkpoint_tells_what_was_spent(tuning, fit):
 
 
 def _store(made):
-    from sciforge.core.store import Store
+    from sciforge.core.data.store import Store
 
     return Store.open(made.run.data)
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from tiny_runs import ROOT, Tiny, largest_difference, load_file, make_tiny
 
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.run import Run
-from sciforge.core.store import prepare
+from sciforge.core.data.store import prepare
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import Run
 from sciforge.errors import ConfigError
-from sciforge.genomes.prepare import PrepareGenome
+from sciforge.genomes.data.prepare import PrepareGenome
 from sciforge.nn.transformer import Encoder
 
 WORKER = """
@@ -25,11 +25,11 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from torch import distributed
-from sciforge.core.engine import Engine
-from sciforge.core.job import Job
-from sciforge.core.loop import train
-from sciforge.core.run import LoRA, Run, from_json
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.training_state import Job
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import LoRA, Run, from_json
+from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.errors import ConfigError
 
 distributed.init_process_group("gloo")

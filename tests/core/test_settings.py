@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.run import (
+from sciforge.core.training.run import (
     CORE_TYPES,
     EWC,
     L2SP,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sciforge.core import linear_probe, trees
+from sciforge.core.learners import boosted_trees, linear_probe
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -13,8 +13,8 @@ def test_trees_as_tensors_equal_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     features = rng.normal(size=(200, 12)).astype(np.float32)
     labels = (features[:, 0] * features[:, 1] > 0) + (classes > 2) * rng.integers(0, classes - 1, 200)
-    model = trees.fit_classes(features, labels, seed=0)
-    ours = trees.Trees(len(np.unique(labels)))
+    model = boosted_trees.fit_classes(features, labels, seed=0)
+    ours = boosted_trees.Trees(len(np.unique(labels)))
     ours.load(model)
     fresh = rng.normal(size=(500, 12)).astype(np.float32)
     assert np.abs(ours(torch.from_numpy(fresh)).softmax(-1).numpy() - model.predict_proba(fresh)).max() < 1e-6
@@ -25,15 +25,15 @@ def test_trees_as_tensors_equal_scikit_learn(classes):
 def test_trees_of_numbers_equal_scikit_learn_and_travel_in_a_state_dict():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, 6)).astype(np.float32)
-    model = trees.fit_numbers(features, features[:, 0] * 3 + features[:, 1] ** 2, seed=0)
-    ours, copy = trees.Trees(1), trees.Trees(1)
+    model = boosted_trees.fit_numbers(features, features[:, 0] * 3 + features[:, 1] ** 2, seed=0)
+    ours, copy = boosted_trees.Trees(1), boosted_trees.Trees(1)
     ours.load(model)
     copy.load_state_dict(ours.state_dict())
     assert np.allclose(copy(torch.from_numpy(features))[:, 0].numpy(), model.predict(features), atol=1e-4)
 
 
 def test_unfitted_trees_say_nothing():
-    assert not trees.Trees(3)(torch.randn(4, 7)).any()
+    assert not boosted_trees.Trees(3)(torch.randn(4, 7)).any()
 
 
 @pytest.mark.parametrize("num", [20, 90])  # fewer and more examples than features
@@ -80,6 +80,9 @@ def test_scales_give_every_block_unit_variance():
 def test_the_seed_of_a_run_may_be_longer_than_scikit_learn_s():
     rng = np.random.default_rng(3)
     features, labels = rng.normal(size=(60, 4)), rng.integers(0, 2, 60)
-    for fit in (linear_probe.fit_logistic, lambda x, y, _, seed: (trees.fit_classes(x, y, seed).predict_proba(x), 0)):
+    for fit in (
+        linear_probe.fit_logistic,
+        lambda x, y, _, seed: (boosted_trees.fit_classes(x, y, seed).predict_proba(x), 0),
+    ):
         one, other = (fit(features, labels, 2, seed)[0] for seed in (5, 2**62 + 5))
         assert np.array_equal(one, other)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
 
 

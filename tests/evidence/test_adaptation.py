@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from tiny_runs import largest_difference, make_tiny
 
-from sciforge import cli
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.run import Hardware, Schedule
-from sciforge.core.store import prepare
+from sciforge.cli import main as cli
+from sciforge.core.data.store import prepare
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError
-from sciforge.evidence import adaptation as module
-from sciforge.evidence import curve as curves
-from sciforge.evidence.adaptation import Adaptation
-from sciforge.evidence.curve import Curve, Recipe, measure
-from sciforge.evidence.curve_result import CurveResult, RunFigures
+from sciforge.experiments.label_efficiency import adaptation as module
+from sciforge.experiments.label_efficiency import run as curves
+from sciforge.experiments.label_efficiency.adaptation import Adaptation
+from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures
+from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
 from sciforge.genomes import Classify
-from sciforge.genomes.prepare import PrepareGenome
+from sciforge.genomes.data.prepare import PrepareGenome
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
 SHORT = Recipe(Schedule(steps=2, batch=4, rate=1e-3, shape="step"), epochs=0.0)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sciforge.core.run import Hardware, Schedule
+from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError, DivergedError
-from sciforge.evidence import curve as module
-from sciforge.evidence import curve_result
-from sciforge.evidence.curve import Curve, Held, Recipe, Workplace, measure
-from sciforge.evidence.curve_result import CurveResult, RunFigures, labels_needed
+from sciforge.experiments.label_efficiency import result as curve_result
+from sciforge.experiments.label_efficiency import run as module
+from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures, labels_needed
+from sciforge.experiments.label_efficiency.run import Curve, Held, Recipe, Workplace, measure
 from sciforge.genomes import DOMAIN, Classify
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)

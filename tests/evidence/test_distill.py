@@ -7,19 +7,19 @@ import pytest
 import torch
 from tiny_runs import Tiny, largest_difference, make_tiny
 
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.compression import Teacher
+from sciforge.core.data.store import Store
 from sciforge.core.domain import Categorical, Gaussian
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Replay, Schedule
-from sciforge.core.store import Store
-from sciforge.core.teacher import teacher_term
+from sciforge.core.methods.distillation import teacher_term
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.compression_settings import Teacher
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Replay, Schedule
 from sciforge.errors import ConfigError
-from sciforge.evidence import distill as distilling
-from sciforge.evidence.distill import ALONE, TAUGHT, Distill, distill, student_run
-from sciforge.genomes.cnn import SmallCnnConfig
-from sciforge.genomes.codec import KmerCodec
+from sciforge.experiments.compression import distillation as distilling
+from sciforge.experiments.compression.distillation import ALONE, TAUGHT, Distill, distill, student_run
+from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.model.cnn import SmallCnnConfig
 
 SHORT = Schedule(steps=3, batch=8, rate=3e-3)
 

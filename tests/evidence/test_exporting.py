@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny_runs import Tiny, make_tiny
 
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.predictor import Predictor
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.model import Predictor
 from sciforge.errors import CheckpointError, ConfigError, DataError, MissingExtra
-from sciforge.evidence import exporting
-from sciforge.evidence.exporting import export, real_batches, settled
+from sciforge.provenance import export
+from sciforge.provenance.export import export, real_batches, settled
 
 
 def learnt(name: str, folder: Path) -> tuple[Tiny, Checkpoint]:
@@ -45,7 +45,7 @@ def test_a_program_that_differs_is_not_written(predictor: Predictor, tmp_path, m
         found = predictor.objective.predict(predictor.model, batch)
         return {name: value + 3e-5 * value.abs().max().clamp(min=1) for name, value in found.items()}
 
-    monkeypatch.setattr(exporting, "traced", lambda *_, **__: None)
+    monkeypatch.setattr(export, "traced", lambda *_, **__: None)
     monkeypatch.setattr(torch.export, "save", lambda program, handle: handle.write(b"program"))
     with pytest.raises(ConfigError, match="cannot be exported"):  # it does not load
         export(predictor, tmp_path / "model.pt2")

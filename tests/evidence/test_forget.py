@@ -10,23 +10,23 @@ import torch
 from tiny_runs import make_tiny
 
 from sciforge import api
-from sciforge.cli import main
-from sciforge.core import retained as retaining
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.engine import Engine
-from sciforge.core.evaluate import evaluate
-from sciforge.core.predictor import Predictor
-from sciforge.core.retained import retained
-from sciforge.core.run import Hardware, LoRA, Schedule
-from sciforge.core.store import Store
+from sciforge.cli.main import main
+from sciforge.core.data.store import Store
+from sciforge.core.methods import retention as retaining
+from sciforge.core.methods.retention import retained
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.evaluation import evaluate
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, LoRA, Schedule
 from sciforge.errors import ConfigError, DivergedError
-from sciforge.evidence import forget as module
-from sciforge.evidence.curve import Held
-from sciforge.evidence.forget import measure
-from sciforge.evidence.forget_methods import METHODS, Enough, least_enough
-from sciforge.evidence.forget_result import ForgetResult, Task, Trial
-from sciforge.evidence.forget_spec import Forget
-from sciforge.evidence.held_out import interval, judge
+from sciforge.experiments.forgetting import run as module
+from sciforge.experiments.forgetting.methods import METHODS, Enough, least_enough
+from sciforge.experiments.forgetting.result import ForgetResult, Task, Trial
+from sciforge.experiments.forgetting.run import measure
+from sciforge.experiments.forgetting.spec import Forget
+from sciforge.experiments.held_out import interval, judge
+from sciforge.experiments.label_efficiency.run import Held
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
 SHORT = Schedule(steps=3, batch=8, rate=5e-3, shape="step")

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 from tiny_runs import make_tiny
 
-from sciforge import api, cli
+from sciforge import api
+from sciforge.cli import main as cli
+from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import get_domain
-from sciforge.core.run import Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.training.run import Schedule
 from sciforge.errors import ConfigError
-from sciforge.evidence import invariance
-from sciforge.evidence.invariance import Invariance, measure
-from sciforge.evidence.label_probe import explain, indicators, lost
+from sciforge.experiments.invariance import run as invariance
+from sciforge.experiments.invariance.label_probe import explain, indicators, lost
+from sciforge.experiments.invariance.run import Invariance, measure
 from sciforge.genomes import Classify
-from sciforge.genomes.augmentations import phases, strand_bias
-from sciforge.genomes.prepare import PrepareLabelled
-from sciforge.genomes.records import reverse_complement
+from sciforge.genomes.data.augmentations import phases, strand_bias
+from sciforge.genomes.data.prepare import PrepareLabelled
+from sciforge.genomes.data.sequences import reverse_complement
 
 
 def sequences(folder, kind: str) -> Store:

@@ -7,24 +7,33 @@ import numpy as np
 import pytest
 from tiny_runs import make_tiny
 
-from sciforge.core.loop import train
-from sciforge.core.run import Hardware, Private
-from sciforge.core.store import Rows, Store
+from sciforge.core.data.store import Rows, Store
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import Hardware, Private
 from sciforge.errors import ConfigError
-from sciforge.evidence import privacy as module
-from sciforge.evidence import privacy_attack
-from sciforge.evidence.curve_result import Interval
-from sciforge.evidence.privacy import Privacy, losses, measure
-from sciforge.evidence.privacy_attack import Attack, Exposure, Ranks, clopper_pearson, halves, left_out, lira, statistic
-from sciforge.evidence.privacy_pool import Pool
-from sciforge.evidence.privacy_result import CANARIES
+from sciforge.experiments.label_efficiency.result import Interval
+from sciforge.experiments.privacy import attack
+from sciforge.experiments.privacy import run as module
+from sciforge.experiments.privacy.attack import (
+    Attack,
+    Exposure,
+    Ranks,
+    clopper_pearson,
+    halves,
+    left_out,
+    lira,
+    statistic,
+)
+from sciforge.experiments.privacy.pool import Pool
+from sciforge.experiments.privacy.result import CANARIES
+from sciforge.experiments.privacy.run import Privacy, losses, measure
 
 EXACT = Hardware(device="cpu", precision="float64", threads=1)
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(privacy_attack, "DRAWS", 200)
+    monkeypatch.setattr(attack, "DRAWS", 200)
 
 
 def test_ranks_agree_with_scikit_learn():

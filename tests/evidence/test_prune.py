@@ -10,17 +10,17 @@ from tiny_runs import Tiny, make_tiny
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.compression import Sparse
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import EWC, L2SP, All, LoRA, Run, Schedule
-from sciforge.core.sparsity import matrices, share_at, smallest, zero_share
-from sciforge.core.store import Store
+from sciforge.core.data.store import Store
+from sciforge.core.methods.pruning import matrices, share_at, smallest, zero_share
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.compression_settings import Sparse
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import EWC, L2SP, All, LoRA, Run, Schedule
 from sciforge.errors import ConfigError
-from sciforge.evidence.held_out import interval
-from sciforge.evidence.prune import Prune, prune
-from sciforge.evidence.prune_curve import group_names, measure, shown
+from sciforge.experiments.compression.pruning import Prune, prune
+from sciforge.experiments.compression.pruning_curve import group_names, measure, shown
+from sciforge.experiments.held_out import interval
 
 PATTERN = Sparse().pattern
 

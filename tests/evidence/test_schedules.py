@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tiny_runs import Tiny, make_tiny
 
-from sciforge.core.loop import train
-from sciforge.core.run import Hardware, Schedule
+from sciforge.core.training.loop import train
+from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError
-from sciforge.evidence import schedules
-from sciforge.evidence.schedules import ScheduleResult, Schedules, area, compare_schedules, final_rate
+from sciforge.experiments.schedules import run as schedules
+from sciforge.experiments.schedules.run import ScheduleResult, Schedules, area, compare_schedules, final_rate
 
 EXACT = Hardware(device="cpu", precision="float64", threads=1)
 

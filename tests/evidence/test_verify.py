@@ -9,14 +9,14 @@ import pytest
 import torch
 from tiny_runs import Tiny, make_tiny
 
-from sciforge import cli
-from sciforge.core import loop
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.folder import write_json
-from sciforge.core.run import LoRA, Replay, Teacher
+from sciforge.cli import main as cli
+from sciforge.core.files.atomic import write_json
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.run import LoRA, Replay, Teacher
 from sciforge.errors import CheckpointError, ConfigError, DivergedError
-from sciforge.evidence import rerun
-from sciforge.evidence.verify import Verification, verify
+from sciforge.provenance import replay
+from sciforge.provenance.verify import Verification, verify
 
 
 @pytest.fixture(scope="module", params=["genomes", "heat"])
@@ -101,7 +101,7 @@ def test_a_forged_record_is_named(copy: Path):
 def test_forged_weights_are_found_where_the_steps_reach_them(copy: Path):
     from safetensors.torch import save_file
 
-    from sciforge.core.folder import sha256
+    from sciforge.core.files.atomic import sha256
 
     weights = Checkpoint.open(copy).weights()
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.numel() > 1)
@@ -200,8 +200,8 @@ def test_the_environment_is_compared(copy: Path):
 
 def test_a_step_that_differs_elsewhere_says_why(copy: Path, monkeypatch):
     rewrite(copy / "final/checkpoint.json", lambda body: body["provenance"]["versions"].update(torch="2.9.0"))
-    take_step = rerun.take_step
-    monkeypatch.setattr(rerun, "take_step", lambda *a: {k: v * (1 + 1e-9) for k, v in take_step(*a).items()})
+    take_step = replay.take_step
+    monkeypatch.setattr(replay, "take_step", lambda *a: {k: v * (1 + 1e-9) for k, v in take_step(*a).items()})
     found = verify(copy, replay=2)
     assert states(found)["replay"] == "differs" and "recorded elsewhere: torch" in said(found, "replay")
 
@@ -210,7 +210,7 @@ def test_steps_that_diverge_where_the_record_goes_on_are_wrong(copy: Path, monke
     def failing(*args):
         raise DivergedError("step 0: loss nan")
 
-    monkeypatch.setattr(rerun, "take_step", failing)
+    monkeypatch.setattr(replay, "take_step", failing)
     found = verify(copy, replay=2)
     assert states(found)["replay"] == "wrong" and "loss nan" in said(found, "replay") and not found.sound
 

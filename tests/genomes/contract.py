@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec, MaskedKmers
-from sciforge.genomes.prepare import PrepareGenome, PrepareLabelled
+from sciforge.genomes.data.prepare import PrepareGenome, PrepareLabelled
 
 
 def letters(rng: np.random.Generator, length: int) -> str:

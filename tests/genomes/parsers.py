@@ -6,11 +6,11 @@ from typing import Any
 
 from tiny_runs import exhaust
 
-from sciforge.genomes.annotation import read_annotation, read_bed, read_genbank, read_gff
-from sciforge.genomes.labelled import read_labelled
-from sciforge.genomes.reading import read_any
-from sciforge.genomes.records import read_sequences
-from sciforge.genomes.variants import read_variants
+from sciforge.genomes.data.annotation import read_annotation, read_bed, read_genbank, read_gff
+from sciforge.genomes.data.labelled_tables import read_labelled
+from sciforge.genomes.data.sequences import read_sequences
+from sciforge.genomes.inference.inputs import read_any
+from sciforge.genomes.inference.variants import read_variants
 
 FASTA = b">one circular=true\nACGTNNacgt\nRYKM\n>two\nACGTACGT\n"
 GENBANK = b"""LOCUS       TEST                     100 bp    DNA     circular BCT 01-JAN-2000

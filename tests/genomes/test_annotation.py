@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sciforge.errors import DataError, SciforgeError
-from sciforge.genomes.annotation import (
+from sciforge.genomes.data.annotation import (
     Intervals,
     check_assembly,
     read_annotation,
@@ -19,7 +19,7 @@ from sciforge.genomes.annotation import (
     read_gff,
     reconcile,
 )
-from sciforge.genomes.records import read_sequences
+from sciforge.genomes.data.sequences import read_sequences
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")

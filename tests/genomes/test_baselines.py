@@ -8,11 +8,12 @@ import torch
 from sklearn.metrics import matthews_corrcoef
 
 from sciforge.errors import ConfigError
-from sciforge.genomes import Classify, KmerCodec, baselines
-from sciforge.genomes.baselines import BASELINES
-from sciforge.genomes.cnn import SmallCnnConfig
-from sciforge.genomes.features import kmer_roots, reading_frames
-from sciforge.genomes.records import reverse_complement
+from sciforge.genomes import Classify, KmerCodec
+from sciforge.genomes.data.features import kmer_roots, reading_frames
+from sciforge.genomes.data.sequences import reverse_complement
+from sciforge.genomes.evaluation import baselines
+from sciforge.genomes.evaluation.baselines import BASELINES
+from sciforge.genomes.model.cnn import SmallCnnConfig
 
 CODEC = KmerCodec(k=1)
 CLASSES = ("no", "yes")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes import codec as codec_module
-from sciforge.genomes.codec import KmerCodec, dnabert_order, kmer_ids, reverse_complement_ids
+from sciforge.genomes.data import codec as codec_module
+from sciforge.genomes.data.codec import KmerCodec, dnabert_order, kmer_ids, reverse_complement_ids
 
 SCHEMES = [(k, stride) for k in range(1, 9) for stride in range(1, k + 1)]
 BASES = st.lists(st.sampled_from([0, 1, 2, 3, 8, 9, 10, 11, 4, 12, 5, 7]), min_size=8, max_size=70)

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from sciforge.core.data.sampling import CORRUPT, generator
+from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
-from sciforge.core.loop import train
-from sciforge.core.order import CORRUPT, generator
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import DataError
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
-from sciforge.genomes.labels import Regress, TagBases, reversed_batch
-from sciforge.genomes.prepare import PrepareLabelled
-from sciforge.genomes.prepare_windows import PrepareTracks
-from sciforge.genomes.records import as_letters, reverse_complement
-from sciforge.genomes.replaced import ReplacedKmers
-from sciforge.genomes.windows import GenomeWindows
+from sciforge.genomes.data.genome_windows import GenomeWindows
+from sciforge.genomes.data.prepare import PrepareLabelled
+from sciforge.genomes.data.prepare_windows import PrepareTracks
+from sciforge.genomes.data.sequences import as_letters, reverse_complement
+from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
+from sciforge.genomes.objectives.supervised import Regress, TagBases, reversed_batch
 
 CODEC = KmerCodec(k=4, stride=2)
 TINY = DnaBertConfig(width=16, depth=1, heads=2, hidden=32)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from sciforge.core.data.sampling import EVALUATE, generator
 from sciforge.core.domain import seeded_model
-from sciforge.core.order import EVALUATE, generator
-from sciforge.core.predictor import Predictor
-from sciforge.genomes import Classify, DnaBertConfig, KmerCodec, labels, laws
-from sciforge.genomes.codec import torch_kmer_ids
-from sciforge.genomes.laws import LAWS
-from sciforge.genomes.model import DnaBert
+from sciforge.core.training.model import Predictor
+from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
+from sciforge.genomes.data.codec import torch_kmer_ids
+from sciforge.genomes.evaluation import laws
+from sciforge.genomes.evaluation.laws import LAWS
+from sciforge.genomes.model.dna_bert import DnaBert
+from sciforge.genomes.objectives import supervised
 
 CODEC = KmerCodec(k=3)
 TINY = DnaBertConfig(width=16, depth=1, heads=2, hidden=32)
@@ -108,7 +110,7 @@ def test_scores_that_are_no_probabilities_break_the_law(monkeypatch):
 
 
 def test_an_average_over_one_strand_breaks_the_law(monkeypatch):
-    monkeypatch.setattr(labels, "reversed_batch", lambda batch, model: batch)
+    monkeypatch.setattr(supervised, "reversed_batch", lambda batch, model: batch)
     assert not holds("strand-free", sound())
 
 

@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciforge.core.order import CORRUPT, generator
-from sciforge.core.store import prepare
+from sciforge.core.data.sampling import CORRUPT, generator
+from sciforge.core.data.store import prepare
 from sciforge.errors import ConfigError
-from sciforge.genomes.audits import dnabert_readable_share, readable_share
-from sciforge.genomes.codec import KmerCodec
-from sciforge.genomes.frames import frame_targets, open_frames
-from sciforge.genomes.masking import SCORED_KEPT, SCORED_MASKED, SCORED_RANDOM, covered, draw_masks
-from sciforge.genomes.objectives import MaskedKmers
-from sciforge.genomes.prepare import PrepareGenome, UnknownRuns
-from sciforge.genomes.records import as_letters, encode, reverse_complement
-from sciforge.genomes.windows import GenomeWindows, spans_of_split
+from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.data.genome_windows import GenomeWindows, spans_of_split
+from sciforge.genomes.data.prepare import PrepareGenome, UnknownRuns
+from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
+from sciforge.genomes.evaluation.audits import dnabert_readable_share, readable_share
+from sciforge.genomes.objectives.masked_kmers import MaskedKmers
+from sciforge.genomes.objectives.masking import SCORED_KEPT, SCORED_MASKED, SCORED_RANDOM, covered, draw_masks
+from sciforge.genomes.objectives.reading_frames import frame_targets, open_frames
 
 
 @settings(max_examples=60, deadline=None)

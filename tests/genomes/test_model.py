@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sciforge.errors import ConfigError
-from sciforge.genomes.codec import KmerCodec, torch_kmer_ids
-from sciforge.genomes.model import MODELS, DnaBertConfig, KmerEmbedding, PooledHead, TokenHead
+from sciforge.genomes.data.codec import KmerCodec, torch_kmer_ids
+from sciforge.genomes.model.dna_bert import MODELS, DnaBertConfig, KmerEmbedding, PooledHead, TokenHead
 
 TINY = DnaBertConfig(width=16, depth=2, heads=2, hidden=24)
 

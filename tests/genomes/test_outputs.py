@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import prepare
+from sciforge.core.data.store import prepare
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes import Classify, DnaBertConfig, KmerCodec, mutagenesis
-from sciforge.genomes.mutagenesis import Mutagenesis
-from sciforge.genomes.outputs import Classes, Embeddings
-from sciforge.genomes.prepare import PrepareLabelled
-from sciforge.genomes.records import as_letters, encode, reverse_complement
-from sciforge.genomes.scan import Scan
-from sciforge.genomes.variants import Variants
+from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
+from sciforge.genomes.data.prepare import PrepareLabelled
+from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
+from sciforge.genomes.inference import mutagenesis
+from sciforge.genomes.inference.mutagenesis import Mutagenesis
+from sciforge.genomes.inference.predictions import Classes, Embeddings
+from sciforge.genomes.inference.scan import Scan
+from sciforge.genomes.inference.variants import Variants
 
 WINDOW, PLACE, MOTIF = 60, 20, "TATAATGG"
 

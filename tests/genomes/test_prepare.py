@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.store import SPLITS, Store, prepare
+from sciforge.core.data.store import SPLITS, Store, prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.audits import AuditShortcuts, AuditSplits
-from sciforge.genomes.homology import canonical_words, share_within
-from sciforge.genomes.prepare import PrepareGenome, PrepareLabelled
-from sciforge.genomes.prepare_windows import PrepareEcoliCoding, PrepareIntervals, PrepareYeastPromoters
-from sciforge.genomes.records import as_letters, encode, reverse_complement
+from sciforge.genomes.data.homology import canonical_words, share_within
+from sciforge.genomes.data.prepare import PrepareGenome, PrepareLabelled
+from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding, PrepareIntervals, PrepareYeastPromoters
+from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
+from sciforge.genomes.evaluation.audits import AuditShortcuts, AuditSplits
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sciforge.errors import DataError, SciforgeError
-from sciforge.genomes.labelled import read_labelled
-from sciforge.genomes.records import (
+from sciforge.genomes.data.labelled_tables import read_labelled
+from sciforge.genomes.data.sequences import (
     N_CODE,
     SOFT_MASK,
     Reject,

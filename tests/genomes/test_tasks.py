@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.annotation import Intervals, read_annotation, reconcile
-from sciforge.genomes.recipes import (
+from sciforge.genomes.data.annotation import Intervals, read_annotation, reconcile
+from sciforge.genomes.data.benchmark_tasks import (
     ECOLI_SPLIT,
     ecoli_coding,
     from_intervals,
     without_unknown,
     yeast_promoters,
 )
-from sciforge.genomes.records import SOFT_MASK, as_letters, encode, read_sequences, reverse_complement
-from sciforge.genomes.tasks import (
+from sciforge.genomes.data.labelled_windows import (
     ByBlock,
     ByContig,
     Genome,
@@ -32,6 +31,7 @@ from sciforge.genomes.tasks import (
     extract,
     matched,
 )
+from sciforge.genomes.data.sequences import SOFT_MASK, as_letters, encode, read_sequences, reverse_complement
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")

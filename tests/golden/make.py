@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
 from sciforge.core.checkpoint import FORMAT
 from sciforge.core.loop import train
 from sciforge.core.predictor import Predictor

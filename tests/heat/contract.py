@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.heat.campaigns import PrepareCampaigns
-from sciforge.heat.fitting import Nusselt
-from sciforge.heat.library import get_correlation
-from sciforge.heat.model import NusseltConfig
-from sciforge.heat.prepare import PrepareMeasurements
-from sciforge.heat.pretraining import Campaigns
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.heat.correlations.library import get_correlation
+from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.model.fitting import Nusselt
+from sciforge.heat.model.nusselt_net import NusseltConfig
+from sciforge.heat.objectives.campaign_pretraining import Campaigns
 
 HEAD = "Re,Pr,e_D,P_e,alpha_deg,W_H,Nu,rig"
 

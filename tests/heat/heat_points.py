@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sciforge.heat.groups import GROUPS
-from sciforge.heat.library import CORRELATIONS, get_correlation
+from sciforge.heat.correlations.groups import GROUPS
+from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "heat"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sciforge.heat.reading import read_table
+from sciforge.heat.data.readers import read_table
 
 HEAT = b"""# basis: ribbed wall, projected area, smooth diameter
 # rig: one

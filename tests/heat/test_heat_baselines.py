@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core.store import prepare
-from sciforge.heat.baselines import BASELINES
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.fitting import Nusselt
-from sciforge.heat.library import get_correlation
-from sciforge.heat.prepare import PrepareMeasurements
+from sciforge.core.data.store import prepare
+from sciforge.heat.correlations.library import get_correlation
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.evaluation.baselines import BASELINES
+from sciforge.heat.model.fitting import Nusselt
 
 RIBBED_CHANNEL = Path(__file__).parents[2] / "datasets" / "ribbed-channel.csv"
 INTERVALS = ("log_gp", "constant_dittus_boelter", "least_squares")

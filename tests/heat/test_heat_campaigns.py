@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core import order
-from sciforge.core.store import prepare
+from sciforge.core.data import sampling
+from sciforge.core.data.store import prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat import posterior
-from sciforge.heat.campaigns import PrepareCampaigns
-from sciforge.heat.codec import CHANNEL, HeatCodec
-from sciforge.heat.library import CORRELATIONS, get_correlation
-from sciforge.heat.model import MODELS, NusseltConfig
-from sciforge.heat.pretraining import Campaigns
+from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
+from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.codec import CHANNEL, HeatCodec
+from sciforge.heat.model import posterior
+from sciforge.heat.model.nusselt_net import MODELS, NusseltConfig
+from sciforge.heat.objectives.campaign_pretraining import Campaigns
 
 SYSTEMS = ("han-park-1988", "webb-1971", "gnielinski", "lau-1990-90+lau-1990-v45")
 
@@ -76,7 +76,8 @@ def test_rigs_are_off_by_what_is_said(store):
     record = next(r for r in store.split("train") if len(r["log_nu"]) > 6)
     x_NG = torch.from_numpy(np.array(record["x"]))
     drawn = [
-        objective.prepare(record, codec, order.generator(0, order.CORRUPT, 0, i), True)["log_nu"] for i in range(3000)
+        objective.prepare(record, codec, sampling.generator(0, sampling.CORRUPT, 0, i), True)["log_nu"]
+        for i in range(3000)
     ]
     covariance = np.cov(np.stack(drawn).T)
     shape = np.array([posterior.RIG_SHAPE.get(name, 0.0) for name in codec.features])

@@ -14,13 +14,13 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sciforge import catalog
 from sciforge.errors import DataError
 from sciforge.heat import NusseltLaw
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.estimator import HeatWarning
-from sciforge.heat.ledger import EVERYTHING, NOTHING
-from sciforge.heat.library import get_correlation
-from sciforge.heat.reading import read_table
+from sciforge.heat.correlations.library import get_correlation
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.readers import read_table
+from sciforge.heat.evaluation.transfer_audit import EVERYTHING, NOTHING
+from sciforge.heat.model.estimator import HeatWarning
 
-QUIET = pytest.mark.filterwarnings("ignore::sciforge.heat.estimator.HeatWarning")
+QUIET = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
 
 
 @pytest.fixture(scope="module")

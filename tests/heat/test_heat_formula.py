@@ -11,18 +11,18 @@ import torch
 
 from sciforge import catalog
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.correlation import Correlation
-from sciforge.heat.design import joint, next_experiment
-from sciforge.heat.estimator import NusseltLaw
-from sciforge.heat.export import to_python
-from sciforge.heat.fitted import FittedLaw
-from sciforge.heat.formula import exponents, formula, latex
-from sciforge.heat.library import CORRELATIONS
-from sciforge.heat.reading import read_table
-from sciforge.heat.tracing import written
+from sciforge.heat.correlations.correlation import Correlation
+from sciforge.heat.correlations.library import CORRELATIONS
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.readers import read_table
+from sciforge.heat.inference.experiment_design import joint, next_experiment
+from sciforge.heat.inference.formula import exponents, formula, latex
+from sciforge.heat.inference.python_source import to_python
+from sciforge.heat.inference.tracing import written
+from sciforge.heat.model.estimator import NusseltLaw
+from sciforge.heat.model.fitted import FittedLaw
 
-pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.estimator.HeatWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
 AWKWARD = ('flow "rate"', 'x"""\nimport os\nos.abort()\n"""', "back\\slash", "class", "math")
 
 
@@ -197,7 +197,7 @@ def test_source_refuses_what_physics_does_and_gives_nan_where_no_law_holds(law):
 @pytest.mark.parametrize("name", CORRELATIONS)
 def test_every_law_of_the_library_can_be_written(name):
     """On points in and far out of its range, where torch gives NaN too."""
-    from sciforge.heat.export import _HELPERS
+    from sciforge.heat.inference.python_source import _HELPERS
 
     published: Correlation = CORRELATIONS[name]
     space: dict = {}

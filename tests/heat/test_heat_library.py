@@ -8,11 +8,17 @@ import torch
 from heat_points import column, drawn, point
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat.basis import Basis
-from sciforge.heat.correlation import ValidityWarning, outside_counts, reset_outside_counts
-from sciforge.heat.groups import GROUPS
-from sciforge.heat.library import CORRELATIONS, get_correlation, table
-from sciforge.heat.smooth import gnielinski, petukhov_fanning, petukhov_kirillov_popov, smooth_duct, smooth_fanning
+from sciforge.heat.correlations.correlation import ValidityWarning, outside_counts, reset_outside_counts
+from sciforge.heat.correlations.groups import GROUPS
+from sciforge.heat.correlations.library import CORRELATIONS, get_correlation, table
+from sciforge.heat.correlations.smooth import (
+    gnielinski,
+    petukhov_fanning,
+    petukhov_kirillov_popov,
+    smooth_duct,
+    smooth_fanning,
+)
+from sciforge.heat.data.reference_basis import Basis
 
 # --- smooth laws ---
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from sciforge.errors import ConfigError, DataError, MissingExtra
-from sciforge.heat import basis, fluids, numbers
-from sciforge.heat.basis import Basis, RigFacts, convert, open_channel
+from sciforge.heat.correlations import dimensionless, fluids
+from sciforge.heat.data import reference_basis
+from sciforge.heat.data.reference_basis import Basis, RigFacts, convert, open_channel
 
 SHARED = Path(__file__).parents[3] / "shared/data/heat/nasa_cr3837_square_duct.csv"
 SQUARE = Basis("ribbed", "projected", "smooth")
@@ -42,11 +43,11 @@ FACTS = RigFacts(
 
 @pytest.mark.parametrize(("e_plus", "R", "G", "Re"), QUOTED)
 def test_inversion_gives_the_reynolds_numbers_that_the_report_quotes(e_plus, R, G, Re):
-    assert round(numbers.point_of_roughness(e_plus, R, G, 0.063, 1.0, 0.703).Re) == Re
+    assert round(dimensionless.point_of_roughness(e_plus, R, G, 0.063, 1.0, 0.703).Re) == Re
 
 
 def test_nusselt_number_of_the_report_within_half_a_percent():
-    assert numbers.point_of_roughness(*QUOTED[0][:3], 0.063, 1.0, 0.703).nusselt == pytest.approx(62.6, rel=5e-3)
+    assert dimensionless.point_of_roughness(*QUOTED[0][:3], 0.063, 1.0, 0.703).nusselt == pytest.approx(62.6, rel=5e-3)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the table of NASA CR-3837 is not beside the repository")
@@ -55,23 +56,25 @@ def test_every_row_of_the_table_within_printed_rounding_and_back():
         rows = list(csv.DictReader(file))
     table = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name not in ("source", "kind")}
     shape = table["e_D"], table["W_H"]
-    point = numbers.point_of_roughness(table["e_plus"], table["R"], table["G"], *shape, table["Pr"])
+    point = dimensionless.point_of_roughness(table["e_plus"], table["R"], table["G"], *shape, table["Pr"])
     assert len(rows) == 33
     np.testing.assert_allclose(point.Re, table["Re"], rtol=0, atol=0.5)
     np.testing.assert_allclose(point.fanning, table["f_four_sided"], rtol=0, atol=0.5e-5)
     np.testing.assert_allclose(point.stanton, table["St_r"], rtol=0, atol=0.5e-6)
     np.testing.assert_allclose(point.nusselt, table["Nu_ribbed"], rtol=0, atol=0.5e-2)
-    for found, name in zip(numbers.roughness_of_point(point, *shape), ("e_plus", "R", "G"), strict=True):
+    for found, name in zip(dimensionless.roughness_of_point(point, *shape), ("e_plus", "R", "G"), strict=True):
         np.testing.assert_allclose(found, table[name], rtol=1e-12)
 
 
 def test_floats_arrays_and_tensors_give_the_same():
     given = (2.9806, 0.063, 2.0)
-    expected = numbers.fanning_of_roughness(*given)
+    expected = dimensionless.fanning_of_roughness(*given)
     assert type(expected) is float
-    array = numbers.fanning_of_roughness(np.full(2, given[0]), *given[1:])
-    tensor = numbers.fanning_of_roughness(torch.full((2,), given[0], dtype=torch.float64), given[1], torch.tensor(2.0))
-    mixed = numbers.fanning_of_roughness(given[0], torch.tensor(given[1], dtype=torch.float64), given[2])
+    array = dimensionless.fanning_of_roughness(np.full(2, given[0]), *given[1:])
+    tensor = dimensionless.fanning_of_roughness(
+        torch.full((2,), given[0], dtype=torch.float64), given[1], torch.tensor(2.0)
+    )
+    mixed = dimensionless.fanning_of_roughness(given[0], torch.tensor(given[1], dtype=torch.float64), given[2])
     np.testing.assert_allclose(array, expected)
     np.testing.assert_allclose(tensor, expected, rtol=1e-7)
     np.testing.assert_allclose(mixed, expected)
@@ -79,9 +82,9 @@ def test_floats_arrays_and_tensors_give_the_same():
 
 def test_gradients_of_the_frame_are_right():
     def nusselt(R, G, e_D, W_H, Re):
-        fanning = numbers.fanning_of_roughness(R, e_D, W_H)
-        e_plus = numbers.roughness_reynolds(e_D, Re, fanning)
-        return numbers.stanton_of_roughness(R, G * e_plus**0.28, fanning) * Re
+        fanning = dimensionless.fanning_of_roughness(R, e_D, W_H)
+        e_plus = dimensionless.roughness_reynolds(e_D, Re, fanning)
+        return dimensionless.stanton_of_roughness(R, G * e_plus**0.28, fanning) * Re
 
     given = [torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (3.2, 3.7, 0.06, 1.5, 3e4)]
     assert torch.autograd.gradcheck(nusselt, given, eps=1e-7)
@@ -92,63 +95,63 @@ def test_frame_without_a_solution_gives_nan_and_a_smooth_wall_no_friction(kind):
     def is_nan(value):
         return bool(value != value)
 
-    assert is_nan(numbers.fanning_of_roughness(kind(1.0), kind(0.5), kind(1.0)))  # ribs that fill the channel
-    assert is_nan(numbers.fanning_of_roughness(kind(2.5), kind(0.5), kind(1.0)))  # at the very border
-    assert is_nan(numbers.fanning_of_roughness(kind(float("nan")), kind(0.06), kind(1.0)))
-    assert is_nan(numbers.stanton_of_roughness(kind(40.0), kind(1.0), kind(0.06)))
-    assert is_nan(numbers.stanton_of_roughness(kind(3.0), kind(1.0), kind(-0.06)))
-    assert is_nan(numbers.roughness_function(kind(0.0), kind(0.06), kind(1.0)))
-    assert is_nan(numbers.heat_transfer_roughness(kind(3.0), kind(0.0), kind(0.06)))
-    assert is_nan(numbers.roughness_reynolds(kind(0.06), kind(1e4), kind(-0.06)))
-    assert is_nan(numbers.four_sided_fanning(kind(0.03), kind(0.007), kind(0.0)))
-    assert numbers.fanning_of_roughness(kind(3.2), kind(0.0), kind(1.0)) == 0
+    assert is_nan(dimensionless.fanning_of_roughness(kind(1.0), kind(0.5), kind(1.0)))  # ribs that fill the channel
+    assert is_nan(dimensionless.fanning_of_roughness(kind(2.5), kind(0.5), kind(1.0)))  # at the very border
+    assert is_nan(dimensionless.fanning_of_roughness(kind(float("nan")), kind(0.06), kind(1.0)))
+    assert is_nan(dimensionless.stanton_of_roughness(kind(40.0), kind(1.0), kind(0.06)))
+    assert is_nan(dimensionless.stanton_of_roughness(kind(3.0), kind(1.0), kind(-0.06)))
+    assert is_nan(dimensionless.roughness_function(kind(0.0), kind(0.06), kind(1.0)))
+    assert is_nan(dimensionless.heat_transfer_roughness(kind(3.0), kind(0.0), kind(0.06)))
+    assert is_nan(dimensionless.roughness_reynolds(kind(0.06), kind(1e4), kind(-0.06)))
+    assert is_nan(dimensionless.four_sided_fanning(kind(0.03), kind(0.007), kind(0.0)))
+    assert dimensionless.fanning_of_roughness(kind(3.2), kind(0.0), kind(1.0)) == 0
 
 
 def test_points_without_a_solution_spoil_no_gradient():
     R = torch.tensor([3.2, 1.0], dtype=torch.float64, requires_grad=True)
-    fanning = numbers.fanning_of_roughness(R, torch.tensor([0.06, 0.5]), 1.0)
+    fanning = dimensionless.fanning_of_roughness(R, torch.tensor([0.06, 0.5]), 1.0)
     fanning.nansum().backward()
     assert torch.isfinite(R.grad).all() and R.grad[0] < 0 and R.grad[1] == 0
 
 
 def test_four_sided_friction_there_and_back_and_square_case():
-    four = numbers.four_sided_fanning(0.03, 0.007, 1.0)
+    four = dimensionless.four_sided_fanning(0.03, 0.007, 1.0)
     assert four == pytest.approx(2 * 0.03 - 0.007)
-    wide = numbers.four_sided_fanning(0.03, 0.007, 4.0)
+    wide = dimensionless.four_sided_fanning(0.03, 0.007, 4.0)
     assert 0.03 < wide < four  # the wider the ribbed walls, the nearer to what was measured
-    assert numbers.ribbed_pair_fanning(wide, 0.007, 4.0) == pytest.approx(0.03, rel=1e-14)
+    assert dimensionless.ribbed_pair_fanning(wide, 0.007, 4.0) == pytest.approx(0.03, rel=1e-14)
 
 
 def test_pressure_drop_gives_the_blasius_line_of_a_smooth_tube():
     # water, 20 C, D 50 mm, 1 m/s: Darcy 0.0211 and 211 Pa a metre (Blasius, 0.3164 Re^-0.25)
-    Re = numbers.reynolds(1.0, 0.05, 1.004e-6)
+    Re = dimensionless.reynolds(1.0, 0.05, 1.004e-6)
     darcy = 0.3164 * Re**-0.25
-    fanning = numbers.fanning_of_pressure_drop(darcy / 0.05 * 998.2 / 2, 1.0, 0.05, 998.2, 1.0)
-    assert numbers.darcy_of_fanning(fanning) == pytest.approx(darcy, rel=1e-12)
-    assert numbers.fanning_of_darcy(darcy) == pytest.approx(fanning, rel=1e-12)
+    fanning = dimensionless.fanning_of_pressure_drop(darcy / 0.05 * 998.2 / 2, 1.0, 0.05, 998.2, 1.0)
+    assert dimensionless.darcy_of_fanning(fanning) == pytest.approx(darcy, rel=1e-12)
+    assert dimensionless.fanning_of_darcy(darcy) == pytest.approx(fanning, rel=1e-12)
 
 
 def test_mass_flow_and_velocity_give_one_reynolds_number():
-    by_velocity = numbers.reynolds(10.0, 0.05, 1.8e-5 / 1.2)
-    assert numbers.reynolds_of_mass_flow(1.2 * 10.0 * 0.0025, 0.05, 0.0025, 1.8e-5) == pytest.approx(by_velocity)
+    by_velocity = dimensionless.reynolds(10.0, 0.05, 1.8e-5 / 1.2)
+    assert dimensionless.reynolds_of_mass_flow(1.2 * 10.0 * 0.0025, 0.05, 0.0025, 1.8e-5) == pytest.approx(by_velocity)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.array([1.0, 0.0]), torch.tensor([-1.0, 2.0])])
 def test_divisors_must_be_above_zero(bad):
     with pytest.raises(DataError, match="diameter_m must be above zero"):
-        numbers.nusselt(100.0, bad, 0.025)
-    assert np.isnan(numbers.nusselt(100.0, float("nan"), 0.025))
+        dimensionless.nusselt(100.0, bad, 0.025)
+    assert np.isnan(dimensionless.nusselt(100.0, float("nan"), 0.025))
 
 
 def test_rectangle_is_the_general_diameter():
-    assert numbers.rectangle_diameter(0.06, 0.02) == pytest.approx(numbers.hydraulic_diameter(0.0012, 0.16))
+    assert dimensionless.rectangle_diameter(0.06, 0.02) == pytest.approx(dimensionless.hydraulic_diameter(0.0012, 0.16))
 
 
 # --- bases ---
 
 
 def every_basis() -> list[Basis]:
-    values = [sorted(set(words.values())) for _, words in basis.WORDS.values()]
+    values = [sorted(set(words.values())) for _, words in reference_basis.WORDS.values()]
     return [Basis(*choice) for choice in product(*values)]
 
 
@@ -225,7 +228,7 @@ def test_a_detour_ends_where_the_straight_way_does():
 def test_known_factors():
     darcy, wetted = Basis("ribbed", "projected", "smooth", friction="darcy"), Basis("ribbed", "true", "smooth")
     assert convert({"friction": 0.06}, SQUARE, darcy)["friction"] == 0.24
-    facts = RigFacts(true_projected=basis.wetted_area_ratio(10.0))
+    facts = RigFacts(true_projected=reference_basis.wetted_area_ratio(10.0))
     assert convert({"Nu": 120.0}, SQUARE, wetted, facts)["Nu"] == pytest.approx(100.0)
     for plate, ratio in (("laminar", 0.664 / 0.332), ("turbulent", 0.037 / 0.0296)):
         local, mean = (Basis("smooth", "projected", "smooth", extent) for extent in ("local", "mean"))
@@ -242,14 +245,19 @@ def test_actual_diameter_keeps_coefficient_mass_flow_and_pressure_drop():
     # a square channel of 50 mm with ribs of 3 mm every 30 mm, 2 m long; by hand on both bases
     side, mass_flow, pressure_drop, viscosity, density = 0.05, 0.03, 900.0, 1.85e-5, 1.17
     facts = open_channel(0.06, 10.0, 1.0, definition="crown")
-    section, wide = side * 0.044, numbers.hydraulic_diameter(side * 0.044, 2 * (side + 0.044))
+    section, wide = side * 0.044, dimensionless.hydraulic_diameter(side * 0.044, 2 * (side + 0.044))
     assert facts.open_section == pytest.approx(section / side**2)
     assert facts.actual_smooth == pytest.approx(wide / side)
 
     def numbers_on(area, diameter):
-        drop = numbers.fanning_of_pressure_drop(pressure_drop, 2.0, diameter, density, mass_flow / density / area)
-        Re = numbers.reynolds_of_mass_flow(mass_flow, diameter, area, viscosity)
-        return {"Nu": numbers.nusselt(200.0, diameter, 0.026), "Re": Re, "friction": drop, "e_D": 0.003 / diameter}
+        drop = dimensionless.fanning_of_pressure_drop(pressure_drop, 2.0, diameter, density, mass_flow / density / area)
+        Re = dimensionless.reynolds_of_mass_flow(mass_flow, diameter, area, viscosity)
+        return {
+            "Nu": dimensionless.nusselt(200.0, diameter, 0.026),
+            "Re": Re,
+            "friction": drop,
+            "e_D": 0.003 / diameter,
+        }
 
     found = convert(numbers_on(side**2, side), SQUARE, Basis("ribbed", "projected", "actual"), facts)
     assert found == pytest.approx(numbers_on(section, wide), rel=1e-12)
@@ -306,11 +314,11 @@ def test_geometry_that_cannot_be_stops():
 
 
 def test_ratio_of_averages_is_a_laws_own_or_refused():
-    ratio = basis.average_ribbed_of_law("han-1988", 3.2, 3.7 * 200**0.28, 0.057)
-    walls = [numbers.stanton_of_roughness(3.2, level * 200**0.28, 0.057) for level in (3.7, 4.5)]
+    ratio = reference_basis.average_ribbed_of_law("han-1988", 3.2, 3.7 * 200**0.28, 0.057)
+    walls = [dimensionless.stanton_of_roughness(3.2, level * 200**0.28, 0.057) for level in (3.7, 4.5)]
     assert ratio == pytest.approx(walls[1] / walls[0])
     with pytest.raises(ConfigError, match="no stated Gbar/G of the law 'webb-1971'"):
-        basis.average_ribbed_of_law("webb-1971", 3.2, 15.0, 0.057)
+        reference_basis.average_ribbed_of_law("webb-1971", 3.2, 15.0, 0.057)
 
 
 # --- fluids ---
@@ -324,7 +332,7 @@ def test_without_coolprop_the_extra_is_named(monkeypatch):
 
 
 def test_importing_is_light():
-    code = "import sys, sciforge.heat.numbers, sciforge.heat.basis, sciforge.heat.fluids as f; "
+    code = "import sys, sciforge.heat.correlations.dimensionless, sciforge.heat.data.reference_basis, sciforge.heat.correlations.fluids as f; "
     code += "print([name for name in ('CoolProp', 'ht', 'fluids', 'pint') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "[]", result.stderr
@@ -350,13 +358,13 @@ class TestCoolProp:
     def test_film_and_bulk_convert_there_and_back(self):
         bulk = fluids.properties("Air", 300.0)
         film = fluids.properties("Air", fluids.film_temperature(500.0, 300.0), reference="film")
-        facts = basis.film_facts(bulk, film)
+        facts = reference_basis.film_facts(bulk, film)
         target = Basis("ribbed", "projected", "smooth", properties="film")
         found = convert({"Nu": 100.0, "Re": 1e4}, SQUARE, target, facts)
         assert found["Nu"] == pytest.approx(100 * bulk.conductivity_W_mK / film.conductivity_W_mK)
         assert found["Re"] == pytest.approx(1e4 * bulk.kinematic_viscosity_m2_s / film.kinematic_viscosity_m2_s)
         with pytest.raises(DataError, match="of the film and of the bulk"):
-            basis.film_facts(film, bulk)
+            reference_basis.film_facts(film, bulk)
 
     def test_shapes_and_missing_cells(self):
         found = fluids.properties("Air", np.array([[300.0], [np.nan]]), np.array([1e5, 1e6, 3e6]))

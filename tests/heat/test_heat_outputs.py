@@ -11,23 +11,23 @@ import pytest
 from matplotlib.image import imread
 
 from sciforge import catalog
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import prepare
+from sciforge.core.data.store import prepare
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat import demo as heat_demo
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.estimator import NusseltLaw
-from sciforge.heat.fitted import FittedLaw
-from sciforge.heat.fitting import Nusselt
-from sciforge.heat.outputs import LawFormula, NextExperiment, PredictedNusselt, ledger_of
-from sciforge.heat.plot import plot
-from sciforge.heat.prepare import PrepareMeasurements
-from sciforge.heat.reading import read_table
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.readers import read_table
+from sciforge.heat.inference.plot import plot
+from sciforge.heat.inference.predictions import LawFormula, NextExperiment, PredictedNusselt, ledger_of
+from sciforge.heat.model.estimator import NusseltLaw
+from sciforge.heat.model.fitted import FittedLaw
+from sciforge.heat.model.fitting import Nusselt
 
-pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.estimator.HeatWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
 ASKED = "Re,Pr,e_D,P_e,alpha_deg,W_H\n30000,0.703,0.063,10,90,1\n300000,0.703,0.063,10,60,1\n30000,0.703,0,10,90,1\n"
 
 

@@ -8,23 +8,23 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from sciforge.core import loop
-from sciforge.core.anchor import fisher_information
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import EWC, Hardware, Run, Schedule, Subset
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.methods.regularization import fisher_information
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import EWC, Hardware, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat import posterior as module
-from sciforge.heat.campaigns import PrepareCampaigns
-from sciforge.heat.codec import HeatCodec
-from sciforge.heat.fitting import HEAD, Nusselt, keep
-from sciforge.heat.ledger import leave_one_out
-from sciforge.heat.mixture import moments, quantile
-from sciforge.heat.model import MODELS, POWER, NusseltConfig
-from sciforge.heat.posterior import NEW_RIG, Posterior, evidence, weigh
-from sciforge.heat.prepare import PrepareMeasurements
-from sciforge.heat.pretraining import Campaigns
+from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.codec import HeatCodec
+from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.evaluation.transfer_audit import leave_one_out
+from sciforge.heat.model import posterior as module
+from sciforge.heat.model.fitting import HEAD, Nusselt, keep
+from sciforge.heat.model.mixture import moments, quantile
+from sciforge.heat.model.nusselt_net import MODELS, POWER, NusseltConfig
+from sciforge.heat.model.posterior import NEW_RIG, Posterior, evidence, weigh
+from sciforge.heat.objectives.campaign_pretraining import Campaigns
 
 DOUBLE = Hardware(device="cpu", precision="float64", threads=1)
 

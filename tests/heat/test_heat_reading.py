@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sciforge import catalog
-from sciforge.core.folder import sha256
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.files.atomic import sha256
 from sciforge.errors import ConfigError, DataError, SciforgeError
-from sciforge.heat.prepare import PrepareMeasurements
-from sciforge.heat.reading import read_table
+from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.readers import read_table
 
 BASIS = "# basis: ribbed wall, projected area, smooth diameter\n"
 HEADER = "Re,Pr,e_D,P_e,alpha_deg,W_H,Nu"

@@ -4,10 +4,10 @@ import pytest
 import torch
 from heat_points import RIBBED, column, drawn, needs_shared, point, read, rows
 
-from sciforge.heat.groups import GROUPS
-from sciforge.heat.library import CORRELATIONS, get_correlation
-from sciforge.heat.numbers import heat_transfer_roughness, roughness_function, roughness_reynolds
-from sciforge.heat.smooth import gnielinski, petukhov_fanning
+from sciforge.heat.correlations.dimensionless import heat_transfer_roughness, roughness_function, roughness_reynolds
+from sciforge.heat.correlations.groups import GROUPS
+from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
+from sciforge.heat.correlations.smooth import gnielinski, petukhov_fanning
 
 
 def test_han_1988_reproduces_worked_values():

@@ -8,13 +8,13 @@ import torch
 
 from sciforge import catalog
 from sciforge.errors import DataError
-from sciforge.heat.codec import CHANNEL
-from sciforge.heat.library import get_correlation
-from sciforge.heat.reading import read_table
-from sciforge.heat.ribbed import RIBBED
-from sciforge.heat.wall import WallNusseltLaw, slope
+from sciforge.heat.correlations.library import get_correlation
+from sciforge.heat.correlations.ribbed import RIBBED
+from sciforge.heat.data.codec import CHANNEL
+from sciforge.heat.data.readers import read_table
+from sciforge.heat.model.wall_law import WallNusseltLaw, slope
 
-pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.estimator.HeatWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
-from sciforge.images.prepare import PrepareImages
+from sciforge.images.data.prepare import PrepareImages
 
 
 def shapes(folder: Path, num: int = 64, side: int = 12, seed: int = 0) -> tuple[Path, Path]:

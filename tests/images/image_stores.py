@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from tiny_runs import ROOT, load_file
 
-from sciforge.core.store import Store, prepare
-from sciforge.images.prepare import PrepareImages
+from sciforge.core.data.store import Store, prepare
+from sciforge.images.data.prepare import PrepareImages
 
 SHARES = {"test_share": 0.25, "dev_share": 0.1}
 

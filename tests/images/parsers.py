@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sciforge.images.annotations import read_box_table, read_coco, read_labels
-from sciforge.images.reading import read_many, read_picture
+from sciforge.images.data.annotations import read_box_table, read_coco, read_labels
+from sciforge.images.data.readers import read_many, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
 COCO = json.dumps(

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.run import Run
-from sciforge.core.store import prepare
+from sciforge.core.data.store import prepare
+from sciforge.core.training.run import Run
 from sciforge.errors import ConfigError
-from sciforge.evidence.invariance import warn_before_training
+from sciforge.experiments.invariance.run import warn_before_training
 from sciforge.images import ClassifyImages
-from sciforge.images.augmentations import (
+from sciforge.images.data.augmentations import (
     AUGMENTATIONS,
     ColourJitter,
     Crop,
@@ -23,7 +23,7 @@ from sciforge.images.augmentations import (
     moved,
     warped,
 )
-from sciforge.images.prepare import PrepareImages
+from sciforge.images.data.prepare import PrepareImages
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 12, 3)).astype(np.uint8)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sciforge.errors import ConfigError
-from sciforge.images import baselines
-from sciforge.images.baselines import BASELINES, hog
+from sciforge.images.evaluation import baselines
+from sciforge.images.evaluation.baselines import BASELINES, hog
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from sciforge.images.boxes import average_precision, interpolated, matched, mean_average_precision, overlaps, suppressed
+from sciforge.images.data.boxes import (
+    average_precision,
+    interpolated,
+    matched,
+    mean_average_precision,
+    overlaps,
+    suppressed,
+)
 
 
 def found(boxes: list, scores: list | None = None, labels: list | None = None) -> dict[str, np.ndarray]:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from sciforge import catalog
-from sciforge.core.predictor import Predictor
+from sciforge.core.training.model import Predictor
 from sciforge.images import demo as made_by
-from sciforge.images.codec import to_patches
-from sciforge.images.reading import read_many
+from sciforge.images.data.codec import to_patches
+from sciforge.images.data.readers import read_many
 from sciforge.nn.transformer import take
 
 made = sys.modules[made_by.__module__]  # the package's `demo` is the function

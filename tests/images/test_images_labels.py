@@ -9,20 +9,20 @@ import pytest
 import torch
 from image_stores import coloured, scenes_store, shapes_store
 
+from sciforge.core.data.store import Store
 from sciforge.core.domain import get_domain, seeded_model
-from sciforge.core.engine import Engine
-from sciforge.core.linear_probe import block_scales, fit_logistic
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Only, Run, Schedule, Subset
-from sciforge.core.store import Store
+from sciforge.core.learners.linear_probe import block_scales, fit_logistic
+from sciforge.core.training.distributed import Engine
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Only, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
-from sciforge.evidence.invariance import warn_before_training
+from sciforge.experiments.invariance.run import warn_before_training
 from sciforge.images import ClassifyImages, ImageCodec, VitConfig
-from sciforge.images.detection import DetectObjects, chosen_cells
-from sciforge.images.labels import RegressImages
-from sciforge.images.points import centre_map, focal, found_boxes, peaks
-from sciforge.images.segmentation import SegmentPatches, overlaps
+from sciforge.images.model.center_maps import centre_map, focal, found_boxes, peaks
+from sciforge.images.objectives.detection import DetectObjects, chosen_cells
+from sciforge.images.objectives.segmentation import SegmentPatches, overlaps
+from sciforge.images.objectives.supervised import RegressImages
 
 MODEL = VitConfig(width=32, depth=2, heads=2, hidden=48)
 CPU = Engine(torch.device("cpu"), "float32")

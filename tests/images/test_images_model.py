@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from sciforge.errors import ConfigError, DataError
 from sciforge.images import ImageCodec, InpaintPatches, VitConfig
-from sciforge.images.attention import attention_maps, attention_weights
-from sciforge.images.codec import from_patches, to_patches
-from sciforge.images.laws import LAWS
-from sciforge.images.model import resized_grid, sine_grid
+from sciforge.images.data.codec import from_patches, to_patches
+from sciforge.images.evaluation.laws import LAWS
+from sciforge.images.inference.attention import attention_maps, attention_weights
+from sciforge.images.model.vit import resized_grid, sine_grid
 from sciforge.nn.transformer import Encoder
 
 CODEC = ImageCodec(patch=4, height=16, width=24, channels=3, mean=(100.0, 110.0, 120.0), deviation=(50.0, 60.0, 70.0))

@@ -11,15 +11,16 @@ import torch
 from image_stores import scenes_store, shapes_store
 from PIL import Image
 
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store
+from sciforge.core.data.store import Store
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
-from sciforge.images.detection import DetectObjects
-from sciforge.images.files import Picture, read_files
-from sciforge.images.outputs import (
+from sciforge.images.data.image_files import Picture, read_files
+from sciforge.images.data.readers import Fit, Rules
+from sciforge.images.inference.panels import HIDDEN, reconstructed
+from sciforge.images.inference.predictions import (
     AttentionMaps,
     Detections,
     ImageEmbeddings,
@@ -27,9 +28,8 @@ from sciforge.images.outputs import (
     Reconstructions,
     Segments,
 )
-from sciforge.images.pictures import HIDDEN, reconstructed
-from sciforge.images.reading import Fit, Rules
-from sciforge.images.segmentation import SegmentPatches
+from sciforge.images.objectives.detection import DetectObjects
+from sciforge.images.objectives.segmentation import SegmentPatches
 
 
 def learnt(store: Store, out: Path, objective, patch: int, steps: int = 2, rate: float = 1e-3) -> Predictor:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.images.annotations import read_boxes, read_labels
-from sciforge.images.prepare import PrepareImages
+from sciforge.images.data.annotations import read_boxes, read_labels
+from sciforge.images.data.prepare import PrepareImages
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +192,7 @@ def test_idx_files_with_labels_names_and_a_test_file(tmp_path):
 
 
 def test_the_bundled_sample():
-    from sciforge.images.reading import read_many
+    from sciforge.images.data.readers import read_many
 
     found = read_many(ROOT / "datasets/fashion-sample.npz")
     assert found.images.shape == (2000, 28, 28, 1)

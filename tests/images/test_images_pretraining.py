@@ -6,8 +6,8 @@ import torch
 
 from sciforge.errors import ConfigError
 from sciforge.images import ImageCodec, InpaintPatches, VitConfig
-from sciforge.images.inpainting import draw_hidden, patch_scale
-from sciforge.images.relative import SIDES, RelativePositions, cut_pair
+from sciforge.images.objectives.inpainting import draw_hidden, patch_scale
+from sciforge.images.objectives.relative_position import SIDES, RelativePositions, cut_pair
 
 CODEC = ImageCodec(patch=4, height=28, width=28, channels=1, mean=(90.0,), deviation=(60.0,))
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sciforge.errors import DataError
-from sciforge.images.reading import Fit, Rules, read_idx, read_many, read_picture
+from sciforge.images.data.readers import Fit, Rules, read_idx, read_many, read_picture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 16, 4)).astype(np.uint8)
 

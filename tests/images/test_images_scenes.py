@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError
-from sciforge.images.boxes import overlaps
-from sciforge.images.prepare import PrepareImages
-from sciforge.images.scenes import PrepareScenes, bounds, cut_out
+from sciforge.images.data.boxes import overlaps
+from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.scenes import PrepareScenes, bounds, cut_out
 
 
 @pytest.fixture(scope="module")

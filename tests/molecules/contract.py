@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
-from sciforge.molecules.model import MoleculeNetConfig
-from sciforge.molecules.prepare import PrepareMolecules
-from sciforge.molecules.pretraining import PredictDescriptors
-from sciforge.molecules.properties import Properties
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
+from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.model.molecule_transformer import MoleculeNetConfig
+from sciforge.molecules.objectives.properties import Properties
+from sciforge.molecules.objectives.self_supervised import PredictDescriptors
 
 PARTS = ("C", "O", "N", "F", "C#N", "C(=O)O", "c1ccccc1", "C1CC1")
 

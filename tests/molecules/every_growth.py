@@ -12,14 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciforge.molecules.constraints import Constraints, alphabet_of, compile_rules
-from sciforge.molecules.forbidden import Pattern, patterns_of, restrict
-from sciforge.molecules.graph import Graph
-from sciforge.molecules.growth import FIRST_ADD, MAX_ORDER, NEXT, RING_ORDERS, STOP, Actions, Growth, tables
-from sciforge.molecules.mask import _State, legal
-from sciforge.molecules.rules import ELEMENTS, Rules
-from sciforge.molecules.sampler import _only, _Scaffold
-from sciforge.molecules.valence import NONE, TYPES, indices_of
+from sciforge.molecules.chemistry.forbidden_substructures import Pattern, patterns_of, restrict
+from sciforge.molecules.chemistry.graph import Graph
+from sciforge.molecules.chemistry.valence import NONE, TYPES, indices_of
+from sciforge.molecules.generation.action_mask import _State, legal
+from sciforge.molecules.generation.constraints import Constraints, alphabet_of, compile_rules
+from sciforge.molecules.generation.feasibility import ELEMENTS, Rules
+from sciforge.molecules.generation.partial_graph import (
+    FIRST_ADD,
+    MAX_ORDER,
+    NEXT,
+    RING_ORDERS,
+    STOP,
+    Actions,
+    Growth,
+    tables,
+)
+from sciforge.molecules.generation.sampler import _only, _Scaffold
 
 ELEMENT_OF = np.array([ELEMENTS.index(t.symbol) for t in TYPES])
 AT_ONCE = 20_000

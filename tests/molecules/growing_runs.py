@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.molecules import Grow, MoleculeNetConfig, PrepareMolecules
 
 OLD = (

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from sciforge.molecules.codec import PAD, MoleculeCodec
-from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles
+from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
+from sciforge.molecules.data.codec import PAD, MoleculeCodec
 
 
 def example(smiles: str) -> dict:

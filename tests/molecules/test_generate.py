@@ -9,15 +9,16 @@ from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from sciforge import api
-from sciforge.cli import main
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Run, Schedule
+from sciforge.cli.main import main
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, PrepareMolecules, Sampling, generate
+from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, PrepareMolecules, Sampling
+from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
 from sciforge.molecules.demo import kept
-from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles
-from sciforge.molecules.likelihood import Likelihoods, log_likelihoods
-from sciforge.molecules.unmasked import possible, unmasked_validity
+from sciforge.molecules.generation import generate
+from sciforge.molecules.generation.likelihood import Likelihoods, log_likelihoods
+from sciforge.molecules.generation.unmasked_validity import possible, unmasked_validity
 
 MOLECULES = (
     "CCO CC(=O)O c1ccccc1O CCN(CC)CC O=S(=O)(N)c1ccccc1 C1CCNCC1 FC(F)F Clc1ccncc1 N#CC CC(C)=O OCCO CNC".split()
@@ -140,10 +141,10 @@ def test_without_the_mask_validity_is_a_matter_of_luck(checkpoint):
 
 
 def test_what_is_possible_holds_what_is_legal(checkpoint):
-    from sciforge.molecules.growth import Growth
-    from sciforge.molecules.mask import legal
-    from sciforge.molecules.policy import actions_of
-    from sciforge.molecules.rules import Rules
+    from sciforge.molecules.generation.action_mask import legal
+    from sciforge.molecules.generation.feasibility import Rules
+    from sciforge.molecules.generation.partial_graph import Growth
+    from sciforge.molecules.generation.policy import actions_of
 
     model = Predictor.load(checkpoint, "cpu").model
     actions, growth = actions_of(model), Growth.empty(64, 10)

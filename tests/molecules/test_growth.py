@@ -5,9 +5,9 @@ import pytest
 import torch
 from every_growth import Game, graphs
 
-from sciforge.molecules.constraints import Constraints
-from sciforge.molecules.graph import mol_of_graph
-from sciforge.molecules.growth import STOP, UNREACHED, Actions, Growth
+from sciforge.molecules.chemistry.graph import mol_of_graph
+from sciforge.molecules.generation.constraints import Constraints
+from sciforge.molecules.generation.partial_graph import STOP, UNREACHED, Actions, Growth
 
 NAMES = ("C", "N", "O", "S", "N+", "O-")
 

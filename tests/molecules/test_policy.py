@@ -16,15 +16,15 @@ from test_contract import (  # noqa: F401 - pytest runs them here with the runs 
 )
 from tiny_runs import ROOT, Tiny, load_file
 
-from sciforge.core.loop import train
-from sciforge.molecules.codec import MoleculeCodec
-from sciforge.molecules.growing import Grow, lesson
-from sciforge.molecules.growth import RING_ORDERS
-from sciforge.molecules.laws import LAWS, _walks
-from sciforge.molecules.mask import legal
-from sciforge.molecules.model import MoleculeNet, MoleculeNetConfig
-from sciforge.molecules.policy import Reader, actions_of, read_history
-from sciforge.molecules.walk import walk
+from sciforge.core.training.loop import train
+from sciforge.molecules.data.codec import MoleculeCodec
+from sciforge.molecules.evaluation.laws import LAWS, _walks
+from sciforge.molecules.generation.action_mask import legal
+from sciforge.molecules.generation.partial_graph import RING_ORDERS
+from sciforge.molecules.generation.policy import Reader, actions_of, read_history
+from sciforge.molecules.generation.trajectories import walk
+from sciforge.molecules.model.molecule_transformer import MoleculeNet, MoleculeNetConfig
+from sciforge.molecules.objectives.generation import Grow, lesson
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules.codec import flags_of
-from sciforge.molecules.completion import LEFT_OUT
-from sciforge.molecules.graph import Graph, mol_of_smiles, smiles_of_graph
-from sciforge.molecules.prepare import PrepareMolecules
+from sciforge.molecules.chemistry.graph import Graph, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.data.codec import flags_of
+from sciforge.molecules.data.finalization import LEFT_OUT
+from sciforge.molecules.data.prepare import PrepareMolecules
 
 SHARED = Path(__file__).parents[3] / "shared/data/molecules"
 BAD = {

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import EWC, Hardware, LoRA, Run, Schedule, Subset
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import EWC, Hardware, LoRA, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules.baselines import BASELINES
-from sciforge.molecules.codec import MoleculeCodec
-from sciforge.molecules.model import MoleculeNetConfig
-from sciforge.molecules.outputs import PredictedProperties, conformal_width
-from sciforge.molecules.prepare import PrepareMolecules
-from sciforge.molecules.pretraining import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
-from sciforge.molecules.properties import Properties
+from sciforge.molecules.data.codec import MoleculeCodec
+from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.evaluation.baselines import BASELINES
+from sciforge.molecules.inference.predictions import PredictedProperties, conformal_width
+from sciforge.molecules.model.molecule_transformer import MoleculeNetConfig
+from sciforge.molecules.objectives.properties import Properties
+from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
 
 TINY = MoleculeNetConfig(width=16, depth=1, heads=2)
 EXACT = Hardware(device="cpu", precision="float64", threads=1)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.molecules.forest import Forest
-from sciforge.molecules.gaussian import GaussianProcess, matern
-from sciforge.molecules.heads import PropertyHead, platt, ridge, shares
+from sciforge.core.learners.extra_trees import Forest
+from sciforge.core.learners.gaussian_process import GaussianProcess, matern
+from sciforge.molecules.model.heads import PropertyHead, platt, ridge, shares
 
 
 def data(num: int = 60, features: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules.reading import Part, kind_of, parts_of, read_part
+from sciforge.molecules.data.readers import Part, kind_of, parts_of, read_part
 
 
 def whole(path: Path, *columns: str, smiles: str = "smiles"):

@@ -7,9 +7,9 @@ from rdkit import Chem
 from tiny_runs import ROOT, load_file
 
 from sciforge.errors import ConfigError
-from sciforge.molecules.constraints import Constraints
-from sciforge.molecules.graph import mol_of_graph
-from sciforge.molecules.sampler import sample
+from sciforge.molecules.chemistry.graph import mol_of_graph
+from sciforge.molecules.generation.constraints import Constraints
+from sciforge.molecules.generation.sampler import sample
 
 untrained = load_file(ROOT / "benchmarks/molecules_rollouts.py").untrained
 NITRO = ("C", "N", "N+", "O", "O-")

@@ -7,10 +7,10 @@ import torch
 from tiny_runs import ROOT, load_file
 
 from sciforge.errors import ConfigError, DataError, SciforgeError
-from sciforge.molecules import sampler
-from sciforge.molecules.constraints import Constraints
-from sciforge.molecules.forbidden import patterns_of
-from sciforge.molecules.sampler import Sampling, choose, sample
+from sciforge.molecules.chemistry.forbidden_substructures import patterns_of
+from sciforge.molecules.generation import sampler
+from sciforge.molecules.generation.constraints import Constraints
+from sciforge.molecules.generation.sampler import Sampling, choose, sample
 
 rollouts = load_file(ROOT / "benchmarks/molecules_rollouts.py")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sciforge.errors import ConfigError, DataError, MissingExtra
-from sciforge.molecules import score as scoring
-from sciforge.molecules.score import TITLES, Score, table_of
+from sciforge.molecules.evaluation import score as scoring
+from sciforge.molecules.evaluation.score import TITLES, Score, table_of
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "molecules"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
@@ -157,7 +157,7 @@ def test_reports_side_by_side(files):
 @needs_shared
 @pytest.mark.slow
 def test_released_samples_have_their_published_validity():
-    from sciforge.molecules.sampled import judge_all, read_strings
+    from sciforge.molecules.data.generated_files import judge_all, read_strings
 
     folder = SHARED / "generated_by_peers"
     jtvae = judge_all(list(read_strings(folder / "jtvae_moses_30k.smi.gz", 1000)))

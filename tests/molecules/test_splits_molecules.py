@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules.splits import check_shares, split_at_random, split_by_scaffold, split_of_name
+from sciforge.molecules.data.splits import check_shares, split_at_random, split_by_scaffold, split_of_name
 
 SHARES = (0.8, 0.1, 0.1)
 

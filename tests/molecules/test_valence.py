@@ -4,7 +4,7 @@ import pytest
 from rdkit import Chem, rdBase
 
 from sciforge.errors import ConfigError
-from sciforge.molecules.valence import NONE, ORGANIC, TYPES, AtomType, indices_of
+from sciforge.molecules.chemistry.valence import NONE, ORGANIC, TYPES, AtomType, indices_of
 
 ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 

@@ -12,14 +12,14 @@ import torch
 from tiny_runs import ROOT, load_file
 
 from sciforge.errors import DataError
-from sciforge.molecules.codec import MoleculeCodec
-from sciforge.molecules.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
-from sciforge.molecules.growing import choose_seed, legal_lesson, lesson
-from sciforge.molecules.growth import NEXT, STOP, Actions
-from sciforge.molecules.rules import Rules
-from sciforge.molecules.sampler import graphs_of
-from sciforge.molecules.valence import TYPES
-from sciforge.molecules.walk import OUTSIDE, REOPEN, Target, walk
+from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.chemistry.valence import TYPES
+from sciforge.molecules.data.codec import MoleculeCodec
+from sciforge.molecules.generation.feasibility import Rules
+from sciforge.molecules.generation.partial_graph import NEXT, STOP, Actions
+from sciforge.molecules.generation.sampler import graphs_of
+from sciforge.molecules.generation.trajectories import OUTSIDE, REOPEN, Target, walk
+from sciforge.molecules.objectives.generation import choose_seed, legal_lesson, lesson
 
 DATA = Path(__file__).parents[3] / "shared/data/molecules"
 ALL = Actions(tuple(range(len(TYPES))))

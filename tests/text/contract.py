@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.text import BertConfig, ClassifyDocuments, MaskedWords, TextCodec
-from sciforge.text.prepare import PrepareDocuments
+from sciforge.text.data.prepare import PrepareDocuments
 
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 

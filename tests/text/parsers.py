@@ -7,8 +7,8 @@ from typing import Any
 
 from tiny_runs import exhaust
 
-from sciforge.text.lines import Layout
-from sciforge.text.reading import read_documents
+from sciforge.text.data.lines import Layout
+from sciforge.text.data.readers import read_documents
 
 PLAIN = "One document. It has two sentences.\n\nA second one, \u201cquoted\u201d: na\u00efve.\n".encode()
 TABLE = b'text,label\n"A fine room, really.",true\nNothing worked.,fake\n'

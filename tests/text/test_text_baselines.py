@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sciforge.core import order
-from sciforge.core.store import prepare
+from sciforge.core.data import sampling
+from sciforge.core.data.store import prepare
 from sciforge.errors import ConfigError
-from sciforge.text.baselines import BASELINES
-from sciforge.text.prepare import PrepareDocuments
+from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.evaluation.baselines import BASELINES
 
 REVIEWS = Path(__file__).parents[3] / "shared/data/text/deceptive_hotel_reviews.tsv.gz"
 CLASSES = SimpleNamespace(classes=("cold", "unseen", "warm"))
@@ -57,7 +57,7 @@ def test_published_figures_at_100_labels(name: str, published: float, tmp_path: 
     truth = np.array(test.column("label")) == "truthful"
     figures = []
     for seed in range(3):
-        chosen = train.take(order.balanced_subset(train.labels(), 100, seed))
+        chosen = train.take(sampling.balanced_subset(train.labels(), 100, seed))
         outputs = BASELINES[name](SimpleNamespace(classes=("fake", "truthful")), chosen, test, seed)
         figures.append(roc_auc_score(truth, outputs["probability"][:, 1]))
     assert np.mean(figures) == pytest.approx(published, abs=0.03)

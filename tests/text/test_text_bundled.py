@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the package tokenizers is in the extra [text]")
 
-from sciforge.core.checkpoint import Checkpoint
-from sciforge.core.evaluate import evaluate
-from sciforge.core.predictor import Predictor
-from sciforge.core.store import prepare
-from sciforge.text.prepare import PrepareDocuments
+from sciforge.core.data.store import prepare
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.evaluation import evaluate
+from sciforge.core.training.model import Predictor
+from sciforge.text.data.prepare import PrepareDocuments
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 MINI = DATASETS / "checkpoints" / "modern-mini-english"

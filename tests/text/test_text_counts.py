@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_runs import Tiny, make_tiny
 
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Schedule
-from sciforge.text.counts import counted, start_from_counts, vectors
-from sciforge.text.model import BertConfig
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Schedule
+from sciforge.text.data.cooccurrence import counted, start_from_counts, vectors
+from sciforge.text.model.bert import BertConfig
 
 pytest.importorskip("tokenizers")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sciforge.core.linear_probe import fit_logistic
-from sciforge.text.fusion import fit_fused, held_out_scores, weigh
+from sciforge.core.learners.linear_probe import fit_logistic
+from sciforge.text.model.feature_blocks import fit_fused, held_out_scores, weigh
 
 
 def made(seed: int, count: int, strengths: tuple[float, ...], classes: int = 2) -> tuple[list[np.ndarray], np.ndarray]:

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware, Run, Schedule
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
+from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.text.codec import TextCodec
-from sciforge.text.documents import ClassifyDocuments, RateDocuments, shortened
-from sciforge.text.grams import letter_grams
-from sciforge.text.model import BertConfig
-from sciforge.text.prepare import PrepareDocuments
-from sciforge.text.tags import TagWords, entity_figures, first_pieces
+from sciforge.text.data.codec import TextCodec
+from sciforge.text.data.ngrams import letter_grams
+from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.model.bert import BertConfig
+from sciforge.text.objectives.supervised import ClassifyDocuments, RateDocuments, shortened
+from sciforge.text.objectives.word_tags import TagWords, entity_figures, first_pieces
 
 pytest.importorskip("tokenizers")
 

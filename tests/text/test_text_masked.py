@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core import order
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
-from sciforge.core.store import Store, prepare
 from sciforge.errors import ConfigError
-from sciforge.text.codec import NO_TARGET, TextCodec
-from sciforge.text.masked import MaskedWords
-from sciforge.text.model import BertConfig
-from sciforge.text.pairs import NEXT, fill_row
-from sciforge.text.prepare import PrepareDocuments
-from sciforge.text.replaced import ReplacedWords, sample
-from sciforge.text.vocabulary import train_bytes, train_wordpiece
+from sciforge.text.data.codec import NO_TARGET, TextCodec
+from sciforge.text.data.pairs import NEXT, fill_row
+from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.data.vocabulary import train_bytes, train_wordpiece
+from sciforge.text.model.bert import BertConfig
+from sciforge.text.objectives.masked_words import MaskedWords
+from sciforge.text.objectives.replaced_words import ReplacedWords, sample
 
 pytest.importorskip("tokenizers")
 
@@ -46,7 +46,7 @@ def drawn(objective: MaskedWords, store: Store, codec: TextCodec, count: int, tr
     rows = objective.examples(store, "train")
     made = []
     for i in range(count):
-        rng = order.generator(0, order.CORRUPT, i // len(rows), i)
+        rng = sampling.generator(0, sampling.CORRUPT, i // len(rows), i)
         made.append(objective.prepare(rows[i % len(rows)], codec, rng, training))
     return made
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sciforge.core.checkpoint import Checkpoint
+from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.errors import ConfigError, DataError
-from sciforge.text.model import BertConfig
-from sciforge.text.published import config_of, from_transformers, import_bert
+from sciforge.text.model.bert import BertConfig
+from sciforge.text.model.published_weights import config_of, from_transformers, import_bert
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the extra [test]")
 pytest.importorskip("tokenizers")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sciforge.core import order
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
-from sciforge.core.store import Store, prepare
 from sciforge.errors import ConfigError
 from sciforge.text import MaskedWords, ModernConfig, PrepareDocuments, ReplacedWords, TextCodec
-from sciforge.text.laws import LAWS
+from sciforge.text.evaluation.laws import LAWS
 
 pytest.importorskip("tokenizers")
 
@@ -34,7 +34,7 @@ def codec(store) -> TextCodec:
 
 def batch_of(objective, store, codec, count=4):
     rows = objective.examples(store, "train")
-    rngs = [order.generator(0, order.CORRUPT, 0, i) for i in range(count)]
+    rngs = [sampling.generator(0, sampling.CORRUPT, 0, i) for i in range(count)]
     return codec.collate([objective.prepare(rows[i % len(rows)], codec, rng, True) for i, rng in enumerate(rngs)])
 
 

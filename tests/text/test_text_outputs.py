@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny_runs import Tiny, make_tiny
 
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Predictor
 from sciforge.errors import ConfigError, DataError
 from sciforge.text import DOMAIN
-from sciforge.text.outputs import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags, fill
-from sciforge.text.pictures import area, roc
+from sciforge.text.inference.predictions import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags, fill
+from sciforge.text.inference.score_plots import area, roc
 
 pytest.importorskip("tokenizers")
 
@@ -154,10 +154,10 @@ def test_augmentations_change_what_they_say_and_leave_a_text(name):
 def test_tags_are_written_as_conll(tmp_path):
     from test_text_labels import CONLL, trained
 
-    from sciforge.core.store import prepare
-    from sciforge.text.codec import TextCodec
-    from sciforge.text.prepare import PrepareDocuments
-    from sciforge.text.tags import TagWords
+    from sciforge.core.data.store import prepare
+    from sciforge.text.data.codec import TextCodec
+    from sciforge.text.data.prepare import PrepareDocuments
+    from sciforge.text.objectives.word_tags import TagWords
 
     (tmp_path / "a.conll").write_text(CONLL * 6)
     store = prepare(PrepareDocuments(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sciforge.core.store import Store, prepare
+from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.text.prepare import PrepareDocuments, key_of, split_by_group
-from sciforge.text.sentences import split_sentences
+from sciforge.text.data.prepare import PrepareDocuments, key_of, split_by_group
+from sciforge.text.data.sentences import split_sentences
 
 DATA = Path(__file__).parents[2] / "datasets"
 REVIEWS = Path(__file__).parents[3] / "shared/data/text"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sciforge.core.store import Reject
+from sciforge.core.data.store import Reject
 from sciforge.errors import ConfigError, DataError
-from sciforge.text.lines import Document, Layout
-from sciforge.text.reading import read_documents
+from sciforge.text.data.lines import Document, Layout
+from sciforge.text.data.readers import read_documents
 
 PLAIN, LINES, FILE = Layout(), Layout(documents="line"), Layout(documents="file")
 

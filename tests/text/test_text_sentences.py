@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from sciforge.text.sentences import sentence_offsets, split_sentences
+from sciforge.text.data.sentences import sentence_offsets, split_sentences
 
 CASES = [
     line

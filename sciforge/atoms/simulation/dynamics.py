@@ -1,0 +1,149 @@
+"""Relaxation and molecular dynamics in one call each, by ASE's optimisers and integrators."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+
+from sciforge.errors import ConfigError, DivergedError
+from sciforge.structures.structure import Structure
+
+FRICTION_PER_FS = 0.01
+HESSIAN_ATOMS = (
+    100  # BFGS diagonalises its Hessian at every step: beyond this many atoms the limited-memory one is faster
+)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Where a relaxation ended.
+
+    Args:
+        atoms: the relaxed atoms, with the calculator.
+        converged: whether every force is below the threshold.
+        steps: steps taken.
+        fmax_eV_A: the largest force left (of atoms and, where it was free, of the cell).
+    """
+
+    atoms: Atoms
+    converged: bool
+    steps: int
+    fmax_eV_A: float
+
+
+def as_atoms(structure: Structure | Atoms) -> Atoms:
+    """Return a copy as ASE's atoms, without labels and calculator; charge and spin in `info`."""
+    if isinstance(structure, Atoms):
+        return structure.copy()
+    info = {"charge": structure.charge, "spin": structure.spin}
+    return Atoms(
+        numbers=structure.numbers_N,
+        positions=structure.pos_A_N3,
+        cell=structure.cell_A_33,
+        pbc=structure.pbc_3,
+        info=info,
+    )
+
+
+def relax(
+    structure: Structure | Atoms, calculator: Any, fmax: float = 0.05, cell: bool = False, steps: int = 1000
+) -> Relaxation:
+    """Move a copy of the atoms to where forces vanish.
+
+    Args:
+        structure: where to start.
+        calculator: any of ASE's.
+        fmax: largest force that may be left, eV/angstrom.
+        cell: also relax the lattice vectors, by the stress.
+        steps: at most so many.
+
+    Raises:
+        ConfigError: a cell to relax that does not repeat in three directions.
+    """
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS, LBFGS
+
+    atoms = as_atoms(structure)
+    if cell and not atoms.pbc.all():
+        raise ConfigError("cell=True needs a structure periodic in three directions; relax the positions only")
+    if not fmax > 0:
+        raise ConfigError(f"fmax is {fmax}; it must be above 0 eV/angstrom")
+    atoms.calc = calculator
+    free = FrechetCellFilter(atoms) if cell else atoms
+    optimiser = (BFGS if len(atoms) <= HESSIAN_ATOMS else LBFGS)(free, logfile=None)
+    converged = bool(optimiser.run(fmax=fmax, steps=steps))
+    largest = float(np.linalg.norm(free.get_forces(), axis=1).max())
+    return Relaxation(atoms, converged, optimiser.nsteps, largest)
+
+
+def draw_momenta(atoms: Atoms, temperature_K: float, random: np.random.Generator) -> None:
+    """Draw momenta from Maxwell's distribution; free atoms, more than one, get no momentum as a whole."""
+    masses = atoms.get_masses()[:, None]
+    momenta = np.sqrt(masses * units.kB * temperature_K) * random.standard_normal((len(atoms), 3))
+    if len(atoms) > 1 and not atoms.constraints:
+        momenta -= masses * momenta.sum(0) / masses.sum()
+    atoms.set_momenta(momenta)
+
+
+def run_md(
+    atoms: Atoms,
+    calculator: Any,
+    steps: int,
+    temperature_K: float | None = 300.0,
+    timestep_fs: float = 0.5,
+    ensemble: Literal["nve", "nvt"] = "nve",
+    interval: int = 1,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Run molecular dynamics; the atoms move.
+
+    Args:
+        atoms: moved in place, so that a second call can go on from the first.
+        calculator: any of ASE's.
+        steps: how many.
+        temperature_K: of the velocities drawn at the start, and of the thermostat; None keeps the velocities there are.
+        timestep_fs: 0.5 suits structures with hydrogen.
+        ensemble: `nve` (velocity Verlet) or `nvt` (Langevin, friction 0.01 per fs).
+        interval: log every so many steps.
+        seed: of velocities and thermostat.
+
+    Returns:
+        time_fs, potential_eV, kinetic_eV, total_eV and temperature_K, each [1 + steps // interval].
+
+    Raises:
+        ConfigError: a setting is out of range.
+        DivergedError: the atoms fly apart.
+    """
+    if ensemble not in ("nve", "nvt"):
+        raise ConfigError(f"ensemble is {ensemble!r}; it must be 'nve' or 'nvt'")
+    if ensemble == "nvt" and temperature_K is None:
+        raise ConfigError("nvt needs a temperature_K")
+    if temperature_K is not None and temperature_K < 0 or timestep_fs <= 0 or steps < 0 or interval < 1:
+        raise ConfigError("run_md needs temperature_K >= 0, timestep_fs > 0, steps >= 0 and interval >= 1")
+    atoms.calc = calculator
+    random = np.random.default_rng(seed)
+    if temperature_K is not None:
+        draw_momenta(atoms, temperature_K, random)
+    timestep = timestep_fs * units.fs
+    if ensemble == "nve":
+        integrator = VelocityVerlet(atoms, timestep)
+    else:
+        friction = FRICTION_PER_FS / units.fs
+        options = {"temperature_K": temperature_K, "friction": friction, "rng": random, "fixcm": False}
+        integrator = Langevin(atoms, timestep, **options)
+    rows = []
+
+    def log() -> None:
+        potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
+        if not np.isfinite(kinetic) or kinetic > 1e6 * len(atoms):
+            raise DivergedError(f"the atoms fly apart at step {integrator.nsteps}; take a shorter time step")
+        time_fs = integrator.nsteps * timestep_fs
+        rows.append((time_fs, potential, kinetic, potential + kinetic, atoms.get_temperature()))
+
+    integrator.attach(log, interval=interval)
+    integrator.run(steps)
+    names = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
+    return dict(zip(names, np.array(rows).T, strict=True))

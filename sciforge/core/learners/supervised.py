@@ -1,0 +1,90 @@
+"""What learning one class or one number a record means, for every objective that has `scores(model, batch)` -> [B, C].
+
+Legend of shape letters: B batch, C classes, N records.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Record
+from sciforge.core.learners.metrics import classification_metrics, regression_metrics
+from sciforge.errors import DataError
+
+
+class OneClass:
+    """One class a record; to be mixed into an Objective with a field `classes`, its names in the order of the outputs."""
+
+    classes: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    def class_number(self, label: str) -> int:
+        """Return the output of a class; raises DataError where it is none."""
+        if label not in self.classes:
+            known = ", ".join(self.classes)
+            raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
+        return self.classes.index(label)
+
+    def class_numbers(self, records: Sequence[Record]) -> np.ndarray:
+        """Return the outputs [N] of the records' classes."""
+        return np.array([self.class_number(name) for name in records.column("label")])
+
+    def target(self, record: Record) -> Example:
+        """Return the class to learn; nothing for a record without a label."""
+        label = record.get("label")
+        return {} if label is None else {"target_class": torch.tensor(self.class_number(label))}
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return the cross-entropy summed over records."""
+        logits_BC, target_B = self.scores(model, batch), batch["target_class"]
+        total, count = F.cross_entropy(logits_BC, target_B, reduction="sum"), torch.tensor(len(target_B))
+        return Loss(total, count, {"accuracy": ((logits_BC.argmax(-1) == target_B).sum(), count)})
+
+    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
+        """Return the distribution over classes of each record."""
+        return Categorical(self.scores(model, batch), batch["target_class"])
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return class probabilities [B, C]."""
+        return {"probability": self.scores(model, batch).softmax(-1)}
+
+    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+        """Return accuracy, MCC, and for two classes AUROC and average precision."""
+        return classification_metrics(self.class_numbers(records), outputs["probability"])
+
+
+class OneNumber:
+    """One number a record, learnt in units of the training labels' spread; mixed into an Objective with `mean` and `spread`."""
+
+    mean: float
+    spread: float
+
+    def target(self, record: Record) -> Example:
+        """Return the number to learn, in spreads from the mean; nothing for a record without one."""
+        value = record.get("value")
+        return {} if value is None else {"target_value": torch.tensor((float(value) - self.mean) / self.spread)}
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return the squared error summed over records, in squared spreads."""
+        error_B = self.scores(model, batch)[:, 0] - batch["target_value"]
+        return Loss((error_B**2).sum(), torch.tensor(len(error_B)))
+
+    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
+        """Return a Gaussian of unit spread about each prediction."""
+        mean_B = self.scores(model, batch)[:, 0]
+        return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the number of each record [B], in the labels' own unit."""
+        return {"value": self.scores(model, batch)[:, 0] * self.spread + self.mean}
+
+    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
+        return regression_metrics(np.asarray(records.column("value")), outputs["value"])

@@ -1,0 +1,150 @@
+"""Which weights move, and how fast: all, those that match a pattern, or low-rank updates (LoRA)."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from sciforge.core.training.run import All, LoRA, Only, Schedule
+from sciforge.errors import ConfigError
+
+# Bricks name their stack of layers `blocks` and what feeds it `...embed...`, so that names tell a weight's depth.
+BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+HEADS = "heads."
+
+
+class LowRank(nn.Module):
+    """The parametrization W + (alpha / rank) B A (Hu et al. 2021); B starts at 0, so training starts at W."""
+
+    def __init__(self, weight_OI: Tensor, rank: int, alpha: float):
+        super().__init__()
+        rows, columns = weight_OI.shape
+        self.scale = alpha / rank
+        self.down_RI = nn.Parameter(torch.empty(rank, columns, dtype=weight_OI.dtype, device=weight_OI.device))
+        self.up_OR = nn.Parameter(torch.zeros(rows, rank, dtype=weight_OI.dtype, device=weight_OI.device))
+        nn.init.kaiming_uniform_(self.down_RI, a=math.sqrt(5))
+
+    def forward(self, weight_OI: Tensor) -> Tensor:
+        return weight_OI + self.scale * self.up_OR @ self.down_RI
+
+
+def apply(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str]) -> None:
+    """Mark which parameters of `model` train, in place; `fresh` names those that did not come from a checkpoint.
+
+    Raises:
+        ConfigError: the pattern is not a regular expression or matches no weight.
+    """
+    fresh = set(fresh)
+    if isinstance(adapt, All):
+        return
+    matches = _matcher(adapt.pattern)
+    names = [name for name, _ in model.named_parameters()]
+    if isinstance(adapt, Only):
+        chosen = {name for name in names if matches(name)} | fresh
+        if not chosen:
+            raise ConfigError(f"adapt.pattern {adapt.pattern!r} matches no weight; weights look like {names[0]!r}")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in chosen)
+        return
+    matrices = [name for name, p in model.named_parameters() if matches(name) and p.ndim == 2]
+    if not matrices:
+        raise ConfigError(f"adapt.pattern {adapt.pattern!r} matches no weight matrix; weights look like {names[0]!r}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in fresh)
+    for name in matrices:
+        owner, leaf = name.rpartition(".")[::2]
+        module = model.get_submodule(owner)
+        update = LowRank(getattr(module, leaf), adapt.rank, adapt.alpha)
+        parametrize.register_parametrization(module, leaf, update)
+
+
+def _matcher(pattern: str) -> Any:
+    try:
+        return re.compile(pattern).search
+    except re.error as error:
+        raise ConfigError(f"adapt.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Fold every low-rank update into its matrix, in place; the state then has the original names."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for leaf in list(module.parametrizations):
+                parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    return model
+
+
+def merged_name(name: str) -> str | None:
+    """Return the name a parameter has after merging; None for the low-rank factors themselves.
+
+    >>> merged_name("blocks.0.q.parametrizations.weight.original")
+    'blocks.0.q.weight'
+    """
+    if ".parametrizations." not in name:
+        return name
+    owner, rest = name.split(".parametrizations.", 1)
+    leaf, part = rest.split(".", 1)
+    return f"{owner}.{leaf}" if part == "original" else None
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` (a full state of `model`) with low-rank updates folded in and the original names."""
+    out = {}
+    for name, tensor in state.items():
+        plain = merged_name(name)
+        if plain is None:
+            continue
+        if plain != name:
+            stem = name.removesuffix("original")
+            owner, leaf = plain.rpartition(".")[::2]
+            scale = model.get_submodule(owner).parametrizations[leaf][0].scale
+            tensor = tensor + scale * state[f"{stem}0.up_OR"] @ state[f"{stem}0.down_RI"]
+        out[plain] = tensor
+    return out
+
+
+@dataclass
+class Group:
+    """Parameters that share a learning rate and a weight decay."""
+
+    names: list[str] = field(default_factory=list)
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    factor: float = 1.0
+    decay: float = 0.0
+    frozen_steps: int = 0
+
+
+def groups(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str], schedule: Schedule) -> list[Group]:
+    """Sort the moving parameters into groups by rate and weight decay; vectors are not decayed."""
+    fresh = set(fresh)
+    depths = [int(m.group(1)) for name, _ in model.named_parameters() if (m := BLOCK.search(name))]
+    num_blocks = max(depths, default=-1) + 1
+    found: dict[tuple, Group] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor, frozen = 1.0, 0
+        if isinstance(adapt, All) and name not in fresh:
+            factor = adapt.trunk_rate * adapt.layer_decay ** _height(name, num_blocks)
+            frozen = adapt.frozen_steps
+        decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
+        split = hasattr(parameter, "device_mesh")  # one optimiser call takes whole or split weights, not both
+        group = found.setdefault((factor, decay, frozen, split), Group(factor=factor, decay=decay, frozen_steps=frozen))
+        group.names.append(name)
+        group.parameters.append(parameter)
+    if not found:
+        raise ConfigError("no weight would move; loosen adapt")
+    return list(found.values())
+
+
+def _height(name: str, num_blocks: int) -> int:
+    """Return how many blocks lie above a weight: all of them for the embedding, 0 for what comes behind the stack."""
+    if match := BLOCK.search(name):
+        return num_blocks - 1 - int(match.group(1))
+    return num_blocks if "embed" in name and not name.startswith(HEADS) else 0

@@ -1,0 +1,305 @@
+"""A checkpoint is a folder of JSON and safetensors that explains itself: no pickle, no class path.
+
+checkpoint.json    format, domain, model and codec, the whole run, step, metrics, digests, provenance; written last
+model.safetensors  the weights under the model's own names (LoRA merged in)
+fisher-*.safetensors  optional: diagonal Fisher information, for EWC without the pretraining data
+resume/            optional and deletable: the optimiser's state and the raw training weights
+README.md          optional and deletable: the model card, with a digest of its own (see card.py)
+"""
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from sciforge.core.domain import Domain, Objective, get_domain, seeded_model
+from sciforge.core.files.atomic import (
+    atomic_folder,
+    check_files,
+    check_shape,
+    one_line,
+    read_json,
+    replace_file,
+    sha256,
+    write_json,
+)
+from sciforge.core.training.run import CORE_TYPES, Run, from_json, to_json
+from sciforge.errors import CheckpointError, ConfigError
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+RESUME = "resume/state.safetensors"
+SLACK = 2**20  # parameters that a model may register beyond four times its weights
+SHAPE = {"format": int, "domain": str, "model": dict, "codec": dict, "objectives": list, "run": dict, "step": int}
+SHAPE |= {"metrics": dict, "loop": dict, "provenance": dict, "files": dict}
+
+
+def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Bring a checkpoint.json of an older format to the present one by pure functions, one a format."""
+    if body.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {body.get('format')!r} is unknown here; update sciforge")
+    check_shape(body, SHAPE, path / "checkpoint.json", CheckpointError)
+    if WEIGHTS not in body["files"]:
+        raise CheckpointError(f"{path / 'checkpoint.json'}: lists no {WEIGHTS}; write or fetch it again")
+    return body
+
+
+def resolve(path: Path) -> Path:
+    """Return the checkpoint folder meant by a path: itself, the finished one of a run, or its newest step."""
+    path = Path(path)
+    if (path / "checkpoint.json").exists():
+        return path
+    if (path / "final" / "checkpoint.json").exists():
+        return path / "final"
+    steps = sorted(f for f in path.glob("step-*") if (f / "checkpoint.json").exists())
+    if not steps:
+        raise CheckpointError(
+            f"{path}: no checkpoint here; give a run's folder or a name from `sciforge datasets list`"
+        )
+    return steps[-1]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; opening checks every digest.
+
+    Args:
+        path: the folder.
+        body: checkpoint.json.
+    """
+
+    path: Path
+    body: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "Checkpoint":
+        """Open a checkpoint or a run's folder; raises CheckpointError where it is missing or damaged."""
+        path = resolve(path)
+        body = upgrade(read_json(path / "checkpoint.json", CheckpointError), path)
+        files = {f: d for f, d in body["files"].items() if not f.startswith("resume/") or (path / "resume").exists()}
+        check_files(path, files, CheckpointError)
+        return cls(path, body)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken."""
+        return self.body["step"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Figures of the last evaluation."""
+        return dict(self.body["metrics"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, commit, device, data digests, parent."""
+        return dict(self.body["provenance"])
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The domain, by name."""
+        return get_domain(self.body["domain"])
+
+    def _decode(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        try:
+            value = from_json(self.body[key], {**CORE_TYPES, **self.domain.types()}, key)
+        except (ConfigError, RecursionError) as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+        for part in value if isinstance(value, tuple) else (value,):
+            if not isinstance(part, kind):
+                raise CheckpointError(f"{self.path}: {key} is of the wrong kind, {type(part).__name__}; fetch it again")
+        return value
+
+    @cached_property
+    def run(self) -> Run:
+        """The run that made it."""
+        return self._decode("run", Run)
+
+    @cached_property
+    def codec(self) -> Any:
+        """The fitted codec."""
+        return self._decode("codec", type(self.domain.codec))
+
+    @cached_property
+    def model_config(self) -> Any:
+        """The sizes of the model."""
+        return self._decode("model", tuple(map(type, self.domain.models.values())))
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives whose heads the weights hold; the first is the one trained for."""
+        return self._decode("objectives", Objective)
+
+    def weights(self, name: str = WEIGHTS) -> dict[str, Tensor]:
+        """Return the tensors of one of the checkpoint's files, on the CPU."""
+        if name not in self.body["files"]:
+            raise CheckpointError(f"{self.path}: holds no {name}, only {', '.join(sorted(self.body['files']))}")
+        try:
+            return load_file(self.path / name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.path / name}: {error}; write or fetch it again") from None
+
+    def build(self) -> nn.Module:
+        """Return the model with its heads and weights, in evaluation mode."""
+        weights = self.weights()
+        try:
+            with _no_larger_than(weights, self.path):
+                model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
+        except (ConfigError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CheckpointError(f"{self.path}: its model cannot be built ({why}); fetch it again") from None
+        load_weights(model, weights, self.path)
+        return model.eval()
+
+    def with_file(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Checkpoint":
+        """Add a file of tensors (the Fisher) to the checkpoint and return it as it is now."""
+        body = {
+            **self.body,
+            "files": dict(self.body["files"]),
+            "about": {**self.body.get("about", {}), name: dict(about)},
+        }
+        describe = partial(replace_file, self.path / "checkpoint.json", lambda work: write_json(work, body))
+        with one_line(self.path):
+            if body["files"].pop(name, None):
+                describe()  # forget the old file first, so that a crash leaves no digest that does not match
+            replace_file(self.path / name, lambda work: write_tensors(work, tensors))
+            body["files"][name] = sha256(self.path / name)
+            describe()
+        return Checkpoint(self.path, body)
+
+
+@contextmanager
+def _no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stop building a model that outgrows the weights at hand: a forged depth or width must not fill the memory."""
+    left = SLACK + 4 * sum(tensor.numel() for tensor in weights.values())  # heads may be registered more than once
+
+    def count(_: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise CheckpointError(f"{path}: its model is larger than its weights; the checkpoint is of another size")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Load weights strictly; raises CheckpointError naming the first tensor that does not fit."""
+    own = model.state_dict()
+    for name in own:
+        if name not in weights:
+            raise CheckpointError(f"{where}: no weight {name!r}; the checkpoint is of another model")
+        if own[name].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, the model needs {tuple(own[name].shape)}"
+            raise CheckpointError(f"{where}: weight {name!r} is {shapes}; the checkpoint is of another size")
+    if extra := sorted(set(weights) - set(own)):
+        raise CheckpointError(f"{where}: weight {extra[0]!r} is not in the model; the checkpoint is of another model")
+    model.load_state_dict(weights)
+
+
+def save(
+    path: Path,
+    *,
+    domain: str,
+    run: Run,
+    codec: Any,
+    model_config: Any,
+    objectives: tuple[Objective, ...],
+    weights: Mapping[str, Tensor],
+    step: int,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+    loop: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Write a checkpoint folder that appears whole or not at all, `tensors` beside the weights; checkpoint.json last."""
+    with atomic_folder(path, replace=True) as work:
+        write_tensors(work / WEIGHTS, weights)
+        files = [WEIGHTS]
+        for name, extra in (tensors or {}).items():
+            (work / name).parent.mkdir(exist_ok=True)
+            write_tensors(work / name, extra)
+            files.append(name)
+        body = {"format": FORMAT, "domain": domain, "model": to_json(model_config), "codec": to_json(codec)}
+        body |= {"objectives": to_json(objectives), "run": to_json(run), "step": step, "metrics": dict(metrics)}
+        body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}
+        body["files"] = {name: sha256(work / name) for name in files}
+        write_json(work / "checkpoint.json", body)
+    return Checkpoint(path, body)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; tensors that share memory (tied weights) are saved once under each name.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise CheckpointError(f"{path}: cannot write ({error}); {free >> 20} MiB are free on the disk") from None
+
+
+def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:
+    """Return where a model comes from: versions, commit, device, processes, data digests, parent checkpoint."""
+    commit, dirty = _git_state()
+    return {
+        "versions": {"python": platform.python_version(), **_packages()},
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "platform": f"{sys.platform} {platform.machine()}",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "world_size": world,
+        "seed": run.seed,
+        "data": dict(data),
+        "parent": None if parent is None else sha256(resolve(parent) / "checkpoint.json"),
+    }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """Return the versions of sciforge and of all that it requires, each domain's packages among them."""
+    try:
+        required = [line for line in requires("sciforge") or () if "extra ==" not in line]
+    except PackageNotFoundError:
+        required = ["torch", "numpy"]
+    found = {}
+    for name in ("sciforge", *(re.match(r"[\w.-]+", line)[0] for line in required)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+@cache
+def _git_state() -> tuple[str | None, bool | None]:
+    """Return the commit of sciforge's own checkout and whether it has uncommitted changes; None where there is none."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return None, None
+    try:
+        ask = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
+        return commit, bool(subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip())
+    except (OSError, subprocess.SubprocessError):
+        return None, None

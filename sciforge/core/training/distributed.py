@@ -1,0 +1,312 @@
+"""One process or many: the only importer of torch.distributed.
+
+Gradients are summed by hand once per step, not by DDP's hooks: forces need double backward, which DDP and FSDP
+do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cuts the matrices of blocks that say how
+(`tensor_plan`) over the processes of a node, which then work on the same examples (Megatron-LM, arXiv 1909.08053).
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sciforge.core.training.run import Hardware
+from sciforge.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the torch device of a name; `auto` is CUDA where there is one. Raises ConfigError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"hardware.device {name!r} is not a device; use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("hardware.device is cuda but this torch sees no GPU; use cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return device
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the arithmetic runs: device, precision, this process's rank among `world`.
+
+    Args:
+        device: of this process.
+        precision: `float32`, `bfloat16` (autocast) or `float64`.
+        rank: of this process.
+        world: how many processes there are.
+        shard: whether FSDP2 splits the model over all of them.
+        tensor: how many processes hold one model together under the strategy `tensor`; 1 otherwise.
+        mesh: of [world / tensor, tensor] processes, under `tensor`.
+    """
+
+    device: torch.device
+    precision: str
+    rank: int = 0
+    world: int = 1
+    shard: bool = False
+    tensor: int = 1
+    mesh: Any = None
+
+    @classmethod
+    @contextmanager
+    def start(cls, hardware: Hardware, strategy: str = "replicate") -> Iterator["Engine"]:
+        """Join the processes that torchrun started (or none) and leave them at the end."""
+        device = choose_device(hardware.device)
+        if hardware.threads:
+            torch.set_num_threads(hardware.threads)
+        precision = hardware.precision
+        if precision == "auto":
+            precision = "bfloat16" if device.type == "cuda" else "float32"
+        own = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+        if own:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        try:
+            if strategy != "replicate" and not dist.is_initialized():
+                start = "start it with torchrun --nproc-per-node N -m sciforge"
+                raise ConfigError(f"strategy {strategy} needs processes; {start}")
+            tensor, mesh = 1, None
+            if strategy == "tensor":
+                tensor = hardware.tensor or min(int(os.environ.get("LOCAL_WORLD_SIZE", world)), world)
+                if world % tensor:
+                    raise ConfigError(f"hardware.tensor {tensor} does not divide {world} processes; give a divisor")
+                mesh = dist.init_device_mesh(device.type, (world // tensor, tensor), mesh_dim_names=("data", "tensor"))
+            yield cls(device, precision, rank, world, strategy == "shard", tensor, mesh)
+        finally:
+            if own:
+                dist.destroy_process_group()
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch is cut: one a copy of the model."""
+        return self.world // self.tensor
+
+    @property
+    def part(self) -> int:
+        """Which part of a batch is this process's; those that hold one model together have the same."""
+        return self.rank // self.tensor
+
+    @property
+    def splits(self) -> bool:
+        """Whether a process holds pieces of weights, not whole ones."""
+        return self.shard or self.mesh is not None
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device and precision; under `shard` and `tensor` split it over the processes.
+
+        Raises:
+            ConfigError: under `tensor`, the model says no way to cut it, or cannot be cut into so many pieces.
+        """
+        model.to(device=self.device, dtype=DTYPES[self.precision])
+        if self.mesh is not None:
+            cut(model, self.mesh["tensor"])
+        if not self.shard:
+            return model
+        # imported where needed: sharding brings 50 MB that no single process should pay for
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        mesh = dist.init_device_mesh(self.device.type, (self.world,))
+        for name, module in model.named_modules():
+            if name.rpartition(".")[0].endswith("blocks") and name.rpartition(".")[2].isdigit():
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        for module in model.modules():
+            if isinstance(module, FSDPModule):  # not inherited by nested units; the loop divides by the global count
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum, which float32 would get
+        return model
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context in which losses are computed."""
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def move(self, batch: Any) -> Any:
+        """Send a batch (a mapping, or an object such as PyG's with `apply` or `to`) to the device.
+
+        Its real numbers take the run's precision.
+        """
+        if isinstance(batch, Tensor):
+            dtype = DTYPES[self.precision] if batch.is_floating_point() else batch.dtype
+            return batch.to(self.device, dtype, non_blocking=True)
+        if isinstance(batch, Mapping):
+            return {name: self.move(value) for name, value in batch.items()}
+        if hasattr(batch, "apply"):
+            return batch.apply(self.move)
+        return batch.to(self.device) if hasattr(batch, "to") else batch
+
+    def sum(self, pairs: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        """Add named (sum, count) pairs over all processes, in order of rank; a process may lack some names."""
+        added: dict[str, tuple[float, float]] = {}
+        for share in self.gather(dict(pairs)):
+            for name, (total, count) in share.items():
+                before = added.get(name, (0.0, 0.0))
+                added[name] = before[0] + total, before[1] + count
+        return added
+
+    def reduce_grads(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add gradients over all parts of the batch, once; FSDP2 has done so already.
+
+        A weight that no process's share of the batch touched keeps no gradient, so that it does not move, as in one
+        process.
+        """
+        if self.parts == 1 or self.shard:
+            return
+        touched = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self.device)
+        dist.all_reduce(touched, group=self._group)
+        parameters = [p for p, times in zip(parameters, touched.tolist(), strict=True) if times]
+        if not parameters:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [local(parameter.grad) for parameter in parameters]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat, group=self._group)
+        for parameter, grad, piece in zip(parameters, grads, flat.split([g.numel() for g in grads]), strict=True):
+            if grad is parameter.grad:
+                parameter.grad = piece.view_as(grad)
+            else:
+                grad.copy_(piece.view_as(grad))
+
+    def clip(self, parameters: Sequence[nn.Parameter], largest: float) -> float:
+        """Scale gradients so that their norm over all weights is at most `largest`; return the norm before."""
+        if self.mesh is None:
+            norm = nn.utils.clip_grad_norm_(parameters, largest)
+            return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        grads = [parameter.grad for parameter in parameters]
+        whole, pieces = ([g for g in grads if hasattr(g, "to_local") == cut] for cut in (False, True))
+        squares = [nn.utils.get_total_norm(whole).double().square()] if whole else []  # the same on all processes
+        if pieces:
+            squares.append(nn.utils.get_total_norm(pieces).full_tensor().double().square())
+        norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+        if norm > largest:
+            torch._foreach_mul_([local(grad) for grad in grads], largest / (norm + 1e-6))  # as clip_grad_norm_ does
+        return norm
+
+    def full_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the whole state of a model on the CPU (a collective call under `shard` and `tensor`)."""
+        if not self.shard:
+            return {name: self.full(tensor) for name, tensor in model.state_dict().items()}
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+
+    def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Load a whole state, splitting it as the model is split."""
+        if self.shard:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+            from torch.distributed.fsdp import FSDPModule
+
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()  # an evaluation leaves the root whole
+            set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True))
+        else:
+            own = model.state_dict()
+            model.load_state_dict({name: self.like(own[name], tensor) for name, tensor in state.items()})
+
+    def full(self, tensor: Tensor) -> Tensor:
+        """Return a whole tensor on the CPU (a collective call where it is split)."""
+        tensor = tensor.detach()
+        return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).cpu().clone()
+
+    def like(self, parameter: Tensor, whole: Tensor) -> Tensor:
+        """Return `whole` placed, and split, as `parameter` is."""
+        whole = whole.to(device=self.device, dtype=parameter.dtype)
+        if hasattr(parameter, "device_mesh"):
+            from torch.distributed.tensor import distribute_tensor
+
+            return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+        return whole.clone()
+
+    @property
+    def _group(self) -> Any:
+        """The processes that hold the same weights and work on different examples; None for all there are."""
+        return None if self.mesh is None else self.mesh.get_group("data")
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of every part of the batch, in order."""
+        return self._gather(value, self.parts, self._group)
+
+    def agree(self, error: str | None) -> str | None:
+        """Return the first error that any process reports, so that all stop together."""
+        return next((found for found in self._gather(error, self.world, None) if found), None)
+
+    @staticmethod
+    def _gather(value: Any, num: int, group: Any) -> list[Any]:
+        if num == 1:
+            return [value]
+        found: list[Any] = [None] * num
+        dist.all_gather_object(found, value, group=group)
+        return found
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's piece of a split tensor, or the tensor itself; it shares the memory."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def cut(model: nn.Module, mesh: Any) -> None:
+    """Cut the matrices of a model over the processes of a mesh of one dimension, in place, as its blocks say.
+
+    A block has `tensor_plan`, names of its submodules -> `column` (cut by outputs), `row` (by inputs) or `bias by head`
+    (its second argument by dimension 1), and `tensor_units`, how many equal pieces it has. Where that is no multiple of
+    the number of processes (the small generator of replaced-token detection) a block stays whole on each.
+
+    Raises:
+        ConfigError: no block has a plan, none can be cut into equal pieces, or LoRA is on the matrices.
+    """
+    blocks = [module for module in model.modules() if hasattr(module, "tensor_plan")]
+    if not blocks:
+        raise ConfigError("this model has no blocks that say how to cut them; use --strategy shard or replicate")
+    chosen = [block for block in blocks if block.tensor_units % mesh.size() == 0]
+    if not chosen:
+        units = max(block.tensor_units for block in blocks)
+        raise ConfigError(
+            f"strategy tensor: blocks of {units} equal pieces (common to heads and hidden width) cannot be cut for "
+            f"{mesh.size()} processes; set hardware.tensor to a divisor, or use --strategy shard"
+        )
+    if any("parametrizations" in name for name, _ in model.named_parameters()):
+        raise ConfigError("strategy tensor cannot cut matrices under LoRA; use --strategy shard or replicate")
+    # imported where needed: as for sharding
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        PrepareModuleInput,
+        RowwiseParallel,
+        parallelize_module,
+    )
+
+    by_head = {"input_layouts": (None, Replicate()), "desired_input_layouts": (None, Shard(1))}
+    styles = {
+        "column": ColwiseParallel,
+        "row": RowwiseParallel,
+        "bias by head": lambda: PrepareModuleInput(**by_head, use_local_output=True),
+    }
+    for block in chosen:
+        parallelize_module(block, mesh, {name: styles[kind]() for name, kind in block.tensor_plan.items()})

@@ -1,0 +1,382 @@
+"""One description of a run: a frozen dataclass tree that Python builds, the command line parses and JSON stores."""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sciforge.core.files.settings import Settings, from_json, to_json
+from sciforge.core.training.compression_settings import Sparse, Teacher
+from sciforge.errors import ConfigError
+
+__all__ = [
+    "All",
+    "EWC",
+    "Estimator",
+    "Hardware",
+    "L2SP",
+    "LoRA",
+    "Only",
+    "Private",
+    "Replay",
+    "Run",
+    "Schedule",
+    "Subset",
+]
+__all__ += ["from_json", "to_json"]
+
+Shape = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Settings):
+    """How long to train and at what rate.
+
+    Args:
+        steps: optimiser steps.
+        batch: examples a step, over all processes.
+        rate: peak learning rate.
+        warmup: share of the steps over which the rate rises linearly from 0.
+        shape: None takes exponential decay for a fresh model and step decay where a run has an `init`.
+        final: the rate at the end as a share of the peak (exponential, cosine, trapezoid).
+        factor: step decay multiplies the rate by this at each of `drops` equally spaced places.
+        drops: number of drops of the step decay.
+        cooldown: share of the steps in which the trapezoid falls.
+        weight_decay: AdamW's; not applied to vectors (norms, biases).
+        betas: AdamW's.
+        clip: largest norm of the gradient; None for no clipping.
+        average: decay of an exponential moving average of the weights, which is then what is evaluated and saved, the
+            raw weights beside it in raw.safetensors; 0 for none. The average of step t is over the last 10 t / 9 at most.
+        evaluate_every: steps between evaluations on the development split; 0 for never.
+        patience: stop after this many evaluations without improvement and restore the best; 0 for no early stop.
+        save_every: steps between checkpoints from which a run can resume; 0 for the end only.
+    """
+
+    steps: int = 1000
+    batch: int = 32
+    rate: float = 1e-3
+    warmup: float = 0.05
+    shape: Shape | None = None
+    final: float = 0.05
+    factor: float = 0.3
+    drops: int = 3
+    cooldown: float = 0.2
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float | None = 1.0
+    average: float = 0.0
+    evaluate_every: int = 0
+    patience: int = 0
+    save_every: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "steps", "batch")
+        self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "rate", "weight_decay", "clip")
+        self.require(0, 1, "warmup", "cooldown", "final", "average")
+        if self.shape in (None, "exponential") and self.final == 0:
+            raise ConfigError("schedule.final is 0; exponential decay never reaches 0: give a small positive share")
+        if self.patience and not self.evaluate_every:
+            raise ConfigError("schedule.patience needs schedule.evaluate_every; set both")
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step (0-based), a closed form of the step alone.
+
+        >>> s = Schedule(steps=100, rate=1.0, warmup=0.0, shape="exponential", final=0.01)
+        >>> [round(s.rate_at(t), 4) for t in (0, 50, 100)]
+        [1.0, 0.1, 0.01]
+        """
+        warmup = round(self.warmup * self.steps)
+        if step < warmup:
+            return self.rate * (step + 1) / warmup
+        span = max(self.steps - warmup, 1)
+        done = (step - warmup) / span
+        if self.shape in (None, "exponential"):
+            return self.rate * self.final**done
+        if self.shape == "step":
+            return self.rate * self.factor ** math.floor(done * (self.drops + 1))
+        if self.shape == "cosine":
+            return self.rate * (self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2)
+        if self.shape == "trapezoid":
+            fall = max(0.0, (done - (1 - self.cooldown)) / self.cooldown) if self.cooldown else 0.0
+            return self.rate * (1 - (1 - self.final) * min(fall, 1.0))
+        return self.rate
+
+
+@dataclass(frozen=True)
+class All(Settings):
+    """Every weight moves.
+
+    Args:
+        layer_decay: the rate of each block is this times the rate of the block above (1 for equal rates).
+        frozen_steps: steps at the start in which only new heads move.
+        trunk_rate: rate of the weights that came from `init` as a share of the rate of new heads.
+    """
+
+    layer_decay: float = 1.0
+    frozen_steps: int = 0
+    trunk_rate: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "layer_decay", "frozen_steps", "trunk_rate")
+
+
+@dataclass(frozen=True)
+class Only(Settings):
+    """Only weights whose name matches the regular expression move, and new heads; the default is the heads alone."""
+
+    pattern: str = r"^heads\."
+
+
+@dataclass(frozen=True)
+class LoRA(Settings):
+    """Low-rank updates of the matching weight matrices, and new heads (Hu et al. 2021).
+
+    Args:
+        rank: rank of the update.
+        alpha: the update is scaled by alpha / rank.
+        pattern: regular expression over the names of weight matrices.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    pattern: str = r"\bblocks\..*\.weight$"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "rank")
+
+
+@dataclass(frozen=True)
+class L2SP(Settings):
+    """Pull towards the weights of `init`, equal for all weights (Li et al. 2018): strength/2 * |p - centre|^2.
+
+    Args:
+        strength: weight of the quadratic.
+        step: add its gradient to the loss's, or take its implicit (proximal) step after the optimiser's, which is
+            stable however strong the pull.
+    """
+
+    strength: float = 0.01
+    step: Literal["gradient", "proximal"] = "gradient"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "strength")
+
+
+Estimator = Literal["exact", "sampled", "empirical"]
+
+
+@dataclass(frozen=True)
+class EWC(Settings):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017): a pull weighted by the Fisher information.
+
+    Args:
+        strength: the loss gains strength/2 * sum F (p - centre)^2.
+        estimator: `exact` takes the expectation over the model's own labels, `sampled` one draw of them,
+            `empirical` the true labels; always per example. Strengths are not comparable between estimators.
+        examples: how many examples to estimate from, when the checkpoint holds no Fisher yet.
+        data: the pretraining data; not needed when `init` carries the Fisher (`sciforge fisher`).
+        step: as for L2SP; `proximal` where some directions are stiff.
+    """
+
+    strength: float = 100.0
+    estimator: Estimator = "exact"
+    examples: int = 256
+    data: Path | None = None
+    step: Literal["gradient", "proximal"] = "gradient"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "strength")
+        self.require(1, math.inf, "examples")
+
+
+@dataclass(frozen=True)
+class Replay(Settings):
+    """Mix a share of pretraining examples, with the pretraining objective, into every step."""
+
+    data: Path
+    share: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ConfigError(f"replay.share is {self.share}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Subset(Settings):
+    """Train on few labels: `count` training examples, classes balanced, chosen by `seed`; nested in count."""
+
+    count: int
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "count")
+        self.require(0, 2**63, "seed")
+
+
+@dataclass(frozen=True)
+class Private(Settings):
+    """Differentially private training (DP-SGD, Abadi et al. 2016): each example's gradient is clipped, noise is added.
+
+    What is protected is one record of the training split (added or left out). `epsilon` or `noise` must be given.
+
+    Args:
+        epsilon: the privacy to spend over all steps; the noise is found for it.
+        noise: the noise multiplier instead; what it spends is told.
+        delta: the chance allowed to leak more; below 1 / the number of training records.
+        clip: largest norm of one example's gradient.
+        accountant: opacus's, by privacy loss distributions (`prv`, the tighter) or by Renyi divergence (`rdp`).
+        key: file of secret bytes from which sampling and noise are drawn. Without one they come from the run's seed, which
+            the checkpoint tells: whoever reads it could take the noise away.
+    """
+
+    epsilon: float | None = None
+    noise: float | None = None
+    delta: float = 1e-5
+    clip: float = 1.0
+    accountant: Literal["prv", "rdp"] = "prv"
+    key: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.epsilon is None) == (self.noise is None):
+            raise ConfigError(
+                "private training needs a budget or a noise; give either private.epsilon or private.noise"
+            )
+        for name in ("epsilon", "noise", "clip"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ConfigError(f"private.{name} is {value}; it must be above 0 and finite")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"private.delta is {self.delta}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Hardware(Settings):
+    """Where and how the arithmetic runs; never changes what is computed, rounding aside.
+
+    Args:
+        device: `auto` takes CUDA where there is one.
+        precision: `auto` is bfloat16 autocast on CUDA and float32 on CPU; `float64` is for tests of exactness.
+        micro_batch: largest number of examples in one forward pass of a process; None for the whole batch.
+        workers: processes that prepare examples; 0 prepares them in the training process.
+        compile: run the model through torch.compile.
+        checkpointing: recompute activations in the backward pass to save memory.
+        threads: CPU threads of torch; None leaves torch's choice.
+        tensor: processes that hold one model together under the strategy `tensor`; None for those of a node.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    micro_batch: int | None = None
+    workers: int = 0
+    compile: bool = False
+    checkpointing: bool = False
+    threads: int | None = None
+    tensor: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "micro_batch", "threads", "tensor")
+        self.require(0, math.inf, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Settings):
+    """Everything that decides a training run.
+
+    Args:
+        data: a prepared store.
+        out: folder for checkpoints and the journal.
+        objective: what to learn.
+        schedule: how long, at what rate.
+        model: a preset's name or a configuration, for a fresh model; excludes `init`.
+        init: a checkpoint whose weights and codec to start from.
+        codec: how records become tensors; None for the domain's default, or the codec of `init`.
+        adapt: which weights move.
+        anchor: a pull towards the weights of `init`.
+        replay: pretraining data mixed in.
+        retain: data of what `init` learnt: the checkpoint then tells its figures there before and after (forgetting).
+            The data of replay or of the anchor serve where this is not given.
+        subset: train on few labels.
+        private: bound by noise what the weights can tell of any training record.
+        sparse: zeros cut into the weight matrices, and held.
+        teacher: a checkpoint to learn from besides the labels (distillation).
+        strategy: `replicate` keeps a copy on each process, `shard` is FSDP2, `tensor` cuts each block over a node's processes.
+        hardware: device, precision, micro-batches, workers.
+        seed: of the initial weights, the order, and every corruption.
+    """
+
+    data: Path
+    out: Path
+    objective: Any
+    schedule: Schedule = field(default_factory=Schedule)
+    model: Any = None
+    init: Path | None = None
+    codec: Any = None
+    adapt: All | Only | LoRA = All()
+    anchor: L2SP | EWC | None = None
+    replay: Replay | None = None
+    retain: Path | None = None
+    subset: Subset | None = None
+    private: Private | None = None
+    sparse: Sparse | None = None
+    teacher: Teacher | None = None
+    strategy: Literal["replicate", "shard", "tensor"] = "replicate"
+    hardware: Hardware = Hardware()
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, 2**63, "seed")
+        if (self.model is None) == (self.init is None):
+            raise ConfigError("a run starts from a fresh model or from a checkpoint; give either --model or --init")
+        if self.init is None and (self.anchor or self.replay or self.retain):
+            raise ConfigError("an anchor, replay or retain needs what was learnt before; give --init")
+        if self.replay and self.schedule.batch < 2:
+            raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
+        if self.anchor and isinstance(self.adapt, LoRA):
+            raise ConfigError("LoRA freezes the weights that an anchor would hold; choose one of them")
+        if self.private:
+            self._require_private()
+        self._require_smaller()
+        if self.schedule.shape is None:
+            shape = "exponential" if self.init is None else "step"
+            object.__setattr__(self, "schedule", replace(self.schedule, shape=shape))
+
+    def _require_private(self) -> None:
+        """Raise ConfigError where a setting would undo what private training promises, or cannot go with it."""
+        if self.subset:
+            raise ConfigError("a balanced subset is chosen by looking at all labels; private: prepare a smaller store")
+        if self.replay:
+            raise ConfigError(
+                "private training has one stream of examples; leave replay out, an anchor may stand for it"
+            )
+        if self.strategy != "replicate" or self.hardware.compile:
+            raise ConfigError("private training needs each example's gradient; use strategy replicate, without compile")
+
+    def _require_smaller(self) -> None:
+        """Raise ConfigError where a setting would fill zeros again, or cannot go with a teacher."""
+        if self.sparse and isinstance(self.adapt, LoRA):
+            raise ConfigError("LoRA's update is dense, and merging it would fill the zeros; choose another adapt")
+        if self.sparse and self.strategy != "replicate":
+            raise ConfigError("sparse ranks whole matrices, which other strategies split; use --strategy replicate")
+        if self.sparse and self.sparse.ramp and self.schedule.patience:
+            raise ConfigError(
+                "early stopping would bring back weights from before the last cut; set schedule.patience 0"
+            )
+        if self.teacher and (self.replay or self.private):
+            raise ConfigError(
+                "a teacher goes neither with replay, a second stream, nor with private, which it may undo"
+            )
+
+
+CORE_TYPES = {
+    t.__name__: t
+    for t in (Run, Schedule, All, Only, LoRA, L2SP, EWC, Replay, Subset, Private, Sparse, Teacher, Hardware)
+}

@@ -1,0 +1,113 @@
+"""What a forgetting report is to compare, on which data, at which strengths."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sciforge.core.files.settings import Settings
+from sciforge.core.methods.retention import MOST
+from sciforge.core.training.run import Hardware, LoRA, Only, Schedule
+from sciforge.errors import ConfigError, did_you_mean
+from sciforge.experiments.forgetting.methods import METHODS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forget(Settings):
+    """Fine-tune a checkpoint in every way that is to forget less, and measure the new and the old task each time.
+
+    Args:
+        checkpoint: the base, a path or a name.
+        old: a prepared store of what the base learnt; replay and the Fisher information use its training split,
+            the old error its dev split (test where there is no dev).
+        new: a prepared store of the new task; the new error is on its test split (dev where there is no test).
+        objective: what to learn of `new`, a name or an objective.
+        out: folder of the results; a report started again there goes on.
+        methods: of plain, frozen, l2sp, ewc-exact, ewc-sampled, ewc-empirical, replay, lora, ewc+replay; empty for all
+            that the model allows.
+        l2sp: strengths of L2-SP to try.
+        ewc: strengths of EWC to try, with each estimator.
+        shares: shares of old examples in a batch to try for replay.
+        ranks: ranks of LoRA to try; alpha is twice the rank.
+        replay_share: share of old examples where replay joins EWC.
+        seeds: paired seeds; each has its own order, labels and start of new heads, the same for all methods.
+        labels: fine-tune on so many training records, chosen by the seed; 0 for all.
+        schedule: steps, batch and rate of every run alike; no early stopping.
+        budget: find for each method the least strength with which the old error grows by at most this, e.g. 10%.
+        halvings: of the bracket around that strength, on the log scale.
+        examples: old training records to estimate the Fisher information from, once for each estimator.
+        step: how the pulls of L2-SP and EWC are taken; `proximal` is stable however strong.
+        heads: the weights that move under frozen, a regular expression; new heads do so too. The default moves the base's
+            own heads as well, which some objectives read; `$^` moves new heads alone.
+        matrices: the weight matrices that LoRA updates, a regular expression.
+        new_metric, old_metric: the figures to compare; None for the objectives' own.
+        new_higher_is_better, old_higher_is_better: their sense; None for what the objective or the figure's name says. The
+            error is 1 less such a figure.
+        most: largest number of old records to judge, evenly spaced.
+        hardware: of training and judging.
+        keep: keep the checkpoint of every run under `out`/checkpoints.
+    """
+
+    checkpoint: Path
+    old: Path
+    new: Path
+    objective: Any
+    out: Path
+    methods: tuple[str, ...] = ()
+    l2sp: tuple[float, ...] = (0.01, 1.0, 100.0)
+    ewc: tuple[float, ...] = (0.01, 1.0, 100.0, 1e4)
+    shares: tuple[float, ...] = (0.125, 0.25, 0.5)
+    ranks: tuple[int, ...] = (2, 8, 32)
+    replay_share: float = 0.25
+    seeds: int = 3
+    labels: int = 0
+    schedule: Schedule = Schedule(steps=100, batch=32, rate=2e-4, shape="step", warmup=0.1)
+    budget: float | str | None = None
+    halvings: int = 4
+    examples: int = 128
+    step: Literal["gradient", "proximal"] = "proximal"
+    heads: str = Only().pattern
+    matrices: str = LoRA().pattern
+    new_metric: str | None = None
+    old_metric: str | None = None
+    new_higher_is_better: bool | None = None
+    old_higher_is_better: bool | None = None
+    most: int = MOST
+    hardware: Hardware = Hardware()
+    keep: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "seeds", "examples", "most")
+        self.require(0, math.inf, "labels", "halvings")
+        share_of(self.budget)
+        for name in self.methods:
+            if name not in METHODS:
+                raise ConfigError(f"no method {name!r}; {did_you_mean(name, METHODS)}")
+        for name in ("l2sp", "ewc", "shares", "ranks"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0 or not all(map(math.isfinite, values)):
+                raise ConfigError(f"forget.{name} is {values}; give positive numbers, or leave out the method")
+        if max(*self.shares, self.replay_share) >= 1 or self.replay_share <= 0:
+            raise ConfigError("shares of replay must lie between 0 and 1; correct --shares or --replay-share")
+        if self.schedule.batch < 2:
+            raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
+        if self.schedule.evaluate_every:
+            raise ConfigError("all methods take the same steps, without early stopping; set schedule.evaluate_every 0")
+
+
+def share_of(budget: float | str | None) -> float | None:
+    """Return a budget as a share; raises ConfigError unless it is like 10% or 0.1.
+
+    >>> share_of("10%"), share_of(0.1), share_of("0.1"), share_of(None)
+    (0.1, 0.1, 0.1, None)
+    """
+    if budget is None:
+        return None
+    try:
+        found = float(budget[:-1]) / 100 if str(budget).endswith("%") else float(budget)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < 1 and not (str(budget).endswith("%") and 0 <= found < math.inf):
+        raise ConfigError(f"forget.budget is {budget}; give a percentage such as 10%, or a share such as 0.1")
+    return found

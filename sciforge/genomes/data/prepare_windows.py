@@ -1,0 +1,238 @@
+"""What `sciforge prepare` makes of a genome with its annotation: labelled windows, or a class for every base."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sciforge.core.data.store import SPLITS, ShardWriter, Store
+from sciforge.errors import ConfigError, DataError, did_you_mean
+from sciforge.genomes.data import benchmark_tasks, labelled_windows
+from sciforge.genomes.data.annotation import Intervals, check_assembly, read_annotation, reconcile
+from sciforge.genomes.data.prepare import OnReject, load_genome
+from sciforge.genomes.data.sequences import N_CODE
+
+
+class _WindowTask:
+    """What the annotation tasks share: one unit of work that writes a table of windows."""
+
+    domain: ClassVar[str] = "genomes"
+    kind: ClassVar[str] = "windows"
+    names: ClassVar[tuple[str, str]] = ("background", "positive")
+
+    def sources(self) -> Sequence[str]:
+        """Return one unit: matching negatives needs the whole genome at once."""
+        return ["windows"]
+
+    def windows(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Yield the oriented bases and the fixed columns of each window."""
+        genome, table = self.table()
+        for i, bases in enumerate(labelled_windows.extract(genome, table)):
+            yield (
+                bases,
+                {
+                    "label": self.names[int(table.label[i])],
+                    "split": np.uint8(SPLITS.index(table.split[i])),
+                    "contig": str(table.contigs[table.contig[i]]),
+                    "start": np.int64(table.start[i]),
+                    "strand": np.int8(table.strand[i]),
+                    "name": str(table.name[i]),
+                },
+            )
+
+    def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
+        """Return the genome and the windows of the task."""
+        raise TypeError(f"{type(self).__name__} must define table")
+
+    def write(self, source: str, shard: ShardWriter, on_reject: OnReject) -> None:
+        """Write every window with its label, split and place."""
+        for bases, columns in self.windows():
+            shard.add({"bases": bases}, **columns)
+
+    def finish(self, store: Store) -> dict[str, Any]:
+        """Return the class names; raises DataError where a class is missing."""
+        if missing := set(self.names) - set(store.column("label")):
+            raise DataError(f"no window of class {missing.pop()!r}; loosen the distance, or give more intervals")
+        return {"classes": list(self.names)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareYeastPromoters(_WindowTask):
+    """Yeast promoters: TSS -200..+50 of measured transcripts against GC-matched windows over 400 bp from any TSS.
+
+    Args:
+        genome: FASTA of S. cerevisiae (R64).
+        transcripts: BED of Pol II transcripts with measured 5' ends.
+        genes: GTF; where given, negatives lie inside coding sequences instead, an easier task.
+        test, dev: chromosomes held out.
+        seed: of the negatives.
+    """
+
+    genome: Path
+    transcripts: Path
+    genes: Path | None = None
+    test: tuple[str, ...] = ("IV", "XIII", "XV")
+    dev: tuple[str, ...] = ("VIII",)
+    seed: int = 0
+
+    names: ClassVar[tuple[str, str]] = ("background", "promoter")
+
+    def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
+        """Return the genome and the promoter windows."""
+        genome = load_genome([self.genome])
+        transcripts = _fitted(self.transcripts, genome, self.genome)
+        genes = None if self.genes is None else _fitted(self.genes, genome, self.genome)
+        rule = labelled_windows.ByContig(self.test, self.dev)
+        return genome, benchmark_tasks.yeast_promoters(genome, transcripts, genes, rule=rule, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareEcoliCoding(_WindowTask):
+    """Coding against intergenic windows of equal GC from an annotated bacterial genome.
+
+    Args:
+        genome: annotated GenBank, or FASTA together with `annotation`.
+        annotation: GFF3; None where the genome is GenBank.
+        length: bases of a window.
+        seed: of the negatives.
+    """
+
+    genome: Path
+    annotation: Path | None = None
+    length: int = 100
+    seed: int = 0
+
+    names: ClassVar[tuple[str, str]] = ("intergenic", "coding")
+
+    def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
+        """Return the genome and the windows."""
+        genome = load_genome([self.genome])
+        annotation = _fitted(self.annotation or self.genome, genome, self.genome)
+        return genome, benchmark_tasks.ecoli_coding(genome, annotation, length=self.length, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareIntervals(_WindowTask):
+    """Windows around any intervals of yours against matched windows away from all of them.
+
+    Args:
+        genome: FASTA or GenBank.
+        intervals: BED, GFF3, GTF or GenBank.
+        kinds: take only features of these kinds (gene, CDS, ...); all for BED.
+        anchor: `middle` centres windows of `length`; `start` and `end` take `upstream` and `downstream` bases, by strand.
+        length: bases of a centred window.
+        upstream, downstream: bases before and after the anchor.
+        distance: least distance of a negative from any interval.
+        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 dev).
+        block_bp: bases of a block.
+        seed: of the negatives.
+    """
+
+    genome: Path
+    intervals: Path
+    kinds: tuple[str, ...] = ()
+    anchor: str = "middle"
+    length: int = 200
+    upstream: int = 200
+    downstream: int = 50
+    distance: int = 400
+    test: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    block_bp: int = 50_000
+    seed: int = 0
+
+    def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
+        """Return the genome and the windows."""
+        genome = load_genome([self.genome])
+        intervals = _fitted(self.intervals, genome, self.genome)
+        if self.kinds:
+            _known_kinds(self.kinds, intervals)
+            intervals = intervals.of_kind(*self.kinds)
+        rule = _rule(self)
+        options = {"distance": self.distance, "seed": self.seed}
+        if self.anchor == "middle":
+            return genome, benchmark_tasks.from_intervals(genome, intervals, rule, self.length, **options)
+        reach = {"upstream": self.upstream, "downstream": self.downstream}
+        return genome, benchmark_tasks.from_ends(genome, intervals, rule, self.anchor, **reach, **options)
+
+
+def _known_kinds(kinds: Sequence[str], intervals: Intervals) -> None:
+    """Raise ConfigError where a kind of feature is not in the annotation."""
+    if unknown := set(kinds) - set(intervals.kind):
+        raise ConfigError(f"no feature of kind {min(unknown)!r}; {did_you_mean(min(unknown), set(intervals.kind))}")
+
+
+def _rule(options: "PrepareIntervals | PrepareTracks") -> labelled_windows.SplitRule:
+    """Return the split by contigs where some are named, else by blocks."""
+    if options.test or options.dev:
+        return labelled_windows.ByContig(options.test, options.dev)
+    return labelled_windows.ByBlock(options.block_bp, 10, test=(2, 5, 8), dev=(0,))
+
+
+def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> Intervals:
+    """Read an annotation and make sure that it belongs to the genome."""
+    lengths = {name: len(codes) for name, codes in genome.items()}
+    intervals = read_annotation(annotation)
+    check_assembly(intervals, lengths, str(source))
+    return reconcile(intervals, lengths, str(source))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareTracks:
+    """Windows of a genome with a class for every base, from annotation; the first kind given wins where kinds overlap.
+
+    Args:
+        genome: FASTA or GenBank.
+        annotation: GFF3, GTF, BED or GenBank; None where the genome is GenBank.
+        kinds: feature kinds in order of precedence (CDS, tRNA, ...).
+        length: bases of a window.
+        stranded: a feature on the other strand is a class of its own.
+        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 dev).
+        block_bp: bases of a block.
+    """
+
+    genome: Path
+    annotation: Path | None = None
+    kinds: tuple[str, ...] = ("CDS",)
+    length: int = 510
+    stranded: bool = False
+    test: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    block_bp: int = 50_000
+
+    domain: ClassVar[str] = "genomes"
+    kind: ClassVar[str] = "tracks"
+
+    def sources(self) -> Sequence[str]:
+        """Return one unit of work."""
+        return ["tracks"]
+
+    def write(self, source: str, shard: ShardWriter, on_reject: OnReject) -> None:
+        """Write every whole window that lies in one split."""
+        genome = load_genome([self.genome])
+        intervals = _fitted(self.annotation or self.genome, genome, self.genome)
+        _known_kinds(self.kinds, intervals)
+        tracks = {name: np.zeros(len(codes), np.uint8) for name, codes in genome.items()}
+        for rank, kind in reversed(list(enumerate(self.kinds))):
+            rows = intervals.of_kind(kind)
+            for contig, start, end, strand in zip(rows.contig, rows.start, rows.end, rows.strand, strict=True):
+                other = self.stranded and strand < 0
+                tracks[contig][start:end] = 1 + rank + (len(self.kinds) if other else 0)
+        names = tuple(genome)
+        starts = [(i, s) for i, n in enumerate(names) for s in range(0, len(genome[n]) - self.length + 1, self.length)]
+        contig, start = np.array(starts, np.int64).reshape(-1, 2).T
+        blank = np.full(len(start), "")
+        table = labelled_windows.windows_of(names, contig, start, self.length, np.ones(len(start)), blank)
+        for i, split in enumerate(_rule(self).assign(table)):
+            name = names[contig[i]]
+            here = slice(int(start[i]), int(start[i]) + self.length)
+            if split in SPLITS and not ((genome[name][here] & 7) == N_CODE).all():
+                columns = {"contig": name, "start": np.int64(start[i]), "split": np.uint8(SPLITS.index(split))}
+                shard.add({"bases": genome[name][here], "track": tracks[name][here]}, **columns)
+
+    def finish(self, store: Store) -> dict[str, Any]:
+        """Return the names of the classes of a base."""
+        other = [f"{kind} on the other strand" for kind in self.kinds] if self.stranded else []
+        return {"track_classes": ["background", *self.kinds, *other]}

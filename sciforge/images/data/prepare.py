@@ -1,0 +1,376 @@
+"""What `sciforge prepare images` makes of pictures: uint8 arrays of one size, with classes, numbers, boxes or label maps.
+
+Columns: `image` uint8 [H, W, C], `name` text, `split` uint8 (places in SPLITS; LEFT_OUT is in none), and where asked for
+`label` text or `value` float64, `boxes` float32 [K, 4] with `box_labels` int64 [K], `segments` uint8 [H, W] (IGNORE is no
+class). Pictures that are the same byte for byte stay in one split: where a file list says otherwise the most held-out copy
+is kept and the others are LEFT_OUT, and counted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from sciforge.core.data import sampling
+from sciforge.core.data.store import Reject, ShardWriter, Store
+from sciforge.errors import ConfigError, DataError
+from sciforge.images.data.annotations import (
+    SPLIT_NAMES,
+    Boxes,
+    Said,
+    number,
+    of_name,
+    read_boxes,
+    read_labels,
+    unmatched,
+)
+from sciforge.images.data.readers import (
+    Fit,
+    Rules,
+    kind_of,
+    pictures_in,
+    read_arrays,
+    read_idx,
+    read_many,
+    read_picture,
+)
+from sciforge.images.data.splits import LEFT_OUT, UNDRAWN, digests, drawn_splits
+
+OnReject = Callable[[Reject], None] | None
+MEND = "correct it, or skip bad records with --on-error skip"
+CHUNK = 1024  # picture files of a shard
+IGNORE = 255  # value of a label map that is no class
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file: its name in tables, the split it was given for (None for none), and its label file if it holds many."""
+
+    path: Path
+    name: str
+    split: int | None
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Files of one shard and the frame of the store; `missing` are names in tables that no picture bears."""
+
+    items: tuple[Item, ...]
+    size: tuple[int, int]
+    channels: int
+    missing: tuple[tuple[Path, str, int | None], ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.items[0].path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareImages:
+    """Pictures from folders of PNG, JPEG and TIFF files, from arrays (.npy, .npz) and from IDX files.
+
+    Args:
+        files: folders, picture files, arrays, IDX files (plain or gzipped).
+        dev, test: the same, for the development and test splits.
+        labels: a CSV (columns of the names below), or for arrays and IDX files one file of labels each, in their order
+            (files, then dev, then test); an .npz may hold its own, see `read_many`.
+        folder_labels: the folder a picture lies in is its class; folders above it called train, dev (val) or test are its
+            split.
+        image_column, label_column, split_column: of CSV files; the split column may be missing.
+        classes: names of integer labels, 0 first.
+        numeric: the labels are numbers (for regression), not classes.
+        boxes: a CSV (image, x0, y0, x1, y1, label) or COCO JSON; a picture it does not name is rejected.
+        masks: folder of label maps of 8 bits (PNG), each at the same place and of the same name as its picture but for the
+            suffix; 255 is no class.
+        size: rows and columns; pictures of another size are scaled to fit and framed with the background. Without it
+            pictures of another size than the first are rejected.
+        channels: `grey` or `rgb`; by default as the first picture, and a colour picture in a grey store is rejected.
+        alpha: `composite` lays transparent pictures on the background, `reject` refuses them.
+        background: red, green, blue.
+        white: the 16-bit value that becomes 255; the full range of 16 bits by default, 4095 for a 12-bit camera.
+        test_share, dev_share: drawn, class by class, for a split that nothing is named for.
+        seed: of the splits.
+    """
+
+    files: tuple[Path, ...]
+    dev: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
+    labels: tuple[Path, ...] = ()
+    folder_labels: bool = False
+    image_column: str = "image"
+    label_column: str = "label"
+    split_column: str = "split"
+    classes: tuple[str, ...] = ()
+    numeric: bool = False
+    boxes: Path | None = None
+    masks: Path | None = None
+    size: tuple[int, int] | None = None
+    channels: Literal["grey", "rgb"] | None = None
+    alpha: Literal["composite", "reject"] = "composite"
+    background: tuple[int, int, int] = (255, 255, 255)
+    white: int = 65535
+    test_share: float = 0.2
+    dev_share: float = 0.1
+    seed: int = 0
+
+    domain: ClassVar[str] = "images"
+    kind: ClassVar[str] = "images"
+
+    @property
+    def rules(self) -> Rules:
+        """What becomes of transparency and of 16 bits."""
+        return Rules(self.alpha, self.background, self.white)
+
+    @property
+    def table(self) -> Path | None:
+        """The CSV of labels, if there is one."""
+        return next((Path(path) for path in self.labels if Path(path).suffix.lower() == ".csv"), None)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every picture must have a label."""
+        return bool(self.labels or self.folder_labels)
+
+    # The units of work ---------------------------------------------------------------------------------------------
+
+    def sources(self) -> Sequence[Chunk]:
+        """Return files in chunks, one shard each; raises ConfigError for settings that cannot be."""
+        self._check()
+        items = self._items()
+        size, channels = self._frame(items)
+        pictures = [item for item in items if kind_of(item.path) == "picture"]
+        missing = self._missing([item.name for item in pictures])
+        parts = [tuple(part) for part in sampling.micro_batches(pictures, CHUNK)]
+        parts += [(item,) for item in items if kind_of(item.path) != "picture"]
+        return [Chunk(part, size, channels, missing if not at else ()) for at, part in enumerate(parts)]
+
+    def _check(self) -> None:
+        if not self.files:
+            raise ConfigError("no picture; give folders, picture files, arrays or IDX files")
+        if not (self.test_share >= 0 and self.dev_share >= 0 and self.test_share + self.dev_share < 1):
+            raise ConfigError("test_share + dev_share must leave something to train on")
+        if self.labels and self.folder_labels:
+            raise ConfigError("labels and folder_labels both say what the classes are; give one")
+        if self.size is not None and not all(1 <= n <= 16384 for n in self.size):
+            raise ConfigError(f"size is {self.size}; rows and columns lie between 1 and 16384")
+        if not (1 <= self.white <= 65535 and all(0 <= x <= 255 for x in self.background)):
+            raise ConfigError("white lies between 1 and 65535, background between 0 and 255")
+
+    def _items(self) -> list[Item]:
+        """Return every file with the split it was given for, and with its labels where it holds many pictures."""
+        found = [
+            Item(path, name, split)
+            for split, places in ((None, self.files), (1, self.dev), (2, self.test))
+            for place in places
+            for path, name in _listed(Path(place))
+        ]
+        if not found:
+            raise DataError(f"no picture in {', '.join(map(str, self.files))}; PNG, JPEG and TIFF files are read")
+        many = [item for item in found if kind_of(item.path) != "picture"]
+        arrays = [Path(path) for path in self.labels if Path(path) != self.table]
+        if arrays and len(arrays) != len(many):
+            raise ConfigError(f"{len(arrays)} files of labels for {len(many)} arrays or IDX files; give one for each")
+        if many and self.boxes:
+            raise ConfigError("boxes belong to picture files; arrays and IDX files have no names")
+        if len(many) < len(found) and self.labels and self.table is None:
+            raise ConfigError("labels of picture files come in a CSV; give one")
+        of = dict(zip(many, arrays, strict=False))
+        return [Item(item.path, item.name, item.split, of.get(item)) for item in found]
+
+    def _frame(self, items: Sequence[Item]) -> tuple[tuple[int, int], int]:
+        """Return rows, columns and channels of the store: as asked for, else of the first picture that can be read."""
+        channels = {"grey": 1, "rgb": 3, None: 0}[self.channels]
+        if self.size and channels:
+            return self.size, channels
+        for item in items:
+            try:
+                single = kind_of(item.path) == "picture"
+                first = read_picture(item.path, self.rules) if single else read_many(item.path, self.rules).images[0]
+            except DataError:
+                continue  # rejected with its reason when its turn comes
+            return self.size or first.shape[:2], channels or first.shape[2]
+        return self.size or (1, 1), channels or 1
+
+    def _missing(self, names: list[str]) -> tuple[tuple[Path, str, int | None], ...]:
+        tables = [(self.table, self._said())] if self.table else []
+        tables += [(self.boxes, read_boxes(Path(self.boxes), self.image_column)[0])] if self.boxes else []
+        return tuple((path, name, line) for path, said in tables for name, line in unmatched(said, names, path))
+
+    def _said(self) -> dict[str, Said]:
+        if self.table is None:
+            return {}
+        return read_labels(self.table, self.image_column, self.label_column, self.split_column)
+
+    # One shard -----------------------------------------------------------------------------------------------------
+
+    def write(self, source: Chunk, shard: ShardWriter, on_reject: OnReject) -> None:
+        """Read the files of one chunk and append their pictures."""
+        for path, name, line in source.missing:
+            _refuse(DataError(f"no picture {name!r} among the files"), path, line, name, on_reject)
+        said = self._said()
+        boxes, names = read_boxes(Path(self.boxes), self.image_column) if self.boxes else ({}, [])
+        numbers = {name: place for place, name in enumerate(names)}
+        for item in source.items:
+            if kind_of(item.path) == "picture":
+                try:
+                    self._add_picture(item, source, shard, said, boxes, numbers)
+                except DataError as error:
+                    _refuse(error, item.path, None, item.name, on_reject)
+            else:
+                self._add_many(item, source, shard, on_reject)
+
+    def _add_picture(
+        self,
+        item: Item,
+        chunk: Chunk,
+        shard: ShardWriter,
+        said: dict[str, Said],
+        boxes: dict[str, Boxes],
+        numbers: dict[str, int],
+    ) -> None:
+        """Append one picture file; raises DataError where it cannot be used."""
+        found, split = read_picture(item.path, self.rules), item.split
+        image, fit = self._framed(found, chunk)
+        fixed: dict[str, Any] = {"image": image, "name": item.name}
+        if self.folder_labels:
+            folders = item.name.split("/")[:-1]
+            if not folders:
+                raise DataError("not in a folder of its class")
+            fixed |= self._label(folders[-1])
+            split = next((SPLIT_NAMES[f.lower()] for f in folders[:-1] if f.lower() in SPLIT_NAMES), split)
+        elif self.table is not None:
+            if (entry := of_name(said, item.name)) is None or not entry.label:
+                raise DataError(f"no label in {self.table.name}")
+            fixed |= self._label(entry.label)
+            split = split if entry.split is None else entry.split
+        ragged = {}
+        if self.boxes is not None:
+            if (entry := of_name(boxes, item.name)) is None:
+                raise DataError(f"not named in {Path(self.boxes).name}; a row without corners says: no object")
+            box_K4, label_K = entry.arrays(numbers, found.shape[:2])
+            ragged = {"boxes": fit.boxes(box_K4), "box_labels": label_K}
+        if self.masks is not None:
+            fixed["segments"] = fit.segments(self._mask(item, found.shape[:2]), IGNORE)
+        shard.add(ragged, **fixed, split=np.uint8(UNDRAWN if split is None else split))
+
+    def _add_many(self, item: Item, chunk: Chunk, shard: ShardWriter, on_reject: OnReject) -> None:
+        """Append the pictures of one array or IDX file."""
+        if kind_of(item.path) == "other":
+            return _refuse(DataError("neither picture, array nor IDX file"), item.path, None, item.name, on_reject)
+        try:
+            many = read_many(item.path, self.rules)
+            labels = many.labels if item.labels is None else _label_array(item.labels, len(many.images))
+            if labels is None and self.labelled:
+                raise DataError("no labels")
+            if self.masks is not None:
+                raise DataError("masks belong to picture files")
+        except DataError as error:
+            return _refuse(error, item.path, None, item.name, on_reject)
+        given = UNDRAWN if item.split is None else item.split
+        split_N = np.full(len(many.images), given) if many.splits is None else many.splits
+        for at, found in enumerate(many.images):
+            name = f"{item.path.name}[{at}]"
+            try:
+                fixed = {"image": self._framed(found, chunk)[0], "name": name}
+                if labels is not None:
+                    fixed |= self._label(str(labels[at]))
+                shard.add({}, **fixed, split=np.uint8(split_N[at]))
+            except DataError as error:
+                _refuse(error, item.path, None, name, on_reject)
+
+    def _framed(self, found: np.ndarray, chunk: Chunk) -> tuple[np.ndarray, Fit]:
+        """Return a picture in the store's size and channels, and how it was laid there."""
+        if self.size is None and found.shape[:2] != chunk.size:
+            rows, columns = found.shape[:2]
+            raise DataError(f"{columns} x {rows} pixels, the first has {chunk.size[1]} x {chunk.size[0]}; use --size")
+        fit = Fit.letterbox(found.shape[:2], chunk.size)
+        return fit.picture(self._in_channels(found, chunk.channels), self.background), fit
+
+    def _in_channels(self, found: np.ndarray, channels: int) -> np.ndarray:
+        if found.shape[2] == channels:
+            return found
+        if channels == 3:
+            return np.repeat(found, 3, axis=2)
+        if self.channels == "grey":  # ITU-R 601, as Pillow's
+            return np.rint(found @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+        if (found == found[..., :1]).all():
+            return found[..., :1]
+        raise DataError("in colour, the first is grey; use --channels rgb or grey")
+
+    def _label(self, text: str) -> dict[str, Any]:
+        """Return the column of a label; raises DataError where it is no number, or none of the classes."""
+        if self.numeric:
+            return {"value": np.float64(number(text))}
+        if not self.classes or text in self.classes:
+            return {"label": text}
+        if not text.isdecimal() or int(text) >= len(self.classes):
+            raise DataError(f"label {text!r} is none of the {len(self.classes)} classes")
+        return {"label": self.classes[int(text)]}
+
+    def _mask(self, item: Item, size: tuple[int, int]) -> np.ndarray:
+        """Return the label map of a picture; raises DataError where it is missing, of another size or not of 8 bits."""
+        from PIL import Image
+
+        path = (Path(self.masks) / item.name).with_suffix(".png")
+        try:
+            with Image.open(path, formats=("PNG",)) as image:
+                if image.mode not in ("L", "P"):
+                    raise DataError(f"mode {image.mode}; a label map has one channel of 8 bits", path)
+                found = np.asarray(image)
+        except FileNotFoundError:
+            raise DataError("no label map of this name", path) from None
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"not a readable label map ({error})", path) from None
+        if found.shape != size:
+            raise DataError(f"{found.shape[1]} x {found.shape[0]} pixels, its picture {size[1]} x {size[0]}", path)
+        return found
+
+    # All shards together -------------------------------------------------------------------------------------------
+
+    def finish(self, store: Store) -> dict[str, Any]:
+        """Draw the splits and return size, channels, names of classes and what was left out."""
+        columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
+        labels = np.array(store.column("label")) if "label" in columns else np.zeros(len(store), "U1")
+        split_N = drawn_splits(
+            np.asarray(store.column("split")), digests(store), labels, self.test_share, self.dev_share, self.seed
+        )
+        store.rewrite("split", split_N)
+        rows, columns_, channels = (int(n) for n in store[0]["image"].shape)
+        meta: dict[str, Any] = {"size": [rows, columns_], "channels": channels, "background": list(self.background)}
+        meta["classes"] = sorted(set(labels.tolist())) if "label" in columns else []
+        if self.boxes is not None:
+            meta["box_classes"] = read_boxes(Path(self.boxes), self.image_column)[1]
+        if self.masks is not None:
+            known = [m[m != IGNORE].max(initial=0) for m in (store[i]["segments"] for i in range(len(store)))]
+            meta["segment_classes"] = int(max(known)) + 1
+        return meta | {"left_out": int((split_N == LEFT_OUT).sum())}
+
+
+def _listed(place: Path) -> list[tuple[Path, str]]:
+    """Return (path, name in tables) of a file, or of the pictures below a folder."""
+    if place.is_dir():
+        return [(path, path.relative_to(place).as_posix()) for path in pictures_in(place)]
+    return [(place, place.name)]
+
+
+def _refuse(error: DataError, path: Path, line: int | None, name: str, on_reject: OnReject) -> None:
+    """Report a record that cannot be used, or raise where bad records stop the work."""
+    where = error.path if error.path is not None else path
+    reason = str(error).removeprefix(f"{error.path}: ").removesuffix("; correct it")
+    if on_reject is None:
+        raise DataError(f"{reason}; {MEND}", where, line) from None
+    on_reject(Reject(str(where), line, name, reason))
+
+
+def _label_array(path: Path, count: int) -> np.ndarray:
+    """Return the labels [count] of an IDX, .npy or .npz file; raises DataError where there are not so many."""
+    if kind_of(path) == "idx":
+        found = read_idx(path)
+    else:
+        arrays = read_arrays(path)
+        found = arrays.get("labels", next(iter(arrays.values())))
+    if found.shape != (count,):
+        raise DataError(f"labels of shape {list(found.shape)} for {count} pictures", path)
+    return found

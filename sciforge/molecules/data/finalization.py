@@ -1,0 +1,161 @@
+"""What only all shards together can tell: duplicates, splits, groups and the statistics of training.
+
+The shards are written by workers that know nothing of each other; this is done once, afterwards, on small columns, so
+memory does not grow with the molecules and the result does not depend on the number of workers.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rdkit
+
+from sciforge.core.data.store import SPLITS, Store
+from sciforge.core.files.atomic import atomic_folder, write_json
+from sciforge.core.training.run import to_json
+from sciforge.errors import DataError
+from sciforge.molecules.chemistry.descriptors import descriptor_names
+from sciforge.molecules.data.splits import split_at_random, split_by_scaffold
+
+LEFT_OUT = ("", "excluded", "duplicate", "conflicting duplicate", "no label")
+NO_SPLIT = len(SPLITS)  # the number in the column `split` of a molecule that is in none
+SAMPLED = 100_000  # molecules from which the statistics of descriptors are taken
+
+
+def complete(store: Store, options: Any) -> dict[str, Any]:
+    """Write the columns `left_out`, `label`, `split` and `group` of all shards and return the store's metadata.
+
+    Args:
+        store: being written.
+        options: the PrepareMolecules.
+
+    Raises:
+        DataError: no molecule is left to use.
+    """
+    key_N, left_N = store.column("key"), store.column("left_out").copy()
+    label_NK = np.array(store.column("label"), np.float32) if options.labels else None
+    settle_duplicates(key_N, left_N, label_NK, options.duplicates)
+    used = np.flatnonzero(left_N == 0)
+    if not len(used):
+        raise DataError("every molecule is left out (duplicates, --exclude, no labels); nothing to prepare")
+    group_N = np.full(len(left_N), -1, np.int32)
+    group_N[used] = by_first(store.column("scaffold")[used])
+    split_N = np.full(len(left_N), NO_SPLIT, np.uint8)
+    split_N[used] = _split(store.column("split")[used], group_N[used], options)
+    if options.labels:
+        store.rewrite("label", label_NK)
+    for name, values in (("left_out", left_N), ("split", split_N), ("group", group_N)):
+        store.rewrite(name, values)
+    train = np.flatnonzero(split_N == 0)
+    if not len(train):
+        raise DataError("no molecule is in training; choose other shares, or another split column")
+    counts = {name: int((split_N == place).sum()) for place, name in enumerate(SPLITS)}
+    left = {name: int((left_N == place).sum()) for place, name in enumerate(LEFT_OUT) if name}
+    meta = {"counts": counts, "left_out": {name: num for name, num in left.items() if num}, "rdkit": rdkit.__version__}
+    meta |= {"stereo_removed": int(store.column("stereo").sum()), "groups": int(group_N.max()) + 1}
+    meta |= {"largest_group": int(np.bincount(group_N[used]).max()), "split": options.split, "seed": options.seed}
+    if options.labels:
+        meta["labels"] = _statistics(options.labels, label_NK[train])
+    if options.properties:
+        meta["properties"] = _statistics(options.properties, store.column("property")[train])
+    if options.descriptors:
+        sample = train[:: -(-len(train) // SAMPLED)]
+        meta["descriptors"] = {"names": list(descriptor_names()), **scales(store.column("descriptor")[sample])}
+    return meta
+
+
+def resplit(store: Store, options: Any, out: Path) -> Store:
+    """Write the same molecules under another split, without reading files and computing descriptors anew.
+
+    Args:
+        store: a finished store, prepared with the same options but split, shares and seed.
+        options: the PrepareMolecules with the new ones.
+        out: the new store's folder.
+    """
+    with atomic_folder(out) as work:
+        for file in store.path.iterdir():
+            if file.name != "index.json":
+                shutil.copy(file, work / file.name)
+        index = json.loads(json.dumps(store.index))
+        index["meta"] = complete(Store(work, index), options)
+        index["preparer"] = to_json(options)
+        write_json(work / "index.json", index)
+    return Store.open(out)
+
+
+def settle_duplicates(key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarray | None, rule: str) -> None:
+    """Mark duplicates in `left_N` and settle their labels in place; the first that is used stays.
+
+    >>> left, label = np.zeros(3, np.uint8), np.array([[1.0], [5.0], [3.0]], np.float32)
+    >>> settle_duplicates(np.array([7, 8, 7], np.uint64), left, label, "mean")
+    >>> left.tolist(), label[:, 0].tolist()
+    ([0, 0, 2], [2.0, 5.0, 3.0])
+    """
+    usable = np.flatnonzero(left_N == 0)
+    _, first, inverse, count = np.unique(key_N[usable], return_index=True, return_inverse=True, return_counts=True)
+    again = np.setdiff1d(usable, usable[first], assume_unique=True)
+    left_N[again] = LEFT_OUT.index("duplicate")
+    if label_NK is None or rule == "first":
+        return
+    known = np.isfinite(label_NK)
+    binary_K = np.array([np.isin(column[seen], (0, 1)).all() for column, seen in zip(label_NK.T, known.T, strict=True)])
+    in_groups = np.argsort(inverse, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(count)])
+    for place in np.flatnonzero(count > 1):
+        rows = usable[in_groups[starts[place] : starts[place + 1]]]
+        low, high = (edge(label_NK[rows], axis=0) for edge in (np.fmin.reduce, np.fmax.reduce))
+        differ_K = high > low
+        if rule == "drop" and differ_K.any():
+            left_N[rows] = LEFT_OUT.index("conflicting duplicate")
+            continue
+        seen_K = known[rows].sum(0)
+        mean_K = np.where(known[rows], label_NK[rows].astype(np.float64), 0).sum(0) / np.maximum(seen_K, 1)
+        label_NK[rows[0]] = np.where((seen_K == 0) | (binary_K & differ_K), np.nan, mean_K)
+        if not np.isfinite(label_NK[rows[0]]).any():
+            left_N[rows[0]] = LEFT_OUT.index("conflicting duplicate")
+
+
+def by_first(values_N: np.ndarray) -> np.ndarray:
+    """Number equal values in the order in which they are first met, int32 [N].
+
+    >>> by_first(np.array([9, 3, 9])).tolist()
+    [0, 1, 0]
+    """
+    _, first, inverse = np.unique(values_N, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.int32)[inverse]
+
+
+def _split(given_N: np.ndarray, group_N: np.ndarray, options: Any) -> np.ndarray:
+    if options.split.startswith("scaffold"):
+        return split_by_scaffold(group_N, options.shares, options.seed, balanced=options.split == "scaffold")
+    return split_at_random(len(group_N), options.shares, options.seed) if options.split == "random" else given_N
+
+
+def _statistics(names: tuple[str, ...], values_NK: np.ndarray) -> list[dict[str, Any]]:
+    """Return name, count, mean, spread, and whether all are 0 or 1, of each column over its known values."""
+    found = []
+    for name, column in zip(names, np.asarray(values_NK, np.float64).T, strict=True):
+        known = column[np.isfinite(column)]
+        mean, spread = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+        binary = bool(len(known) and np.isin(known, (0, 1)).all())
+        found.append({"name": name, "count": len(known), "mean": mean, "spread": spread or 1.0, "binary": binary})
+    return found
+
+
+def scales(values_ND: np.ndarray) -> dict[str, list[float]]:
+    """Return what makes descriptors comparable: a median and a width inside an arcsinh, then a mean and a spread.
+
+    The arcsinh is linear about the median and logarithmic far out, so counts stay counts and the few giants (Ipc goes to
+    1e30) do not rule the loss. A column that never varies has the spread 0 and is not learnt.
+    """
+    x_ND = np.where(np.isfinite(values_ND), values_ND, np.nan).astype(np.float64)
+    x_ND[:, np.isnan(x_ND).all(0)] = 0
+    low, centre, high = np.nanpercentile(x_ND, (25, 50, 75), axis=0)
+    width = (high - low) / 1.349
+    spread = np.nanstd(x_ND, axis=0)
+    width = np.where(width > 0, width, np.where(spread > 0, spread, 1.0))
+    bent_ND = np.arcsinh((x_ND - centre) / width)
+    columns = {"centre": centre, "width": width, "mean": np.nanmean(bent_ND, 0), "spread": np.nanstd(bent_ND, 0)}
+    return {name: [float(f"{value:.7g}") for value in column] for name, column in columns.items()}

@@ -1,0 +1,136 @@
+"""A sample of molecules beside a reference: every figure that needs one, for generated molecules and for real ones alike."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sciforge.molecules.chemistry.features import PROPERTIES, Traits, traits_of
+from sciforge.molecules.chemistry.similarity import mean_similarity, nearest
+from sciforge.molecules.evaluation.fcd import LEAST, FrechetTo, activations
+from sciforge.molecules.evaluation.metrics import (
+    Bag,
+    Figure,
+    bootstrapped,
+    cosine_to,
+    fraction,
+    mean_of,
+    normal,
+    wasserstein_to,
+)
+
+VERSION = 1  # of the figures' definitions; part of the key of the cached floor
+SHARE = (0.0, 1.0)  # bounds of a figure that is a share or a cosine
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are compared with; `frechet` is None where FCD is not asked for."""
+
+    traits: Traits
+    frechet: FrechetTo | None
+
+
+@dataclass
+class Findings:
+    """Figures by name, the reasons why others could not be computed, and the seconds that each group took."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Add the time that a block takes to `seconds`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+def compare(
+    smiles: Sequence[str],
+    reference: Reference,
+    *,
+    fcd_num: int | None = None,
+    seed: int = 0,
+    pool: Executor | None = None,
+    device: str = "cpu",
+) -> Findings:
+    """Return the figures of valid molecules against a reference.
+
+    The intervals are of the draw of the sample; the reference is taken as fixed.
+
+    Args:
+        smiles: canonical SMILES of at least one valid molecule, duplicates kept.
+        reference: what to compare with.
+        fcd_num: FCD of the first so many; all by default.
+        seed: of the bootstrap.
+        pool: processes for RDKit.
+        device: for ChemNet and the similarities.
+    """
+    found = Findings()
+    with found.clock("traits"):
+        traits = traits_of(smiles, True, pool)
+    if reference.frechet is not None:
+        with found.clock("fcd"):
+            _fcd(found, smiles[:fcd_num], reference.frechet, seed, device)
+    with found.clock("snn"):
+        found.figures["snn"] = mean_of(nearest(traits.bits_NB, reference.traits.bits_NB, device))
+    with found.clock("diversity"):
+        _diversity(found, traits, device)
+    found.figures["filters"] = fraction(int(traits.passed_N.sum()), len(traits))
+    with found.clock("fragments, scaffolds and distributions"):
+        _cosines(found, traits, reference.traits, seed)
+        _distances(found, traits, reference.traits, seed)
+    return found
+
+
+def _fcd(found: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, device: str) -> None:
+    if len(smiles) < LEAST:
+        found.omitted["fcd"] = f"{len(smiles)} valid molecule has no covariance"
+        return
+    acts = activations(smiles, device)
+    found.figures["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
+
+
+def _diversity(found: Findings, traits: Traits, device: str) -> None:
+    row_N = 1 - mean_similarity(traits.bits_NB, device)
+    # A mean over pairs: each molecule is in two places, so the spread is twice that of a mean of rows (Hoeffding 1948).
+    spread = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
+    found.figures["diversity"] = normal(float(row_N.mean()), spread, len(row_N), "projection", SHARE)
+
+
+def _cosines(found: Findings, traits: Traits, reference: Traits, seed: int) -> None:
+    pairs = {"fragments": (traits.fragments, reference.fragments), "scaffolds": (traits.scaffolds, reference.scaffolds)}
+    for name, (sample, other) in pairs.items():
+        if reason := _lacking(sample, other, name):
+            found.omitted[name] = reason
+        else:
+            found.figures[name] = bootstrapped(cosine_to(sample, other), len(traits), seed, bounds=SHARE)
+
+
+def _lacking(sample: Bag, other: Bag, what: str) -> str:
+    """Return why two bags cannot be compared; empty where they can."""
+    return next(
+        (f"no {what} in the {name}" for name, bag in (("sample", sample), ("reference", other)) if not bag.words), ""
+    )
+
+
+def _distances(found: Findings, traits: Traits, reference: Traits, seed: int) -> None:
+    everyone = np.arange(len(traits))
+    for column, name in enumerate(PROPERTIES):
+        ours, theirs = traits.values_NP[:, column], reference.values_NP[:, column]
+        if np.isnan(ours).any() or np.isnan(theirs).any():
+            found.omitted[f"{name}_distance"] = f"RDKit could not compute {name} (SA needs its Contrib folder)"
+            continue
+        statistic = wasserstein_to(ours, everyone, theirs)
+        found.figures[f"{name}_distance"] = bootstrapped(statistic, len(traits), seed)
+    if reason := _lacking(traits.rings, reference.rings, "rings"):
+        found.omitted["rings_distance"] = reason
+        return
+    ours, theirs = (np.array(bag.words, float)[bag.word_M] for bag in (traits.rings, reference.rings))
+    statistic = wasserstein_to(ours, traits.rings.owner_M, theirs)
+    found.figures["rings_distance"] = bootstrapped(statistic, len(traits), seed)

@@ -1,0 +1,276 @@
+"""`sciforge score`: how good are generated molecules, honestly: invalid is invalid, and real molecules stand beside."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rdkit
+
+from sciforge.catalog import cache_folder
+from sciforge.core.data.store import open_executor
+from sciforge.core.files.atomic import one_line, replace_file, sha256
+from sciforge.core.files.output_files import write_whole
+from sciforge.core.files.tables import Table
+from sciforge.core.training.distributed import choose_device
+from sciforge.core.training.run import to_json
+from sciforge.errors import ConfigError, DataError
+from sciforge.molecules.chemistry import features, hash_index
+from sciforge.molecules.chemistry.features import Traits, traits_of
+from sciforge.molecules.chemistry.hash_index import Known, known_of
+from sciforge.molecules.data.generated_files import Sample, in_chunks, judge_all, pick_strings, read_strings
+from sciforge.molecules.evaluation import comparison
+from sciforge.molecules.evaluation.comparison import Findings, Reference, compare
+from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments, require_fcd
+from sciforge.molecules.evaluation.metrics import Z95, Figure, fraction, normal, uniqueness
+
+UNIQUE_AT = (1000, 10000)
+TITLES = {
+    "validity": "valid",
+    "unique_1000": "unique in the first 1,000",
+    "unique_10000": "unique in the first 10,000",
+    "unique": "unique",
+    "novelty": "novel (not in training)",
+    "fcd": "FCD, lower is better",
+    "fcd_excess": "FCD above real molecules",
+    "snn": "SNN, nearest neighbour",
+    "fragments": "Frag, BRICS fragments",
+    "scaffolds": "Scaf, Murcko scaffolds",
+    "diversity": "IntDiv, internal diversity",
+    "filters": "Filters, MCF and PAINS",
+    "logP_distance": "logP, distance",
+    "QED_distance": "QED, distance",
+    "SA_distance": "SA, distance",
+    "weight_distance": "weight, distance (g/mol)",
+    "atoms_distance": "heavy atoms, distance",
+    "rings_distance": "ring sizes, distance",
+}
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Score generated molecules: validity, uniqueness, novelty, FCD and MOSES' figures, each with a 95 % interval.
+
+    Every line of the file counts: mixtures, radicals and empty lines are invalid, and the largest fragment is never taken for
+    the whole. Figures that depend on the number of molecules (FCD above all) come with those of as many random molecules of
+    the training set. Intervals are of the draw of the samples; the reference is taken as fixed. What is computed of the
+    training set and the reference is kept in the cache.
+
+    Args:
+        file: SMILES, one a line, as the generator wrote them; .smi or .csv, either as .gz.
+        reference: molecules that the generator has not seen, the test set; .csv with a column `smiles`, or .smi.
+        training: all molecules that the generator was trained on; novelty against a part of them would be inflated.
+        out: the report to write, .json.
+        num: strings to score, from the top of the file.
+        fcd: whether to compute FCD, which needs the extra [fcd].
+        fcd_num: FCD of the first so many valid molecules; by default of all.
+        reference_num: so many random molecules of the reference instead of all.
+        reference_stats: mean and covariance of ChemNet on the reference (.npz with mu and sigma), instead of computing them.
+        cache: folder for what is kept; by default that of the downloads.
+        workers: processes for RDKit.
+        device: for ChemNet and similarities.
+        seed: of the draws and the bootstrap.
+    """
+
+    file: Path
+    reference: Path
+    training: Path
+    out: Path
+    num: int = 30000
+    fcd: bool = True
+    fcd_num: int | None = None
+    reference_num: int | None = None
+    reference_stats: Path | None = None
+    cache: Path | None = None
+    workers: int = 1
+    device: str = "auto"
+    seed: int = 0
+
+    def run(self) -> Path:
+        """Score, print the table, write the report and return its path.
+
+        Raises:
+            ConfigError: a setting is out of range, or a file would be overwritten that is read.
+            DataError: a file cannot be read, or holds no valid molecule.
+            MissingExtra: FCD is asked for and fcd_torch is not installed.
+        """
+        self._check()
+        report = self.report()
+        sources = [self.file, self.reference, self.training, *filter(None, [self.reference_stats])]
+        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(self.out, lambda path: path.write_text(text, encoding="utf-8"), sources)
+        print(table_of({self.file.name: report}).text())
+        return self.out
+
+    def _check(self) -> None:
+        for name in ("num", "fcd_num", "reference_num", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; give at least 1")
+        if self.out.suffix != ".json":
+            raise ConfigError(f"{self.out} does not end in .json; the report is written as JSON")
+        for file in (self.training, self.reference):
+            next(read_strings(file, 1), None)  # says in one line what is wrong with it
+        if self.fcd:
+            require_fcd()
+
+    def report(self) -> dict[str, Any]:
+        """Return what is written, as JSON: figures, floor, reasons, seconds, provenance; raises as `run` does."""
+        with open_executor("processes", self.workers) as pool:
+            strings = list(read_strings(self.file, self.num))
+            samples = [sample for part in in_chunks(judge_all, strings, pool, "samples") for sample in part]
+            valid = [sample for sample in samples if not sample.reason]
+            reasons = Counter(sample.reason for sample in samples if sample.reason)
+            if not valid:
+                first = f"the first, {strings[0][:40]!r}: {samples[0].reason}" if strings else "it is empty"
+                raise DataError(f"no valid molecule among {len(strings)} lines ({first}); give SMILES", self.file)
+            known = self._kept("known", (), Known, lambda: known_of(self.training, pool), self.training)
+            reference = self._reference(pool)
+            settings = {"fcd_num": self.fcd_num, "seed": self.seed, "pool": pool, "device": self._device}
+            found = compare([sample.smiles for sample in valid], reference, **settings)
+            floor = self._floor(len(valid), reference, settings)
+        figures = _own_figures(samples, valid, known) | found.figures
+        _excess(figures, floor, found)
+        return {
+            "figures": {name: figures[name].as_json() for name in TITLES if name in figures},
+            "real_molecules": {name: figure.as_json() for name, figure in floor.items()},
+            "omitted": {**found.omitted, **_too_few(len(valid))},
+            "strings": len(strings),
+            "invalid": dict(reasons.most_common()),
+            "rejected_of_training": hash_index.rejected,
+            "reference_molecules": len(reference.traits),
+            "seconds": found.seconds,
+            "options": to_json(self),
+            "versions": {"sciforge": version("sciforge"), "rdkit": rdkit.__version__},
+        }
+
+    @property
+    def _device(self) -> str:
+        return str(choose_device(self.device))
+
+    def _kept(self, what: str, key: tuple, kind: type[Kept], make: Callable[[], Kept], *files: Path) -> Kept:
+        """Return what the cache has under the digest of the files and the key; otherwise make it and keep it."""
+        state = (what, key, [sha256(file) for file in files], rdkit.__version__)
+        versions = (hash_index.VERSION, features.VERSION, comparison.VERSION)
+        name = hashlib.sha256(repr((state, versions)).encode()).hexdigest()[:24]
+        path = (self.cache or cache_folder() / "score") / f"{what}-{name}"
+        if path.exists():
+            return kind.load(path)
+        made = make()
+        with one_line(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, made.save)
+        return made
+
+    def _reference(self, pool: Executor | None) -> Reference:
+        key = (self.reference_num, self.seed if self.reference_num else 0)
+
+        def molecules() -> list[str]:
+            if self.reference_num is None:
+                texts = list(read_strings(self.reference))
+            else:
+                texts = pick_strings(self.reference, self.reference_num, self.seed)
+            parts = in_chunks(judge_all, texts, pool, "reference")
+            found = [sample.smiles for part in parts for sample in part if not sample.reason]
+            if len(found) < 2:
+                raise DataError(f"{len(found)} valid molecules in it; give at least two", self.reference)
+            return found
+
+        found = self._kept("traits", key, Traits, lambda: traits_of(molecules(), False, pool), self.reference)
+        if not self.fcd:
+            return Reference(found, None)
+        if self.reference_stats is not None:
+            return Reference(found, FrechetTo(Moments.load(self.reference_stats)))
+
+        def chemnet() -> Moments:
+            return moments(activations(molecules(), self._device))
+
+        return Reference(found, FrechetTo(self._kept("moments", key, Moments, chemnet, self.reference)))
+
+    def _floor(self, count: int, reference: Reference, settings: dict[str, Any]) -> dict[str, Figure]:
+        """Return the figures of as many random molecules of the training set."""
+
+        def make() -> "_Floor":
+            texts = pick_strings(self.training, count + count // 100 + 16, self.seed)
+            parts = in_chunks(judge_all, texts, settings["pool"], "real molecules")
+            found = [sample.smiles for part in parts for sample in part if not sample.reason]
+            return _Floor(compare(found[:count], reference, **settings).figures)
+
+        files = [self.training, self.reference, *filter(None, [self.reference_stats if self.fcd else None])]
+        key = (count, self.fcd, self.fcd_num, self.reference_num, self.seed)
+        return self._kept("real", key, _Floor, make, *files).figures
+
+
+@dataclass(frozen=True)
+class _Floor:
+    figures: dict[str, Figure]
+
+    def save(self, path: Path) -> None:
+        body = {name: figure.as_json() for name, figure in self.figures.items()}
+        path.write_text(json.dumps(body, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "_Floor":
+        return cls({name: Figure(**body) for name, body in json.loads(path.read_text(encoding="utf-8")).items()})
+
+
+def _own_figures(samples: list[Sample], valid: list[Sample], known: Known) -> dict[str, Figure]:
+    plain = [sample.plain for sample in valid]
+    found = {"validity": fraction(len(valid), len(samples)), "unique": uniqueness(plain)}
+    found |= {f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)}
+    different = sorted(set(plain))
+    return found | {"novelty": fraction(int((~hash_index.holds(different)).sum()), len(different))}
+
+
+def _too_few(count: int) -> dict[str, str]:
+    return {f"unique_{first}": f"only {count} valid molecules" for first in UNIQUE_AT if first > count}
+
+
+def _excess(figures: dict[str, Figure], floor: dict[str, Figure], found: Findings) -> None:
+    if "fcd" not in figures:
+        return
+    ours, real = figures["fcd"], floor.get("fcd")
+    if real is None or real.count != ours.count:
+        found.omitted["fcd_excess"] = "the training set has fewer molecules than the sample"
+        return
+    spread = sum((figure.high - figure.low) ** 2 for figure in (ours, real)) ** 0.5 / (2 * Z95)
+    figures["fcd_excess"] = normal(ours.value - real.value, spread, ours.count, "both bootstraps", (-1e9, 1e9))
+
+
+def table_of(reports: dict[str, dict[str, Any]]) -> Table:
+    """Return the figures of reports (name -> what `Score.report` returns) as one table; real molecules are the first's."""
+    first = next(iter(reports.values()))
+    rows = []
+    for name, title in TITLES.items():
+        figures = [report["figures"].get(name) for report in reports.values()]
+        if not any(figures):
+            continue
+        real = first["real_molecules"].get(name)
+        cells = [cell for figure in figures for cell in _cells(figure)]
+        counts = "/".join(dict.fromkeys(f"{figure['count']:,}" for figure in figures if figure))
+        by = next(figure["by"] for figure in figures if figure)
+        rows.append((title, *cells, f"{real['value']:.4f}" if real else "-", counts, by))
+    heads = [head for name in reports for head in (name, "95 % interval")]
+    notes = [_note(name, report) for name, report in reports.items()]
+    return Table(("figure", *heads, "real", "n", "interval by"), tuple(rows), "\n".join(notes))
+
+
+def _cells(figure: dict[str, Any] | None) -> tuple[str, str]:
+    return (f"{figure['value']:.4f}", f"{figure['low']:.4f} to {figure['high']:.4f}") if figure else ("-", "-")
+
+
+def _note(name: str, report: dict[str, Any]) -> str:
+    asked, have = report["options"]["num"], report["strings"]
+    parts = [f"{have:,} strings" + (f" (all there are; {asked:,} were asked for)" if have < asked else "")]
+    parts += [f"{count:,} invalid: {reason}" for reason, count in report["invalid"].items()]
+    parts += [f"no {TITLES.get(what, what)}: {why}" for what, why in report["omitted"].items()]
+    if report["rejected_of_training"]:
+        parts.append(f"{report['rejected_of_training']:,} rows of the training set are no valid molecules")
+    parts.append(f"real: as many random molecules of the training set; reference of {report['reference_molecules']:,}")
+    return "\n  ".join([f"{name}:", *parts])

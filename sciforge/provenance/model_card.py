@@ -1,0 +1,326 @@
+"""The model card: README.md in a checkpoint's folder, Markdown with the YAML front matter that Hugging Face reads.
+
+It is written when a run finishes and again by `sciforge card`, always from what lies in the folder and beside it. It is
+deletable and no part of the checkpoint's own digests, so that rewriting it leaves checkpoint.json, by whose digest
+children know their parent, as it is. Its last line holds the digest of the lines above.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sciforge.core.data.store import SPLITS, Store
+from sciforge.core.files.atomic import one_line, read_json, replace_file, replace_json
+from sciforge.core.training.checkpoint import WEIGHTS, Checkpoint
+from sciforge.core.training.run import All, to_json
+from sciforge.errors import CheckpointError
+
+NAME = "README.md"
+UNKNOWN = "unknown"  # Hugging Face's own word for a licence that nobody has stated
+SEAL = re.compile(r"<!-- sha256 of the lines above: ([0-9a-f]{64}) -->\n")
+SOURCES = re.compile(r"<!-- sources -->\n(.*?)<!-- end of sources -->\n", re.DOTALL)
+# Section -> names of the reports that fill it, and the command that makes one.
+REPORTS = {
+    "Privacy": (("privacy",), "sciforge privacy"),
+    "Sparsity": (("prune", "sparsity", "distill"), "sciforge prune"),
+    "Forgetting": (("forget", "forgetting"), "sciforge forget"),
+}
+MOST_SCALARS = 24  # of a report that are shown
+NOT_SHOWN = ("summary", "spec", "weights_sha256")
+
+
+def describe_store(store: Store) -> dict[str, Any]:
+    """Return what a checkpoint keeps of its data beside their digests: how it was made, records a split, file names."""
+    preparer = store.index.get("preparer") or {}
+    files = preparer.get("files") if isinstance(preparer, dict) else None
+    names = [Path(str(file)).name for file in files] if isinstance(files, list) else []
+    found = {"kind": store.kind, "preparer": preparer.get("type"), "files": names[:100]}
+    return found | {
+        "records": {name: len(store.split(name)) for name in SPLITS},
+        "rejected": store.index.get("rejected", 0),
+    }
+
+
+def keep_evaluation(made: Checkpoint, store: Store, split: str, figures: Mapping[str, float]) -> Path:
+    """Write figures on a split into the checkpoint's folder, as evaluation.json, for its card."""
+    path = made.path / "evaluation.json"
+    body = {"data": store.path.name, "split": split, "records": len(made.objectives[0].examples(store, split))}
+    body |= {"figures": dict(figures), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
+    with one_line(path):
+        replace_json(path, body)
+    return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a card is as sciforge wrote it, by the digest in its last line."""
+    text = path.read_bytes().decode("utf-8", "backslashreplace")
+    above, line = text[: text.rfind("<!-- sha256")], text[max(text.rfind("<!-- sha256"), 0) :]
+    found = SEAL.fullmatch(line)
+    return found is not None and found[1] == hashlib.sha256(above.encode()).hexdigest()
+
+
+def write(
+    made: Checkpoint,
+    *,
+    licence: str | None = None,
+    sources: Sequence[Mapping[str, str]] = (),
+    reports: Path | None = None,
+) -> Path:
+    """Write the card of a checkpoint into its folder and return its path.
+
+    Args:
+        made: the checkpoint.
+        licence: of the model, as Hugging Face spells it (`apache-2.0`); None keeps what the card says, else `unknown`.
+        sources: where the data come from: mappings of name, licence and citation; empty keeps what the card says.
+        reports: a folder of reports of other measurements, searched beside the usual places.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    path = made.path / NAME
+    old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    stated = re.search(r"^license: (\S+)$", old, re.MULTILINE)
+    licence = licence or (stated[1] if stated else UNKNOWN)
+    kept = SOURCES.search(old)
+    origin = "".join(_sources(sources)) if sources or not kept else kept[1]
+    text = "\n".join([*_front(made, licence), *_body(made, licence, origin, reports)]) + "\n"
+    text += f"<!-- sha256 of the lines above: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+    with one_line(path):
+        replace_file(path, lambda work: work.write_text(text, encoding="utf-8", newline="\n"))
+    return path
+
+
+def name_of(made: Checkpoint) -> str:
+    """Return what to call a checkpoint: its folder's name, or that of its run's."""
+    folder = made.path.resolve()
+    return folder.parent.name if folder.name == "final" or folder.name.startswith("step-") else folder.name
+
+
+def _quoted(text: Any) -> str:
+    """Return text as a YAML scalar; a JSON string is one."""
+    return json.dumps(str(text), ensure_ascii=False)
+
+
+def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if isinstance(v, float | int) and not isinstance(v, bool)}
+
+
+def _front(made: Checkpoint, licence: str) -> Iterator[str]:
+    """Yield the YAML front matter: licence, library, tags, parent, and the development figures as a model index."""
+    objective = type(made.objectives[0]).__name__
+    yield from ("---", f"license: {licence}", "library_name: sciforge", "tags:", "- sciforge")
+    yield from (f"- {_quoted(tag)}" for tag in (made.body["domain"], objective))
+    if made.run.init:
+        yield f"base_model: {_quoted(_folder_name(made.run.init))}"
+    if figures := {k: v for k, v in _scalars(made.metrics).items() if v == v and abs(v) != float("inf")}:
+        yield "metrics:"
+        yield from (f"- {_quoted(name)}" for name in figures)
+        yield from ("model-index:", f"- name: {_quoted(name_of(made))}", "  results:", "  - task:")
+        yield f"      type: {_quoted(objective)}"
+        yield from ("    dataset:", f"      name: {_quoted(made.run.data.name)}", "      type: sciforge-store")
+        yield from ("      split: dev", "    metrics:")
+        for name, value in figures.items():
+            yield from (f"    - type: {_quoted(name)}", f"      value: {value!r}")
+    yield "---"
+
+
+def _folder_name(path: Path) -> str:
+    return path.parent.name if path.name == "final" else path.name
+
+
+def _body(made: Checkpoint, licence: str, origin: str, reports: Path | None) -> Iterator[str]:
+    run, name = made.run, name_of(made)
+    kind = type(made.objectives[0]).__name__
+    start = f"fine-tuned from {_folder_name(run.init)}" if run.init else "trained from random weights"
+    yield f"\n# {name}\n\nA model of the domain `{made.body['domain']}`, {start} for `{kind}` with sciforge."
+    yield "This card is made from the checkpoint and the reports beside it; figures that nobody measured are called so."
+    parameters = list(made.build().parameters())
+    matrices, count = [p for p in parameters if p.ndim > 1], sum(p.numel() for p in parameters)
+    size = (made.path / WEIGHTS).stat().st_size
+    rows = {"model": _inline(made.body["model"]), "objective": _inline(made.body["objectives"][0])}
+    rows |= {"codec": _inline(made.body["codec"]), "parameters": f"{count:,} ({size / 1e6:.2f} MB with buffers)"}
+    rows |= {"sha256 of the weights": f"`{made.body['files'][WEIGHTS]}`", "licence": licence}
+    yield from _table(("what", "value"), rows.items())
+    yield f"\n```python\nimport sciforge as sf\n\npredictor = sf.load({json.dumps(name)})  # the folder's path\n```"
+    yield from _data(made, origin)
+    yield from _training(made)
+    yield from _figures(made, reports)
+    yield from _limits(made)
+    yield from _privacy(made, reports)
+    zeros, among = sum(int((p == 0).sum()) for p in matrices), sum(p.numel() for p in matrices)
+    yield "\n## Sparsity\n"
+    yield f"{zeros / max(among, 1):.2%} of the {among:,} weights in matrices are zero."
+    yield from _report("Sparsity", made, reports, "Quality against sparsity: not measured")
+    yield from _forgetting(made, reports)
+    yield from _provenance(made)
+
+
+def _inline(value: Any) -> str:
+    """Return settings as one line of code, long ones cut."""
+    text = json.dumps(value, ensure_ascii=False)
+    return f"`{text if len(text) <= 600 else text[:600] + ' ...'}`"
+
+
+def _table(head: Sequence[str], rows: Any) -> Iterator[str]:
+    yield f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}"
+    for row in rows:
+        yield "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |"
+
+
+def _sources(sources: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    for source in sources:
+        words = ". ".join(f"{key.capitalize()}: {source[key]}" for key in ("licence", "citation") if source.get(key))
+        yield f"- **{source['name']}**: {words}\n"
+    if not sources:
+        yield "Source and licence of the data: not stated (no dataset card has the digest of these files).\n"
+
+
+def _data(made: Checkpoint, origin: str) -> Iterator[str]:
+    about, digests = made.provenance.get("store") or {}, made.provenance.get("data") or {}
+    whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    yield "\n## Data"
+    rows = {"store": made.run.data.name, "files of the store": f"{len(digests)}, sha256 of their digests `{whole}`"}
+    if about:
+        rows |= {"made by": f"{about['preparer']} ({about['kind']})", "from": ", ".join(about["files"]) or "no file"}
+        rows |= {f"{split} records": f"{count:,}" for split, count in about["records"].items()}
+        rows["records rejected"] = f"{about['rejected']:,}"
+    else:
+        rows["records"] = "not recorded by the version of sciforge that trained it"
+    if made.run.subset:
+        rows["labels learnt"] = f"{made.run.subset.count}, chosen by seed {made.run.subset.seed}"
+    yield from _table(("what", "value"), rows.items())
+    yield f"\n<!-- sources -->\n{origin}<!-- end of sources -->"
+
+
+def _training(made: Checkpoint) -> Iterator[str]:
+    run, schedule = made.run, made.run.schedule
+    yield "\n## Training\n"
+    line = f"{made.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW, {schedule.shape} schedule"
+    yield f"{line}, peak rate {schedule.rate:g}, weight decay {schedule.weight_decay:g}, clip {schedule.clip}."
+    if schedule.average:
+        yield f"The weights are a moving average (decay {schedule.average:g}); the raw ones are in raw.safetensors."
+    if schedule.patience:
+        yield f"Early stopping after {schedule.patience} evaluations without improvement, every {schedule.evaluate_every} steps."
+    extra = {name: getattr(run, name, None) for name in ("adapt", "anchor", "replay", "private", "mask")}
+    for name, value in extra.items():
+        if value is not None and value != All():
+            yield f"- {name}: {_inline(to_json(value))}"
+    yield f"- seed {run.seed}; {_inline(to_json(run.hardware))}"
+
+
+def _figures(made: Checkpoint, reports: Path | None) -> Iterator[str]:
+    yield "\n## Figures"
+    figures = _scalars(made.metrics)
+    if not figures:
+        yield "\nOn the development split: not measured."
+    else:
+        yield from _table(("development split", "value"), ((k, f"{v:.6g}") for k, v in figures.items()))
+        yield f"\nOne run, seed {made.run.seed}: no interval. `sciforge curve` repeats over seeds and gives one."
+    if made.run.schedule.patience:
+        yield "Early stopping chose by these figures, which flatters them."
+    found = _find(("evaluation",), made, reports)
+    for path, body in found:
+        title = f"{body.get('split')} split of {body.get('data')}, {body.get('records')} records"
+        yield from _table((title, "value"), ((k, f"{v:.6g}") for k, v in _scalars(body.get("figures") or {}).items()))
+        yield f"\n(from {path.name})"
+    if not found:
+        yield "On a test split: not measured (`sciforge card CHECKPOINT --data STORE`)."
+
+
+def _limits(made: Checkpoint) -> Iterator[str]:
+    yield "\n## Limits\n"
+    yield "- The figures hold for records like those of the store above; elsewhere nothing was measured."
+    if not made.provenance.get("data"):
+        yield "- The data it was trained on are not recorded."
+    if made.provenance.get("git_dirty"):
+        yield "- The code had changes that no commit holds."
+    if made.step < made.run.schedule.steps:
+        yield f"- It stopped at step {made.step:,} of {made.run.schedule.steps:,}."
+    yield "- `sciforge check` tells which laws of its domain it keeps; `sciforge verify` whether it is what it says."
+
+
+def _privacy(made: Checkpoint, reports: Path | None) -> Iterator[str]:
+    yield "\n## Privacy\n"
+    spent = {k: v for k, v in made.metrics.items() if k in ("private", "privacy", "epsilon", "delta")}
+    if getattr(made.run, "private", None) is None:
+        yield "Trained without differential privacy."
+    else:
+        yield f"Trained with differential privacy; spent: {_inline(spent or to_json(made.run.private))}."
+    yield from _report("Privacy", made, reports, "Membership inference: not measured")
+
+
+def _forgetting(made: Checkpoint, reports: Path | None) -> Iterator[str]:
+    yield "\n## Forgetting\n"
+    found = made.metrics.get("retained")
+    if found:
+        rows = ((k, f"{v:.6g}", f"{found['after'].get(k, float('nan')):.6g}") for k, v in found["before"].items())
+        yield f"The parent's own task on {found['records']} {found['split']} records of the old data:"
+        yield from _table(("figure", "before", "after"), rows)
+    elif not made.run.init:
+        yield "Trained from random weights: there is nothing to forget."
+    elif not _find(REPORTS["Forgetting"][0], made, reports):
+        yield "Not measured (give the run `--retain OLD-STORE`, or `sciforge forget`)."
+    yield from _report("Forgetting", made, reports)
+
+
+def _find(names: Sequence[str], made: Checkpoint, reports: Path | None) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the reports of these names in the checkpoint's folder, its run's, the folders there, and where told."""
+    run = made.path.parent
+    places = [made.path, *([run, *sorted(run.glob("*/"))] if (run / "metrics.jsonl").exists() else [])]
+    places += [reports] if reports else []
+    found = {}
+    for folder in places:
+        for file in (folder / f"{name}.json" for name in names):
+            if file.is_file() and file.resolve() not in found:
+                try:
+                    body = read_json(file, CheckpointError)
+                except CheckpointError:
+                    continue  # not a report that sciforge wrote, or a damaged one
+                weights = body.get("weights_sha256")
+                if weights in (None, made.body["files"][WEIGHTS]):
+                    found[file.resolve()] = (file, body)
+    return list(found.values())
+
+
+def _report(section: str, made: Checkpoint, reports: Path | None, missing: str = "") -> Iterator[str]:
+    """Yield what the reports of a section say, or `missing` where there is none."""
+    names, command = REPORTS[section]
+    found = _find(names, made, reports)
+    for path, body in found:
+        yield f"\nFrom {path.name}:"
+        if isinstance(body.get("summary"), str):
+            yield body["summary"]
+        rows = list(_flat({k: v for k, v in body.items() if k not in NOT_SHOWN}))[:MOST_SCALARS]
+        yield from _table(("figure", "value"), rows)
+    if not found and missing:
+        yield f"{missing} (`{command}`)."
+
+
+def _flat(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the numbers and short texts of nested mappings with dotted names; lists are left to the report itself.
+
+    >>> list(_flat({"auc": 0.5, "tpr": {"0.01": 0.02}, "runs": [1, 2]}))
+    [('auc', '0.5'), ('tpr.0.01', '0.02')]
+    """
+    for key, value in body.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, float | int | str) and len(str(value)) <= 80:
+            yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _provenance(made: Checkpoint) -> Iterator[str]:
+    about = made.provenance
+    rows = {f"version of {name}": value for name, value in (about.get("versions") or {}).items()}
+    dirty = " with uncommitted changes" if about.get("git_dirty") else ""
+    rows |= {"commit": f"{about.get('git_commit') or 'unknown'}{dirty}", "platform": about.get("platform", "unknown")}
+    rows |= {"device": f"{about.get('device', 'unknown')}, {about.get('world_size', 1)} process(es)"}
+    rows |= {"seed": made.run.seed, "step": made.step}
+    if about.get("parent"):
+        rows["sha256 of the parent's checkpoint.json"] = f"`{about['parent']}`"
+    yield "\n## Provenance"
+    yield from _table(("what", "value"), rows.items())
+    yield "\nThe whole run is in checkpoint.json; `sciforge train --config checkpoint.json` takes it."

@@ -1,0 +1,214 @@
+"""What `sciforge prepare documents` makes of files of text: documents with their sentences, labels and splits.
+
+Columns: `text` and `name`, `sentences` int32 [S + 1] (offsets of letters where sentences begin, and the end), `line` int64,
+`key` uint64 (of the letters and digits alone, lower case: documents of one key are the same), `group` uint64, `split` uint8
+(3 is none), and where asked for `label` text or `value` float64; of tagged files `words` int32 [W, 2] (offsets of letters)
+and `tags` text, one a word, between spaces.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from sciforge.core.data.sampling import SUBSET, generator
+from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
+from sciforge.errors import ConfigError, DataError, did_you_mean
+from sciforge.text.data.lines import Document, Layout
+from sciforge.text.data.readers import MEND, TAGGED, OnReject, kind_of, read_documents
+from sciforge.text.data.sentences import sentence_offsets
+
+SPLIT_NAMES = {"train": 0, "training": 0, "dev": 1, "valid": 1, "val": 1, "validation": 1, "development": 1, "test": 2}
+NONE = len(SPLITS)  # in no split
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareDocuments:
+    """Documents from .txt, .csv, .tsv, .jsonl and .conll files, each plain or gzipped; the vocabulary is fitted in training.
+
+    Args:
+        files: what to read; a shard each, so more workers help with many files.
+        documents: of .txt, what one document is: a `line`, a `paragraph` (ended by blank lines) or the `file`.
+        text_column: column of tables, key of JSON lines.
+        label_column: of the class, or of the number with --numeric; empty for text without labels.
+        numeric: the labels are numbers (for regression), not classes.
+        tags_column: key of JSON lines with one tag a word, the text being a list of words; CoNLL files have both.
+        split_column: column with train, dev or test; empty draws the splits by `shares`.
+        group_column: rows of one group (author, chapter, patient) stay in one split.
+        shares: of train, dev and test.
+        seed: of the splits.
+        longest: most letters of a document.
+        cut: cut longer documents of .txt in pieces of `longest`, between words, instead of refusing them.
+        exclude: files whose documents must not be used (test data, say), compared by their letters and digits alone; what
+            is found of them is in no split, and counted.
+    """
+
+    files: tuple[Path, ...]
+    documents: Literal["line", "paragraph", "file"] = "paragraph"
+    text_column: str = "text"
+    label_column: str = ""
+    numeric: bool = False
+    tags_column: str = ""
+    split_column: str = ""
+    group_column: str = ""
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    longest: int = 1_000_000
+    cut: bool = False
+    exclude: tuple[Path, ...] = ()
+
+    domain: ClassVar[str] = "text"
+    kind: ClassVar[str] = "documents"
+
+    def sources(self) -> Sequence[Path]:
+        """Return the files, one shard each; raises ConfigError for settings that cannot be."""
+        if not self.files:
+            raise ConfigError("no file; give .txt, .csv, .tsv, .jsonl or .conll files")
+        tagged = {kind_of(file) in TAGGED or bool(self.tags_column) for file in self.files}
+        if len(tagged) > 1:
+            raise ConfigError("some files have tagged words and others have not; prepare them apart")
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] == 0:
+            raise ConfigError(f"shares are {self.shares}; give those of train, dev and test, which add up to 1")
+        if self.numeric and not self.label_column:
+            raise ConfigError("--numeric needs --label-column")
+        if self.longest < 1:
+            raise ConfigError(f"longest is {self.longest}; it must be at least 1")
+        for file in self.exclude:
+            kind_of(file)
+        return self.files
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parts of a document stand."""
+        return Layout(
+            documents=self.documents,
+            text=self.text_column,
+            label=self.label_column,
+            tags=self.tags_column,
+            split=self.split_column,
+            group=self.group_column,
+            longest=self.longest,
+            cut=self.cut,
+        )
+
+    def write(self, source: Path, shard: ShardWriter, on_reject: OnReject) -> None:
+        """Read one file and append its documents."""
+        unwanted = keys_of(self.exclude, Layout(documents=self.documents, text=self.text_column, longest=self.longest))
+        for document in read_documents(source, self.layout, on_reject):
+            try:
+                self._add(document, shard, unwanted)
+            except DataError as error:
+                if on_reject is None:
+                    raise DataError(f"{error}; {MEND}", source, document.line) from None
+                on_reject(Reject(str(source), document.line, document.name, str(error)))
+
+    def _add(self, document: Document, shard: ShardWriter, unwanted: frozenset[int]) -> None:
+        key = key_of(document.text)
+        split = _split_of(document.split) if self.split_column else 0
+        fixed: dict[str, Any] = {
+            "text": document.text,
+            "name": document.name,
+            "line": np.int64(document.line),
+            "key": key,
+            "group": _digest(document.group) if self.group_column else key,
+            "split": np.uint8(NONE if int(key) in unwanted else split),
+        }
+        ragged = {"sentences": sentence_offsets(document.text)}
+        if self.numeric:
+            fixed["value"] = _number(document.label)
+        elif self.label_column:
+            fixed["label"] = document.label
+        if document.words:
+            ragged["words"] = np.array(document.words, np.int32)
+            fixed["tags"] = " ".join(document.tags)
+        shard.add(ragged, **fixed)
+
+    def finish(self, store: Store) -> dict[str, Any]:
+        """Settle the splits over all files; return the classes, the tags and what was counted."""
+        split_N = np.array(store.column("split"))
+        excluded = int((split_N == NONE).sum())
+        key_N, group_N = store.column("key"), store.column("group")
+        if not self.split_column:
+            used = split_N != NONE
+            split_N[used] = split_by_group(group_N[used], self.shares, self.seed)
+        copies_N = copies_of_held_out(key_N, split_N)
+        split_N[copies_N] = NONE
+        store.rewrite("split", split_N)
+        if not (split_N == 0).any():
+            raise DataError("no document is left for training; check the splits and --exclude", store.path)
+        columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
+        classes = sorted(set(store.column("label"))) if "label" in columns else []
+        tags = sorted({tag for line in store.column("tags") for tag in line.split()}) if "tags" in columns else []
+        used = split_N != NONE
+        counts = {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)}
+        counts |= {"excluded": excluded, "copies_of_held_out": int(copies_N.sum())}
+        counts["repeated"] = int(used.sum() - len(np.unique(key_N[used])))
+        sentences = int((store.lengths("sentences") - 1).sum())
+        return {"classes": classes, "tags": tags, "counts": counts, "sentences": sentences}
+
+
+def split_by_group(group_N: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
+    """Return the split of each document, uint8 [N]; documents of a group stay together, groups come in a random order.
+
+    >>> split_by_group(np.array([7, 7, 8, 9]), (0.5, 0.25, 0.25), seed=0).tolist()
+    [0, 0, 1, 2]
+    """
+    _, group_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
+    order = generator(seed, SUBSET).permutation(len(size_G))
+    middle_G = np.empty(len(size_G))
+    middle_G[order] = np.cumsum(size_G[order]) - size_G[order] / 2
+    borders = np.cumsum(shares)[:2] * len(group_N)
+    return np.searchsorted(borders, middle_G[group_N], side="right").astype(np.uint8)
+
+
+def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:
+    """Return which documents stand also in a split further from training, bool [N]: they must not be learnt from.
+
+    >>> copies_of_held_out(np.array([1, 1, 2, 2, 3]), np.array([0, 2, 1, 0, 0])).tolist()
+    [True, False, False, True, False]
+    """
+    found = np.zeros(len(key_N), bool)
+    for split in range(1, NONE):
+        found |= (split_N < split) & np.isin(key_N, key_N[split_N == split])
+    return found
+
+
+@cache
+def keys_of(files: tuple[Path, ...], layout: Layout) -> frozenset[int]:
+    """Return the keys of all documents of some files; the bad ones are passed over."""
+    bad: list[Reject] = []
+    return frozenset(int(key_of(d.text)) for file in files for d in read_documents(file, layout, bad.append))
+
+
+def key_of(text: str) -> np.uint64:
+    """Return 64 bits of a digest of the letters and digits: equal however a text is spaced, cased and punctuated.
+
+    >>> int(key_of("The room wasn ' t clean.") - key_of("the room wasn't clean"))
+    0
+    """
+    return _digest("".join(letter for letter in text.casefold() if letter.isalnum()))
+
+
+def _digest(text: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+
+
+def _split_of(text: str) -> int:
+    name = text.strip().lower()
+    if name not in SPLIT_NAMES:
+        raise DataError(f"split {text!r} is not known, {did_you_mean(name, SPLIT_NAMES)}")
+    return SPLIT_NAMES[name]
+
+
+def _number(text: str) -> np.float64:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise DataError(f"label {text!r} is not a number")
+    return np.float64(value)
