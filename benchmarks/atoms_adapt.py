@@ -37,10 +37,10 @@ def main() -> None:
         write_extxyz(frames, list(Walk(options.frames, options.temperature, seed=1).of(options.smiles)))
         print(f"labels: {(time.process_time() - begun) / 60:.1f} CPU minutes", flush=True)
     if not data.exists():
-        api.prepare(PrepareAtoms(files=(frames,), split="time", dev_share=0.04, test_share=0.0), data)
+        api.prepare(PrepareAtoms(files=(frames,), split="time", validation_share=0.04, test_share=0.0), data)
     schedule = Schedule(
-        steps=options.steps, batch=8, rate=options.rate, shape="cosine", final=0.005, warmup=0.02, weight_decay=0.0,
-        betas=(0.9, 0.999), clip=10.0, average=0.999, save_every=1000,
+        steps=options.steps, batch=8, lr=options.rate, kind="cosine", min_lr_ratio=0.005, warmup=0.02, weight_decay=0.0,
+        betas=(0.9, 0.999), clip=10.0, ema_decay=0.999, save_every=1000,
     )  # fmt: skip
     run = Run(
         data=data, out=options.out / "run", init=Path(options.init), objective=EnergyForces(energy=1.0),
@@ -49,7 +49,7 @@ def main() -> None:
     begun = time.process_time()
     made = api.train(run, resume=True)
     print(f"training: {(time.process_time() - begun) / 60:.1f} CPU minutes", flush=True)
-    print({name: round(value, 2) for name, value in api.evaluate(made.path, data, split="dev").items()})
+    print({name: round(value, 2) for name, value in api.evaluate(made.path, data, split="validation").items()})
 
 
 if __name__ == "__main__":

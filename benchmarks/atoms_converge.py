@@ -34,15 +34,15 @@ def main() -> None:
     data = options.out / options.molecule
     if not data.exists():
         train, test = (SHARED / name for name in FILES[options.molecule])
-        preparer = PrepareAtoms(files=(train,), test=(test,), dev_share=0.0, split="random", level="pbe")
+        preparer = PrepareAtoms(files=(train,), test=(test,), validation_share=0.0, split="random", level="pbe")
         api.prepare(preparer, data)
     print("| steps | CPU minutes | F MAE meV/A | E MAE meV/molecule |\n|---|---|---|---|", flush=True)
     for steps in options.steps:
         out = options.out / f"{options.molecule}-{steps}"
         shutil.rmtree(out, ignore_errors=True)
         schedule = Schedule(
-            steps=steps, batch=5, rate=5e-3, shape="cosine", final=0.001, warmup=0.02, weight_decay=0.0, betas=(0.9, 0.999),
-            clip=10.0, average=0.995,
+            steps=steps, batch=5, lr=5e-3, kind="cosine", min_lr_ratio=0.001, warmup=0.02, weight_decay=0.0, betas=(0.9, 0.999),
+            clip=10.0, ema_decay=0.995,
         )  # fmt: skip
         begun = time.process_time()
         made = api.train(

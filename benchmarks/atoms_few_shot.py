@@ -22,9 +22,9 @@ from sciforge import api, catalog
 from sciforge.atoms import EnergyForces, PrepareAtoms
 from sciforge.core.data.store import Store
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.run import All, Hardware, Run, Schedule, Subset
-from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures
-from sciforge.experiments.label_efficiency.run import NETS, Curve, Recipe
+from sciforge.core.training.run import Full, Hardware, Run, Schedule, Subset
+from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
+from sciforge.experiments.label_efficiency.run import NETS, LabelEfficiency, Recipe
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "atoms"
 BOTNET = SHARED / "botnet"
@@ -36,8 +36,8 @@ TASKS = {
     ),
 }
 SCHEDULE = Schedule(
-    steps=500, batch=5, rate=5e-3, shape="cosine", final=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,
-    average=0.99,
+    steps=500, batch=5, lr=5e-3, kind="cosine", min_lr_ratio=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,
+    ema_decay=0.99,
 )  # fmt: skip
 
 
@@ -47,12 +47,14 @@ def task_store(name: str, out: Path) -> Store:
         return Store.open(out / name)
     if name == "malonaldehyde":
         files = (catalog.find("malonaldehyde-dft"),)
-        return api.prepare(PrepareAtoms(files=files, split="time", dev_share=0.05, test_share=0.35), out / name)
+        return api.prepare(PrepareAtoms(files=files, split="time", validation_share=0.05, test_share=0.35), out / name)
     files, test = TASKS[name]
-    return api.prepare(PrepareAtoms(files=files, test=test, dev_share=0.1, split="time", level="pbe"), out / name)
+    return api.prepare(
+        PrepareAtoms(files=files, test=test, validation_share=0.1, split="time", level="pbe"), out / name
+    )
 
 
-def choose(spec: Curve, rates: list[float]) -> None:
+def choose(spec: LabelEfficiency, rates: list[float]) -> None:
     """Print the force error on development frames of each net at each rate; the test frames are not looked at."""
     parent = Checkpoint.open(catalog.locate(spec.init))
     starts = {"pretrained": {"init": parent.path}, "scratch": {"model": parent.model_config, "codec": parent.codec}}
@@ -60,21 +62,21 @@ def choose(spec: Curve, rates: list[float]) -> None:
     for labels in spec.sizes:
         for method in sorted(set(spec.methods) & set(starts)):
             for rate in rates:
-                schedule = replace(spec.recipe.schedule, rate=rate)
+                schedule = replace(spec.recipe.schedule, lr=rate)
                 with TemporaryDirectory(dir=spec.data.parent) as folder:
                     out = Path(folder) / "run"
                     made = api.train(Run(out=out, schedule=schedule, subset=Subset(labels), **starts[method], **fixed))
-                    figures = api.evaluate(made.path, spec.data, split="dev")
+                    metrics = api.evaluate(made.path, spec.data, split="validation")
                 print(
-                    f"dev: {method}, {labels} frames, rate {rate:g}: {figures['force_mae_meV_A']:.1f} meV/A", flush=True
+                    f"dev: {method}, {labels} frames, rate {rate:g}: {metrics['force_mae_meV_A']:.1f} meV/A", flush=True
                 )
 
 
-def joined(result: CurveResult, beside: Path) -> CurveResult:
+def joined(result: LabelEfficiencyResult, beside: Path) -> LabelEfficiencyResult:
     """Return the curve with the other methods of a curve measured before, at the sizes and seeds of this one."""
     rows = map(json.loads, (beside / "runs.jsonl").read_text().splitlines())
     pairs = {(run.labels, run.seed) for run in result.runs}
-    others = [run for run in map(RunFigures.from_json, rows) if run.method not in result.methods]
+    others = [run for run in map(RunMetrics.from_json, rows) if run.method not in result.methods]
     others = [run for run in others if (run.labels, run.seed) in pairs]
     kinds = {run.method: "net" if run.method in NETS else "baseline" for run in others}
     return replace(result, runs=(*result.runs, *others), kinds={**result.kinds, **kinds})
@@ -97,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     name = options.curve or f"{options.task}-curve"
     store = task_store(options.task, options.out)
-    spec = Curve(
+    spec = LabelEfficiency(
         data=store.path,
         out=options.out / name,
         init=options.init,
@@ -105,7 +107,7 @@ def main() -> None:
         sizes=tuple(options.sizes),
         seeds=options.seeds,
         methods=tuple(options.methods),
-        recipe=Recipe(replace(SCHEDULE, steps=options.steps, rate=options.rate), All(), epochs=0.0),
+        recipe=Recipe(replace(SCHEDULE, steps=options.steps, rate=options.rate), Full(), epochs=0.0),
         hardware=Hardware(threads=1),
     )
     if options.choose:

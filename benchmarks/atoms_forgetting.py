@@ -16,11 +16,11 @@ from sciforge import api, catalog
 from sciforge.atoms import EnergyForces
 from sciforge.core.data.store import Store
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.run import EWC, L2SP, Hardware, LoRA, Only, Replay, Run, Schedule, Subset
+from sciforge.core.training.run import EWC, L2SP, Freeze, Hardware, LoRA, Replay, Run, Schedule, Subset
 
 SCHEDULE = Schedule(
-    steps=400, batch=5, rate=2e-3, shape="cosine", final=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,
-    average=0.99,
+    steps=400, batch=5, lr=2e-3, kind="cosine", min_lr_ratio=0.02, warmup=0.05, weight_decay=0.0, betas=(0.9, 0.999), clip=10.0,
+    ema_decay=0.99,
 )  # fmt: skip
 
 
@@ -28,10 +28,10 @@ def methods(old: Path) -> dict[str, dict]:
     """Return name -> what differs from plain fine-tuning."""
     found: dict[str, dict] = {
         "plain": {},
-        "frozen": {"adapt": Only(r"^readout\.\d+\.2|level_embed")},
-        "LoRA": {"adapt": LoRA(8)},
+        "frozen": {"finetuning": Freeze(r"^readout\.\d+\.2|level_embed")},
+        "LoRA": {"finetuning": LoRA(8)},
     }
-    found |= {f"L2-SP {s:g}": {"anchor": L2SP(s, step="proximal")} for s in (1e-4, 1e-3, 1e-2, 1e-1)}
+    found |= {f"L2-SP {s:g}": {"regularization": L2SP(s, step="proximal")} for s in (1e-4, 1e-3, 1e-2, 1e-1)}
     ewc = {s: EWC(s, data=old, examples=256, step="proximal") for s in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
     found |= {f"EWC {s:g}": {"anchor": anchor} for s, anchor in ewc.items()}
     found |= {f"replay {s:g}": {"replay": Replay(old, s)} for s in (0.25, 0.5)}
@@ -66,7 +66,7 @@ def main() -> None:
                 shutil.rmtree(out, ignore_errors=True)
                 run = Run(
                     data=options.new, out=out, init=base, objective=EnergyForces(levels=levels), schedule=SCHEDULE,
-                    subset=Subset(options.frames, seed), seed=seed, retain=options.old, hardware=Hardware(threads=1), **change,
+                    subset=Subset(options.frames, seed), seed=seed, retention=options.old, hardware=Hardware(threads=1), **change,
                 )  # fmt: skip
                 made = api.train(run)
                 old = made.metrics["retained"]

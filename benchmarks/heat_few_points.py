@@ -98,9 +98,9 @@ def splits(points: Points, way: str, num: int, seeds: int) -> Iterator[tuple[np.
             yield order[:num], np.setdiff1d(everything, order[:num]) if test is None else test
 
 
-def run(job: tuple[str, int, int, np.ndarray, np.ndarray]) -> list[dict]:
+def run(state: tuple[str, int, int, np.ndarray, np.ndarray]) -> list[dict]:
     """Fit every method on one split and return its errors and whether intervals held."""
-    way, num, place, known, test = job
+    way, num, place, known, test = state
     points = load()
     train, held = points.take(known), points.take(test)
     made = []

@@ -17,8 +17,8 @@ import torch
 from pretrain_vit_mini import FOLDER, fashion
 
 from sciforge.core.data.store import Store, prepare
-from sciforge.core.training.run import All, Hardware, Schedule
-from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.core.training.run import Full, Hardware, Schedule
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.images.data.scenes import PrepareScenes
 from sciforge.images.objectives.detection import DetectObjects
 
@@ -45,10 +45,10 @@ def main() -> None:
     )
     store = Store.open(place) if place.exists() else prepare(spec, place)
     recipe = Recipe(
-        Schedule(steps=options.steps, batch=8, rate=options.rate, shape="cosine", warmup=0.1), All(), epochs=0.0
+        Schedule(steps=options.steps, batch=8, lr=options.rate, kind="cosine", warmup=0.1), Full(), epochs=0.0
     )
     for part in options.only or PARTS:
-        spec = Curve(
+        spec = LabelEfficiency(
             data=store.path,
             out=options.runs / f"detection-{options.steps}-{part}",
             init=options.runs / part / "final",
@@ -67,8 +67,8 @@ def main() -> None:
         for method in PARTS[part]:
             found = [(run.labels, run.seed, run.metrics) for run in result.runs if run.method == method]
             for labels, seed, metrics in found:
-                figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-                print(f"  {method}, {labels} scenes, seed {seed}: {figures}")
+                text = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+                print(f"  {method}, {labels} scenes, seed {seed}: {text}")
         (options.runs / f"detection-{part}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
 
 

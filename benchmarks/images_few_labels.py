@@ -6,7 +6,7 @@
 `ten`: all classes, so many labels of each; the parents saw no label. `five`: classes 5 to 9 alone, so that the supervised parent,
 which saw labels of the classes 0 to 4, meets new ones. --runs holds the parents that pretrain_vit_mini.py made. Every method
 sees the same labels, seed by seed; a stopped run goes on where it was. The head (means of patches in a grid of 7 by 7, of the
-last layer) was chosen on the development split, for all nets alike.
+last layer) was chosen on the validation split, for all nets alike.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from pretrain_vit_mini import CLASSES, FOLDER, fashion
 
-from sciforge.core.training.run import All, Hardware, Schedule
-from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.core.training.run import Full, Hardware, Schedule
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.images import ClassifyImages
 
 # Gentle steps from the solved head, for pretrained and scratch alike.
-NETS = Recipe(Schedule(steps=16, batch=32, rate=2e-4, shape="step", warmup=0.1), All(layer_decay=0.8), epochs=1.0)
+NETS = Recipe(Schedule(steps=16, batch=32, lr=2e-4, kind="step", warmup=0.1), Full(layer_decay=0.8), epochs=1.0)
 PARTS = {
     "inpaint": ("inpaint", ("pretrained", "scratch", "frozen")),
     "relative": ("relative", ("pretrained",)),
@@ -50,7 +50,7 @@ def main() -> None:
         if part == "supervised" and options.task == "ten":
             continue  # it saw labels of half of these classes
         parent, methods = PARTS[part]
-        spec = Curve(
+        spec = LabelEfficiency(
             data=store.path,
             out=options.runs / f"curve-{name}-{part}",
             init=options.runs / parent / "final",

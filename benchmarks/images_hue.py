@@ -18,7 +18,7 @@ from pretrain_vit_mini import CLASSES, FOLDER
 
 import sciforge as sf
 from sciforge.core.data.store import Store, prepare
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
 from sciforge.images.data.augmentations import colours
 from sciforge.images.data.prepare import PrepareImages
@@ -69,7 +69,7 @@ def trained(run: sf.Run) -> tuple[Path, bool]:
 
 def accuracy(checkpoint: Path, store: Store) -> float:
     """Return the accuracy on the test pictures as they are."""
-    return Predictor.load(checkpoint, "cpu", 256).evaluate(store, "test")["accuracy"]
+    return Model.load(checkpoint, "cpu", 256).evaluate(store, "test")["accuracy"]
 
 
 def main() -> None:
@@ -82,8 +82,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     stores = {what: tinted(options.data, options.out / f"store-{what}", what) for what in ("hue", "shape")}
-    schedule = sf.Schedule(steps=options.steps, batch=64, rate=2e-3, weight_decay=0.05)
-    probe = sf.Schedule(steps=1, batch=32, rate=0.0, shape="step")
+    schedule = sf.Schedule(steps=options.steps, batch=64, lr=2e-3, weight_decay=0.05)
+    probe = sf.Schedule(steps=1, batch=32, lr=0.0, kind="step")
     fresh = {"model": NET, "codec": ImageCodec(patch=4), "schedule": schedule}
     hardware = sf.Hardware(device="cpu", threads=1)
     print(
@@ -113,7 +113,7 @@ def main() -> None:
                         )
                         run = sf.Run(
                             data=store.path, out=options.out / f"{name}-probe-{what}", init=parent, objective=ClassifyImages(),
-                            adapt=sf.Only(), schedule=probe, subset=sf.Subset(200, seed), **common,
+                            finetuning=sf.Freeze(), schedule=probe, subset=sf.Subset(200, seed), **common,
                         )  # fmt: skip
                         checkpoint, _ = trained(run)
                     found[seed, place] = accuracy(checkpoint, store)

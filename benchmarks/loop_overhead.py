@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciforge.core.data.batches import StepData, Stream
+from sciforge.core.data.batches import ExampleSource, StepData
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
 from sciforge.core.training import loop
@@ -67,7 +67,7 @@ class Bare:
         for step in steps:
             ((batch,),) = data[step]
             for group in self.optimizer.param_groups:
-                group["lr"] = self.run.schedule.rate_at(step)
+                group["lr"] = self.run.schedule.lr_at(step)
             self.optimizer.zero_grad()
             found = self.run.objective.loss(self.model, batch)
             loss = found.total / found.count
@@ -110,7 +110,7 @@ def control(run: Run, blocks: int, steps: int) -> np.ndarray:
     """Return seconds [blocks, 2] of two bare loops, which tells what the place of weights in memory alone does."""
     objective = run.objective
     records = objective.examples(Store.open(run.data), "train")
-    data = StepData((Stream(objective, records, run.schedule.batch),), run.codec, run.seed, 0, 1, None)
+    data = StepData((ExampleSource(objective, records, run.schedule.batch),), run.codec, run.seed, 0, 1, None)
     pair, found = (Bare(run), Bare(run)), np.zeros((blocks, 2))
     for block in range(blocks):
         part = range(block * steps, (block + 1) * steps)

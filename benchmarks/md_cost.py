@@ -36,7 +36,7 @@ from sciforge.atoms import MODELS, AtomsCodec, EnergyForces
 from sciforge.atoms.inference.calculator import Calculator
 from sciforge.atoms.simulation.dynamics import draw_momenta
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 
 DENSITY = 0.997 * 0.602214 / 18.015  # molecules per cubic angstrom
 
@@ -55,17 +55,17 @@ def water_box(molecules: int) -> Atoms:
     return Atoms("OHH" * molecules, positions=pos.reshape(-1, 3), cell=[side] * 3, pbc=True)
 
 
-def predictor_of(checkpoint: Path | None, size: str) -> Predictor:
+def predictor_of(checkpoint: Path | None, size: str) -> Model:
     """A checkpoint's predictor, or one with random weights of a size."""
     if checkpoint:
-        return Predictor.load(checkpoint, "cpu")
+        return Model.load(checkpoint, "cpu")
     codec = AtomsCodec(neighbours=50.0, force_eV_A=0.05, elements=(1, 8))
     torch.manual_seed(0)
     model = MODELS[size].build(codec).eval()
     body = {"domain": "atoms"}
     opened = Checkpoint(Path("random"), body)
     opened.__dict__.update(codec=codec, objectives=(EnergyForces(),), model_config=replace(MODELS[size]))
-    return Predictor(opened, model, torch.device("cpu"))
+    return Model(opened, model, torch.device("cpu"))
 
 
 class Timed(Calculator):
@@ -111,7 +111,7 @@ class Recalled:
         return self.found
 
 
-def first_part(predictor: Predictor, steps: int, skin_A: float, prune: bool) -> None:
+def first_part(predictor: Model, steps: int, skin_A: float, prune: bool) -> None:
     """One row: ms a step, shares, rebuilds."""
     atoms = water_box(64)
     calculator = Timed(predictor, skin_A=skin_A)
@@ -135,7 +135,7 @@ def first_part(predictor: Predictor, steps: int, skin_A: float, prune: bool) -> 
     )
 
 
-def second_part(predictor: Predictor, size: int) -> None:
+def second_part(predictor: Model, size: int) -> None:
     """One row for a size, in a process of its own so that the peak is its own."""
     atoms = water_box(size // 3)
     atoms.calc = calculator = Timed(predictor)

@@ -1,7 +1,7 @@
 """Few labels on ESOL, FreeSolv, BBBP and Lipo, beside forests and boosting in the same run.
 
 Balanced Bemis-Murcko splits 80/10/10; one split for each seed, and from its training part labels drawn at random. All
-methods see the same molecules. `--splits 100 101 ...` with `--on dev` is how the head was chosen; the figures in RESULTS.md
+methods see the same molecules. `--splits 100 101 ...` with `--on validation` is how the head was chosen; the figures in RESULTS.md
 are of splits 0, 1, 2 on test. Example:
 
     python benchmarks/molecules_properties.py --data ../shared/data/molecules/moleculenet --init molecules-encoder-mini \
@@ -16,8 +16,8 @@ import numpy as np
 
 from sciforge import catalog
 from sciforge.core.data.store import Store, prepare
-from sciforge.core.training.run import All, Hardware, Only, Schedule
-from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.core.training.run import Freeze, Full, Hardware, Schedule
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.molecules.data.finalization import resplit
 from sciforge.molecules.data.prepare import PrepareMolecules
 
@@ -28,8 +28,8 @@ SETS = {
     "lipo": ("lipo.csv", "lipo", "rmse"),
 }
 METHODS = ("pretrained", "frozen", "scratch", "ecfp_forest", "descriptor_forest", "descriptor_boosting")
-GENTLE = Recipe(Schedule(steps=16, batch=32, rate=5e-5, shape="step", warmup=0.1), All(layer_decay=0.8), epochs=1.0)
-FROZEN = Recipe(Schedule(steps=1, batch=32, rate=0.0, shape="step"), Only(), epochs=0.0)
+GENTLE = Recipe(Schedule(steps=16, batch=32, lr=5e-5, kind="step", warmup=0.1), Full(layer_decay=0.8), epochs=1.0)
+FROZEN = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), Freeze(), epochs=0.0)
 
 
 def store_of(data: Path, out: Path, name: str, seed: int) -> Store:
@@ -60,7 +60,7 @@ def main() -> None:
         for seed in options.splits:
             store = store_of(options.data, options.out, name, seed)
             sizes = tuple(options.sizes)
-            curve = Curve(
+            curve = LabelEfficiency(
                 data=store.path, out=options.out / f"curve-{name}-{seed}", init=options.init, objective="properties",
                 sizes=sizes, seeds=options.draws, methods=tuple(options.methods), metric=metric,
                 higher_is_better=metric == "auroc", recipe=GENTLE, frozen=FROZEN, hardware=Hardware(threads=1),
@@ -78,7 +78,7 @@ def table(name: str, metric: str, sizes: list[int], methods: list[str], found: d
     for method in methods:
         cells = []
         for size in sizes:
-            values = [figures[metric] for figures in found[method, size]]
+            values = [metrics[metric] for metrics in found[method, size]]
             cells.append(f"{np.mean(values):.3f} +- {np.std(values):.3f}")
         print(f"|{method}|" + "|".join(cells) + "|")
     covered = [f["coverage90"] for (m, _), runs in found.items() if m == "frozen" for f in runs if "coverage90" in f]

@@ -46,7 +46,7 @@ class Lstm(nn.Module):
         return self.next(hidden), state
 
 
-class Stream:
+class ExampleSource:
     """Batches of token ids from a shuffled file; tokenised in blocks when they are needed, the time for it on `seconds`."""
 
     def __init__(self, file: Path, tokens: str, seed: int, molecules: int | None):
@@ -126,7 +126,7 @@ def faster_in_half(tokens: int, batches: Iterator[Tensor], rate: float) -> bool:
     return spent[True] < spent[False]
 
 
-def train(stream: Stream, args: argparse.Namespace) -> tuple[Lstm, dict]:
+def train(stream: ExampleSource, args: argparse.Namespace) -> tuple[Lstm, dict]:
     """Train for the processor time and return the net and what it took."""
     torch.manual_seed(args.seed)
     batches = stream.batches(args.batch)
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    stream = Stream(args.training, args.tokens, args.seed, args.molecules)
+    stream = ExampleSource(args.training, args.tokens, args.seed, args.molecules)
     net, report = train(stream, args)
     start = time.process_time()
     drawn = sample(net, args.num, 1000, args.seed)

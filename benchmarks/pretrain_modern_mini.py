@@ -9,8 +9,8 @@ The same on the command line:
 
     sciforge prepare documents runs/text/*.txt --shares 0.98 0.02 0 --out runs/general
     sciforge train masked-words --data runs/general --out runs/modern-mini-english --model modern-mini --length 256 \\
-        --schedule.steps 3000 --schedule.batch 8 --schedule.rate 2e-3 --schedule.warmup 0.05 \\
-        --schedule.shape trapezoid --schedule.cooldown 0.3 \\
+        --schedule.steps 3000 --schedule.batch 8 --schedule.lr 2e-3 --schedule.warmup 0.05 \\
+        --schedule.kind trapezoid --schedule.cooldown 0.3 \\
         --hardware.threads 1
 """
 
@@ -41,13 +41,13 @@ def main() -> None:
         model="modern-mini",
         objective=MaskedWords(length=256),
         schedule=sf.Schedule(
-            steps=options.steps, batch=8, rate=2e-3, warmup=0.05, shape="trapezoid", cooldown=0.3, save_every=1000
+            steps=options.steps, batch=8, lr=2e-3, warmup=0.05, kind="trapezoid", cooldown=0.3, save_every=1000
         ),
         hardware=sf.Hardware(threads=1),
     )
     checkpoint = sf.train(run, resume=True)
-    figures = sf.evaluate(checkpoint.path, store, split="dev")
-    print(f"{checkpoint.path}: step {checkpoint.step}, {figures}")
+    metrics = sf.evaluate(checkpoint.path, store, split="validation")
+    print(f"{checkpoint.path}: step {checkpoint.step}, {metrics}")
 
 
 if __name__ == "__main__":

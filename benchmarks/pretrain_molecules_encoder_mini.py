@@ -90,7 +90,7 @@ def main() -> None:
         model=MODELS["mini"],
         objective=OBJECTIVES[options.objective],
         schedule=Schedule(
-            steps=options.steps, batch=64, rate=1.5e-3, shape="cosine", final=0.01, warmup=0.03, save_every=500
+            steps=options.steps, batch=64, lr=1.5e-3, kind="cosine", min_lr_ratio=0.01, warmup=0.03, save_every=500
         ),
         hardware=Hardware(threads=1, precision="bfloat16"),
     )

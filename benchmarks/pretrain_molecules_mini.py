@@ -43,10 +43,10 @@ def main() -> None:
         schedule=Schedule(
             steps=args.steps,
             batch=BATCH,
-            rate=2e-3,
+            lr=2e-3,
             warmup=0.04,
-            final=0.02,
-            average=0.998,
+            min_lr_ratio=0.02,
+            ema_decay=0.998,
             save_every=250,
             weight_decay=0.05,
         ),

@@ -32,7 +32,7 @@ PRIORS = {
     "nusselt-tubes": ("tubes", TUBES, Campaigns()),
     "nusselt-smooth": ("smooth", SMOOTH, Campaigns(level=0.8)),
 }
-SCHEDULE = Schedule(steps=400, batch=24, rate=0.03, final=0.03, weight_decay=0.0, clip=20.0, evaluate_every=200)
+SCHEDULE = Schedule(steps=400, batch=24, lr=0.03, min_lr_ratio=0.03, weight_decay=0.0, clip=20.0, evaluate_every=200)
 
 
 def pretrain(name: str, out: Path) -> None:

@@ -26,9 +26,9 @@ CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 PARTS, KINDS = ("train", "t10k"), ("images-idx3", "labels-idx1")
 OBJECTIVES = {
-    "inpaint": (InpaintPatches(), {"steps": 2500, "batch": 128, "rate": 1.5e-3}),
-    "relative": (RelativePositions(), {"steps": 400, "batch": 64, "rate": 1e-3}),
-    "supervised": (ClassifyImages(warm_start=False), {"steps": 250, "batch": 64, "rate": 1e-3}),
+    "inpaint": (InpaintPatches(), {"steps": 2500, "batch": 128, "lr": 1.5e-3}),
+    "relative": (RelativePositions(), {"steps": 400, "batch": 64, "lr": 1e-3}),
+    "supervised": (ClassifyImages(warm_start=False), {"steps": 250, "batch": 64, "lr": 1e-3}),
 }
 
 
@@ -71,7 +71,7 @@ def main() -> None:
         model="vit-mini",
         codec=ImageCodec(patch=4),
         objective=objective,
-        schedule=sf.Schedule(**sizes, shape="cosine", final=0.02, weight_decay=0.05, save_every=250),
+        schedule=sf.Schedule(**sizes, kind="cosine", min_lr_ratio=0.02, weight_decay=0.05, save_every=250),
         hardware=sf.Hardware(threads=options.threads),
     )
     checkpoint = sf.train(run, resume=True)

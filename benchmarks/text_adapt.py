@@ -14,7 +14,7 @@ The reviews may not be passed on (CC BY-NC-SA), so nothing trained here is shipp
     sciforge prepare documents GENERAL.txt --out general
     sciforge prepare documents FIELD.txt --documents line --exclude LABELLED.csv --out field
     sciforge prepare documents LABELLED.csv --label-column label --split-column split --out labelled
-    sciforge curve documents --data labelled --init modern-mini-english --adapt.data field --adapt.control general \\
+    sciforge curve documents --data labelled --init modern-mini-english --adaptation.data field --adaptation.control general \\
         --sizes 50 100 200 0 --metric auroc --higher-is-better True --out curve
 """
 
@@ -71,7 +71,7 @@ def measure(
     house = api.curves
     name = f"{'grams' if grams else 'states'}-{seed}"
     first = grams == options.grams[0] and seed == options.adaptation_seeds[0]
-    spec = house.Curve(
+    spec = house.LabelEfficiency(
         data=made["labelled"].path,
         out=options.out / name,
         init=catalog.locate(options.init),
@@ -79,16 +79,16 @@ def measure(
         sizes=sizes,
         seeds=options.seeds if any(sizes) else 1,  # all labels can be drawn in one way
         methods=(*options.nets, *(BASELINES if first else ())) if seed == options.adaptation_seeds[0] else NETS[:2],
-        recipe=house.Recipe(Schedule(steps=1, batch=32, rate=0.0, shape="step"), epochs=0.0),
+        recipe=house.Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0),
         metric="auroc",
         higher_is_better=True,
         hardware=Hardware(threads=options.threads),
-        adapt=house.Adaptation(
+        adaptation=house.Adaptation(
             data=made["field"].path,
             control=made["general"].path,
             steps=options.steps,
             batch=options.batch,
-            rate=options.rate,
+            lr=options.rate,
             seed=seed,
         ),
     )

@@ -40,7 +40,7 @@ def pretrain(name: str, novels: Path, options: argparse.Namespace) -> tuple[Chec
         out=options.out / name,
         model="bert-mini",
         objective=OBJECTIVES[name](length=options.length),
-        schedule=Schedule(steps=options.steps, batch=options.batch, rate=options.rate, warmup=0.06),
+        schedule=Schedule(steps=options.steps, batch=options.batch, lr=options.rate, warmup=0.06),
         hardware=Hardware(threads=1),
     )
     return api.train(run, resume=True), time.process_time() - begun
@@ -65,7 +65,7 @@ def main() -> None:
     for name in OBJECTIVES:
         checkpoint, seconds = pretrain(name, novels, options)
         rivals = ("scratch", "word_tfidf", "letter_tfidf") if name == "masked-words" else ()
-        spec = api.curves.Curve(
+        spec = api.curves.LabelEfficiency(
             data=speech,
             out=options.out / f"curve-{name}",
             init=checkpoint.path,
@@ -73,7 +73,7 @@ def main() -> None:
             sizes=tuple(options.sizes),
             seeds=options.seeds,
             methods=("pretrained", *rivals),
-            recipe=api.curves.Recipe(Schedule(steps=1, batch=32, rate=0.0, shape="step"), epochs=0.0),
+            recipe=api.curves.Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0),
             metric="auroc",
             higher_is_better=True,
             hardware=Hardware(threads=1),

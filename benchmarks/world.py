@@ -24,7 +24,7 @@ import torch
 from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.run import EWC, L2SP, LoRA, Only, Replay, Run
+from sciforge.core.training.run import EWC, L2SP, Freeze, LoRA, Replay, Run
 
 TESTS = Path(__file__).parents[1] / "tests"
 LABELS = {"shard": "FSDP2", "tensor": "tensor"}  # names of cases begin with the strategy
@@ -50,30 +50,30 @@ def cases(folder: Path, build: bool = False) -> dict[str, Run]:
     side_tasks = replace(pretraining.objective, frame_weight=1.0, pair_weight=0.1)
     replay = Replay(pretraining.data, 0.25)
     proximal = EWC(10.0, data=pretraining.data, examples=1, step="proximal")
-    averaged = replace(pretraining.schedule, average=0.5, save_every=2)
+    averaged = replace(pretraining.schedule, ema_decay=0.5, save_every=2)
     pieces = replace(finetuning.hardware, micro_batch=2, checkpointing=True)
     return {
         "masked": pretraining,
         "masked, side tasks": replace(pretraining, objective=side_tasks),
         "classify": finetuning,
-        "replay + L2-SP": replace(finetuning, replay=replay, anchor=L2SP(0.5)),
-        "EWC, proximal": replace(finetuning, anchor=proximal),
-        "LoRA + replay": replace(finetuning, replay=replay, adapt=LoRA(rank=2)),
+        "replay + L2-SP": replace(finetuning, replay=replay, regularization=L2SP(0.5)),
+        "EWC, proximal": replace(finetuning, regularization=proximal),
+        "LoRA + replay": replace(finetuning, replay=replay, finetuning=LoRA(rank=2)),
         "odd batch": replace(finetuning, schedule=replace(finetuning.schedule, batch=5), replay=replay),
         "resume": replace(finetuning, **saved),
         "molecules": molecules,
         "shard masked": pretraining,
         "shard masked, side tasks": replace(pretraining, objective=side_tasks),
         "shard classify": finetuning,
-        "shard replay + L2-SP": replace(finetuning, replay=Replay(pretraining.data, 0.5), anchor=L2SP(0.5)),
-        "shard EWC": replace(finetuning, anchor=proximal),
+        "shard replay + L2-SP": replace(finetuning, replay=Replay(pretraining.data, 0.5), regularization=L2SP(0.5)),
+        "shard EWC": replace(finetuning, regularization=proximal),
         "shard classify, micro-batches": replace(finetuning, hardware=replace(finetuning.hardware, micro_batch=2)),
         "shard resume": replace(finetuning, **saved),
         "tensor masked, 40 steps": replace(pretraining, schedule=replace(pretraining.schedule, steps=40)),
         "tensor classify, micro-batches, checkpointing": replace(finetuning, hardware=pieces),
-        "tensor replay + L2-SP": replace(finetuning, replay=replay, anchor=L2SP(0.5)),
-        "tensor EWC": replace(finetuning, anchor=proximal),
-        "tensor heads only": replace(finetuning, adapt=Only()),
+        "tensor replay + L2-SP": replace(finetuning, replay=replay, regularization=L2SP(0.5)),
+        "tensor EWC": replace(finetuning, regularization=proximal),
+        "tensor heads only": replace(finetuning, finetuning=Freeze()),
         "tensor resume": replace(finetuning, **saved),
         "tensor averaged, resume": replace(pretraining, schedule=averaged),
         "tensor molecules, 40 steps": replace(molecules, schedule=replace(molecules.schedule, steps=40)),
@@ -85,10 +85,10 @@ def train_case(name: str, run: Run, out: Path, world: int, cut: bool = False) ->
     """Train one case; with `cut` stop before step CUT, as a kill would."""
     take_step = loop.take_step
 
-    def stopping(job: Any, step: int, batches: Any) -> dict[str, float]:
+    def stopping(state: Any, step: int, batches: Any) -> dict[str, float]:
         if step == CUT:
             raise KeyboardInterrupt
-        return take_step(job, step, batches)
+        return take_step(state, step, batches)
 
     strategy = name.split()[0] if name.split()[0] in LABELS and world > 1 else "replicate"
     try:
@@ -118,10 +118,10 @@ def difference(a: Path, b: Path) -> tuple[float, float]:
     ours, theirs = first.weights(), second.weights()
     assert ours.keys() == theirs.keys() and first.metrics.keys() == second.metrics.keys()
     weights = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-    figures = [abs(value - second.metrics[name]) for name, value in first.metrics.items() if isinstance(value, float)]
+    metrics = [abs(value - second.metrics[name]) for name, value in first.metrics.items() if isinstance(value, float)]
     losses = [[line["loss"] for line in read_metrics(f / "metrics.jsonl") if "loss" in line] for f in (a, b)]
     assert len(losses[0]) == len(losses[1])
-    return weights, max(*figures, *(abs(x - y) for x, y in zip(*losses, strict=True)))
+    return weights, max(*metrics, *(abs(x - y) for x, y in zip(*losses, strict=True)))
 
 
 def measure(folder: Path) -> dict[str, tuple[float, float]]:
@@ -167,8 +167,8 @@ def main() -> None:
         print(json.dumps(found))
         return None
     print(f"{'against one process':<74}{'weights':>10}{'figures':>10}")
-    for name, (weights, figures) in found.items():
-        print(f"{name:<74}{weights:>10.1e}{figures:>10.1e}")
+    for name, (weights, metrics) in found.items():
+        print(f"{name:<74}{weights:>10.1e}{metrics:>10.1e}")
     return None
 
 

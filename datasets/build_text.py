@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 NOVELS = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 CHAPTER = re.compile(r"(?:CHAPTER|Chapter) [IVXL0-9]+\.?")
 WITHIN = 5  # of so many chapters one is for the test and one for development
-ROWS = {"train": 600, "dev": 120, "test": 300}  # of each class
+ROWS = {"train": 600, "validation": 120, "test": 300}  # of each class
 LETTERS = (60, 240)
 STRINGS, STRING = 16, 9  # R's types STRSXP and CHARSXP
 
@@ -82,7 +82,7 @@ def chapters(lines: list[str]) -> list[list[str]]:
 
 def split_of(number: int) -> str:
     """Return the split of a chapter by its place in the novel."""
-    return {1: "dev", 3: "test"}.get(number % WITHIN, "train")
+    return {1: "validation", 3: "test"}.get(number % WITHIN, "train")
 
 
 def speech(paragraph: str) -> str | None:

@@ -13,9 +13,9 @@ from sciforge.cli.registry import offers
 from sciforge.core.training import run
 from sciforge.experiments.compression.distillation import Distill
 from sciforge.experiments.compression.pruning import Prune
-from sciforge.experiments.forgetting.run import Forget
+from sciforge.experiments.forgetting.run import Forgetting
 from sciforge.experiments.invariance.run import Invariance
-from sciforge.experiments.label_efficiency.run import Curve
+from sciforge.experiments.label_efficiency.run import LabelEfficiency
 from sciforge.experiments.privacy.run import Privacy
 from sciforge.experiments.schedules.run import Schedules
 
@@ -36,9 +36,9 @@ FORMS = {
     "train": ("OBJECTIVE | --config RUN.json", api.train, "run", run.Run),
     "fisher": ("CHECKPOINT", api.fisher, "", None),
     "evaluate": ("CHECKPOINT", api.evaluate, "", None),
-    "curve": ("OBJECTIVE", api.curve, "spec", Curve),
+    "curve": ("OBJECTIVE", api.curve, "spec", LabelEfficiency),
     "schedules": ("OBJECTIVE", api.schedules, "spec", Schedules),
-    "forget": ("CHECKPOINT --objective OBJECTIVE", api.forget, "spec", Forget),
+    "forget": ("CHECKPOINT --objective OBJECTIVE", api.forget, "spec", Forgetting),
     "privacy": ("CHECKPOINT", api.privacy, "spec", Privacy),
     "prune": ("CHECKPOINT ...", api.prune, "spec", Prune),
     "distill": ("TEACHER", api.distill, "spec", Distill),

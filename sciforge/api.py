@@ -11,7 +11,7 @@ from sciforge.core.methods import regularization
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import choose_device
-from sciforge.core.training.model import LawResult, Predictor
+from sciforge.core.training.model import LawResult, Model
 from sciforge.core.training.run import Estimator, Run
 from sciforge.errors import DataError
 from sciforge.experiments.compression import distillation as distilling
@@ -21,7 +21,7 @@ from sciforge.experiments.invariance import run as invariances
 from sciforge.experiments.label_efficiency import run as curves
 from sciforge.experiments.privacy import run as privacies
 from sciforge.experiments.schedules import run as scheduling
-from sciforge.provenance import export
+from sciforge.provenance import export as exports
 from sciforge.provenance import model_card as cards
 from sciforge.provenance import verify as verifying
 
@@ -104,7 +104,7 @@ def fisher(
     return opened.with_file(f"fisher-{estimator}.safetensors", found, options)
 
 
-def load(name: Path | str, *, device: str = "auto", batch: int = 64) -> Predictor:
+def load(name: Path | str, *, device: str = "auto", batch: int = 64) -> Model:
     """Return a checkpoint as a predictor.
 
     Args:
@@ -112,7 +112,7 @@ def load(name: Path | str, *, device: str = "auto", batch: int = 64) -> Predicto
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
     """
-    return Predictor.load(catalog.locate(name), device, batch)
+    return Model.load(catalog.locate(name), device, batch)
 
 
 def evaluate(checkpoint: Path | str, data: Path, *, split: str = "test", device: str = "auto") -> dict[str, float]:
@@ -121,13 +121,13 @@ def evaluate(checkpoint: Path | str, data: Path, *, split: str = "test", device:
     Args:
         checkpoint: path or name.
         data: a prepared store.
-        split: `train`, `dev` or `test`.
+        split: `train`, `validation` or `test`.
         device: `auto`, `cpu` or `cuda`.
     """
     return load(checkpoint, device=device).evaluate(Store.open(data), split)
 
 
-def curve(spec: "curves.Curve") -> "curves.CurveResult":
+def curve(spec: "curves.Curve") -> "curves.LabelEfficiencyResult":
     """Measure a label-efficiency curve: pretrained, scratch and frozen nets and classical baselines on paired seeds.
 
     Args:
@@ -145,7 +145,7 @@ def schedules(spec: "scheduling.Schedules") -> "scheduling.ScheduleResult":
     return scheduling.compare_schedules(catalog.locate_curve(spec))
 
 
-def forget(spec: "forgetting.Forget") -> "forgetting.ForgetResult":
+def forget(spec: "forgetting.Forget") -> "forgetting.ForgettingResult":
     """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto front, a budget.
 
     Args:
@@ -242,7 +242,7 @@ def distill(spec: "distilling.Distill") -> "distilling.DistillResult":
     return distilling.distill(catalog.locate_teacher(spec))
 
 
-def export(checkpoint: Path | str, out: Path, *, data: Path | None = None) -> "exporting.Exported":
+def export(checkpoint: Path | str, out: Path, *, data: Path | None = None) -> "exports.Exported":
     """Export a checkpoint as one file that runs without sciforge, a torch.export program or ONNX, checked on real records.
 
     Args:
@@ -250,7 +250,7 @@ def export(checkpoint: Path | str, out: Path, *, data: Path | None = None) -> "e
         out: the file: NAME.pt2 or NAME.onnx.
         data: a store whose records it is tried on; by default the one it was trained on.
     """
-    return export.export(load(checkpoint, device="cpu"), Path(out), data)
+    return exports.export(load(checkpoint, device="cpu"), Path(out), data)
 
 
 def verify(
@@ -293,7 +293,7 @@ def card(
     """
     made = Checkpoint.open(catalog.locate(checkpoint))
     if data is not None:
-        found = Predictor.load(made.path, device)
+        found = Model.load(made.path, device)
         store = Store.open(data)
         cards.keep_evaluation(made, store, "test", found.evaluate(store, "test"))
     return cards.write(made, licence=licence, sources=_sources(made), reports=reports)

@@ -94,7 +94,7 @@ def doctor(*, timeout: float = TIMEOUT_SECONDS) -> Diagnosis:
     jobs += [lambda n=n: probe(n, "bystander", timeout) for n in BYSTANDERS]
     jobs += [lambda: _lines(_PLACE, timeout), lambda: _lines(_DOMAINS, timeout)]
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        *packages, place, domains = pool.map(lambda job: job(), jobs)
+        *packages, place, domains = pool.map(lambda state: state(), jobs)
     findings = [
         Finding(
             "python", "ok" if sys.version_info >= (3, 11) else "broken", sys.version.split()[0], "install Python 3.11+"

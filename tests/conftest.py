@@ -48,10 +48,10 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCont
 
     @contextmanager
     def stopping(at: int) -> Iterator[None]:
-        def stop(job, step, batches):
+        def stop(state, step, batches):
             if step == at:
                 raise KeyboardInterrupt
-            return take_step(job, step, batches)
+            return take_step(state, step, batches)
 
         take_step = loop.take_step
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

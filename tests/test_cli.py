@@ -84,7 +84,7 @@ def test_pretraining(called, capsys):
         data=Path("s"), out=Path("o"), objective=MaskedKmers(mask_rate=0.2), model="mini", codec=KmerCodec(k=5),
         schedule=Schedule(steps=7), seed=3,
     )  # fmt: skip
-    assert run.schedule.shape == "exponential" and notes["resume"]
+    assert run.schedule.kind == "exponential" and notes["resume"]
     assert capsys.readouterr().out == "checkpoint  run/final\nstep        3\nloss        0.25\n"
 
 
@@ -96,19 +96,19 @@ def test_sizes_of_a_preset(called):
 
 def test_fine_tuning_reaches_every_union(called):
     notes = called("train", CHECKPOINT)
-    argv = "train classify --data s --out o --init dna --adapt lora --adapt.rank 2 --subset.count 32"
+    argv = "train classify --data s --out o --init dna --finetuning lora --finetuning.rank 2 --subset.count 32"
     argv += " --replay.data r --no-resume"
     assert cli.main(argv.split()) == 0
     run = notes["run"]
-    assert (run.adapt, run.subset, run.replay) == (LoRA(rank=2), Subset(32), Replay(Path("r")))
-    assert (run.schedule.shape, run.init, run.objective, run.codec) == ("step", Path("dna"), Classify(), None)
+    assert (run.finetuning, run.subset, run.replay) == (LoRA(rank=2), Subset(32), Replay(Path("r")))
+    assert (run.schedule.kind, run.init, run.objective, run.codec) == ("step", Path("dna"), Classify(), None)
     assert (
         cli.main(
-            "train classify --data s --out o --init d --anchor ewc --anchor.strength 5 --schedule.shape cosine".split()
+            "train classify --data s --out o --init d --regularization ewc --regularization.strength 5 --schedule.kind cosine".split()
         )
         == 0
     )
-    assert notes["run"].anchor == EWC(strength=5.0) and notes["run"].schedule.shape == "cosine"
+    assert notes["run"].anchor == EWC(strength=5.0) and notes["run"].schedule.kind == "cosine"
 
 
 def test_config_is_the_same_run(called, tmp_path):
@@ -118,7 +118,7 @@ def test_config_is_the_same_run(called, tmp_path):
         out=Path("o"),
         objective=MaskedKmers(length=64),
         init=Path("x"),
-        adapt=LoRA(rank=3),
+        finetuning=LoRA(rank=3),
         subset=Subset(8),
     )
     (tmp_path / "run.json").write_text(json.dumps(to_json(run)))
@@ -126,7 +126,16 @@ def test_config_is_the_same_run(called, tmp_path):
     assert notes["run"] == run
     assert (
         cli.main(
-            ["train", f"--config={tmp_path / 'run.json'}", "--out", "p", "--adapt.alpha", "2", "--mask-rate", "0.3"]
+            [
+                "train",
+                f"--config={tmp_path / 'run.json'}",
+                "--out",
+                "p",
+                "--finetuning.alpha",
+                "2",
+                "--mask-rate",
+                "0.3",
+            ]
         )
         == 0
     )
@@ -137,10 +146,10 @@ def test_config_is_the_same_run(called, tmp_path):
 def test_curve(called, capsys):
     table = tables.Table(("a",), (("1",),))
     notes = called("curve", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1}))
-    argv = "curve classify --data s --out o --init d --sizes 32 0 --recipe.adapt lora --recipe.schedule.steps 9 --json"
+    argv = "curve classify --data s --out o --init d --sizes 32 0 --recipe.finetuning lora --recipe.schedule.steps 9 --json"
     assert cli.main(argv.split()) == 0
     spec = notes["spec"]
-    assert (spec.sizes, spec.recipe.adapt, spec.recipe.schedule.steps, spec.objective) == (
+    assert (spec.sizes, spec.recipe.finetuning, spec.recipe.schedule.steps, spec.objective) == (
         (32, 0),
         LoRA(),
         9,
@@ -196,7 +205,7 @@ def test_evaluate_prints_lines_or_json(called, capsys):
         ("train masked --data s --out o --model mini --schedule.steps 0", "steps"),
         ("train masked --data s --out o", "either --model or --init"),
         ("train masked --model mini", "missing: --data, --out"),
-        ("train classify --data s --out o --init d --adapt lorra", "did you mean 'lora'"),
+        ("train classify --data s --out o --init d --finetuning lorra", "did you mean 'lora'"),
         ("train --config nowhere.json", "nowhere.json"),
         ("prepare genom x.fa", "did you mean 'genome'"),
         ("prepare genome x.fa --out o --workers many", "--workers"),

@@ -15,7 +15,7 @@ from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import Tally, evaluate
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import CORE_TYPES, Replay, from_json, to_json
 
 EXACT = Engine(torch.device("cpu"), "float64")
@@ -96,12 +96,12 @@ def test_resume_is_bit_equal(domain: Tiny, fit, tmp_path, interrupted, kind: str
 
 def test_a_checkpoint_predicts_as_it_did(domain: Tiny, fit):
     trained = fit(domain.finetuning, hardware={"precision": "float32"}, schedule={"patience": 0})
-    predictor = Predictor.load(trained.path, device="cpu", batch=5)
-    again = predictor.evaluate(Store.open(domain.finetuning.data), "dev", seed=trained.run.seed)
+    predictor = Model.load(trained.path, device="cpu", batch=5)
+    again = predictor.evaluate(Store.open(domain.finetuning.data), "validation", seed=trained.run.seed)
     assert again == pytest.approx(trained.metrics, rel=1e-6, abs=1e-5)
     objective = trained.objectives[0]
     records = objective.examples(Store.open(domain.finetuning.data), "test")
-    once, twice = (Predictor.load(trained.path, device="cpu").predict(records) for _ in range(2))
+    once, twice = (Model.load(trained.path, device="cpu").predict(records) for _ in range(2))
     assert once and all(len(once[name]) == len(records) for name in once)
     for name in once:
         assert all(np.array_equal(a, b) for a, b in zip(once[name], twice[name], strict=True)), name
@@ -130,9 +130,9 @@ def test_workers_change_nothing(domain: Tiny, fit):
 
 def test_evaluation_does_not_depend_on_the_batch(learnt: Checkpoint):
     objective, model = learnt.objectives[0], learnt.build().double()
-    records = objective.examples(Store.open(learnt.run.data), "dev")
-    figures = [evaluate(model, objective, learnt.codec, records, EXACT, size=size) for size in (1, 4)]
-    assert figures[0] == pytest.approx(figures[1], rel=1e-10)
+    records = objective.examples(Store.open(learnt.run.data), "validation")
+    metrics = [evaluate(model, objective, learnt.codec, records, EXACT, size=size) for size in (1, 4)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-10)
 
 
 def test_replay_keeps_the_old_objective(domain: Tiny, finetuned: Checkpoint, fit):

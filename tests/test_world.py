@@ -22,7 +22,7 @@ def test_weights_agree(differences):
 
 
 def test_development_figures_agree(differences):
-    assert {name: figures for name, (_, figures) in differences.items() if not figures < 1e-10} == {}
+    assert {name: metrics for name, (_, metrics) in differences.items() if not metrics < 1e-10} == {}
 
 
 def test_the_command_line_under_torchrun(tiny: Tiny, fit, tmp_path):
@@ -37,9 +37,9 @@ def test_the_command_line_under_torchrun(tiny: Tiny, fit, tmp_path):
         3,
         "--schedule.batch",
         8,
-        "--schedule.rate",
-        run.schedule.rate,
-        "--schedule.shape",
+        "--schedule.lr",
+        run.schedule.lr,
+        "--schedule.kind",
         "step",
     ]
     flags += ["--hardware.device", "cpu", "--hardware.precision", "float64", "--hardware.threads", 1]

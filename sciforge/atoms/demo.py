@@ -14,8 +14,8 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
-from sciforge.core.training.run import EWC, All, Hardware, Replay, Run, Schedule, Subset
-from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.core.training.run import EWC, Full, Hardware, Replay, Run, Schedule, Subset
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.structures.readers import read_structures, write_extxyz
 
 SIZES, SEEDS = (10, 50), 3
@@ -23,13 +23,13 @@ STRENGTH = 1e-3
 SHORT = Schedule(
     steps=150,
     batch=5,
-    rate=4e-3,
-    shape="cosine",
-    final=0.02,
+    lr=4e-3,
+    kind="cosine",
+    min_lr_ratio=0.02,
     weight_decay=0.0,
     betas=(0.9, 0.999),
     clip=10.0,
-    average=0.97,
+    ema_decay=0.97,
 )
 WHAT = (
     "Malonaldehyde at PBE/def2-SVP, 330 frames of thermal motion with proton transfers; potential-mini was pretrained on "
@@ -48,9 +48,9 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     """
     new, base = _new_data(folder, find("malonaldehyde-dft")), find("potential-mini")
     objective = EnergyForces()
-    spec = Curve(
+    spec = LabelEfficiency(
         data=new.path, out=folder / "curve", init=base, objective=objective, sizes=SIZES, seeds=SEEDS,
-        methods=("pretrained", "scratch", "gdml"), recipe=Recipe(SHORT, All(), epochs=0.0), hardware=Hardware(threads=1),
+        methods=("pretrained", "scratch", "gdml"), recipe=Recipe(SHORT, Full(), epochs=0.0), hardware=Hardware(threads=1),
     )  # fmt: skip
     result = measure(spec)
     picture = result.plot(folder / "curve.png", "Malonaldehyde: force error, meV/angstrom")
@@ -68,7 +68,7 @@ def _new_data(folder: Path, file: Path) -> Store:
     place = folder / "malonaldehyde"
     if place.exists():
         return Store.open(place)
-    return prepare(PrepareAtoms(files=(file,), split="time", dev_share=0.05, test_share=0.4), place)
+    return prepare(PrepareAtoms(files=(file,), split="time", validation_share=0.05, test_share=0.4), place)
 
 
 def _old_data(folder: Path, file: Path, every: int = 40) -> Store:
@@ -77,7 +77,9 @@ def _old_data(folder: Path, file: Path, every: int = 40) -> Store:
     if place.exists():
         return Store.open(place)
     write_extxyz(folder / "old.extxyz", islice(read_structures(file), 0, None, every))
-    return prepare(PrepareAtoms(files=(folder / "old.extxyz",), split="molecule", dev_share=0.3, test_share=0.0), place)
+    return prepare(
+        PrepareAtoms(files=(folder / "old.extxyz",), split="molecule", validation_share=0.3, test_share=0.0), place
+    )
 
 
 def _forgetting(folder: Path, old: Store, new: Store, base: Path) -> Table:
@@ -85,15 +87,15 @@ def _forgetting(folder: Path, old: Store, new: Store, base: Path) -> Table:
     levels = ("gfn2-xtb", new.meta["levels"][0])
     means = {
         "plain": {},
-        "EWC": {"anchor": EWC(STRENGTH, step="proximal")},
-        "EWC + replay": {"anchor": EWC(STRENGTH, step="proximal"), "replay": Replay(old.path, 0.25)},
+        "EWC": {"regularization": EWC(STRENGTH, step="proximal")},
+        "EWC + replay": {"regularization": EWC(STRENGTH, step="proximal"), "replay": Replay(old.path, 0.25)},
     }
     rows = []
     for name, change in means.items():
         out = folder / name.replace(" + ", "-").lower()
         run = Run(
             data=new.path, out=out, init=base, objective=EnergyForces(levels=levels), schedule=SHORT, subset=Subset(50),
-            retain=old.path, hardware=Hardware(threads=1), **change,
+            retention=old.path, hardware=Hardware(threads=1), **change,
         )  # fmt: skip
         made = train(run, resume=out.exists())
         error = _test_error(made, new)
@@ -108,9 +110,9 @@ def _forgetting(folder: Path, old: Store, new: Store, base: Path) -> Table:
 
 
 def _test_error(made: Checkpoint, store: Store) -> float:
-    from sciforge.core.training.model import Predictor
+    from sciforge.core.training.model import Model
 
-    return Predictor.load(made.path).evaluate(store, "test")["force_mae_meV_A"]
+    return Model.load(made.path).evaluate(store, "test")["force_mae_meV_A"]
 
 
 def _motion(folder: Path, file: Path) -> tuple[Path, str]:

@@ -1,7 +1,7 @@
 """Command-line flags out of typed signatures: each field of a dataclass or parameter of a function is one flag.
 
 Docstrings' `Args` become the help. A field whose type is a choice of dataclasses (`All | Only | LoRA`) is a selector
-(`--adapt lora`) and the flags of the chosen one (`--adapt.rank 4`).
+(`--finetuning lora`) and the flags of the chosen one (`--finetuning.rank 4`).
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def dataclass_options(hint: Any) -> dict[str, type]:
 
 
 class Spec:
-    """The flags of a description of work (`Run`, `Curve`): a dataclass whose `Any` fields a domain fills.
+    """The flags of a description of work (`Run`, `LabelEfficiency`): a dataclass whose `Any` fields a domain fills.
 
     Args:
         cls: the dataclass.

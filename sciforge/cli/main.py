@@ -159,9 +159,9 @@ def _train(argv: list[str]) -> int:
 
 
 def _curve(argv: list[str]) -> int:
-    from sciforge.experiments.label_efficiency.run import Curve
+    from sciforge.experiments.label_efficiency.run import LabelEfficiency
 
-    _told(argv, lambda words: _described("curve", Curve, "spec", words))
+    _told(argv, lambda words: _described("curve", LabelEfficiency, "spec", words))
     return 0
 
 
@@ -173,14 +173,14 @@ def _schedules(argv: list[str]) -> int:
 
 
 def _forget(argv: list[str]) -> int:
-    from sciforge.experiments.forgetting.run import Forget
+    from sciforge.experiments.forgetting.run import Forgetting
 
     domain = domain_of(option(argv, "--new") or "", "index.json")
     given, rest = take_option(argv, "--objective")
     head = [given] if given else [w for w in rest if w in HELP]
     name, _, objective, _ = choose("sciforge forget CHECKPOINT --objective", "objectives", head, domain)
     title, choices = f"CHECKPOINT --objective {name}", {"objective": objective}
-    _told(rest, lambda words: _call_with("forget", title, Forget, "spec", words, choices))
+    _told(rest, lambda words: _call_with("forget", title, Forgetting, "spec", words, choices))
     return 0
 
 
@@ -282,7 +282,7 @@ def _audit(argv: list[str]) -> int:
     name, _, cls, rest = choose("sciforge audit", "audits", argv, domain)
     report = _call_with("audit", name, cls, "what", rest)
     if as_json:
-        return _print(json.dumps({"figures": report.figures, "warnings": report.warnings}, indent=1))
+        return _print(json.dumps({"figures": report.metrics, "warnings": report.warnings}, indent=1))
     return _print("\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)]))
 
 
@@ -350,9 +350,9 @@ def _show(rows: Mapping[str, Any], as_json: bool = False) -> int:
 
 
 def _show_checkpoint(made: Any) -> int:
-    metrics = {**made.metrics, **made.metrics.get("privacy", {})}
-    figures = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
-    _show({"checkpoint": made.path, "step": made.step, **figures})
+    recorded = {**made.metrics, **made.metrics.get("privacy", {})}
+    metrics = {k: v for k, v in recorded.items() if isinstance(v, float | int)}
+    _show({"checkpoint": made.path, "step": made.step, **metrics})
     if retained := made.metrics.get("retained"):
         from sciforge.core.methods.retention import forgetting_table
 

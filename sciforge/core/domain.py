@@ -135,7 +135,7 @@ class Objective:
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the predictive distribution behind the loss, for the Fisher information."""
-        raise ConfigError(f"{type(self).__name__} has no likelihood; EWC needs one: use --anchor l2sp")
+        raise ConfigError(f"{type(self).__name__} has no likelihood; EWC needs one: use --regularization l2sp")
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
         """Return per-example outputs, first axis the example; ragged ones (forces) as a list, one tensor an example."""

@@ -35,7 +35,7 @@ class Judged:
         without: the same with each group of records left out.
     """
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     value: float
     without: tuple[float, ...]
 
@@ -61,8 +61,8 @@ def judge(
             tallies.append(tally.pairs)
     back = np.argsort(np.concatenate(places))
     outputs = {name: np.concatenate(values)[back] for name, values in found.items()}
-    figures = _figures(tallies, objective, outputs, records)
-    value, without = known_figure(figures, metric), []
+    metrics = _figures(tallies, objective, outputs, records)
+    value, without = known_metric(metrics, metric), []
     for group in range(len(places)) if len(places) > 1 else ():
         rest = np.sort(np.concatenate(places[:group] + places[group + 1 :]))
         left = {name: values[rest] for name, values in outputs.items()}
@@ -70,7 +70,7 @@ def judge(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is left of few records may be of one class
             without.append(_figures(others, objective, left, records.take(rest))[metric])
-    return Judged(figures, value, tuple(without))
+    return Judged(metrics, value, tuple(without))
 
 
 def groups_of(num: int) -> list[np.ndarray]:
@@ -83,7 +83,7 @@ def groups_of(num: int) -> list[np.ndarray]:
     return [np.flatnonzero(parts == group) for group in range(min(GROUPS, num))] if num > 1 else []
 
 
-def sense_of(objective: Objective, metric: str, told: bool | None = None) -> bool | None:
+def direction_of(objective: Objective, metric: str, told: bool | None = None) -> bool | None:
     """Return whether a larger figure is better: as told, as the objective or the figure's name says; None where nobody does.
 
     >>> sense_of(Objective(), "accuracy"), sense_of(Objective(), "force_mae_meV_A"), sense_of(Objective(), "coverage")
@@ -95,18 +95,18 @@ def sense_of(objective: Objective, metric: str, told: bool | None = None) -> boo
     return None if bool(words & RISING) == bool(words & FALLING) else bool(words & RISING)
 
 
-def known_sense(sense: bool | None, metric: str, where: str = "higher_is_better") -> bool:
+def known_direction(sense: bool | None, metric: str, where: str = "higher_is_better") -> bool:
     """Return a sense; raises ConfigError where nobody has told it."""
     if sense is None:
         raise ConfigError(f"nothing says whether a larger {metric} is better; set {where}")
     return sense
 
 
-def known_figure(figures: Mapping[str, float], metric: str) -> float:
+def known_metric(metrics: Mapping[str, float], metric: str) -> float:
     """Return one of the figures; raises ConfigError with the nearest name."""
-    if metric not in figures:
-        raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, figures)}")
-    return figures[metric]
+    if metric not in metrics:
+        raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, metrics)}")
+    return metrics[metric]
 
 
 def _figures(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping, records: Sequence) -> dict[str, float]:

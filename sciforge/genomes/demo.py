@@ -8,9 +8,9 @@ import numpy as np
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
-from sciforge.core.training.run import All, Run, Schedule, Subset
-from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.core.training.model import Model
+from sciforge.core.training.run import Full, Run, Schedule, Subset
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding
 from sciforge.genomes.inference.scan import Scan
 from sciforge.genomes.objectives.supervised import Classify
@@ -18,7 +18,7 @@ from sciforge.genomes.objectives.supervised import Classify
 SIZES = (32, 128)
 SEEDS = 5
 METHODS = ("pretrained", "scratch", "kmer_lr", "frames_boosting")
-GENTLE = Schedule(steps=8, batch=32, rate=2e-4, shape="step", warmup=0.1)
+GENTLE = Schedule(steps=8, batch=32, lr=2e-4, kind="step", warmup=0.1)
 WHAT = (
     "The task: is a window of 100 bases part of a protein-coding gene? Windows of Leptospira kirschneri are matched in GC "
     "content, so composition alone says nothing; training and test windows lie in different blocks of the genome. All "
@@ -36,7 +36,7 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
         find: gives the path of bundled data by name.
     """
     store = _store(folder, find("leptospira-kirschneri"))
-    spec = Curve(
+    spec = LabelEfficiency(
         data=store.path,
         out=folder / "curve",
         init=find("dna-bert-mini"),
@@ -44,7 +44,7 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
         sizes=SIZES,
         seeds=SEEDS,
         methods=METHODS,
-        recipe=Recipe(GENTLE, All(layer_decay=0.8), epochs=0.0),
+        recipe=Recipe(GENTLE, Full(layer_decay=0.8), epochs=0.0),
     )
     result = measure(spec)
     picture = result.plot(folder / "curve.png", "Coding windows, Leptospira kirschneri")
@@ -60,10 +60,10 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
                 schedule=GENTLE,
             )
         )
-    predictor = Predictor.load(checkpoint)
-    scan, summary = _scan(predictor, folder, find("phage-lambda"))
-    figures = predictor.evaluate(store, "test")
-    rows = tuple((name, f"{figures[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
+    model = Model.load(checkpoint)
+    scan, summary = _scan(model, folder, find("phage-lambda"))
+    metrics = model.evaluate(store, "test")
+    rows = tuple((name, f"{metrics[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
     table = Table(("figure, 512 labels", "test"), rows, "The checkpoint whose scan of phage lambda is drawn below.")
     pictures = (
         (picture, "MCC against the number of labels, with 95 % intervals."),
@@ -79,10 +79,10 @@ def _store(folder: Path, genome: Path) -> Store:
     return Store.open(place) if place.exists() else prepare(PrepareEcoliCoding(genome=genome), place)
 
 
-def _scan(predictor: Predictor, folder: Path, genome: Path) -> tuple[Path, str]:
+def _scan(model: Model, folder: Path, genome: Path) -> tuple[Path, str]:
     """Scan a genome, draw the scores, and say what was found."""
     bed = folder / "phage-lambda.bed"
-    Scan(genome=genome, out=bed, step=50).write(predictor)
+    Scan(genome=genome, out=bed, step=50).write(model)
     at, score = _read_scores(bed.with_suffix(".bedGraph"))
     import matplotlib
 

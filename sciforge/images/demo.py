@@ -10,7 +10,7 @@ from sciforge.core.data import sampling
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Schedule, Subset
 from sciforge.images.data.prepare import PrepareImages
 from sciforge.images.data.scenes import PrepareScenes
@@ -24,9 +24,9 @@ from sciforge.images.objectives.supervised import ClassifyImages
 LABELS = 100  # ten of each class
 SEEDS = 3
 # The head alone: gentle steps after it add little with so few labels.
-SOLVED = Schedule(steps=1, batch=32, rate=0.0, shape="constant")
-FIND = Schedule(steps=30, batch=8, rate=1e-3, shape="cosine", warmup=0.1)
-SCENES = (120, 0, 40)  # train, dev, test
+SOLVED = Schedule(steps=1, batch=32, lr=0.0, kind="constant")
+FIND = Schedule(steps=30, batch=8, lr=1e-3, kind="cosine", warmup=0.1)
+SCENES = (120, 0, 40)  # train, validation, test
 RIVALS = ("pixels_linear", "hog_linear")
 WHAT = (
     "A Vision Transformer was pretrained by hiding three quarters of the patches of 54,000 training pictures of Fashion-MNIST and "
@@ -51,15 +51,15 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     """
     init = find("vit-mini")
     objects = _made(folder / "pictures", lambda: PrepareImages(files=(find("fashion-sample"),)))
-    predictor = Predictor.load(init, device="cpu")
+    model = Model.load(init, device="cpu")
     test = objects.split("test")
     shown = [test[i] for i in np.linspace(0, len(test) - 1, 8).astype(int)]
-    filled = draw_reconstructions(folder / "filled.png", predictor, predictor.objective, shown)
-    attention = draw_attention(folder / "attention.png", predictor, shown[:3])
+    filled = draw_reconstructions(folder / "filled.png", model, model.objective, shown)
+    attention = draw_attention(folder / "attention.png", model, shown[:3])
     accuracy = {name: [compared(name, objects, folder, init, seed) for seed in range(SEEDS)] for name in _methods()}
     scenes = _made(folder / "scenes", lambda: PrepareScenes(images=objects.path, scenes=SCENES, size=(48, 48)))
-    figures, detections = _detection(scenes, folder, init)
-    paragraphs = (WHAT.format(labels=LABELS, tests=len(test)), figures)
+    metrics, detections = _detection(scenes, folder, init)
+    paragraphs = (WHAT.format(labels=LABELS, tests=len(test)), metrics)
     pictures = (
         (filled, "Test pictures, the quarter of the patches that the encoder saw, and what was filled in."),
         (
@@ -105,10 +105,10 @@ def _learnt(
         subset = Subset(LABELS, seed) if isinstance(objective, ClassifyImages) else None
         run = Run(data=store.path, out=out, init=init, objective=objective, schedule=schedule, subset=subset, seed=seed)
         if method == "scratch":
-            parent = Predictor.load(init, device="cpu").checkpoint
+            parent = Model.load(init, device="cpu").checkpoint
             run = replace(run, init=None, model=parent.model_config, codec=parent.codec)
         train(run)
-    return Predictor.load(out, device="cpu").evaluate(store, "test")
+    return Model.load(out, device="cpu").evaluate(store, "test")
 
 
 def _table(accuracy: dict[str, list[float]]) -> Table:
@@ -129,16 +129,16 @@ def _table(accuracy: dict[str, list[float]]) -> Table:
 def _detection(scenes: Store, folder: Path, init: Path) -> tuple[str, Path]:
     """Learn to find objects, say how well, and draw some test scenes."""
     objective = DetectObjects(flip=1.0)
-    figures = {name: _learnt(scenes, folder / f"find-{name}", init, name, objective, FIND) for name in _methods()[:2]}
-    predictor, test = Predictor.load(folder / "find-pretrained", device="cpu"), scenes.split("test")
+    metrics = {name: _learnt(scenes, folder / f"find-{name}", init, name, objective, FIND) for name in _methods()[:2]}
+    model, test = Model.load(folder / "find-pretrained", device="cpu"), scenes.split("test")
     records = [test[i] for i in range(8)]
-    found = predictor.predict(records)["detections"]
+    found = model.predict(records)["detections"]
     panels = [
-        drawn(record["image"], clearest(one, len(record["boxes"])), predictor.objective.classes, record["boxes"])
+        drawn(record["image"], clearest(one, len(record["boxes"])), model.objective.classes, record["boxes"])
         for record, one in zip(records, found, strict=True)
     ]
     picture = sheet(folder / "detections.png", [panels[:4], panels[4:]])
-    best, scratch = figures["pretrained"], figures["scratch"]
+    best, scratch = metrics["pretrained"], metrics["scratch"]
     text = FOUND.format(
         scenes=SCENES[0],
         steps=FIND.steps,

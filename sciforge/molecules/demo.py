@@ -11,9 +11,9 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware
-from sciforge.experiments.label_efficiency.run import Curve, CurveResult, measure
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, LabelEfficiencyResult, measure
 from sciforge.molecules.chemistry.graph import mol_of_smiles
 from sciforge.molecules.data.prepare import PrepareMolecules
 from sciforge.molecules.evaluation.score import Score, table_of
@@ -50,13 +50,13 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
     """
-    predictor = Predictor.load(find("molecules-mini"), "cpu")
-    predictor.model.eval()
-    drawn = {words: _draw(predictor, asked) for words, asked in ASKED}
+    model = Model.load(find("molecules-mini"), "cpu")
+    model.network.eval()
+    drawn = {words: _draw(model, asked) for words, asked in ASKED}
     picture = _grid(drawn, folder / "molecules.png")
-    learnt = unmasked_validity(predictor.model, 200, Sampling(), None)
+    learnt = unmasked_validity(model.network, 200, Sampling(), None)
     asked = _table(drawn, learnt)
-    scored = _scored(drawn[ASKED[0][0]] + _draw(predictor, Constraints(), NUM, seed=1), folder, find("moses-sample"))
+    scored = _scored(drawn[ASKED[0][0]] + _draw(model, Constraints(), NUM, seed=1), folder, find("moses-sample"))
     curve = _curve(folder, find("solubility"), find("molecules-encoder-mini"))
     pictures = (
         (picture, "Four molecules of each request, in the order of the table."),
@@ -74,8 +74,8 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     )
 
 
-def _draw(predictor: Predictor, constraints: Constraints, num: int = 100, seed: int = 0) -> list[str]:
-    return generate_from(predictor, num, constraints, Sampling(seed=seed), {}).smiles()
+def _draw(model: Model, constraints: Constraints, num: int = 100, seed: int = 0) -> list[str]:
+    return generate_from(model, num, constraints, Sampling(seed=seed), {}).smiles()
 
 
 def kept(smiles: str, constraints: Constraints) -> bool:
@@ -153,14 +153,14 @@ def _scored(smiles: Sequence[str], folder: Path, sample: Path) -> Table:
     return table_of({"molecules-mini": score.report()})
 
 
-def _curve(folder: Path, data: Path, base: Path) -> CurveResult:
+def _curve(folder: Path, data: Path, base: Path) -> LabelEfficiencyResult:
     place = folder / "solubility"
     store = (
         Store.open(place)
         if place.exists()
         else prepare(PrepareMolecules(files=(data,), labels=("logS",)), place, on_error="skip")
     )
-    spec = Curve(
+    spec = LabelEfficiency(
         data=store.path, out=folder / "curve", init=base, objective=Properties(), sizes=SIZES, seeds=SEEDS,
         methods=("pretrained", "scratch", "descriptor_forest"), hardware=Hardware(threads=1),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from sciforge.core.domain import Batch, Objective
 from sciforge.core.files.output_files import write_whole
 from sciforge.core.files.tables import Table
 from sciforge.core.training.evaluation import batches, evaluation
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError, DataError, MissingExtra
 
 TOLERANCE = 1e-5
@@ -103,7 +103,7 @@ class Exported:
         return Table(("what", "value"), tuple(rows), note + ", ".join(map(str, TRIED)) + ".")
 
 
-def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exported:
+def export(model: Model, out: Path, data: Path | None = None) -> Exported:
     """Write a checkpoint as a torch.export program (.pt2) or ONNX (.onnx) and return how its answers differ.
 
     Args:
@@ -117,25 +117,25 @@ def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exporte
         DataError: no records to try it on.
         CheckpointError: the program's answers differ by more than 1e-5.
     """
-    _check(predictor, out)
-    objective = predictor.objective
-    ready = real_batches(predictor, data)
-    with evaluation(predictor.model, objective):
-        expected = [objective.predict(predictor.model, batch) for batch in ready]
-    program = traced(predictor, ready, widen=out.suffix == ".onnx")
+    _check(model, out)
+    objective = model.objective
+    ready = real_batches(model, data)
+    with evaluation(model.network, objective):
+        expected = [objective.predict(model.network, batch) for batch in ready]
+    program = traced(model, ready, widen=out.suffix == ".onnx")
     differences: dict[str, float] = {}
 
     def write(work: Path) -> None:
         if out.suffix == ".pt2":
-            answer = _pt2(predictor, program, work)
+            answer = _pt2(model, program, work)
         else:
-            answer = _onnx(predictor, program, ready[0], work)
+            answer = _onnx(model, program, ready[0], work)
         with torch.no_grad():
             for batch, wanted in zip(ready, expected, strict=True):
                 try:
                     found = answer(batch)
                 except Exception as error:  # what the program does not hold for: guards of torch, shapes of onnxruntime
-                    raise _impossible(predictor, f"it holds for one shape of batch alone: {_line(error)}") from None
+                    raise _impossible(model, f"it holds for one shape of batch alone: {_line(error)}") from None
                 compare(found, wanted, differences)
         if worst := {k: v for k, v in differences.items() if not v <= TOLERANCE}:
             name, value = max(worst.items(), key=lambda pair: pair[1])
@@ -152,32 +152,30 @@ def export(predictor: Predictor, out: Path, data: Path | None = None) -> Exporte
     return Exported(path, differences, inputs, sum(len(_first(e)) for e in expected), path.stat().st_size)
 
 
-def _check(predictor: Predictor, out: Path) -> None:
+def _check(model: Model, out: Path) -> None:
     """Raise what `export` raises before any work is done."""
     if out.suffix not in (".pt2", ".onnx"):
         raise ConfigError(f"{out}: no format is called {out.suffix or 'that'}; end the name in .pt2 or .onnx")
-    objective = predictor.objective
+    objective = model.objective
     if objective.needs_grad:
-        raise _impossible(
-            predictor, "its predictions are derivatives of the model (forces), which a program cannot take"
-        )
+        raise _impossible(model, "its predictions are derivatives of the model (forces), which a program cannot take")
     if type(objective).predict is Objective.predict:
         raise ConfigError(
-            f"{predictor.checkpoint.path} predicts nothing yet ({type(objective).__name__}); fine-tune it first"
+            f"{model.checkpoint.path} predicts nothing yet ({type(objective).__name__}); fine-tune it first"
         )
     if out.suffix == ".onnx":
         require_onnx()
 
 
-def real_batches(predictor: Predictor, data: Path | None) -> list[Batch]:
+def real_batches(model: Model, data: Path | None) -> list[Batch]:
     """Return batches of a store's records without their labels, the first to trace with; raises DataError without records."""
-    place = predictor.checkpoint.run.data if data is None else data
+    place = model.checkpoint.run.data if data is None else data
     try:
         store = Store.open(place)
     except DataError as error:
         raise DataError(f"{error}; give --data, a store to try the program on") from None
-    objective, codec = predictor.objective, predictor.codec
-    splits = [objective.examples(store, split) for split in ("test", "dev", "train")]
+    objective, codec = model.objective, model.codec
+    splits = [objective.examples(store, split) for split in ("test", "validation", "train")]
     records = max(splits, key=lambda found: (len(found) >= max(TRIED), len(found)))
     if len(records) < TRACED + 1:
         raise DataError(f"{place}: {len(records)} records are too few to try a program on; give another --data")
@@ -186,15 +184,15 @@ def real_batches(predictor: Predictor, data: Path | None) -> list[Batch]:
     made = []
     for turn, size in enumerate((TRACED, *TRIED)):
         places = [(turn * 7 + i) % num for i in range(min(size, num))]
-        made += [predictor.engine.move(b) for b in batches(objective, codec, plain, places, 0, size)]
+        made += [model.engine.move(b) for b in batches(objective, codec, plain, places, 0, size)]
     if not all(isinstance(value, Tensor) for value in made[0].values()):
-        raise _impossible(predictor, "its batches are not tensors by name")
+        raise _impossible(model, "its batches are not tensors by name")
     return made
 
 
-def traced(predictor: Predictor, ready: Sequence[Batch], widen: bool = False) -> Any:
+def traced(model: Model, ready: Sequence[Batch], widen: bool = False) -> Any:
     """Return the torch.export program of a predictor; every axis that differs among the batches may differ in use."""
-    module = Predicting(settled(predictor.model, widen), predictor.objective).eval()
+    module = Predicting(settled(model.network, widen), model.objective).eval()
     free = {name: _free([batch[name] for batch in ready]) for name in ready[0]}
     shapes = {"batch": {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in free.items()}}
     try:
@@ -202,7 +200,7 @@ def traced(predictor: Predictor, ready: Sequence[Batch], widen: bool = False) ->
             # strict: without it len(tensor) is taken for a constant, and batches of other sizes are refused
             return torch.export.export(module, (ready[0],), dynamic_shapes=shapes, strict=True)
     except Exception as error:  # torch raises types of its own, from a dozen modules, for what it cannot trace
-        raise _impossible(predictor, f"torch.export: {_line(error)}") from None
+        raise _impossible(model, f"torch.export: {_line(error)}") from None
 
 
 def _free(values: Sequence[Tensor]) -> list[int]:
@@ -219,7 +217,7 @@ def require_onnx() -> None:
             raise MissingExtra(name, "onnx") from None
 
 
-def _pt2(predictor: Predictor, program: Any, work: Path) -> Any:
+def _pt2(model: Model, program: Any, work: Path) -> Any:
     """Write a program as .pt2 and return the function that the file holds."""
     try:
         with open(work, "wb") as handle:
@@ -229,10 +227,10 @@ def _pt2(predictor: Predictor, program: Any, work: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # as where it is traced
-        raise _impossible(predictor, f"torch.export: {_line(error)}") from None
+        raise _impossible(model, f"torch.export: {_line(error)}") from None
 
 
-def _onnx(predictor: Predictor, program: Any, batch: Batch, work: Path) -> Any:
+def _onnx(model: Model, program: Any, batch: Batch, work: Path) -> Any:
     """Write a program as ONNX and return a function that runs the file by onnxruntime."""
     import onnxruntime
 
@@ -242,11 +240,11 @@ def _onnx(predictor: Predictor, program: Any, batch: Batch, work: Path) -> Any:
             found.save(str(work), external_data=False)
             session = onnxruntime.InferenceSession(str(work), providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        raise _impossible(predictor, f"ONNX: {_line(error)}") from None
+        raise _impossible(model, f"ONNX: {_line(error)}") from None
     wanted = {
         entry.name: name for entry in session.get_inputs() for name in batch if entry.name in (name, f"batch_{name}")
     }
-    names = list(_output_names(predictor, batch))
+    names = list(_output_names(model, batch))
 
     def answer(batch: Batch) -> dict[str, Tensor]:
         values = session.run(None, {given: batch[name].numpy() for given, name in wanted.items()})
@@ -255,9 +253,9 @@ def _onnx(predictor: Predictor, program: Any, batch: Batch, work: Path) -> Any:
     return answer
 
 
-def _output_names(predictor: Predictor, batch: Batch) -> Iterator[str]:
-    with evaluation(predictor.model, predictor.objective):
-        yield from predictor.objective.predict(predictor.model, batch)
+def _output_names(model: Model, batch: Batch) -> Iterator[str]:
+    with evaluation(model.network, model.objective):
+        yield from model.objective.predict(model.network, batch)
 
 
 def compare(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: dict[str, float]) -> None:
@@ -300,8 +298,8 @@ def _first(outputs: Mapping[str, Tensor]) -> Tensor:
     return next(iter(outputs.values()))
 
 
-def _impossible(predictor: Predictor, why: str) -> ConfigError:
+def _impossible(model: Model, why: str) -> ConfigError:
     """Return the error that says why a model cannot be exported and what its domain offers instead."""
-    outputs = sorted(predictor.domain.outputs, key=lambda name: name != "export")
+    outputs = sorted(model.domain.outputs, key=lambda name: name != "export")
     instead = f"use `sciforge predict CHECKPOINT {outputs[0]}`" if outputs else "use sciforge.load in Python"
-    return ConfigError(f"{predictor.checkpoint.path} cannot be exported ({why}); {instead}")
+    return ConfigError(f"{model.checkpoint.path} cannot be exported ({why}); {instead}")

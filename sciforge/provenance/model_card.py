@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sciforge.core.data.store import SPLITS, Store
+from sciforge.core.data.store import Store
 from sciforge.core.files.atomic import one_line, read_json, replace_file, replace_json
 from sciforge.core.training.checkpoint import WEIGHTS, Checkpoint
-from sciforge.core.training.run import All, to_json
+from sciforge.core.training.run import Full, to_json
 from sciforge.errors import CheckpointError
 
 NAME = "README.md"
@@ -32,23 +32,11 @@ MOST_SCALARS = 24  # of a report that are shown
 NOT_SHOWN = ("summary", "spec", "weights_sha256")
 
 
-def describe_store(store: Store) -> dict[str, Any]:
-    """Return what a checkpoint keeps of its data beside their digests: how it was made, records a split, file names."""
-    preparer = store.index.get("preparer") or {}
-    files = preparer.get("files") if isinstance(preparer, dict) else None
-    names = [Path(str(file)).name for file in files] if isinstance(files, list) else []
-    found = {"kind": store.kind, "preparer": preparer.get("type"), "files": names[:100]}
-    return found | {
-        "records": {name: len(store.split(name)) for name in SPLITS},
-        "rejected": store.index.get("rejected", 0),
-    }
-
-
-def keep_evaluation(made: Checkpoint, store: Store, split: str, figures: Mapping[str, float]) -> Path:
+def keep_evaluation(made: Checkpoint, store: Store, split: str, metrics: Mapping[str, float]) -> Path:
     """Write figures on a split into the checkpoint's folder, as evaluation.json, for its card."""
     path = made.path / "evaluation.json"
     body = {"data": store.path.name, "split": split, "records": len(made.objectives[0].examples(store, split))}
-    body |= {"figures": dict(figures), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
+    body |= {"figures": dict(metrics), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
     with one_line(path):
         replace_json(path, body)
     return path
@@ -115,14 +103,14 @@ def _front(made: Checkpoint, licence: str) -> Iterator[str]:
     yield from (f"- {_quoted(tag)}" for tag in (made.body["domain"], objective))
     if made.run.init:
         yield f"base_model: {_quoted(_folder_name(made.run.init))}"
-    if figures := {k: v for k, v in _scalars(made.metrics).items() if v == v and abs(v) != float("inf")}:
+    if metrics := {k: v for k, v in _scalars(made.metrics).items() if v == v and abs(v) != float("inf")}:
         yield "metrics:"
-        yield from (f"- {_quoted(name)}" for name in figures)
+        yield from (f"- {_quoted(name)}" for name in metrics)
         yield from ("model-index:", f"- name: {_quoted(name_of(made))}", "  results:", "  - task:")
         yield f"      type: {_quoted(objective)}"
         yield from ("    dataset:", f"      name: {_quoted(made.run.data.name)}", "      type: sciforge-store")
-        yield from ("      split: dev", "    metrics:")
-        for name, value in figures.items():
+        yield from ("      split: validation", "    metrics:")
+        for name, value in metrics.items():
             yield from (f"    - type: {_quoted(name)}", f"      value: {value!r}")
     yield "---"
 
@@ -198,26 +186,26 @@ def _data(made: Checkpoint, origin: str) -> Iterator[str]:
 def _training(made: Checkpoint) -> Iterator[str]:
     run, schedule = made.run, made.run.schedule
     yield "\n## Training\n"
-    line = f"{made.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW, {schedule.shape} schedule"
-    yield f"{line}, peak rate {schedule.rate:g}, weight decay {schedule.weight_decay:g}, clip {schedule.clip}."
-    if schedule.average:
-        yield f"The weights are a moving average (decay {schedule.average:g}); the raw ones are in raw.safetensors."
+    line = f"{made.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW, {schedule.kind} schedule"
+    yield f"{line}, peak rate {schedule.lr:g}, weight decay {schedule.weight_decay:g}, clip {schedule.clip}."
+    if schedule.ema_decay:
+        yield f"The weights are a moving average (decay {schedule.ema_decay:g}); the raw ones are in raw.safetensors."
     if schedule.patience:
         yield f"Early stopping after {schedule.patience} evaluations without improvement, every {schedule.evaluate_every} steps."
     extra = {name: getattr(run, name, None) for name in ("adapt", "anchor", "replay", "private", "mask")}
     for name, value in extra.items():
-        if value is not None and value != All():
+        if value is not None and value != Full():
             yield f"- {name}: {_inline(to_json(value))}"
     yield f"- seed {run.seed}; {_inline(to_json(run.hardware))}"
 
 
 def _figures(made: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield "\n## Figures"
-    figures = _scalars(made.metrics)
-    if not figures:
-        yield "\nOn the development split: not measured."
+    metrics = _scalars(made.metrics)
+    if not metrics:
+        yield "\nOn the validation split: not measured."
     else:
-        yield from _table(("development split", "value"), ((k, f"{v:.6g}") for k, v in figures.items()))
+        yield from _table(("validation split", "value"), ((k, f"{v:.6g}") for k, v in metrics.items()))
         yield f"\nOne run, seed {made.run.seed}: no interval. `sciforge curve` repeats over seeds and gives one."
     if made.run.schedule.patience:
         yield "Early stopping chose by these figures, which flatters them."
@@ -248,7 +236,7 @@ def _privacy(made: Checkpoint, reports: Path | None) -> Iterator[str]:
     if getattr(made.run, "private", None) is None:
         yield "Trained without differential privacy."
     else:
-        yield f"Trained with differential privacy; spent: {_inline(spent or to_json(made.run.private))}."
+        yield f"Trained with differential privacy; spent: {_inline(spent or to_json(made.run.dp_sgd))}."
     yield from _report("Privacy", made, reports, "Membership inference: not measured")
 
 
@@ -262,7 +250,7 @@ def _forgetting(made: Checkpoint, reports: Path | None) -> Iterator[str]:
     elif not made.run.init:
         yield "Trained from random weights: there is nothing to forget."
     elif not _find(REPORTS["Forgetting"][0], made, reports):
-        yield "Not measured (give the run `--retain OLD-STORE`, or `sciforge forget`)."
+        yield "Not measured (give the run `--retention OLD-STORE`, or `sciforge forget`)."
     yield from _report("Forgetting", made, reports)
 
 

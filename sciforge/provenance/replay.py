@@ -18,7 +18,7 @@ from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import stop_early, take_step
 from sciforge.core.training.run import Hardware, Run, to_json
-from sciforge.core.training.training_state import Job
+from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import ConfigError
 
 # Float32 sums in another order agree to 1e-7 a sum, and a few optimiser steps multiply that; in a trial two processes
@@ -45,7 +45,7 @@ class Rerun:
     start: int
     close: float
     steps: int = 0
-    figures: int = 0
+    metrics: int = 0
     tensors: int = 0
     worst: float = 0.0
     first: str = ""
@@ -135,8 +135,8 @@ class _Notes:
 
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def write(self, step: int, **figures: Any) -> None:
-        self.lines.setdefault(step, {}).update(figures)
+    def write(self, step: int, **metrics: Any) -> None:
+        self.lines.setdefault(step, {}).update(metrics)
 
 
 def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[int, Checkpoint]) -> Rerun:
@@ -158,29 +158,29 @@ def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[i
     """
     run = replace(run, strategy="replicate")
     with _same_threads(), torch.random.fork_rng(devices=[]), Engine.start(run.hardware) as engine:
-        job = Job.set_up(run, engine)
-        if job.codec != made.codec:
+        state = TrainingState.set_up(run, engine)
+        if state.codec != made.codec:
             raise ConfigError(f"{run.data}: the codec fitted on it is another than that of {made.path}; find the data")
         start = 0
         if (made.path / checkpoint.RESUME).exists() and any(step >= made.step for step in lines):
-            job.take_up(made)
+            state.take_up(made)
             start = made.step
         found, notes = Rerun(start, CLOSE[engine.precision]), _Notes()
         if not start:
             was = made.body["loop"].get("start", {})
-            for name, value in to_json(dict(job.notes)).items():
+            for name, value in to_json(dict(state.notes)).items():
                 found.note(difference(was.get(name, value), value), f"the start, {name}")
         last = max(lines, default=-1)
         todo = tqdm(range(start, min(start + steps, last + 1)), "verify", unit="step", disable=None, leave=False)
-        for step, batches in job.data.load(todo, 0):
-            notes.write(step, **take_step(job, step, batches))
+        for step, batches in state.data.load(todo, 0):
+            notes.write(step, **take_step(state, step, batches))
             every, stop = run.schedule.evaluate_every, False
             if every and (step + 1) % every == 0:
-                stop = stop_early(job, step, notes)
+                stop = stop_early(state, step, notes)
             found.steps += 1
             _compare_figures(found, step, lines.get(step, {}), notes.lines[step])
             if step + 1 in saved:
-                _compare_weights(found, job, step, saved[step + 1].weights())
+                _compare_weights(found, state, step, saved[step + 1].weights())
             if stop:
                 break
     return found
@@ -189,13 +189,13 @@ def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[i
 def _compare_figures(found: Rerun, step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in {**then, **now}:  # in the order they were written
         one, other = then.get(name), now.get(name)
-        found.figures += 1
+        found.metrics += 1
         found.note(difference(one, other), f"step {step}, {name}: {one} then, {other} now")
 
 
-def _compare_weights(found: Rerun, job: Job, step: int, then: Mapping[str, Tensor]) -> None:
-    with job.averaged():
-        now = finetuning.merged_state(job.model, job.engine.full_state(job.model))
+def _compare_weights(found: Rerun, state: TrainingState, step: int, then: Mapping[str, Tensor]) -> None:
+    with state.averaged():
+        now = finetuning.merged_state(state.model, state.engine.full_state(state.model))
     for name in {**then, **now}:
         one, other = then.get(name), now.get(name)
         found.tensors += 1

@@ -168,12 +168,12 @@ def _moved(made: Checkpoint, data: Path | None, init: Path | None) -> Run:
     changes: dict[str, Any] = {"data": here(run.data, data), "init": here(run.init, init)}
     if run.replay:
         changes["replay"] = replace(run.replay, data=here(run.replay.data))
-    if isinstance(run.anchor, EWC):
-        changes["anchor"] = replace(run.anchor, data=here(run.anchor.data))
+    if isinstance(run.regularization, EWC):
+        changes["regularization"] = replace(run.regularization, data=here(run.regularization.data))
     if run.teacher:
         changes["teacher"] = replace(run.teacher, checkpoint=here(run.teacher.checkpoint))
-    if run.private:
-        changes["private"] = replace(run.private, key=here(run.private.key))
+    if run.dp_sgd:
+        changes["dp_sgd"] = replace(run.dp_sgd, key=here(run.dp_sgd.key))
     return replace(run, **changes)
 
 
@@ -227,7 +227,7 @@ def _journal(made: Checkpoint) -> Finding:
 def environment(made: Checkpoint) -> dict[str, tuple[Any, Any]]:
     """Return name -> (then, now) of what is another here: versions, commit, platform, device, processes, threads."""
     then = made.provenance
-    run = replace(made.run, init=None, model=made.model_config, anchor=None, replay=None, retain=None)
+    run = replace(made.run, init=None, model=made.model_config, regularization=None, replay=None, retention=None)
     hardware = recorded_hardware(made.run, then, "auto")
     now = checkpoint.provenance(run, hardware.device, 1, {}, None)
     now["threads"] = hardware.threads or now["threads"]

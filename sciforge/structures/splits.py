@@ -15,7 +15,7 @@ from sciforge.core.data.store import SPLITS
 from sciforge.errors import ConfigError
 from sciforge.structures.structure import Structure
 
-TRAIN, DEV, TEST = (SPLITS.index(name) for name in ("train", "dev", "test"))
+TRAIN, DEV, TEST = (SPLITS.index(name) for name in ("train", "validation", "test"))
 DROPPED = -1
 FEWEST_MOLECULES = 8  # below it `auto` cuts by time
 BONDED = 1.3  # times the sum of covalent radii; a C-C bond at 600 K stays below 1.2
@@ -119,7 +119,7 @@ def chance(text: str, seed: int) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def split_groups(groups: Sequence[str], dev_share: float, test_share: float, seed: int) -> dict[str, int]:
+def split_groups(groups: Sequence[str], validation_share: float, test_share: float, seed: int) -> dict[str, int]:
     """Return group -> split, by a hash: a molecule keeps its split whatever else is in the files.
 
     A split that was asked for and got none takes the group nearest to it, so it is never empty.
@@ -127,7 +127,7 @@ def split_groups(groups: Sequence[str], dev_share: float, test_share: float, see
     Raises:
         ConfigError: fewer groups than splits.
     """
-    if len(groups) < 1 + (dev_share > 0) + (test_share > 0):
+    if len(groups) < 1 + (validation_share > 0) + (test_share > 0):
         raise ConfigError(
             f"{len(groups)} molecule(s) cannot fill the splits; use --split time, or name files to test on"
         )
@@ -136,10 +136,10 @@ def split_groups(groups: Sequence[str], dev_share: float, test_share: float, see
     found = dict.fromkeys(groups, TRAIN)
     tests = [g for g in ordered if place[g] < test_share] or ordered[: int(test_share > 0)]
     rest = [g for g in ordered if g not in set(tests)]
-    devs = [g for g in rest if place[g] < test_share + dev_share] or rest[: int(dev_share > 0)]
+    devs = [g for g in rest if place[g] < test_share + validation_share] or rest[: int(validation_share > 0)]
     if len(devs) == len(rest):
         devs = devs[:-1]
-    if not devs and dev_share > 0:
+    if not devs and validation_share > 0:
         devs, tests = tests[-1:], tests[:-1]
     return found | dict.fromkeys(tests, TEST) | dict.fromkeys(devs, DEV)
 
@@ -157,7 +157,7 @@ def memory_length(energies: np.ndarray) -> int:
 
 
 def split_time(
-    counts: Sequence[int], block: int, gaps: Sequence[int], dev_share: float, test_share: float, seed: int
+    counts: Sequence[int], block: int, gaps: Sequence[int], validation_share: float, test_share: float, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return, for each trajectory, the split and the number of the block of every frame.
 
@@ -167,7 +167,7 @@ def split_time(
         counts: frames of each trajectory.
         block: frames of a block; 0 cuts each trajectory in 20, or fewer where the gaps need room.
         gaps: frames to drop at a border, for each trajectory.
-        dev_share, test_share: shares of the blocks.
+        validation_share, test_share: shares of the blocks.
         seed: of the choice of blocks.
 
     Raises:
@@ -179,11 +179,11 @@ def split_time(
     ends = np.cumsum([0] + [-(-count // size) for count, size in zip(counts, sizes, strict=True)])
     number = int(ends[-1])
     tests = max(round(test_share * number), int(test_share > 0))
-    devs = max(round(dev_share * number), int(dev_share > 0))
+    devs = max(round(validation_share * number), int(validation_share > 0))
     if number and tests + devs >= number:
         raise ConfigError(
             f"{number} block(s) of {max(sizes)} frames cannot fill the splits; "
-            "choose a smaller --block, or --dev-share 0 --test-share 0"
+            "choose a smaller --block, or --validation-share 0 --test-share 0"
         )
     chosen = np.full(number, TRAIN)
     order = np.random.default_rng([seed, 0x71E]).permutation(number)

@@ -10,7 +10,7 @@ from sciforge.text.evaluation.laws import LAWS
 from sciforge.text.inference.predictions import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
 from sciforge.text.model.bert import MODELS, Bert, BertConfig
 from sciforge.text.model.modern_bert import MODELS as MODERN
-from sciforge.text.model.modern_bert import ModernBert, ModernConfig
+from sciforge.text.model.modern_bert import ModernBert, ModernBertConfig
 from sciforge.text.model.published_weights import from_transformers, import_bert
 from sciforge.text.objectives.masked_words import MaskedWords
 from sciforge.text.objectives.replaced_words import ReplacedWords
@@ -45,4 +45,12 @@ DOMAIN = Domain(
 )
 
 __all__ = ["DOMAIN", "Bert", "BertConfig", "ClassifyDocuments", "MaskedWords", "PrepareDocuments", "RateDocuments"]
-__all__ += ["ModernBert", "ModernConfig", "ReplacedWords", "TagWords", "TextCodec", "from_transformers", "import_bert"]
+__all__ += [
+    "ModernBert",
+    "ModernBertConfig",
+    "ReplacedWords",
+    "TagWords",
+    "TextCodec",
+    "from_transformers",
+    "import_bert",
+]

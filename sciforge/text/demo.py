@@ -11,7 +11,7 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
 from sciforge.core.learners.metrics import classification_metrics
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule, Subset
 from sciforge.text.data.prepare import PrepareDocuments
 from sciforge.text.evaluation.baselines import letter_tfidf, word_tfidf
@@ -22,7 +22,7 @@ TITLE = "Text: a small BERT, and few labels"
 MISSING = "The text demo needs the package tokenizers: pip install 'sciforge[text]'."
 CHECKPOINT, DATA = "modern-mini-english", "austen-speech"
 SIZES, SEEDS = (32,), 3
-SOLVED = Schedule(steps=1, batch=32, rate=0.0, shape="constant")  # the head is solved; nothing descends
+SOLVED = Schedule(steps=1, batch=32, lr=0.0, kind="constant")  # the head is solved; nothing descends
 NETS = {"pretrained": True, "not pretrained": False}
 RIVALS = {"TF-IDF of letters": letter_tfidf, "TF-IDF of words": word_tfidf}
 WORDS = ("mother", "government", "happy", "went", "three")
@@ -50,16 +50,16 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     """
     if importlib.util.find_spec("tokenizers") is None:
         return Section(TITLE, (MISSING,))
-    store, plain = _store(folder, find(DATA)), Predictor.load(find(CHECKPOINT), device="cpu")
-    figures = compare(folder, store, plain)
+    store, plain = _store(folder, find(DATA)), Model.load(find(CHECKPOINT), device="cpu")
+    metrics = compare(folder, store, plain)
     picture = folder / "roc.png"
     RocCurve(data=store.path, out=picture, positive="speech").write(
-        Predictor.load(_solved(folder, store, plain, True, SIZES[-1], 0), device="cpu")
+        Model.load(_solved(folder, store, plain, True, SIZES[-1], 0), device="cpu")
     )
     text = WHAT.format(test=len(store.split("test")), seeds=SEEDS, step=f"{plain.checkpoint.step:,}")
     caption = f"Spoken against narrated, the net with {SIZES[-1]} labels: ROC curve and the scores of both classes."
     return Section(
-        TITLE, (text, said(figures)), (table(figures), filled(plain), neighbours(plain)), ((picture, caption),)
+        TITLE, (text, said(metrics)), (table(metrics), filled(plain), neighbours(plain)), ((picture, caption),)
     )
 
 
@@ -69,7 +69,7 @@ def _store(folder: Path, file: Path) -> Store:
     return Store.open(place) if place.exists() else prepare(PrepareDocuments(files=(file,), **options), place)
 
 
-def _solved(folder: Path, store: Store, plain: Predictor, pretrained: bool, labels: int, seed: int) -> Path:
+def _solved(folder: Path, store: Store, plain: Model, pretrained: bool, labels: int, seed: int) -> Path:
     """Return a checkpoint with its head solved on few labels, made where it is missing."""
     out = folder / f"{'pretrained' if pretrained else 'fresh'}-{labels}-{seed}"
     if not (out / "final").exists():
@@ -83,7 +83,7 @@ def _solved(folder: Path, store: Store, plain: Predictor, pretrained: bool, labe
     return out
 
 
-def compare(folder: Path, store: Store, plain: Predictor) -> dict[str, dict[int, np.ndarray]]:
+def compare(folder: Path, store: Store, plain: Model) -> dict[str, dict[int, np.ndarray]]:
     """Return for each method and number of labels the AUC on the test split, one a draw of labels."""
     rows, test = store.split("train"), store.split("test")
     objective = ClassifyDocuments().resolve(store)
@@ -92,7 +92,7 @@ def compare(folder: Path, store: Store, plain: Predictor) -> dict[str, dict[int,
     for labels in SIZES:
         for seed in range(SEEDS):
             for name, pretrained in NETS.items():
-                judged = Predictor.load(_solved(folder, store, plain, pretrained, labels, seed), device="cpu")
+                judged = Model.load(_solved(folder, store, plain, pretrained, labels, seed), device="cpu")
                 found[name][labels].append(judged.evaluate(store)["auroc"])
             chosen = rows.take(np.asarray(sampling.balanced_subset(rows.labels(), labels, seed)))
             for name, rival in RIVALS.items():
@@ -101,32 +101,32 @@ def compare(folder: Path, store: Store, plain: Predictor) -> dict[str, dict[int,
     return {name: {n: np.array(values) for n, values in by.items()} for name, by in found.items()}
 
 
-def table(figures: dict[str, dict[int, np.ndarray]]) -> Table:
+def table(metrics: dict[str, dict[int, np.ndarray]]) -> Table:
     """Return the comparison, best of the last column first."""
-    names = sorted(figures, key=lambda name: -figures[name][SIZES[-1]].mean())
+    names = sorted(metrics, key=lambda name: -metrics[name][SIZES[-1]].mean())
     rows = []
     for name in names:
-        cells = (f"{v.mean():.3f} ± {v.std(ddof=1) / len(v) ** 0.5:.3f}" for v in figures[name].values())
+        cells = (f"{v.mean():.3f} ± {v.std(ddof=1) / len(v) ** 0.5:.3f}" for v in metrics[name].values())
         rows.append((name, *cells))
     return Table(
         ("method", *(f"AUC, {n} labels" for n in SIZES)), tuple(rows), "mean ± standard error over draws of labels"
     )
 
 
-def said(figures: dict[str, dict[int, np.ndarray]]) -> str:
+def said(metrics: dict[str, dict[int, np.ndarray]]) -> str:
     """Return what pretraining gained, draw by draw, in a sentence."""
-    with_it, without = figures["pretrained"], figures["not pretrained"]
-    best = max(RIVALS, key=lambda name: figures[name][SIZES[-1]].mean())
+    with_it, without = metrics["pretrained"], metrics["not pretrained"]
+    best = max(RIVALS, key=lambda name: metrics[name][SIZES[-1]].mean())
     parts = []
     for n in SIZES:
-        gain, more = (with_it[n] - without[n]).mean(), (with_it[n] - figures[best][n]).mean()
+        gain, more = (with_it[n] - without[n]).mean(), (with_it[n] - metrics[best][n]).mean()
         parts.append(
             f"with {n} labels it changes the AUC by {gain:+.3f}, and the pretrained net differs from {best} by {more:+.3f}"
         )
     return f"What pretraining gained: {'; '.join(parts)}."
 
 
-def filled(plain: Predictor) -> Table:
+def filled(plain: Model) -> Table:
     """Return the likeliest words at the [MASK] of some sentences."""
     rows = []
     for text in GAPS:
@@ -135,7 +135,7 @@ def filled(plain: Predictor) -> Table:
     return Table(("sentence", "likeliest words"), tuple(rows))
 
 
-def neighbours(plain: Predictor) -> Table:
+def neighbours(plain: Model) -> Table:
     """Return the pieces whose vectors are nearest to those of some words."""
     table_VE = plain.model.embeddings.word.weight.detach().double().numpy()
     table_VE /= np.linalg.norm(table_VE, axis=1, keepdims=True)

@@ -32,8 +32,8 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     old = ["H2O", "NH3", "CH4", "CO2", "HCN", "N2", "CH3OH", "C2H2", "H2CO", "CO", "O2", "N2H4"]
     write_extxyz(folder / "old.xyz", shaken(old, 5, rng, "emt"))
     write_extxyz(folder / "new.xyz", shaken(["CH3CH2OH"], 60, rng, "emt"))
-    store = prepare(PrepareAtoms(files=(folder / "old.xyz",), dev_share=0.2, test_share=0.2), folder / "old")
-    split = {"split": "random", "dev_share": 0.3, "test_share": 0.2}
+    store = prepare(PrepareAtoms(files=(folder / "old.xyz",), validation_share=0.2, test_share=0.2), folder / "old")
+    split = {"split": "random", "validation_share": 0.3, "test_share": 0.2}
     prepare(PrepareAtoms(files=(folder / "new.xyz",), **split), folder / "new")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
@@ -42,7 +42,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         model=PotentialConfig(channels=8, radial=4, hidden=8, body=3),
         codec=AtomsCodec(cutoff_A=4.0),
         objective=EnergyForces(),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, evaluate_every=3, average=0.5),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, evaluate_every=3, ema_decay=0.5),
         **common,
     )
     finetuning = Run(
@@ -50,7 +50,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=EnergyForces(guard=0.0),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return store, pretraining, finetuning

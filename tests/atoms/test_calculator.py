@@ -16,7 +16,7 @@ from sciforge.atoms.inference.calculator import Calculator
 from sciforge.atoms.simulation.dynamics import as_atoms, draw_momenta, relax, run_md
 from sciforge.atoms.simulation.verlet_list import SkinList
 from sciforge.core.training.checkpoint import save
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Schedule
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, SciforgeError
 from sciforge.structures.structure import Structure
@@ -46,10 +46,10 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exact(checkpoint) -> Predictor:
+def exact(checkpoint) -> Model:
     """The checkpoint in float64, asked by way of records."""
-    predictor = Predictor.load(checkpoint, "cpu")
-    predictor.model.double()
+    predictor = Model.load(checkpoint, "cpu")
+    predictor.network.double()
     return predictor
 
 
@@ -63,11 +63,11 @@ def structure(atoms: Atoms) -> Structure:
     return Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
 
 
-def by_records(predictor: Predictor, atoms: Atoms) -> dict[str, np.ndarray]:
+def by_records(predictor: Model, atoms: Atoms) -> dict[str, np.ndarray]:
     """What codec and model say, without calculator or list."""
     batch = predictor.codec.collate([predictor.codec.encode(predictor.codec.record_of(structure(atoms)))])
     batch = {name: x.to(torch.float64) if x.is_floating_point() else x for name, x in batch.items()}
-    found = predictor.model(batch, stress=True)
+    found = predictor.network(batch, stress=True)
     return {name: value[0].detach().numpy() for name, value in found.items()}
 
 
@@ -161,14 +161,14 @@ def test_a_trajectory_does_not_depend_on_the_skin(checkpoint):
 
 
 def test_precision_is_the_calculators_own(checkpoint):
-    predictor = Predictor.load(checkpoint, "cpu")
+    predictor = Model.load(checkpoint, "cpu")
     atoms = copper((2, 2, 2))
     single, double = (Calculator(predictor, dtype=name) for name in ("float32", "float64"))
     energies = [float(c.get_potential_energy(atoms)) for c in (single, double)]
     assert abs(energies[0] - energies[1]) < 1e-5 * len(atoms)
     assert abs(single.get_forces(atoms) - double.get_forces(atoms)).max() < 1e-4
-    assert torch.get_default_dtype() == torch.float32 == next(predictor.model.parameters()).dtype
-    assert all(weight.requires_grad for weight in predictor.model.parameters())
+    assert torch.get_default_dtype() == torch.float32 == next(predictor.network.parameters()).dtype
+    assert all(weight.requires_grad for weight in predictor.network.parameters())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

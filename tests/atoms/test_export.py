@@ -8,7 +8,7 @@ from test_outputs_atoms import frames, tiny_checkpoint
 
 from sciforge.atoms.data.codec import _packed
 from sciforge.atoms.inference.export import BESIDE, Export, example_inputs, packed_program
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 
 EXACT = {"float32": 1e-6, "float64": 1e-12}
@@ -19,11 +19,11 @@ def exported(request, tmp_path_factory):
     """Return the model in a precision, the program out of its file, the notes in the file and the codec."""
     folder = tmp_path_factory.mktemp("export")
     tiny_checkpoint(folder / "tiny")
-    predictor = Predictor.load(folder / "tiny", "cpu")
+    predictor = Model.load(folder / "tiny", "cpu")
     path = Export(out=folder / "potential.pt2", precision=request.param).write(predictor)
     notes = {BESIDE: ""}
     program = torch.export.load(path, extra_files=notes).module()
-    model = predictor.model.to(getattr(torch, request.param))
+    model = predictor.network.to(getattr(torch, request.param))
     return model, program, json.loads(notes[BESIDE]), predictor.codec, EXACT[request.param]
 
 
@@ -73,4 +73,4 @@ def test_the_file_says_what_it_is(exported, tmp_path):
     assert "sender_NJ" in notes["conventions"] and notes["weights_sha256"]
     tiny_checkpoint(tmp_path / "tiny")
     with pytest.raises(ConfigError, match="end it with .pt2"):
-        Export(out=tmp_path / "potential.pt").write(Predictor.load(tmp_path / "tiny", "cpu"))
+        Export(out=tmp_path / "potential.pt").write(Model.load(tmp_path / "tiny", "cpu"))

@@ -33,7 +33,7 @@ def base(tmp_path_factory) -> tuple[Store, Checkpoint]:
     """A store of small molecules and a potential that has learnt something of them."""
     folder = tmp_path_factory.mktemp("atoms")
     store, pretraining, _ = CONTRACT.tiny(folder)
-    schedule = replace(pretraining.schedule, steps=120, rate=1e-2, evaluate_every=0, average=0.9)
+    schedule = replace(pretraining.schedule, steps=120, lr=1e-2, evaluate_every=0, ema_decay=0.9)
     return store, train(replace(pretraining, out=folder / "base", schedule=schedule))
 
 
@@ -47,7 +47,7 @@ def made(count: int = 20, level: str = "emt", names=("CH3OH",), seed: int = 1) -
 
 
 def tune(base, store, out, **changes) -> Checkpoint:
-    options = {"objective": EnergyForces(), "schedule": Schedule(steps=4, batch=4, rate=1e-3)} | changes
+    options = {"objective": EnergyForces(), "schedule": Schedule(steps=4, batch=4, lr=1e-3)} | changes
     return train(Run(data=store.path, out=out, init=base.path, hardware=Hardware(precision="float64"), **options))
 
 
@@ -110,7 +110,7 @@ def test_references_are_fitted_in_closed_form(tmp_path, base):
     shift = {1: -3.0, 6: -900.0, 8: 40.0}
     moved = [replace(s, energy_eV=s.energy_eV + sum(shift[int(z)] for z in s.numbers_N), level="other")
              for s in made(30, names=("CH3OH", "H2O", "CH4", "H2CO", "CO"))]  # fmt: skip
-    options = {"objective": EnergyForces(guard=0.0), "schedule": Schedule(steps=1, rate=0.0)}  # whatever it has learnt
+    options = {"objective": EnergyForces(guard=0.0), "schedule": Schedule(steps=1, lr=0.0)}  # whatever it has learnt
     found = tune(base[1], stored(tmp_path, moved), tmp_path / "run", **options)
     before, after = base[1].build().double().references_eV()[0], found.build().double().references_eV()[0]
     for element, energy in shift.items():
@@ -125,7 +125,7 @@ def test_levels_have_readouts_of_their_own(tmp_path, base):
     with pytest.raises(ConfigError, match="mixes levels of theory"):
         tune(base[1], store, tmp_path / "no")
     objective = EnergyForces(levels=("emt", "better"))
-    tuned = tune(base[1], store, tmp_path / "run", objective=objective, schedule=Schedule(steps=3, rate=1e-2))
+    tuned = tune(base[1], store, tmp_path / "run", objective=objective, schedule=Schedule(steps=3, lr=1e-2))
     model = tuned.build()
     assert model.levels_known.tolist()[:2] == [1, 1]
     last = model.readout[-1][-1].weight
@@ -202,7 +202,7 @@ def test_averaged_weights_are_saved_beside_the_raw_ones(base):
 def test_forgetting_is_reported(tmp_path, base):
     store, checkpoint = base
     tuned = tune(checkpoint, stored(tmp_path, made(30)), tmp_path / "run", retain=store.path,
-                 schedule=Schedule(steps=20, batch=4, rate=2e-2))  # fmt: skip
+                 schedule=Schedule(steps=20, batch=4, lr=2e-2))  # fmt: skip
     found = tuned.metrics["retained"]
     assert found["before"]["force_mae_meV_A"] == pytest.approx(
         found["before"]["force_mae_meV_A"]) and found["after"]["loss"] != found["before"]["loss"]  # fmt: skip
@@ -225,7 +225,7 @@ def test_denoising_learns_the_noise(base):
 def test_what_denoising_taught_can_be_fine_tuned(tmp_path, base):
     """A label-free parent has learnt no force in eV/angstrom, so the guard has nothing to compare."""
     store, _ = base
-    schedule = Schedule(steps=2, batch=4, rate=1e-3)
+    schedule = Schedule(steps=2, batch=4, lr=1e-3)
     parent = train(Run(data=store.path, out=tmp_path / "denoise", model=SMALL, codec=AtomsCodec(cutoff_A=4.0),
                        objective=Denoise(), schedule=schedule))  # fmt: skip
     tuned = tune(parent, store, tmp_path / "tuned", schedule=schedule)
@@ -241,7 +241,7 @@ def test_hidden_elements_cannot_be_read(base):
         hidden.any() and (example["forces_eV_A"][hidden, 0] > 0).all() and (example["forces_eV_A"][~hidden] == 0).all()
     )
     run = Run(data=store.path, out=checkpoint.path.parent.parent / "masked", model=SMALL, codec=AtomsCodec(cutoff_A=4.0),
-              objective=MaskedElements(), schedule=Schedule(steps=200, batch=16, rate=1e-2, evaluate_every=200))  # fmt: skip
+              objective=MaskedElements(), schedule=Schedule(steps=200, batch=16, lr=1e-2, evaluate_every=200))  # fmt: skip
     assert train(run).metrics["accuracy"] > 0.5
 
 

@@ -15,7 +15,7 @@ from sciforge.atoms.inference.predictions import Energies
 from sciforge.core.domain import seeded_model
 from sciforge.core.files.output_files import whole_files, write_whole
 from sciforge.core.training.checkpoint import save
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.structures.readers import read_structures, write_extxyz
@@ -55,7 +55,7 @@ def frames(seed=0, labelled=True):
 def predictor(tmp_path_factory):
     path = tmp_path_factory.mktemp("potential") / "tiny"
     tiny_checkpoint(path)
-    return Predictor.load(path, "cpu", batch=2)
+    return Model.load(path, "cpu", batch=2)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_extended_xyz_holds_what_the_model_says_of_each_structure(predictor, sou
     found = list(read_structures(out))
     assert len(found) == len(given)
     for one, other in zip(given, found, strict=True):
-        alone = answer(predictor.model, predictor.codec, one, stress=True)
+        alone = answer(predictor.network, predictor.codec, one, stress=True)
         above = other.energy_eV - sum(REFERENCE_EV[int(z)] for z in other.numbers_N)
         assert (one.pos_A_N3 == other.pos_A_N3).all() and (one.numbers_N == other.numbers_N).all()
         assert above == pytest.approx(alone["energy"], abs=1e-3)
@@ -101,7 +101,7 @@ def test_the_table_has_one_row_a_structure_and_errors_where_labels_are(predictor
     true = frames()[0]
     error = 1e3 * (float(rows[0]["energy_eV"]) - true.energy_eV) / 9
     assert float(rows[0]["energy_error_meV_atom"]) == pytest.approx(error, rel=1e-4)
-    alone = answer(predictor.model, predictor.codec, true)["forces"]
+    alone = answer(predictor.network, predictor.codec, true)["forces"]
     mae = 1e3 * np.abs(alone - true.forces_eV_A_N3).mean()
     assert float(rows[0]["force_mae_meV_A"]) == pytest.approx(mae, rel=1e-3)
     assert float(rows[0]["max_force_eV_A"]) == pytest.approx(np.linalg.norm(alone, axis=1).max(), rel=1e-3)
@@ -144,12 +144,12 @@ def test_refusals_before_any_work(predictor, source, tmp_path):
         Energies(files=(), out=tmp_path / "out.csv").write(predictor)
     tiny_checkpoint(tmp_path / "denoise", objective=Denoise())
     with pytest.raises(ConfigError, match="trained for Denoise"):
-        Energies(files=(source,), out=tmp_path / "out.csv").write(Predictor.load(tmp_path / "denoise", "cpu"))
+        Energies(files=(source,), out=tmp_path / "out.csv").write(Model.load(tmp_path / "denoise", "cpu"))
 
 
 def test_the_level_of_theory_decides_between_readouts(source, tmp_path):
     tiny_checkpoint(tmp_path / "two", objective=EnergyForces(levels=("xtb", "pbe")), levels=2)
-    two, out = Predictor.load(tmp_path / "two", "cpu"), tmp_path / "out.csv"
+    two, out = Model.load(tmp_path / "two", "cpu"), tmp_path / "out.csv"
     with pytest.raises(ConfigError, match=r"frame 7: level of theory '' is none"):
         Energies(files=(source,), out=out).write(two)
     energy = {}

@@ -83,11 +83,11 @@ def test_stores_are_identical_for_any_number_of_workers(tmp_path):
 
 def test_no_molecule_is_in_two_splits(tmp_path):
     files = (written(tmp_path / "a.xyz", frames(NAMES, 5)), written(tmp_path / "b.xyz", frames(NAMES[::-1], 3, seed=1)))
-    store = prepare(PrepareAtoms(files=files, dev_share=0.2, test_share=0.2), tmp_path / "store")
+    store = prepare(PrepareAtoms(files=files, validation_share=0.2, test_share=0.2), tmp_path / "store")
     group, split = store.column("group"), store.column("split")
     assert all(len(set(split[group == g])) == 1 for g in set(group)) and store.meta["groups"] == len(set(group)) == 12
     assert set(split) == {0, 1, 2}
-    alone = prepare(PrepareAtoms(files=files[:1], dev_share=0.2, test_share=0.2), tmp_path / "alone")
+    alone = prepare(PrepareAtoms(files=files[:1], validation_share=0.2, test_share=0.2), tmp_path / "alone")
     assert np.array_equal(alone.column("split"), split[: len(alone)])
 
 
@@ -112,7 +112,9 @@ def test_time_blocks_never_touch(tmp_path):
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert np.abs(frame[split == a][:, None] - frame[split == b]).min() > 3
     assert all(len(set(split[group == g])) == 1 for g in set(group))
-    assert all(17 <= len(of_split(store, name)) <= 20 for name in ("dev", "test"))  # 3 go where dev and test touch
+    assert all(
+        17 <= len(of_split(store, name)) <= 20 for name in ("validation", "test")
+    )  # 3 go where validation and test touch
 
 
 def test_the_gap_follows_the_memory_of_the_energy(tmp_path):
@@ -143,7 +145,7 @@ def test_given_and_random_splits(tmp_path):
 def test_named_test_files(tmp_path):
     train, test = (written(tmp_path / f"{i}.xyz", frames(["CH3OH"], 40, seed=i)) for i in range(2))
     store = prepare(PrepareAtoms(files=(train,), test=(test,), gap=0), tmp_path / "store")
-    assert len(of_split(store, "test")) == 40 and len(of_split(store, "dev")) == 4
+    assert len(of_split(store, "test")) == 40 and len(of_split(store, "validation")) == 4
     copy = tmp_path / "copy.xyz"
     copy.write_bytes(train.read_bytes())
     with pytest.warns(UserWarning, match=r"frame\(s\) are in two splits, atom for atom"):
@@ -245,7 +247,7 @@ def test_one_atom_without_an_energy_is_a_record(tmp_path):
     [
         ({"files": ()}, "no file of structures"),
         ({"cutoff_A": 0.0}, "cutoff_A is 0.0"),
-        ({"dev_share": 0.5, "test_share": 0.5}, "must leave something"),
+        ({"validation_share": 0.5, "test_share": 0.5}, "must leave something"),
         ({"split": "moleculle"}, "did you mean 'molecule'"),
         ({"units": "eV parsec"}, "no unit 'parsec'"),
         ({"split": "molecule"}, "cannot fill the splits"),

@@ -21,7 +21,7 @@ from sciforge.atoms.inference.calibration import (
 )
 from sciforge.atoms.inference.uncertainty import FISHER, Committee, Laplace, Uncertain, calibrated, pick
 from sciforge.core.methods.regularization import fisher_information
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError
 from sciforge.structures.readers import read_structures, write_extxyz
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("members")
     for seed in range(3):
         tiny_checkpoint(folder / str(seed), seed)
-    first = Predictor.load(folder / "0", "cpu")
+    first = Model.load(folder / "0", "cpu")
     records = [first.codec.record_of(s) for s in frames(5)[1:4]]
     found = fisher_information(first.model, first.objective, first.codec, records)
     first.checkpoint.with_file(FISHER, found, {"examples": 3})
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def load(folder, *seeds):
-    return [Predictor.load(folder / str(seed), "cpu", batch=4) for seed in seeds]
+    return [Model.load(folder / str(seed), "cpu", batch=4) for seed in seeds]
 
 
 def test_a_committee_spreads_as_its_members_do(folder):
@@ -62,8 +62,8 @@ def test_a_committee_spreads_as_its_members_do(folder):
 def test_laplace_propagates_a_weight_s_variance(folder, weight):
     """With one uncertain weight, sigma is |d output / d weight| times its standard deviation: by finite differences."""
     (predictor,) = load(folder, 0)
-    predictor.model.double()
-    parameter = dict(predictor.model.named_parameters())[weight]
+    predictor.network.double()
+    parameter = dict(predictor.network.named_parameters())[weight]
     variance = torch.zeros_like(parameter)
     variance.view(-1)[3] = 0.04
     water = frames()[1]
@@ -72,7 +72,7 @@ def test_laplace_propagates_a_weight_s_variance(folder, weight):
     for step in (1e-5, -2e-5):
         with torch.no_grad():
             parameter.view(-1)[3] += step
-        answers.append(answer(predictor.model, predictor.codec, water))
+        answers.append(answer(predictor.network, predictor.codec, water))
     slope = {name: np.abs(answers[0][name] - answers[1][name]) / 2e-5 for name in ("energy", "forces")}
     assert slope["forces"].max() > 1e-4
     np.testing.assert_allclose(found.force_sigma_eV_A[0], 0.2 * slope["forces"], rtol=1e-4, atol=1e-8)
@@ -113,7 +113,7 @@ def test_calibration_finds_both_factors_and_then_coverage_is_nominal(tmp_path):
     for kind, most in (("forces", 0.02), ("energy", 0.04)):
         assert before[kind].expected_error > 0.2 and after[kind].expected_error < most
         assert after[kind].spearman == before[kind].spearman > 0.5
-        assert after[kind].figures()["nominal_L"] == COVERAGE_L.tolist()
+        assert after[kind].metrics()["nominal_L"] == COVERAGE_L.tolist()
     picture = plot_reliability(tmp_path / "plot.png", {"before": before, "after": after})
     assert picture.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match="no structure has a label"):

@@ -7,7 +7,7 @@ from torch import nn
 
 from sciforge.core.domain import seeded_model
 from sciforge.core.methods import finetuning
-from sciforge.core.training.run import All, LoRA, Only, Schedule
+from sciforge.core.training.run import Freeze, Full, LoRA, Schedule
 from sciforge.errors import ConfigError
 
 
@@ -49,13 +49,15 @@ def test_lora_starts_at_the_plain_model(tiny):
         assert torch.equal(model(batch), before)
 
 
-@pytest.mark.parametrize("how", [Only(), Only(r"blocks\.1\.|^heads\."), LoRA(rank=2)])
+@pytest.mark.parametrize("how", [Freeze(), Freeze(r"blocks\.1\.|^heads\."), LoRA(rank=2)])
 def test_what_is_frozen_keeps_its_bits(tiny, fit, how):
-    found, before = fit(tiny.finetuning, adapt=how).weights(), tiny.checkpoint.build().state_dict()
+    found, before = fit(tiny.finetuning, finetuning=how).weights(), tiny.checkpoint.build().state_dict()
     moved = {name for name in before if not torch.equal(found[name].float(), before[name])}
     block = {name for name in before if ".blocks.1." in name}
     matrices = {name for name in before if ".blocks." in name and before[name].ndim == 2}
-    wanted = {Only: block if isinstance(how, Only) and "blocks" in how.pattern else set(), LoRA: matrices}[type(how)]
+    wanted = {Freeze: block if isinstance(how, Freeze) and "blocks" in how.pattern else set(), LoRA: matrices}[
+        type(how)
+    ]
     assert moved == wanted
     model_names = set(seeded_model(tiny.checkpoint.model_config, tiny.checkpoint.codec, (), 0).state_dict())
     assert model_names <= set(found)
@@ -65,7 +67,7 @@ def test_frozen_steps_hold_the_trunk_and_then_let_go(tiny, fit):
     before = tiny.checkpoint.build().state_dict()
     for steps, stays in ((3, True), (4, False)):
         options = {"steps": steps, "evaluate_every": 0, "patience": 0}
-        found = fit(tiny.finetuning, f"run-{steps}", adapt=All(frozen_steps=3), schedule=options).weights()
+        found = fit(tiny.finetuning, f"run-{steps}", finetuning=Full(frozen_steps=3), schedule=options).weights()
         name = "encoder.blocks.0.attention.query.weight"
         name = next(n for n in before if ".blocks.0." in n and before[n].ndim == 2)
         assert torch.equal(found[name].float(), before[name]) == stays
@@ -74,7 +76,7 @@ def test_frozen_steps_hold_the_trunk_and_then_let_go(tiny, fit):
 def test_a_random_trunk_may_be_frozen_too(tiny, fit):
     run = tiny.finetuning
     config, codec = tiny.checkpoint.model_config, tiny.checkpoint.codec
-    found = fit(run, init=None, model=config, codec=codec, adapt=Only()).weights()
+    found = fit(run, init=None, model=config, codec=codec, finetuning=Freeze()).weights()
     start = seeded_model(config, codec, (), run.seed).state_dict()
     for name in start:
         assert torch.equal(found[name].float(), start[name])
@@ -82,7 +84,7 @@ def test_a_random_trunk_may_be_frozen_too(tiny, fit):
 
 def test_layer_decay_gives_each_block_its_rate(tiny):
     model = fresh_model(tiny)
-    groups = finetuning.groups(model, All(layer_decay=0.5, trunk_rate=0.8), (), Schedule(weight_decay=0.1))
+    groups = finetuning.groups(model, Full(layer_decay=0.5, backbone_lr_mult=0.8), (), Schedule(weight_decay=0.1))
     factor = {name: g.factor for g in groups for name in g.names}
     assert factor["encoder.norm.weight"] == factor["transform.weight"] == 0.8
     assert {f for name, f in factor.items() if ".blocks.1." in name} == {0.8}
@@ -90,11 +92,11 @@ def test_layer_decay_gives_each_block_its_rate(tiny):
     assert {f for name, f in factor.items() if name.startswith("embedding")} == {0.2}
     decay = {name: g.decay for g in groups for name in g.names}
     assert all(decay[name] == (0.1 if p.ndim > 1 else 0.0) for name, p in model.named_parameters())
-    free = finetuning.groups(model, All(layer_decay=0.5), {"base_bias"}, Schedule())
+    free = finetuning.groups(model, Full(layer_decay=0.5), {"base_bias"}, Schedule())
     assert {g.factor for g in free if "base_bias" in g.names} == {1.0}
 
 
-@pytest.mark.parametrize("how", [Only("nothing"), LoRA(pattern="nothing"), Only("("), LoRA(pattern="norm")])
+@pytest.mark.parametrize("how", [Freeze("nothing"), LoRA(pattern="nothing"), Freeze("("), LoRA(pattern="norm")])
 def test_a_pattern_that_matches_nothing_is_refused(tiny, how):
     with pytest.raises(ConfigError, match="adapt.pattern"):
         finetuning.apply(fresh_model(tiny), how, ())

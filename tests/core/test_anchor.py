@@ -12,7 +12,7 @@ from sciforge.core.data import sampling
 from sciforge.core.domain import Categorical, Gaussian, Loss, Objective
 from sciforge.core.methods import regularization
 from sciforge.core.training.distributed import Engine
-from sciforge.core.training.run import EWC, L2SP, LoRA, Only
+from sciforge.core.training.run import EWC, L2SP, Freeze, LoRA
 from sciforge.errors import ConfigError
 
 EXACT = Engine(torch.device("cpu"), "float64")
@@ -185,7 +185,7 @@ def test_proximal_steps_end_at_the_minimiser(strength: float):
     a, b, c = (torch.tensor(v, dtype=torch.float64) for v in ([1.0, 4.0, 0.5], [2.0, -1.0, 0.3], [0.0, 1.0, -2.0]))
     importance = torch.tensor([1.0, 0.2, 3.0], dtype=torch.float64)
     p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    pull = regularization.Anchor((regularization.Term(p, c, importance),), strength, proximal=True)
+    pull = regularization.QuadraticPenalty((regularization.Term(p, c, importance),), strength, proximal=True)
     optimizer = torch.optim.AdamW([p], weight_decay=0.0, betas=(0.9, 0.98))
     for step in range(4000):
         optimizer.param_groups[0]["lr"] = 0.05 * 0.997**step
@@ -200,21 +200,23 @@ def test_fresh_heads_of_the_same_name_are_not_pulled(tiny, fit):
     """The classes differ, so the head starts anew although checkpoint and model call it the same."""
     parent = fit(tiny.finetuning, "parent", schedule={"steps": 2})
     other = parent.objectives[0].__class__(classes=("yes", "no", "maybe"), bins=3)
-    found = fit(tiny.finetuning, "child", init=parent.path, objective=other, anchor=L2SP(1.0), schedule={"steps": 2})
+    found = fit(
+        tiny.finetuning, "child", init=parent.path, objective=other, regularization=L2SP(1.0), schedule={"steps": 2}
+    )
     assert found.step <= 2 and found.objectives[0].classes == ("yes", "no", "maybe")
 
 
 def test_ewc_works_from_the_cached_fisher_without_data(tiny, fit, tmp_path):
     with pytest.raises(ConfigError, match="no exact Fisher"):
-        fit(tiny.finetuning, anchor=EWC())
+        fit(tiny.finetuning, regularization=EWC())
     run = tiny.pretraining
     own = fit(run, "own", schedule={"steps": 2, "evaluate_every": 0})
     made = fisher_of(own, examples=1, seed=run.seed)
     kept = own.with_file("fisher-exact.safetensors", made, {"estimator": "exact"})
     again = kept.with_file("fisher-exact.safetensors", made, {"estimator": "exact"})  # replacing it is safe too
     assert all(torch.equal(again.weights("fisher-exact.safetensors")[name], made[name]) for name in made)
-    cached = fit(tiny.finetuning, "cached", init=own.path, anchor=EWC(100.0))
-    fresh = fit(tiny.finetuning, "fresh", init=own.path, anchor=EWC(100.0, data=run.data, examples=1))
+    cached = fit(tiny.finetuning, "cached", init=own.path, regularization=EWC(100.0))
+    fresh = fit(tiny.finetuning, "fresh", init=own.path, regularization=EWC(100.0, data=run.data, examples=1))
     for name, tensor in cached.weights().items():
         assert torch.equal(tensor, fresh.weights()[name])
     free = fit(tiny.finetuning, "free", init=own.path)
@@ -239,13 +241,13 @@ def drift(checkpoint, parent) -> float:
 def test_untouched_weights_stay_at_the_centre(tiny, fit):
     """Classification never uses the language head: it must not drift, and the pull must not need its gradient."""
     for pull in (None, L2SP(0.5), L2SP(0.5, step="proximal")):
-        found = fit(tiny.finetuning, f"run-{pull and pull.step}", anchor=pull).weights()
+        found = fit(tiny.finetuning, f"run-{pull and pull.step}", regularization=pull).weights()
         assert torch.equal(found["transform.weight"].float(), tiny.checkpoint.weights()["transform.weight"].float())
 
 
 def test_contradictions_are_refused(tiny, fit):
     with pytest.raises(ConfigError, match="LoRA"):
-        fit(tiny.finetuning, adapt=LoRA(), anchor=L2SP())
+        fit(tiny.finetuning, finetuning=LoRA(), regularization=L2SP())
     with pytest.raises(ConfigError, match="holds nothing"):
-        fit(tiny.finetuning, adapt=Only(), anchor=L2SP())
+        fit(tiny.finetuning, finetuning=Freeze(), regularization=L2SP())
     assert sampling.replay_sizes(2, 0.5) == (1, 1)

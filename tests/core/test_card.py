@@ -20,7 +20,7 @@ from sciforge.provenance import model_card
 @pytest.fixture(scope="module", params=["genomes", "molecules"])
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(request.param, tmp_path_factory.mktemp(request.param))
-    loop.train(replace(made.finetuning, retain=made.pretraining.data))
+    loop.train(replace(made.finetuning, retention=made.pretraining.data))
     return made
 
 
@@ -50,7 +50,7 @@ def test_every_finished_run_has_a_card_that_tells_the_truth(house: Tiny, child: 
     text, parts = path.read_text(encoding="utf-8"), sections(path)
     assert f"{sum(p.numel() for p in child.build().parameters()):,} (" in text
     assert child.body["files"]["model.safetensors"] in text and child.provenance["parent"] in text
-    for split in ("train", "dev", "test"):
+    for split in ("train", "validation", "test"):
         assert f"| {split} records | {len(store.split(split))} |" in parts["Data"]
     assert child.provenance["store"]["records"]["train"] == len(store.split("train"))
     for name, value in child.metrics.items():
@@ -70,7 +70,7 @@ def test_the_front_matter_is_what_hugging_face_reads(child: Checkpoint):
     assert head["license"] == "unknown" and head["library_name"] == "sciforge"
     assert head["tags"][:2] == ["sciforge", child.body["domain"]] and head["base_model"] == "pretraining"
     (result,) = head["model-index"][0]["results"]
-    assert result["dataset"] == {"name": child.run.data.name, "type": "sciforge-store", "split": "dev"}
+    assert result["dataset"] == {"name": child.run.data.name, "type": "sciforge-store", "split": "validation"}
     found = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert set(found) == set(head["metrics"]) and found["loss"] == child.metrics["loss"]
     assert result["task"]["type"] == type(child.objectives[0]).__name__
@@ -124,10 +124,10 @@ def test_reports_beside_it_fill_the_sections(child: Checkpoint, tmp_path):
 def test_the_command_writes_test_figures(house: Tiny, child: Checkpoint, capsys):
     argv = ["card", str(child.path), "--data", str(house.finetuning.data), "--licence", "mit", "--device", "cpu"]
     assert cli.main(argv) == 0 and capsys.readouterr().out.strip() == str(child.path / "README.md")
-    figures = api.evaluate(child.path, house.finetuning.data, device="cpu")
+    metrics = api.evaluate(child.path, house.finetuning.data, device="cpu")
     for text in (sections(child.path / "README.md")["Figures"], sections(model_card.write(child))["Figures"]):
         assert f"test split of {house.finetuning.data.name}, {len(house.labelled.split('test'))} records" in text
-        assert all(f"| {name} | {value:.6g} |" in text for name, value in figures.items())
+        assert all(f"| {name} | {value:.6g} |" in text for name, value in metrics.items())
     Checkpoint.open(child.path)
 
 

@@ -100,7 +100,7 @@ def test_a_torn_step_is_passed_over_and_a_damaged_one_reported(tiny, fit, tmp_pa
     out = tmp_path / "run"
     stop = {"schedule": {"save_every": 2}}
     plain = loop.take_step
-    monkeypatch.setattr(loop, "take_step", lambda job, step, made: plain(job, step, made) if step < 5 else 1 / 0)
+    monkeypatch.setattr(loop, "take_step", lambda state, step, made: plain(state, step, made) if step < 5 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit(tiny.pretraining, **stop)
     monkeypatch.setattr(loop, "take_step", plain)
@@ -139,7 +139,7 @@ def test_early_stopping_restores_the_best(tiny, fit, tmp_path, monkeypatch):
     monkeypatch.undo()
     options = {"steps": 20, "evaluate_every": 0, "patience": 0, "save_every": 2}
     plain = loop.take_step
-    monkeypatch.setattr(loop, "take_step", lambda job, step, made: plain(job, step, made) if step < 3 else 1 / 0)
+    monkeypatch.setattr(loop, "take_step", lambda state, step, made: plain(state, step, made) if step < 3 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit(tiny.finetuning, "cut", schedule=options)
     at_best = Checkpoint.open(tmp_path / "cut")
@@ -199,7 +199,7 @@ def test_compiled_training_agrees(tiny, fit, monkeypatch):
 
 def test_a_second_fine_tuning_keeps_the_head_of_the_same_objective(tiny, fit):
     first = fit(tiny.finetuning, "first")
-    options = {"steps": 1, "rate": 0.0, "weight_decay": 0.0, "evaluate_every": 0, "patience": 0}
+    options = {"steps": 1, "lr": 0.0, "weight_decay": 0.0, "evaluate_every": 0, "patience": 0}
     second = fit(tiny.finetuning, "second", init=first.path, objective=first.objectives[0], schedule=options)
     same = {n: torch.equal(t.float(), first.weights()[n].float()) for n, t in second.weights().items()}
     assert all(same.values())
@@ -244,9 +244,9 @@ def test_evaluation_of_forces_differentiates():
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     places = torch.randn(7, 3, dtype=torch.float64)
     records = [{"place": p, "force": -p} for p in places]
-    figures = evaluate(model, Force(), Stack, records, CPU, size=3)
-    assert figures["rmse"] == pytest.approx(figures["loss"] ** 0.5, rel=1e-6)
-    assert type(figures["rmse"]) is float and all(p.grad is None for p in model.parameters())
+    metrics = evaluate(model, Force(), Stack, records, CPU, size=3)
+    assert metrics["rmse"] == pytest.approx(metrics["loss"] ** 0.5, rel=1e-6)
+    assert type(metrics["rmse"]) is float and all(p.grad is None for p in model.parameters())
     again = Stack.collate(records)
     Force().loss(model, again).total.backward()
     assert all(p.grad is not None for p in list(model.parameters())[:2])
@@ -293,10 +293,10 @@ def test_ctrl_c_leaves_a_run_to_resume(tiny, fit, tmp_path, monkeypatch, request
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     plain = loop.take_step
 
-    def interrupted(job, step, made):
+    def interrupted(state, step, made):
         if step == 3:
             signal.raise_signal(signal.SIGINT)
-        return plain(job, step, made)
+        return plain(state, step, made)
 
     monkeypatch.setattr(loop, "take_step", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -15,12 +15,12 @@ from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.methods.dp_sgd import Mechanism, noise_for, single_gradients, spent, vectorised_gradients
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
-from sciforge.core.training.run import All, Private, Replay, Run, Subset
-from sciforge.core.training.training_state import Job
+from sciforge.core.training.run import DPSGD, Full, Replay, Run, Subset
+from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import ConfigError
 from sciforge.nn.transformer import Encoder
 
-QUIET = Private(noise=1.0, delta=1e-3, accountant="rdp")
+QUIET = DPSGD(noise=1.0, delta=1e-3, accountant="rdp")
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def molecules(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def tuning(request: pytest.FixtureRequest, tiny: Tiny, molecules: Tiny) -> Run:
     """A fine-tuning run whose head is not solved before the first step."""
     run = (tiny if request.param == "genomes" else molecules).finetuning
-    return replace(run, objective=replace(run.objective, warm_start=False), private=QUIET)
+    return replace(run, objective=replace(run.objective, warm_start=False), dp_sgd=QUIET)
 
 
-def job_of(run: Run) -> Job:
-    return Job.set_up(run, Engine(torch.device("cpu"), run.hardware.precision))
+def job_of(run: Run) -> TrainingState:
+    return TrainingState.set_up(run, Engine(torch.device("cpu"), run.hardware.precision))
 
 
 class Small(nn.Module):
@@ -82,23 +82,23 @@ def test_gradients_of_single_examples_equal_those_of_opacus():
 def test_clipped_sums_do_not_depend_on_how_gradients_are_made(tuning):
     found = []
     for way in (None, False):
-        job = job_of(replace(tuning, private=replace(QUIET, clip=0.05)))
-        job.private.vectorised = way
-        job.model.train()
-        figures = job.private.take_gradient(job, 0, *job.data[0])
-        found.append([p.grad.clone() for group in job.groups for p in group.parameters])
-        assert figures["clipped"] > 0 and figures["examples"] == len(job.data[0][0])
+        state = job_of(replace(tuning, dp_sgd=replace(QUIET, clip=0.05)))
+        state.private.vectorised = way
+        state.model.train()
+        metrics = state.private.take_gradient(state, 0, *state.data[0])
+        found.append([p.grad.clone() for group in state.groups for p in group.parameters])
+        assert metrics["clipped"] > 0 and metrics["examples"] == len(state.data[0][0])
     assert max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) < 1e-12
 
 
 def test_one_example_moves_the_sum_by_no_more_than_the_clip(tuning):
-    job = job_of(replace(tuning, private=replace(QUIET, clip=0.1)))
-    singles = next(found for step in range(20) if len(found := job.data[step][0]) > 2)
+    state = job_of(replace(tuning, dp_sgd=replace(QUIET, clip=0.1)))
+    singles = next(found for step in range(20) if len(found := state.data[step][0]) > 2)
     gradients = []
     for part in (singles, singles[1:], []):
-        job.private.take_gradient(job, 0, part)
-        parts = [p.grad.flatten() for group in job.groups for p in group.parameters]
-        gradients.append(torch.cat(parts) * job.run.schedule.batch)
+        state.private.take_gradient(state, 0, part)
+        parts = [p.grad.flatten() for group in state.groups for p in group.parameters]
+        gradients.append(torch.cat(parts) * state.run.schedule.batch)
     whole, without, noise = gradients
     assert 0 < float((whole - without).norm()) <= 0.1 + 1e-9
     assert float(noise.std()) == pytest.approx(0.1, rel=0.1)  # an empty step is noise alone
@@ -136,7 +136,7 @@ def test_a_cut_private_run_resumes_bit_equal(tuning, fit, interrupted):
 
 
 def test_the_checkpoint_tells_what_was_spent(tuning, fit):
-    made = fit(tuning, private=Private(epsilon=3.0, delta=1e-3, accountant="rdp"), schedule={"patience": 0})
+    made = fit(tuning, dp_sgd=DPSGD(epsilon=3.0, delta=1e-3, accountant="rdp"), schedule={"patience": 0})
     told, batch = made.metrics["privacy"], tuning.schedule.batch
     records = len(made.objectives[0].examples(Checkpoint.open(made.path).run and _store(made), "train"))
     assert told["sampling_rate"] == pytest.approx(batch / records) and told["private_steps"] == tuning.schedule.steps
@@ -160,7 +160,7 @@ def test_the_two_accountants_agree_roughly():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"private": Private(noise=1.0, delta=0.5, accountant="rdp")}, "must be below"),
+        ({"dp_sgd": DPSGD(noise=1.0, delta=0.5, accountant="rdp")}, "must be below"),
         ({"schedule": {"batch": 500}}, "training records are"),
         ({"subset": Subset(8)}, "all labels"),
         ({"hardware": {"compile": True}}, "each example's gradient"),
@@ -173,7 +173,7 @@ def test_what_would_break_the_promise_is_refused(tuning, fit, change, words):
 
 def test_replay_is_refused(tiny, fit):
     with pytest.raises(ConfigError, match="one stream"):
-        fit(tiny.finetuning, private=QUIET, replay=Replay(tiny.pretraining.data))
+        fit(tiny.finetuning, dp_sgd=QUIET, replay=Replay(tiny.pretraining.data))
 
 
 def test_a_head_solved_on_the_records_is_refused(tuning, fit):
@@ -185,16 +185,16 @@ def test_a_head_solved_on_the_records_is_refused(tuning, fit):
 def test_a_codec_fitted_to_the_records_is_refused(fit, tmp_path):
     atoms = make_tiny("atoms", tmp_path)
     with pytest.raises(ConfigError, match="codec is fitted"):
-        fit(atoms.pretraining, private=QUIET)
+        fit(atoms.pretraining, dp_sgd=QUIET)
 
 
 def test_windows_of_records_are_refused(tiny, fit):
     with pytest.raises(ConfigError, match="windows of records"):
-        fit(tiny.pretraining, private=QUIET)
+        fit(tiny.pretraining, dp_sgd=QUIET)
 
 
 def test_a_start_that_learnt_the_same_records_without_noise_is_refused(tuning, fit):
-    open_, again = replace(tuning, private=None), {"adapt": All(), "schedule": {"steps": 2, "patience": 0}}
+    open_, again = replace(tuning, dp_sgd=None), {"finetuning": Full(), "schedule": {"steps": 2, "patience": 0}}
     plain = fit(open_, "plain", **again)
     with pytest.raises(ConfigError, match="without noise, which no later noise takes back"):
         fit(tuning, "private", init=plain.path, **again)
@@ -204,20 +204,20 @@ def test_a_start_that_learnt_the_same_records_without_noise_is_refused(tuning, f
 
 def test_either_a_budget_or_a_noise():
     with pytest.raises(ConfigError, match="either"):
-        Private()
+        DPSGD()
     with pytest.raises(ConfigError, match="either"):
-        Private(epsilon=1.0, noise=1.0)
+        DPSGD(epsilon=1.0, noise=1.0)
     with pytest.raises(ConfigError, match="above 0"):
-        Private(epsilon=0.0)
+        DPSGD(epsilon=0.0)
 
 
 def test_a_key_hides_the_noise(tuning, fit, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"x" * 8)
     with pytest.raises(ConfigError, match="at least 16"):
-        Mechanism.of(replace(tuning, private=replace(QUIET, key=key)), 60)
+        Mechanism.of(replace(tuning, dp_sgd=replace(QUIET, key=key)), 60)
     key.write_bytes(b"x" * 32)
-    keyed = Mechanism.of(replace(tuning, private=replace(QUIET, key=key)), 60)
+    keyed = Mechanism.of(replace(tuning, dp_sgd=replace(QUIET, key=key)), 60)
     plain = Mechanism.of(tuning, 60)
     weights = [torch.zeros(50)]
     assert keyed.seed != plain.seed

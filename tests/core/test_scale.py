@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from torch import distributed
 from sciforge.core.training.distributed import Engine
-from sciforge.core.training.training_state import Job
+from sciforge.core.training.training_state import TrainingState
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import LoRA, Run, from_json
 from sciforge.core.training.checkpoint import Checkpoint
@@ -52,7 +52,7 @@ for name, run in wrong.items():
     except ConfigError as error:
         found[name] = str(error)
 with Engine.start(mixed.hardware, "tensor") as engine:
-    model = Job.set_up(mixed, engine).model
+    model = TrainingState.set_up(mixed, engine).model
     found["held"] = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in model.encoder.blocks.parameters())
     found["whole"] = sum(p.numel() for p in model.encoder.blocks.parameters())
     found["part"] = engine.part, engine.parts
@@ -199,8 +199,8 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     for name, text in (("scontrol", SCONTROL), ("srun", SRUN)):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
-    job = {"ID": "4242", "NODELIST": "localhost,elsewhere", "NUM_NODES": "1"}
-    environment = {f"SLURM_JOB_{name}": value for name, value in job.items()}
+    state = {"ID": "4242", "NODELIST": "localhost,elsewhere", "NUM_NODES": "1"}
+    environment = {f"SLURM_JOB_{name}": value for name, value in state.items()}
     environment |= {
         "SLURM_GPUS_ON_NODE": "2",
         "SLURM_CPUS_PER_TASK": "2",
@@ -214,14 +214,14 @@ TEMPLATE = ["bash", str(ROOT / "docs" / "slurm" / "train.sbatch")]
 
 @pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGTERM])
 def test_the_slurm_template_queues_itself_again(slurm, tmp_path, sent):
-    job = subprocess.Popen([*TEMPLATE, "masked"], env={**slurm, "NAP": "60"}, stderr=subprocess.PIPE)
+    state = subprocess.Popen([*TEMPLATE, "masked"], env={**slurm, "NAP": "60"}, stderr=subprocess.PIPE)
     until = time.monotonic() + 30
     while not (tmp_path / "words").exists() and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.2)
-    job.send_signal(sent)
-    said = job.communicate(timeout=30)[1].decode()
-    assert job.returncode == 0 and "job 4242 is queued again" in said
+    state.send_signal(sent)
+    said = state.communicate(timeout=30)[1].decode()
+    assert state.returncode == 0 and "job 4242 is queued again" in said
     assert (tmp_path / "log").read_text() == "requeue 4242\n"
 
 

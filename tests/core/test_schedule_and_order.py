@@ -13,8 +13,8 @@ STEPS = np.arange(200)
 
 
 def rates(**options) -> np.ndarray:
-    schedule = Schedule(steps=200, rate=2.0, warmup=0.1, **options)
-    return np.array([schedule.rate_at(int(step)) for step in STEPS])
+    schedule = Schedule(steps=200, lr=2.0, warmup=0.1, **options)
+    return np.array([schedule.lr_at(int(step)) for step in STEPS])
 
 
 @pytest.mark.parametrize("shape", ["constant", "exponential", "step", "cosine", "trapezoid"])

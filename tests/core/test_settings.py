@@ -9,10 +9,10 @@ from sciforge.core.training.run import (
     CORE_TYPES,
     EWC,
     L2SP,
-    All,
+    Freeze,
+    Full,
     Hardware,
     LoRA,
-    Only,
     Replay,
     Run,
     Schedule,
@@ -29,9 +29,16 @@ RUN = {"data": Path("d"), "out": Path("o"), "objective": "masked"}
     "run",
     [
         Run(**RUN, model="mini"),
-        Run(**RUN, init="parent", adapt=Only("x"), anchor=EWC(data=Path("e")), replay=Replay("r"), subset=Subset(9)),
-        Run(**RUN, init="parent", adapt=LoRA(4), schedule=Schedule(clip=None), hardware=Hardware(micro_batch=3)),
-        Run(**RUN, init="parent", adapt=All(0.9), anchor=L2SP(step="proximal"), strategy="shard"),
+        Run(
+            **RUN,
+            init="parent",
+            finetuning=Freeze("x"),
+            regularization=EWC(data=Path("e")),
+            replay=Replay("r"),
+            subset=Subset(9),
+        ),
+        Run(**RUN, init="parent", finetuning=LoRA(4), schedule=Schedule(clip=None), hardware=Hardware(micro_batch=3)),
+        Run(**RUN, init="parent", finetuning=Full(0.9), regularization=L2SP(step="proximal"), strategy="shard"),
     ],
 )
 def test_round_trip(run: Run):
@@ -39,9 +46,9 @@ def test_round_trip(run: Run):
 
 
 def test_values_take_their_hinted_types():
-    run = Run(data="d", out="o", objective="masked", model="mini", schedule=Schedule(rate=1, betas=[0.9, 0.95]))
-    assert run.data == Path("d") and run.schedule.rate == 1.0 and run.schedule.betas == (0.9, 0.95)
-    assert type(Subset(np.int64(8)).count) is int and type(Schedule(rate=np.float32(0.5)).rate) is float
+    run = Run(data="d", out="o", objective="masked", model="mini", schedule=Schedule(lr=1, betas=[0.9, 0.95]))
+    assert run.data == Path("d") and run.schedule.lr == 1.0 and run.schedule.betas == (0.9, 0.95)
+    assert type(Subset(np.int64(8)).count) is int and type(Schedule(lr=np.float32(0.5)).rate) is float
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_values_take_their_hinted_types():
     [
         (lambda: Schedule(steps=2.5), "schedule.steps is 2.5; expected int"),
         (lambda: Schedule(steps=True), "schedule.steps"),
-        (lambda: Schedule(shape="cosin"), "did you mean 'cosine'"),
+        (lambda: Schedule(kind="cosin"), "did you mean 'cosine'"),
         (lambda: Schedule(betas=(0.9,)), "expected 2 values"),
         (lambda: Hardware(precision="fp16"), "hardware.precision"),
         (lambda: Hardware(micro_batch=0), "at least 1"),
@@ -62,11 +69,11 @@ def test_values_take_their_hinted_types():
         (lambda: Replay("r", 1.0), "between 0 and 1"),
         (lambda: Run(**RUN), "either"),
         (lambda: Run(**RUN, model="mini", init="p"), "either"),
-        (lambda: Run(**RUN, model="mini", anchor=L2SP()), "--init"),
+        (lambda: Run(**RUN, model="mini", regularization=L2SP()), "--init"),
         (lambda: Run(**RUN, model="mini", seed=-1), "run.seed"),
         (lambda: Run(**RUN, model="mini", strategy="ddp"), "run.strategy"),
         (lambda: Run(**RUN, init="p", replay=Replay("r"), schedule=Schedule(batch=1)), "replay needs at least 2"),
-        (lambda: Run(**RUN, model="mini", adapt="all"), "expected All or Only or LoRA"),
+        (lambda: Run(**RUN, model="mini", finetuning="all"), "expected All or Only or LoRA"),
     ],
 )
 def test_a_bad_setting_is_one_line(build, words: str):

@@ -49,7 +49,7 @@ def test_what_goes_in_comes_out(tmp_path):
 
 def test_without_a_split_all_is_training(tmp_path):
     store = prepare(Parts(((record(3), record(1)),)), tmp_path / "s")
-    assert len(store.split("train")) == 2 and not len(store.split("dev"))
+    assert len(store.split("train")) == 2 and not len(store.split("validation"))
     with pytest.raises(ConfigError, match="no split 'tests'"):
         store.split("tests")
 
@@ -57,8 +57,8 @@ def test_without_a_split_all_is_training(tmp_path):
 def test_splits_are_disjoint_and_whole(tmp_path):
     made = tuple(record(n, split=np.uint8(n % 3)) for n in range(1, 8))
     store = prepare(Parts((made[:4], made[4:])), tmp_path / "s")
-    numbers = {name: store.split(name).column("number").tolist() for name in ("train", "dev", "test")}
-    assert numbers == {"train": [3, 6], "dev": [1, 4, 7], "test": [2, 5]}
+    numbers = {name: store.split(name).column("number").tolist() for name in ("train", "validation", "test")}
+    assert numbers == {"train": [3, 6], "validation": [1, 4, 7], "test": [2, 5]}
 
 
 def test_a_split_in_some_shards_only_does_not_leak_into_training(tmp_path):

@@ -16,13 +16,13 @@ from sciforge.errors import ConfigError
 from sciforge.experiments.label_efficiency import adaptation as module
 from sciforge.experiments.label_efficiency import run as curves
 from sciforge.experiments.label_efficiency.adaptation import Adaptation
-from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures
-from sciforge.experiments.label_efficiency.run import Curve, Recipe, measure
+from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
+from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.genomes import Classify
 from sciforge.genomes.data.prepare import PrepareGenome
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
-SHORT = Recipe(Schedule(steps=2, batch=4, rate=1e-3, shape="step"), epochs=0.0)
+SHORT = Recipe(Schedule(steps=2, batch=4, lr=1e-3, kind="step"), epochs=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def organism(tmp_path_factory):
     folder = tmp_path_factory.mktemp("organism")
     bases = "".join(np.random.default_rng(9).choice(list("ACGT"), 900, p=[0.4, 0.1, 0.1, 0.4]))
     (folder / "own.fa").write_text(f">own\n{bases}\n")
-    return prepare(PrepareGenome(files=(folder / "own.fa",), dev=(), test=()), folder / "own")
+    return prepare(PrepareGenome(files=(folder / "own.fa",), validation=(), test=()), folder / "own")
 
 
 @pytest.fixture
 def spec(tiny, organism, tmp_path):
-    return Curve(
+    return LabelEfficiency(
         data=tiny.labelled.path,
         out=tmp_path / "curve",
         init=tiny.checkpoint.path,
@@ -46,7 +46,7 @@ def spec(tiny, organism, tmp_path):
         methods=("pretrained", "adapted", "adapted-control"),
         recipe=SHORT,
         hardware=CPU,
-        adapt=Adaptation(data=organism.path, control=tiny.store.path, steps=3, batch=4),
+        adaptation=Adaptation(data=organism.path, control=tiny.store.path, steps=3, batch=4),
     )
 
 
@@ -78,7 +78,9 @@ def test_adapted_once_and_compared_on_the_same_seeds(spec, trained, tiny):
 
 
 def test_seeds_of_the_curve_take_adaptations_in_turn(spec, trained):
-    measure(replace(spec, seeds=3, adapt=replace(spec.adapt, seeds=2), methods=("adapted", "adapted-control")))
+    measure(
+        replace(spec, seeds=3, adaptation=replace(spec.adaptation, seeds=2), methods=("adapted", "adapted-control"))
+    )
     adapting, learning = trained
     made = {run.out.name: run.seed for run in adapting}
     assert made == {"adapted": 0, "adapted-1": 1, "adapted-control": 0, "adapted-control-1": 1}
@@ -91,14 +93,14 @@ def test_seeds_of_the_curve_take_adaptations_in_turn(spec, trained):
     one, other = (Checkpoint.open(spec.out / name).weights() for name in ("adapted", "adapted-1"))
     assert largest_difference(one, other) > 0
     with pytest.raises(ConfigError, match="another adapted"):
-        measure(replace(spec, seeds=3, adapt=replace(spec.adapt, seeds=3), methods=("adapted",)))
+        measure(replace(spec, seeds=3, adaptation=replace(spec.adaptation, seeds=3), methods=("adapted",)))
 
 
 def test_a_curve_may_gain_an_adaptation_and_then_its_control(spec, trained):
     adapting, learning = trained
-    plain = replace(spec, methods=("pretrained",), adapt=None)
+    plain = replace(spec, methods=("pretrained",), finetuning=None)
     measure(plain)
-    alone = replace(spec, methods=("pretrained", "adapted"), adapt=replace(spec.adapt, control=None))
+    alone = replace(spec, methods=("pretrained", "adapted"), adaptation=replace(spec.adaptation, control=None))
     found = measure(alone)
     assert "longer training alone" in found.table().note
     measure(spec)
@@ -120,24 +122,24 @@ def test_an_adaptation_that_was_lost_is_made_again_alike(spec, trained):
 def test_what_would_not_be_a_fair_comparison_is_refused(spec, trained, tiny, tmp_path):
     measure(replace(spec, methods=("adapted",)))
     with pytest.raises(ConfigError, match="another adapted"):
-        measure(replace(spec, adapt=replace(spec.adapt, steps=4)))
+        measure(replace(spec, adaptation=replace(spec.adaptation, steps=4)))
     with pytest.raises(ConfigError, match="same data"):
-        measure(replace(spec, adapt=replace(spec.adapt, control=spec.adapt.data)))
+        measure(replace(spec, adaptation=replace(spec.adaptation, control=spec.adaptation.data)))
     with pytest.raises(ConfigError, match="pretraining needs a store made by"):
-        measure(replace(spec, adapt=replace(spec.adapt, data=tiny.labelled.path)))
-    with pytest.raises(ConfigError, match="adapted needs data.*--adapt.data"):
-        measure(replace(spec, adapt=None))
+        measure(replace(spec, adaptation=replace(spec.adaptation, data=tiny.labelled.path)))
+    with pytest.raises(ConfigError, match="adapted needs data.*--adaptation.data"):
+        measure(replace(spec, finetuning=None))
     with pytest.raises(ConfigError, match="steps is 0"):
-        replace(spec.adapt, steps=0)
+        replace(spec.adaptation, steps=0)
     heat = make_tiny("heat", tmp_path)
-    with pytest.raises(ConfigError, match="--adapt.control .* is of the domain heat"):
-        measure(replace(spec, adapt=replace(spec.adapt, control=heat.store.path)))
+    with pytest.raises(ConfigError, match="--adaptation.control .* is of the domain heat"):
+        measure(replace(spec, adaptation=replace(spec.adaptation, control=heat.store.path)))
 
 
 def test_other_domains_adapt_too(tmp_path, trained):
     tiny = make_tiny("molecules", tmp_path)
     found = measure(
-        Curve(
+        LabelEfficiency(
             data=tiny.labelled.path,
             out=tmp_path / "curve",
             init=tiny.checkpoint.path,
@@ -147,7 +149,7 @@ def test_other_domains_adapt_too(tmp_path, trained):
             methods=("frozen", "adapted", "adapted-control"),
             recipe=SHORT,
             hardware=CPU,
-            adapt=Adaptation(data=tiny.labelled.path, control=tiny.store.path, steps=2, batch=4),
+            adaptation=Adaptation(data=tiny.labelled.path, control=tiny.store.path, steps=2, batch=4),
         )
     )
     assert [run.method for run in found.runs] == ["frozen", "adapted", "adapted-control"]
@@ -170,16 +172,16 @@ def test_the_command_line(spec, trained, capsys):
         1,
     ]
     argv += [
-        "--adapt.data",
-        spec.adapt.data,
-        "--adapt.control",
-        spec.adapt.control,
-        "--adapt.steps",
+        "--adaptation.data",
+        spec.adaptation.data,
+        "--adaptation.control",
+        spec.adaptation.control,
+        "--adaptation.steps",
         2,
-        "--adapt.batch",
+        "--adaptation.batch",
         4,
     ]
-    argv += ["--bins", 3, "--no-warm-start", "--recipe.schedule.steps", 1, "--recipe.schedule.shape", "step"]
+    argv += ["--bins", 3, "--no-warm-start", "--recipe.schedule.steps", 1, "--recipe.schedule.kind", "step"]
     argv += ["--hardware.device", "cpu", "--methods", "adapted", "adapted-control", "gc_only"]
     assert cli.main([str(word) for word in argv]) == 0
     assert "adapted - adapted-control" in capsys.readouterr().out
@@ -188,8 +190,8 @@ def test_the_command_line(spec, trained, capsys):
 
 def test_the_difference_from_the_control_is_paired():
     curves_of = {"adapted": 0.6, "adapted-control": 0.5, "pretrained": 0.45}
-    runs = [RunFigures(m, 32, s, {"mcc": v + 0.1 * s}, ()) for m, v in curves_of.items() for s in range(5)]
-    table = CurveResult(tuple(runs), "mcc", True, dict.fromkeys(curves_of, "net")).table()
+    runs = [RunMetrics(m, 32, s, {"mcc": v + 0.1 * s}, ()) for m, v in curves_of.items() for s in range(5)]
+    table = LabelEfficiencyResult(tuple(runs), "mcc", True, dict.fromkeys(curves_of, "net")).table()
     cells = {row[0]: row[1] for row in table.rows}
     assert cells["adapted - pretrained"] == "+.15 [+.15, +.15]"
     assert cells["adapted - adapted-control"] == "+.10 [+.10, +.10]"

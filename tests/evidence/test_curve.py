@@ -10,12 +10,12 @@ from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments.label_efficiency import result as curve_result
 from sciforge.experiments.label_efficiency import run as module
-from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures, labels_needed
-from sciforge.experiments.label_efficiency.run import Curve, Held, Recipe, Workplace, measure
+from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics, labels_needed
+from sciforge.experiments.label_efficiency.run import Held, LabelEfficiency, PrivacyRun, Recipe, measure
 from sciforge.genomes import DOMAIN, Classify
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
-SHORT = Recipe(Schedule(steps=2, batch=4, rate=1e-3, shape="step"), epochs=0.0)
+SHORT = Recipe(Schedule(steps=2, batch=4, lr=1e-3, kind="step"), epochs=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def few_draws(monkeypatch):
 
 @pytest.fixture
 def spec(tiny, tmp_path):
-    return Curve(
+    return LabelEfficiency(
         data=tiny.labelled.path,
         out=tmp_path / "curve",
         init=tiny.checkpoint.path,
@@ -156,15 +156,15 @@ def test_an_unknown_metric_is_refused(spec):
 
 
 def test_the_sense_of_another_metric_is_its_own(spec):
-    assert Workplace.open(replace(spec, metric="accuracy")).higher_is_better
-    assert not Workplace.open(replace(spec, metric="rmse")).higher_is_better
-    assert Workplace.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
+    assert PrivacyRun.open(replace(spec, metric="accuracy")).higher_is_better
+    assert not PrivacyRun.open(replace(spec, metric="rmse")).higher_is_better
+    assert PrivacyRun.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
     with pytest.raises(ConfigError, match="a larger collapsed is better"):
         measure(replace(spec, metric="collapsed", methods=("gc_only",)))
 
 
 def test_a_single_test_record_has_no_groups_to_leave_out(spec):
-    work = Workplace.open(replace(spec, metric="accuracy"))
+    work = PrivacyRun.open(replace(spec, metric="accuracy"))
     one = replace(work, test=work.test.take(np.array([0])))
     assert one.run("gc_only", 8, 0).without == ()
     assert len(work.run("gc_only", 8, 0).without) == min(20, len(work.test))
@@ -180,7 +180,7 @@ def test_a_damaged_line_is_named(spec):
 
 
 def test_all_labels_and_the_default_methods(spec):
-    work = Workplace.open(replace(spec, sizes=(0, 4), methods=()))
+    work = PrivacyRun.open(replace(spec, sizes=(0, 4), methods=()))
     assert work.sizes == [4, len(work.train)]
     assert work.methods == ("pretrained", "scratch", "frozen", "scratch:cnn", *DOMAIN.baselines)
     assert work.kinds["scratch:cnn"] == "control" and work.kinds["kmer_lr"] == "baseline"
@@ -196,13 +196,13 @@ def test_rates_are_searched_within_the_few_labels(spec, trained):
     for run, last in zip(found.runs, trained[2::3], strict=True):
         tried = run.about["tried"]
         assert set(tried) == {"0.0001", "0.01"}
-        assert run.about["rate"] == last.schedule.rate == float(min(tried, key=tried.get))
+        assert run.about["rate"] == last.schedule.lr == float(min(tried, key=tried.get))
     assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "scratch-cnn_8_0"}
 
 
 def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
     def failing(run):
-        if run.schedule.rate > 1e-3:
+        if run.schedule.lr > 1e-3:
             raise DivergedError("step 1: loss nan")
         return original(run)
 
@@ -230,9 +230,9 @@ def made(curves, seeds=5, spread=0.02, kinds=None, collapsed=(), higher=True, pa
                 own = value + float(deviations[seed])
                 without = tuple(own + 0.002 * (part - (parts - 1) / 2) for part in range(parts))
                 lost = float((method, labels, seed) in collapsed)
-                runs.append(RunFigures(method, labels, seed, {"mcc": own, "collapsed": lost}, without))
+                runs.append(RunMetrics(method, labels, seed, {"mcc": own, "collapsed": lost}, without))
     kinds = kinds or {m: "net" if m in ("pretrained", "scratch", "frozen") else "baseline" for m in curves}
-    return CurveResult(tuple(runs), "mcc", higher, kinds)
+    return LabelEfficiencyResult(tuple(runs), "mcc", higher, kinds)
 
 
 CROSSING = {
@@ -298,8 +298,8 @@ def test_paired_differences_cancel_what_seeds_share():
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng, held = np.random.default_rng(0), 0
     for _ in range(200):
-        runs = tuple(RunFigures("a", 8, s, {"mcc": float(v)}, ()) for s, v in enumerate(rng.normal(0.5, 0.1, 5)))
-        found = CurveResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
+        runs = tuple(RunMetrics("a", 8, s, {"mcc": float(v)}, ()) for s, v in enumerate(rng.normal(0.5, 0.1, 5)))
+        found = LabelEfficiencyResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
         held += found.low < 0.5 < found.high
     assert 0.88 < held / 200 < 0.99
 
@@ -309,8 +309,8 @@ def test_few_test_examples_widen_intervals_as_they_should():
     for _ in range(200):
         value_N = rng.normal(0.5, 0.1, 8)
         without = tuple(float(np.delete(value_N, i).mean()) for i in range(8))
-        runs = (RunFigures("a", 8, 0, {"mcc": float(value_N.mean())}, without),)
-        found = CurveResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
+        runs = (RunMetrics("a", 8, 0, {"mcc": float(value_N.mean())}, without),)
+        found = LabelEfficiencyResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
         held += found.low < 0.5 < found.high
     assert 0.91 < held / 200 < 0.99
 

@@ -13,7 +13,7 @@ from sciforge.core.methods.distillation import teacher_term
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.compression_settings import Teacher
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Replay, Schedule
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression import distillation as distilling
@@ -21,7 +21,7 @@ from sciforge.experiments.compression.distillation import ALONE, TAUGHT, Distill
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.model.cnn import SmallCnnConfig
 
-SHORT = Schedule(steps=3, batch=8, rate=3e-3)
+SHORT = Schedule(steps=3, batch=8, lr=3e-3)
 
 
 @pytest.fixture(scope="module", params=["genomes", "molecules"])
@@ -84,13 +84,13 @@ def test_a_student_comes_near_its_teacher_with_labels_unseen(domain: Tiny, teach
         "objective": known.objectives[0],
         "seed": 9,
     }
-    schedule = {"steps": 60, "rate": 1e-2, "evaluate_every": 0, "average": 0.0, "shape": "constant"}
+    schedule = {"steps": 60, "lr": 1e-2, "evaluate_every": 0, "ema_decay": 0.0, "kind": "constant"}
     taught = fit(
         domain.pretraining, **start, schedule=schedule, teacher=Teacher(known.path, weight=1.0, temperature=1.0)
     )
     lines = [json.loads(line) for line in (taught.path.parent / "metrics.jsonl").read_text().splitlines()]
     assert sum(line["teacher"] for line in lines[-10:]) < 0.5 * sum(line["teacher"] for line in lines[:3]) * 10 / 3
-    assert Predictor.load(taught.path, device="cpu").evaluate(store, "dev")
+    assert Model.load(taught.path, device="cpu").evaluate(store, "validation")
 
 
 def test_micro_batches_and_workers_change_nothing(domain: Tiny, teacher, fit):
@@ -133,7 +133,7 @@ def test_a_student_with_a_codec_of_its_own(tiny, tmp_path):
     student = loop.train(run)
     assert student.codec.k == 1 and student.objectives == teacher.objectives
     records = Store.open(run.data).split("test")
-    assert len(Predictor.load(student.path, device="cpu").predict(records)["probability"]) == len(records)
+    assert len(Model.load(student.path, device="cpu").predict(records)["probability"]) == len(records)
 
 
 def test_what_cannot_be_taught_is_refused(tiny, fit, tmp_path):

@@ -10,9 +10,9 @@ from tiny_runs import Tiny, make_tiny
 
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError, DataError, MissingExtra
-from sciforge.provenance import export
+from sciforge.provenance import export as exports
 from sciforge.provenance.export import export, real_batches, settled
 
 
@@ -22,30 +22,30 @@ def learnt(name: str, folder: Path) -> tuple[Tiny, Checkpoint]:
 
 
 @pytest.fixture(scope="module", params=["genomes", "molecules"])
-def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     _, made = learnt(request.param, tmp_path_factory.mktemp(request.param))
-    return Predictor.load(made.path, device="cpu")
+    return Model.load(made.path, device="cpu")
 
 
-def test_a_program_answers_as_the_model_does(predictor: Predictor, tmp_path):
+def test_a_program_answers_as_the_model_does(predictor: Model, tmp_path):
     found = export(predictor, tmp_path / "model.pt2")
     assert max(found.differences.values()) <= 1e-5 and found.records >= 20
     assert all(shape[0] == "*" for shape in found.inputs.values())
     program = torch.export.load(tmp_path / "model.pt2").module()
     for batch in real_batches(predictor, None):
         with torch.no_grad():
-            answers, expected = program(batch), predictor.objective.predict(predictor.model, batch)
+            answers, expected = program(batch), predictor.objective.predict(predictor.network, batch)
         for name, value in expected.items():
             assert torch.allclose(answers[name], value, atol=1e-5, rtol=1e-5), name
     assert "differs by" in found.table().text()
 
 
-def test_a_program_that_differs_is_not_written(predictor: Predictor, tmp_path, monkeypatch):
+def test_a_program_that_differs_is_not_written(predictor: Model, tmp_path, monkeypatch):
     def off(batch):  # what the file holds, whatever the program in memory says
-        found = predictor.objective.predict(predictor.model, batch)
+        found = predictor.objective.predict(predictor.network, batch)
         return {name: value + 3e-5 * value.abs().max().clamp(min=1) for name, value in found.items()}
 
-    monkeypatch.setattr(export, "traced", lambda *_, **__: None)
+    monkeypatch.setattr(exports, "traced", lambda *_, **__: None)
     monkeypatch.setattr(torch.export, "save", lambda program, handle: handle.write(b"program"))
     with pytest.raises(ConfigError, match="cannot be exported"):  # it does not load
         export(predictor, tmp_path / "model.pt2")
@@ -55,20 +55,20 @@ def test_a_program_that_differs_is_not_written(predictor: Predictor, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_settling_leaves_the_model_as_it_is(predictor: Predictor):
-    before = {name: tensor.clone() for name, tensor in predictor.model.state_dict().items()}
-    copy = settled(predictor.model, widen=True)
-    assert all(torch.equal(t, before[name]) for name, t in predictor.model.state_dict().items())
+def test_settling_leaves_the_model_as_it_is(predictor: Model):
+    before = {name: tensor.clone() for name, tensor in predictor.network.state_dict().items()}
+    copy = settled(predictor.network, widen=True)
+    assert all(torch.equal(t, before[name]) for name, t in predictor.network.state_dict().items())
     assert not [b for b in copy.buffers() if b.ndim == 0 or b.dtype in (torch.int16, torch.int32)]
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path):
     atoms, heat = (make_tiny(name, _made(tmp_path / name)) for name in ("atoms", "heat"))
     with pytest.raises(ConfigError, match="derivatives.*predict CHECKPOINT export"):
-        export(Predictor.load(atoms.checkpoint.path, device="cpu"), tmp_path / "a.pt2")
+        export(Model.load(atoms.checkpoint.path, device="cpu"), tmp_path / "a.pt2")
     fitted = loop.train(heat.finetuning)
     with pytest.raises(ConfigError, match="cannot be exported.*use `sciforge predict") as told:
-        export(Predictor.load(fitted.path, device="cpu"), tmp_path / "h.pt2")
+        export(Model.load(fitted.path, device="cpu"), tmp_path / "h.pt2")
     assert "\n" not in str(told.value) and not list(tmp_path.glob("*.pt2"))
 
 
@@ -77,9 +77,9 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def test_mistakes_are_one_line(tiny, predictor: Predictor, tmp_path, monkeypatch):
+def test_mistakes_are_one_line(tiny, predictor: Model, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="predicts nothing yet"):
-        export(Predictor.load(tiny.checkpoint.path, device="cpu"), tmp_path / "m.pt2")
+        export(Model.load(tiny.checkpoint.path, device="cpu"), tmp_path / "m.pt2")
     with pytest.raises(ConfigError, match=r"\.pt2 or \.onnx"):
         export(predictor, tmp_path / "m.zip")
     with pytest.raises(DataError, match="--data"):
@@ -92,5 +92,5 @@ def test_mistakes_are_one_line(tiny, predictor: Predictor, tmp_path, monkeypatch
 def test_onnx_answers_as_the_model_does(tiny, fit, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    found = export(Predictor.load(fit(tiny.finetuning).path, device="cpu"), tmp_path / "model.onnx")
+    found = export(Model.load(fit(tiny.finetuning).path, device="cpu"), tmp_path / "model.onnx")
     assert max(found.differences.values()) <= 1e-5 and (tmp_path / "model.onnx").stat().st_size == found.bytes

@@ -17,22 +17,22 @@ from sciforge.core.methods.retention import retained
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluate
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, LoRA, Schedule
 from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments.forgetting import run as module
 from sciforge.experiments.forgetting.methods import METHODS, Enough, least_enough
-from sciforge.experiments.forgetting.result import ForgetResult, Task, Trial
+from sciforge.experiments.forgetting.result import ForgettingResult, Task, Trial
 from sciforge.experiments.forgetting.run import measure
-from sciforge.experiments.forgetting.spec import Forget
+from sciforge.experiments.forgetting.spec import Forgetting
 from sciforge.experiments.held_out import interval, judge
 from sciforge.experiments.label_efficiency.run import Held
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
-SHORT = Schedule(steps=3, batch=8, rate=5e-3, shape="step")
+SHORT = Schedule(steps=3, batch=8, lr=5e-3, kind="step")
 
 
-def spec_of(tiny, out, **changes) -> Forget:
+def spec_of(tiny, out, **changes) -> Forgetting:
     options = {
         "methods": ("plain", "ewc-empirical"),
         "ewc": (1e3,),
@@ -43,7 +43,7 @@ def spec_of(tiny, out, **changes) -> Forget:
         "most": 8,
     }
     named = {"old": tiny.pretraining.data, "new": tiny.finetuning.data, "objective": tiny.finetuning.objective}
-    return Forget(checkpoint=tiny.checkpoint.path, out=out, **{**named, **options, **changes})
+    return Forgetting(checkpoint=tiny.checkpoint.path, out=out, **{**named, **options, **changes})
 
 
 @pytest.fixture
@@ -67,13 +67,15 @@ def test_every_method_takes_the_same_steps_and_is_judged_on_both_tasks(spec, tra
     found = measure(spec)
     assert [point[0] for point in found.points] == ["start", *METHODS] and len(trained) == 10
     first, *rest = trained
-    assert (first.schedule.steps, first.schedule.rate) == (1, 0.0)
+    assert (first.schedule.steps, first.schedule.lr) == (1, 0.0)
     assert {(r.schedule, r.seed, r.subset, r.objective, r.data) for r in rest} == {
         (SHORT, 0, rest[0].subset, rest[0].objective, spec.new)
     }
-    assert [type(r.anchor).__name__ for r in rest].count("EWC") == 4 and sum(r.replay is not None for r in rest) == 2
-    assert [r.adapt for r in rest if isinstance(r.adapt, LoRA)] == [LoRA(4, 8.0)]
-    assert {r.init for r in rest if r.anchor and r.anchor.step == "proximal"} >= {spec.out / "base"}
+    assert [type(r.regularization).__name__ for r in rest].count("EWC") == 4 and sum(
+        r.replay is not None for r in rest
+    ) == 2
+    assert [r.finetuning for r in rest if isinstance(r.finetuning, LoRA)] == [LoRA(4, 8.0)]
+    assert {r.init for r in rest if r.regularization and r.regularization.step == "proximal"} >= {spec.out / "base"}
     assert found.growth(("start", 0.0)).value == pytest.approx(0, abs=1e-6)
     assert found.growth(("frozen", 0.0)).value == pytest.approx(0, abs=1e-6)
     assert found.old_error(("plain", 0.0)).value != found.before[0]
@@ -98,10 +100,10 @@ def test_the_old_error_is_the_retained_one(spec, tiny):
 
 def test_few_old_records_are_judged_against_their_own_labels(spec, tiny, fit):
     base = fit(tiny.finetuning, "base", schedule={"steps": 1, "evaluate_every": 0, "patience": 0})
-    work = module.Workplace.open(replace(spec, checkpoint=base.path, old=tiny.finetuning.data, most=7))
-    assert work.old.task == Task("mcc", "1 - mcc", "dev", 7)
+    work = module.PrivacyRun.open(replace(spec, checkpoint=base.path, old=tiny.finetuning.data, most=7))
+    assert work.old.task == Task("mcc", "1 - mcc", "validation", 7)
     found = work.old.judged(base.build(), base.codec, work.engine)
-    outputs = Predictor.load(base.path, "cpu").predict(work.old.records)
+    outputs = Model.load(base.path, "cpu").predict(work.old.records)
     assert len(outputs["probability"]) == 7 and len(found.without) == 7
     assert found.value == pytest.approx(1 - work.old.objective.metrics(outputs, work.old.records)["mcc"])
 
@@ -111,7 +113,7 @@ def test_what_is_retained_is_judged_all_over_the_split(tiny, fit, monkeypatch):
     monkeypatch.setattr(retaining, "MOST", 4)
     engine = Engine(torch.device("cpu"), "float32")
     told = retained(base, base.weights(), tiny.finetuning.data, engine)
-    records = tiny.labelled.split("dev")
+    records = tiny.labelled.split("validation")
     spread = records.take(np.array([0, (len(records) - 1) // 3, 2 * (len(records) - 1) // 3, len(records) - 1]))
     assert told["before"] == evaluate(base.build(), base.objectives[0], base.codec, spread, engine)
 
@@ -123,7 +125,7 @@ def test_a_domain_without_heads_or_blocks_says_what_is_left_out(heat, tmp_path, 
     assert found.before[0] < 0 and found.growth(("plain", 0.0)) is None and "not defined" in found.text()
     with pytest.raises(ConfigError, match="no relative growth; set --old-metric"):
         measure(replace(spec, methods=("plain",), budget="10%"))
-    work = module.Workplace.open(spec)
+    work = module.PrivacyRun.open(spec)
     assert set(work.left_out) == {"frozen", "lora"} and "matches no weight" in work.left_out["lora"]
     with pytest.raises(ConfigError, match="lora: .*matches no weight matrix"):
         measure(replace(spec, methods=("plain", "lora")))
@@ -157,7 +159,7 @@ def test_the_budget_is_searched_and_kept_to(spec, trained, monkeypatch):
     spec = replace(
         spec, methods=("plain", "frozen", "l2sp", "replay", "lora"), l2sp=(1e-3, 10.0), budget="10%", halvings=3
     )
-    monkeypatch.setattr(module.Workplace, "run", synthetic)
+    monkeypatch.setattr(module.PrivacyRun, "run", synthetic)
     found = measure(spec)
     assert not trained
     answers = {answer.method: answer for answer in found.answers}
@@ -194,7 +196,7 @@ def synthetic(self, name, knob, seed):
 
 def test_a_run_that_diverges_is_told_and_does_not_stop_the_report(spec, monkeypatch):
     def failing(run, *args):
-        if run.anchor:
+        if run.regularization:
             raise DivergedError("step 1: loss nan")
         return original(run, *args)
 
@@ -229,9 +231,9 @@ def test_judging_agrees_with_evaluation_and_leaves_groups_out(tiny):
     made = tiny.checkpoint
     engine = Engine(torch.device("cpu"), "float32")
     objective, model = made.objectives[0], made.build()
-    records = Held(objective.examples(Store.open(made.run.data), "dev"))
+    records = Held(objective.examples(Store.open(made.run.data), "validation"))
     found = judge(model, objective, codec, records, engine, "loss")
-    assert found.figures == pytest.approx(evaluate(model, objective, codec, records, engine), rel=1e-5)
+    assert found.metrics == pytest.approx(evaluate(model, objective, codec, records, engine), rel=1e-5)
     assert len(found.without) == min(20, len(records)) and np.std(found.without) > 0
 
 
@@ -259,7 +261,7 @@ def made_result(points, seeds=2, **options):
         for seed in range(seeds)
     ]
     task = Task("rmse", "rmse", "test", 10)
-    return ForgetResult(tuple(runs), (1.0, (1.0, 1.0)), task, task, **options)
+    return ForgettingResult(tuple(runs), (1.0, (1.0, 1.0)), task, task, **options)
 
 
 def test_a_result_marks_the_front_and_pairs_the_seeds():

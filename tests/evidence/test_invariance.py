@@ -32,7 +32,7 @@ def sequences(folder, kind: str) -> Store:
         rows.append(f"{''.join(rng.choice(list('ACGT'), 60, p=shares))}\t{'plus' if n % 2 else 'minus'}")
     table = folder / f"{kind}.tsv"
     table.write_text("sequence\tlabel\n" + "\n".join(rows) + "\n")
-    return prepare(PrepareLabelled(files=(table,), dev_share=0.1, test_share=0.0), folder / kind)
+    return prepare(PrepareLabelled(files=(table,), validation_share=0.1, test_share=0.0), folder / kind)
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +48,25 @@ def spec_of(store: Store, out, **changes) -> Invariance:
 def test_an_invariant_net_does_not_move(domain, tmp_path, monkeypatch):
     monkeypatch.setattr(invariance, "FEWEST", 10)
     tiny = make_tiny(domain, tmp_path)
-    split = "dev" if domain == "atoms" else "train"
+    split = "validation" if domain == "atoms" else "train"
     found = measure(tiny.checkpoint.path, spec_of(tiny.labelled, tmp_path / "out", split=split), "cpu")
-    assert {figures.name for figures in found.figures} == set(get_domain(domain).augmentations)
-    for figures in found.figures:
-        assert figures.changed == found.records and figures.shift.value < 1e-9 and figures.verdict() == "invariant"
-        assert all(moved.value < 1e-9 for moved in figures.prediction.values())
-        for label in figures.labels:
+    assert {metrics.name for metrics in found.metrics} == set(get_domain(domain).augmentations)
+    for metrics in found.metrics:
+        assert metrics.changed == found.records and metrics.shift.value < 1e-9 and metrics.verdict() == "invariant"
+        assert all(moved.value < 1e-9 for moved in metrics.prediction.values())
+        for label in metrics.labels:
             assert label.embedding_after.value == pytest.approx(label.embedding.value, abs=1e-6) and not label.erased
     if domain == "atoms":
-        assert found.figures[0].prediction.keys() == {"energy_eV"}
+        assert found.metrics[0].prediction.keys() == {"energy_eV"}
     else:
-        assert found.figures[0].labels[0].label == "size" and found.figures[0].labels[0].embedding.informative
+        assert found.metrics[0].labels[0].label == "size" and found.metrics[0].labels[0].embedding.informative
     assert not found.warnings
 
 
 def test_a_label_that_is_the_strand_is_erased_by_the_other_strand(tiny, strands, tmp_path):
     spec = spec_of(strands, tmp_path / "out", split="train")
     found = measure(tiny.checkpoint.path, spec, "cpu")
-    turned, shifted = found.figures
+    turned, shifted = found.metrics
     assert turned.verdict(turned.labels[0]) == "erases the label" and turned.labels[0].nuisance.value > 0.8
     assert turned.labels[0].nuisance_after.value < 0.1 and turned.shift.value > 0.01
     assert shifted.verdict(shifted.labels[0]) != "erases the label"
@@ -81,12 +81,12 @@ def test_a_label_that_is_the_strand_is_erased_by_the_other_strand(tiny, strands,
 
 def test_a_label_that_both_strands_share_is_kept(tiny, tmp_path):
     found = measure(tiny.checkpoint.path, spec_of(sequences(tmp_path, "composition"), tmp_path / "out", split="train"))
-    (label,) = found.figures[0].labels
+    (label,) = found.metrics[0].labels
     assert label.embedding.informative and not label.erased and not found.warnings
 
 
 def test_training_warns_of_a_label_it_would_erase(tiny, strands, tmp_path):
-    run = {"data": strands.path, "init": tiny.checkpoint.path, "schedule": Schedule(steps=1, batch=4, shape="step")}
+    run = {"data": strands.path, "init": tiny.checkpoint.path, "schedule": Schedule(steps=1, batch=4, kind="step")}
     blind, seeing = Classify(strand_free=True, warm_start=False, bins=3), Classify(warm_start=False, bins=3)
     with pytest.warns(UserWarning, match="erases this label"):
         api.train(api.Run(objective=blind, out=tmp_path / "blind", **run))
@@ -100,7 +100,7 @@ def test_training_warns_of_a_label_it_would_erase(tiny, strands, tmp_path):
 def test_a_strand_free_prediction_does_not_move_though_the_embedding_does(tiny, fit, tmp_path):
     trained = fit(tiny.finetuning, objective=Classify(bins=3, warm_start=False, strand_free=True))
     spec = spec_of(tiny.labelled, tmp_path / "out", split="train", augmentations=("reverse-complement",))
-    (found,) = measure(trained.path, spec, "cpu").figures
+    (found,) = measure(trained.path, spec, "cpu").metrics
     assert found.shift.value > 1e-3 and found.prediction["probability"].value < 1e-9 and found.verdict() == "moves"
 
 

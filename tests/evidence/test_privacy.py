@@ -9,10 +9,10 @@ from tiny_runs import make_tiny
 
 from sciforge.core.data.store import Rows, Store
 from sciforge.core.training.loop import train
-from sciforge.core.training.run import Hardware, Private
+from sciforge.core.training.run import DPSGD, Hardware
 from sciforge.errors import ConfigError
 from sciforge.experiments.label_efficiency.result import Interval
-from sciforge.experiments.privacy import attack
+from sciforge.experiments.privacy import attack as attack_module
 from sciforge.experiments.privacy import run as module
 from sciforge.experiments.privacy.attack import (
     Attack,
@@ -33,7 +33,7 @@ EXACT = Hardware(device="cpu", precision="float64", threads=1)
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(attack, "DRAWS", 200)
+    monkeypatch.setattr(attack_module, "DRAWS", 200)
 
 
 def test_ranks_agree_with_scikit_learn():
@@ -125,7 +125,7 @@ def trained(request, tmp_path_factory):
     """A fine-tuned checkpoint and its store with a test split, in two domains."""
     tiny = make_tiny(request.param, tmp_path_factory.mktemp(request.param))
     run = tiny.finetuning
-    schedule = replace(run.schedule, evaluate_every=0, patience=0, rate=3e-3, steps=4)
+    schedule = replace(run.schedule, evaluate_every=0, patience=0, lr=3e-3, steps=4)
     changes = {"objective": replace(run.objective, warm_start=False), "schedule": schedule}
     return train(replace(run, out=run.out.with_name("audited"), **changes))
 
@@ -136,7 +136,7 @@ def spec(trained, tmp_path):
 
 
 def test_an_untrained_model_betrays_nothing(trained, spec, tmp_path):
-    still = replace(trained.run.schedule, rate=0.0, steps=1)
+    still = replace(trained.run.schedule, lr=0.0, steps=1)
     untrained = train(replace(trained.run, out=tmp_path / "still", schedule=still))
     found = measure(replace(spec, checkpoint=untrained.path))
     for attack in found.attacks:
@@ -184,8 +184,8 @@ def test_a_stopped_audit_goes_on(spec, monkeypatch):
 
 @pytest.mark.parametrize("trained", ["genomes"], indirect=True)
 def test_a_private_checkpoint_keeps_its_promise(trained, spec, tmp_path):
-    private = Private(epsilon=0.5, delta=1e-3, accountant="rdp")
-    made = train(replace(trained.run, out=tmp_path / "private", private=private))
+    private = DPSGD(epsilon=0.5, delta=1e-3, accountant="rdp")
+    made = train(replace(trained.run, out=tmp_path / "private", dp_sgd=private))
     found = measure(replace(spec, checkpoint=made.path))
     assert found.privacy["epsilon"] <= 0.5 and found.bound_holds
     for attack in found.attacks:
@@ -198,8 +198,8 @@ def test_a_private_checkpoint_keeps_its_promise(trained, spec, tmp_path):
 
 @pytest.mark.parametrize("trained", ["molecules"], indirect=True)
 def test_shadows_on_half_the_records_spend_another_budget(trained, spec, tmp_path):
-    private = Private(noise=1.0, delta=1e-3, accountant="rdp")
-    made = train(replace(trained.run, out=tmp_path / "private", private=private))
+    private = DPSGD(noise=1.0, delta=1e-3, accountant="rdp")
+    made = train(replace(trained.run, out=tmp_path / "private", dp_sgd=private))
     found = measure(replace(spec, checkpoint=made.path))
     told, shadows = found.privacy, found.shadow_privacy
     assert shadows["sampling_rate"] == pytest.approx(2 * told["sampling_rate"], rel=0.05)
@@ -243,11 +243,11 @@ def test_losses_are_of_single_examples(trained):
 def test_a_pool_becomes_a_store_of_the_chosen_records(trained, tmp_path):
     store = Store.open(trained.run.data)
     rows = store.split("train"), store.split("test")
-    pool = Pool(rows, np.arange(len(rows[0]) + len(rows[1])) < len(rows[0]), store.split("dev"))
+    pool = Pool(rows, np.arange(len(rows[0]) + len(rows[1])) < len(rows[0]), store.split("validation"))
     chosen = np.arange(len(pool)) % 3 == 0
     pool = pool.with_canaries(2, seed=0)
     made = pool.write(tmp_path / "made", chosen)
-    assert len(made.split("train")) == chosen.sum() and len(made.split("dev")) == len(pool.dev)
+    assert len(made.split("train")) == chosen.sum() and len(made.split("validation")) == len(pool.validation)
     for row, place in zip(made.split("train"), np.flatnonzero(chosen), strict=True):
         same = [np.array_equal(row[k], v) for k, v in pool[place].items() if k not in ("split", "label")]
         assert all(same)
@@ -274,7 +274,9 @@ def test_what_cannot_be_audited_is_refused(trained, spec, tiny):
 
 def test_rows_of_two_stores_are_one_pool(trained):
     store = Store.open(trained.run.data)
-    pool = Pool((Rows(store, np.array([3, 1])), Rows(store, np.array([2]))), np.ones(3, bool), store.split("dev"))
+    pool = Pool(
+        (Rows(store, np.array([3, 1])), Rows(store, np.array([2]))), np.ones(3, bool), store.split("validation")
+    )
     assert len(pool) == 3 and all(np.array_equal(pool[2][k], v) for k, v in store[2].items() if k == "label")
     with pytest.raises(IndexError):
         pool[3]

@@ -14,15 +14,15 @@ from sciforge.core.data.store import Store
 from sciforge.core.methods.pruning import matrices, share_at, smallest, zero_share
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.compression_settings import Sparse
-from sciforge.core.training.model import Predictor
-from sciforge.core.training.run import EWC, L2SP, All, LoRA, Run, Schedule
+from sciforge.core.training.compression_settings import Pruning
+from sciforge.core.training.model import Model
+from sciforge.core.training.run import EWC, L2SP, Full, LoRA, Run, Schedule
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression.pruning import Prune, prune
 from sciforge.experiments.compression.pruning_curve import group_names, measure, shown
 from sciforge.experiments.held_out import interval
 
-PATTERN = Sparse().pattern
+PATTERN = Pruning().pattern
 
 
 @pytest.fixture(scope="module", params=["genomes", "molecules"])
@@ -75,7 +75,7 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(domain: Tiny, tmp_path):
     for name, tensor in after.items():
         kept = tensor != 0 if name in names else torch.ones_like(tensor, dtype=torch.bool)
         assert torch.equal(tensor[kept], before[name][kept]), name
-    predictor, store = Predictor.load(made.path, device="cpu"), Store.open(data)
+    predictor, store = Model.load(made.path, device="cpu"), Store.open(data)
     again = predictor.evaluate(store, "test")
     for name, value in found.report["figures"]["pruned"].items():
         assert again[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
@@ -99,16 +99,16 @@ def test_the_run_that_a_pruned_checkpoint_states_makes_it(domain: Tiny, tmp_path
 @pytest.mark.parametrize(
     "options",
     [
-        {"sparse": Sparse(share=0.7)},
-        {"sparse": Sparse(share=0.7, scope="matrix", ramp=0.6, cuts=3)},
-        {"sparse": Sparse(share=0.7), "anchor": L2SP(5.0, "proximal")},
-        {"sparse": Sparse(share=0.7), "anchor": L2SP(5.0)},
-        {"sparse": Sparse(share=0.7, ramp=0.6), "average": 0.9},
+        {"pruning": Pruning(share=0.7)},
+        {"pruning": Pruning(share=0.7, scope="matrix", ramp=0.6, cuts=3)},
+        {"pruning": Pruning(share=0.7), "regularization": L2SP(5.0, "proximal")},
+        {"pruning": Pruning(share=0.7), "regularization": L2SP(5.0)},
+        {"pruning": Pruning(share=0.7, ramp=0.6), "average": 0.9},
     ],
 )
 def test_zeros_stay_zero_while_the_rest_moves(domain: Tiny, fit, options):
     average = options.pop("average", 0.0)
-    schedule = {"patience": 0, "steps": 6, "average": average, "rate": 5e-3}
+    schedule = {"patience": 0, "steps": 6, "ema_decay": average, "lr": 5e-3}
     made = fit(domain.pretraining, model=None, codec=None, init=domain.checkpoint.path, schedule=schedule, **options)
     assert shares(made) == pytest.approx(0.7, abs=2e-3) == made.metrics["sparsity"]
     names, start = matrices(made.build(), PATTERN), domain.checkpoint.weights()
@@ -119,7 +119,7 @@ def test_zeros_stay_zero_while_the_rest_moves(domain: Tiny, fit, options):
 def test_the_zeros_of_a_parent_are_held_and_new_heads_move(domain: Tiny, fit, tmp_path):
     cut = prune(Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.6)).checkpoint
     plain = fit(domain.finetuning, "plain", init=cut.path)
-    held = fit(domain.finetuning, "held", init=cut.path, sparse=Sparse())
+    held = fit(domain.finetuning, "held", init=cut.path, pruning=Pruning())
     names = matrices(cut.build(), PATTERN)
     for name in names:
         zero = cut.weights()[name] == 0
@@ -130,7 +130,10 @@ def test_the_zeros_of_a_parent_are_held_and_new_heads_move(domain: Tiny, fit, tm
 
 
 def test_a_ramp_resumes_bit_equal(domain: Tiny, fit, interrupted):
-    options = {"sparse": Sparse(share=0.8, ramp=0.9, cuts=4), "schedule": {"save_every": 2, "steps": 6, "average": 0.5}}
+    options = {
+        "pruning": Pruning(share=0.8, ramp=0.9, cuts=4),
+        "schedule": {"save_every": 2, "steps": 6, "ema_decay": 0.5},
+    }
     whole = fit(domain.pretraining, "whole", **options)
     with interrupted(5):
         fit(domain.pretraining, "cut", **options)
@@ -141,23 +144,23 @@ def test_a_ramp_resumes_bit_equal(domain: Tiny, fit, interrupted):
 
 def test_a_ramp_rises_to_its_end_whatever_its_length():
     for steps, ramp, cuts in ((10, 0.5, 3), (8, 0.5, 10), (100, 0.3, 10), (2, 0.9, 10), (1, 0.9, 3)):
-        found = [share_at(Sparse(share=0.8, ramp=ramp, cuts=cuts), steps, step) for step in range(steps)]
+        found = [share_at(Pruning(share=0.8, ramp=ramp, cuts=cuts), steps, step) for step in range(steps)]
         found = [share for share in found if share is not None]
         assert found == sorted(found) and found[-1] == pytest.approx(0.8)
-    assert all(share_at(Sparse(), 10, step) is None for step in range(10))
+    assert all(share_at(Pruning(), 10, step) is None for step in range(10))
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"adapt": LoRA()}, "LoRA"),
+        ({"finetuning": LoRA()}, "LoRA"),
         ({"strategy": "shard"}, "replicate"),
-        ({"sparse": Sparse(0.5, ramp=0.5), "schedule": Schedule(evaluate_every=1, patience=1)}, "early stopping"),
+        ({"pruning": Pruning(0.5, ramp=0.5), "schedule": Schedule(evaluate_every=1, patience=1)}, "early stopping"),
     ],
 )
 def test_runs_that_would_fill_the_zeros_are_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        Run(**{"data": "a", "out": "b", "init": "c", "objective": None, "sparse": Sparse(0.5), **options})
+        Run(**{"data": "a", "out": "b", "init": "c", "objective": None, "pruning": Pruning(0.5), **options})
 
 
 def test_a_metric_that_is_none_leaves_no_folder_behind(domain: Tiny, tmp_path):
@@ -174,8 +177,8 @@ def test_a_figure_that_some_model_lacks_is_told():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_impossible_shares_are_refused(share):
-    with pytest.raises(ConfigError, match="sparse.share"):
-        Sparse(share=share)
+    with pytest.raises(ConfigError, match="pruning.share"):
+        Pruning(share=share)
     with pytest.raises(ConfigError, match="sparsity"):
         Prune(checkpoint=("a",), out="b", sparsity=share)
 
@@ -187,7 +190,7 @@ def test_a_net_without_matrices_is_refused(tmp_path):
 
 
 def test_fine_tuning_with_the_mask_held(domain: Tiny, tmp_path):
-    tune = Schedule(steps=4, batch=8, rate=1e-3)
+    tune = Schedule(steps=4, batch=8, lr=1e-3)
     options = {"data": domain.pretraining.data, "tune": tune, "ramp": 0.5, "sparsity": 0.5, "out": tmp_path / "tuned"}
     made = prune(Prune(checkpoint=(domain.checkpoint.path,), **options))
     assert made.checkpoint.step == 4 and shares(made.checkpoint) == pytest.approx(0.5, abs=2e-3)
@@ -220,5 +223,5 @@ def test_a_curve_goes_on_where_it_was(tiny, fit, tmp_path, monkeypatch):
 
 def test_layer_rates_and_fisher_go_with_zeros(tiny, fit):
     anchor = EWC(examples=4, data=tiny.pretraining.data)
-    options = {"anchor": anchor, "adapt": All(layer_decay=0.5), "sparse": Sparse(0.5)}
+    options = {"anchor": anchor, "finetuning": Full(layer_decay=0.5), "pruning": Pruning(0.5)}
     assert shares(fit(tiny.finetuning, **options)) == pytest.approx(0.5, abs=2e-3)

@@ -18,30 +18,30 @@ EXACT = Hardware(device="cpu", precision="float64", threads=1)
 
 def spec_of(first: str = "exponential", **options) -> Schedules:
     shapes = (first, *(s for s in schedules.SHAPES if s != first))
-    schedule = Schedule(steps=120, rate=1e-2, warmup=0.05, final=0.02, shape=first)
+    schedule = Schedule(steps=120, lr=1e-2, warmup=0.05, min_lr_ratio=0.02, kind=first)
     return Schedules(
-        data=Path("d"), out=Path("o"), objective="x", model="y", shapes=shapes, schedule=schedule, **options
+        data=Path("d"), out=Path("o"), objective="x", model="y", kinds=shapes, schedule=schedule, **options
     )
 
 
 @pytest.mark.parametrize("first", ["exponential", "step", "cosine"])
 def test_areas_and_final_rates_are_equal(first):
     spec = spec_of(first)
-    made = {shape: spec.schedule_of(shape) for shape in spec.shapes}
+    made = {shape: spec.schedule_of(shape) for shape in spec.kinds}
     areas = [area(schedule) for schedule in made.values()]
     assert np.allclose(areas, areas[0], rtol=1e-6)
     for shape, schedule in made.items():
         if shape != "constant":
             assert final_rate(schedule) == pytest.approx(0.02 * 1e-2, rel=1e-6)
-            last = schedule.rate_at(schedule.steps) if shape != "step" else schedule.rate_at(schedule.steps - 1)
+            last = schedule.lr_at(schedule.steps) if shape != "step" else schedule.lr_at(schedule.steps - 1)
             assert last == pytest.approx(final_rate(schedule), rel=1e-6), shape
 
 
 def test_equal_peaks_keep_the_peak():
     spec = spec_of(equal="peak")
-    for shape in spec.shapes:
+    for shape in spec.kinds:
         assert spec.schedule_of(shape).rate == 1e-2
-    assert spec.schedule_of("step").rate_at(119) == pytest.approx(2e-4)
+    assert spec.schedule_of("step").lr_at(119) == pytest.approx(2e-4)
 
 
 @pytest.mark.parametrize("domain", ["genomes", "heat"])
@@ -51,7 +51,7 @@ def test_it_runs_on_tiny_stores_and_goes_on(domain, tmp_path, monkeypatch):
     run = tiny.finetuning
     spec = Schedules(
         data=run.data, out=tmp_path / "out", objective=run.objective, init=tiny.checkpoint.path, seeds=2, hardware=EXACT,
-        shapes=("step", "constant"), schedule=Schedule(steps=3, batch=4, rate=1e-3, shape="step"), metric="loss",
+        kinds=("step", "constant"), schedule=Schedule(steps=3, batch=4, lr=1e-3, kind="step"), metric="loss",
     )  # fmt: skip
     found = compare_schedules(spec)
     assert {len(values) for values in found.values.values()} == {2}
@@ -64,7 +64,7 @@ def test_it_runs_on_tiny_stores_and_goes_on(domain, tmp_path, monkeypatch):
     assert compare_schedules(spec).values == found.values
     for change in (
         {"schedule": replace(spec.schedule, steps=4)},
-        {"split": "dev"},
+        {"split": "validation"},
         {"init": other_weights(tiny, tmp_path)},
     ):
         with pytest.raises(ConfigError, match="another comparison"):
@@ -83,7 +83,7 @@ def test_the_sense_of_a_figure_is_known_or_asked_for(tiny, tmp_path):
     run = replace(tiny.finetuning, objective=replace(tiny.finetuning.objective, warm_start=False))
     spec = Schedules(
         data=run.data, out=tmp_path / "out", objective=run.objective, init=tiny.checkpoint.path, seeds=1, hardware=EXACT,
-        shapes=("step", "cosine"), schedule=Schedule(steps=1, batch=4, shape="step"), metric="loss",
+        kinds=("step", "cosine"), schedule=Schedule(steps=1, batch=4, kind="step"), metric="loss",
     )  # fmt: skip
     for metric, higher in (("loss", False), ("accuracy", True), ("mcc", True)):
         assert compare_schedules(replace(spec, metric=metric)).higher_is_better is higher
@@ -96,7 +96,7 @@ def test_the_sense_of_a_figure_is_known_or_asked_for(tiny, tmp_path):
 
 def test_a_difference_is_told_only_where_its_interval_leaves_zero():
     values = {"exponential": [1.0, 1.1, 0.9, 1.0], "step": [0.5, 0.62, 0.4, 0.5], "cosine": [0.9, 1.2, 1.0, 0.9]}
-    made = ScheduleResult(values, {name: Schedule(shape=name) for name in values}, "loss", False, "area")
+    made = ScheduleResult(values, {name: Schedule(kind=name) for name in values}, "loss", False, "area")
     assert made.verdict("step") == "better" and made.verdict("cosine") == "no difference told"
     assert replace(made, higher_is_better=True).verdict("step") == "worse"
     one = replace(made, values={name: found[:1] for name, found in values.items()})

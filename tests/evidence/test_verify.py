@@ -49,14 +49,17 @@ def test_a_whole_run_is_bit_equal(house: Tiny, kind: str):
     found = verify(run.out, replay=100)
     assert found.sound and set(states(found).values()) == {"ok"}, found.table().text()
     assert found.rerun.verdict == "bit-equal" and found.rerun.steps == 6
-    assert found.rerun.tensors == len(Checkpoint.open(run.out).weights()) and found.rerun.figures >= 24
+    assert found.rerun.tensors == len(Checkpoint.open(run.out).weights()) and found.rerun.metrics >= 24
     assert torch.equal(kept, torch.random.get_rng_state()) and torch.get_num_threads() == threads
     assert sorted(f.name for f in run.out.iterdir()) == ["final", "metrics.jsonl"]
     json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_lora_and_replay_are_taken_again(tiny, fit, tmp_path):
-    for name, changes in {"lora": {"adapt": LoRA()}, "mixed": {"replay": Replay(tiny.pretraining.data, 0.5)}}.items():
+    for name, changes in {
+        "lora": {"finetuning": LoRA()},
+        "mixed": {"replay": Replay(tiny.pretraining.data, 0.5)},
+    }.items():
         fit(tiny.finetuning, name, schedule={"patience": 0}, **changes)
         found = verify(tmp_path / name, replay=6)
         assert found.rerun.verdict == "bit-equal" and found.rerun.tensors, found.table().text()

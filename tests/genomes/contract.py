@@ -23,8 +23,8 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     rows = [(letters(rng, 15) + ("TATAATG" if n % 2 else "GCCGGCA") + letters(rng, 18), n % 2) for n in range(60)]
     table = folder / "tiny.tsv"
     table.write_text("sequence\tlabel\n" + "".join(f"{bases}\t{'no' if y else 'yes'}\n" for bases, y in rows))
-    store = prepare(PrepareGenome(files=(fasta,), dev=("c",), test=("d",)), folder / "genome")
-    prepare(PrepareLabelled(files=(table,), dev_share=0.2), folder / "labelled")
+    store = prepare(PrepareGenome(files=(fasta,), validation=("c",), test=("d",)), folder / "genome")
+    prepare(PrepareLabelled(files=(table,), validation_share=0.2), folder / "labelled")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
         data=folder / "genome",
@@ -32,7 +32,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         model=DnaBertConfig(width=16, depth=2, heads=2, hidden=32),
         codec=KmerCodec(k=3),
         objective=MaskedKmers(length=48),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, evaluate_every=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, evaluate_every=3),
         **common,
     )
     finetuning = Run(
@@ -40,7 +40,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=Classify(bins=3, warm_start=False),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return store, pretraining, finetuning

@@ -8,7 +8,7 @@ import torch
 
 from sciforge.core.data.sampling import EVALUATE, generator
 from sciforge.core.domain import seeded_model
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
 from sciforge.genomes.data.codec import torch_kmer_ids
 from sciforge.genomes.evaluation import laws
@@ -46,7 +46,7 @@ def test_every_law_holds(name, codec):
 
 
 def test_check_runs_every_law_on_a_trained_checkpoint(tiny):
-    results = Predictor.load(tiny.checkpoint.path, device="cpu").check()
+    results = Model.load(tiny.checkpoint.path, device="cpu").check()
     assert [result.name for result in results] == list(LAWS)
     assert all(result.holds and result.summary.endswith(".") for result in results)
 

@@ -9,7 +9,7 @@ import torch
 
 from sciforge.core.data.store import prepare
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
         model=DnaBertConfig(width=16, depth=1, heads=2, hidden=32),
         codec=KmerCodec(k=3),
         objective=Classify(bins=3),
-        schedule=Schedule(steps=6, batch=16, rate=5e-3, shape="step"),
+        schedule=Schedule(steps=6, batch=16, lr=5e-3, kind="step"),
         hardware=Hardware(device="cpu", precision="float32", threads=1),
     )
     free = replace(run, out=folder / "free", objective=Classify(bins=3, strand_free=True, trees=False))
@@ -75,21 +75,21 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def stranded(trained):
-    return Predictor.load(trained[0].path, device="cpu")
+    return Model.load(trained[0].path, device="cpu")
 
 
 @pytest.fixture
 def free(trained):
-    return Predictor.load(trained[1].path, device="cpu")
+    return Model.load(trained[1].path, device="cpu")
 
 
 @pytest.fixture
 def pretrained(tiny):
-    return Predictor.load(tiny.checkpoint.path, device="cpu")
+    return Model.load(tiny.checkpoint.path, device="cpu")
 
 
 @dataclass
-class Finder(Predictor):
+class Finder(Model):
     """Says 'yes' with 0.95 where a window has the motif in its place, else with 0.05; stops after `calls` calls."""
 
     calls: int = 10**9
@@ -104,7 +104,7 @@ class Finder(Predictor):
 
 
 def finder(predictor, **options):
-    return Finder(predictor.checkpoint, predictor.model, predictor.device, **options)
+    return Finder(predictor.checkpoint, predictor.network, predictor.device, **options)
 
 
 def yes(predictor, sequences):
@@ -135,7 +135,7 @@ def test_class_probabilities_do_not_depend_on_the_batch(stranded, free):
     sequences = [codes(letters(rng, length)) for length in (60, 12, 33, 60, 47, 25)]
     for predictor in (stranded, free):
         with torch.no_grad():  # near zero after so few steps
-            predictor.model.heads["class"].place_CTR.normal_(generator=torch.Generator().manual_seed(0))
+            predictor.network.heads["class"].place_CTR.normal_(generator=torch.Generator().manual_seed(0))
         together = predictor.predict({"bases": s} for s in sequences)["probability"]
         alone = [predictor.predict([{"bases": s}])["probability"][0] for s in sequences]
         assert together == pytest.approx(np.stack(alone), abs=1e-5)
@@ -444,7 +444,7 @@ def test_embeddings_do_not_depend_on_the_batch(tiny, tmp_path):
     rng = np.random.default_rng(19)
     contigs = {f"s{n}": letters(rng, n) for n in (130, 20, 48, 97, 60, 9)}
     found = [
-        embedded(tmp_path, Predictor.load(tiny.checkpoint.path, "cpu", batch), contigs, layers=(0, 1, 2))
+        embedded(tmp_path, Model.load(tiny.checkpoint.path, "cpu", batch), contigs, layers=(0, 1, 2))
         for batch in (1, 2, 64)
     ]
     for other in found[1:]:

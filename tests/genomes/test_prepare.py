@@ -111,10 +111,12 @@ def test_windows_around_your_own_intervals(tmp_path, anchor):
     records = interval_task(tmp_path)
     options = {"length": 60, "upstream": 40, "downstream": 20, "distance": 100, "anchor": anchor}
     preparer = PrepareIntervals(
-        genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", test=("3",), dev=("4",), **options
+        genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", test=("3",), validation=("4",), **options
     )
     store = prepare(preparer, tmp_path / "store")
-    assert set(store.split("test").column("contig")) == {"3"} and set(store.split("dev").column("contig")) == {"4"}
+    assert set(store.split("test").column("contig")) == {"3"} and set(store.split("validation").column("contig")) == {
+        "4"
+    }
     for i in range(len(store)):
         record = store[i]
         start, size = int(record["start"]), len(record["bases"])
@@ -144,7 +146,7 @@ def test_yeast_promoters_have_the_published_counts_and_no_gc_shortcut(tmp_path):
     store = prepare(preparer, tmp_path / "store")
     assert [len(store.split(split)) for split in SPLITS] == [8414, 588, 3790]
     found = AuditShortcuts(data=store.path).run()
-    assert found.figures["GC content auroc"] == pytest.approx(0.5, abs=0.03) and not found.warnings
+    assert found.metrics["GC content auroc"] == pytest.approx(0.5, abs=0.03) and not found.warnings
 
 
 @needs_shared
@@ -167,7 +169,7 @@ def test_a_gc_shortcut_is_called_one(tmp_path):
     (tmp_path / "t.tsv").write_text("label\tsequence\n" + "\n".join(rows) + "\n")
     store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "store")
     found = AuditShortcuts(data=store.path).run()
-    assert found.figures["GC content auroc"] > 0.9 and any("GC content" in warning for warning in found.warnings)
+    assert found.metrics["GC content auroc"] > 0.9 and any("GC content" in warning for warning in found.warnings)
 
 
 def test_shared_sequence_between_splits_is_found_on_either_strand(tmp_path):
@@ -178,15 +180,15 @@ def test_shared_sequence_between_splits_is_found_on_either_strand(tmp_path):
     )
     store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "clean")
     clean = AuditSplits(data=store.path).run()
-    assert not any(clean.figures.values()) and not clean.warnings
+    assert not any(clean.metrics.values()) and not clean.warnings
     test = as_letters(store.split("test")[0]["bases"])
     train = as_letters(store.split("train")[0]["bases"])
     twin = as_letters(reverse_complement(encode(test.encode())))
     near = train[:60] + test[60:]
     twins = prepare_with(tmp_path, sequences, twin, near)
     found = AuditSplits(data=twins.path, keep_out=tmp_path / "names.txt").run()
-    assert found.figures["same sequence, either strand"] == 1
-    assert found.figures["homologous to training"] >= 1 and (tmp_path / "names.txt").read_text()
+    assert found.metrics["same sequence, either strand"] == 1
+    assert found.metrics["homologous to training"] >= 1 and (tmp_path / "names.txt").read_text()
 
 
 def prepare_with(tmp_path, sequences, twin, near):

@@ -130,13 +130,13 @@ def test_composition_counts_soft_masked_bases_and_leaves_n_out():
 def test_splits():
     genome = random_genome(a=100, b=100)
     found = around(intervals(("a", 8, 9, 1), ("a", 10, 11, 1), ("a", 9, 10, -1), ("b", 20, 21, 1)), genome, 0, 4)
-    by_block = ByBlock(block_bp=10, turns=3, test=(1,), dev=(0,))
-    assert by_block.assign(found).tolist() == ["", "test", "dev", "train"]
-    assert assigned(found, by_block).split.tolist() == ["test", "dev", "train"]
-    by_contig = ByContig(test=("b",), dev=())
-    assert assigned(found, by_contig).counts() == {"train": 3, "dev": 0, "test": 1}
+    by_block = ByBlock(block_bp=10, turns=3, test=(1,), validation=(0,))
+    assert by_block.assign(found).tolist() == ["", "test", "validation", "train"]
+    assert assigned(found, by_block).split.tolist() == ["test", "validation", "train"]
+    by_contig = ByContig(test=("b",), validation=())
+    assert assigned(found, by_contig).counts() == {"train": 3, "validation": 0, "test": 1}
     with pytest.raises(ConfigError, match="no contig 'chrb' to hold out; "):
-        ByContig(test=("chrb",), dev=()).assign(found)
+        ByContig(test=("chrb",), validation=()).assign(found)
 
 
 @given(st.lists(st.tuples(st.integers(0, 49), st.integers(1, 12)), min_size=1, max_size=8), st.integers(0, 5))
@@ -167,7 +167,7 @@ def test_matched_windows_are_like_their_partners():
     points = intervals(
         *[(name, at, at + 1, sign) for name in "abc" for at in range(500, 20_000, 700) for sign in (1, -1)]
     )
-    rule = ByContig(test=("b",), dev=("c",))
+    rule = ByContig(test=("b",), validation=("c",))
     positives = assigned(without_unknown(genome, around(points, genome, 30, 20)), rule)
     within = Regions.of(points, genome, margin=60).gaps(np.array([40_000, 20_000, 20_000]))
 
@@ -177,7 +177,7 @@ def test_matched_windows_are_like_their_partners():
     kept, partners = draw(1)
     assert kept.counts() == partners.counts() == positives.counts()
     assert set(partners.strand.tolist()) == {1, -1} and set(partners.length.tolist()) == {50}
-    for split in ("train", "dev", "test"):
+    for split in ("train", "validation", "test"):
         gc = [
             np.sort(np.floor(composition(genome, w.select(w.split == split))[0] * 50 + 1e-6)) for w in (kept, partners)
         ]
@@ -230,7 +230,7 @@ def test_yeast_promoters_as_in_the_notes():
     lengths_bp = {name: len(codes) for name, codes in genome.items()}
     transcripts = reconcile(read_annotation(folder / "Scer_polIItranscripts-adjustedTSS.bed"), lengths_bp)
     windows = yeast_promoters(genome, transcripts)
-    assert windows.counts() == {"train": 8414, "dev": 588, "test": 3790}
+    assert windows.counts() == {"train": 8414, "validation": 588, "test": 3790}
     assert same(windows, yeast_promoters(genome, transcripts))
     gc, unknown = composition(genome, windows)
     assert abs(gc[windows.label == 1].mean() - gc[windows.label == 0].mean()) < 0.001 and unknown.max() == 0
@@ -249,6 +249,6 @@ def test_ecoli_coding_as_in_the_notes():
     path = SHARED / "ecoli" / "GCF_000005845.2_ASM584v2_genomic.gbff.gz"
     genome = load(path)
     windows = ecoli_coding(genome, read_annotation(path))
-    for split, noted in {"train": 3818, "dev": 534, "test": 2087}.items():
+    for split, noted in {"train": 3818, "validation": 534, "test": 2087}.items():
         assert abs(windows.counts()[split] / noted - 1) < 0.05
     assert (ECOLI_SPLIT.assign(windows) == windows.split).all()

@@ -39,7 +39,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     """Return a store, a pretraining run on it, and a fine-tuning run from that run's checkpoint."""
     systems = ("webb-1971", "ravigururajan-bergles-1996", "lau-1990-90+lau-1990-v45")
     store = prepare(
-        PrepareCampaigns(systems=systems, campaigns=20, plates=2, readings=4, dev_share=0.3), folder / "old"
+        PrepareCampaigns(systems=systems, campaigns=20, plates=2, readings=4, validation_share=0.3), folder / "old"
     )
     shares = (0.5, 0.25, 0.25)
     prepare(PrepareMeasurements(files=(measured(folder / "new.csv"),), shares=shares), folder / "new")
@@ -49,7 +49,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "pretraining",
         model=NusseltConfig(("dittus-boelter", "webb-1971", "ravigururajan-bergles-1996")),
         objective=Campaigns(),
-        schedule=Schedule(steps=6, batch=8, rate=3e-2, evaluate_every=3, average=0.5),
+        schedule=Schedule(steps=6, batch=8, lr=3e-2, evaluate_every=3, ema_decay=0.5),
         **common,
     )
     finetuning = Run(
@@ -57,7 +57,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=Nusselt(),
-        schedule=Schedule(steps=6, batch=8, rate=1e-4, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=1e-4, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return store, pretraining, finetuning

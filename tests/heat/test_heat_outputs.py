@@ -14,7 +14,7 @@ from sciforge import catalog
 from sciforge.core.data.store import prepare
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat import demo as heat_demo
@@ -32,12 +32,12 @@ ASKED = "Re,Pr,e_D,P_e,alpha_deg,W_H\n30000,0.703,0.063,10,90,1\n300000,0.703,0.
 
 
 @pytest.fixture(scope="module")
-def prior() -> Predictor:
-    return Predictor.load(catalog.find("nusselt-ribbed"), "cpu")
+def prior() -> Model:
+    return Model.load(catalog.find("nusselt-ribbed"), "cpu")
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory) -> Predictor:
+def tuned(tmp_path_factory) -> Model:
     """The bundled prior specialised on the tabulated rig."""
     folder = tmp_path_factory.mktemp("heat")
     lines = catalog.find("ribbed-channel").read_text().splitlines()
@@ -45,12 +45,12 @@ def tuned(tmp_path_factory) -> Predictor:
     (folder / "rig.csv").write_text("\n".join(rig) + "\n")
     with pytest.warns(UserWarning):  # W/H and the pitch never change on this rig
         prepare(PrepareMeasurements(files=(folder / "rig.csv",)), folder / "store")
-    schedule = Schedule(steps=1, batch=64, rate=0.0, weight_decay=0.0)
+    schedule = Schedule(steps=1, batch=64, lr=0.0, weight_decay=0.0)
     hardware = Hardware(device="cpu", precision="float64", threads=1)
     run = Run(data=folder / "store", out=folder / "out", init=catalog.find("nusselt-ribbed"), objective=Nusselt(),
               schedule=schedule, hardware=hardware)  # fmt: skip
     made: Checkpoint = train(run)
-    return Predictor.load(made.path, "cpu")
+    return Model.load(made.path, "cpu")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.methods.regularization import fisher_information
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import EWC, Hardware, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat.data.campaigns import PrepareCampaigns
@@ -153,7 +153,7 @@ def test_pretraining_finds_the_population_it_was_drawn_from(tmp_path):
     config = NusseltConfig(("dittus-boelter", "gnielinski"))  # Gnielinski may not explain its own campaigns
     run = Run(
         data=store.path, out=tmp_path / "run", objective=objective, model=config, hardware=DOUBLE,
-        schedule=Schedule(steps=150, batch=32, rate=0.05, final=0.05, weight_decay=0.0, clip=20.0),
+        schedule=Schedule(steps=150, batch=32, lr=0.05, min_lr_ratio=0.05, weight_decay=0.0, clip=20.0),
     )  # fmt: skip
     learnt = loop.train(run).build().requires_grad_(False)
     level, re = (float(learnt.log_spread_KF[0, place].exp()) for place in (0, 1))
@@ -215,8 +215,8 @@ def test_descent_with_ewc_comes_to_rest_at_the_exact_posterior(small, tmp_path, 
     monkeypatch.undo()
     run = Run(
         data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(fit="descent", noise=0.035), hardware=DOUBLE,
-        anchor=EWC(strength=1 / num), schedule=Schedule(
-            steps=4000, batch=num, rate=0.02, shape="exponential", final=1e-4, weight_decay=0.0, clip=None, betas=(0.9, 0.99)
+        regularization=EWC(strength=1 / num), schedule=Schedule(
+            steps=4000, batch=num, lr=0.02, kind="exponential", min_lr_ratio=1e-4, weight_decay=0.0, clip=None, betas=(0.9, 0.99)
         ),
     )  # fmt: skip
     descended = loop.train(run).weights()["delta_KF"]
@@ -227,13 +227,13 @@ def test_descent_with_ewc_comes_to_rest_at_the_exact_posterior(small, tmp_path, 
 
 def test_a_solved_checkpoint_gives_the_same_law_as_the_net(small, tmp_path):
     parent, store = small
-    schedule = Schedule(steps=1, batch=4, rate=0.0)
+    schedule = Schedule(steps=1, batch=4, lr=0.0)
     run = Run(
         data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE, schedule=schedule
     )
     made = loop.train(run)
-    figures = Predictor.load(made.path, "cpu").evaluate(store, "test")
-    assert figures["median_error"] < 10 and 50 < figures["coverage"] <= 100
+    metrics = Model.load(made.path, "cpu").evaluate(store, "test")
+    assert metrics["median_error"] < 10 and 50 < metrics["coverage"] <= 100
     assert sum(made.body["loop"]["start"]["laws"].values()) == pytest.approx(1)
 
 
@@ -241,7 +241,7 @@ def test_few_points_of_a_store_are_enough(small, tmp_path):
     parent, store = small
     run = Run(
         data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE,
-        schedule=Schedule(steps=1, batch=4, rate=0.0), subset=Subset(3),
+        schedule=Schedule(steps=1, batch=4, lr=0.0), subset=Subset(3),
     )  # fmt: skip
     found = loop.train(run).build().heads[HEAD]
     assert int(found.count) == 3 and len(found.log_N) == 12

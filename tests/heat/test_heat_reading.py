@@ -252,7 +252,7 @@ def test_random_splits_keep_repeats_together(tmp_path):
     file = wrote(tmp_path, BASIS + "\n".join([HEADER, *rows]))
     store = made(tmp_path, file, shares=(0.6, 0.2, 0.2))
     split = store.column("split").reshape(30, 3)
-    assert (split == split[:, :1]).all() and store.meta["counts"] == {"train": 54, "dev": 18, "test": 18}
+    assert (split == split[:, :1]).all() and store.meta["counts"] == {"train": 54, "validation": 18, "test": 18}
     again, other = made(tmp_path, file, shares=(0.6, 0.2, 0.2)), made(tmp_path, file, shares=(0.6, 0.2, 0.2), seed=1)
     assert (again.column("split") == store.column("split")).all() and (
         other.column("split") != store.column("split")
@@ -294,7 +294,7 @@ def test_impossible_splits_are_one_line(tmp_path, options, said):
 
 def test_one_point_is_for_training(tmp_path):
     store = made(tmp_path, wrote(tmp_path, BASIS + f"{HEADER}\n{ROW}\n"))
-    assert store.meta["counts"] == {"train": 1, "dev": 0, "test": 0} and store[0]["value"] == 150.0
+    assert store.meta["counts"] == {"train": 1, "validation": 0, "test": 0} and store[0]["value"] == 150.0
 
 
 def test_stores_are_whole_after_the_split_is_rewritten(tmp_path):

@@ -28,7 +28,7 @@ def shapes(folder: Path, num: int = 64, side: int = 12, seed: int = 0) -> tuple[
 def tiny(folder: Path) -> tuple[Store, Run, Run]:
     """Return a store, a pretraining run on it, and a fine-tuning run from that run's checkpoint."""
     images, labels = shapes(folder)
-    options = {"classes": ("lying", "standing"), "test_share": 0.2, "dev_share": 0.2}
+    options = {"classes": ("lying", "standing"), "test_share": 0.2, "validation_share": 0.2}
     store = prepare(PrepareImages(files=(images,), labels=(labels,), **options), folder / "store")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
@@ -37,7 +37,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         model=VitConfig(width=16, depth=2, heads=2, hidden=32),
         codec=ImageCodec(patch=3),
         objective=InpaintPatches(decoder_width=16, decoder_depth=1, decoder_heads=2, flip=0.5),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, evaluate_every=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, evaluate_every=3),
         **common,
     )
     finetuning = Run(
@@ -45,7 +45,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=ClassifyImages(bins=2, warm_start=False),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return store, pretraining, finetuning

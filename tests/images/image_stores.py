@@ -10,7 +10,7 @@ from tiny_runs import ROOT, load_file
 from sciforge.core.data.store import Store, prepare
 from sciforge.images.data.prepare import PrepareImages
 
-SHARES = {"test_share": 0.25, "dev_share": 0.1}
+SHARES = {"test_share": 0.25, "validation_share": 0.1}
 
 
 def shapes_store(folder: Path, num: int = 60, labels: bool = True) -> Store:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sciforge import catalog
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.images import demo as made_by
 from sciforge.images.data.codec import to_patches
 from sciforge.images.data.readers import read_many
@@ -34,10 +34,10 @@ def test_the_demo_says_what_it_measured(tmp_path, monkeypatch):
 
 
 def test_the_bundled_net_keeps_the_laws_and_fills_in_better_than_what_it_saw():
-    predictor = Predictor.load(catalog.locate("vit-mini"), device="cpu")
+    predictor = Model.load(catalog.locate("vit-mini"), device="cpu")
     assert all(law.holds for law in predictor.check())
     pictures = read_many(catalog.fetch("fashion-sample")).images[-60:]
-    objective, model = predictor.objective, predictor.model
+    objective, model = predictor.objective, predictor.network
     examples = [
         objective.prepare({"image": x}, predictor.codec, np.random.default_rng(i), False)
         for i, x in enumerate(pictures)

@@ -14,8 +14,8 @@ from sciforge.core.domain import get_domain, seeded_model
 from sciforge.core.learners.linear_probe import block_scales, fit_logistic
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
-from sciforge.core.training.run import Hardware, Only, Run, Schedule, Subset
+from sciforge.core.training.model import Model
+from sciforge.core.training.run import Freeze, Hardware, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.experiments.invariance.run import warn_before_training
 from sciforge.images import ClassifyImages, ImageCodec, VitConfig
@@ -35,7 +35,7 @@ def run(store: Store, out: Path, objective, steps: int = 1, rate: float = 0.0, p
         objective=objective,
         model=MODEL,
         codec=ImageCodec(patch=patch),
-        schedule=Schedule(steps=steps, batch=16, rate=rate, shape="constant", weight_decay=0.0),
+        schedule=Schedule(steps=steps, batch=16, lr=rate, kind="constant", weight_decay=0.0),
         hardware=Hardware(device="cpu", threads=1),
         **changes,
     )
@@ -56,9 +56,9 @@ def discs(tmp_path_factory) -> Store:
 
 def test_the_solved_head_alone_tells_classes_and_is_the_ridge_solution(discs, tmp_path):
     checkpoint = train(run(discs, tmp_path / "solved", ClassifyImages(bins=1)))
-    predictor = Predictor.load(checkpoint.path, device="cpu")
+    predictor = Model.load(checkpoint.path, device="cpu")
     assert predictor.evaluate(discs, "test")["accuracy"] > 0.95
-    objective, model = predictor.objective, predictor.model
+    objective, model = predictor.objective, predictor.network
     records = list(discs.split("train"))
     with torch.no_grad():
         made = [objective.prepare(r, predictor.codec, np.random.default_rng(0), False) for r in records]
@@ -76,18 +76,18 @@ def test_numbers_are_learnt_in_their_own_unit(tmp_path):
     checkpoint = train(run(store, tmp_path / "numbers", RegressImages(bins=1)))
     value_N = store.split("train").column("value")
     assert checkpoint.objectives[0].spread == pytest.approx(np.std(value_N)) and set(value_N) == {20.0, 26.0}
-    figures = Predictor.load(checkpoint.path, device="cpu").evaluate(store, "test")
-    assert figures["r2"] > 0.8 and figures["rmse"] < 1.3
+    metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, "test")
+    assert metrics["r2"] > 0.8 and metrics["rmse"] < 1.3
 
 
 def test_a_frozen_trunk_stays_and_few_labels_are_enough(discs, tmp_path):
-    asked = run(discs, tmp_path / "few", ClassifyImages(bins=1), steps=5, rate=1e-2, adapt=Only(), subset=Subset(20))
+    asked = run(discs, tmp_path / "few", ClassifyImages(bins=1), steps=5, rate=1e-2, adapt=Freeze(), subset=Subset(20))
     checkpoint = train(asked)
     fresh = seeded_model(MODEL, checkpoint.codec, checkpoint.objectives, asked.seed)
     for name, tensor in checkpoint.weights().items():
         if not name.startswith("heads."):
             assert torch.equal(tensor, fresh.state_dict()[name]), name
-    assert Predictor.load(checkpoint.path, device="cpu").evaluate(discs, "test")["accuracy"] > 0.9
+    assert Model.load(checkpoint.path, device="cpu").evaluate(discs, "test")["accuracy"] > 0.9
 
 
 def test_layers_and_bins_are_what_the_head_reads(bars):
@@ -140,11 +140,11 @@ def test_a_head_solved_on_turned_hues_cannot_tell_hues_and_training_warns_of_it(
         warn_before_training(run(discs, tmp_path / "a", plain))
     with pytest.warns(UserWarning, match="hue"):
         warn_before_training(run(discs, tmp_path / "b", turned))
-    figures = []
+    metrics = []
     for name, objective in (("plain", plain), ("turned", turned)):
         checkpoint = train(run(discs, tmp_path / name, objective, steps=10, rate=1e-3))
-        figures.append(Predictor.load(checkpoint.path, device="cpu").evaluate(discs, "test")["accuracy"])
-    assert figures[0] > 0.95 and figures[1] < 0.7
+        metrics.append(Model.load(checkpoint.path, device="cpu").evaluate(discs, "test")["accuracy"])
+    assert metrics[0] > 0.95 and metrics[1] < 0.7
 
 
 # Boxes -------------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def test_detection_is_solved_before_the_first_step_and_learns_on(tmp_path):
         rate = 2e-3 if steps > 1 else 0.0
         objective = DetectObjects(warm_start=warm_start)
         checkpoint = train(run(store, tmp_path / name, objective, steps=steps, rate=rate, patch=4))
-        found[name] = Predictor.load(checkpoint.path, device="cpu").evaluate(store, "test")
+        found[name] = Model.load(checkpoint.path, device="cpu").evaluate(store, "test")
     assert found["fresh"]["ap50"] < 0.1 < 0.3 < found["solved"]["ap50"] < found["learnt"]["ap50"]
     assert found["learnt"]["ap50"] > 0.6 and found["learnt"]["ap75"] <= found["learnt"]["ap50"]
 
@@ -249,8 +249,8 @@ def test_segments_are_learnt_pixel_by_pixel_and_ignored_ones_count_for_nothing(t
     objective = SegmentPatches()
     checkpoint = train(run(store, tmp_path / "segments", objective, steps=120, rate=3e-3, patch=4))
     assert checkpoint.objectives[0].classes == 3
-    figures = Predictor.load(checkpoint.path, device="cpu").evaluate(store, "test")
-    assert figures["iou"] > 0.6 and figures["dice"] > figures["iou"]
+    metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, "test")
+    assert metrics["iou"] > 0.6 and metrics["dice"] > metrics["iou"]
     objective, codec = checkpoint.objectives[0], checkpoint.codec
     record = dict(store[0])
     record["segments"] = np.array(record["segments"])

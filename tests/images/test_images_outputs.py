@@ -13,7 +13,7 @@ from PIL import Image
 
 from sciforge.core.data.store import Store
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
@@ -32,17 +32,17 @@ from sciforge.images.objectives.detection import DetectObjects
 from sciforge.images.objectives.segmentation import SegmentPatches
 
 
-def learnt(store: Store, out: Path, objective, patch: int, steps: int = 2, rate: float = 1e-3) -> Predictor:
+def learnt(store: Store, out: Path, objective, patch: int, steps: int = 2, rate: float = 1e-3) -> Model:
     run = Run(
         data=store.path,
         out=out,
         objective=objective,
         model=VitConfig(width=32, depth=2, heads=2, hidden=48),
         codec=ImageCodec(patch=patch),
-        schedule=Schedule(steps=steps, batch=16, rate=rate, shape="constant", weight_decay=0.0),
+        schedule=Schedule(steps=steps, batch=16, lr=rate, kind="constant", weight_decay=0.0),
         hardware=Hardware(device="cpu", threads=1),
     )
-    return Predictor.load(train(run).path, device="cpu", batch=7)
+    return Model.load(train(run).path, device="cpu", batch=7)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def scenes(folder) -> Store:
 
 
 @pytest.fixture(scope="module")
-def filler(bars, folder) -> Predictor:
+def filler(bars, folder) -> Model:
     return learnt(bars, folder / "filler", InpaintPatches(decoder_width=16, decoder_heads=2), 3)
 
 
 @pytest.fixture(scope="module")
-def finder(scenes, folder) -> Predictor:
+def finder(scenes, folder) -> Model:
     return learnt(scenes, folder / "finder", DetectObjects(), 4, steps=120, rate=3e-3)
 
 

@@ -45,7 +45,7 @@ def test_folders_become_classes_and_shares_are_drawn_class_by_class(folder, tmp_
         "size": [8, 6], "channels": 1, "background": [255, 255, 255], "classes": ["cat", "dog"], "left_out": 0,
     }  # fmt: skip
     assert store[0]["name"] == "cat/01.png" and store[0]["image"].shape == (8, 6, 1)
-    for split, count in (("train", 14), ("dev", 2), ("test", 4)):
+    for split, count in (("train", 14), ("validation", 2), ("test", 4)):
         assert sorted(store.split(split).column("label")) == ["cat"] * count + ["dog"] * count
     again = prepare(PrepareImages(files=(folder,), folder_labels=True), tmp_path / "again", workers=2)
     assert again.digests() == store.digests()
@@ -73,7 +73,9 @@ def test_the_same_picture_is_never_in_two_splits(tmp_path):
     store = prepare(PrepareImages(files=(tmp_path / "a.npy",), test=(tmp_path / "t.npy",)), tmp_path / "named")
     assert len(store.split("test")) == 3 and store.meta["left_out"] == 6
     held = {record["image"].tobytes() for record in store.split("test")}
-    assert not any(record["image"].tobytes() in held for name in ("train", "dev") for record in store.split(name))
+    assert not any(
+        record["image"].tobytes() in held for name in ("train", "validation") for record in store.split(name)
+    )
 
 
 def test_a_table_of_labels_and_splits(folder, tmp_path):
@@ -81,7 +83,9 @@ def test_a_table_of_labels_and_splits(folder, tmp_path):
             for n, p in enumerate(sorted(folder.rglob("*.png")))]  # fmt: skip
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(["image,label,split", *rows]) + "\n")
-    store = prepare(PrepareImages(files=(folder,), labels=(table,), numeric=True, dev_share=0.0), tmp_path / "store")
+    store = prepare(
+        PrepareImages(files=(folder,), labels=(table,), numeric=True, validation_share=0.0), tmp_path / "store"
+    )
     assert store.column("value").tolist() == [n + 0.5 for n in range(40)]
     assert store.column("split").tolist() == [2 * (n % 4 == 0) for n in range(40)]
     assert store.meta["classes"] == []
@@ -153,7 +157,7 @@ def test_nothing_usable_is_an_error(tmp_path):
     ("change", "match"),
     [
         ({"files": ()}, "no picture; give"),
-        ({"test_share": 0.5, "dev_share": 0.5}, "must leave something"),
+        ({"test_share": 0.5, "validation_share": 0.5}, "must leave something"),
         ({"labels": (Path("a.csv"),), "folder_labels": True}, "give one"),
         ({"labels": (Path("a-ubyte"),)}, "files of labels for 0 arrays"),
         ({"size": (0, 4)}, "size is"),
@@ -182,7 +186,7 @@ def test_idx_files_with_labels_names_and_a_test_file(tmp_path):
         files=(images["a"],), test=(images["b"],), labels=(labels["a"], labels["b"]), classes=("no", "yes")
     )
     store = prepare(spec, tmp_path / "store")
-    assert [len(store.split(s)) for s in ("train", "dev", "test")] == [18, 2, 20]
+    assert [len(store.split(s)) for s in ("train", "validation", "test")] == [18, 2, 20]
     assert store[1]["label"] == "yes" and store[0]["name"] == "a-images-idx3-ubyte.gz[0]"
     wrong = PrepareImages(files=(images["a"],), labels=(labels["a"],), classes=("only",))
     assert len(prepare(wrong, tmp_path / "half", on_error="skip")) == 10

@@ -34,7 +34,7 @@ def make(store: Path, out: Path, **changes) -> Store:
 
 def test_boxes_are_tight_around_the_objects(objects, tmp_path):
     store = make(objects, tmp_path / "scenes", overlap=0.0)
-    assert [len(store.split(s)) for s in ("train", "dev", "test")] == [20, 5, 10]
+    assert [len(store.split(s)) for s in ("train", "validation", "test")] == [20, 5, 10]
     assert store.meta["box_classes"] == ["flat", "upright"] and store.meta["size"] == [32, 40]
     total = 0
     for record in (store[i] for i in range(len(store))):
@@ -50,7 +50,7 @@ def test_boxes_are_tight_around_the_objects(objects, tmp_path):
 
 def test_test_scenes_hold_objects_of_no_other_scene(objects, tmp_path):
     store = make(objects, tmp_path / "scenes")
-    for split, low in (("train", 100), ("dev", 150), ("test", 200)):
+    for split, low in (("train", 100), ("validation", 150), ("test", 200)):
         seen = np.concatenate([record["image"].ravel() for record in store.split(split)])
         assert low <= seen[seen > 0].min() and seen.max() < low + 40
 
@@ -60,7 +60,7 @@ def test_a_scene_is_a_function_of_seed_split_and_index(objects, tmp_path):
     few = make(objects, tmp_path / "few", **changes)
     more = make(objects, tmp_path / "more", scenes=(600, 5, 10), **changes, seed=0)
     other = make(objects, tmp_path / "other", seed=1, **changes)
-    for split in ("train", "dev", "test"):
+    for split in ("train", "validation", "test"):
         for a, b, c in zip(few.split(split), more.split(split), other.split(split), strict=False):
             assert all(np.array_equal(a[name], b[name]) for name in ("image", "boxes", "box_labels"))
             assert not np.array_equal(a["image"], c["image"])
@@ -98,6 +98,6 @@ def test_settings_that_cannot_be(objects, tmp_path, change, match):
 
 def test_objects_need_classes_and_splits(tmp_path):
     np.save(tmp_path / "o.npy", np.random.default_rng(0).integers(0, 255, (4, 8, 8)).astype(np.uint8))
-    prepare(PrepareImages(files=(tmp_path / "o.npy",), test_share=0, dev_share=0), tmp_path / "plain")
+    prepare(PrepareImages(files=(tmp_path / "o.npy",), test_share=0, validation_share=0), tmp_path / "plain")
     with pytest.raises(ConfigError, match="has no classes"):
         make(tmp_path / "plain", tmp_path / "scenes")

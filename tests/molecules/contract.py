@@ -28,7 +28,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "pretraining",
         model=MoleculeNetConfig(width=16, depth=1, heads=2),
         objective=PredictDescriptors(),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, evaluate_every=3, average=0.5),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, evaluate_every=3, ema_decay=0.5),
         **common,
     )
     finetuning = Run(
@@ -36,7 +36,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=Properties(),
-        schedule=Schedule(steps=6, batch=8, rate=1e-4, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=1e-4, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return store, pretraining, finetuning

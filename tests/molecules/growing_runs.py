@@ -32,7 +32,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "pretraining",
         model=MoleculeNetConfig(width=16, depth=1, heads=2),
         objective=Grow(conditions=("logp",), canonical_share=0.5, seeded_share=0.25),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, evaluate_every=3, average=0.5),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, evaluate_every=3, ema_decay=0.5),
         **common,
     )
     finetuning = Run(
@@ -40,7 +40,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=Grow(conditions=("logp",)),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return stores["old"], pretraining, finetuning

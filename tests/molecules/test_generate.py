@@ -10,7 +10,7 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from sciforge import api
 from sciforge.cli.main import main
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, PrepareMolecules, Sampling
@@ -135,7 +135,7 @@ def test_bad_scaffolds_are_named(checkpoint, scaffold):
 
 
 def test_without_the_mask_validity_is_a_matter_of_luck(checkpoint):
-    model = Predictor.load(checkpoint, "cpu").model.eval()
+    model = Model.load(checkpoint, "cpu").model.eval()
     share = unmasked_validity(model, 64, Sampling(batch=64), torch.zeros(4), room=12)
     assert share < 1, "an untaught net should break valences when it may"
 
@@ -146,7 +146,7 @@ def test_what_is_possible_holds_what_is_legal(checkpoint):
     from sciforge.molecules.generation.partial_graph import Growth
     from sciforge.molecules.generation.policy import actions_of
 
-    model = Predictor.load(checkpoint, "cpu").model
+    model = Model.load(checkpoint, "cpu").model
     actions, growth = actions_of(model), Growth.empty(64, 10)
     rng = torch.Generator().manual_seed(0)
     for _ in range(30):
@@ -156,7 +156,7 @@ def test_what_is_possible_holds_what_is_legal(checkpoint):
 
 
 def test_the_bound_of_a_molecule_is_above_each_walk_and_below_one(checkpoint):
-    model = Predictor.load(checkpoint, "cpu").model.eval()
+    model = Model.load(checkpoint, "cpu").model.eval()
     for smiles in ("CCO", "c1ccccc1O", "CC(C)=O"):
         graph = graph_of_mol(canonical(mol_of_smiles(smiles))[1])
         walk, bound, walks = log_likelihoods(model, graph, 24, 0, torch.zeros(4))
@@ -165,7 +165,7 @@ def test_the_bound_of_a_molecule_is_above_each_walk_and_below_one(checkpoint):
 
 
 def test_methane_has_one_walk(checkpoint):
-    model = Predictor.load(checkpoint, "cpu").model.eval()
+    model = Model.load(checkpoint, "cpu").model.eval()
     walk, bound, walks = log_likelihoods(model, graph_of_mol(mol_of_smiles("C")), 8, 0, torch.zeros(4))
     assert walks == 1 and walk == pytest.approx(bound)
 
@@ -185,8 +185,8 @@ def test_likelihoods_keep_a_row_for_every_molecule(checkpoint, tmp_path):
 
 
 def test_a_checkpoint_that_does_not_generate_says_so(checkpoint, tmp_path):
-    predictor = Predictor.load(checkpoint, "cpu")
-    other = Predictor(predictor.checkpoint, predictor.model, predictor.device)
+    predictor = Model.load(checkpoint, "cpu")
+    other = Model(predictor.checkpoint, predictor.network, predictor.device)
     type(other).objective, kept_objective = property(lambda self: "not to grow"), type(other).objective
     try:
         with pytest.raises(ConfigError, match="not to generate"):

@@ -98,9 +98,9 @@ def test_a_fraction_lies_in_its_interval(hits: int, count: int):
 
 def test_figures_are_those_of_moses(others: Traits):
     found = compare(SAMPLE, Reference(others, None))
-    assert "fcd" not in found.figures and not found.omitted
+    assert "fcd" not in found.metrics and not found.omitted
     for name, value in MOSES.items():
-        figure = found.figures[name]
+        figure = found.metrics[name]
         assert figure.value == pytest.approx(value, abs=1e-6), name
         assert figure.low <= figure.value <= figure.high and figure.count == len(SAMPLE)
 
@@ -114,10 +114,10 @@ def test_fcd_is_that_of_moses_though_the_covariances_are_singular():
 def test_a_sample_is_at_no_distance_from_itself(others: Traits):
     needs_fcd()
     frechet = FrechetTo(moments(activations(OTHERS)))
-    figures = compare(OTHERS, Reference(others, frechet)).figures
-    assert figures["fcd"].value == pytest.approx(0, abs=1e-3)
-    assert [figures[name].value for name in ("snn", "fragments", "scaffolds")] == pytest.approx([1, 1, 1])
-    assert [f.value for name, f in figures.items() if name.endswith("_distance")] == pytest.approx([0] * 6, abs=1e-9)
+    metrics = compare(OTHERS, Reference(others, frechet)).metrics
+    assert metrics["fcd"].value == pytest.approx(0, abs=1e-3)
+    assert [metrics[name].value for name in ("snn", "fragments", "scaffolds")] == pytest.approx([1, 1, 1])
+    assert [f.value for name, f in metrics.items() if name.endswith("_distance")] == pytest.approx([0] * 6, abs=1e-9)
 
 
 def test_frechet_of_gaussians_by_hand():
@@ -217,7 +217,7 @@ def test_molecules_without_rings_or_scaffolds_leave_figures_out(others: Traits):
     found = compare(["CCO", "CC"], Reference(others, None))
     assert set(found.omitted) == {"scaffolds", "rings_distance"}
     assert all(
-        math.isfinite(f.value) and math.isfinite(f.low) and math.isfinite(f.high) for f in found.figures.values()
+        math.isfinite(f.value) and math.isfinite(f.low) and math.isfinite(f.high) for f in found.metrics.values()
     )
     assert scaffold_of(Chem.MolFromSmiles("CCO")) == ""
 
@@ -226,7 +226,7 @@ def test_one_molecule_has_no_fcd_but_finite_figures(others: Traits):
     frechet = FrechetTo(Moments(np.zeros(512), np.eye(512), 9))
     found = compare(["c1ccc2ccccc2c1"], Reference(others, frechet))
     assert "covariance" in found.omitted["fcd"]
-    ends = [end for figure in found.figures.values() for end in (figure.value, figure.low, figure.high)]
+    ends = [end for figure in found.metrics.values() for end in (figure.value, figure.low, figure.high)]
     assert np.isfinite(ends).all()
 
 

@@ -10,7 +10,7 @@ import torch
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import EWC, Hardware, LoRA, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.data.codec import MoleculeCodec
@@ -52,7 +52,7 @@ def pretrained(store, tmp_path_factory) -> Checkpoint:
 
 
 def _run(store: Store, out: Path, steps: int = 3, rate: float = 1e-6, **fields) -> Run:
-    schedule = Schedule(steps=steps, batch=16, rate=rate, shape="constant")
+    schedule = Schedule(steps=steps, batch=16, lr=rate, kind="constant")
     return Run(data=store.path, out=out, schedule=schedule, hardware=EXACT, **fields)
 
 
@@ -67,7 +67,7 @@ def test_descriptors_are_learnt_and_unbent(store, pretrained):
     bent = objective.bend(raw)
     weight = objective.names.index("MolWt")
     np.testing.assert_allclose(objective.unbend(bent)[:, weight], raw[:, weight], rtol=1e-5)
-    first, last = (Predictor.load(pretrained.path).evaluate(store, split)["loss"] for split in ("train", "test"))
+    first, last = (Model.load(pretrained.path).evaluate(store, split)["loss"] for split in ("train", "test"))
     assert np.isfinite([first, last]).all()
 
 
@@ -75,7 +75,7 @@ def test_descriptors_are_learnt_and_unbent(store, pretrained):
 def test_every_pretraining_falls(store, tmp_path, objective):
     checkpoint = train(_run(store, tmp_path / "run", model=TINY, objective=objective, steps=40, rate=1e-2))
     fresh = train(_run(store, tmp_path / "none", model=TINY, objective=objective, steps=1))
-    after, before = (Predictor.load(c.path).evaluate(store, "test")["loss"] for c in (checkpoint, fresh))
+    after, before = (Model.load(c.path).evaluate(store, "test")["loss"] for c in (checkpoint, fresh))
     assert after < 0.9 * before
 
 
@@ -94,10 +94,10 @@ def test_hidden_atoms_leave_no_trace(store):
 
 
 def test_a_number_and_a_class_are_learnt_together_with_gaps(store, learnt):
-    figures = Predictor.load(learnt.path).evaluate(store, "test")
-    assert figures["count/rmse"] < 1.5 and figures["many/auroc"] > 0.9
-    assert 0.6 <= figures["count/coverage90"] <= 1.0
-    assert figures["error"] == pytest.approx((figures["count/error"] + figures["many/error"]) / 2)
+    metrics = Model.load(learnt.path).evaluate(store, "test")
+    assert metrics["count/rmse"] < 1.5 and metrics["many/auroc"] > 0.9
+    assert 0.6 <= metrics["count/coverage90"] <= 1.0
+    assert metrics["error"] == pytest.approx((metrics["count/error"] + metrics["many/error"]) / 2)
 
 
 def test_a_missing_label_counts_for_nothing(store, learnt):
@@ -128,21 +128,21 @@ def test_one_task_of_several_and_unknown_ones(store, tmp_path):
     with pytest.raises(ConfigError, match="choose among"):
         Properties(readers=("trees",))
     run = _run(store, tmp_path / "one", model=TINY, objective=Properties(tasks=("many",)), subset=Subset(30))
-    assert Predictor.load(train(run).path).evaluate(store, "test")["auroc"] > 0.6
+    assert Model.load(train(run).path).evaluate(store, "test")["auroc"] > 0.6
 
 
 @pytest.mark.parametrize("readers", [("linear",), ("kernel",), ("said",), ("forest",)])
 def test_each_reader_alone(store, pretrained, tmp_path, readers):
     run = _run(store, tmp_path / "run", init=pretrained.path, objective=Properties(readers=readers))
-    assert Predictor.load(train(run).path).evaluate(store, "test")["many/auroc"] > 0.7
+    assert Model.load(train(run).path).evaluate(store, "test")["many/auroc"] > 0.7
 
 
 @pytest.mark.parametrize("how", ["lora", "ewc"])
 def test_lora_and_ewc_work_on_molecules(store, learnt, pretrained, tmp_path, how):
     parent = pretrained if how == "lora" else learnt
-    options = {"adapt": LoRA(rank=2)} if how == "lora" else {"anchor": EWC(data=store.path, examples=8)}
+    options = {"finetuning": LoRA(rank=2)} if how == "lora" else {"regularization": EWC(data=store.path, examples=8)}
     checkpoint = train(_run(store, tmp_path / how, init=parent.path, objective=Properties(), **options))
-    assert np.isfinite(Predictor.load(checkpoint.path).evaluate(store, "test")["loss"])
+    assert np.isfinite(Model.load(checkpoint.path).evaluate(store, "test")["loss"])
 
 
 def test_baselines_predict_what_curves_need(store):
@@ -158,9 +158,7 @@ def test_baselines_predict_what_curves_need(store):
 
 def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
     (tmp_path / "new.csv").write_text("smiles,name\nCCO,ethanol\nC(C,broken\nCC(=O)[O-].[Na+],salt\n[Pt],metal\n")
-    out = PredictedProperties(files=(tmp_path / "new.csv",), out=tmp_path / "out.csv").write(
-        Predictor.load(learnt.path)
-    )
+    out = PredictedProperties(files=(tmp_path / "new.csv",), out=tmp_path / "out.csv").write(Model.load(learnt.path))
     lines = out.read_text().splitlines()
     assert lines[0].startswith("# {")
     rows = list(csv.DictReader(lines[1:]))
@@ -170,25 +168,25 @@ def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
     assert low < value < high and 0 <= float(rows[0]["p(many)"]) <= 1
     labelled = [
         f"{r['smiles']},{r['label'][0]}"
-        for name in ("dev", "test")
+        for name in ("validation", "test")
         for r in store.split(name)
         if np.isfinite(r["label"][0])
     ]
     (tmp_path / "cal.csv").write_text("smiles,count\n" + "\n".join(labelled) + "\n")
     options = {"files": (tmp_path / "new.csv",), "also": (learnt.path,), "calibrate": tmp_path / "cal.csv"}
-    again = PredictedProperties(out=tmp_path / "again.csv", **options).write(Predictor.load(learnt.path))
+    again = PredictedProperties(out=tmp_path / "again.csv", **options).write(Model.load(learnt.path))
     row = list(csv.DictReader(again.read_text().splitlines()[1:]))[0]
     assert float(row["count_disagreement"]) == 0 and float(row["count"]) == pytest.approx(value, rel=1e-3)
     (tmp_path / "few.csv").write_text("smiles,count\nCC,1\n")
     with pytest.raises(DataError, match="1 labels of 'count'; calibration needs at least 20"):
         PredictedProperties(files=options["files"], out=tmp_path / "x.csv", calibrate=tmp_path / "few.csv").write(
-            Predictor.load(learnt.path)
+            Model.load(learnt.path)
         )
 
 
 def test_only_property_checkpoints_predict_properties(pretrained, tmp_path):
     with pytest.raises(ConfigError, match="was trained for PredictDescriptors, not for properties"):
-        PredictedProperties(files=(), out=tmp_path / "x.csv").write(Predictor.load(pretrained.path))
+        PredictedProperties(files=(), out=tmp_path / "x.csv").write(Model.load(pretrained.path))
 
 
 def test_conformal_intervals_cover():

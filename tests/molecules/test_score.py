@@ -37,17 +37,17 @@ def scored(files: dict[str, Path], **changes) -> dict:
 
 def test_report_and_table(files, capsys):
     report = scored(files)
-    figures = report["figures"]
-    assert figures["validity"]["value"] == 9 / 12 and figures["validity"]["by"] == "Wilson"
-    assert figures["unique"]["value"] == 8 / 9
-    assert figures["novelty"]["value"] == 6 / 8  # propanol and its amine are written otherwise in the training set
+    metrics = report["figures"]
+    assert metrics["validity"]["value"] == 9 / 12 and metrics["validity"]["by"] == "Wilson"
+    assert metrics["unique"]["value"] == 8 / 9
+    assert metrics["novelty"]["value"] == 6 / 8  # propanol and its amine are written otherwise in the training set
     assert report["invalid"] == {"several components": 1, "empty": 1, "radical": 1}
     assert set(report["omitted"]) == {"unique_1000", "unique_10000"}
     assert report["strings"] == 12 and report["real_molecules"]["snn"]["count"] == 9
-    for name, figure in figures.items():
+    for name, figure in metrics.items():
         assert figure["low"] <= figure["value"] <= figure["high"], name
     said = capsys.readouterr().out
-    assert all(TITLES[name] in said for name in figures)
+    assert all(TITLES[name] in said for name in metrics)
     assert "30,000 were asked for" in said and "1 invalid: radical" in said and "nan" not in said.lower()
 
 

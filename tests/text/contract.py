@@ -41,7 +41,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         model=BertConfig(width=16, depth=2, heads=2, hidden=32),
         codec=TextCodec(size=150, length=64),
         objective=MaskedWords(length=32, pairs=True, short_share=0.5),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, evaluate_every=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, evaluate_every=3),
         **common,
     )
     finetuning = Run(
@@ -49,7 +49,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         out=folder / "finetuning",
         init=pretraining.out,
         objective=ClassifyDocuments(length=32, warm_start=False),
-        schedule=Schedule(steps=6, batch=8, rate=5e-3, shape="step", evaluate_every=2, patience=3),
+        schedule=Schedule(steps=6, batch=8, lr=5e-3, kind="step", evaluate_every=2, patience=3),
         **common,
     )
     return store, pretraining, finetuning

@@ -55,9 +55,9 @@ def test_published_figures_at_100_labels(name: str, published: float, tmp_path: 
     store = prepare(PrepareDocuments(files=(REVIEWS,), label_column="label", split_column="split"), tmp_path / "store")
     train, test = store.split("train"), store.split("test")
     truth = np.array(test.column("label")) == "truthful"
-    figures = []
+    metrics = []
     for seed in range(3):
         chosen = train.take(sampling.balanced_subset(train.labels(), 100, seed))
         outputs = BASELINES[name](SimpleNamespace(classes=("fake", "truthful")), chosen, test, seed)
-        figures.append(roc_auc_score(truth, outputs["probability"][:, 1]))
-    assert np.mean(figures) == pytest.approx(published, abs=0.03)
+        metrics.append(roc_auc_score(truth, outputs["probability"][:, 1]))
+    assert np.mean(metrics) == pytest.approx(published, abs=0.03)

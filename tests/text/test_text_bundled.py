@@ -10,7 +10,7 @@ pytest.importorskip("tokenizers", reason="the package tokenizers is in the extra
 from sciforge.core.data.store import prepare
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.evaluation import evaluate
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.text.data.prepare import PrepareDocuments
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -26,10 +26,10 @@ def passages(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_hidden_words_of_unseen_chapters(passages):
-    predictor = Predictor.load(MINI, device="cpu")
+    predictor = Model.load(MINI, device="cpu")
     objective, codec = predictor.objective, predictor.codec
     held = objective.examples(passages, "test")
-    nats = evaluate(predictor.model, objective, codec, held, predictor.engine, 0, 32)["word_nats"]
+    nats = evaluate(predictor.network, objective, codec, held, predictor.engine, 0, 32)["word_nats"]
     ids = np.concatenate([codec.pieces(record["text"])[0] for record in passages.split("test")])
     seen = np.concatenate([codec.pieces(record["text"])[0] for record in passages.split("train")])
     frequency = (np.bincount(seen, minlength=codec.num_tokens) + 1) / (len(seen) + codec.num_tokens)

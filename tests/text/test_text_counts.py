@@ -8,7 +8,7 @@ import torch
 from tiny_runs import Tiny, make_tiny
 
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Schedule
 from sciforge.text.data.cooccurrence import counted, start_from_counts, vectors
 from sciforge.text.model.bert import BertConfig
@@ -53,7 +53,7 @@ def test_a_trained_model_keeps_what_the_field_does_not_say(tiny):
 @pytest.mark.parametrize(("counts", "moves"), [("never", False), ("fresh", False), ("always", True)])
 def test_only_always_counts_in_a_model_that_goes_on(tiny, tmp_path, counts, moves):
     objective = replace(tiny.pretraining.objective, counts=counts)
-    still = Schedule(steps=1, batch=4, rate=0.0, shape="constant")
+    still = Schedule(steps=1, batch=4, lr=0.0, kind="constant")
     run = replace(tiny.pretraining, model=None, codec=None, init=tiny.checkpoint.path, out=tmp_path / "on")
     made = train(replace(run, objective=objective, schedule=still))
     moved = (made.weights()["words.bias"] - tiny.checkpoint.weights()["words.bias"]).abs().max()
@@ -63,12 +63,12 @@ def test_only_always_counts_in_a_model_that_goes_on(tiny, tmp_path, counts, move
 def test_laws_hold_on_trained_checkpoints(tiny):
     tuned = train(tiny.finetuning)
     for path in (tiny.checkpoint.path, tuned.path):
-        results = Predictor.load(path, device="cpu").check()
+        results = Model.load(path, device="cpu").check()
         assert len(results) == 6 and all(law.holds for law in results), results
 
 
 def test_a_broken_model_breaks_laws(tiny):
-    predictor = Predictor.load(tiny.checkpoint.path, device="cpu")
+    predictor = Model.load(tiny.checkpoint.path, device="cpu")
     names = {}
     for name, law in predictor.domain.laws.items():
         model = tiny.checkpoint.build().double()

@@ -8,7 +8,7 @@ import torch
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.text.data.codec import TextCodec
@@ -21,16 +21,16 @@ from sciforge.text.objectives.word_tags import TagWords, entity_figures, first_p
 pytest.importorskip("tokenizers")
 
 NOUNS = "garden river window candle mountain letter carriage evening breakfast silver".split()
-STILL = Schedule(steps=1, batch=8, rate=0.0, shape="constant")
+STILL = Schedule(steps=1, batch=8, lr=0.0, kind="constant")
 TINY = BertConfig(width=16, depth=1, heads=2, hidden=32)
 HARDWARE = Hardware(device="cpu", threads=1)
 
 
-def trained(folder, store: Store, objective, **changes) -> Predictor:
+def trained(folder, store: Store, objective, **changes) -> Model:
     """Train on a store without moving the net: the head as it was solved."""
     run = {"data": store.path, "out": folder / type(objective).__name__, "model": TINY, "objective": objective}
     run |= {"codec": TextCodec(size=300, length=48), "schedule": STILL, "hardware": HARDWARE}
-    return Predictor.load(train(Run(**{**run, **changes})).path, device="cpu")
+    return Model.load(train(Run(**{**run, **changes})).path, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def rated(tmp_path_factory) -> Store:
 
 def test_the_solved_head_knows_what_counts_tell(tmp_path, rated):
     classes = Store.open(rated.path.parent / "classes")
-    figures = trained(tmp_path, classes, ClassifyDocuments(length=48)).evaluate(classes)
-    assert figures["auroc"] > 0.95 and figures["log_loss"] < 0.5
-    figures = trained(tmp_path, rated, RateDocuments(length=48)).evaluate(rated)
-    assert figures["r2"] > 0.8 and figures["rmse"] < 0.7
+    metrics = trained(tmp_path, classes, ClassifyDocuments(length=48)).evaluate(classes)
+    assert metrics["auroc"] > 0.95 and metrics["log_loss"] < 0.5
+    metrics = trained(tmp_path, rated, RateDocuments(length=48)).evaluate(rated)
+    assert metrics["r2"] > 0.8 and metrics["rmse"] < 0.7
 
 
 def test_log_loss_is_that_of_scikit_learn(rated):
@@ -111,8 +111,8 @@ def test_tags_are_learnt_at_first_pieces(tmp_path):
     store = prepare(PrepareDocuments(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
     assert store.meta["tags"] == ["B-loc", "B-per", "I-loc", "I-per", "O"]
     predictor = trained(tmp_path, store, TagWords(length=32), codec=TextCodec(size=40, length=48))
-    figures = predictor.evaluate(store, "train")
-    assert figures["f1"] == figures["accuracy"] == 1.0 and figures["entities"] == 2 * len(store.split("train"))
+    metrics = predictor.evaluate(store, "train")
+    assert metrics["f1"] == metrics["accuracy"] == 1.0 and metrics["entities"] == 2 * len(store.split("train"))
     codec = predictor.codec
     record = {"text": "Mary saw Trafford", "words": np.array([[0, 4], [5, 8], [9, 17]]), "tags": "B-per O B-loc"}
     example = predictor.objective.prepare(record, codec, np.random.default_rng(0), False)
@@ -128,8 +128,8 @@ def test_tags_are_learnt_at_first_pieces(tmp_path):
 def test_entities_are_scored_whole():
     told = [["B-a", "I-a", "O", "B-b"], ["O", "B-a"]]
     found = [["B-a", "O", "O", "B-b"], ["B-b", "B-a"]]
-    figures = entity_figures(told, found)  # right: 2 of 3 there, of 4 said
-    assert figures == pytest.approx({"f1": 4 / 7, "precision": 0.5, "recall": 2 / 3, "entities": 3.0})
+    metrics = entity_figures(told, found)  # right: 2 of 3 there, of 4 said
+    assert metrics == pytest.approx({"f1": 4 / 7, "precision": 0.5, "recall": 2 / 3, "entities": 3.0})
     assert entity_figures([["O"]], [["O"]])["f1"] == 0.0
     assert entity_figures([["NOUN", "VERB"]], [["NOUN", "NOUN"]])["f1"] == 0.5
 
@@ -141,9 +141,9 @@ def test_first_pieces_of_bytes_may_begin_with_a_space():
 
 def test_class_weights_move_the_trunk_by_descent(tmp_path, rated):
     classes = Store.open(rated.path.parent / "classes")
-    schedule = Schedule(steps=3, batch=8, rate=1e-3, shape="constant", warmup=0.0)
+    schedule = Schedule(steps=3, batch=8, lr=1e-3, kind="constant", warmup=0.0)
     predictor = trained(tmp_path, classes, ClassifyDocuments(length=48), schedule=schedule)
     still = trained(tmp_path / "still", classes, ClassifyDocuments(length=48))
-    moved, stood = predictor.model.state_dict(), still.model.state_dict()
+    moved, stood = predictor.network.state_dict(), still.model.state_dict()
     assert not torch.equal(moved["encoder.blocks.0.mlp.up.weight"], stood["encoder.blocks.0.mlp.up.weight"])
     assert math.isfinite(predictor.evaluate(classes)["loss"])

@@ -10,13 +10,13 @@ from sciforge.core.data import sampling
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
 from sciforge.errors import ConfigError
-from sciforge.text import MaskedWords, ModernConfig, PrepareDocuments, ReplacedWords, TextCodec
+from sciforge.text import MaskedWords, ModernBertConfig, PrepareDocuments, ReplacedWords, TextCodec
 from sciforge.text.evaluation.laws import LAWS
 
 pytest.importorskip("tokenizers")
 
 WORDS = "garden river window candle mountain letter carriage evening breakfast silver".split()
-SIZE = ModernConfig(width=16, depth=2, heads=2, hidden=32)
+SIZE = ModernBertConfig(width=16, depth=2, heads=2, hidden=32)
 
 
 @pytest.fixture(scope="module")

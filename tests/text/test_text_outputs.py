@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import Tiny, make_tiny
 
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
 from sciforge.text import DOMAIN
 from sciforge.text.inference.predictions import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags, fill
@@ -19,11 +19,11 @@ pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> tuple[Tiny, Predictor, Predictor]:
+def runs(tmp_path_factory) -> tuple[Tiny, Model, Model]:
     """The tiny runs, and predictors of the pretrained and the fine-tuned checkpoint."""
     made = make_tiny("text", tmp_path_factory.mktemp("outputs"))
     tuned = train(made.finetuning)
-    return made, Predictor.load(made.checkpoint.path, device="cpu"), Predictor.load(tuned.path, device="cpu", batch=3)
+    return made, Model.load(made.checkpoint.path, device="cpu"), Model.load(tuned.path, device="cpu", batch=3)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -65,7 +65,7 @@ def test_embeddings_are_means_of_states(runs, tmp_path):
         with np.load(out) as found:
             assert found["names"].tolist() == ["a.txt:1", "a.txt:3"] and found["layer_0"].shape == (2, 16)
             batch = predictor.codec.collate([predictor.codec.encode({"text": "Koko bada."})])
-            told = DOMAIN.embed(predictor.model, batch)[0].detach().numpy()
+            told = DOMAIN.embed(predictor.network, batch)[0].detach().numpy()
             assert found["layer_2"][0] == pytest.approx(told, abs=1e-6)
     with pytest.raises(ConfigError, match=r"give some of 0..2"):
         DocumentEmbeddings(files=(tmp_path / "a.txt",), out=tmp_path / "b.npz", layers=(3,)).write(plain)

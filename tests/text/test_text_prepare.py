@@ -60,8 +60,8 @@ def test_equal_documents_stay_in_one_split(tmp_path: Path):
         splits.setdefault(int(store[i]["key"]), set()).add(int(store[i]["split"]))
     assert len(splits) == 40 and all(len(found) == 1 for found in splits.values())
     counts = store.meta["counts"]
-    assert counts["repeated"] == 80 and counts["train"] + counts["dev"] + counts["test"] == 120
-    assert counts["train"] == 96 and counts["dev"] == counts["test"] == 12
+    assert counts["repeated"] == 80 and counts["train"] + counts["validation"] + counts["test"] == 120
+    assert counts["train"] == 96 and counts["validation"] == counts["test"] == 12
 
 
 def test_groups_stay_in_one_split_and_their_copies_are_left_out(tmp_path: Path):
@@ -88,7 +88,7 @@ def test_a_split_column_rules_and_its_leaks_are_left_out(tmp_path: Path):
     options = {"label_column": "y", "split_column": "part"}
     store = prepare(PrepareDocuments(files=(written(tmp_path / "a.tsv", rows),), **options), tmp_path / "store")
     assert store.column("split").tolist() == [0, 1, 2, 3, 1]
-    assert [len(store.split(name)) for name in ("train", "dev", "test")] == [1, 2, 1]
+    assert [len(store.split(name)) for name in ("train", "validation", "test")] == [1, 2, 1]
     assert store.meta["counts"]["copies_of_held_out"] == 1
 
 
@@ -175,12 +175,12 @@ def test_austen_does_not_leak(tmp_path: Path):
     store = prepare(PrepareDocuments(files=(DATA / "austen-speech.csv.gz",), **options), tmp_path / "store")
     assert store.meta["counts"]["test"] == 600 and store.meta["counts"]["copies_of_held_out"] <= 5
     novels = gzip.decompress((DATA / "austen-novels.txt.gz").read_bytes()).decode()
-    held = [store[i]["text"] for name in ("dev", "test") for i in store.split(name).indices]
+    held = [store[i]["text"] for name in ("validation", "test") for i in store.split(name).indices]
     assert sum(text in novels for text in held) == 0
     learnt = [record["text"] for record in store.split("train")]
     assert sum(text in novels for text in learnt) > 0.9 * len(learnt)
-    groups = {name: {int(record["group"]) for record in store.split(name)} for name in ("train", "dev", "test")}
-    assert not groups["train"] & (groups["dev"] | groups["test"])
+    groups = {name: {int(record["group"]) for record in store.split(name)} for name in ("train", "validation", "test")}
+    assert not groups["train"] & (groups["validation"] | groups["test"])
 
 
 @pytest.mark.skipif(not REVIEWS.exists(), reason="the hotel reviews are for evaluation only and not here")
@@ -190,7 +190,7 @@ def test_hotel_reviews(tmp_path: Path):
     store = prepare(preparer, tmp_path / "labelled")
     assert store.meta["classes"] == ["fake", "truthful"]
     counts = store.meta["counts"]
-    assert (counts["train"], counts["dev"], counts["test"], counts["copies_of_held_out"]) == (999, 200, 400, 1)
+    assert (counts["train"], counts["validation"], counts["test"], counts["copies_of_held_out"]) == (999, 200, 400, 1)
 
 
 def test_a_key_ignores_what_spacing_and_case_change():

@@ -52,9 +52,9 @@ class PrepareAtoms:
         cutoff_A: pairs of atoms closer than this are edges, angstrom.
         split: molecule, time (blocks of each file), random, given (by `group` in the files), or auto: molecule for 8 or
             more different ones, else time.
-        dev_share: share of the development split, drawn from `files`; not used where `dev` names files.
+        validation_share: share of the validation split, drawn from `files`; not used where `validation` names files.
         test_share: share of the test split, drawn from `files`; not used where `test` names files.
-        dev: files that are the development split.
+        dev: files that are the validation split.
         test: files that are the test split.
         block: frames of a block of time; 0 cuts each file in 20.
         gap: frames dropped between blocks of different splits; -1 takes twice the memory of the energy.
@@ -70,9 +70,9 @@ class PrepareAtoms:
     level: str = ""
     cutoff_A: float = 5.0
     split: Literal["auto", "molecule", "time", "random", "given"] = "auto"
-    dev_share: float = 0.1
+    validation_share: float = 0.1
     test_share: float = 0.1
-    dev: tuple[Path, ...] = ()
+    validation: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
     block: int = 0
     gap: int = -1
@@ -96,17 +96,20 @@ class PrepareAtoms:
     @property
     def plan_options(self) -> dict[str, Any]:
         """What decides the splits, the shares taken by named files left out."""
-        shares = {"dev_share": 0.0 if self.dev else self.dev_share, "test_share": 0.0 if self.test else self.test_share}
+        shares = {
+            "validation_share": 0.0 if self.validation else self.validation_share,
+            "test_share": 0.0 if self.test else self.test_share,
+        }
         return {"how": self.split, "block": self.block, "gap": self.gap, "seed": self.seed, **shares}
 
     @cached_property
     def _surveys(self) -> list[Survey]:
-        everything = [*self.files, *self.dev, *self.test]
+        everything = [*self.files, *self.validation, *self.test]
         return [survey(Path(f), self.units, self.keys, self.level, self.cutoff_A) for f in everything]
 
     @cached_property
     def _plan(self) -> Plan:
-        roles = ["files"] * len(self.files) + ["dev"] * len(self.dev) + ["test"] * len(self.test)
+        roles = ["files"] * len(self.files) + ["validation"] * len(self.validation) + ["test"] * len(self.test)
         return make_plan(self._surveys, roles, **self.plan_options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,16 +130,16 @@ class PrepareAtoms:
         return [Source(s.path, split, group) for s, split, group in found]
 
     def _check(self) -> None:
-        everything = [Path(f) for f in (*self.files, *self.dev, *self.test)]
+        everything = [Path(f) for f in (*self.files, *self.validation, *self.test)]
         if not self.files:
             raise ConfigError("no file of structures; give XYZ, HDF5 or what ASE reads")
         if twice := [f for f in everything if everything.count(f) > 1]:
             raise ConfigError(f"{twice[0]} is named twice; a file belongs to one split")
         if not 0 < self.cutoff_A <= 50:
             raise ConfigError(f"cutoff_A is {self.cutoff_A}; it must be between 0 and 50 angstrom")
-        shares = (self.dev_share, self.test_share)
+        shares = (self.validation_share, self.test_share)
         if min(shares) < 0 or sum(shares) >= 1:
-            raise ConfigError("dev_share + test_share must leave something to train on")
+            raise ConfigError("validation_share + test_share must leave something to train on")
         Units.parse(self.units)
         if self.split not in SPLITTERS:
             raise ConfigError(f"no split {self.split!r}; {did_you_mean(self.split, SPLITTERS)}")
@@ -167,7 +170,7 @@ class PrepareAtoms:
         plan = self._plan
         split = store.column("split")
         if not (split == SPLITS.index("train")).any():
-            raise DataError("no structure is left to train on; lower the shares of dev and test", self.files[0])
+            raise DataError("no structure is left to train on; lower the shares of validation and test", self.files[0])
         energy, level = store.column("energy_eV"), np.array(store.column("level"))
         counts, num_forces = compositions(store)
         isolated = self._isolated(plan)

@@ -133,9 +133,9 @@ class Plan:
 
 def make_plan(
     surveys: Sequence[Survey], roles: Sequence[str], how: str, block: int, gap: int,
-    dev_share: float, test_share: float, seed: int,
+    validation_share: float, test_share: float, seed: int,
 ) -> Plan:  # fmt: skip
-    """Return the splits and groups of all frames; `roles` says of each file whether it is cut or is dev or test.
+    """Return the splits and groups of all frames; `roles` says of each file whether it is cut or is validation or test.
 
     Raises:
         ConfigError: too few molecules or frames for the splits.
@@ -149,13 +149,17 @@ def make_plan(
     if how == "given":
         _require_groups(surveys)
     if asked == "auto" and how == "time" and sum(s.marks.count(0) for s in open_files) < 4:
-        dev_share = test_share = 0.0  # a handful of structures is for looking at, not for learning
+        validation_share = test_share = 0.0  # a handful of structures is for looking at, not for learning
     if how == "time":
-        split, group = _by_time(open_files, block, gap, dev_share, test_share, seed)
+        split, group = _by_time(open_files, block, gap, validation_share, test_share, seed)
     elif how == "random":
-        split, group = _at_random(open_files, dev_share, test_share, seed)
+        split, group = _at_random(open_files, validation_share, test_share, seed)
     else:
-        chosen = cut_by.split_groups(list(molecules), dev_share, test_share, seed) if dev_share or test_share else {}
+        chosen = (
+            cut_by.split_groups(list(molecules), validation_share, test_share, seed)
+            if validation_share or test_share
+            else {}
+        )
         split = [np.array([chosen.get(key, TRAIN) for key in s.keys], np.int64) for s in open_files]
         group = None
     return _assemble(surveys, roles, how, split, group)
@@ -171,11 +175,11 @@ def _require_groups(surveys: Sequence[Survey]) -> None:
 
 
 def _by_time(
-    files: Sequence[Survey], block: int, gap: int, dev_share: float, test_share: float, seed: int
+    files: Sequence[Survey], block: int, gap: int, validation_share: float, test_share: float, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     kept = [np.flatnonzero(np.array(s.marks) == 0) for s in files]
     gaps = [2 * _memory(s, rows) - 1 if gap < 0 else gap for s, rows in zip(files, kept, strict=True)]
-    found = cut_by.split_time([len(rows) for rows in kept], block, gaps, dev_share, test_share, seed)
+    found = cut_by.split_time([len(rows) for rows in kept], block, gaps, validation_share, test_share, seed)
     split, group = [np.full(len(s.marks), DROPPED) for s in files], [np.zeros(len(s.marks), np.int64) for s in files]
     for i, rows in enumerate(kept):
         split[i][rows], group[i][rows] = found[0][i], found[1][i]
@@ -192,13 +196,13 @@ def _memory(s: Survey, rows: np.ndarray) -> int:
 
 
 def _at_random(
-    files: Sequence[Survey], dev_share: float, test_share: float, seed: int
+    files: Sequence[Survey], validation_share: float, test_share: float, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Draw frames; the same frame twice counts once."""
     digests = dict.fromkeys(d for s in files for d, mark in zip(s.digests, s.marks, strict=True) if mark == 0)
     place = {digest: i for i, digest in enumerate(digests)}
     order = np.random.default_rng([seed, 0x5A]).permutation(len(place))
-    tests, devs = round(test_share * len(place)), round(dev_share * len(place))
+    tests, devs = round(test_share * len(place)), round(validation_share * len(place))
     chosen = np.full(len(place) + 1, TRAIN)
     chosen[order[:tests]], chosen[order[tests : tests + devs]] = TEST, DEV
     group = [np.array([place.get(digest, len(place)) for digest in s.digests], np.int64) for s in files]
@@ -209,7 +213,7 @@ def _assemble(
     surveys: Sequence[Survey], roles: Sequence[str], how: str,
     split: list[np.ndarray], group: list[np.ndarray] | None,
 ) -> Plan:  # fmt: skip
-    """Put the cut files and the whole dev and test files together; number the groups; collect levels and warnings."""
+    """Put the cut files and the whole validation and test files together; number the groups; collect levels and warnings."""
     names: dict[str, int] = {}
     next_group = 1 + max((int(g.max(initial=-1)) for g in group), default=-1) if group is not None else 0
     splits, groups, isolated, alarms, cut = [], [], {}, [], 0
@@ -220,7 +224,7 @@ def _assemble(
             own = np.array([names.setdefault(k, len(names)) for k in s.keys]) if group is None else group[cut]
             cut += 1
         else:
-            mine = np.full(len(marks), DEV if role == "dev" else TEST)
+            mine = np.full(len(marks), DEV if role == "validation" else TEST)
             own = np.array([names.setdefault(k, len(names)) for k in s.keys]) + next_group
         mine[marks != 0] = marks[marks != 0]
         splits.append(mine.astype(np.int8))
@@ -259,5 +263,5 @@ def _leaks(surveys: Sequence[Survey], splits: Sequence[np.ndarray], roles: Seque
         }
         whole = [(s, r) for s, r in zip(surveys, roles, strict=True) if r != "files"]
         if shared := trained & {key for s, _ in whole for key in s.keys if key}:
-            notes.append(f"{len(shared)} molecule(s) of the dev or test files are in the training split too")
+            notes.append(f"{len(shared)} molecule(s) of the validation or test files are in the training split too")
     return notes

@@ -23,12 +23,12 @@ from sciforge.atoms.data.codec import DENSE_ATOMS
 from sciforge.atoms.model.potential import Potential, require_elements
 from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.atoms.simulation.verlet_list import SkinList, all_pairs
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, did_you_mean
 from sciforge.structures.structure import Structure, require_physical
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-Source = str | Path | Predictor
+Source = str | Path | Model
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Calculator(ase_calculator.Calculator):
     deviation over its members. Total charge and multiplicity are read from `atoms.info["charge"]` and `["spin"]`.
 
     Args:
-        checkpoint: a checkpoint's folder or its name in the catalogue, or a Predictor; several make a committee.
-        device: `auto`, `cpu` or `cuda`; a Predictor's weights are copied there too.
+        checkpoint: a checkpoint's folder or its name in the catalogue, or a Model; several make a committee.
+        device: `auto`, `cpu` or `cuda`; a Model's weights are copied there too.
         dtype: of the arithmetic, `float32` or `float64`; energies are summed in float64 either way.
         skin_A: how much further than the cutoff pairs are listed, so that the list lasts for several steps.
         level: level of theory, for a potential with several.
@@ -83,7 +83,7 @@ class Calculator(ase_calculator.Calculator):
         self.dtype, self.warn_fmax_eV_A = DTYPES[dtype], warn_fmax_eV_A
         opened = [_open(source, device) for source in sources]
         self.device = opened[0].device
-        self.members = [_member(predictor, level, self.device, self.dtype) for predictor in opened]
+        self.members = [_member(model, level, self.device, self.dtype) for model in opened]
         self.cutoff_A = max(member.model.cutoff_A for member in self.members)
         self.pairs = SkinList(self.cutoff_A, skin_A, self.device)
         self.evaluations = 0
@@ -217,28 +217,28 @@ def _charge_and_spin(atoms: Atoms) -> tuple[int, int]:
     return int(found["charge"]), int(found["spin"])
 
 
-def _open(source: Source, device: str) -> Predictor:
+def _open(source: Source, device: str) -> Model:
     """Return a predictor of energies; raises CheckpointError where the checkpoint gives none."""
-    if isinstance(source, Predictor):
-        predictor = source
+    if isinstance(source, Model):
+        model = source
     else:
-        predictor = Predictor.load(catalog.locate(source), device)
-    where = predictor.checkpoint.path
-    if not isinstance(predictor.model, Potential):
-        raise CheckpointError(f"{where}: a checkpoint of the domain {predictor.domain.name}; give one of atoms")
-    if not isinstance(predictor.objective, EnergyForces):
-        kind = type(predictor.objective).__name__
+        model = Model.load(catalog.locate(source), device)
+    where = model.checkpoint.path
+    if not isinstance(model.network, Potential):
+        raise CheckpointError(f"{where}: a checkpoint of the domain {model.domain.name}; give one of atoms")
+    if not isinstance(model.objective, EnergyForces):
+        kind = type(model.objective).__name__
         raise CheckpointError(f"{where}: was trained for {kind}, which gives no energies; fine-tune it first")
-    return predictor
+    return model
 
 
-def _member(predictor: Predictor, level: str | None, device: torch.device, dtype: torch.dtype) -> Member:
-    """Copy the model, so that a Predictor in use elsewhere keeps its precision and its gradients."""
-    levels = predictor.objective.levels
+def _member(model: Model, level: str | None, device: torch.device, dtype: torch.dtype) -> Member:
+    """Copy the model, so that a Model in use elsewhere keeps its precision and its gradients."""
+    levels = model.objective.levels
     if level is None and len(levels) > 1:
-        raise ConfigError(f"{predictor.checkpoint.path} knows several levels of theory; give level, "
+        raise ConfigError(f"{model.checkpoint.path} knows several levels of theory; give level, "
                           f"one of {', '.join(levels)}")  # fmt: skip
     if level is not None and levels and level not in levels:
         raise ConfigError(f"level is {level!r}; {did_you_mean(level, levels)}")
-    model = copy.deepcopy(predictor.model).to(device, dtype).eval().requires_grad_(False)
-    return Member(model, levels.index(level) if level and levels else 0)
+    network = copy.deepcopy(model.network).to(device, dtype).eval().requires_grad_(False)
+    return Member(network, levels.index(level) if level and levels else 0)

@@ -96,7 +96,7 @@ class Reliability:
         rmse, gap = float(np.sqrt(np.mean(error**2))), float(np.abs(observed_L - COVERAGE_L).mean())
         return cls(observed_L, gap, spearman, rmse, float(sigma.mean()), len(error))
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Return everything as JSON takes it."""
         return {**vars(self), "nominal_L": COVERAGE_L.tolist(), "observed_L": self.observed_L.tolist()}
 

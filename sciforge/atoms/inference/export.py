@@ -32,7 +32,7 @@ from sciforge.atoms.inference.predictions import need_ending, need_level, need_p
 from sciforge.atoms.model.potential import Potential
 from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.core.files.output_files import about, write_whole
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError
 
 TRACED = (7, 5)  # atoms and neighbours of the trace: unequal, and neither 0 nor 1, which torch takes for constants
@@ -142,15 +142,15 @@ class Export:
     charge: int = 0
     spin: int = 1
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the program and return its path."""
         need_ending(self.out, ".pt2")
-        objective = need_potential(predictor)
+        objective = need_potential(model)
         need_level(objective, self.level, "")
         slot = objective.levels.index(self.level) if objective.levels else 0
-        model = predictor.checkpoint.build().to(predictor.device, getattr(torch, self.precision))
-        made = exported(model, slot, self.charge, self.spin)
-        beside = {BESIDE: json.dumps({**self._about(model, objective), **about(self, predictor)}, indent=1)}
+        network = model.checkpoint.build().to(model.device, getattr(torch, self.precision))
+        made = exported(network, slot, self.charge, self.spin)
+        beside = {BESIDE: json.dumps({**self._about(network, objective), **about(self, model)}, indent=1)}
         return write_whole(self.out, lambda work: torch.export.save(made, work, extra_files=beside))
 
     def _about(self, model: Potential, objective: EnergyForces) -> dict[str, Any]:

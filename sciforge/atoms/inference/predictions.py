@@ -24,7 +24,7 @@ from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch, Record
 from sciforge.core.files.output_files import about, provenance, write_whole
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.structures.file_labels import Keys
 from sciforge.structures.readers import _xyz_text, read_frames
@@ -86,12 +86,12 @@ def structure_of(record: Record) -> Structure:
     )  # fmt: skip
 
 
-def need_potential(predictor: Predictor) -> EnergyForces:
+def need_potential(model: Model) -> EnergyForces:
     """Return the objective of a potential; raises ConfigError for a checkpoint that learnt no energies."""
-    if not isinstance(predictor.objective, EnergyForces):
-        kind = type(predictor.objective).__name__
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {kind}, not for energies; fine-tune it first")
-    return predictor.objective
+    if not isinstance(model.objective, EnergyForces):
+        kind = type(model.objective).__name__
+        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not for energies; fine-tune it first")
+    return model.objective
 
 
 def need_level(objective: EnergyForces, level: str, where: str) -> None:
@@ -106,7 +106,7 @@ def level_name(objective: EnergyForces, asked: str) -> str:
     return asked if objective.levels else objective.references[0][0] if len(objective.references) == 1 else ""
 
 
-def record_of(frame: Frame, predictor: Predictor, level: str = "") -> dict[str, Any]:
+def record_of(frame: Frame, model: Model, level: str = "") -> dict[str, Any]:
     """Return the record of a frame at a level of theory ("" keeps the structure's own).
 
     Raises:
@@ -114,28 +114,28 @@ def record_of(frame: Frame, predictor: Predictor, level: str = "") -> dict[str, 
         ConfigError: an element or a level of theory that the potential does not know.
     """
     try:
-        record = predictor.codec.record_of(replace(frame.structure, name=""))
+        record = model.codec.record_of(replace(frame.structure, name=""))
     except DataError as error:
         raise DataError(f"frame {frame.number}: {error}", frame.file) from None
-    require_elements(predictor.model, record["numbers"], frame.where)
+    require_elements(model.network, record["numbers"], frame.where)
     record["level"] = level or frame.structure.level
-    need_level(need_potential(predictor), record["level"], frame.where)
+    need_level(need_potential(model), record["level"], frame.where)
     return record
 
 
-def batch_of(predictor: Predictor, records: Iterable[Record]) -> Batch:
+def batch_of(model: Model, records: Iterable[Record]) -> Batch:
     """Return the collated batch of records on the model's device, in the model's precision."""
     rng = sampling.generator(0, sampling.EVALUATE, 0, 0)  # nothing is drawn from it: energies are learnt as they are
-    examples = [predictor.objective.prepare(record, predictor.codec, rng, training=False) for record in records]
-    place = predictor.model.scale_eV
-    batch = predictor.codec.collate(examples)
+    examples = [model.objective.prepare(record, model.codec, rng, training=False) for record in records]
+    place = model.network.scale_eV
+    batch = model.codec.collate(examples)
     return {k: v.to(place) if v.is_floating_point() else v.to(place.device) for k, v in batch.items()}
 
 
-def windows(frames: Iterable[Frame], predictor: Predictor) -> Iterator[list[Frame]]:
+def windows(frames: Iterable[Frame], model: Model) -> Iterator[list[Frame]]:
     """Yield lists of frames, each worth a few batches."""
     waiting = iter(frames)
-    while window := list(islice(waiting, WINDOW * predictor.batch)):
+    while window := list(islice(waiting, WINDOW * model.batch)):
         yield window
 
 
@@ -165,7 +165,7 @@ def split_atoms(value_BA: Tensor, batch: Batch) -> list[np.ndarray]:
 
 
 def predicted(
-    predictor: Predictor, frames: Iterable[Frame], level: str = "", stress: bool = False
+    model: Model, frames: Iterable[Frame], level: str = "", stress: bool = False
 ) -> Iterator[tuple[Frame, Structure]]:
     """Yield each frame, in order, with its structure relabelled by the potential; memory is that of a few batches.
 
@@ -178,13 +178,13 @@ def predicted(
     Raises:
         DataError, ConfigError: as `record_of`; or an energy or force comes out not finite.
     """
-    objective, model = need_potential(predictor), predictor.model
-    for window in windows(frames, predictor):
-        records = [record_of(frame, predictor, level) for frame in window]
+    objective, network = need_potential(model), model.network
+    for window in windows(frames, model):
+        records = [record_of(frame, model, level) for frame in window]
         found: list[Structure | None] = [None] * len(window)
-        for part in in_batches(records, predictor.batch):
-            batch = batch_of(predictor, (records[i] for i in part))
-            outputs = model(batch, stress=stress, create_graph=False)
+        for part in in_batches(records, model.batch):
+            batch = batch_of(model, (records[i] for i in part))
+            outputs = network(batch, stress=stress, create_graph=False)
             energies = outputs["energy_eV"].detach().cpu().numpy()
             forces = split_atoms(outputs["forces_eV_A"], batch)
             stresses = outputs["stress_eV_A3"].detach().cpu().numpy().astype(float) if stress else [None] * len(part)
@@ -198,14 +198,14 @@ def predicted(
         yield from zip(window, found, strict=True)
 
 
-def mean_features(predictor: Predictor, frames: Sequence[Frame], level: str = "") -> np.ndarray:
+def mean_features(model: Model, frames: Sequence[Frame], level: str = "") -> np.ndarray:
     """Return [S, D]: the scalars after every block, averaged over the atoms of each structure."""
-    records = [record_of(frame, predictor, level) for frame in frames]
+    records = [record_of(frame, model, level) for frame in frames]
     found: list[np.ndarray] = [np.empty(0)] * len(frames)
-    for part in in_batches(records, predictor.batch):
-        batch = batch_of(predictor, [records[i] for i in part])
+    for part in in_batches(records, model.batch):
+        batch = batch_of(model, [records[i] for i in part])
         with torch.no_grad():
-            scalars_ND = torch.cat(predictor.model.features(batch)[1], -1)
+            scalars_ND = torch.cat(model.network.features(batch)[1], -1)
         for i, atoms_ND in zip(part, split_atoms(scalars_ND.view(*batch["number"].shape, -1), batch), strict=True):
             found[i] = atoms_ND.mean(0)
     return np.stack(found)
@@ -280,21 +280,21 @@ class Energies(FromFiles):
 
     stress: bool = False
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the predictions and return their path."""
         need_ending(self.out, ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz", ".csv")
-        pairs = predicted(predictor, self.frames(), self.level, self.stress)
+        pairs = predicted(model, self.frames(), self.level, self.stress)
         pairs = tqdm(pairs, "energies", unit="structure", disable=None, leave=False)
         if Path(self.out).name.lower().endswith(".csv"):
-            return write_whole(self.out, lambda work: self._write_table(work, pairs, predictor), self.files)
-        source = about(self, predictor)
+            return write_whole(self.out, lambda work: self._write_table(work, pairs, model), self.files)
+        source = about(self, model)
         info = {f"model_{name}": source[name] for name in ("checkpoint", "weights_sha256", "step")}
         texts = (xyz_text(found, {**info, **_labels(frame)}, _label_columns(frame)) for frame, found in pairs)
         return write_whole(self.out, lambda work: write_xyz(work, texts), self.files)
 
-    def _write_table(self, work: Path, pairs: Iterable[tuple[Frame, Structure]], predictor: Predictor) -> None:
+    def _write_table(self, work: Path, pairs: Iterable[tuple[Frame, Structure]], model: Model) -> None:
         with _opened(work) as stream:
-            stream.write(f"# {provenance(self, predictor)}\n")
+            stream.write(f"# {provenance(self, model)}\n")
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(["file", "frame", "formula", "atoms", "energy_eV", "max_force_eV_A",
                             "energy_error_meV_atom", "force_mae_meV_A"])  # fmt: skip

@@ -32,7 +32,7 @@ from sciforge.atoms.inference.calibration import (
 from sciforge.atoms.inference.predictions import Frame, FromFiles, mean_features, need_potential, predicted, record_of
 from sciforge.core.data.store import Store
 from sciforge.core.files.output_files import about, write_whole
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError, DataError
 from sciforge.structures.structure import Structure
 
@@ -56,7 +56,7 @@ class Committee:
         level: of theory, of potentials that know several.
     """
 
-    members: tuple[Predictor, ...]
+    members: tuple[Model, ...]
     factors: Factors = Factors()
     level: str = ""
 
@@ -72,7 +72,7 @@ class Committee:
     @classmethod
     def load(cls, paths: Sequence[Path], device: str = "auto", batch: int = 64, level: str = "") -> "Committee":
         """Open checkpoints; raises CheckpointError where one is missing or damaged."""
-        return cls(tuple(Predictor.load(Path(path), device, batch) for path in paths), level=level)
+        return cls(tuple(Model.load(Path(path), device, batch) for path in paths), level=level)
 
     def predict(self, structures: Sequence[Structure | Frame]) -> Predictions:
         """Return the mean over members and the sample standard deviation, times its factor; raises as `record_of`."""
@@ -97,14 +97,14 @@ class Laplace:
         level: of theory, of a potential that knows several.
     """
 
-    predictor: Predictor
+    model: Model
     variance: Mapping[str, Tensor]
     factors: Factors = Factors()
     level: str = ""
 
     @classmethod
     def of(
-        cls, predictor: Predictor, count: int | None = None, prior: float = 1.0,
+        cls, model: Model, count: int | None = None, prior: float = 1.0,
         weights: Literal["readout", "all"] = "readout", level: str = "",
     ) -> "Laplace":  # fmt: skip
         """Return the approximation about a checkpoint's weights.
@@ -120,25 +120,23 @@ class Laplace:
             CheckpointError: the checkpoint holds no Fisher information, or that of another model.
             ConfigError: no potential, or the number of training structures is not known.
         """
-        need_potential(predictor)
-        if FISHER not in predictor.checkpoint.body["files"]:
-            path = predictor.checkpoint.path
+        need_potential(model)
+        if FISHER not in model.checkpoint.body["files"]:
+            path = model.checkpoint.path
             raise CheckpointError(
                 f"{path}: holds no {FISHER}; run `sciforge fisher {path} --data STORE`, or give --members"
             )
         if not prior > 0:
             raise ConfigError(f"prior is {prior}; it must be above 0")
-        count = count or _trained_on(predictor)
-        fisher = predictor.checkpoint.weights(FISHER)
+        count = count or _trained_on(model)
+        fisher = model.checkpoint.weights(FISHER)
         variance = {}
-        for name, parameter in predictor.model.named_parameters():
+        for name, parameter in model.network.named_parameters():
             if weights == "all" or name.startswith("readout."):
                 if name not in fisher or fisher[name].shape != parameter.shape:
-                    raise CheckpointError(
-                        f"{predictor.checkpoint.path}: the Fisher does not fit {name!r}; make it again"
-                    )
+                    raise CheckpointError(f"{model.checkpoint.path}: the Fisher does not fit {name!r}; make it again")
                 variance[name] = 1 / (count * fisher[name].to(parameter) + prior)
-        return cls(predictor, variance, level=level)
+        return cls(model, variance, level=level)
 
     def predict(self, structures: Sequence[Structure | Frame]) -> Predictions:
         """Return the potential's own means and their standard deviations; one backward pass a force component.
@@ -148,9 +146,9 @@ class Laplace:
         """
         means, spreads = [], []
         for frame in tqdm(_framed(structures), "Laplace", unit="structure", disable=None, leave=False):
-            batch = predictions.batch_of(self.predictor, [record_of(frame, self.predictor, self.level)])
+            batch = predictions.batch_of(self.model, [record_of(frame, self.model, self.level)])
             with torch.enable_grad():
-                found = self.predictor.model(batch, create_graph=True)
+                found = self.model.network(batch, create_graph=True)
             forces_F = found["forces_eV_A"].flatten(0, 1)[batch["number"].flatten() > 0].flatten()
             energy = found["atomic_eV"].sum()[None] / len(frame.structure)  # above the references, which are exact
             sigma_F = self._variance(torch.cat([energy, forces_F])).sqrt().cpu().numpy().astype(float)
@@ -162,7 +160,7 @@ class Laplace:
 
     def _variance(self, output_F: Tensor) -> Tensor:
         """Return J diag(variance) J^T of each output."""
-        known = dict(self.predictor.model.named_parameters())
+        known = dict(self.model.network.named_parameters())
         parameters = [known[name] for name in self.variance]
         eye_FF = torch.eye(len(output_F), dtype=output_F.dtype, device=output_F.device)
         parts = []
@@ -177,13 +175,13 @@ class Laplace:
         return torch.cat(parts)
 
 
-def _trained_on(predictor: Predictor) -> int:
+def _trained_on(model: Model) -> int:
     """Return how many structures the checkpoint was trained on."""
-    run = predictor.checkpoint.run
+    run = model.checkpoint.run
     if run.subset is not None:
         return run.subset.count
     try:
-        return len(predictor.objective.examples(Store.open(run.data, verify=False), "train"))
+        return len(model.objective.examples(Store.open(run.data, verify=False), "train"))
     except DataError:
         raise ConfigError(f"{run.data}, the training data, is not here; give their number with --count") from None
 
@@ -192,7 +190,7 @@ Method = Committee | Laplace
 
 
 def calibrated(method: Method, structures: Sequence[Structure]) -> Method:
-    """Return the method with its factors fitted by maximum likelihood to structures with labels (a dev split)."""
+    """Return the method with its factors fitted by maximum likelihood to structures with labels (a validation split)."""
     return replace(method, factors=method.factors * fit_factors(method.predict(structures), structures))
 
 
@@ -256,19 +254,19 @@ class Uncertain(FromFiles):
     labelled: tuple[Path, ...] = ()
     plot: Path | None = None
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the picked structures, the first pick first, and return their path."""
         self._check()
-        method = self._calibrated(self._method(predictor), predictor)
+        method = self._calibrated(self._method(model), model)
         scores, features = [], []
         with tqdm(desc="uncertainty", unit="structure", disable=None, leave=False) as bar:
-            for window in predictions.windows(self.frames(), predictor):
+            for window in predictions.windows(self.frames(), model):
                 scores.append(method.predict(window).score_S)
-                features.append(mean_features(predictor, window, self.level))
+                features.append(mean_features(model, window, self.level))
                 bar.update(len(window))
         chosen = pick(np.concatenate(scores), np.concatenate(features), self.top)
         held = {place: frame for place, frame in enumerate(self.frames()) if place in set(chosen)}
-        texts = self._texts(method, [held[place] for place in chosen], about(self, predictor))
+        texts = self._texts(method, [held[place] for place in chosen], about(self, model))
         return write_whole(self.out, lambda work: predictions.write_xyz(work, texts), self.files)
 
     def _check(self) -> None:
@@ -282,7 +280,7 @@ class Uncertain(FromFiles):
             if not self.labelled:
                 raise ConfigError("a plot compares spreads with errors; give frames with labels by --labelled")
 
-    def _calibrated(self, method: Method, predictor: Predictor) -> Method:
+    def _calibrated(self, method: Method, model: Model) -> Method:
         """Return the method with factors of the labelled frames, and write the plot; as it is where there are none."""
         if not self.labelled:
             return method
@@ -298,26 +296,26 @@ class Uncertain(FromFiles):
             rest = found.part(half, len(frames))
             judged = {"as it comes": reliabilities(rest, held[half:])}
             judged["calibrated"] = reliabilities(rest.scaled(factors), held[half:])
-            self._write_plot(made, judged, about(self, predictor))
+            self._write_plot(made, judged, about(self, model))
         return made
 
     def _write_plot(self, method: Method, judged: Mapping[str, Mapping[str, Reliability]], source: Mapping) -> None:
         title = type(method).__name__
         plot_reliability(self.plot, {f"{title}, {name}": found for name, found in judged.items()}, self.labelled)
-        figures = {name: {kind: r.figures() for kind, r in found.items()} for name, found in judged.items()}
-        body = {"method": title, "factors": vars(method.factors), "figures": figures, "about": source}
+        metrics = {name: {kind: r.metrics() for kind, r in found.items()} for name, found in judged.items()}
+        body = {"method": title, "factors": vars(method.factors), "figures": metrics, "about": source}
         text = json.dumps(body, indent=1) + "\n"
         write_whole(
             Path(self.plot).with_suffix(".json"), lambda work: work.write_text(text, encoding="utf-8"), self.labelled
         )
 
-    def _method(self, predictor: Predictor) -> Method:
+    def _method(self, model: Model) -> Method:
         factors = Factors(self.factor_energy, self.factor_forces)
         if not self.members:
-            found = Laplace.of(predictor, self.count, weights=self.weights, level=self.level)
+            found = Laplace.of(model, self.count, weights=self.weights, level=self.level)
             return replace(found, factors=factors)
-        others = [Predictor.load(path, str(predictor.device), predictor.batch) for path in self.members]
-        return Committee((predictor, *others), factors, self.level)
+        others = [Model.load(path, str(model.device), model.batch) for path in self.members]
+        return Committee((model, *others), factors, self.level)
 
     def _texts(self, method: Method, frames: list[Frame], source: Mapping[str, Any]) -> Iterator[str]:
         found = method.predict(frames)

@@ -175,7 +175,7 @@ def potential_metrics(outputs: Mapping[str, np.ndarray], records: Sequence[Any])
     sizes = np.array([len(z) for z in numbers])
     error_B = (outputs["energy_eV"] - np.asarray(records.column("energy_eV"), float)) / sizes
     kept = np.isfinite(error_B)
-    figures = {
+    metrics = {
         "force_mae_meV_A": 1e3 * _mean(np.abs(error_F)),
         "force_rmse_meV_A": 1e3 * _mean(error_F**2) ** 0.5,
         "energy_mae_meV_atom": 1e3 * _mean(np.abs(error_B[kept])),
@@ -186,11 +186,11 @@ def potential_metrics(outputs: Mapping[str, np.ndarray], records: Sequence[Any])
         )
         shares = shares[:, shares.any(0)]
         rest = error_B[kept] - shares @ np.linalg.lstsq(shares, error_B[kept], rcond=1e-6)[0]
-        figures["relative_energy_mae_meV_atom"] = 1e3 * _mean(np.abs(rest))
+        metrics["relative_energy_mae_meV_atom"] = 1e3 * _mean(np.abs(rest))
     if "stress_eV_A3" in outputs:
         error_S = outputs["stress_eV_A3"] - np.stack(list(records.column("stress_eV_A3")))
-        figures["stress_mae_GPa"] = 160.21766208 * _mean(np.abs(error_S[np.isfinite(error_S)]))
-    return figures
+        metrics["stress_mae_GPa"] = 160.21766208 * _mean(np.abs(error_S[np.isfinite(error_S)]))
+    return metrics
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from sciforge.errors import SciforgeError
 
 
 @dataclass(frozen=True)
-class Stream:
+class ExampleSource:
     """Examples and the objective that learns from them; replay is a second stream beside the first."""
 
     objective: Objective
@@ -24,7 +24,7 @@ class Stream:
 class StepData(Dataset):
     """The micro-batches of a step, for one process: a pure function of the step, so any worker may make them."""
 
-    streams: tuple[Stream, ...]
+    streams: tuple[ExampleSource, ...]
     codec: Any
     seed: int
     rank: int
@@ -32,7 +32,7 @@ class StepData(Dataset):
     micro_batch: int | None
     poisson: tuple[float, int] | None = None  # chance of each example and the seed of the draw, for private training
 
-    def indices(self, stream: Stream, step: int) -> list[tuple[int, int]]:
+    def indices(self, stream: ExampleSource, step: int) -> list[tuple[int, int]]:
         """Return the (epoch, index) pairs of all processes together."""
         if self.poisson:
             return sampling.poisson_indices(len(stream.records), *self.poisson, step)

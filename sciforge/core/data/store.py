@@ -25,7 +25,10 @@ from sciforge.core.training.run import to_json
 from sciforge.errors import ConfigError, DataError, MissingExtra
 
 FORMAT = 1
-SPLITS = ("train", "dev", "test")
+SPLITS = ("train", "validation", "test")
+# What files call the splits, in lower case.
+SPLIT_NAMES = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "development": 1}
+SPLIT_NAMES |= {"test": 2, "testing": 2}
 KINDS = ("fixed", "ragged", "text")
 
 
@@ -182,9 +185,9 @@ def prepare(
         raise ConfigError(f"on_error is {on_error!r}; use stop or skip")
     with atomic_folder(Path(out)) as work:
         sources = list(preparer.sources())
-        job = partial(_write_shard, preparer=preparer, folder=work.resolve(), skip=on_error == "skip")
+        state = partial(_write_shard, preparer=preparer, folder=work.resolve(), skip=on_error == "skip")
         with open_executor(executor, min(workers, len(sources))) as pool:
-            results = (map if pool is None else pool.map)(job, list(enumerate(sources)))  # Dask maps over lists only
+            results = (map if pool is None else pool.map)(state, list(enumerate(sources)))  # Dask maps over lists only
             done = list(tqdm(results, "prepare", len(sources), unit="file", disable=None, leave=False))
         shards = [shard for shard, _ in done]
         rejected = [reject for _, rejects in done for reject in rejects]
@@ -262,7 +265,7 @@ class Store:
         return {name: digest for shard in self.index["shards"] for name, digest in shard["files"].items()}
 
     def split(self, name: str) -> "Rows":
-        """Return the records of a split (`train`, `dev` or `test`); without a `split` column all are `train`."""
+        """Return the records of a split (`train`, `validation` or `test`); without a `split` column all are `train`."""
         if name not in SPLITS:
             raise ConfigError(f"no split {name!r}; known: {', '.join(SPLITS)}")
         if any("split" in shard["columns"] for shard in self.index["shards"] if shard["num_records"]):
@@ -367,3 +370,15 @@ class Rows(Sequence):
     def take(self, places: np.ndarray) -> "Rows":
         """Return the records at these places."""
         return Rows(self.store, self.indices[places])
+
+
+def describe_store(store: "Store") -> dict[str, Any]:
+    """Return what a checkpoint keeps of its data beside their digests: how it was made, records a split, file names."""
+    preparer = store.index.get("preparer") or {}
+    files = preparer.get("files") if isinstance(preparer, dict) else None
+    names = [Path(str(file)).name for file in files] if isinstance(files, list) else []
+    found = {"kind": store.kind, "preparer": preparer.get("type"), "files": names[:100]}
+    return found | {
+        "records": {name: len(store.split(name)) for name in SPLITS},
+        "rejected": store.index.get("rejected", 0),
+    }

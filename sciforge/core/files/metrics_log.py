@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sciforge.core.files.atomic import one_line, replace_file
 
 
-class Journal:
+class MetricsLog:
     """Appends one JSON line a step to metrics.jsonl and shows a progress bar on a terminal; silent on other ranks."""
 
     def __init__(self, path: Path | None, steps: int, start: int = 0, label: str = "train"):
@@ -24,11 +24,11 @@ class Journal:
                 self.handle = open(path, "a", encoding="utf-8")
         self.bar = tqdm(total=steps, initial=start, desc=label, unit="step", disable=None if path else True)
 
-    def write(self, step: int, **figures: Any) -> None:
+    def write(self, step: int, **metrics: Any) -> None:
         """Append one line; figures are numbers or strings."""
         if self.handle:
             with one_line(self.path):
-                self.handle.write(json.dumps({"step": step, **figures}) + "\n")
+                self.handle.write(json.dumps({"step": step, **metrics}) + "\n")
                 self.handle.flush()
 
     def advance(self, **shown: float) -> None:

@@ -65,17 +65,17 @@ def write_whole(out: Path, write: Callable[[Path], Any], sources: Iterable[Path]
     return Path(out)
 
 
-def about(output: Any, predictor: Any) -> dict[str, Any]:
+def about(output: Any, model: Any) -> dict[str, Any]:
     """Return where an output comes from: checkpoint, digest of its weights, step, version, options."""
-    checkpoint = predictor.checkpoint
+    checkpoint = model.checkpoint
     found = {"checkpoint": str(checkpoint.path), "weights_sha256": checkpoint.body["files"]["model.safetensors"]}
     version = checkpoint.provenance.get("versions", {}).get("sciforge")
     return found | {"step": checkpoint.step, "sciforge": version, "options": to_json(output)}
 
 
-def provenance(output: Any, predictor: Any) -> str:
+def provenance(output: Any, model: Any) -> str:
     """Return `about` as one line of JSON in ASCII."""
-    return json.dumps(about(output, predictor))
+    return json.dumps(about(output, model))
 
 
 def cell(value: Any) -> str:

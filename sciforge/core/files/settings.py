@@ -25,7 +25,7 @@ class Settings:
             object.__setattr__(self, name, value)  # the dataclass is frozen; a path or number takes its hinted type
 
     def where(self, name: str) -> str:
-        """Return how an error names a field, e.g. schedule.rate."""
+        """Return how an error names a field, e.g. schedule.lr."""
         return f"{type(self).__name__.lower()}.{name}"
 
     def require(self, low: float, high: float, *names: str) -> None:

@@ -45,7 +45,7 @@ class AuditReport:
     """What an audit found; `warnings` are the reasons not to believe a figure."""
 
     section: Section
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -12,15 +12,15 @@ def classification_metrics(labels_N: np.ndarray, probability_NC: np.ndarray) -> 
     from sklearn.metrics import accuracy_score, average_precision_score, matthews_corrcoef, roc_auc_score
 
     predicted_N = probability_NC.argmax(-1)
-    figures = {
+    metrics = {
         "accuracy": float(accuracy_score(labels_N, predicted_N)),
         "mcc": float(matthews_corrcoef(labels_N, predicted_N)),
         "collapsed": float(len(np.unique(predicted_N)) == 1 < len(np.unique(labels_N))),
     }
     if probability_NC.shape[1] == 2 and len(np.unique(labels_N)) == 2:
-        figures["auroc"] = float(roc_auc_score(labels_N, probability_NC[:, 1]))
-        figures["average_precision"] = float(average_precision_score(labels_N, probability_NC[:, 1]))
-    return figures
+        metrics["auroc"] = float(roc_auc_score(labels_N, probability_NC[:, 1]))
+        metrics["average_precision"] = float(average_precision_score(labels_N, probability_NC[:, 1]))
+    return metrics
 
 
 def regression_metrics(target_N: np.ndarray, predicted_N: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.data.batches import Stream
+from sciforge.core.data.batches import ExampleSource
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.compression_settings import Teacher
@@ -39,7 +39,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Taught(Objective):
+class DistillationObjective(Objective):
     """An objective whose loss is shared with a teacher's term; the checkpoint keeps the plain objective.
 
     Args:
@@ -103,7 +103,9 @@ def teacher_term(said: Likelihood, taught: Likelihood, temperature: float) -> tu
     return temperature**2 * F.kl_div(log_q, log_p, reduction="sum", log_target=True), count
 
 
-def with_teacher(run: Run, streams: tuple[Stream, ...], codec: Any, engine: Engine) -> tuple[tuple[Stream, ...], Any]:
+def with_teacher(
+    run: Run, streams: tuple[ExampleSource, ...], codec: Any, engine: Engine
+) -> tuple[tuple[ExampleSource, ...], Any]:
     """Return the streams that a run with a teacher learns from and the codec of their batches; unchanged without one.
 
     Raises:
@@ -117,5 +119,5 @@ def with_teacher(run: Run, streams: tuple[Stream, ...], codec: Any, engine: Engi
         raise ConfigError(f"teacher {run.teacher.checkpoint} did not learn this very objective, but {kinds} with settings of "
                           "its own; take its objective (`sciforge distill` does)")  # fmt: skip
     model = engine.place(teacher.build()).eval().requires_grad_(False)
-    taught = replace(stream, objective=Taught(stream.objective, run.teacher, model))
+    taught = replace(stream, objective=DistillationObjective(stream.objective, run.teacher, model))
     return (taught,), codec if codec == teacher.codec else Pair(codec, teacher.codec)

@@ -23,14 +23,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sciforge.core.data import sampling
 from sciforge.core.data.store import Rows, Store
 from sciforge.core.domain import Batch, Objective
-from sciforge.core.training.run import Private, Run
+from sciforge.core.training.run import DPSGD, Run
 from sciforge.errors import ConfigError, DivergedError, MissingExtra
 
 NUMBERS_AT_ONCE = 2**27  # of all gradients of one vectorised pass: 512 MiB in float32
 
 # What the figures do not cover; every private checkpoint says so.
 UNCOVERED = (
-    "The budget covers records of the training split, one added or left out. It does not cover the development split "
+    "The budget covers records of the training split, one added or left out. It does not cover the validation split "
     "(evaluation, early stopping), what preparation and objective take from the store (digests, class names, lengths, means, "
     "spreads, counts), metrics.jsonl, which tells training losses, nor several runs or a search over settings on the same "
     "records."
@@ -51,7 +51,7 @@ class Mechanism:
         vectorised: whether vmap manages this model and objective; None until it was tried.
     """
 
-    kind: Private
+    kind: DPSGD
     noise: float
     rate: float
     batch: int
@@ -67,12 +67,12 @@ class Mechanism:
             ConfigError: the batch is larger than the data, delta too large, or the budget cannot be met.
             MissingExtra: opacus is not installed.
         """
-        kind, batch = run.private, run.schedule.batch
+        kind, batch = run.dp_sgd, run.schedule.batch
         if batch > records:
             raise ConfigError(f"schedule.batch is {batch}, the training records are {records}; lower it")
         if kind.delta >= 1 / records:
             raise ConfigError(
-                f"private.delta is {kind.delta}; with {records} records it must be below {1 / records:.2g}, else "
+                f"dp_sgd.delta is {kind.delta}; with {records} records it must be below {1 / records:.2g}, else "
                 "giving a record away whole would be allowed"
             )
         rate = batch / records
@@ -90,7 +90,7 @@ class Mechanism:
             "accountant": f"opacus {self.kind.accountant}", "noise_from": source, "not_covered": UNCOVERED,
         }  # fmt: skip
 
-    def take_gradient(self, job: Any, step: int, singles: Sequence[Batch]) -> dict[str, float]:
+    def take_gradient(self, state: Any, step: int, singles: Sequence[Batch]) -> dict[str, float]:
         """Leave in `.grad` the noisy mean of the clipped gradients of a step's examples; return figures to journal.
 
         Args:
@@ -98,25 +98,25 @@ class Mechanism:
             step: 0-based.
             singles: the step's examples, each a batch of its own.
         """
-        objective = job.data.streams[0].objective
-        moving = [p for group in job.groups if step >= group.frozen_steps for p in group.parameters]
+        objective = state.data.streams[0].objective
+        moving = [p for group in state.groups if step >= group.frozen_steps for p in group.parameters]
         sums = [torch.zeros_like(p) for p in moving]
-        singles = [job.engine.move(single) for single in singles]
+        singles = [state.engine.move(single) for single in singles]
         loss, clipped = 0.0, 0
-        with job.engine.autocast():
-            for grads, losses_B in self.of_examples(job.call, objective, singles, moving):
+        with state.engine.autocast():
+            for grads, losses_B in self.of_examples(state.call, objective, singles, moving):
                 factor_B = clip_factors(grads, self.kind.clip)
                 for sum_, grad in zip(sums, grads, strict=True):
                     sum_ += torch.tensordot(factor_B.to(grad.dtype), grad, 1)
                 loss += float(losses_B.sum())
                 clipped += int((factor_B < 1).sum())
-        job.optimizer.zero_grad()
+        state.optimizer.zero_grad()
         for parameter, sum_ in zip(moving, sums, strict=True):
             parameter.grad = sum_
-        job.engine.reduce_grads(moving)
-        found = job.engine.sum({"loss": (loss, len(singles)), "clipped": (clipped, len(singles))})
+        state.engine.reduce_grads(moving)
+        found = state.engine.sum({"loss": (loss, len(singles)), "clipped": (clipped, len(singles))})
         if not math.isfinite(found["loss"][0]):
-            raise DivergedError(f"step {step}: the loss of an example is not finite; lower schedule.rate")
+            raise DivergedError(f"step {step}: the loss of an example is not finite; lower schedule.lr")
         for parameter, noise in zip(moving, self.noises(step, moving), strict=True):
             parameter.grad = (parameter.grad + noise) / self.batch
         self.taken = step + 1
@@ -242,7 +242,7 @@ def nothing_learnt(model: nn.Module, run: Run) -> Iterator[None]:
     Raises:
         ConfigError: the model's state is another one than before.
     """
-    if not run.private:
+    if not run.dp_sgd:
         yield
         return
     before = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
@@ -261,12 +261,12 @@ def check_records(run: Run, records: Sequence, store: Store, parent: Any) -> Non
     Raises:
         ConfigError: an example is not one whole record, or the parent learnt this very store.
     """
-    if not run.private:
+    if not run.dp_sgd:
         return
     if len(records) != len(store.split("train")) or not isinstance(records, Rows):
         raise ConfigError(f"{type(run.objective).__name__} learns from windows of records, which share what they tell; private "
                           "training protects whole records: fine-tune on labelled ones")  # fmt: skip
-    if parent and parent.run.private is None and parent.provenance.get("data") == store.digests():
+    if parent and parent.run.dp_sgd is None and parent.provenance.get("data") == store.digests():
         raise ConfigError(
             f"{run.init} learnt {run.data} without noise, which no later noise takes back; start from another"
         )
@@ -274,19 +274,19 @@ def check_records(run: Run, records: Sequence, store: Store, parent: Any) -> Non
 
 def check_codec(given: Any, fitted: Any, run: Run) -> None:
     """Refuse a codec fitted to the records that are to be private; raises ConfigError."""
-    if run.private and run.init is None and fitted != given:
+    if run.dp_sgd and run.init is None and fitted != given:
         raise ConfigError(
             "the codec is fitted to the training records without noise; start private training from --init"
         )
 
 
-def _secret(kind: Private, seed: int) -> int:
+def _secret(kind: DPSGD, seed: int) -> int:
     if kind.key is None:
         return seed
     try:
         secret = kind.key.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{kind.key}: {error.strerror}; private.key is a file of secret bytes") from None
+        raise ConfigError(f"{kind.key}: {error.strerror}; dp_sgd.key is a file of secret bytes") from None
     if len(secret) < 16:
         raise ConfigError(f"{kind.key}: {len(secret)} bytes; a secret has at least 16 (head -c 32 /dev/urandom)")
     return int.from_bytes(hashlib.sha256(secret + seed.to_bytes(8, "big")).digest()[:8], "big")
@@ -325,7 +325,7 @@ def spent(noise: float, delta: float, rate: float, steps: int, accountant: str) 
         try:
             return float(counted.get_epsilon(delta=delta))
         except (ValueError, RuntimeError, OverflowError, MemoryError) as error:
-            hint = "use private.accountant rdp" if accountant == "prv" else "use more noise"
+            hint = "use dp_sgd.accountant rdp" if accountant == "prv" else "use more noise"
             raise ConfigError(f"opacus cannot account noise {noise:.3g} over {steps} steps ({error}); {hint}") from None
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from sciforge.core.training.distributed import local
 
 
-class Average:
+class ExponentialMovingAverage:
     """An exponential moving average of the parameters that move; early steps count less (Polyak, as in EMA of TF)."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float):

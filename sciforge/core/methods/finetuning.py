@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sciforge.core.training.run import All, LoRA, Only, Schedule
+from sciforge.core.training.run import Freeze, Full, LoRA, Schedule
 from sciforge.errors import ConfigError
 
 # Bricks name their stack of layers `blocks` and what feeds it `...embed...`, so that names tell a weight's depth.
@@ -33,33 +33,37 @@ class LowRank(nn.Module):
         return weight_OI + self.scale * self.up_OR @ self.down_RI
 
 
-def apply(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str]) -> None:
+def apply(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str]) -> None:
     """Mark which parameters of `model` train, in place; `fresh` names those that did not come from a checkpoint.
 
     Raises:
         ConfigError: the pattern is not a regular expression or matches no weight.
     """
     fresh = set(fresh)
-    if isinstance(adapt, All):
+    if isinstance(finetuning, Full):
         return
-    matches = _matcher(adapt.pattern)
+    matches = _matcher(finetuning.pattern)
     names = [name for name, _ in model.named_parameters()]
-    if isinstance(adapt, Only):
+    if isinstance(finetuning, Freeze):
         chosen = {name for name in names if matches(name)} | fresh
         if not chosen:
-            raise ConfigError(f"adapt.pattern {adapt.pattern!r} matches no weight; weights look like {names[0]!r}")
+            raise ConfigError(
+                f"finetuning.pattern {finetuning.pattern!r} matches no weight; weights look like {names[0]!r}"
+            )
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in chosen)
         return
     matrices = [name for name, p in model.named_parameters() if matches(name) and p.ndim == 2]
     if not matrices:
-        raise ConfigError(f"adapt.pattern {adapt.pattern!r} matches no weight matrix; weights look like {names[0]!r}")
+        raise ConfigError(
+            f"finetuning.pattern {finetuning.pattern!r} matches no weight matrix; weights look like {names[0]!r}"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in fresh)
     for name in matrices:
         owner, leaf = name.rpartition(".")[::2]
         module = model.get_submodule(owner)
-        update = LowRank(getattr(module, leaf), adapt.rank, adapt.alpha)
+        update = LowRank(getattr(module, leaf), finetuning.rank, finetuning.alpha)
         parametrize.register_parametrization(module, leaf, update)
 
 
@@ -67,7 +71,7 @@ def _matcher(pattern: str) -> Any:
     try:
         return re.compile(pattern).search
     except re.error as error:
-        raise ConfigError(f"adapt.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
+        raise ConfigError(f"finetuning.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -120,7 +124,7 @@ class Group:
     frozen_steps: int = 0
 
 
-def groups(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str], schedule: Schedule) -> list[Group]:
+def groups(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], schedule: Schedule) -> list[Group]:
     """Sort the moving parameters into groups by rate and weight decay; vectors are not decayed."""
     fresh = set(fresh)
     depths = [int(m.group(1)) for name, _ in model.named_parameters() if (m := BLOCK.search(name))]
@@ -130,9 +134,9 @@ def groups(model: nn.Module, adapt: All | Only | LoRA, fresh: Iterable[str], sch
         if not parameter.requires_grad:
             continue
         factor, frozen = 1.0, 0
-        if isinstance(adapt, All) and name not in fresh:
-            factor = adapt.trunk_rate * adapt.layer_decay ** _height(name, num_blocks)
-            frozen = adapt.frozen_steps
+        if isinstance(finetuning, Full) and name not in fresh:
+            factor = finetuning.backbone_lr_mult * finetuning.layer_decay ** _height(name, num_blocks)
+            frozen = finetuning.frozen_steps
         decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
         split = hasattr(parameter, "device_mesh")  # one optimiser call takes whole or split weights, not both
         group = found.setdefault((factor, decay, frozen, split), Group(factor=factor, decay=decay, frozen_steps=frozen))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sciforge.core.methods.ema import Average
+from sciforge.core.methods.ema import ExponentialMovingAverage
 from sciforge.core.methods.finetuning import HEADS
-from sciforge.core.training.run import Run, Sparse
+from sciforge.core.training.run import Pruning, Run
 from sciforge.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def matrices(model: nn.Module, pattern: str) -> list[str]:
     try:
         matches = re.compile(pattern).search
     except re.error as error:
-        raise ConfigError(f"sparse.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
+        raise ConfigError(f"pruning.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
     tables = {name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     found = []
     for name, parameter in model.named_parameters():
@@ -40,7 +40,7 @@ def matrices(model: nn.Module, pattern: str) -> list[str]:
         if parameter.ndim > 1 and not looked_up and matches(name):
             found.append(name)
     if not found:
-        raise ConfigError(f"sparse.pattern {pattern!r} matches no weight matrix of this {type(model).__name__}; "
+        raise ConfigError(f"pruning.pattern {pattern!r} matches no weight matrix of this {type(model).__name__}; "
                           "give another, or leave a net without matrices dense")  # fmt: skip
     return found
 
@@ -74,7 +74,7 @@ def zero_share(weights: Iterable[Tensor]) -> float:
     return sum(zeros for zeros, _ in counts) / max(sum(size for _, size in counts), 1)
 
 
-def share_at(sparse: Sparse, steps: int, step: int) -> float | None:
+def share_at(pruning: Pruning, steps: int, step: int) -> float | None:
     """Return to which share a run cuts before a step (0-based); None where it does not cut then.
 
     Along the ramp the share is s (1 - (1 - t)^3), t from 0 to 1: much while there is much to spare.
@@ -82,52 +82,54 @@ def share_at(sparse: Sparse, steps: int, step: int) -> float | None:
     >>> [share_at(Sparse(share=0.8, ramp=0.5, cuts=2), 8, step) for step in (0, 2, 4)]
     [None, 0.7000000000000001, 0.8]
     """
-    last = min(round(sparse.ramp * steps), steps - 1)
-    if not sparse.share or step > last:
+    last = min(round(pruning.ramp * steps), steps - 1)
+    if not pruning.share or step > last:
         return None
     if not last:
-        return sparse.share
-    for cut in range(sparse.cuts, 0, -1):  # where the ramp has fewer steps than cuts, the later one counts
-        if step == math.ceil(cut * last / sparse.cuts):
-            return sparse.share * (1 - (1 - cut / sparse.cuts) ** 3)
+        return pruning.share
+    for cut in range(pruning.cuts, 0, -1):  # where the ramp has fewer steps than cuts, the later one counts
+        if step == math.ceil(cut * last / pruning.cuts):
+            return pruning.share * (1 - (1 - cut / pruning.cuts) ** 3)
     return None
 
 
 @dataclass
-class Zeros:
+class PruningMask:
     """Cuts and holds the matrices of a run in progress.
 
     Args:
-        sparse: how much, and when.
+        pruning: how much, and when.
         steps: of the run.
         parameters: the matrices by name.
         holds_from: the first step at which zeros are held; a fresh model's zeros are only where it starts.
     """
 
-    sparse: Sparse
+    pruning: Pruning
     steps: int
     parameters: Mapping[str, nn.Parameter]
     holds_from: int = 0
     held: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, model: nn.Module, fresh: Iterable[str]) -> "Zeros | None":
+    def of(cls, run: Run, model: nn.Module, fresh: Iterable[str]) -> "PruningMask | None":
         """Return what holds the zeros of a run; None where nothing was asked for."""
-        if run.sparse is None:
+        if run.pruning is None:
             return None
-        names, parameters = matrices(model, run.sparse.pattern), dict(model.named_parameters())
+        names, parameters = matrices(model, run.pruning.pattern), dict(model.named_parameters())
         if run.init is not None:
             names = [name for name in names if name not in set(fresh)]  # a new head may start at zero, and must move
-        due = (step for step in range(run.schedule.steps) if share_at(run.sparse, run.schedule.steps, step) is not None)
+        due = (
+            step for step in range(run.schedule.steps) if share_at(run.pruning, run.schedule.steps, step) is not None
+        )
         first = 0 if run.init is not None else next(due, run.schedule.steps)
-        return cls(run.sparse, run.schedule.steps, {name: parameters[name] for name in names}, first)
+        return cls(run.pruning, run.schedule.steps, {name: parameters[name] for name in names}, first)
 
     @torch.no_grad()
-    def before(self, step: int, average: Average | None) -> None:
+    def before(self, step: int, average: ExponentialMovingAverage | None) -> None:
         """Cut what is due before a step, of the moving average too, and note what is to stay zero."""
-        share = share_at(self.sparse, self.steps, step)
+        share = share_at(self.pruning, self.steps, step)
         if share is not None:
-            for name, cut in smallest(self.parameters, share, self.sparse.scope).items():
+            for name, cut in smallest(self.parameters, share, self.pruning.scope).items():
                 self.parameters[name].masked_fill_(cut, 0.0)
                 if average is not None and name in average.values:
                     average.values[name].masked_fill_(cut, 0.0)
@@ -147,6 +149,6 @@ class Zeros:
         for parameter, zero in self.held:
             parameter.masked_fill_(zero, 0.0)
 
-    def figures(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    def metrics(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the share of zeros of the matrices, and of all weights of the model."""
         return {"sparsity": zero_share(weights[name] for name in self.parameters)}

@@ -34,7 +34,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Anchor:
+class QuadraticPenalty:
     """A quadratic pull on the parameters that came from a checkpoint; new heads are free.
 
     A weight without a gradient (no example touched it, or it is still frozen) stands at its centre and stays there.
@@ -85,7 +85,7 @@ def build(
     centre: Mapping[str, Tensor],
     fisher: Mapping[str, Tensor] | None,
     engine: Engine,
-) -> Anchor:
+) -> QuadraticPenalty:
     """Return the pull of `kind` for the moving parameters that `centre` (weights without the fresh ones) knows.
 
     Raises:
@@ -102,7 +102,7 @@ def build(
         terms.append(Term(parameter, engine.like(parameter, centre[name]), precision))
     if not terms:
         raise ConfigError("the anchor holds nothing: no moving weight came from the checkpoint; leave it out")
-    return Anchor(tuple(terms), kind.strength, kind.step == "proximal")
+    return QuadraticPenalty(tuple(terms), kind.strength, kind.step == "proximal")
 
 
 def fisher_information(

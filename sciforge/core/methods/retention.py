@@ -31,21 +31,23 @@ def evenly(num: int, most: int) -> np.ndarray:
 
 def old_data(run: Run) -> Path | None:
     """Return the store on which a run's forgetting can be seen, if it names one."""
-    anchored = run.anchor.data if isinstance(run.anchor, EWC) else None
-    return run.retain or (run.replay.data if run.replay else None) or anchored
+    anchored = run.regularization.data if isinstance(run.regularization, EWC) else None
+    return run.retention or (run.replay.data if run.replay else None) or anchored
 
 
 def old_split(objective: Objective, data: Path) -> tuple[str, Sequence[Record]]:
-    """Return the name and the records of the split to see forgetting on: dev, or test where there is no dev.
+    """Return the name and the records of the split to see forgetting on: validation, or test where there is no dev.
 
     Raises:
         ConfigError: `data` has neither development nor test records.
     """
     store = Store.open(data)
-    splits = {split: objective.examples(store, split) for split in ("dev", "test")}
+    splits = {split: objective.examples(store, split) for split in ("validation", "test")}
     split = next((name for name, records in splits.items() if len(records)), None)
     if split is None:
-        raise ConfigError(f"{data} has no dev or test records to see forgetting on; prepare it with a dev split")
+        raise ConfigError(
+            f"{data} has no validation or test records to see forgetting on; prepare it with a validation split"
+        )
     return split, splits[split]
 
 

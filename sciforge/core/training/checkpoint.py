@@ -37,10 +37,10 @@ from sciforge.core.files.atomic import (
     sha256,
     write_json,
 )
+from sciforge.core.training.checkpoint_formats import FORMAT, upgraded
 from sciforge.core.training.run import CORE_TYPES, Run, from_json, to_json
 from sciforge.errors import CheckpointError, ConfigError
 
-FORMAT = 1
 WEIGHTS = "model.safetensors"
 RESUME = "resume/state.safetensors"
 SLACK = 2**20  # parameters that a model may register beyond four times its weights
@@ -49,7 +49,8 @@ SHAPE |= {"metrics": dict, "loop": dict, "provenance": dict, "files": dict}
 
 
 def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Bring a checkpoint.json of an older format to the present one by pure functions, one a format."""
+    """Return a checkpoint.json in the present format, its shape checked; raises CheckpointError."""
+    body = upgraded(body)
     if body.get("format") != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {body.get('format')!r} is unknown here; update sciforge")
     check_shape(body, SHAPE, path / "checkpoint.json", CheckpointError)

@@ -10,7 +10,7 @@ from sciforge.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Sparse(Settings):
+class Pruning(Settings):
     """Cut weight matrices to zero where they are smallest, and keep every zero a zero while training.
 
     Args:
@@ -33,9 +33,9 @@ class Sparse(Settings):
         super().__post_init__()
         self.require(1, math.inf, "cuts")
         if not 0 <= self.share < 1:
-            raise ConfigError(f"sparse.share is {self.share}; it must be at least 0 and below 1")
+            raise ConfigError(f"pruning.share is {self.share}; it must be at least 0 and below 1")
         if not 0 <= self.ramp < 1:
-            raise ConfigError(f"sparse.ramp is {self.ramp}; it must be at least 0 and below 1")
+            raise ConfigError(f"pruning.ramp is {self.ramp}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,10 @@ def evaluate(
     if not engine.shard:
         tally.pairs = engine.sum(tally.pairs)
         joined = _in_order(engine.gather(joined), len(records))
-    figures = means(tally.pairs)
+    metrics = means(tally.pairs)
     if joined:
-        figures |= {name: float(value) for name, value in objective.metrics(joined, records).items()}
-    return figures
+        metrics |= {name: float(value) for name, value in objective.metrics(joined, records).items()}
+    return metrics
 
 
 def as_array(value: torch.Tensor | Sequence[torch.Tensor]) -> np.ndarray:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch, Objective
-from sciforge.core.files.metrics_log import Journal
+from sciforge.core.files.metrics_log import MetricsLog
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import Tally, evaluate, means
 from sciforge.core.training.run import Run
-from sciforge.core.training.training_state import Job, own_folder
+from sciforge.core.training.training_state import TrainingState, own_folder
 from sciforge.errors import ConfigError, DivergedError
 
 
@@ -37,137 +37,141 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
     """
     schedule, kept_rng = run.schedule, torch.random.fork_rng(devices=[])
     with kept_rng, Engine.start(run.hardware, run.strategy) as engine, own_folder(run.out, engine, resume):
-        job = Job.set_up(run, engine)
-        start = job.restore() if resume else 0
+        state = TrainingState.set_up(run, engine)
+        start = state.restore() if resume else 0
         if start is None:
             return Checkpoint.open(run.out / "final")
-        with closing(Journal(run.out / "metrics.jsonl" if engine.main else None, schedule.steps, start)) as journal:
-            for step, batches in job.data.load(range(start, schedule.steps), run.hardware.workers):
-                figures = take_step(job, step, batches)
-                journal.write(step, **figures)
-                journal.advance(loss=figures["loss"])
-                if _due(step + 1, schedule.evaluate_every) and stop_early(job, step, journal):
+        with closing(
+            MetricsLog(run.out / "metrics.jsonl" if engine.main else None, schedule.steps, start)
+        ) as metrics_log:
+            for step, batches in state.data.load(range(start, schedule.steps), run.hardware.workers):
+                metrics = take_step(state, step, batches)
+                metrics_log.write(step, **metrics)
+                metrics_log.advance(loss=metrics["loss"])
+                if _due(step + 1, schedule.evaluate_every) and stop_early(state, step, metrics_log):
                     break
                 if _due(step + 1, schedule.save_every) and step + 1 < schedule.steps:
-                    journal.sync()
-                    job.save(run.out / f"step-{step + 1:08d}", step + 1, resume=True)
-            return job.finish()
+                    metrics_log.sync()
+                    state.save(run.out / f"step-{step + 1:08d}", step + 1, resume=True)
+            return state.finish()
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def take_step(job: Job, step: int, batches: list[list[Batch]]) -> dict[str, float]:
+def take_step(state: TrainingState, step: int, batches: list[list[Batch]]) -> dict[str, float]:
     """Take one optimiser step and return the figures to journal."""
-    job.model.train()
-    seed = sampling.generator(job.run.seed, sampling.ORDER, step, job.engine.part + 1).integers(2**62)
+    state.model.train()
+    seed = sampling.generator(state.run.seed, sampling.ORDER, step, state.engine.part + 1).integers(2**62)
     torch.manual_seed(int(seed))  # for dropout
-    if job.zeros:
-        job.zeros.before(step, job.average)
-    if job.private:
-        with _enough_memory(job):
-            figures = job.private.take_gradient(job, step, *batches)
+    if state.zeros:
+        state.zeros.before(step, state.average)
+    if state.private:
+        with _enough_memory(state):
+            metrics = state.private.take_gradient(state, step, *batches)
     else:
-        figures = _gradients(job, step, batches)
-    if job.anchor:
-        figures["penalty"] = float(job.anchor.penalty())
-        job.anchor.add_gradient()
-    if job.zeros:
-        job.zeros.of_gradients()
-    moving = [p for group in job.groups for p in group.parameters if p.grad is not None]
-    norm = job.engine.clip(moving, job.run.schedule.clip or math.inf)
+        metrics = _gradients(state, step, batches)
+    if state.anchor:
+        metrics["penalty"] = float(state.anchor.penalty())
+        state.anchor.add_gradient()
+    if state.zeros:
+        state.zeros.of_gradients()
+    moving = [p for group in state.groups for p in group.parameters if p.grad is not None]
+    norm = state.engine.clip(moving, state.run.schedule.clip or math.inf)
     if not math.isfinite(norm):
-        raise DivergedError(f"step {step}: the gradient is not finite; {_records(job, step)}; lower schedule.rate")
-    rate = job.run.schedule.rate_at(step)
-    for options, group in zip(job.optimizer.param_groups, job.groups, strict=True):
-        options["lr"] = rate * group.factor
-    job.optimizer.step()
-    if job.anchor:
-        job.anchor.proximal_step(job.optimizer)
-    if job.zeros:
-        job.zeros.after()
-    if job.average:
-        job.average.update(step)
-    return {**figures, "rate": rate, "grad_norm": norm}
+        raise DivergedError(f"step {step}: the gradient is not finite; {_records(state, step)}; lower schedule.lr")
+    lr = state.run.schedule.lr_at(step)
+    for options, group in zip(state.optimizer.param_groups, state.groups, strict=True):
+        options["lr"] = lr * group.factor
+    state.optimizer.step()
+    if state.anchor:
+        state.anchor.proximal_step(state.optimizer)
+    if state.zeros:
+        state.zeros.after()
+    if state.average:
+        state.average.update(step)
+    return {**metrics, "lr": lr, "grad_norm": norm}
 
 
-def _gradients(job: Job, step: int, batches: list[list[Batch]]) -> dict[str, float]:
+def _gradients(state: TrainingState, step: int, batches: list[list[Batch]]) -> dict[str, float]:
     """Leave in `.grad` the gradient of the global mean loss; of two streams, by their share of the batch."""
-    figures: dict[str, float] = {"loss": 0.0}
-    parameters = [p for group in job.groups for p in group.parameters]
+    metrics: dict[str, float] = {"loss": 0.0}
+    parameters = [p for group in state.groups for p in group.parameters]
     held: list[Tensor | None] = [None] * len(parameters)
-    job.optimizer.zero_grad()
-    for stream, micro in zip(job.data.streams, batches, strict=True):
-        sums = job.engine.sum(_backward(job, stream.objective, micro))
+    state.optimizer.zero_grad()
+    for stream, micro in zip(state.data.streams, batches, strict=True):
+        sums = state.engine.sum(_backward(state, stream.objective, micro))
         total, count = sums.pop("loss")
         if not math.isfinite(total) or not count > 0:
-            raise DivergedError(f"step {step}: loss {total} over {count:g}; {_records(job, step)}; lower schedule.rate")
-        job.engine.reduce_grads(parameters)
-        weight = stream.batch / job.run.schedule.batch
+            raise DivergedError(f"step {step}: loss {total} over {count:g}; {_records(state, step)}; lower schedule.lr")
+        state.engine.reduce_grads(parameters)
+        weight = stream.batch / state.run.schedule.batch
         for i, parameter in enumerate(parameters):
             if parameter.grad is not None:
                 grad = parameter.grad.mul_(weight / count)
                 held[i] = grad if held[i] is None else held[i].add_(grad)
             parameter.grad = None
-        figures["loss"] += weight * total / count
-        prefix = "" if stream is job.data.streams[0] else "replay_"
-        figures |= {prefix + name: value for name, value in means(sums).items()}
-    frozen = [step < group.frozen_steps for group in job.groups for _ in group.parameters]
+        metrics["loss"] += weight * total / count
+        prefix = "" if stream is state.data.streams[0] else "replay_"
+        metrics |= {prefix + name: value for name, value in means(sums).items()}
+    frozen = [step < group.frozen_steps for group in state.groups for _ in group.parameters]
     for parameter, grad, still in zip(parameters, held, frozen, strict=True):
         parameter.grad = None if still else grad
-    return figures
+    return metrics
 
 
-def _backward(job: Job, objective: Objective, micro: Sequence[Batch]) -> dict[str, tuple[float, float]]:
+def _backward(state: TrainingState, objective: Objective, micro: Sequence[Batch]) -> dict[str, tuple[float, float]]:
     """Go backward on the summed loss of each micro-batch; return the (sum, count) of the loss and its parts."""
     tally = Tally()
-    with _enough_memory(job):
+    with _enough_memory(state):
         for batch in micro:
-            with job.engine.autocast():
-                loss = objective.loss(job.call, job.engine.move(batch))
+            with state.engine.autocast():
+                loss = objective.loss(state.call, state.engine.move(batch))
             loss.total.backward()
             tally.add(loss)
     return tally.pairs
 
 
 @contextmanager
-def _enough_memory(job: Job) -> Iterator[None]:
+def _enough_memory(state: TrainingState) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of which torch.OutOfMemoryError is one; the CPU's allocator has no type of its own
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        size = job.run.hardware.micro_batch or job.run.schedule.batch
+        size = state.run.hardware.micro_batch or state.run.schedule.batch
         hint = f"set hardware.micro_batch {max(size // 2, 1)} or hardware.checkpointing"
-        raise ConfigError(f"out of memory on {job.engine.device} with {size} examples at once; {hint}") from None
+        raise ConfigError(f"out of memory on {state.engine.device} with {size} examples at once; {hint}") from None
 
 
-def _records(job: Job, step: int) -> str:
+def _records(state: TrainingState, step: int) -> str:
     """Name the records of a step, over all processes."""
     named = []
-    for stream in job.data.streams:
-        found = [index for _, index in job.data.indices(stream, step)]
+    for stream in state.data.streams:
+        found = [index for _, index in state.data.indices(stream, step)]
         more = ", ..." if len(found) > 8 else ""
-        place = job.run.data if stream is job.data.streams[0] else job.run.replay.data
+        place = state.run.data if stream is state.data.streams[0] else state.run.replay.data
         named.append(f"training records {', '.join(map(str, found[:8]))}{more} of {place}")
     return " and ".join(named)
 
 
-def stop_early(job: Job, step: int, journal: Journal) -> bool:
-    """Evaluate on the development split; return whether to stop."""
-    objective, watch, patience = job.objectives[0], job.watch, job.run.schedule.patience
-    size = job.run.hardware.micro_batch or job.run.schedule.batch
-    with _enough_memory(job), job.averaged():
-        watch.metrics = evaluate(job.model, objective, job.codec, job.dev, job.engine, job.run.seed, size)
-    journal.write(step, **{f"dev_{name}": value for name, value in watch.metrics.items()})
+def stop_early(state: TrainingState, step: int, metrics_log: MetricsLog) -> bool:
+    """Evaluate on the validation split; return whether to stop."""
+    objective, watch, patience = state.objectives[0], state.watch, state.run.schedule.patience
+    size = state.run.hardware.micro_batch or state.run.schedule.batch
+    with _enough_memory(state), state.averaged():
+        watch.metrics = evaluate(
+            state.model, objective, state.codec, state.validation, state.engine, state.run.seed, size
+        )
+    metrics_log.write(step, **{f"validation_{name}": value for name, value in watch.metrics.items()})
     value = watch.metrics[objective.metric] * (1 if objective.higher_is_better else -1)
     value = -math.inf if math.isnan(value) else value
     if watch.best["value"] is None or value > watch.best["value"]:
         watch.best = {"value": value, "step": step + 1, "bad": 0, "metrics": watch.metrics}
         if patience:
-            with job.averaged():
-                watch.state = job.engine.full_state(job.model)
+            with state.averaged():
+                watch.state = state.engine.full_state(state.model)
     else:
         watch.best["bad"] += 1
     return 0 < patience <= watch.best["bad"]

@@ -19,7 +19,7 @@ from sciforge.errors import CheckpointError, ConfigError
 
 
 @dataclass
-class Predictor:
+class Model:
     """A model in evaluation mode with its codec and objective.
 
     Args:
@@ -35,7 +35,7 @@ class Predictor:
     batch: int = 64
 
     @classmethod
-    def load(cls, path: Path, device: str = "auto", batch: int = 64) -> "Predictor":
+    def load(cls, path: Path, device: str = "auto", batch: int = 64) -> "Model":
         """Open a checkpoint folder; raises CheckpointError where it is missing or damaged."""
         checkpoint = Checkpoint.open(path)
         place = choose_device(device)

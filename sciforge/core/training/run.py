@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciforge.core.files.settings import Settings, from_json, to_json
-from sciforge.core.training.compression_settings import Sparse, Teacher
+from sciforge.core.training.compression_settings import Pruning, Teacher
 from sciforge.errors import ConfigError
 
 __all__ = [
-    "All",
+    "Full",
     "EWC",
     "Estimator",
     "Hardware",
     "L2SP",
     "LoRA",
-    "Only",
-    "Private",
+    "Freeze",
+    "DPSGD",
     "Replay",
     "Run",
     "Schedule",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 __all__ += ["from_json", "to_json"]
 
-Shape = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
+ScheduleKind = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,36 +35,36 @@ class Schedule(Settings):
     Args:
         steps: optimiser steps.
         batch: examples a step, over all processes.
-        rate: peak learning rate.
+        lr: peak learning rate.
         warmup: share of the steps over which the rate rises linearly from 0.
-        shape: None takes exponential decay for a fresh model and step decay where a run has an `init`.
-        final: the rate at the end as a share of the peak (exponential, cosine, trapezoid).
+        kind: None takes exponential decay for a fresh model and step decay where a run has an `init`.
+        min_lr_ratio: learning rate at the end as a share of the peak (exponential, cosine, trapezoid).
         factor: step decay multiplies the rate by this at each of `drops` equally spaced places.
         drops: number of drops of the step decay.
         cooldown: share of the steps in which the trapezoid falls.
         weight_decay: AdamW's; not applied to vectors (norms, biases).
         betas: AdamW's.
         clip: largest norm of the gradient; None for no clipping.
-        average: decay of an exponential moving average of the weights, which is then what is evaluated and saved, the
+        ema_decay: decay of an exponential moving average of the weights, which is then what is evaluated and saved, the
             raw weights beside it in raw.safetensors; 0 for none. The average of step t is over the last 10 t / 9 at most.
-        evaluate_every: steps between evaluations on the development split; 0 for never.
+        evaluate_every: steps between evaluations on the validation split; 0 for never.
         patience: stop after this many evaluations without improvement and restore the best; 0 for no early stop.
         save_every: steps between checkpoints from which a run can resume; 0 for the end only.
     """
 
     steps: int = 1000
     batch: int = 32
-    rate: float = 1e-3
+    lr: float = 1e-3
     warmup: float = 0.05
-    shape: Shape | None = None
-    final: float = 0.05
+    kind: ScheduleKind | None = None
+    min_lr_ratio: float = 0.05
     factor: float = 0.3
     drops: int = 3
     cooldown: float = 0.2
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float | None = 1.0
-    average: float = 0.0
+    ema_decay: float = 0.0
     evaluate_every: int = 0
     patience: int = 0
     save_every: int = 0
@@ -72,58 +72,60 @@ class Schedule(Settings):
     def __post_init__(self):
         super().__post_init__()
         self.require(1, math.inf, "steps", "batch")
-        self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "rate", "weight_decay", "clip")
-        self.require(0, 1, "warmup", "cooldown", "final", "average")
-        if self.shape in (None, "exponential") and self.final == 0:
-            raise ConfigError("schedule.final is 0; exponential decay never reaches 0: give a small positive share")
+        self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "lr", "weight_decay", "clip")
+        self.require(0, 1, "warmup", "cooldown", "min_lr_ratio", "ema_decay")
+        if self.kind in (None, "exponential") and self.min_lr_ratio == 0:
+            raise ConfigError(
+                "schedule.min_lr_ratio is 0; exponential decay never reaches 0: give a small positive share"
+            )
         if self.patience and not self.evaluate_every:
             raise ConfigError("schedule.patience needs schedule.evaluate_every; set both")
 
-    def rate_at(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """Return the learning rate of a step (0-based), a closed form of the step alone.
 
-        >>> s = Schedule(steps=100, rate=1.0, warmup=0.0, shape="exponential", final=0.01)
+        >>> s = Schedule(steps=100, lr=1.0, warmup=0.0, kind="exponential", min_lr_ratio=0.01)
         >>> [round(s.rate_at(t), 4) for t in (0, 50, 100)]
         [1.0, 0.1, 0.01]
         """
         warmup = round(self.warmup * self.steps)
         if step < warmup:
-            return self.rate * (step + 1) / warmup
+            return self.lr * (step + 1) / warmup
         span = max(self.steps - warmup, 1)
         done = (step - warmup) / span
-        if self.shape in (None, "exponential"):
-            return self.rate * self.final**done
-        if self.shape == "step":
-            return self.rate * self.factor ** math.floor(done * (self.drops + 1))
-        if self.shape == "cosine":
-            return self.rate * (self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2)
-        if self.shape == "trapezoid":
+        if self.kind in (None, "exponential"):
+            return self.lr * self.min_lr_ratio**done
+        if self.kind == "step":
+            return self.lr * self.factor ** math.floor(done * (self.drops + 1))
+        if self.kind == "cosine":
+            return self.lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2)
+        if self.kind == "trapezoid":
             fall = max(0.0, (done - (1 - self.cooldown)) / self.cooldown) if self.cooldown else 0.0
-            return self.rate * (1 - (1 - self.final) * min(fall, 1.0))
-        return self.rate
+            return self.lr * (1 - (1 - self.min_lr_ratio) * min(fall, 1.0))
+        return self.lr
 
 
 @dataclass(frozen=True)
-class All(Settings):
+class Full(Settings):
     """Every weight moves.
 
     Args:
         layer_decay: the rate of each block is this times the rate of the block above (1 for equal rates).
         frozen_steps: steps at the start in which only new heads move.
-        trunk_rate: rate of the weights that came from `init` as a share of the rate of new heads.
+        backbone_lr_mult: rate of the weights that came from `init` as a share of the rate of new heads.
     """
 
     layer_decay: float = 1.0
     frozen_steps: int = 0
-    trunk_rate: float = 1.0
+    backbone_lr_mult: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(0, math.inf, "layer_decay", "frozen_steps", "trunk_rate")
+        self.require(0, math.inf, "layer_decay", "frozen_steps", "backbone_lr_mult")
 
 
 @dataclass(frozen=True)
-class Only(Settings):
+class Freeze(Settings):
     """Only weights whose name matches the regular expression move, and new heads; the default is the heads alone."""
 
     pattern: str = r"^heads\."
@@ -221,7 +223,7 @@ class Subset(Settings):
 
 
 @dataclass(frozen=True)
-class Private(Settings):
+class DPSGD(Settings):
     """Differentially private training (DP-SGD, Abadi et al. 2016): each example's gradient is clipped, noise is added.
 
     What is protected is one record of the training split (added or left out). `epsilon` or `noise` must be given.
@@ -243,17 +245,19 @@ class Private(Settings):
     accountant: Literal["prv", "rdp"] = "prv"
     key: Path | None = None
 
+    def where(self, name: str) -> str:
+        """Return how an error names a field: dp_sgd.epsilon."""
+        return f"dp_sgd.{name}"
+
     def __post_init__(self):
         super().__post_init__()
         if (self.epsilon is None) == (self.noise is None):
-            raise ConfigError(
-                "private training needs a budget or a noise; give either private.epsilon or private.noise"
-            )
+            raise ConfigError("private training needs a budget or a noise; give either dp_sgd.epsilon or dp_sgd.noise")
         for name in ("epsilon", "noise", "clip"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ConfigError(f"private.{name} is {value}; it must be above 0 and finite")
         if not 0 < self.delta < 1:
-            raise ConfigError(f"private.delta is {self.delta}; it must lie between 0 and 1")
+            raise ConfigError(f"dp_sgd.delta is {self.delta}; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -292,20 +296,20 @@ class Run(Settings):
 
     Args:
         data: a prepared store.
-        out: folder for checkpoints and the journal.
+        out: folder for checkpoints and metrics.jsonl.
         objective: what to learn.
         schedule: how long, at what rate.
         model: a preset's name or a configuration, for a fresh model; excludes `init`.
         init: a checkpoint whose weights and codec to start from.
         codec: how records become tensors; None for the domain's default, or the codec of `init`.
-        adapt: which weights move.
-        anchor: a pull towards the weights of `init`.
+        finetuning: which weights move.
+        regularization: a pull towards the weights of `init`.
         replay: pretraining data mixed in.
-        retain: data of what `init` learnt: the checkpoint then tells its figures there before and after (forgetting).
-            The data of replay or of the anchor serve where this is not given.
+        retention: data of what `init` learnt: the checkpoint then tells its figures there before and after (forgetting).
+            The data of replay or of the regularization serve where this is not given.
         subset: train on few labels.
-        private: bound by noise what the weights can tell of any training record.
-        sparse: zeros cut into the weight matrices, and held.
+        dp_sgd: bound by noise what the weights can tell of any training record.
+        pruning: zeros cut into the weight matrices, and held.
         teacher: a checkpoint to learn from besides the labels (distillation).
         strategy: `replicate` keeps a copy on each process, `shard` is FSDP2, `tensor` cuts each block over a node's processes.
         hardware: device, precision, micro-batches, workers.
@@ -319,13 +323,13 @@ class Run(Settings):
     model: Any = None
     init: Path | None = None
     codec: Any = None
-    adapt: All | Only | LoRA = All()
-    anchor: L2SP | EWC | None = None
+    finetuning: Full | Freeze | LoRA = Full()
+    regularization: L2SP | EWC | None = None
     replay: Replay | None = None
-    retain: Path | None = None
+    retention: Path | None = None
     subset: Subset | None = None
-    private: Private | None = None
-    sparse: Sparse | None = None
+    dp_sgd: DPSGD | None = None
+    pruning: Pruning | None = None
     teacher: Teacher | None = None
     strategy: Literal["replicate", "shard", "tensor"] = "replicate"
     hardware: Hardware = Hardware()
@@ -336,18 +340,18 @@ class Run(Settings):
         self.require(0, 2**63, "seed")
         if (self.model is None) == (self.init is None):
             raise ConfigError("a run starts from a fresh model or from a checkpoint; give either --model or --init")
-        if self.init is None and (self.anchor or self.replay or self.retain):
-            raise ConfigError("an anchor, replay or retain needs what was learnt before; give --init")
+        if self.init is None and (self.regularization or self.replay or self.retention):
+            raise ConfigError("regularization, replay or retention needs what was learnt before; give --init")
         if self.replay and self.schedule.batch < 2:
             raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
-        if self.anchor and isinstance(self.adapt, LoRA):
-            raise ConfigError("LoRA freezes the weights that an anchor would hold; choose one of them")
-        if self.private:
+        if self.regularization and isinstance(self.finetuning, LoRA):
+            raise ConfigError("LoRA freezes the weights that regularization would hold; choose one of them")
+        if self.dp_sgd:
             self._require_private()
         self._require_smaller()
-        if self.schedule.shape is None:
-            shape = "exponential" if self.init is None else "step"
-            object.__setattr__(self, "schedule", replace(self.schedule, shape=shape))
+        if self.schedule.kind is None:
+            kind = "exponential" if self.init is None else "step"
+            object.__setattr__(self, "schedule", replace(self.schedule, kind=kind))
 
     def _require_private(self) -> None:
         """Raise ConfigError where a setting would undo what private training promises, or cannot go with it."""
@@ -355,22 +359,22 @@ class Run(Settings):
             raise ConfigError("a balanced subset is chosen by looking at all labels; private: prepare a smaller store")
         if self.replay:
             raise ConfigError(
-                "private training has one stream of examples; leave replay out, an anchor may stand for it"
+                "private training has one stream of examples; leave replay out, regularization may stand for it"
             )
         if self.strategy != "replicate" or self.hardware.compile:
             raise ConfigError("private training needs each example's gradient; use strategy replicate, without compile")
 
     def _require_smaller(self) -> None:
         """Raise ConfigError where a setting would fill zeros again, or cannot go with a teacher."""
-        if self.sparse and isinstance(self.adapt, LoRA):
+        if self.pruning and isinstance(self.finetuning, LoRA):
             raise ConfigError("LoRA's update is dense, and merging it would fill the zeros; choose another adapt")
-        if self.sparse and self.strategy != "replicate":
+        if self.pruning and self.strategy != "replicate":
             raise ConfigError("sparse ranks whole matrices, which other strategies split; use --strategy replicate")
-        if self.sparse and self.sparse.ramp and self.schedule.patience:
+        if self.pruning and self.pruning.ramp and self.schedule.patience:
             raise ConfigError(
                 "early stopping would bring back weights from before the last cut; set schedule.patience 0"
             )
-        if self.teacher and (self.replay or self.private):
+        if self.teacher and (self.replay or self.dp_sgd):
             raise ConfigError(
                 "a teacher goes neither with replay, a second stream, nor with private, which it may undo"
             )
@@ -378,5 +382,5 @@ class Run(Settings):
 
 CORE_TYPES = {
     t.__name__: t
-    for t in (Run, Schedule, All, Only, LoRA, L2SP, EWC, Replay, Subset, Private, Sparse, Teacher, Hardware)
+    for t in (Run, Schedule, Full, Freeze, LoRA, L2SP, EWC, Replay, Subset, DPSGD, Pruning, Teacher, Hardware)
 }

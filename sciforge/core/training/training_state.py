@@ -11,22 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from sciforge.core.data import sampling
-from sciforge.core.data.batches import StepData, Stream
-from sciforge.core.data.store import Store
+from sciforge.core.data.batches import ExampleSource, StepData
+from sciforge.core.data.store import Store, describe_store
 from sciforge.core.domain import Domain, Objective, Record, get_domain, seeded_model
 from sciforge.core.files.atomic import remove, sweep, try_lock
 from sciforge.core.methods import finetuning, regularization
 from sciforge.core.methods.distillation import with_teacher
 from sciforge.core.methods.dp_sgd import Mechanism, check_codec, check_records, nothing_learnt
-from sciforge.core.methods.ema import Average
-from sciforge.core.methods.pruning import Zeros
+from sciforge.core.methods.ema import ExponentialMovingAverage
+from sciforge.core.methods.pruning import PruningMask
 from sciforge.core.methods.retention import old_data, retained
 from sciforge.core.training import checkpoint
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
-from sciforge.core.training.run import EWC, All, Run, to_json
+from sciforge.core.training.run import EWC, Full, Run, to_json
 from sciforge.errors import CheckpointError, ConfigError
-from sciforge.provenance import model_card
 
 
 @contextmanager
@@ -59,8 +58,8 @@ RAW = "raw.safetensors"  # the weights of the last step, where the checkpoint's 
 
 
 @dataclass
-class Watch:
-    """What the development split has shown so far; early stopping restores the best weights.
+class EarlyStopping:
+    """What the validation split has shown so far; early stopping restores the best weights.
 
     Args:
         metrics: figures of the last evaluation.
@@ -75,7 +74,7 @@ class Watch:
 
 
 @dataclass
-class Job:
+class TrainingState:
     """A run in progress."""
 
     run: Run
@@ -89,18 +88,18 @@ class Job:
     model: nn.Module
     call: Any  # the model, compiled if asked for
     data: StepData
-    dev: Sequence[Record]
+    validation: Sequence[Record]
     optimizer: torch.optim.Optimizer
     groups: list[finetuning.Group]
-    anchor: regularization.Anchor | None
-    average: Average | None
-    watch: Watch
+    anchor: regularization.QuadraticPenalty | None
+    average: ExponentialMovingAverage | None
+    watch: EarlyStopping
     notes: dict[str, Any]  # what the objective found before the first step
     private: Mechanism | None
-    zeros: Zeros | None
+    zeros: PruningMask | None
 
     @classmethod
-    def set_up(cls, run: Run, engine: Engine) -> "Job":
+    def set_up(cls, run: Run, engine: Engine) -> "TrainingState":
         """Open data and parent, build and place the model, the optimiser and the anchor."""
         store = Store.open(run.data)
         domain = get_domain(store.domain)
@@ -111,33 +110,35 @@ class Job:
         streams = _streams(run, domain, store, parent, engine)
         check_records(run, streams[0].records, store, parent)
         objectives = tuple(stream.objective for stream in streams)
-        dev = objectives[0].examples(store, "dev")
-        if run.schedule.evaluate_every and not len(dev):
-            raise ConfigError(f"{run.data} has no dev records; set schedule.evaluate_every 0 or prepare a dev split")
+        validation = objectives[0].examples(store, "validation")
+        if run.schedule.evaluate_every and not len(validation):
+            raise ConfigError(
+                f"{run.data} has no validation records; set schedule.evaluate_every 0 or prepare a validation split"
+            )
         model = seeded_model(config, codec, objectives, run.seed)
         fresh = _load_parent(model, objectives, parent, run)
         whole = replace(engine, precision="float32", rank=0, world=1, tensor=1)
         with nothing_learnt(model, run):
             notes = objectives[0].start(model.to(engine.device), codec, streams[0].records, whole, run.seed, parent)
-        notes = None if run.private else notes  # they may tell of the records
+        notes = None if run.dp_sgd else notes  # they may tell of the records
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
-            finetuning.apply(model, run.adapt, fresh)
+            finetuning.apply(model, run.finetuning, fresh)
         _set_checkpointing(model, run)
         engine.place(model)
-        groups = finetuning.groups(model, run.adapt, fresh, run.schedule)
+        groups = finetuning.groups(model, run.finetuning, fresh, run.schedule)
         options = [{"params": g.parameters, "lr": 0.0, "weight_decay": g.decay} for g in groups]
         way = {"foreach": True} if engine.splits else {"fused": True}
         optimizer = torch.optim.AdamW(options, betas=run.schedule.betas, **way)
         call = _compiled(model) if run.hardware.compile else model
         streams, read_by = with_teacher(run, streams, codec, engine)
-        private = Mechanism.of(run, len(streams[0].records)) if run.private else None
+        private = Mechanism.of(run, len(streams[0].records)) if run.dp_sgd else None
         size, chance = (1, (private.rate, private.seed)) if private else (run.hardware.micro_batch, None)
         data = StepData(streams, read_by, run.seed, engine.part, engine.parts, size, chance)
-        pull = None if run.anchor is None else _anchor(run, model, fresh, parent, engine)
-        return cls(run, engine, domain, store, parent, codec, config, objectives, model, call, data, dev, optimizer,
-                   groups, pull, _average(run, groups), Watch(), dict(notes or {}), private,
-                   Zeros.of(run, model, fresh))  # fmt: skip
+        pull = None if run.regularization is None else _anchor(run, model, fresh, parent, engine)
+        return cls(run, engine, domain, store, parent, codec, config, objectives, model, call, data, validation, optimizer,
+                   groups, pull, _average(run, groups), EarlyStopping(), dict(notes or {}), private,
+                   PruningMask.of(run, model, fresh))  # fmt: skip
 
     def averaged(self) -> AbstractContextManager:
         """Return the context in which the model holds the weights to evaluate and save."""
@@ -163,7 +164,7 @@ class Job:
                 step=step,
                 metrics={**self.watch.metrics, **({"privacy": self.private.told()} if self.private else {})},
                 provenance=checkpoint.provenance(self.run, *place, self.store.digests(), self.run.init)
-                | ({} if resume else {"store": model_card.describe_store(self.store)}),
+                | ({} if resume else {"store": describe_store(self.store)}),
                 tensors={**beside, **({checkpoint.RESUME: extra} if extra else {})},
                 loop={"best": self.watch.best, "start": self.notes},
             )
@@ -206,13 +207,13 @@ class Job:
         return last.step
 
     def take_up(self, last: Checkpoint) -> None:
-        """Load weights, optimiser and what the development split has shown from a checkpoint with resume state."""
+        """Load weights, optimiser and what the validation split has shown from a checkpoint with resume state."""
         state: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "average": {}}
         for name, tensor in last.weights(checkpoint.RESUME).items():
             kind, _, rest = name.partition(".")
             state[kind][rest] = tensor
         self.engine.load_state(self.model, state["model"])
-        self.watch = Watch(last.metrics, dict(last.body["loop"]["best"]), state["best"] or None)
+        self.watch = EarlyStopping(last.metrics, dict(last.body["loop"]["best"]), state["best"] or None)
         parameters = dict(self._parameters())
         for name, value in state["average"].items():
             self.average.values[name] = self.engine.like(parameters[name], value)
@@ -247,16 +248,13 @@ class Job:
             step, self.watch.metrics = self.watch.best["step"], self.watch.best["metrics"]
         self.model.eval()
         if self.zeros:
-            self.watch.metrics = {**self.watch.metrics, **self.zeros.figures(dict(self.model.named_parameters()))}
+            self.watch.metrics = {**self.watch.metrics, **self.zeros.metrics(dict(self.model.named_parameters()))}
         if self.parent and (data := old_data(self.run)):
             with self.averaged():
                 weights = finetuning.merged_state(self.model, self.engine.full_state(self.model))
             self.watch.metrics = {**self.watch.metrics, "retained": retained(self.parent, weights, data, self.engine)}
         self.save(self.run.out / "final", step, resume=False)
-        made = Checkpoint.open(self.run.out / "final")
-        if self.engine.main:
-            model_card.write(made)
-        return made
+        return Checkpoint.open(self.run.out / "final")
 
 
 def _codec_and_config(run: Run, domain: Domain, store: Store, parent: Checkpoint | None) -> tuple[Any, Any]:
@@ -273,17 +271,19 @@ def _codec_and_config(run: Run, domain: Domain, store: Store, parent: Checkpoint
     return parent.codec, parent.model_config
 
 
-def _streams(run: Run, domain: Domain, store: Store, parent: Checkpoint | None, engine: Engine) -> tuple[Stream, ...]:
+def _streams(
+    run: Run, domain: Domain, store: Store, parent: Checkpoint | None, engine: Engine
+) -> tuple[ExampleSource, ...]:
     objective = domain.objective(run.objective).resolve(store)
     records = objective.examples(store, "train")
     if run.subset:
         records = _subset(run, records)
-    streams = (Stream(objective, records, run.schedule.batch),)
+    streams = (ExampleSource(objective, records, run.schedule.batch),)
     if run.replay:
         new_size, old_size = sampling.replay_sizes(run.schedule.batch, run.replay.share)
         old = parent.objectives[0]
         old_records = old.examples(Store.open(run.replay.data), "train")
-        streams = Stream(objective, records, new_size), Stream(old, old_records, old_size)
+        streams = ExampleSource(objective, records, new_size), ExampleSource(old, old_records, old_size)
     for stream in streams:
         if not len(stream.records):
             raise ConfigError(
@@ -302,9 +302,9 @@ def _subset(run: Run, records: Any) -> Any:
     return records.take(sampling.balanced_subset(records.labels(), run.subset.count, run.subset.seed))
 
 
-def _average(run: Run, groups: Sequence[finetuning.Group]) -> Average | None:
+def _average(run: Run, groups: Sequence[finetuning.Group]) -> ExponentialMovingAverage | None:
     moving = {name: p for group in groups for name, p in zip(group.names, group.parameters, strict=True)}
-    return Average(moving, run.schedule.average) if run.schedule.average else None
+    return ExponentialMovingAverage(moving, run.schedule.ema_decay) if run.schedule.ema_decay else None
 
 
 def _compiled(model: nn.Module) -> Any:
@@ -320,7 +320,9 @@ def _load_parent(model: nn.Module, objectives: tuple[Objective, ...], parent: Ch
     """
     names = {name for name, _ in model.named_parameters()}
     if parent is None:
-        return names if isinstance(run.adapt, All) else {name for name in names if name.startswith(finetuning.HEADS)}
+        return (
+            names if isinstance(run.finetuning, Full) else {name for name in names if name.startswith(finetuning.HEADS)}
+        )
     own = model.state_dict()
     new = tuple(f"{finetuning.HEADS}{head}." for o in objectives if o not in parent.objectives for head in o.fresh)
     usable = {
@@ -343,8 +345,10 @@ def _set_checkpointing(model: nn.Module, run: Run) -> None:
             brick.checkpointing = True
 
 
-def _anchor(run: Run, model: nn.Module, fresh: set[str], parent: Checkpoint, engine: Engine) -> regularization.Anchor:
-    kind, fisher = run.anchor, None
+def _anchor(
+    run: Run, model: nn.Module, fresh: set[str], parent: Checkpoint, engine: Engine
+) -> regularization.QuadraticPenalty:
+    kind, fisher = run.regularization, None
     if isinstance(kind, EWC):
         name = f"fisher-{kind.estimator}.safetensors"
         if name in parent.body["files"]:

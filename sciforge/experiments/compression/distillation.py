@@ -24,7 +24,7 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Run, Schedule, Subset, to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression.pruning import Judging
-from sciforge.experiments.compression.pruning_curve import sense_of, shown
+from sciforge.experiments.compression.pruning_curve import direction_of, shown
 from sciforge.experiments.held_out import Judged, interval
 from sciforge.experiments.label_efficiency.result import Interval
 from sciforge.provenance import model_card
@@ -48,7 +48,7 @@ class Distill(Settings):
         codec: the student's; None for the teacher's, or the model's own where it has one.
         subset: learn from few labels.
         seeds: students taught and students alone, each so many.
-        split: to judge by; None takes the test split, else the development split.
+        split: to judge by; None takes the test split, else the validation split.
         metric: the figure to compare; None for the objective's own.
         hardware: of training and judging.
     """
@@ -57,13 +57,13 @@ class Distill(Settings):
     data: Path
     out: Path
     model: Any = None
-    schedule: Schedule = Schedule(steps=300, batch=32, rate=1e-3, shape="exponential")
+    schedule: Schedule = Schedule(steps=300, batch=32, lr=1e-3, kind="exponential")
     weight: float = 0.5
     temperature: float = 2.0
     codec: Any = None
     subset: Subset | None = None
     seeds: int = 3
-    split: Literal["test", "dev", "train"] | None = None
+    split: Literal["test", "validation", "train"] | None = None
     metric: str | None = None
     hardware: Hardware = Hardware()
 
@@ -203,7 +203,7 @@ class DistillResult:
             if self.seeds > 1
             else f"{self.records} records, one seed"
         )
-        note = f"Means [95 % interval over {over}]; {sense_of(self.higher_is_better)}weights include solved heads; speed is "
+        note = f"Means [95 % interval over {over}]; {direction_of(self.higher_is_better)}weights include solved heads; speed is "
         note += "without encoding, the median of about a second."
         return Table(("", *kinds), tuple(rows), note)
 
@@ -212,7 +212,7 @@ class DistillResult:
         quality = {kind.replace(" ", "_"): self.interval(kind).to_json() for kind in (TEACHER, TAUGHT, ALONE)}
         quality["distilled_less_alone"] = self.interval(TAUGHT, ALONE).to_json()
         models = [
-            {"kind": k, "seed": s, "figures": dict(j.figures), "without": list(j.without)}
+            {"kind": k, "seed": s, "figures": dict(j.metrics), "without": list(j.without)}
             for (k, s), j in self.judged.items()
         ]
         about = {

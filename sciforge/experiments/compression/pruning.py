@@ -16,16 +16,16 @@ from sciforge.core.files.tables import Table
 from sciforge.core.methods.pruning import matrices, smallest, zero_share
 from sciforge.core.training import checkpoint
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.compression_settings import Sparse
+from sciforge.core.training.compression_settings import Pruning
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Run, Schedule, to_json
 from sciforge.errors import ConfigError
-from sciforge.experiments.held_out import Judged, interval, judge, sense_of
+from sciforge.experiments.held_out import Judged, direction_of, interval, judge
 from sciforge.experiments.label_efficiency.run import Held
 from sciforge.provenance import model_card
 
-SPLITS = ("test", "dev")
+SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Prune(Settings):
         tune: fine-tune with the zeros held, by this schedule.
         ramp: share of the fine-tuning over which the cut share rises; 0 cuts all before the first step.
         cuts: how many cuts the ramp has.
-        split: to judge by; None takes the test split, else the development split.
+        split: to judge by; None takes the test split, else the validation split.
         metric: the figure to compare; None for the objective's own.
         curve: measure quality against sparsity instead, of one or several checkpoints.
         sparsities: of the curve.
@@ -56,12 +56,12 @@ class Prune(Settings):
     out: Path
     sparsity: float = 0.5
     scope: Literal["global", "matrix"] = "global"
-    pattern: str = Sparse.pattern
+    pattern: str = Pruning.pattern
     data: Path | None = None
     tune: Schedule | None = None
     ramp: float = 0.0
     cuts: int = 10
-    split: Literal["test", "dev", "train"] | None = None
+    split: Literal["test", "validation", "train"] | None = None
     metric: str | None = None
     curve: bool = False
     sparsities: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -89,9 +89,9 @@ class Prune(Settings):
         if self.ramp and not self.tune:
             raise ConfigError("a ramp is a part of fine-tuning; give --tune.steps, or leave the ramp out")
 
-    def sparse(self, share: float) -> Sparse:
+    def pruning(self, share: float) -> Pruning:
         """Return the settings of a run that cuts so much."""
-        return Sparse(share, self.scope, self.pattern, self.ramp, self.cuts)
+        return Pruning(share, self.scope, self.pattern, self.ramp, self.cuts)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def prune(spec: Prune) -> Pruned:
 def tuned_run(spec: Prune, parent: Checkpoint, share: float, out: Path, seed: int) -> Run:
     """Return the run that fine-tunes a checkpoint for its own objective with so many weights cut."""
     fixed = {"data": spec.data, "init": parent.path, "hardware": spec.hardware, "seed": seed}
-    return Run(out=out, objective=parent.objectives[0], schedule=spec.tune, sparse=spec.sparse(share), **fixed)
+    return Run(out=out, objective=parent.objectives[0], schedule=spec.tune, pruning=spec.pruning(share), **fixed)
 
 
 def cut(spec: Prune, parent: Checkpoint) -> Checkpoint:
@@ -145,18 +145,18 @@ def cut(spec: Prune, parent: Checkpoint) -> Checkpoint:
     out = spec.out / "final"
     if spec.out.exists() and any(spec.out.iterdir()):
         raise ConfigError(f"{spec.out}: not empty; choose another --out")
-    weights = cut_weights(parent, spec.sparse(spec.sparsity))
-    schedule = Schedule(steps=1, batch=1, rate=0.0, warmup=0.0, shape="constant")
+    weights = cut_weights(parent, spec.pruning(spec.sparsity))
+    schedule = Schedule(steps=1, batch=1, lr=0.0, warmup=0.0, kind="constant")
     fixed = {"objective": parent.objectives[0], "hardware": parent.run.hardware, "seed": parent.run.seed}
     run = Run(
         data=spec.data or parent.run.data,
         out=spec.out,
         init=parent.path,
         schedule=schedule,
-        sparse=replace(spec.sparse(spec.sparsity), ramp=0.0),
+        pruning=replace(spec.pruning(spec.sparsity), ramp=0.0),
         **fixed,
     )
-    figures = {"sparsity": zero_share(weights[n] for n in matrices(parent.build(), spec.pattern))}
+    metrics = {"sparsity": zero_share(weights[n] for n in matrices(parent.build(), spec.pattern))}
     digests = parent.provenance.get("data") or {}
     about = checkpoint.provenance(run, "cpu", 1, digests, parent.path)
     about |= {"store": parent.provenance["store"]} if "store" in parent.provenance else {}
@@ -169,17 +169,17 @@ def cut(spec: Prune, parent: Checkpoint) -> Checkpoint:
         objectives=parent.objectives,
         weights=weights,
         step=1,
-        metrics=figures,
+        metrics=metrics,
         provenance=about,
     )
     return Checkpoint.open(out)
 
 
-def cut_weights(parent: Checkpoint, sparse: Sparse) -> dict[str, Any]:
+def cut_weights(parent: Checkpoint, pruning: Pruning) -> dict[str, Any]:
     """Return a checkpoint's weights with the smallest of its matrices cut; the others are as they were."""
     weights = parent.weights()
-    chosen = {name: weights[name] for name in matrices(parent.build(), sparse.pattern)}
-    for name, zero in smallest(chosen, sparse.share, sparse.scope).items() if sparse.share else ():
+    chosen = {name: weights[name] for name in matrices(parent.build(), pruning.pattern)}
+    for name, zero in smallest(chosen, pruning.share, pruning.scope).items() if pruning.share else ():
         weights[name] = weights[name].masked_fill(zero, 0.0)
     return weights
 
@@ -221,7 +221,7 @@ class Judging:
         split = next(iter(found))
         engine = Engine(choose_device(spec.hardware.device), "float32")
         metric = spec.metric or objective.metric
-        return cls(Held(found[split]), split, metric, sense_of(objective, metric), engine, store.digests())
+        return cls(Held(found[split]), split, metric, direction_of(objective, metric), engine, store.digests())
 
     def __call__(self, made: Checkpoint, weights: Mapping[str, Any] | None = None) -> Judged:
         """Return the figures of a checkpoint, or of its model with other weights."""
@@ -239,9 +239,9 @@ def comparison(judging: Judging, dense: Judged, sparse: Judged) -> dict[str, Any
     )
     found = {"dense": interval([dense.value], [dense.without]), "pruned": interval([sparse.value], [sparse.without])}
     rows = {name: x.to_json() for name, x in {**found, "change": change}.items()}
-    figures = {"dense": dict(dense.figures), "pruned": dict(sparse.figures)}
+    metrics = {"dense": dict(dense.metrics), "pruned": dict(sparse.metrics)}
     about = {"metric": judging.metric, "split": judging.split, "records": len(judging.records)}
-    return {**about, "compared": rows, "figures": figures}
+    return {**about, "compared": rows, "figures": metrics}
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:

@@ -20,8 +20,8 @@ from sciforge.core.training.run import to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression.pruning import Judging, Prune, cut_weights, tuned_run
 from sciforge.experiments.held_out import interval
-from sciforge.experiments.label_efficiency.result import Interval, RunFigures
-from sciforge.experiments.label_efficiency.run import Diary
+from sciforge.experiments.label_efficiency.result import Interval, RunMetrics
+from sciforge.experiments.label_efficiency.run import ResultsLog
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 
@@ -44,10 +44,10 @@ def measure(spec: Prune) -> "PruneResult":
         raise ConfigError(f"groups have different numbers of seeds: {counts}; give as many of each, or --groups")
     judging, levels = Judging.of(spec, parents[0]), sorted(set(spec.sparsities))
     with results_folder(spec.out):
-        diary = Diary.open(spec.out, _fingerprint(spec, judging, parents))
+        diary = ResultsLog.open(spec.out, _fingerprint(spec, judging, parents))
         members = list(zip(parents, names, seeds, strict=True))
         jobs = [(*member, share) for share in levels for member in members]
-        waiting = [job for job in jobs if (job[1], job[3], job[2]) not in diary.found]
+        waiting = [state for state in jobs if (state[1], state[3], state[2]) not in diary.found]
         for parent, name, seed, share in tqdm(waiting, "prune", unit="model", disable=None, leave=False):
             diary.add(_judged(spec, judging, parent, name, seed, share))
         runs = tuple(diary.found[name, share, seed] for _, name, seed, share in jobs)
@@ -69,18 +69,18 @@ def _fingerprint(spec: Prune, judging: Judging, parents: Sequence[Checkpoint]) -
     return json.loads(json.dumps({**about, **kept, "tune": to_json(spec.tune), "groups": list(spec.groups)}))
 
 
-def _judged(spec: Prune, judging: Judging, parent: Checkpoint, name: str, seed: int, share: float) -> RunFigures:
+def _judged(spec: Prune, judging: Judging, parent: Checkpoint, name: str, seed: int, share: float) -> RunMetrics:
     """Prune one checkpoint to one sparsity, fine-tune it where asked for (the dense one too), and judge it."""
     if spec.tune is None:
-        found = judging(parent, cut_weights(parent, spec.sparse(share)))
+        found = judging(parent, cut_weights(parent, spec.pruning(share)))
     else:
         folder = Path(tempfile.mkdtemp(prefix=".run-", dir=spec.out))
         try:
             run = tuned_run(spec, parent, share, folder / "run", spec.seed + seed)
-            found = judging(train(run if share else replace(run, sparse=None)))
+            found = judging(train(run if share else replace(run, pruning=None)))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    return RunFigures(name, share, seed, dict(found.figures), found.without)
+    return RunMetrics(name, share, seed, dict(found.metrics), found.without)
 
 
 def group_names(parents: Sequence[Checkpoint]) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class PruneResult(Settings):
         tuned: whether each was fine-tuned after the cut.
     """
 
-    runs: tuple[RunFigures, ...]
+    runs: tuple[RunMetrics, ...]
     metric: str
     higher_is_better: bool | None
     split: str
@@ -149,7 +149,7 @@ class PruneResult(Settings):
         """Sparsities, ascending."""
         return tuple(sorted({run.labels for run in self.runs}))
 
-    def cell(self, group: str, level: float) -> list[RunFigures]:
+    def cell(self, group: str, level: float) -> list[RunMetrics]:
         """Return the seeds of a group at a sparsity."""
         return sorted((r for r in self.runs if (r.method, r.labels) == (group, level)), key=lambda r: r.seed)
 
@@ -190,7 +190,7 @@ class PruneResult(Settings):
         """Return what a reader of the table must know."""
         seeds = len(self.cell(self.groups[0], self.levels[0]))
         lines = [
-            f"Columns: share of the matrices' weights set to zero; {sense_of(self.higher_is_better)}area: mean over sparsities."
+            f"Columns: share of the matrices' weights set to zero; {direction_of(self.higher_is_better)}area: mean over sparsities."
         ]
         over = (
             f"{seeds} seeds and {self.records} records"
@@ -241,7 +241,7 @@ class PruneResult(Settings):
         return path
 
 
-def sense_of(higher_is_better: bool | None) -> str:
+def direction_of(higher_is_better: bool | None) -> str:
     """Return which way is better, for a note; nothing where nobody has told.
 
     >>> sense_of(True), sense_of(None)

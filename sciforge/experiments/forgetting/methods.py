@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sciforge.core.training.run import EWC, L2SP, LoRA, Only, Replay
+from sciforge.core.training.run import EWC, L2SP, Freeze, LoRA, Replay
 
 START = "start"  # the base with its new heads as the objective starts them, before any step
 DECADE, OCTAVE = 10.0, 2.0
@@ -56,7 +56,7 @@ class Method:
 
 
 def _ewc(spec: Any, knob: float, estimator: str, replay: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = {"anchor": EWC(knob, estimator, step=spec.step)}
+    found: dict[str, Any] = {"regularization": EWC(knob, estimator, step=spec.step)}
     return found | ({"replay": Replay(spec.old, spec.replay_share)} if replay else {})
 
 
@@ -68,8 +68,8 @@ _PULL = {"knob": "strength", "limits": lambda spec: (1e-9, 1e12)}
 
 METHODS: dict[str, Method] = {
     "plain": Method(lambda spec, knob: {}),
-    "frozen": Method(lambda spec, knob: {"adapt": Only(spec.heads)}),
-    "l2sp": Method(lambda spec, knob: {"anchor": L2SP(knob, spec.step)}, "l2sp", plain=True, **_PULL),
+    "frozen": Method(lambda spec, knob: {"finetuning": Freeze(spec.heads)}),
+    "l2sp": Method(lambda spec, knob: {"regularization": L2SP(knob, spec.step)}, "l2sp", plain=True, **_PULL),
     **{
         f"ewc-{estimator}": Method(partial(_ewc, estimator=estimator), "ewc", fisher=estimator, plain=True, **_PULL)
         for estimator in ("exact", "sampled", "empirical")
@@ -84,7 +84,7 @@ METHODS: dict[str, Method] = {
     ),
     # alpha grows with the rank, so that the rank alone changes and not the scale of the update
     "lora": Method(
-        lambda spec, knob: {"adapt": LoRA(int(knob), 2.0 * knob, spec.matrices)},
+        lambda spec, knob: {"finetuning": LoRA(int(knob), 2.0 * knob, spec.matrices)},
         "ranks",
         "rank",
         limits=lambda spec: (1, 256),

@@ -39,14 +39,14 @@ class Trial:
     old: float
     new_without: tuple[float, ...] = ()
     old_without: tuple[float, ...] = ()
-    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     about: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return every field; infinity as None, which JSON lacks."""
-        figures = {task: {name: finite(value) for name, value in of.items()} for task, of in self.figures.items()}
-        return vars(self) | {"new": finite(self.new), "old": finite(self.old), "figures": figures}
+        metrics = {task: {name: finite(value) for name, value in of.items()} for task, of in self.metrics.items()}
+        return vars(self) | {"new": finite(self.new), "old": finite(self.old), "figures": metrics}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Trial":
@@ -83,7 +83,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class ForgetResult:
+class ForgettingResult:
     """All fine-tunings and what follows from them.
 
     Args:
@@ -207,8 +207,8 @@ class ForgetResult:
         for point in self.points:
             found = {"new": self.new_error(point), "old": self.old_error(point), "growth": self.growth(point)}
             found["less_plain"] = self.price(point)
-            figures = {k: None if v is None else [finite(x) for x in vars(v).values()] for k, v in found.items()}
-            cells.append({"method": point[0], "knob": point[1], **figures, "front": point in self.front})
+            metrics = {k: None if v is None else [finite(x) for x in vars(v).values()] for k, v in found.items()}
+            cells.append({"method": point[0], "knob": point[1], **metrics, "front": point in self.front})
         head = {"new": vars(self.new), "old": vars(self.old), "old_before": self.before[0]}
         answers = {"budget": self.budget, "answers": [vars(answer) for answer in self.answers]}
         runs = [run.to_json() for run in self.runs]
@@ -217,15 +217,15 @@ class ForgetResult:
     def write_csv(self, path: Path) -> Path:
         """Write one row a run, with every figure of both tasks."""
         names = [(task, name) for task in ("new", "old") for name in sorted(set().union(
-            *(run.figures.get(task, {}) for run in self.runs)))]  # fmt: skip
+            *(run.metrics.get(task, {}) for run in self.runs)))]  # fmt: skip
         with whole_files(path) as (handle,):
             writer = csv.writer(handle, lineterminator="\n")
             heads = ["method", "strength", "seed", "new_error", "old_error_before", "old_error", "seconds", "failed"]
             writer.writerow([*heads, *(f"{task}.{name}" for task, name in names)])
             for run in self.runs:
                 row = [run.method, knob_text((run.method, run.knob)), run.seed, run.new, self.before[0], run.old]
-                figures = [run.figures.get(task, {}).get(name, "") for task, name in names]
-                writer.writerow([*row, f"{run.seconds:.2f}", run.about, *figures])
+                metrics = [run.metrics.get(task, {}).get(name, "") for task, name in names]
+                writer.writerow([*row, f"{run.seconds:.2f}", run.about, *metrics])
         return Path(path)
 
     def plot(self, path: Path, title: str = "") -> Path:

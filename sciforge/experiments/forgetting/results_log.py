@@ -10,14 +10,14 @@ from sciforge.experiments.label_efficiency.results_log import record, recorded
 
 
 @dataclass
-class Diary:
+class ResultsLog:
     """The results of a report on disk, one line a run."""
 
     out: Path
     found: dict[tuple[str, float, int], Trial] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "Diary":
+    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "ResultsLog":
         """Read what is done; raises ConfigError where it was done under other settings."""
         runs = [Trial.from_json(line) for line in recorded(out, fingerprint, "a report")]
         return cls(out, {(run.method, run.knob, run.seed): run for run in runs})

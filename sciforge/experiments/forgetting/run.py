@@ -28,23 +28,23 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.run import Run, Subset, to_json
 from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments.forgetting.methods import METHODS, START, Method, least_enough
-from sciforge.experiments.forgetting.result import Answer, ForgetResult, Task, Trial, error_of, figure
-from sciforge.experiments.forgetting.results_log import Diary
-from sciforge.experiments.forgetting.spec import Forget, share_of
-from sciforge.experiments.held_out import Judged, judge, known_sense, sense_of
+from sciforge.experiments.forgetting.result import Answer, ForgettingResult, Task, Trial, error_of, figure
+from sciforge.experiments.forgetting.results_log import ResultsLog
+from sciforge.experiments.forgetting.spec import Forgetting, share_of
+from sciforge.experiments.held_out import Judged, direction_of, judge, known_direction
 from sciforge.experiments.label_efficiency.run import Held
 
 
-def measure(spec: Forget) -> ForgetResult:
+def measure(spec: Forgetting) -> ForgettingResult:
     """Run what is not yet done of a report, search the budget, write forget.json, runs.csv, pareto.png; return all.
 
     Raises:
         ConfigError: a method, metric or budget that cannot be, or `spec.out` holds another report.
         DataError, CheckpointError: a store or the base is missing, damaged or of another domain.
     """
-    work = Workplace.open(spec)
+    work = ForgettingRun.open(spec)
     with results_folder(spec.out):
-        work.diary = Diary.open(spec.out, work.fingerprint())
+        work.diary = ResultsLog.open(spec.out, work.fingerprint())
         before = work.before()
         if spec.budget is not None and before.value <= 0:
             raise ConfigError(
@@ -53,11 +53,11 @@ def measure(spec: Forget) -> ForgetResult:
         points = [(name, knob) for name, method in work.methods.items() for knob in method.values(spec)]
         jobs = [(name, knob, seed) for seed in range(spec.seeds) for name, knob in [(START, 0.0), *points]]
         bar = tqdm(
-            [job for job in jobs if job not in work.diary.found], "forget", unit="run", disable=None, leave=False
+            [state for state in jobs if state not in work.diary.found], "forget", unit="run", disable=None, leave=False
         )
-        for job in bar:
-            bar.set_postfix_str("{} {:g}, seed {}".format(*job))
-            work.run(*job)
+        for state in bar:
+            bar.set_postfix_str("{} {:g}, seed {}".format(*state))
+            work.run(*state)
         found = work.result([(START, 0.0), *points], before)
         if spec.budget is not None:
             found = work.within_budget(found, before)
@@ -68,10 +68,10 @@ def measure(spec: Forget) -> ForgetResult:
 
 
 @dataclass
-class Workplace:
+class ForgettingRun:
     """A report's base, data and methods, opened once."""
 
-    spec: Forget
+    spec: Forgetting
     parent: Checkpoint
     objective: Objective
     engine: Engine
@@ -80,10 +80,10 @@ class Workplace:
     methods: dict[str, Method]
     left_out: dict[str, str]
     digests: dict[str, Any]
-    diary: "Diary | None" = None
+    diary: "ResultsLog | None" = None
 
     @classmethod
-    def open(cls, spec: Forget) -> "Workplace":
+    def open(cls, spec: Forgetting) -> "ForgettingRun":
         """Open what a report names, and check it before any work is done."""
         parent, stores = Checkpoint.open(spec.checkpoint), {"old": Store.open(spec.old), "new": Store.open(spec.new)}
         for name, store in stores.items():
@@ -93,10 +93,10 @@ class Workplace:
                     f"{spec.checkpoint} is of the domain {parent.body['domain']}, {place} of {store.domain}"
                 )
         objective = get_domain(parent.body["domain"]).objective(spec.objective).resolve(stores["new"])
-        names = ("test", "dev")
+        names = ("test", "validation")
         held = {name: records for name in names if len(records := objective.examples(stores["new"], name))}
         if not held:
-            raise ConfigError(f"{spec.new} has no test or dev records; prepare it with a test split")
+            raise ConfigError(f"{spec.new} has no test or validation records; prepare it with a test split")
         split = next(iter(held))
         new = Side.of(objective, split, Held(held[split]), spec.new_metric, spec.new_higher_is_better)
         split, records = old_split(parent.objectives[0], spec.old)
@@ -140,9 +140,9 @@ class Workplace:
             if not all(map(math.isfinite, values)):
                 raise DivergedError(f"{name} {knob:g}: an error is not finite")
             errors = {"new_without": new.without, "old_without": old.without}
-            figures = {"new": new.figures, "old": old.figures}
+            metrics = {"new": new.metrics, "old": old.metrics}
             seconds = time.monotonic() - begun
-            found = Trial(name, knob, seed, new.value, old.value, **errors, figures=figures, seconds=seconds)
+            found = Trial(name, knob, seed, new.value, old.value, **errors, metrics=metrics, seconds=seconds)
             if self.spec.keep:
                 place = self.spec.out / "checkpoints" / f"{name}_{knob:g}_{seed}"
                 shutil.copytree(made.path, place, dirs_exist_ok=True)
@@ -159,7 +159,7 @@ class Workplace:
         spec, method = self.spec, METHODS.get(name)
         schedule = replace(spec.schedule, save_every=0)
         if method is None:
-            schedule = replace(schedule, steps=1, rate=0.0, average=0.0)
+            schedule = replace(schedule, steps=1, lr=0.0, ema_decay=0.0)
         init = self.base_with(method.fisher) if method and method.fisher else self.parent.path
         subset = Subset(spec.labels, seed) if spec.labels else None
         settings = {"retain": spec.old if spec.keep else None, **(method.settings(spec, knob) if method else {})}
@@ -186,16 +186,18 @@ class Workplace:
             )
         return place
 
-    def result(self, points: list[tuple[str, float]], before: Judged, answers: tuple[Answer, ...] = ()) -> ForgetResult:
+    def result(
+        self, points: list[tuple[str, float]], before: Judged, answers: tuple[Answer, ...] = ()
+    ) -> ForgettingResult:
         """Return what was found at some points."""
         seeds = range(self.spec.seeds)
         runs = tuple(self.diary.found[name, knob, seed] for name, knob in dict.fromkeys(points) for seed in seeds)
         start = before.value, before.without
-        return ForgetResult(
+        return ForgettingResult(
             runs, start, self.new.task, self.old.task, share_of(self.spec.budget), answers, dict(self.left_out)
         )
 
-    def within_budget(self, swept: ForgetResult, before: Judged) -> ForgetResult:
+    def within_budget(self, swept: ForgettingResult, before: Judged) -> ForgettingResult:
         """Search for the least strength of each method that keeps to the budget; return the result with all it tried."""
         spec, points, answers = self.spec, list(swept.points), []
         budget = share_of(spec.budget)
@@ -236,21 +238,21 @@ class Side:
     def of(cls, objective: Objective, split: str, records: Held, metric: str | None, higher: bool | None) -> "Side":
         """Fill in what the objective says of itself."""
         metric = metric or objective.metric
-        higher = sense_of(objective, metric, higher)
+        higher = direction_of(objective, metric, higher)
         task = Task(metric, f"1 - {metric}" if higher else metric, split, len(records))
         return cls(objective, records, higher, task)
 
     def judged(self, model: Any, codec: Any, engine: Engine) -> Judged:
         """Return errors of a model, and all figures; raises ConfigError for a figure that no error can be made of."""
         found = judge(model, self.objective, codec, self.records, engine, self.task.metric)
-        known_sense(self.higher_is_better, self.task.metric, "new_higher_is_better or old_higher_is_better")
+        known_direction(self.higher_is_better, self.task.metric, "new_higher_is_better or old_higher_is_better")
         if self.higher_is_better and found.value > 1:
             raise ConfigError(f"{self.task.metric} is {figure(found.value)}, above 1; compare a figure whose best is 1")
         value, *without = (error_of(v, self.higher_is_better) for v in (found.value, *found.without))
-        return Judged(found.figures, value, tuple(without))
+        return Judged(found.metrics, value, tuple(without))
 
 
-def _usable(spec: Forget, parent: Checkpoint, objective: Objective) -> tuple[dict[str, Method], dict[str, str]]:
+def _usable(spec: Forgetting, parent: Checkpoint, objective: Objective) -> tuple[dict[str, Method], dict[str, str]]:
     """Return the methods that the model allows and why others are left out; raises ConfigError for one asked for by name."""
     names, left_out = set(parent.weights()), {}
     for name in spec.methods or METHODS:
@@ -261,7 +263,7 @@ def _usable(spec: Forget, parent: Checkpoint, objective: Objective) -> tuple[dic
         try:
             if method.fisher and type(parent.objectives[0]).likelihood is Objective.likelihood:
                 raise ConfigError(f"{type(parent.objectives[0]).__name__}, the base's objective, has no likelihood")
-            finetuning.apply(model, settings.get("adapt") or finetuning.All(), fresh)
+            finetuning.apply(model, settings.get("adapt") or finetuning.Full(), fresh)
         except ConfigError as error:
             if spec.methods:
                 raise ConfigError(f"{name}: {error}") from None

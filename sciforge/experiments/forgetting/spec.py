@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 from sciforge.core.files.settings import Settings
 from sciforge.core.methods.retention import MOST
-from sciforge.core.training.run import Hardware, LoRA, Only, Schedule
+from sciforge.core.training.run import Freeze, Hardware, LoRA, Schedule
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.experiments.forgetting.methods import METHODS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forget(Settings):
+class Forgetting(Settings):
     """Fine-tune a checkpoint in every way that is to forget less, and measure the new and the old task each time.
 
     Args:
         checkpoint: the base, a path or a name.
         old: a prepared store of what the base learnt; replay and the Fisher information use its training split,
-            the old error its dev split (test where there is no dev).
-        new: a prepared store of the new task; the new error is on its test split (dev where there is no test).
+            the old error its validation split (test where there is no validation).
+        new: a prepared store of the new task; the new error is on its test split (validation where there is no test).
         objective: what to learn of `new`, a name or an objective.
         out: folder of the results; a report started again there goes on.
         methods: of plain, frozen, l2sp, ewc-exact, ewc-sampled, ewc-empirical, replay, lora, ewc+replay; empty for all
@@ -61,12 +61,12 @@ class Forget(Settings):
     replay_share: float = 0.25
     seeds: int = 3
     labels: int = 0
-    schedule: Schedule = Schedule(steps=100, batch=32, rate=2e-4, shape="step", warmup=0.1)
+    schedule: Schedule = Schedule(steps=100, batch=32, lr=2e-4, kind="step", warmup=0.1)
     budget: float | str | None = None
     halvings: int = 4
     examples: int = 128
     step: Literal["gradient", "proximal"] = "proximal"
-    heads: str = Only().pattern
+    heads: str = Freeze().pattern
     matrices: str = LoRA().pattern
     new_metric: str | None = None
     old_metric: str | None = None

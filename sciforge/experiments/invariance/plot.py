@@ -20,7 +20,7 @@ def draw(result: Any, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = [(found, label) for found in result.figures for label in found.labels or (None,)]
+    rows = [(found, label) for found in result.metrics for label in found.labels or (None,)]
     figure = Figure(figsize=(8.6, 1.9 + 0.62 * len(rows)), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))

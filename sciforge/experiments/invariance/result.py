@@ -78,7 +78,7 @@ class AugmentationFigures:
 class InvarianceResult:
     """All augmentations of a checkpoint's domain on some records."""
 
-    figures: tuple[AugmentationFigures, ...]
+    metrics: tuple[AugmentationFigures, ...]
     records: int
     split: str
     note: str = ""
@@ -86,12 +86,12 @@ class InvarianceResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line for each label that an augmentation erases."""
-        return tuple(line for found in self.figures for line in found.warnings)
+        return tuple(line for found in self.metrics for line in found.warnings)
 
     def table(self) -> Table:
         """Return one row for each augmentation and label."""
         rows = []
-        for found in self.figures:
+        for found in self.metrics:
             moved = max(found.prediction.values(), key=lambda i: i.value, default=None)
             start = (found.name, _text(found.shift), "" if moved is None else _text(moved))
             for label in found.labels or (None,):
@@ -120,7 +120,7 @@ class InvarianceResult:
     def to_json(self) -> dict[str, Any]:
         """Return every figure."""
         rows = []
-        for found in self.figures:
+        for found in self.metrics:
             labels = [
                 {"label": x.label, "records": x.records, "verdict": found.verdict(x)}
                 | {part: _plain(getattr(x, part)) for part in PARTS}

@@ -25,7 +25,7 @@ from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import Section, write_html
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluation
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, to_json
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.experiments.invariance.label_probe import FEWEST, explain, indicators, lost
@@ -55,7 +55,7 @@ class Invariance(Settings):
 
     data: Path
     out: Path
-    split: Literal["train", "dev", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
     augmentations: tuple[str, ...] = ()
     records: int = 512
     permutations: int = 200
@@ -75,12 +75,12 @@ def measure(checkpoint: Path, spec: Invariance, device: str = "auto", batch: int
         ConfigError: the domain names no such augmentations, the data are of another domain or have no such records, or
             `spec.out` exists.
     """
-    plain = Predictor.load(checkpoint, device, batch)
-    bench = Bench.open(Exact(plain.checkpoint, plain.model.double(), plain.device, batch), spec)
+    plain = Model.load(checkpoint, device, batch)
+    bench = InvarianceRun.open(Exact(plain.checkpoint, plain.model.double(), plain.device, batch), spec)
     with atomic_folder(spec.out) as work:
         bar = tqdm(bench.chosen.items(), "invariance", unit="augmentation", disable=None, leave=False)
-        figures = tuple(bench.measure(name, augmentation) for name, augmentation in bar)
-        result = InvarianceResult(figures, len(bench.records), spec.split, bench.note)
+        metrics = tuple(bench.measure(name, augmentation) for name, augmentation in bar)
+        result = InvarianceResult(metrics, len(bench.records), spec.split, bench.note)
         write_json(work / "invariance.json", {"spec": to_json(spec), "checkpoint": str(checkpoint), **result.to_json()})
         picture = draw(result, work / "invariance.png")
         shown = ((picture, "How far the embedding moves, and what is left of the labels."),)
@@ -89,7 +89,7 @@ def measure(checkpoint: Path, spec: Invariance, device: str = "auto", batch: int
     return result
 
 
-class Exact(Predictor):
+class Exact(Model):
     """A predictor in float64, so that what is invariant moves by rounding alone."""
 
     @property
@@ -99,10 +99,10 @@ class Exact(Predictor):
 
 
 @dataclass(frozen=True)
-class Bench:
+class InvarianceRun:
     """A checkpoint, some records, and what it makes of them as they are."""
 
-    predictor: Predictor
+    model: Model
     spec: Invariance
     chosen: Mapping[str, Augmentation]
     records: list[Record]
@@ -112,9 +112,9 @@ class Bench:
     predicted: Mapping[str, np.ndarray]
 
     @classmethod
-    def open(cls, predictor: Predictor, spec: Invariance) -> "Bench":
+    def open(cls, model: Model, spec: Invariance) -> "InvarianceRun":
         """Open the data and embed the records as they are."""
-        domain, store = predictor.domain, Store.open(spec.data)
+        domain, store = model.domain, Store.open(spec.data)
         if store.domain != domain.name:
             raise ConfigError(f"{spec.data} is of the domain {store.domain}, the checkpoint of {domain.name}")
         if not domain.augmentations or domain.embed is None:
@@ -125,29 +125,29 @@ class Bench:
                     f"no augmentation {name!r} in {domain.name}; {did_you_mean(name, domain.augmentations)}"
                 )
         chosen = {n: a for n, a in domain.augmentations.items() if n in (spec.augmentations or domain.augmentations)}
-        records, labels = labelled_records(store, predictor.objective, spec.split, spec.records, spec.seed)
+        records, labels = labelled_records(store, model.objective, spec.split, spec.records, spec.seed)
         if len(records) < 2:
             raise ConfigError(f"{spec.data} has {len(records)} {spec.split} records; choose another --split")
         known = {name: values for name, values in labels.items() if _usable(values)}
         note = "" if known else f"No label that at least {FEWEST} records have and that varies: no label information."
-        bench = cls(predictor, spec, chosen, records, known, note, np.zeros(0), {})
-        return cls(predictor, spec, chosen, records, known, note, bench.embed(records), bench.predict(records))
+        bench = cls(model, spec, chosen, records, known, note, np.zeros(0), {})
+        return cls(model, spec, chosen, records, known, note, bench.embed(records), bench.predict(records))
 
     def embed(self, records: Sequence[Record]) -> np.ndarray:
         """Return the embeddings [N, D] of records, labels and hidden tokens aside."""
-        predictor, rows = self.predictor, []
-        with torch.no_grad(), evaluation(predictor.model, predictor.objective):
-            for part in sampling.micro_batches(records, predictor.batch):
-                batch = predictor.codec.collate([predictor.codec.encode(_unlabelled(record)) for record in part])
-                found: Tensor = predictor.domain.embed(predictor.model, predictor.engine.move(batch))
+        model, rows = self.model, []
+        with torch.no_grad(), evaluation(model.network, model.objective):
+            for part in sampling.micro_batches(records, model.batch):
+                batch = model.codec.collate([model.codec.encode(_unlabelled(record)) for record in part])
+                found: Tensor = model.domain.embed(model.network, model.engine.move(batch))
                 rows.append(found.detach().double().cpu().numpy())
         return np.concatenate(rows)
 
     def predict(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
         """Return the checkpoint's outputs of one shape as rows [N, ...]; nothing for a pretraining checkpoint."""
-        if type(self.predictor.objective).predict is Objective.predict:
+        if type(self.model.objective).predict is Objective.predict:
             return {}
-        found = self.predictor.predict(records)
+        found = self.model.predict(records)
         return {name: x.reshape(len(x), -1).astype(float) for name, x in found.items() if x.dtype.kind in "fiu"}
 
     def measure(self, name: str, augmentation: Augmentation) -> AugmentationFigures:
@@ -241,7 +241,7 @@ def warn_before_training(run: Run) -> None:
     """
     objective = run.objective
     # A warning would tell of records that are to stay private.
-    if run.private or not getattr(objective, "augments", ()):
+    if run.dp_sgd or not getattr(objective, "augments", ()):
         return
     store = Store.open(run.data, verify=False)  # training itself compares the digests
     domain = get_domain(store.domain)

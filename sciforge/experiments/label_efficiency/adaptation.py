@@ -16,7 +16,10 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError
 
-ADAPTED = {"adapted": "--adapt.data", "adapted-control": "--adapt.control"}  # method -> where its data are given
+ADAPTED = {
+    "adapted": "--adaptation.data",
+    "adapted-control": "--adaptation.control",
+}  # method -> where its data are given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +42,14 @@ class Adaptation(Settings):
     control: Path | None = None
     steps: int = 200
     batch: int = 32
-    rate: float = 2e-4
+    lr: float = 2e-4
     seed: int = 0
     seeds: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         self.require(1, math.inf, "steps", "batch", "seeds")
-        self.require(0, math.inf, "rate")
+        self.require(0, math.inf, "lr")
         self.require(0, 2**63, "seed")
 
     @property
@@ -70,11 +73,13 @@ class Adaptation(Settings):
                 raise ConfigError(f"{flag} {store.path}: no training records for {type(objective).__name__}")
             digests.append(store.digests())
         if len(digests) > 1 and digests[0] == digests[1]:
-            raise ConfigError("--adapt.data and --adapt.control hold the same data; the control must be general data")
+            raise ConfigError(
+                "--adaptation.data and --adaptation.control hold the same data; the control must be general data"
+            )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must not change while a curve goes on, by method; a control may be added later."""
-        about = {name: getattr(self, name) for name in ("steps", "batch", "rate", "seed", "seeds")}
+        about = {name: getattr(self, name) for name in ("steps", "batch", "lr", "seed", "seeds")}
         return {m: {**about, "data": Store.open(self.store_of(m), verify=False).digests()} for m in self.methods}
 
     def folder(self, method: str, out: Path, seed: int) -> Path:
@@ -93,7 +98,7 @@ class Adaptation(Settings):
             out=self.folder(method, out, seed),
             init=parent.path,
             objective=parent.objectives[0],
-            schedule=Schedule(steps=self.steps, batch=self.batch, rate=self.rate, warmup=0.1, shape="step"),
+            schedule=Schedule(steps=self.steps, batch=self.batch, lr=self.lr, warmup=0.1, kind="step"),
             hardware=hardware,
             seed=self.seed + seed % self.seeds,
         )

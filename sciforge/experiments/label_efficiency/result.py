@@ -21,7 +21,7 @@ LEVELS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
-class RunFigures:
+class RunMetrics:
     """One method on one subset.
 
     Args:
@@ -47,7 +47,7 @@ class RunFigures:
         return {name: value for name, value in vars(self).items() if name != "outputs"}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RunFigures":
+    def from_json(cls, data: Mapping[str, Any]) -> "RunMetrics":
         """Return what `to_json` wrote."""
         return cls(**{**data, "without": tuple(data["without"])})
 
@@ -94,7 +94,7 @@ class Saving:
 
 
 @dataclass(frozen=True)
-class CurveResult:
+class LabelEfficiencyResult:
     """All runs of a curve and what follows from them.
 
     Args:
@@ -104,7 +104,7 @@ class CurveResult:
         kinds: method -> net, control or baseline, in the order of the table.
     """
 
-    runs: tuple[RunFigures, ...]
+    runs: tuple[RunMetrics, ...]
     metric: str
     higher_is_better: bool
     kinds: Mapping[str, str]
@@ -119,7 +119,7 @@ class CurveResult:
         """Numbers of labels, ascending."""
         return tuple(sorted({run.labels for run in self.runs}))
 
-    def cell(self, method: str, labels: int) -> list[RunFigures]:
+    def cell(self, method: str, labels: int) -> list[RunMetrics]:
         """Return the runs of a method at a number of labels, by seed."""
         return sorted((r for r in self.runs if (r.method, r.labels) == (method, labels)), key=lambda r: r.seed)
 
@@ -238,7 +238,7 @@ class CurveResult:
         )
         if "adapted" in self.methods and "adapted-control" not in self.methods:
             lines.append(
-                "No control of adaptation by equal compute (--adapt.control): a gain may be of longer training alone."
+                "No control of adaptation by equal compute (--adaptation.control): a gain may be of longer training alone."
             )
         savings = [(n, self.saving(n)) for n in self.sizes]
         lines += [f"Labels saved, {n} labels: {saving.text()}." for n, saving in savings if saving is not None]

@@ -12,7 +12,7 @@ import numpy as np
 
 from sciforge.core.files.atomic import read_json, replace_json
 from sciforge.errors import ConfigError
-from sciforge.experiments.label_efficiency.result import RunFigures
+from sciforge.experiments.label_efficiency.result import RunMetrics
 
 
 def recorded(out: Path, fingerprint: Mapping[str, Any], what: str, grows: bool = False) -> list[dict[str, Any]]:
@@ -62,23 +62,23 @@ def record(out: Path, line: Mapping[str, Any]) -> None:
 
 
 @dataclass
-class Diary:
+class ResultsLog:
     """The results of a curve on disk, one line a run, beside the outputs on every test example."""
 
     out: Path
-    found: dict[tuple[str, int, int], RunFigures] = field(default_factory=dict)
+    found: dict[tuple[str, int, int], RunMetrics] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "Diary":
+    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "ResultsLog":
         """Read what is done; raises ConfigError where it was done under other settings."""
         diary = cls(out)
         for line in recorded(out, fingerprint, "a curve", grows=True):
-            run = RunFigures.from_json(line)
+            run = RunMetrics.from_json(line)
             diary.found[run.method, run.labels, run.seed] = run
         (out / "outputs").mkdir(exist_ok=True)
         return diary
 
-    def add(self, run: RunFigures) -> None:
+    def add(self, run: RunMetrics) -> None:
         """Write down one result: the outputs first, so that a line is never without them."""
         target = self.out / "outputs" / f"{name_of(run.method, run.labels, run.seed)}.npz"
         with open(target.with_suffix(".part"), "wb") as handle:

@@ -25,13 +25,13 @@ from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
-from sciforge.core.training.run import All, Hardware, LoRA, Only, Run, Schedule, Subset, to_json
+from sciforge.core.training.model import Model
+from sciforge.core.training.run import Freeze, Full, Hardware, LoRA, Run, Schedule, Subset, to_json
 from sciforge.errors import ConfigError, DivergedError, did_you_mean
-from sciforge.experiments.held_out import groups_of, known_figure, known_sense, sense_of
+from sciforge.experiments.held_out import direction_of, groups_of, known_direction, known_metric
 from sciforge.experiments.label_efficiency.adaptation import ADAPTED, Adaptation
-from sciforge.experiments.label_efficiency.result import CurveResult, RunFigures
-from sciforge.experiments.label_efficiency.results_log import Diary, name_of
+from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
+from sciforge.experiments.label_efficiency.results_log import ResultsLog, name_of
 
 NETS = ("pretrained", "scratch", "frozen")
 CONTROL = "scratch:"  # prefix of a model preset that is trained from scratch
@@ -42,28 +42,28 @@ class Recipe:
     """How a net learns few labels; gentle by default, since objectives solve their heads before the first step.
 
     Args:
-        schedule: steps and rate; no early stopping, for the development split holds more labels than the curve allows.
-        adapt: which weights move.
+        schedule: steps and rate; no early stopping, for the validation split holds more labels than the curve allows.
+        finetuning: which weights move.
         epochs: train longer than `schedule.steps` where so many passes over the labels need it.
-        rates: peak rates to choose among, by the loss on a quarter of the same few labels after training on the
-            rest; then all of them are learnt at the rate chosen. Empty keeps `schedule.rate`.
+        lrs: peak learning rates to choose among, by the loss on a quarter of the same few labels after training on the
+            rest; then all of them are learnt at the rate chosen. Empty keeps `schedule.lr`.
     """
 
-    schedule: Schedule = Schedule(steps=16, batch=32, rate=2e-4, shape="step", warmup=0.1)
-    adapt: All | Only | LoRA = All(layer_decay=0.8)
+    schedule: Schedule = Schedule(steps=16, batch=32, lr=2e-4, kind="step", warmup=0.1)
+    finetuning: Full | Freeze | LoRA = Full(layer_decay=0.8)
     epochs: float = 2.0
-    rates: tuple[float, ...] = ()
+    lrs: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.schedule.evaluate_every:
             raise ConfigError(
-                "a curve has no early stopping: the development split's labels would not be few; set evaluate_every 0"
+                "a curve has no early stopping: the validation split's labels would not be few; set evaluate_every 0"
             )
 
     def schedule_for(self, labels: int) -> Schedule:
         """Return the schedule for a number of labels.
 
-        >>> Recipe(Schedule(steps=10, batch=4, shape="step"), epochs=2).schedule_for(100).steps
+        >>> Recipe(Schedule(steps=10, batch=4, kind="step"), epochs=2).schedule_for(100).steps
         50
         """
         needed = math.ceil(self.epochs * labels / self.schedule.batch)
@@ -71,7 +71,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class LabelEfficiency:
     """What to compare, on which data, at which numbers of labels.
 
     Args:
@@ -82,13 +82,13 @@ class Curve:
         sizes: numbers of labels; 0 means all.
         seeds: how many subsets of each size.
         methods: of pretrained, scratch, frozen, scratch:PRESET and the domain's baselines; empty for all of them. With
-            `adapt` also adapted and adapted-control.
+            `adaptation` also adapted and adapted-control.
         recipe: of pretrained and scratch alike, so that both have the same steps and the same search.
         frozen: recipe of the frozen probe; by default the solved head as it is.
         metric: the figure to compare; None for the objective's own.
         higher_is_better: the sense of `metric`; None for what the objective or the figure's name says.
         hardware: of the nets.
-        adapt: pretrain `init` further on data of the task's domain first, and compare that too.
+        adaptation: pretrain `init` further on data of the task's domain first, and compare that too.
         keep: keep the checkpoint of every run under `out`/checkpoints.
     """
 
@@ -100,11 +100,11 @@ class Curve:
     seeds: int = 5
     methods: tuple[str, ...] = ()
     recipe: Recipe = Recipe()
-    frozen: Recipe = Recipe(Schedule(steps=1, batch=32, rate=0.0, shape="step"), Only(), epochs=0.0)
+    frozen: Recipe = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), Freeze(), epochs=0.0)
     metric: str | None = None
     higher_is_better: bool | None = None
     hardware: Hardware = Hardware()
-    adapt: Adaptation | None = None
+    adaptation: Adaptation | None = None
     keep: bool = False
 
     def __post_init__(self):
@@ -114,34 +114,34 @@ class Curve:
             raise ConfigError(f"seeds is {self.seeds}; it must be at least 1")
 
 
-def measure(spec: Curve) -> CurveResult:
+def measure(spec: LabelEfficiency) -> LabelEfficiencyResult:
     """Run what is not yet done of a curve and return all of it.
 
     Raises:
         ConfigError: unknown method or metric, too few labels, or `spec.out` holds a curve of another kind.
     """
-    work = Workplace.open(spec)
+    work = CurveRun.open(spec)
     with results_folder(spec.out):
-        done = Diary.open(spec.out, work.fingerprint())
+        done = ResultsLog.open(spec.out, work.fingerprint())
         jobs = [(m, n, s) for n in work.sizes for s in range(spec.seeds) for m in work.methods]
-        waiting = [job for job in jobs if job not in done.found]
-        for method, seed in sorted({(m, s % spec.adapt.seeds) for m, _, s in waiting if m in ADAPTED}):
-            spec.adapt.make(method, work.parent, spec.out, spec.hardware, seed)
+        waiting = [state for state in jobs if state not in done.found]
+        for method, seed in sorted({(m, s % spec.adaptation.seeds) for m, _, s in waiting if m in ADAPTED}):
+            spec.adaptation.make(method, work.parent, spec.out, spec.hardware, seed)
         bar = tqdm(waiting, "curve", unit="run", disable=None, leave=False)
         for method, labels, seed in bar:
             bar.set_postfix_str(f"{method} {labels} labels, seed {seed}")
             done.add(work.run(method, labels, seed))
-        runs = tuple(done.found[job] for job in jobs)
-    result = CurveResult(runs, work.metric, work.higher_is_better, work.kinds)
+        runs = tuple(done.found[state] for state in jobs)
+    result = LabelEfficiencyResult(runs, work.metric, work.higher_is_better, work.kinds)
     replace_json(spec.out / "curve.json", {"spec": to_json(spec), **result.to_json()})
     return result
 
 
 @dataclass(frozen=True)
-class Workplace:
+class CurveRun:
     """A curve's data, checkpoint and methods, opened once."""
 
-    spec: Curve
+    spec: LabelEfficiency
     store: Store
     domain: Any
     parent: Checkpoint
@@ -151,7 +151,7 @@ class Workplace:
     labels: np.ndarray
 
     @classmethod
-    def open(cls, spec: Curve) -> "Workplace":
+    def open(cls, spec: LabelEfficiency) -> "CurveRun":
         """Open what a curve names, and check it before any work is done."""
         store = Store.open(spec.data)
         domain, parent = get_domain(store.domain), Checkpoint.open(Path(spec.init))
@@ -161,8 +161,8 @@ class Workplace:
         records, test = objective.examples(store, "train"), Held(objective.examples(store, "test"))
         if not len(test):
             raise ConfigError(f"{spec.data} has no test records; prepare it with a test split")
-        if spec.adapt:
-            spec.adapt.check(parent)
+        if spec.adaptation:
+            spec.adaptation.check(parent)
         work = cls(spec, store, domain, parent, objective, records, test, records.labels())
         if max(work.sizes) > len(records):
             raise ConfigError(f"{spec.data} has {len(records)} training labels; sizes ask for {max(work.sizes)}")
@@ -179,7 +179,7 @@ class Workplace:
     def methods(self) -> tuple[str, ...]:
         """The methods asked for; by default every one."""
         presets = [CONTROL + name for name, config in self.domain.models.items() if getattr(config, "control", False)]
-        adapted = self.spec.adapt.methods if self.spec.adapt else ()
+        adapted = self.spec.adaptation.methods if self.spec.adaptation else ()
         return self.spec.methods or (*NETS, *adapted, *presets, *self.domain.baselines)
 
     @property
@@ -195,11 +195,11 @@ class Workplace:
     @property
     def higher_is_better(self) -> bool:
         """The sense of the figure; raises ConfigError where nobody tells it."""
-        return known_sense(sense_of(self.objective, self.metric, self.spec.higher_is_better), self.metric)
+        return known_direction(direction_of(self.objective, self.metric, self.spec.higher_is_better), self.metric)
 
     def kind(self, method: str) -> str:
         """Return the kind of a method; raises ConfigError with the nearest name."""
-        adapted = self.spec.adapt.methods if self.spec.adapt else ()
+        adapted = self.spec.adaptation.methods if self.spec.adaptation else ()
         if method in (*NETS, *adapted):
             return "net"
         if method in ADAPTED:
@@ -216,14 +216,14 @@ class Workplace:
         spec = to_json(self.spec)
         kept = {key: spec[key] for key in ("recipe", "frozen")}
         about = {"objective": to_json(self.objective), "metric": self.metric, "data": self.store.digests()}
-        about |= self.spec.adapt.fingerprint() if self.spec.adapt else {}
+        about |= self.spec.adaptation.fingerprint() if self.spec.adaptation else {}
         return json.loads(json.dumps({**about, **kept, "init": sha256(self.parent.path / "checkpoint.json")}))
 
     def subset(self, labels: int, seed: int) -> Rows:
         """Return the training records every method sees: those the loop takes for `Subset(labels, seed)`."""
         return self.train.take(sampling.balanced_subset(self.labels, labels, seed))
 
-    def run(self, method: str, labels: int, seed: int) -> RunFigures:
+    def run(self, method: str, labels: int, seed: int) -> RunMetrics:
         """Train or fit one method on one subset and judge it on the test split."""
         begun, about = time.monotonic(), {}
         if self.kind(method) == "baseline":
@@ -231,15 +231,15 @@ class Workplace:
         else:
             outputs, about = self.net_outputs(method, labels, seed)
         metrics = self.objective.metrics(outputs, self.test)
-        known_figure(metrics, self.metric)
+        known_metric(metrics, self.metric)
         _ = self.higher_is_better  # asked now, not when all is trained
         without = []
         for mine in groups_of(len(self.test)):
             rest = np.setdiff1d(np.arange(len(self.test)), mine)
-            figures = self.objective.metrics({k: v[rest] for k, v in outputs.items()}, self.test.take(rest))
-            without.append(figures[self.metric])
+            remaining = self.objective.metrics({k: v[rest] for k, v in outputs.items()}, self.test.take(rest))
+            without.append(remaining[self.metric])
         seconds = time.monotonic() - begun
-        return RunFigures(method, labels, seed, metrics, tuple(without), seconds, about, outputs)
+        return RunMetrics(method, labels, seed, metrics, tuple(without), seconds, about, outputs)
 
     def net_outputs(self, method: str, labels: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Fine-tune a net and return its outputs on the test split and what was searched."""
@@ -247,15 +247,15 @@ class Workplace:
         recipe = self.spec.frozen if method == "frozen" else self.spec.recipe
         try:
             tried = {}
-            if len(recipe.rates) > 1:
+            if len(recipe.lrs) > 1:
                 part = max(labels * 3 // 4, 1)
-                for rate in recipe.rates:
+                for rate in recipe.lrs:
                     run = self.net_run(method, part, seed, folder / f"rate-{rate:g}", recipe, rate, labels)
                     tried[rate] = self.tried_loss(run, part, labels, seed)
-            rate = min(tried, key=tried.get) if tried else (*recipe.rates, recipe.schedule.rate)[0]
+            rate = min(tried, key=tried.get) if tried else (*recipe.lrs, recipe.schedule.lr)[0]
             run = self.net_run(method, labels, seed, folder / "all", recipe, rate, labels)
             checkpoint = train(run)
-            outputs = self.predictor(checkpoint).predict(self.test)
+            outputs = self.model(checkpoint).predict(self.test)
             if self.spec.keep:
                 shutil.copytree(
                     checkpoint.path, self.spec.out / "checkpoints" / name_of(method, labels, seed), dirs_exist_ok=True
@@ -263,7 +263,7 @@ class Workplace:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return outputs, {
-            "rate": rate,
+            "lr": rate,
             "tried": {f"{r:g}": loss if math.isfinite(loss) else None for r, loss in tried.items()},
             "steps": run.schedule.steps,
         }
@@ -272,20 +272,22 @@ class Workplace:
         """Return the run of a net on so many labels, with the steps that `budget` labels allow."""
         start: dict[str, Any] = {"init": self.parent.path}
         if method in ADAPTED:
-            start = {"init": self.spec.adapt.folder(method, self.spec.out, seed) / "final"}
+            start = {"init": self.spec.adaptation.folder(method, self.spec.out, seed) / "final"}
         elif method == "scratch":
             start = {"model": self.parent.model_config, "codec": self.parent.codec}
         elif method.startswith(CONTROL):
             config = self.domain.models[method.removeprefix(CONTROL)]
             start = {"model": config, "codec": getattr(config, "codec", None)}
-        schedule = replace(recipe.schedule_for(budget), rate=rate, save_every=0)
+        schedule = replace(recipe.schedule_for(budget), lr=rate, save_every=0)
         fixed = {"data": self.spec.data, "objective": self.objective, "hardware": self.spec.hardware}
-        adapt = recipe.adapt if "init" in start or isinstance(recipe.adapt, All) else All()
-        return Run(out=out, schedule=schedule, adapt=adapt, subset=Subset(labels, seed), seed=seed, **start, **fixed)
+        finetuning = recipe.finetuning if "init" in start or isinstance(recipe.finetuning, Full) else Full()
+        return Run(
+            out=out, schedule=schedule, finetuning=finetuning, subset=Subset(labels, seed), seed=seed, **start, **fixed
+        )
 
-    def predictor(self, checkpoint: Checkpoint) -> Predictor:
+    def model(self, checkpoint: Checkpoint) -> Model:
         """Return a checkpoint as a predictor on the curve's hardware."""
-        return Predictor.load(checkpoint.path, self.spec.hardware.device, 256)
+        return Model.load(checkpoint.path, self.spec.hardware.device, 256)
 
     def tried_loss(self, run: Run, part: int, labels: int, seed: int) -> float:
         """Return the held-out loss of a rate that is tried; infinite where it diverges, which is no reason to stop."""
@@ -297,7 +299,7 @@ class Workplace:
 
     def held_out_loss(self, checkpoint: Checkpoint, part: int, labels: int, seed: int) -> float:
         """Return the loss on the labels after the first `part`; subsets are nested, so these were not learnt."""
-        found = self.predictor(checkpoint)
+        found = self.model(checkpoint)
         places = sampling.balanced_subset(self.labels, labels, seed)[part:]
         engine: Engine = found.engine
         return evaluate(found.model, self.objective, found.codec, self.train.take(places), engine, seed, 256)["loss"]

@@ -31,7 +31,7 @@ class Pool:
 
     rows: tuple[Rows, ...]
     member_N: np.ndarray
-    dev: Rows
+    validation: Rows
     labels: Mapping[int, Any] = field(default_factory=dict)
     column: str = ""
 
@@ -55,8 +55,8 @@ class Pool:
                 for i in np.flatnonzero(learnt_N):
                     changed = {self.column: self.labels[i]} if i in self.labels else {}
                     _append(shard, kinds, {**self[i], **changed}, "train")
-                for record in self.dev:
-                    _append(shard, kinds, record, "dev")
+                for record in self.validation:
+                    _append(shard, kinds, record, "validation")
                 shards = [shard.close()]
             finally:
                 shard.release()
@@ -85,7 +85,7 @@ class Pool:
             if not others:
                 raise ConfigError("all records have the same label; canaries need another: set canaries 0")
             labels[int(place)] = self[int(rng.choice(others))][column]
-        return Pool(self.rows, self.member_N, self.dev, labels, column)
+        return Pool(self.rows, self.member_N, self.validation, labels, column)
 
 
 def _append(shard: ShardWriter, kinds: Mapping[str, str], record: Mapping[str, Any], split: str) -> None:

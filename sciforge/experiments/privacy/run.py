@@ -94,14 +94,14 @@ def measure(spec: Privacy) -> PrivacyResult:
             shutil.rmtree(stale, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=".run-", dir=spec.out))
         try:
-            return _measure(Workplace.open(spec, work))
+            return _measure(PrivacyRun.open(spec, work))
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _measure(place: "Workplace") -> PrivacyResult:
+def _measure(place: "PrivacyRun") -> PrivacyResult:
     spec = place.spec
-    diary = Diary.open(spec.out, place.fingerprint())
+    diary = ResultsLog.open(spec.out, place.fingerprint())
     in_KN = halves(len(place.pool), spec.shadows, spec.seed)
     waiting = [k for k in range(spec.shadows) if k not in diary.found]
     for k in tqdm(waiting, "shadows", unit="model", disable=None, leave=False):
@@ -114,7 +114,7 @@ def _measure(place: "Workplace") -> PrivacyResult:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class PrivacyRun:
     """An audit's checkpoint, records and recipe, opened once.
 
     Args:
@@ -141,7 +141,7 @@ class Workplace:
     budget: Mapping[str, Any] | None = None
 
     @classmethod
-    def open(cls, spec: Privacy, work: Path) -> "Workplace":
+    def open(cls, spec: Privacy, work: Path) -> "PrivacyRun":
         """Open what an audit names, and check it before any work is done."""
         target = Checkpoint.open(spec.checkpoint)
         objective, run = target.objectives[0], target.run
@@ -150,26 +150,26 @@ class Workplace:
         member_N = np.zeros(sum(map(len, pairs)), bool)
         member_N[: len(members) if others is not None else 0] = True
         early = bool(run.schedule.evaluate_every)
-        dev = members.store.split("dev") if early else Rows(members.store, np.arange(0))
-        pool = Pool(pairs, member_N, dev).with_canaries(spec.canaries, spec.seed)
+        validation = members.store.split("validation") if early else Rows(members.store, np.arange(0))
+        pool = Pool(pairs, member_N, validation).with_canaries(spec.canaries, spec.seed)
         if len(pool) < 2 * FEWEST:
             raise ConfigError(f"only {len(pool)} records to audit with; give at least {2 * FEWEST}")
         seen = objective.examples(pool.write(work / "pool", np.ones(len(pool), bool)), "train")
         schedule, warnings, half = replace(run.schedule, save_every=0), [], len(pool) // 2
-        if early and not len(dev):
+        if early and not len(validation):
             schedule = replace(schedule, evaluate_every=0, patience=0)
             warnings.append(
-                "the records have no dev split, so the shadows train without the checkpoint's early stopping"
+                "the records have no validation split, so the shadows train without the checkpoint's early stopping"
             )
         learnt = _learnt(target) or len(members)
         if abs(half - learnt) > 0.1 * learnt:
             warnings.append(f"the shadows learn {half} records each, the checkpoint learnt {learnt}")
         if spec.shadows < OWN_SPREAD:
             warnings.append(f"one variance serves all records; from {OWN_SPREAD} shadows on each has its own")
-        recipe = replace(run, init=_parent(spec, target), subset=None, retain=None, schedule=schedule)
+        recipe = replace(run, init=_parent(spec, target), subset=None, retention=None, schedule=schedule)
         recipe = replace(recipe, objective=objective, hardware=spec.hardware)
         budget = None
-        if recipe.private:
+        if recipe.dp_sgd:
             mechanism = Mechanism.of(recipe, half)
             budget = replace(mechanism, taken=schedule.steps).told()
         classes = _of_classes(target, seen[0])
@@ -302,14 +302,14 @@ def losses(checkpoint: Checkpoint, records: Sequence[Record], device: str = "aut
 
 
 @dataclass
-class Diary:
+class ResultsLog:
     """The losses of the shadows on disk, one file a shadow."""
 
     out: Path
     found: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "Diary":
+    def open(cls, out: Path, fingerprint: Mapping[str, Any]) -> "ResultsLog":
         """Read what is done; raises ConfigError where it was done under other settings."""
         (out / "shadows").mkdir(exist_ok=True)
         if not (out / "spec.json").exists():

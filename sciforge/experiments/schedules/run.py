@@ -25,10 +25,10 @@ from sciforge.core.files.tables import Table
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.loop import train
-from sciforge.core.training.model import Predictor
-from sciforge.core.training.run import Hardware, Run, Schedule, Shape, to_json
+from sciforge.core.training.model import Model
+from sciforge.core.training.run import Hardware, Run, Schedule, ScheduleKind, to_json
 from sciforge.errors import ConfigError
-from sciforge.experiments.held_out import known_figure, known_sense, sense_of
+from sciforge.experiments.held_out import direction_of, known_direction, known_metric
 from sciforge.experiments.label_efficiency.result import figure as figure_text
 
 SHAPES = ("exponential", "step", "cosine", "trapezoid", "constant")
@@ -40,18 +40,18 @@ class Schedules(Settings):
     """What to train under several schedules.
 
     Args:
-        data: a prepared store with a test or dev split.
+        data: a prepared store with a test or validation split.
         out: folder of the results; a comparison started again there goes on.
         objective: what to learn, a name or an objective.
         model: a preset's name or a configuration, for pretraining from a fresh model; excludes `init`.
         init: a checkpoint to fine-tune.
-        shapes: of the schedules; the first is what the others are compared with.
+        kinds: of the schedules; the first is what the others are compared with.
         equal: `area` scales each shape's peak so that all sum to the same rate over the run, `peak` leaves peaks equal.
         schedule: steps, batch, peak rate and final share of the first shape; drops of the step decay.
-        split: the split to judge on; empty takes test where there is one, else dev.
+        split: the split to judge on; empty takes test where there is one, else validation.
         metric: the figure to compare; None for the objective's own.
         higher_is_better: the sense of `metric`; None for what the objective or the figure's name says.
-        seeds: paired over shapes.
+        seeds: paired over kinds.
         hardware: of the runs.
     """
 
@@ -60,9 +60,9 @@ class Schedules(Settings):
     objective: Any
     model: Any = None
     init: Path | None = None
-    shapes: tuple[Shape, ...] = ("exponential", "step", "cosine", "constant")
+    kinds: tuple[ScheduleKind, ...] = ("exponential", "step", "cosine", "constant")
     equal: Literal["area", "peak"] = "area"
-    schedule: Schedule = Schedule(steps=200, shape="exponential")
+    schedule: Schedule = Schedule(steps=200, kind="exponential")
     split: str = ""
     metric: str | None = None
     higher_is_better: bool | None = None
@@ -72,59 +72,59 @@ class Schedules(Settings):
     def __post_init__(self):
         super().__post_init__()
         self.require(1, math.inf, "seeds")
-        if len(set(self.shapes)) < max(len(self.shapes), 2) or None in self.shapes:
-            raise ConfigError(f"shapes are {self.shapes}; give at least two different ones of {', '.join(SHAPES)}")
+        if len(set(self.kinds)) < max(len(self.kinds), 2) or None in self.kinds:
+            raise ConfigError(f"shapes are {self.kinds}; give at least two different ones of {', '.join(SHAPES)}")
         if (self.model is None) == (self.init is None):
             raise ConfigError(
                 "a comparison starts from a fresh model or from a checkpoint; give either --model or --init"
             )
         if self.schedule.patience:
             raise ConfigError("all shapes take the same steps, without early stopping; set schedule.patience 0")
-        if self.shapes[0] == "constant" and self.equal == "area":
+        if self.kinds[0] == "constant" and self.equal == "area":
             raise ConfigError("no other shape has a constant one's final rate and area; name a falling shape first")
 
-    def schedule_of(self, shape: Shape) -> Schedule:
+    def schedule_of(self, kind: ScheduleKind) -> Schedule:
         """Return the schedule of a shape: the same final rate where the shape has one, and the area or peak of the first."""
-        first = replace(self.schedule, shape=self.shapes[0], save_every=0)
-        if shape == self.shapes[0]:
+        first = replace(self.schedule, kind=self.kinds[0], save_every=0)
+        if kind == self.kinds[0]:
             return self._ended(first)
-        made = self._ended(replace(first, shape=shape))
+        made = self._ended(replace(first, kind=kind))
         if self.equal == "peak":
             return made
         # the final rate is that of the first shape: share and peak are found together
-        peak = area(self._ended(first)) / area(replace(made, rate=1.0))
+        peak = area(self._ended(first)) / area(replace(made, lr=1.0))
         for _ in range(50):
-            ended = self._ended(replace(made, rate=peak), final_rate=final_rate(self._ended(first)))
+            ended = self._ended(replace(made, lr=peak), final_lr=final_lr(self._ended(first)))
             found = area(ended)
             if abs(found / area(self._ended(first)) - 1) < 1e-9:
                 break
             peak *= area(self._ended(first)) / found
         return ended
 
-    def _ended(self, schedule: Schedule, final_rate: float | None = None) -> Schedule:
+    def _ended(self, schedule: Schedule, final_lr: float | None = None) -> Schedule:
         """Return the schedule with its final share; of a step decay the factor of each drop that leads there."""
-        share = self.schedule.final if final_rate is None else min(final_rate / schedule.rate, 1.0)
-        if schedule.shape == "step":
-            return replace(schedule, final=share, factor=share ** (1 / max(schedule.drops, 1)))
-        return replace(schedule, final=share)
+        share = self.schedule.min_lr_ratio if final_lr is None else min(final_lr / schedule.lr, 1.0)
+        if schedule.kind == "step":
+            return replace(schedule, min_lr_ratio=share, factor=share ** (1 / max(schedule.drops, 1)))
+        return replace(schedule, min_lr_ratio=share)
 
 
 def area(schedule: Schedule) -> float:
     """Return the sum of the rates over a run.
 
-    >>> round(area(Schedule(steps=10, rate=0.5, warmup=0.0, shape="constant")), 6)
+    >>> round(area(Schedule(steps=10, lr=0.5, warmup=0.0, kind="constant")), 6)
     5.0
     """
-    return sum(schedule.rate_at(step) for step in range(schedule.steps))
+    return sum(schedule.lr_at(step) for step in range(schedule.steps))
 
 
-def final_rate(schedule: Schedule) -> float:
+def final_lr(schedule: Schedule) -> float:
     """Return the rate after the last step, as the shape's closed form has it.
 
-    >>> final_rate(Schedule(steps=10, rate=2.0, shape="exponential", final=0.1))
+    >>> final_lr(Schedule(steps=10, lr=2.0, kind="exponential", min_lr_ratio=0.1))
     0.2
     """
-    return schedule.rate * (1.0 if schedule.shape == "constant" else schedule.final)
+    return schedule.lr * (1.0 if schedule.kind == "constant" else schedule.min_lr_ratio)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class ScheduleResult:
             said = "" if shape == first else self.verdict(shape)
             spread = np.std(found, ddof=1) if len(found) > 1 else math.nan
             shown = f"{np.mean(found):.4g} ± {spread:.2g}"
-            rows.append((shape, f"{s.rate:.3g}", f"{final_rate(s):.3g}", f"{area(s):.4g}", shown, apart, said))
+            rows.append((shape, f"{s.rate:.3g}", f"{final_lr(s):.3g}", f"{area(s):.4g}", shown, apart, said))
         head = ("shape", "peak rate", "final rate", "area", self.metric, f"against {first}", "verdict")
         sense = "higher" if self.higher_is_better else "lower"
         note = f"equal {self.equal}, equal final rate where the shape falls; {sense} is better; 95 % intervals over paired seeds"
@@ -186,7 +186,7 @@ class ScheduleResult:
         left, right = figure.subplots(1, 2)
         for place, (shape, found) in enumerate(self.values.items()):
             s, colour = self.schedules[shape], COLOURS[place % len(COLOURS)]
-            left.plot([s.rate_at(step) for step in range(s.steps)], color=colour, label=shape)
+            left.plot([s.lr_at(step) for step in range(s.steps)], color=colour, label=shape)
             aside = place + np.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else np.array([place])
             right.plot(aside, found, "o", color=colour, markersize=4)
             right.plot([place - 0.25, place + 0.25], [np.mean(found)] * 2, color=colour, linewidth=2)
@@ -212,19 +212,17 @@ def compare_schedules(spec: Schedules) -> ScheduleResult:
     """
     store = Store.open(spec.data)
     objective = get_domain(store.domain).objective(spec.objective).resolve(store)
-    split = spec.split or ("test" if len(objective.examples(store, "test")) else "dev")
+    split = spec.split or ("test" if len(objective.examples(store, "test")) else "validation")
     records = objective.examples(store, split)
     if not len(records):
         raise ConfigError(f"{spec.data} has no {split} records to judge on; choose another --split")
     metric = spec.metric or objective.metric
-    sense = sense_of(objective, metric, spec.higher_is_better)
-    schedules = {shape: spec.schedule_of(shape) for shape in spec.shapes}
+    sense = direction_of(objective, metric, spec.higher_is_better)
+    schedules = {shape: spec.schedule_of(shape) for shape in spec.kinds}
     with results_folder(spec.out):
         kept = _kept(spec, store, split)
         done = _done(spec, kept)
-        waiting = [
-            (shape, seed) for seed in range(spec.seeds) for shape in spec.shapes if f"{shape} {seed}" not in done
-        ]
+        waiting = [(shape, seed) for seed in range(spec.seeds) for shape in spec.kinds if f"{shape} {seed}" not in done]
         for shape, seed in tqdm(waiting, "schedules", unit="run", disable=None, leave=False):
             folder = spec.out / ".run"
             shutil.rmtree(folder, ignore_errors=True)
@@ -232,18 +230,17 @@ def compare_schedules(spec: Schedules) -> ScheduleResult:
                 data=spec.data, out=folder, objective=objective, model=spec.model, init=spec.init, schedule=schedules[shape],
                 hardware=spec.hardware, seed=seed,
             )  # fmt: skip
-            found = Predictor.load(train(run).path, spec.hardware.device, 64)
-            figures = evaluate(found.model, objective, found.codec, records, found.engine, seed, 64)
-            known_figure(figures, metric)
-            known_sense(sense, metric)
-            done[f"{shape} {seed}"] = figures
+            found = Model.load(train(run).path, spec.hardware.device, 64)
+            metrics = evaluate(found.model, objective, found.codec, records, found.engine, seed, 64)
+            known_metric(metrics, metric)
+            known_direction(sense, metric)
+            done[f"{shape} {seed}"] = metrics
             replace_json(spec.out / "runs.json", {"spec": kept, "runs": done})
             shutil.rmtree(folder, ignore_errors=True)
         values = {
-            shape: [known_figure(done[f"{shape} {seed}"], metric) for seed in range(spec.seeds)]
-            for shape in spec.shapes
+            shape: [known_metric(done[f"{shape} {seed}"], metric) for seed in range(spec.seeds)] for shape in spec.kinds
         }
-        result = ScheduleResult(values, schedules, metric, known_sense(sense, metric), spec.equal)
+        result = ScheduleResult(values, schedules, metric, known_direction(sense, metric), spec.equal)
         replace_json(spec.out / "schedules.json", result.to_json())
         result.plot(spec.out / "schedules.png")
     return result
@@ -254,7 +251,7 @@ def _kept(spec: Schedules, store: Store, split: str) -> dict[str, Any]:
     said = to_json(spec)
     kept = {name: said[name] for name in ("objective", "model", "equal", "schedule")}
     init = None if spec.init is None else sha256(Checkpoint.open(spec.init).path / "checkpoint.json")
-    about = {"first": spec.shapes[0], "data": store.digests(), "init": init, "split": split}
+    about = {"first": spec.kinds[0], "data": store.digests(), "init": init, "split": split}
     return json.loads(json.dumps({**kept, **about}))
 
 

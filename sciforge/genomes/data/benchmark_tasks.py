@@ -53,8 +53,8 @@ def from_intervals(
     return _labelled(*matched(genome, positives, outside, rule, _generator(seed)))
 
 
-YEAST_SPLIT = ByContig(test=("IV", "XIII", "XV"), dev=("VIII",))
-ECOLI_SPLIT = ByBlock(block_bp=232_000, turns=10, test=(2, 5, 8), dev=(0,))
+YEAST_SPLIT = ByContig(test=("IV", "XIII", "XV"), validation=("VIII",))
+ECOLI_SPLIT = ByBlock(block_bp=232_000, turns=10, test=(2, 5, 8), validation=(0,))
 
 
 def yeast_promoters(

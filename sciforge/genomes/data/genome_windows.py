@@ -20,7 +20,7 @@ class GenomeWindows(Sequence):
 
     Args:
         store: a store of kind `genome`.
-        split: `train`, `dev` or `test`.
+        split: `train`, `validation` or `test`.
         length: L, bases of a window.
         flank: bases of context on each side, never beyond the contig, hold-out or N run.
     """

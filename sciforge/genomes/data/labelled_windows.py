@@ -16,7 +16,7 @@ from sciforge.genomes.data.annotation import Intervals
 from sciforge.genomes.data.sequences import N_CODE, reverse_complement
 
 Genome = dict[str, np.ndarray]  # contig name -> uint8 codes [length]; may be memory-mapped
-SPLITS = ("train", "dev", "test")
+SPLITS = ("train", "validation", "test")
 
 
 _ROUNDS = 12  # tries for each cell to draw a window of a composition that is still wanted
@@ -27,7 +27,7 @@ class Windows:
     """Windows of one task; every array has one entry a window, contigs lists the names that contig indexes.
 
     contig int32; start int64 (0-based, on the + strand); length int32; strand int8 (+1, -1); label int32;
-    split object (train, dev, test, or '' for not yet); name object.
+    split object (train, validation, test, or '' for not yet); name object.
     """
 
     contigs: tuple[str, ...]
@@ -152,7 +152,7 @@ class ByContig:
     """Whole contigs are held out."""
 
     test: tuple[str, ...]
-    dev: tuple[str, ...]
+    validation: tuple[str, ...]
 
     def assign(self, windows: Windows) -> np.ndarray:
         """Return the splits, object.
@@ -160,25 +160,30 @@ class ByContig:
         Raises:
             ConfigError: a held-out contig is not in the genome.
         """
-        for name in (*self.test, *self.dev):
+        for name in (*self.test, *self.validation):
             if name not in windows.contigs:
                 raise ConfigError(f"no contig {name!r} to hold out; {did_you_mean(name, windows.contigs)}")
-        splits = ["test" if name in self.test else "dev" if name in self.dev else "train" for name in windows.contigs]
+        splits = [
+            "test" if name in self.test else "validation" if name in self.validation else "train"
+            for name in windows.contigs
+        ]
         return np.array(splits, object)[windows.contig]
 
 
 @dataclass(frozen=True)
 class ByBlock:
-    """Blocks of block_bp bases take turns: block number modulo turns is in test, in dev, or else in train."""
+    """Blocks of block_bp bases take turns: block number modulo turns is in test, in validation, or else in train."""
 
     block_bp: int
     turns: int
     test: tuple[int, ...]
-    dev: tuple[int, ...]
+    validation: tuple[int, ...]
 
     def assign(self, windows: Windows) -> np.ndarray:
         """Return the splits, object; '' where the first and the last base are in different ones."""
-        turns = ["test" if i in self.test else "dev" if i in self.dev else "train" for i in range(self.turns)]
+        turns = [
+            "test" if i in self.test else "validation" if i in self.validation else "train" for i in range(self.turns)
+        ]
         by_turn = np.array(turns, object)
         first = by_turn[(windows.start // self.block_bp) % self.turns]
         last = by_turn[((windows.end - 1) // self.block_bp) % self.turns]

@@ -37,19 +37,19 @@ class PrepareGenome:
     Args:
         files: FASTA or GenBank, plain or compressed.
         test: contigs kept for testing, never trained on.
-        dev: contigs for the development split.
+        dev: contigs for the validation split.
         hold_out: BED of regions kept for testing; `margin` bases on each side are left out with them.
         exclude: contigs not to use at all (a mitochondrion, say).
-        dev_every: where no `dev` is given, one block of 64 kb in so many is the development split; 0 for none.
+        validation_every: where no `validation` is given, one block of 64 kb in so many is the validation split; 0 for none.
         margin: bases left out on each side of a held-out region.
     """
 
     files: tuple[Path, ...]
     test: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
     hold_out: Path | None = None
     exclude: tuple[str, ...] = ()
-    dev_every: int = 50
+    validation_every: int = 50
     margin: int = 1000
 
     domain: ClassVar[str] = "genomes"
@@ -86,7 +86,7 @@ class PrepareGenome:
             raise DataError(
                 f"contig {repeated[0]!r} comes from two files; rename one, or exclude it", store.column("file")[0]
             )
-        for name in (*self.test, *self.dev):
+        for name in (*self.test, *self.validation):
             if name not in names:
                 raise ConfigError(f"no contig {name!r} to hold out; {did_you_mean(name, names)}")
         lengths = dict(zip(names, map(int, store.column("length")), strict=True))
@@ -100,19 +100,21 @@ class PrepareGenome:
     def _held_regions(self, lengths: dict[str, int]) -> dict[str, list[tuple[int, int, str]]]:
         held: dict[str, list[tuple[int, int, str]]] = {}
         for name, length in lengths.items():
-            if name in self.test or name in self.dev:
-                held[name] = [(0, length, "test" if name in self.test else "dev")]
+            if name in self.test or name in self.validation:
+                held[name] = [(0, length, "test" if name in self.test else "validation")]
         if self.hold_out:
             intervals = reconcile(read_bed(self.hold_out), lengths)
             for name in dict.fromkeys(intervals.contig):
                 if name not in held:
                     rows = intervals.select(intervals.contig == name)
                     held[name] = _with_margin(rows, lengths[name], self.margin)
-        if self.dev_every and not self.dev:
+        if self.validation_every and not self.validation:
             for name, length in lengths.items():
                 if name not in held:
-                    starts = range((self.dev_every // 2) * self.block_bp, length, self.dev_every * self.block_bp)
-                    held[name] = [(s, min(s + self.block_bp, length), "dev") for s in starts]
+                    starts = range(
+                        (self.validation_every // 2) * self.block_bp, length, self.validation_every * self.block_bp
+                    )
+                    held[name] = [(s, min(s + self.block_bp, length), "validation") for s in starts]
         return held
 
 
@@ -158,7 +160,7 @@ class PrepareLabelled:
     Args:
         files: tables with a sequence and a label in each row.
         sequence_column, label_column: their names in the header.
-        test_share, dev_share: shares of the rows drawn, class by class, for the splits where no `split` is in the table.
+        test_share, validation_share: shares of the rows drawn, class by class, for the splits where no `split` is in the table.
         numeric: the labels are numbers (for regression), not classes.
         seed: of the split.
     """
@@ -167,7 +169,7 @@ class PrepareLabelled:
     sequence_column: str = "sequence"
     label_column: str = "label"
     test_share: float = 0.2
-    dev_share: float = 0.1
+    validation_share: float = 0.1
     numeric: bool = False
     seed: int = 0
 
@@ -178,8 +180,8 @@ class PrepareLabelled:
         """Return all files as one unit, since the split looks at them together."""
         if not self.files:
             raise ConfigError("no table; give TSV or CSV files")
-        if not 0 <= self.test_share + self.dev_share < 1:
-            raise ConfigError("test_share + dev_share must leave something to train on")
+        if not 0 <= self.test_share + self.validation_share < 1:
+            raise ConfigError("test_share + validation_share must leave something to train on")
         return [self.files]
 
     def write(self, source: tuple[Path, ...], shard: ShardWriter, on_reject: OnReject) -> None:
@@ -191,8 +193,8 @@ class PrepareLabelled:
         labels = np.array([first[g] for g in range(num)])
         order = balanced_or_natural(labels, self.seed)
         split = np.zeros(num, np.uint8)
-        tests, devs = round(self.test_share * num), round(self.dev_share * num)
-        split[order[:tests]], split[order[tests : tests + devs]] = SPLITS.index("test"), SPLITS.index("dev")
+        tests, devs = round(self.test_share * num), round(self.validation_share * num)
+        split[order[:tests]], split[order[tests : tests + devs]] = SPLITS.index("test"), SPLITS.index("validation")
         for row, g in zip(rows, group, strict=True):
             extra: dict[str, Any] = {"label": row.label, "name": row.name, "split": split[g]}
             if self.numeric:

@@ -74,7 +74,7 @@ class PrepareYeastPromoters(_WindowTask):
     transcripts: Path
     genes: Path | None = None
     test: tuple[str, ...] = ("IV", "XIII", "XV")
-    dev: tuple[str, ...] = ("VIII",)
+    validation: tuple[str, ...] = ("VIII",)
     seed: int = 0
 
     names: ClassVar[tuple[str, str]] = ("background", "promoter")
@@ -84,7 +84,7 @@ class PrepareYeastPromoters(_WindowTask):
         genome = load_genome([self.genome])
         transcripts = _fitted(self.transcripts, genome, self.genome)
         genes = None if self.genes is None else _fitted(self.genes, genome, self.genome)
-        rule = labelled_windows.ByContig(self.test, self.dev)
+        rule = labelled_windows.ByContig(self.test, self.validation)
         return genome, benchmark_tasks.yeast_promoters(genome, transcripts, genes, rule=rule, seed=self.seed)
 
 
@@ -125,7 +125,7 @@ class PrepareIntervals(_WindowTask):
         length: bases of a centred window.
         upstream, downstream: bases before and after the anchor.
         distance: least distance of a negative from any interval.
-        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 dev).
+        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
         block_bp: bases of a block.
         seed: of the negatives.
     """
@@ -139,7 +139,7 @@ class PrepareIntervals(_WindowTask):
     downstream: int = 50
     distance: int = 400
     test: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
     block_bp: int = 50_000
     seed: int = 0
 
@@ -166,9 +166,9 @@ def _known_kinds(kinds: Sequence[str], intervals: Intervals) -> None:
 
 def _rule(options: "PrepareIntervals | PrepareTracks") -> labelled_windows.SplitRule:
     """Return the split by contigs where some are named, else by blocks."""
-    if options.test or options.dev:
-        return labelled_windows.ByContig(options.test, options.dev)
-    return labelled_windows.ByBlock(options.block_bp, 10, test=(2, 5, 8), dev=(0,))
+    if options.test or options.validation:
+        return labelled_windows.ByContig(options.test, options.validation)
+    return labelled_windows.ByBlock(options.block_bp, 10, test=(2, 5, 8), validation=(0,))
 
 
 def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> Intervals:
@@ -189,7 +189,7 @@ class PrepareTracks:
         kinds: feature kinds in order of precedence (CDS, tRNA, ...).
         length: bases of a window.
         stranded: a feature on the other strand is a class of its own.
-        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 dev).
+        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
         block_bp: bases of a block.
     """
 
@@ -199,7 +199,7 @@ class PrepareTracks:
     length: int = 510
     stranded: bool = False
     test: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
     block_bp: int = 50_000
 
     domain: ClassVar[str] = "genomes"

@@ -11,7 +11,7 @@ from sciforge.core.data.store import SPLITS, Store
 from sciforge.core.files.tables import AuditReport, Section, Table
 from sciforge.core.learners.metrics import classification_metrics
 from sciforge.core.training.evaluation import evaluate
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.genome_windows import GenomeWindows
@@ -49,8 +49,8 @@ class AuditMasks:
     def run(self) -> AuditReport:
         """Return the share of readable tokens (ours must be 0) and bits per hidden base."""
         store = Store.open(self.data)
-        predictor = None if self.checkpoint is None else Predictor.load(self.checkpoint)
-        codec = KmerCodec(self.k, self.stride) if predictor is None else predictor.codec
+        model = None if self.checkpoint is None else Model.load(self.checkpoint)
+        codec = KmerCodec(self.k, self.stride) if model is None else model.codec
         records = GenomeWindows(store, "train", 512)
         chosen = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
         bases = [np.asarray(r["bases"])[r["inside"][0] : r["inside"][0] + 512] for r in chosen]
@@ -59,33 +59,35 @@ class AuditMasks:
         rows = [(f"spans of bases, k {codec.k}, stride {codec.stride} (ours)", f"{ours:.1%}")]
         rows.append((f"DNABERT's scheme, k {codec.k}, stride 1", f"{theirs:.1%}"))
         tables = [Table(("masking", "scored [MASK] tokens readable from visible ones"), tuple(rows))]
-        figures = {"readable": ours, "readable_dnabert": theirs}
+        metrics = {"readable": ours, "readable_dnabert": theirs}
         warnings = () if ours == 0 else ("hidden bases can be read off visible tokens",)
-        if predictor is not None:
-            table, bits = self._bits(store, predictor)
+        if model is not None:
+            table, bits = self._bits(store, model)
             tables.append(table)
-            figures |= bits
+            metrics |= bits
             best = min(value for name, value in bits.items() if name.startswith("one_sided"))
             if bits["checkpoint"] >= best:
                 warnings = (*warnings, "the checkpoint knows no more of a hidden base than a Markov model does")
-        return AuditReport(Section("Mask audit", (), tuple(tables)), figures, warnings)
+        return AuditReport(Section("Mask audit", (), tuple(tables)), metrics, warnings)
 
-    def _bits(self, store: Store, predictor: Predictor) -> tuple[Table, dict[str, float]]:
-        need_masked(predictor)
+    def _bits(self, store: Store, model: Model) -> tuple[Table, dict[str, float]]:
+        need_masked(model)
         plain = {"random_share": 0.0, "keep_share": 0.0, "unmasked_share": 0.0, "frame_weight": 0.0, "pair_weight": 0.0}
-        objective = replace(predictor.objective, **plain)
-        records = objective.examples(store, "dev")
+        objective = replace(model.objective, **plain)
+        records = objective.examples(store, "validation")
         if not len(records):
-            raise ConfigError(f"{store.path} has no development split; prepare it with --dev or --dev-every")
+            raise ConfigError(
+                f"{store.path} has no validation split; prepare it with --validation or --validation-every"
+            )
         few = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
-        found = evaluate(predictor.model, objective, predictor.codec, few, predictor.engine)
+        found = evaluate(model.network, objective, model.codec, few, model.engine)
         bits = {"checkpoint": found["nats_per_base"] / NATS_OF_BIT}
         rows = [("this checkpoint, spans of bases hidden", f"{bits['checkpoint']:.4f}")]
         for two_sided in (False, True):
             for order in range(self.highest_order + 1 if not two_sided else self.highest_order // 2 + 1):
-                model = Markov.fit(_stretches(store, "train"), order, two_sided)
+                markov = Markov.fit(_stretches(store, "train"), order, two_sided)
                 side = "two_sided" if two_sided else "one_sided"
-                bits[f"{side}_{order}"] = model.bits(_stretches(store, "dev"))
+                bits[f"{side}_{order}"] = markov.bits(_stretches(store, "validation"))
                 name = f"Markov order {order}" + (", both sides of a single base" if two_sided else "")
                 rows.append((name, f"{bits[f'{side}_{order}']:.4f}"))
         note = "Development split, both strands. Two-sided models see both neighbours of one base; the checkpoint hides spans."
@@ -156,10 +158,10 @@ class AuditShortcuts:
         labels = {
             split: np.array([classes.index(name) for name in rows.column("label")]) for split, rows in parts.items()
         }
-        rows, figures, warnings = [], {}, []
+        rows, metrics, warnings = [], {}, []
         for name, describe in SHORTCUTS.items():
             found = _judge(describe, sequences, labels, self.seed)
-            figures |= {f"{name} {key}": value for key, value in found.items()}
+            metrics |= {f"{name} {key}": value for key, value in found.items()}
             rows.append((name, *(f"{found[key]:.3f}" if key in found else "" for key in ("mcc", "auroc"))))
             if found.get("auroc", 0.5 + abs(found["mcc"]) / 2) > STRONG.get(name, STRONG_SHORTCUT):
                 warnings.append(
@@ -168,7 +170,7 @@ class AuditShortcuts:
         note = "Logistic regression on the training split, judged on the test split. Chance is MCC 0, AUROC .5."
         return AuditReport(
             Section("Shortcut audit", (), (Table(("only", "MCC", "AUROC"), tuple(rows), note),)),
-            figures,
+            metrics,
             tuple(warnings),
         )
 
@@ -227,9 +229,9 @@ class AuditSplits:
         test, train = np.flatnonzero(split == SPLITS.index("test")), np.flatnonzero(split != SPLITS.index("test"))
         if not len(test):
             raise ConfigError(f"{store.path} has no test records; prepare it with a test split")
-        figures = {"same sequence, either strand": duplicates(sequences, train, test)}
+        metrics = {"same sequence, either strand": duplicates(sequences, train, test)}
         if "contig" in store[0] and "start" in store[0]:
-            figures["overlap in place, either strand"] = overlaps(store, sequences, train, test)
+            metrics["overlap in place, either strand"] = overlaps(store, sequences, train, test)
         shares = {
             "training": share_within([sequences[i] for i in test], canonical_words([sequences[i] for i in train]))
         }
@@ -237,18 +239,18 @@ class AuditSplits:
             corpus = Store.open(self.corpus)
             words = np.unique(np.concatenate([canonical_words([piece]) for piece in _stretches(corpus, "train")]))
             shares["pretraining corpus"] = share_within([sequences[i] for i in test], words)
-        rows = [(name, str(count), f"{count / len(test):.2%}") for name, count in figures.items()]
+        rows = [(name, str(count), f"{count / len(test):.2%}") for name, count in metrics.items()]
         flagged = np.zeros(len(test), bool)
         for name, share in shares.items():
             near = share >= self.threshold
             flagged |= near
-            figures[f"homologous to {name}"] = int(near.sum())
+            metrics[f"homologous to {name}"] = int(near.sum())
             rows.append((f"{self.threshold:.0%} of 16-mers also in the {name}", str(near.sum()), f"{near.mean():.2%}"))
         if self.keep_out is not None:
             names = store.column("name") if "name" in store[0] else [str(i) for i in range(len(store))]
             self.keep_out.write_text("".join(f"{names[test[i]]}\n" for i in np.flatnonzero(flagged)))
-        warnings = tuple(f"{count} test windows: {name}" for name, count in figures.items() if count)
+        warnings = tuple(f"{count} test windows: {name}" for name, count in metrics.items() if count)
         table = Table(
             ("test windows with", "count", "share"), tuple(rows), f"{len(test)} test windows, {len(train)} others."
         )
-        return AuditReport(Section("Split audit", (), (table,)), {k: float(v) for k, v in figures.items()}, warnings)
+        return AuditReport(Section("Split audit", (), (table,)), {k: float(v) for k, v in metrics.items()}, warnings)

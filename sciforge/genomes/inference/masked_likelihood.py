@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sciforge.core.domain import Batch
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.sequences import reverse_complement
@@ -15,12 +15,12 @@ from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 from sciforge.genomes.objectives.masking import touching_tokens
 
 
-def need_masked(predictor: Predictor) -> None:
+def need_masked(model: Model) -> None:
     """Raise ConfigError unless the checkpoint was trained to fill in hidden bases."""
-    if not isinstance(predictor.objective, MaskedKmers):
-        kind = type(predictor.objective).__name__
+    if not isinstance(model.objective, MaskedKmers):
+        kind = type(model.objective).__name__
         raise ConfigError(
-            f"{predictor.checkpoint.path} was trained for {kind}; give a pretraining (MaskedKmers) checkpoint"
+            f"{model.checkpoint.path} was trained for {kind}; give a pretraining (MaskedKmers) checkpoint"
         )
 
 
@@ -34,31 +34,31 @@ def hide(bases: np.ndarray, start: int, stop: int, codec: KmerCodec) -> dict[str
 
 
 @torch.no_grad()
-def log_probabilities(predictor: Predictor, windows: Sequence[tuple[np.ndarray, int, int]]) -> list[np.ndarray]:
+def log_probabilities(model: Model, windows: Sequence[tuple[np.ndarray, int, int]]) -> list[np.ndarray]:
     """Return log p of A, C, G, T [stop - start, 4] at bases start..stop of each window, all hidden at once.
 
     The mean over both strands of what all tokens over a base say, normalised.
     """
     total = [np.zeros((stop - start, 4)) for _, start, stop in windows]
     for flip in (False, True):
-        for first in range(0, len(windows), predictor.batch):
-            part = windows[first : first + predictor.batch]
+        for first in range(0, len(windows), model.batch):
+            part = windows[first : first + model.batch]
             if flip:
                 part = [(reverse_complement(b), len(b) - stop, len(b) - start) for b, start, stop in part]
-            batch = predictor.codec.collate([hide(*window, predictor.codec) for window in part])
-            found = _votes(predictor, predictor.engine.move(batch), [(start, stop) for _, start, stop in part])
+            batch = model.codec.collate([hide(*window, model.codec) for window in part])
+            found = _votes(model, model.engine.move(batch), [(start, stop) for _, start, stop in part])
             for i, log_p in enumerate(found, first):
                 total[i] += (log_p[::-1, ::-1] if flip else log_p) / 2
     return [log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True) for log_p in total]
 
 
-def _votes(predictor: Predictor, batch: Batch, spans: list[tuple[int, int]]) -> list[np.ndarray]:
+def _votes(model: Model, batch: Batch, spans: list[tuple[int, int]]) -> list[np.ndarray]:
     """Return the mean log-probabilities that masked tokens give to the bases of each row's span."""
-    model, device = predictor.model, predictor.device
+    network, device = model.network, model.device
     row_M, token_M = batch["masked"].nonzero(as_tuple=True)
-    log_p_Mk4 = model.base_logits(model(batch, only=batch["masked"])).double().log_softmax(-1)
+    log_p_Mk4 = network.base_logits(network(batch, only=batch["masked"])).double().log_softmax(-1)
     start_B, stop_B = torch.tensor(spans, device=device).T
-    place_Mk = token_M[:, None] * model.stride + torch.arange(model.k, device=device) - start_B[row_M, None]
+    place_Mk = token_M[:, None] * network.stride + torch.arange(network.k, device=device) - start_B[row_M, None]
     inside_Mk = (place_Mk >= 0) & (place_Mk < (stop_B - start_B)[row_M, None])
     row_Mk = row_M[:, None].expand_as(place_Mk)
     widest = max(stop - start for start, stop in spans)

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import cell, provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
 from sciforge.genomes.inference.inputs import read_contigs, trained_length
@@ -43,27 +43,27 @@ class Mutagenesis:
     label: str = ""
     window: int | None = None
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write picture and table and return the picture's path."""
         out = Path(self.out)
         if out.suffix.lower() != ".png":
             raise ConfigError(f"out is {out}; give a name that ends in .png")
         contig, start, stop, strand, codes = self._region()
-        if isinstance(predictor.objective, MaskedKmers):
-            effect_L4 = self._masked(predictor, codes, start, stop)
+        if isinstance(model.objective, MaskedKmers):
+            effect_L4 = self._masked(model, codes, start, stop)
             title = "log p(base) - log p(reference), hidden base (nats)"
         else:
-            column = class_index(predictor, self.label)
-            effect_L4 = self._classes(predictor, codes[start:stop], strand, column)
-            title = f"change in log-odds of {predictor.objective.classes[column]}"
+            column = class_index(model, self.label)
+            effect_L4 = self._classes(model, codes[start:stop], strand, column)
+            title = f"change in log-odds of {model.objective.classes[column]}"
         bases = codes[start:stop]
         if strand < 0:
             bases = reverse_complement(bases)
-            effect_L4 = effect_L4[::-1, ::-1] if isinstance(predictor.objective, MaskedKmers) else effect_L4
+            effect_L4 = effect_L4[::-1, ::-1] if isinstance(model.objective, MaskedKmers) else effect_L4
         place = f"{contig}:{start + 1:,}-{stop:,} ({'+' if strand > 0 else '-'})"
         at = np.arange(start, stop)[::strand] + 1
         with whole_files(out.with_suffix(".tsv")) as (table,), whole_files(out, binary=True) as (picture,):
-            table.write(f"# {provenance(self, predictor)}\ncontig\tpos\tstrand\tref\tA\tC\tG\tT\n")
+            table.write(f"# {provenance(self, model)}\ncontig\tpos\tstrand\tref\tA\tC\tG\tT\n")
             for pos, letter, row in zip(at.tolist(), as_letters(bases).upper(), effect_L4.tolist(), strict=True):
                 cells = [cell(contig), str(pos), "+" if strand > 0 else "-", letter, *(f"{e:.5f}" for e in row)]
                 table.write("\t".join(cells) + "\n")
@@ -91,30 +91,30 @@ class Mutagenesis:
             raise ConfigError(f"{stop - start:,} bases are too many for a map; give a --region of at most {_LARGEST:,}")
         return name, start, stop, strand, codes
 
-    def _masked(self, predictor: Predictor, codes: np.ndarray, start: int, stop: int) -> np.ndarray:
-        window = trained_length(predictor.objective, self.window)
+    def _masked(self, model: Model, codes: np.ndarray, start: int, stop: int) -> np.ndarray:
+        window = trained_length(model.objective, self.window)
         rows = []
         with tqdm(total=stop - start, desc="mutagenesis", unit="base", disable=None, leave=False) as bar:
-            for group in in_groups(range(start, stop), 4 * predictor.batch):
-                spans = [centred_window(len(codes), at, at + 1, window, predictor.codec) for at in group]
+            for group in in_groups(range(start, stop), 4 * model.batch):
+                spans = [centred_window(len(codes), at, at + 1, window, model.codec) for at in group]
                 hidden = [(codes[a:b], at - a, at - a + 1) for (a, b), at in zip(spans, group, strict=True)]
-                rows += [log_p[0] for log_p in log_probabilities(predictor, hidden)]
+                rows += [log_p[0] for log_p in log_probabilities(model, hidden)]
                 bar.update(len(group))
         return relative(np.stack(rows), codes[start:stop])
 
-    def _classes(self, predictor: Predictor, bases: np.ndarray, strand: int, column: int) -> np.ndarray:
+    def _classes(self, model: Model, bases: np.ndarray, strand: int, column: int) -> np.ndarray:
         bases = reverse_complement(bases) if strand < 0 else bases
-        if len(bases) < predictor.codec.k:
-            raise ConfigError(f"{len(bases)} bases are fewer than k = {predictor.codec.k}; give a longer --region")
+        if len(bases) < model.codec.k:
+            raise ConfigError(f"{len(bases)} bases are fewer than k = {model.codec.k}; give a longer --region")
         odds_L4 = np.empty((len(bases), 4))
         with tqdm(total=4 * len(bases), desc="mutagenesis", unit="seq", disable=None, leave=False) as bar:
-            for group in in_groups(np.ndindex(len(bases), 4), 8 * predictor.batch):
+            for group in in_groups(np.ndindex(len(bases), 4), 8 * model.batch):
                 changed = []
                 for place, base in group:
                     mutant = bases.copy()
                     mutant[place] = base
                     changed.append({"bases": mutant})
-                p_NC = predictor.predict(changed)["probability"]
+                p_NC = model.predict(changed)["probability"]
                 odds_L4[tuple(np.array(group).T)] = log_odds(p_NC, column)
                 bar.update(len(group))
         return relative(odds_L4, bases)

@@ -11,24 +11,24 @@ import torch
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import cell, provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
 from sciforge.genomes.inference.inputs import read_any, sliding, trained_length
 from sciforge.genomes.objectives.supervised import Classify
 
 
-def need_classes(predictor: Predictor) -> tuple[str, ...]:
+def need_classes(model: Model) -> tuple[str, ...]:
     """Return the class names of a classification checkpoint; raises ConfigError for any other."""
-    if not isinstance(predictor.objective, Classify):
-        kind = type(predictor.objective).__name__
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {kind}, not to classify; fine-tune it first")
-    return predictor.objective.classes
+    if not isinstance(model.objective, Classify):
+        kind = type(model.objective).__name__
+        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not to classify; fine-tune it first")
+    return model.objective.classes
 
 
-def class_index(predictor: Predictor, label: str) -> int:
+def class_index(model: Model, label: str) -> int:
     """Return the column of a class; of two classes the second needs no naming."""
-    classes = need_classes(predictor)
+    classes = need_classes(model)
     if not label and len(classes) == 2:
         return 1
     if label not in classes:
@@ -64,17 +64,17 @@ class Classes:
     out: Path
     window: int | None = None
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path."""
-        classes = need_classes(predictor)
-        window = trained_length(predictor.objective, self.window)
+        classes = need_classes(model)
+        window = trained_length(model.objective, self.window)
         windows = sliding(read_any(self.files), window, max(1, (window or 2) // 2), short=True)
         with whole_files(self.out) as (table,), tqdm(desc="classes", unit="seq", disable=None, leave=False) as bar:
-            table.write(f"# {provenance(self, predictor)}\n")
+            table.write(f"# {provenance(self, model)}\n")
             table.write("\t".join(["name", "start", "end", *(f"p({cell(name)})" for name in classes), "class"]) + "\n")
-            for group in in_groups(windows, 8 * predictor.batch):
-                need_tokens(group, predictor.codec.k)
-                p_NC = predictor.predict({"bases": bases} for _, _, bases, _ in group)["probability"]
+            for group in in_groups(windows, 8 * model.batch):
+                need_tokens(group, model.codec.k)
+                p_NC = model.predict({"bases": bases} for _, _, bases, _ in group)["probability"]
                 for (name, start, bases, _), p_C in zip(group, p_NC, strict=True):
                     numbers = [f"{p:.6f}" for p in p_C]
                     row = [cell(name), str(start), str(start + len(bases)), *numbers, cell(classes[int(p_C.argmax())])]
@@ -110,18 +110,18 @@ class Embeddings:
     both_strands: bool = False
     window: int | None = None
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the arrays and return their path."""
-        layers = self._layers(predictor)
-        window = trained_length(predictor.objective, self.window)
+        layers = self._layers(model)
+        window = trained_length(model.objective, self.window)
         windows = sliding(read_any(self.files), window, window or 1, short=True)
         names: list[str] = []
         rows: list[np.ndarray] = []
         total, tokens, fresh = np.zeros(0), 0, True
         with whole_files(self.out, binary=True) as (file,), tqdm(desc="embeddings", unit="seq", disable=None) as bar:
-            for group in in_groups(windows, predictor.batch):
-                need_tokens(group, predictor.codec.k)
-                sums_NSD, counts_N = self._sums(predictor, [bases for _, _, bases, _ in group], layers)
+            for group in in_groups(windows, model.batch):
+                need_tokens(group, model.codec.k)
+                sums_NSD, counts_N = self._sums(model, [bases for _, _, bases, _ in group], layers)
                 for (name, _, _, final), sum_SD, count in zip(group, sums_NSD, counts_N, strict=True):
                     total, tokens = (sum_SD, count) if fresh else (total + sum_SD, tokens + count)
                     fresh = final
@@ -130,11 +130,11 @@ class Embeddings:
                         rows.append((total / tokens).astype(np.float32))
                         bar.update()
             arrays = {f"layer_{layer}": np.stack([row[i] for row in rows]) for i, layer in enumerate(layers)}
-            np.savez(file, names=np.array(names), provenance=np.array(provenance(self, predictor)), **arrays)
+            np.savez(file, names=np.array(names), provenance=np.array(provenance(self, model)), **arrays)
         return self.out
 
-    def _layers(self, predictor: Predictor) -> list[int]:
-        depth = predictor.checkpoint.model_config.depth
+    def _layers(self, model: Model) -> list[int]:
+        depth = model.checkpoint.model_config.depth
         for layer in self.layers:
             if not -depth - 1 <= layer <= depth:
                 raise ConfigError(
@@ -145,15 +145,15 @@ class Embeddings:
         return list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))
 
     @torch.no_grad()
-    def _sums(self, predictor: Predictor, group: list[np.ndarray], layers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _sums(self, model: Model, group: list[np.ndarray], layers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return hidden states summed over real tokens [N, S, D] and how many they are [N]."""
         strands = [group, [reverse_complement(bases) for bases in group]] if self.both_strands else [group]
         total_NSD, count_N = 0.0, None
         for part in strands:
-            batch = predictor.codec.collate([predictor.codec.encode({"bases": bases}) for bases in part])
-            batch = predictor.engine.move(batch)
-            states = predictor.model(batch, layers=True)
-            real_BT = torch.arange(batch["ids"].shape[1], device=predictor.device) < batch["lengths"][:, None]
+            batch = model.codec.collate([model.codec.encode({"bases": bases}) for bases in part])
+            batch = model.engine.move(batch)
+            states = model.network(batch, layers=True)
+            real_BT = torch.arange(batch["ids"].shape[1], device=model.device) < batch["lengths"][:, None]
             chosen = [torch.where(real_BT[..., None], states[i], 0).sum(1) for i in layers]
             total_NSD = total_NSD + torch.stack(chosen, 1).double().cpu().numpy() / len(strands)
             count_N = batch["lengths"].cpu().numpy()

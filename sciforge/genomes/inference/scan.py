@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import cell, provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data.sequences import N_CODE, read_sequences, reverse_complement
 from sciforge.genomes.inference.inputs import contig_lengths, sliding, trained_length
@@ -53,25 +53,25 @@ class Scan:
         if not 0 <= self.threshold <= 1 or not 0 <= self.max_unknown <= 1:
             raise ConfigError("threshold and max_unknown must lie between 0 and 1")
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the three files (two where the task is strand-free) and return the BED file's path."""
-        column = class_index(predictor, self.label)
-        window = trained_length(predictor.objective, self.window)
+        column = class_index(model, self.label)
+        window = trained_length(model.objective, self.window)
         if window is None:
             raise ConfigError("the checkpoint does not record the length it was trained on; give --window")
         lengths = self._lengths(window)
-        strands = "." if predictor.objective.strand_free else "+-"
-        name = cell(predictor.objective.classes[column]).replace(" ", "_")
+        strands = "." if model.objective.strand_free else "+-"
+        name = cell(model.objective.classes[column]).replace(" ", "_")
         out = Path(self.out)
         tracks = [
             out.with_name(f"{out.stem}{part}.bedGraph") for part in ([""] if strands == "." else [".plus", ".minus"])
         ]
         with whole_files(out, *tracks) as (bed, *graphs):
-            bed.write(f"# {provenance(self, predictor)}\n")
+            bed.write(f"# {provenance(self, model)}\n")
             writers = [_Strand(s, name, window, self, bed, graph) for s, graph in zip(strands, graphs, strict=True)]
             for strand, graph in zip(writers, graphs, strict=True):
-                graph.write(f'track type=bedGraph name="{name} {strand.strand}"\n# {provenance(self, predictor)}\n')
-            for contig, start, scores in self._scores(predictor, column, window, lengths):
+                graph.write(f'track type=bedGraph name="{name} {strand.strand}"\n# {provenance(self, model)}\n')
+            for contig, start, scores in self._scores(model, column, window, lengths):
                 for strand, score in zip(writers, scores, strict=True):
                     strand.add(contig, start, score)
             for strand, graph in zip(writers, graphs, strict=True):
@@ -91,29 +91,29 @@ class Scan:
         return lengths
 
     def _scores(
-        self, predictor: Predictor, column: int, window: int, lengths: dict[str, int]
+        self, model: Model, column: int, window: int, lengths: dict[str, int]
     ) -> Iterator[tuple[str, int, np.ndarray]]:
         """Yield (contig, start, probability of each strand) of every window with few enough N, in order."""
         pieces = (piece for piece in read_sequences(self.genome) if piece.name in lengths)
         windows = sliding(pieces, window, self.step, short=False)
         with tqdm(desc="scan", total=sum(lengths.values()), unit="bp", unit_scale=True, disable=None) as bar:
             at = ("", 0)
-            for group in in_groups(windows, 8 * predictor.batch):
+            for group in in_groups(windows, 8 * model.batch):
                 kept = [w for w in group if ((w[2] & 7) == N_CODE).mean() <= self.max_unknown]
                 if kept:
-                    for (contig, start, _, _), scores in zip(kept, self._strands(predictor, kept, column), strict=True):
+                    for (contig, start, _, _), scores in zip(kept, self._strands(model, kept, column), strict=True):
                         yield contig, start, scores
                 for contig, start, bases, final in group:
                     reached = start + (len(bases) if final else 0)
                     bar.update(reached - (at[1] if contig == at[0] else 0))
                     at = (contig, reached)
 
-    def _strands(self, predictor: Predictor, windows: list[Window], column: int) -> np.ndarray:
+    def _strands(self, model: Model, windows: list[Window], column: int) -> np.ndarray:
         def probability(records: Iterable[np.ndarray]) -> np.ndarray:
-            return predictor.predict({"bases": bases} for bases in records)["probability"][:, column]
+            return model.predict({"bases": bases} for bases in records)["probability"][:, column]
 
         forward = probability(bases for _, _, bases, _ in windows)
-        if predictor.objective.strand_free:
+        if model.objective.strand_free:
             return forward[:, None]
         return np.stack([forward, probability(reverse_complement(bases) for _, _, bases, _ in windows)], axis=1)
 

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import cell, provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes.data.annotation import Intervals, reconcile
 from sciforge.genomes.data.sequences import as_letters, encode, open_stream, reverse_complement
@@ -99,15 +99,15 @@ class Variants:
     label: str = ""
     window: int | None = None
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path.
 
         Raises:
             DataError: a row is wrong, or its ref is not what the genome has there; names file and line.
         """
-        masked = isinstance(predictor.objective, MaskedKmers)
-        column = 0 if masked else class_index(predictor, self.label)
-        window = trained_length(predictor.objective, self.window)
+        masked = isinstance(model.objective, MaskedKmers)
+        column = 0 if masked else class_index(model, self.label)
+        window = trained_length(model.objective, self.window)
         if window is None:
             raise ConfigError("the checkpoint does not record the length it was trained on; give --window")
         variants = list(read_variants(self.variants))
@@ -119,13 +119,13 @@ class Variants:
             whole_files(self.out) as (table,),
             tqdm(total=len(variants), desc="variants", disable=None, leave=False) as bar,
         ):
-            table.write(f"# {provenance(self, predictor)}\n" + "\t".join(heads) + "\n")
-            for group in in_groups(zip(variants, contigs, strict=True), 4 * predictor.batch):
+            table.write(f"# {provenance(self, model)}\n" + "\t".join(heads) + "\n")
+            for group in in_groups(zip(variants, contigs, strict=True), 4 * model.batch):
                 found = [(variant, genome[contig]) for variant, contig in group]
                 score = masked_scores if masked else class_scores
-                for (v, contig), figures in zip(group, score(predictor, found, window, column), strict=True):
+                for (v, contig), metrics in zip(group, score(model, found, window, column), strict=True):
                     places = [cell(contig), str(v.start + 1), cell(v.name), v.ref, v.alt]
-                    table.write("\t".join([*places, *(f"{figure:.5f}" for figure in figures)]) + "\n")
+                    table.write("\t".join([*places, *(f"{figure:.5f}" for figure in metrics)]) + "\n")
                 bar.update(len(group))
         return self.out
 
@@ -150,35 +150,35 @@ class Variants:
 Place = tuple[Variant, np.ndarray]
 
 
-def masked_scores(predictor: Predictor, places: list[Place], window: int, _: int) -> list[list[float]]:
+def masked_scores(model: Model, places: list[Place], window: int, _: int) -> list[list[float]]:
     """Return [log p(alt) - log p(ref)] of each variant, NaN where the lengths differ."""
     windows, scored = [], []
     for i, (variant, contig) in enumerate(places):
         if len(variant.ref) == len(variant.alt):
             stop = variant.start + len(variant.ref)
-            left, right = centred_window(len(contig), variant.start, stop, window, predictor.codec)
+            left, right = centred_window(len(contig), variant.start, stop, window, model.codec)
             windows.append((np.asarray(contig[left:right]), variant.start - left, stop - left))
             scored.append(i)
     scores = [[float("nan")] for _ in places]
-    for i, log_p in zip(scored, log_probabilities(predictor, windows), strict=True):
+    for i, log_p in zip(scored, log_probabilities(model, windows), strict=True):
         alt, ref = encode(places[i][0].alt.encode()), encode(places[i][0].ref.encode())
         at = np.arange(len(ref))
         scores[i] = [float((log_p[at, alt] - log_p[at, ref]).sum())]
     return scores
 
 
-def class_scores(predictor: Predictor, places: list[Place], window: int, column: int) -> list[list[float]]:
+def class_scores(model: Model, places: list[Place], window: int, column: int) -> list[list[float]]:
     """Return [mean, plus strand, minus strand] of the change in log-odds that each variant makes."""
     sequences = []
     for variant, contig in places:
         for allele in (variant.ref, variant.alt):
-            reach = max(window - len(allele), 2 * predictor.codec.k)
+            reach = max(window - len(allele), 2 * model.codec.k)
             left = max(variant.start - reach // 2, 0)
             right = variant.start + len(variant.ref) + reach - (variant.start - left)
             after = contig[variant.start + len(variant.ref) : right]
             bases = np.concatenate([contig[left : variant.start], encode(allele.encode()), after])
             sequences += [bases, reverse_complement(bases)]
-    odds = log_odds(predictor.predict({"bases": bases} for bases in sequences)["probability"], column)
+    odds = log_odds(model.predict({"bases": bases} for bases in sequences)["probability"], column)
     ref_plus, ref_minus, alt_plus, alt_minus = odds.reshape(-1, 4).T
     plus, minus = alt_plus - ref_plus, alt_minus - ref_minus
     return np.stack([(plus + minus) / 2, plus, minus], axis=1).tolist()

@@ -69,7 +69,7 @@ class ReplacedKmers(MaskedKmers):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Refuse: detection is trained on the generator's own samples, which no fixed likelihood describes."""
-        raise ConfigError("replaced-token detection has no likelihood; EWC needs one: use --anchor l2sp")
+        raise ConfigError("replaced-token detection has no likelihood; EWC needs one: use --regularization l2sp")
 
     def _detect(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return which tokens the generator changed [B, T] and the logits of the net [B, T]."""

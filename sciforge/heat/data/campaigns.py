@@ -45,7 +45,7 @@ class PrepareCampaigns(Settings):
         campaigns: of each system.
         plates: most plates of a campaign.
         readings: most Reynolds numbers of a plate.
-        dev_share: of the campaigns that are held out.
+        validation_share: of the campaigns that are held out.
         seed: of the draws.
     """
 
@@ -53,7 +53,7 @@ class PrepareCampaigns(Settings):
     campaigns: int = 400
     plates: int = 4
     readings: int = 6
-    dev_share: float = 0.1
+    validation_share: float = 0.1
     seed: int = 0
 
     domain: ClassVar[str] = "heat"
@@ -62,7 +62,7 @@ class PrepareCampaigns(Settings):
     def __post_init__(self):
         super().__post_init__()
         self.require(1, math.inf, "campaigns", "plates", "readings")
-        self.require(0, 0.9, "dev_share")
+        self.require(0, 0.9, "validation_share")
         if not self.systems or len(set(self.systems)) < len(self.systems):
             raise ConfigError(f"systems are {self.systems}; give different names of laws, at least one")
         for system in self.systems:
@@ -79,7 +79,7 @@ class PrepareCampaigns(Settings):
         for number in range(self.campaigns):
             rng = sampling.generator(self.seed, sampling.CORRUPT, place, number)
             x_NG, log_N = _campaign(source.split("+"), self.plates, self.readings, rng)
-            split = SPLITS.index("dev" if rng.random() < self.dev_share else "train")
+            split = SPLITS.index("validation" if rng.random() < self.validation_share else "train")
             shard.add({"x": x_NG, "log_nu": log_N}, system=source, split=np.int8(split))
 
     def finish(self, store: Store) -> Mapping[str, Any]:

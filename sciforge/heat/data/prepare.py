@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sciforge.core.data.sampling import SUBSET, generator
-from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
+from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.heat.correlations.groups import GROUPS
@@ -25,14 +25,14 @@ from sciforge.heat.data.table_checks import suspicions
 
 OnReject = Callable[[Reject], None] | None
 
-NAMES = {"train": 0, "training": 0, "dev": 1, "valid": 1, "val": 1, "validation": 1, "test": 2, "none": -1}
+NAMES = {**SPLIT_NAMES, "none": -1}
 SAME_ANGLE = 0.5  # degrees
 
 
 def check_shares(shares: Sequence[float]) -> None:
     """Raise ConfigError unless three shares, none negative and the first positive, add up to 1."""
     if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"shares are {tuple(shares)}; give three for train, dev and test that add up to 1")
+        raise ConfigError(f"shares are {tuple(shares)}; give three for train, validation and test that add up to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PrepareMeasurements(Settings):
         basis: of Nu, where the files do not state it, e.g. "ribbed wall, projected area, smooth diameter".
         split: `random` (repeats of a point stay together), `angle` or `rig` (those in `held` are the test), `reynolds` (train
             below, test above the border in `held`), or `given` (the column `split`).
-        shares: of train, dev and test; where `held` names the test, dev takes its share of the rest.
+        shares: of train, validation and test; where `held` names the test, validation takes its share of the rest.
         held: angles in degrees, names of rigs, or one or two Reynolds numbers (between two, a point is in no split).
         seed: of the split.
     """

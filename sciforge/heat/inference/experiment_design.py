@@ -68,8 +68,8 @@ class Suggestions:
         shown = [name for name in names if name not in still]
         rows = []
         for number, r in enumerate(self.readings, 1):
-            figures = (f"{r.nusselt:.4g}", f"{100 * r.spread:.1f}", f"{100 * r.remaining:.2f}")
-            rows.append((str(number), *(f"{r.groups[name]:.6g}" for name in shown), r.plate, *figures))
+            metrics = (f"{r.nusselt:.4g}", f"{100 * r.spread:.1f}", f"{100 * r.remaining:.2f}")
+            rows.append((str(number), *(f"{r.groups[name]:.6g}" for name in shown), r.plate, *metrics))
         same = "".join(f"; {printable(name)} {self.readings[0].groups[name]:.6g} in all" for name in still)
         note = f"before the first, the candidates' spread is {100 * self.before:.2f} %{same}"
         heads = ("reading", *map(printable, shown), "plate", "Nu expected", "spread there %", "spread of all after %")

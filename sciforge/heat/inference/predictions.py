@@ -28,7 +28,7 @@ from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import POWER
 
 if TYPE_CHECKING:
-    from sciforge.core.training.model import Predictor
+    from sciforge.core.training.model import Model
 
 TEXTS = (".txt", ".md", ".tex", ".py")
 FIGURES = ("Nu", "low", "high", "spread", "hull", "groups_out_of_range", "problem")
@@ -70,14 +70,14 @@ class PredictedNusselt(Settings):
         if not 0 < self.coverage < 1:
             raise ConfigError(f"coverage is {self.coverage}; it must lie between 0 and 1")
 
-    def write(self, predictor: "Predictor") -> Path:
+    def write(self, model: "Model") -> Path:
         """Write the table and return its path.
 
         Raises:
             DataError: the table, see `read_table`.
             ConfigError: the checkpoint is no Nusselt law of a channel, or knows several rigs and not this one.
         """
-        view = FittedLaw.of_predictor(predictor)
+        view = FittedLaw.of_predictor(model)
         if self.rig and self.rig != "new" and self.rig not in view.rigs:
             known = ", ".join(printable(name) for name in view.rigs if name) or "none"
             raise ConfigError(f"no rig {self.rig!r} in the checkpoint (known: {known}); say `new` for one never seen")
@@ -89,14 +89,14 @@ class PredictedNusselt(Settings):
         figures_M4 = torch.stack([mean_M.exp(), low_M.exp(), high_M.exp(), spread_M], 1).tolist()
         hull = self._hull(view, x_MG)
         with whole_files(self.out, sources=(self.file,)) as (handle,):
-            handle.write(f"# {provenance(self, predictor)}\n")
+            handle.write(f"# {provenance(self, model)}\n")
             handle.write(f"# basis: {CHANNEL_BASIS}\n")
             handle.write(f"# {_known(view)}; low to high holds a new reading with probability {self.coverage:g}\n")
             table = csv.writer(handle, lineterminator="\n")
             table.writerow(["line", *view.columns, *FIGURES])
-            for row, (line, groups, figures) in enumerate(zip(line_M, x_MG.tolist(), figures_M4, strict=True)):
-                good = bool(np.isfinite(figures).all())
-                cells = [f"{value:.6g}" for value in figures] if good else [""] * 4
+            for row, (line, groups, metrics) in enumerate(zip(line_M, x_MG.tolist(), figures_M4, strict=True)):
+                good = bool(np.isfinite(metrics).all())
+                cells = [f"{value:.6g}" for value in metrics] if good else [""] * 4
                 where = (
                     ("", "")
                     if hull is None
@@ -138,20 +138,20 @@ class LawFormula(Settings):
         if self.out.suffix.lower() not in TEXTS + SUFFIXES:
             raise ConfigError(f"{self.out}: the suffix is none of {', '.join(TEXTS + SUFFIXES)}; rename it")
 
-    def write(self, predictor: "Predictor") -> Path:
+    def write(self, model: "Model") -> Path:
         """Write the law and return its path; raises ConfigError for a checkpoint that is no Nusselt law."""
-        view = FittedLaw.of_predictor(predictor)
+        view = FittedLaw.of_predictor(model)
         suffix = self.out.suffix.lower()
         if suffix in SUFFIXES:
             return plot(view, self.out)
-        says = provenance(self, predictor)
+        says = provenance(self, model)
         if suffix == ".py":
             text = f"# {says}\n{to_python(view)}"
         elif suffix == ".tex":
             text = f"% {says}\n{latex(view)}\n"
         else:
             remark = f"<!-- {says.replace('--', '- -')} -->" if suffix == ".md" else says
-            text = f"{_report(view, getattr(predictor.objective, 'laws', ()), markdown=suffix == '.md')}\n{remark}\n"
+            text = f"{_report(view, getattr(model.objective, 'laws', ()), markdown=suffix == '.md')}\n{remark}\n"
         return write_whole(self.out, lambda work: work.write_text(text, encoding="utf-8"))
 
 
@@ -210,20 +210,20 @@ class NextExperiment(Settings):
     count: int = 5
     columns: tuple[str, ...] = ()
 
-    def write(self, predictor: "Predictor") -> Path:
+    def write(self, model: "Model") -> Path:
         """Write the readings and return the path; raises ConfigError, DataError as `read_table` and `next_experiment`."""
-        view = FittedLaw.of_predictor(predictor)
+        view = FittedLaw.of_predictor(model)
         x_MG, line_M = groups_of(self.file, self.columns, view)
         try:
             found = next_experiment(view, x_MG.numpy(), self.count)
         except DataError as error:
             raise DataError(str(error), self.file) from None
         with whole_files(self.out, sources=(self.file,)) as (handle,):
-            handle.write(f"# {provenance(self, predictor)}\n")
+            handle.write(f"# {provenance(self, model)}\n")
             handle.write(f"# {_known(view)}; the candidates' spread is {found.before:.6g} before the first\n")
             table = csv.writer(handle, lineterminator="\n")
             table.writerow(["reading", "line", *GROUPS, "plate", "Nu_expected", "spread_there", "spread_of_all_after"])
             for number, r in enumerate(found.readings, 1):
-                figures = (f"{v:.6g}" for v in (r.nusselt, r.spread, r.remaining))
-                table.writerow([number, line_M[r.place], *(f"{v:.8g}" for v in r.groups.values()), r.plate, *figures])
+                metrics = (f"{v:.6g}" for v in (r.nusselt, r.spread, r.remaining))
+                table.writerow([number, line_M[r.place], *(f"{v:.8g}" for v in r.groups.values()), r.plate, *metrics])
         return self.out

@@ -22,7 +22,7 @@ from sciforge.heat.model.posterior import NEW_RIG, Posterior, Rows
 from sciforge.heat.objectives.campaign_pretraining import Campaigns
 
 if TYPE_CHECKING:
-    from sciforge.core.training.model import Predictor
+    from sciforge.core.training.model import Model
     from sciforge.heat.model.estimator import NusseltLaw
 
 TRANSVERSE = 89.5  # degrees, from where ribs count as transverse
@@ -63,22 +63,20 @@ class FittedLaw:
         return cls(law.model_, posterior, law._points[0], name if law.model_.laws != (POWER,) else "", law.rigs_)
 
     @classmethod
-    def of_predictor(cls, predictor: "Predictor") -> "FittedLaw":
+    def of_predictor(cls, model: "Model") -> "FittedLaw":
         """Return the view of a checkpoint: of a prior it knows no points; raises ConfigError for another domain's, DataError."""
-        if not isinstance(predictor.model, NusseltNet):
-            raise ConfigError(f"{predictor.checkpoint.path} is no Nusselt law; give a checkpoint of heat")
-        net = copy.deepcopy(predictor.model).cpu().double().eval().requires_grad_(False)
-        objective = predictor.objective
+        if not isinstance(model.network, NusseltNet):
+            raise ConfigError(f"{model.checkpoint.path} is no Nusselt law; give a checkpoint of heat")
+        net = copy.deepcopy(model.network).cpu().double().eval().requires_grad_(False)
+        objective = model.objective
         if isinstance(objective, Campaigns):
             empty_NG = torch.ones(0, len(net.codec.columns), dtype=torch.float64)
-            name = Path(predictor.checkpoint.path).name
+            name = Path(model.checkpoint.path).name
             return cls(net, Posterior.of(net.prior(), net.rows(empty_NG)), empty_NG, name)
         if not isinstance(objective, Nusselt):
-            raise ConfigError(
-                f"{predictor.checkpoint.path} was trained for {type(objective).__name__}; give a Nusselt law"
-            )
+            raise ConfigError(f"{model.checkpoint.path} was trained for {type(objective).__name__}; give a Nusselt law")
         head = net.heads[HEAD]
-        parent = predictor.checkpoint.body["run"].get("init") or ""
+        parent = model.checkpoint.body["run"].get("init") or ""
         return cls(
             net, head.posterior(net), head.x_NG[: int(head.count)], Path(parent).name, objective.rigs or ("",),
             (net.delta_KF - head.solved_KF).double(), objective.fit == "descent",

@@ -71,7 +71,7 @@ class Nusselt(Objective, Settings):
     """The Nusselt number of measured points, from a law and what it is off by.
 
     `exact` solves the posterior before the first step, so a run needs 1 step at rate 0. `descent` moves the corrections of each
-    law by gradient; with `--anchor ewc --anchor.strength 1/N` on N points it comes to rest at the same corrections.
+    law by gradient; with `--regularization ewc --regularization.strength 1/N` on N points it comes to rest at the same corrections.
 
     Args:
         fit: `exact` or `descent`.
@@ -208,16 +208,16 @@ class Nusselt(Objective, Settings):
         """Return median and 95th percentile of the relative error in %, bias in %, and, with intervals, coverage and width."""
         true_N = np.asarray(records.column("value"), float)
         away_N = outputs["value"] / true_N - 1
-        figures = {
+        metrics = {
             "median_error": float(np.median(np.abs(away_N)) * 100),
             "p95_error": float(np.percentile(np.abs(away_N), 95) * 100),
             "bias": float(np.expm1(np.log(outputs["value"] / true_N).mean()) * 100),
         }
         if "low" in outputs:
             inside_N = (outputs["low"] <= true_N) & (true_N <= outputs["high"])
-            figures["coverage"] = float(inside_N.mean() * 100)
-            figures["half_width"] = float(np.median(np.log(outputs["high"] / outputs["low"])) * 50)
-        return figures
+            metrics["coverage"] = float(inside_N.mean() * 100)
+            metrics["half_width"] = float(np.median(np.log(outputs["high"] / outputs["low"])) * 50)
+        return metrics
 
 
 @torch.no_grad()

@@ -21,11 +21,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sciforge.core.data.store import SPLITS
+from sciforge.core.data.store import SPLIT_NAMES, SPLITS
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError, did_you_mean
 
-SPLIT_NAMES = {"train": 0, "training": 0, "dev": 1, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 CORNERS = ("x0", "y0", "x1", "y1")
 OUTSIDE = 1.0  # pixels that a box may reach over the edge, for rounding; it is then cut there
 

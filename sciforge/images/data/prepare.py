@@ -14,10 +14,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sciforge.core.data import sampling
-from sciforge.core.data.store import Reject, ShardWriter, Store
+from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.annotations import (
-    SPLIT_NAMES,
     Boxes,
     Said,
     number,
@@ -73,10 +72,10 @@ class PrepareImages:
 
     Args:
         files: folders, picture files, arrays, IDX files (plain or gzipped).
-        dev, test: the same, for the development and test splits.
+        validation, test: the same, for the development and test splits.
         labels: a CSV (columns of the names below), or for arrays and IDX files one file of labels each, in their order
-            (files, then dev, then test); an .npz may hold its own, see `read_many`.
-        folder_labels: the folder a picture lies in is its class; folders above it called train, dev (val) or test are its
+            (files, then validation, then test); an .npz may hold its own, see `read_many`.
+        folder_labels: the folder a picture lies in is its class; folders above it called train, validation (val) or test are its
             split.
         image_column, label_column, split_column: of CSV files; the split column may be missing.
         classes: names of integer labels, 0 first.
@@ -90,12 +89,12 @@ class PrepareImages:
         alpha: `composite` lays transparent pictures on the background, `reject` refuses them.
         background: red, green, blue.
         white: the 16-bit value that becomes 255; the full range of 16 bits by default, 4095 for a 12-bit camera.
-        test_share, dev_share: drawn, class by class, for a split that nothing is named for.
+        test_share, validation_share: drawn, class by class, for a split that nothing is named for.
         seed: of the splits.
     """
 
     files: tuple[Path, ...]
-    dev: tuple[Path, ...] = ()
+    validation: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
     labels: tuple[Path, ...] = ()
     folder_labels: bool = False
@@ -112,7 +111,7 @@ class PrepareImages:
     background: tuple[int, int, int] = (255, 255, 255)
     white: int = 65535
     test_share: float = 0.2
-    dev_share: float = 0.1
+    validation_share: float = 0.1
     seed: int = 0
 
     domain: ClassVar[str] = "images"
@@ -149,8 +148,8 @@ class PrepareImages:
     def _check(self) -> None:
         if not self.files:
             raise ConfigError("no picture; give folders, picture files, arrays or IDX files")
-        if not (self.test_share >= 0 and self.dev_share >= 0 and self.test_share + self.dev_share < 1):
-            raise ConfigError("test_share + dev_share must leave something to train on")
+        if not (self.test_share >= 0 and self.validation_share >= 0 and self.test_share + self.validation_share < 1):
+            raise ConfigError("test_share + validation_share must leave something to train on")
         if self.labels and self.folder_labels:
             raise ConfigError("labels and folder_labels both say what the classes are; give one")
         if self.size is not None and not all(1 <= n <= 16384 for n in self.size):
@@ -162,7 +161,7 @@ class PrepareImages:
         """Return every file with the split it was given for, and with its labels where it holds many pictures."""
         found = [
             Item(path, name, split)
-            for split, places in ((None, self.files), (1, self.dev), (2, self.test))
+            for split, places in ((None, self.files), (1, self.validation), (2, self.test))
             for place in places
             for path, name in _listed(Path(place))
         ]
@@ -334,7 +333,7 @@ class PrepareImages:
         columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
         labels = np.array(store.column("label")) if "label" in columns else np.zeros(len(store), "U1")
         split_N = drawn_splits(
-            np.asarray(store.column("split")), digests(store), labels, self.test_share, self.dev_share, self.seed
+            np.asarray(store.column("split")), digests(store), labels, self.test_share, self.validation_share, self.seed
         )
         store.rewrite("split", split_N)
         rows, columns_, channels = (int(n) for n in store[0]["image"].shape)

@@ -144,7 +144,7 @@ def read_many(path: Path, rules: Rules = Rules()) -> Many:
     """Return all pictures of a .npy, .npz or IDX file.
 
     A .npy of two axes is one grey picture, of three axes N grey pictures, of four N pictures with channels last; an .npz
-    holds the same under `images` (or as its only array), and may hold `labels` and `splits` (0 train, 1 dev, 2 test).
+    holds the same under `images` (or as its only array), and may hold `labels` and `splits` (0 train, 1 validation, 2 test).
 
     Raises:
         DataError: damaged, of another shape, or of other numbers than unsigned 8 or 16 bits.
@@ -160,7 +160,7 @@ def read_many(path: Path, rules: Rules = Rules()) -> Many:
         if array is not None and array.shape != (len(found),):
             raise DataError(f"{name} of shape {list(array.shape)} for {len(found)} pictures; give one for each", path)
     if splits is not None and not np.isin(splits, (0, 1, 2)).all():
-        raise DataError("splits other than 0 (train), 1 (dev) and 2 (test); correct them", path)
+        raise DataError("splits other than 0 (train), 1 (validation) and 2 (test); correct them", path)
     return Many(found, labels, splits)
 
 

@@ -41,7 +41,7 @@ class PrepareScenes:
 
     Args:
         images: a store that `sciforge prepare images` wrote, one object a picture before a plain border.
-        scenes: how many of train, dev and test.
+        scenes: how many of train, validation and test.
         size: rows and columns of a scene.
         objects: least and most objects of a scene; fewer where there is no room.
         scale: least and most size of an object, of that of its picture.

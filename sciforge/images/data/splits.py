@@ -26,7 +26,7 @@ def drawn_splits(
     keys: Iterable[Any],
     labels: np.ndarray,
     test_share: float,
-    dev_share: float,
+    validation_share: float,
     seed: int,
 ) -> np.ndarray:
     """Return the split of every record: named ones as they are, the others drawn; equal keys stay together.
@@ -35,7 +35,7 @@ def drawn_splits(
         named_N: places in SPLITS, UNDRAWN where none is named.
         keys: what must not be in two splits.
         labels: classes, of each of which the shares are drawn.
-        test_share, dev_share: of the keys without a named split; 0 where that split is named for others.
+        test_share, validation_share: of the keys without a named split; 0 where that split is named for others.
         seed: of the draw.
 
     >>> drawn_splits(np.array([255, 255, 2, 0]), "abca", np.array(["x"] * 4), 0.0, 0.0, 0).tolist()
@@ -50,7 +50,7 @@ def drawn_splits(
     np.maximum.at(strictest, group_N[known], named_N[known].astype(int))
     lead = np.full(len(first), -1)
     lead[group_N[::-1]] = np.arange(len(group_N))[::-1]  # the first record of each group
-    shares = [share * (split not in named_N) for split, share in ((2, test_share), (1, dev_share))]
+    shares = [share * (split not in named_N) for split, share in ((2, test_share), (1, validation_share))]
     rng = sampling.generator(seed, sampling.SUBSET)
     split_G = np.where(strictest < 0, 0, strictest)
     for label in np.unique(labels):

@@ -1,7 +1,7 @@
 """Classical rivals of a Vision Transformer in every label-efficiency curve, each fitted on the few labels it is given.
 
 Every function takes (objective, train records, test records, seed) and returns {"probability": [N, C]} for classes and {"value":
-[N]} for numbers. Penalties are chosen by cross-validation inside the labels; the CNN's recipe was chosen on a development split.
+[N]} for numbers. Penalties are chosen by cross-validation inside the labels; the CNN's recipe was chosen on a validation split.
 
 Legend of shape letters: N pictures, H rows, W columns, C channels or classes, R and S rows and columns of cells, O directions, F
 features.

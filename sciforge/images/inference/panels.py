@@ -98,48 +98,48 @@ def _draw(at: Any, panel: Panel) -> None:
 
 @torch.no_grad()
 def reconstructed(
-    predictor: Any, objective: InpaintPatches, records: Sequence[Record], seed: int = 0
+    model: Any, objective: InpaintPatches, records: Sequence[Record], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images as they are, with hidden patches grey, and filled in, each uint8 [B, H, W, C]; all of one size.
 
-    A model of normalised patches tells texture, not brightness: it is shown at the true mean and deviation of each patch.
+    A network of normalised patches tells texture, not brightness: it is shown at the true mean and deviation of each patch.
     """
     objective = replace(objective, asked=1.0)
     made = [
-        objective.prepare({"image": record["image"]}, predictor.codec, np.random.default_rng((seed, i)), training=False)
+        objective.prepare({"image": record["image"]}, model.codec, np.random.default_rng((seed, i)), training=False)
         for i, record in enumerate(records)
     ]
-    batch, model = predictor.engine.move(predictor.codec.collate(made)), predictor.model
-    told_BKP, hidden_BK = objective.filled(model, batch), batch["hidden"]
-    true_BNP = to_patches(batch["image"], model.patch)
+    batch, network = model.engine.move(model.codec.collate(made)), model.network
+    told_BKP, hidden_BK = objective.filled(network, batch), batch["hidden"]
+    true_BNP = to_patches(batch["image"], network.patch)
     at_BKP = hidden_BK[..., None].expand(-1, -1, true_BNP.shape[-1])
     if objective.normalise:
-        mean_BK1, deviation_BK1 = patch_scale(model.normalised(true_BNP.gather(1, at_BKP)))
+        mean_BK1, deviation_BK1 = patch_scale(network.normalised(true_BNP.gather(1, at_BKP)))
         told_BKP = told_BKP * deviation_BK1 + mean_BK1
 
     def joined(hidden_BKP: Tensor) -> np.ndarray:
         patches_BNP = true_BNP.scatter(1, at_BKP, hidden_BKP)
-        return from_patches(patches_BNP, model.grid_of(batch), model.patch).cpu().numpy()
+        return from_patches(patches_BNP, network.grid_of(batch), network.patch).cpu().numpy()
 
-    colours_BKQC = told_BKP.unflatten(-1, (-1, len(model.mean_C))) * model.deviation_C + model.mean_C
+    colours_BKQC = told_BKP.unflatten(-1, (-1, len(network.mean_C))) * network.deviation_C + network.mean_C
     filled_BKP = colours_BKQC.flatten(-2).round().clamp(0, 255).to(torch.uint8)
     return batch["image"].cpu().numpy(), joined(torch.full_like(filled_BKP, HIDDEN)), joined(filled_BKP)
 
 
 def draw_reconstructions(
-    path: Path, predictor: Any, objective: InpaintPatches, records: Sequence[Record], seed: int = 0
+    path: Path, model: Any, objective: InpaintPatches, records: Sequence[Record], seed: int = 0
 ) -> Path:
     """Write a sheet of images, what the encoder saw of them, and the filled images."""
-    rows = [[Panel(image) for image in images] for images in reconstructed(predictor, objective, records, seed)]
+    rows = [[Panel(image) for image in images] for images in reconstructed(model, objective, records, seed)]
     return sheet(path, rows, ("image", "seen", "filled"))
 
 
-def draw_attention(path: Path, predictor: Any, records: Sequence[Record]) -> Path:
+def draw_attention(path: Path, model: Any, records: Sequence[Record]) -> Path:
     """Write a sheet of images beside the attention of the last block, the mean of all heads and each head."""
-    examples = [predictor.codec.encode({"image": record["image"]}) for record in records]
-    batch = predictor.engine.move(predictor.codec.collate(examples))
+    examples = [model.codec.encode({"image": record["image"]}) for record in records]
+    batch = model.engine.move(model.codec.collate(examples))
     rows = []
-    for record, map_HRS in zip(records, attention_maps(predictor.model, batch).cpu().numpy(), strict=True):
+    for record, map_HRS in zip(records, attention_maps(model.network, batch).cpu().numpy(), strict=True):
         image = np.asarray(record["image"])
         maps = [("all heads", map_HRS.mean(0)), *((f"head {i + 1}", part) for i, part in enumerate(map_HRS))]
         rows.append([Panel(image, "image"), *(Panel(image, title, map=part) for title, part in maps)])

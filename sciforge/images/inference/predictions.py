@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sciforge.core.domain import Objective
 from sciforge.core.files.atomic import atomic_folder
 from sciforge.core.files.output_files import provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.images.data.image_files import Picture, read_files
 from sciforge.images.data.readers import Rules
@@ -46,31 +46,31 @@ class Files:
     background: tuple[int, int, int] = (255, 255, 255)
     white: int = 65535
 
-    def pictures(self, predictor: Predictor) -> Iterator[Picture]:
+    def pictures(self, model: Model) -> Iterator[Picture]:
         """Yield the images as the model wants them."""
-        return read_files(self.files, predictor.codec, Rules(self.alpha, self.background, self.white), self.size)
+        return read_files(self.files, model.codec, Rules(self.alpha, self.background, self.white), self.size)
 
-    def groups(self, predictor: Predictor, what: str) -> Iterator[list[Picture]]:
+    def groups(self, model: Model, what: str) -> Iterator[list[Picture]]:
         """Yield images in groups of some batches, under a progress bar."""
-        pictures = self.pictures(predictor)
+        pictures = self.pictures(model)
         with tqdm(desc=what, unit="image", disable=None, leave=False) as bar:
-            while group := list(islice(pictures, 8 * predictor.batch)):
+            while group := list(islice(pictures, 8 * model.batch)):
                 yield group
                 bar.update(len(group))
 
-    def first(self, predictor: Predictor, count: int) -> list[Picture]:
+    def first(self, model: Model, count: int) -> list[Picture]:
         """Return the first images, at least one."""
         if count < 1:
             raise ConfigError(f"count is {count}; at least one image is drawn")
-        return list(islice(self.pictures(predictor), count))
+        return list(islice(self.pictures(model), count))
 
 
-def need(predictor: Predictor, *kinds: type[Objective]) -> Any:
+def need(model: Model, *kinds: type[Objective]) -> Any:
     """Return the checkpoint's objective; raises ConfigError where it was trained for another."""
-    if not isinstance(predictor.objective, kinds):
-        found, wanted = type(predictor.objective).__name__, " or ".join(kind.__name__ for kind in kinds)
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {found}, this output needs {wanted}")
-    return predictor.objective
+    if not isinstance(model.objective, kinds):
+        found, wanted = type(model.objective).__name__, " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"{model.checkpoint.path} was trained for {found}, this output needs {wanted}")
+    return model.objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +81,17 @@ class ImageLabels(Files):
         files, out, size, alpha, background, white: see `Files`.
     """
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path."""
-        objective = need(predictor, ClassifyImages, RegressImages)
+        objective = need(model, ClassifyImages, RegressImages)
         classes = getattr(objective, "classes", ())
         head = ["name", *(f"p({name})" for name in classes), "class"] if classes else ["name", "value"]
         with whole_files(self.out, sources=self.files) as (table,):
-            table.write(f"# {provenance(self, predictor)}\n")
+            table.write(f"# {provenance(self, model)}\n")
             rows = csv.writer(table, lineterminator="\n")
             rows.writerow(head)
-            for group in self.groups(predictor, "labels"):
-                found = predictor.predict(picture.record for picture in group)
+            for group in self.groups(model, "labels"):
+                found = model.predict(picture.record for picture in group)
                 for i, picture in enumerate(group):
                     if classes:
                         p_C = found["probability"][i]
@@ -112,25 +112,25 @@ class ImageEmbeddings(Files):
 
     layers: tuple[int, ...] = (-1,)
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the arrays and return their path."""
-        depth = predictor.checkpoint.model_config.depth
+        depth = model.checkpoint.model_config.depth
         if not self.layers or any(not -depth - 1 <= layer <= depth for layer in self.layers):
             raise ConfigError(f"layers {self.layers}; the model has layers 0 to {depth} (-1 is the last)")
         wanted = list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))
         names: list[str] = []
         rows: list[np.ndarray] = []
         with whole_files(self.out, binary=True, sources=self.files) as (file,), torch.no_grad():
-            for group in self.groups(predictor, "embeddings"):
+            for group in self.groups(model, "embeddings"):
                 names += [picture.name for picture in group]
-                for start in range(0, len(group), predictor.batch):
-                    part = group[start : start + predictor.batch]
-                    batch = predictor.codec.collate([predictor.codec.encode(picture.record) for picture in part])
-                    states = predictor.model(predictor.engine.move(batch), layers=True)
+                for start in range(0, len(group), model.batch):
+                    part = group[start : start + model.batch]
+                    batch = model.codec.collate([model.codec.encode(picture.record) for picture in part])
+                    states = model.network(model.engine.move(batch), layers=True)
                     rows.append(torch.stack([states[layer].mean(1) for layer in wanted], 1).cpu().numpy())
             means_NSD = np.concatenate(rows)
             arrays = {f"layer_{layer}": means_NSD[:, i] for i, layer in enumerate(wanted)}
-            np.savez(file, names=np.array(names), provenance=np.array(provenance(self, predictor)), **arrays)
+            np.savez(file, names=np.array(names), provenance=np.array(provenance(self, model)), **arrays)
         return self.out
 
 
@@ -149,16 +149,16 @@ class Detections(Files):
     drawing: Path | None = None
     count: int = 8
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table (and the picture) and return the table's path."""
-        classes = need(predictor, DetectObjects).classes
+        classes = need(model, DetectObjects).classes
         panels: list[Panel] = []
         with whole_files(self.out, sources=self.files) as (table,):
-            table.write(f"# {provenance(self, predictor)}\n")
+            table.write(f"# {provenance(self, model)}\n")
             rows = csv.writer(table, lineterminator="\n")
             rows.writerow(["image", "x0", "y0", "x1", "y1", "label", "score"])
-            for group in self.groups(predictor, "detections"):
-                found = predictor.predict(picture.record for picture in group)["detections"]
+            for group in self.groups(model, "detections"):
+                found = model.predict(picture.record for picture in group)["detections"]
                 for picture, detection_T6 in zip(group, found, strict=True):
                     boxes = found_boxes(detection_T6, self.score)
                     for corners, label, score in self._rows(picture, boxes):
@@ -194,15 +194,15 @@ class Segments(Files):
         files, out, size, alpha, background, white: see `Files`.
     """
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the folder, which appears whole, and return its path."""
         from PIL import Image
 
-        need(predictor, SegmentPatches)
+        need(model, SegmentPatches)
         with atomic_folder(self.out) as work:
-            (work / "provenance.json").write_text(provenance(self, predictor) + "\n", encoding="utf-8")
-            for group in self.groups(predictor, "segments"):
-                found = predictor.predict(picture.record for picture in group)["segments"]
+            (work / "provenance.json").write_text(provenance(self, model) + "\n", encoding="utf-8")
+            for group in self.groups(model, "segments"):
+                found = model.predict(picture.record for picture in group)["segments"]
                 for picture, segments_HW in zip(group, found, strict=True):
                     path = (work / picture.name).with_suffix(".png")
                     if "[" in picture.name:  # of an array: bars.npy[3] becomes bars.npy[3].png
@@ -229,13 +229,13 @@ class Reconstructions(Files):
     mask_rate: float | None = None
     seed: int = 0
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the picture and return its path."""
-        objective = need(predictor, InpaintPatches)
+        objective = need(model, InpaintPatches)
         if self.mask_rate is not None:
             objective = replace(objective, mask_rate=self.mask_rate)
-        records = [picture.record for picture in self.first(predictor, self.count)]
-        return draw_reconstructions(self.out, predictor, objective, records, self.seed)
+        records = [picture.record for picture in self.first(model, self.count)]
+        return draw_reconstructions(self.out, model, objective, records, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +249,6 @@ class AttentionMaps(Files):
 
     count: int = 6
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the picture and return its path."""
-        return draw_attention(self.out, predictor, [p.record for p in self.first(predictor, self.count)])
+        return draw_attention(self.out, model, [p.record for p in self.first(model, self.count)])

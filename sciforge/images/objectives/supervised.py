@@ -75,7 +75,7 @@ class ClassifyImages(OneClass, _Labelled):
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`.
         bins: the head reads means of patch states in a grid of so many by so many. With 100 labels of Fashion-MNIST 7 told more
-            on the development split than 4, 3, 2 and 1 did (accuracy .734, .722, .726, .720, .713), and the last layer more
+            on the validation split than 4, 3, 2 and 1 did (accuracy .734, .722, .726, .720, .713), and the last layer more
             than others or several.
         layers: whose states it reads; 0 is the embedding, -1 the last.
         warm_start: solve the head before the first step.

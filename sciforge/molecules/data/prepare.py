@@ -43,9 +43,9 @@ class PrepareMolecules:
         smiles_column: its name in tables.
         labels: columns of tables (properties of SDF) with numbers to learn; an empty cell is a missing label.
         split: `scaffold` (Bemis-Murcko, balanced by chemprop's rule), `scaffold-sorted` (largest scaffold first), `random`,
-            `column` (train, dev or test in `split_column`), or `none` (all is training).
+            `column` (train, validation or test in `split_column`), or `none` (all is training).
         split_column: its name, for the split `column`.
-        shares: of train, dev and test.
+        shares: of train, validation and test.
         seed: of the split.
         components: of a salt or mixture, `stop` rejects it and `largest` keeps the part with most heavy atoms.
         isotopes: `stop` rejects them, `remove` takes the masses off.

@@ -9,15 +9,14 @@ from typing import Literal
 import numpy as np
 
 from sciforge.core.data.sampling import SUBSET, generator
-from sciforge.core.data.store import SPLITS
+from sciforge.core.data.store import SPLIT_NAMES, SPLITS
 from sciforge.errors import ConfigError, DataError, did_you_mean
 
 Rule = Literal["scaffold", "scaffold-sorted", "random", "column", "none"]
-NAMES = {"train": 0, "training": 0, "dev": 1, "valid": 1, "val": 1, "validation": 1, "development": 1, "test": 2}
 
 
 def split_by_scaffold(group_N: np.ndarray, shares: Sequence[float], seed: int, balanced: bool) -> np.ndarray:
-    """Return the split of each molecule, uint8 [N] (0 train, 1 dev, 2 test); a scaffold is never divided.
+    """Return the split of each molecule, uint8 [N] (0 train, 1 validation, 2 test); a scaffold is never divided.
 
     Scaffolds are taken one after the other; each goes to training if it still fits there, else to development if it
     fits, else to test. Balanced (chemprop's rule): scaffolds larger than half of the development or test share come
@@ -26,7 +25,7 @@ def split_by_scaffold(group_N: np.ndarray, shares: Sequence[float], seed: int, b
 
     Args:
         group_N: integer number of each molecule's scaffold.
-        shares: of train, dev and test, which add up to 1.
+        shares: of train, validation and test, which add up to 1.
         seed: of the balanced order.
         balanced: which of the two rules.
 
@@ -72,12 +71,12 @@ def split_of_name(text: str) -> int:
     >>> split_of_name("Valid")
     1
     """
-    if text.strip().lower() not in NAMES:
-        raise DataError(f"split {text!r} is not known; {did_you_mean(text.strip().lower(), NAMES)}")
-    return NAMES[text.strip().lower()]
+    if text.strip().lower() not in SPLIT_NAMES:
+        raise DataError(f"split {text!r} is not known; {did_you_mean(text.strip().lower(), SPLIT_NAMES)}")
+    return SPLIT_NAMES[text.strip().lower()]
 
 
 def check_shares(shares: Sequence[float]) -> None:
     """Raise ConfigError unless three shares, none negative and the first positive, add up to 1."""
     if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"shares are {tuple(shares)}; give three for train, dev and test that add up to 1")
+        raise ConfigError(f"shares are {tuple(shares)}; give three for train, validation and test that add up to 1")

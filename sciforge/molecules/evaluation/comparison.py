@@ -38,7 +38,7 @@ class Reference:
 class Findings:
     """Figures by name, the reasons why others could not be computed, and the seconds that each group took."""
 
-    figures: dict[str, Figure] = field(default_factory=dict)
+    metrics: dict[str, Figure] = field(default_factory=dict)
     omitted: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -78,10 +78,10 @@ def compare(
         with found.clock("fcd"):
             _fcd(found, smiles[:fcd_num], reference.frechet, seed, device)
     with found.clock("snn"):
-        found.figures["snn"] = mean_of(nearest(traits.bits_NB, reference.traits.bits_NB, device))
+        found.metrics["snn"] = mean_of(nearest(traits.bits_NB, reference.traits.bits_NB, device))
     with found.clock("diversity"):
         _diversity(found, traits, device)
-    found.figures["filters"] = fraction(int(traits.passed_N.sum()), len(traits))
+    found.metrics["filters"] = fraction(int(traits.passed_N.sum()), len(traits))
     with found.clock("fragments, scaffolds and distributions"):
         _cosines(found, traits, reference.traits, seed)
         _distances(found, traits, reference.traits, seed)
@@ -93,14 +93,14 @@ def _fcd(found: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, 
         found.omitted["fcd"] = f"{len(smiles)} valid molecule has no covariance"
         return
     acts = activations(smiles, device)
-    found.figures["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
+    found.metrics["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
 
 
 def _diversity(found: Findings, traits: Traits, device: str) -> None:
     row_N = 1 - mean_similarity(traits.bits_NB, device)
     # A mean over pairs: each molecule is in two places, so the spread is twice that of a mean of rows (Hoeffding 1948).
     spread = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
-    found.figures["diversity"] = normal(float(row_N.mean()), spread, len(row_N), "projection", SHARE)
+    found.metrics["diversity"] = normal(float(row_N.mean()), spread, len(row_N), "projection", SHARE)
 
 
 def _cosines(found: Findings, traits: Traits, reference: Traits, seed: int) -> None:
@@ -109,7 +109,7 @@ def _cosines(found: Findings, traits: Traits, reference: Traits, seed: int) -> N
         if reason := _lacking(sample, other, name):
             found.omitted[name] = reason
         else:
-            found.figures[name] = bootstrapped(cosine_to(sample, other), len(traits), seed, bounds=SHARE)
+            found.metrics[name] = bootstrapped(cosine_to(sample, other), len(traits), seed, bounds=SHARE)
 
 
 def _lacking(sample: Bag, other: Bag, what: str) -> str:
@@ -127,10 +127,10 @@ def _distances(found: Findings, traits: Traits, reference: Traits, seed: int) ->
             found.omitted[f"{name}_distance"] = f"RDKit could not compute {name} (SA needs its Contrib folder)"
             continue
         statistic = wasserstein_to(ours, everyone, theirs)
-        found.figures[f"{name}_distance"] = bootstrapped(statistic, len(traits), seed)
+        found.metrics[f"{name}_distance"] = bootstrapped(statistic, len(traits), seed)
     if reason := _lacking(traits.rings, reference.rings, "rings"):
         found.omitted["rings_distance"] = reason
         return
     ours, theirs = (np.array(bag.words, float)[bag.word_M] for bag in (traits.rings, reference.rings))
     statistic = wasserstein_to(ours, traits.rings.owner_M, theirs)
-    found.figures["rings_distance"] = bootstrapped(statistic, len(traits), seed)
+    found.metrics["rings_distance"] = bootstrapped(statistic, len(traits), seed)

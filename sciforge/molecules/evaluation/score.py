@@ -135,10 +135,10 @@ class Score:
             settings = {"fcd_num": self.fcd_num, "seed": self.seed, "pool": pool, "device": self._device}
             found = compare([sample.smiles for sample in valid], reference, **settings)
             floor = self._floor(len(valid), reference, settings)
-        figures = _own_figures(samples, valid, known) | found.figures
-        _excess(figures, floor, found)
+        metrics = _own_figures(samples, valid, known) | found.metrics
+        _excess(metrics, floor, found)
         return {
-            "figures": {name: figures[name].as_json() for name in TITLES if name in figures},
+            "figures": {name: metrics[name].as_json() for name in TITLES if name in metrics},
             "real_molecules": {name: figure.as_json() for name, figure in floor.items()},
             "omitted": {**found.omitted, **_too_few(len(valid))},
             "strings": len(strings),
@@ -200,19 +200,19 @@ class Score:
             texts = pick_strings(self.training, count + count // 100 + 16, self.seed)
             parts = in_chunks(judge_all, texts, settings["pool"], "real molecules")
             found = [sample.smiles for part in parts for sample in part if not sample.reason]
-            return _Floor(compare(found[:count], reference, **settings).figures)
+            return _Floor(compare(found[:count], reference, **settings).metrics)
 
         files = [self.training, self.reference, *filter(None, [self.reference_stats if self.fcd else None])]
         key = (count, self.fcd, self.fcd_num, self.reference_num, self.seed)
-        return self._kept("real", key, _Floor, make, *files).figures
+        return self._kept("real", key, _Floor, make, *files).metrics
 
 
 @dataclass(frozen=True)
 class _Floor:
-    figures: dict[str, Figure]
+    metrics: dict[str, Figure]
 
     def save(self, path: Path) -> None:
-        body = {name: figure.as_json() for name, figure in self.figures.items()}
+        body = {name: figure.as_json() for name, figure in self.metrics.items()}
         path.write_text(json.dumps(body, allow_nan=False), encoding="utf-8")
 
     @classmethod
@@ -232,15 +232,15 @@ def _too_few(count: int) -> dict[str, str]:
     return {f"unique_{first}": f"only {count} valid molecules" for first in UNIQUE_AT if first > count}
 
 
-def _excess(figures: dict[str, Figure], floor: dict[str, Figure], found: Findings) -> None:
-    if "fcd" not in figures:
+def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], found: Findings) -> None:
+    if "fcd" not in metrics:
         return
-    ours, real = figures["fcd"], floor.get("fcd")
+    ours, real = metrics["fcd"], floor.get("fcd")
     if real is None or real.count != ours.count:
         found.omitted["fcd_excess"] = "the training set has fewer molecules than the sample"
         return
     spread = sum((figure.high - figure.low) ** 2 for figure in (ours, real)) ** 0.5 / (2 * Z95)
-    figures["fcd_excess"] = normal(ours.value - real.value, spread, ours.count, "both bootstraps", (-1e9, 1e9))
+    metrics["fcd_excess"] = normal(ours.value - real.value, spread, ours.count, "both bootstraps", (-1e9, 1e9))
 
 
 def table_of(reports: dict[str, dict[str, Any]]) -> Table:
@@ -248,13 +248,13 @@ def table_of(reports: dict[str, dict[str, Any]]) -> Table:
     first = next(iter(reports.values()))
     rows = []
     for name, title in TITLES.items():
-        figures = [report["figures"].get(name) for report in reports.values()]
-        if not any(figures):
+        metrics = [report["figures"].get(name) for report in reports.values()]
+        if not any(metrics):
             continue
         real = first["real_molecules"].get(name)
-        cells = [cell for figure in figures for cell in _cells(figure)]
-        counts = "/".join(dict.fromkeys(f"{figure['count']:,}" for figure in figures if figure))
-        by = next(figure["by"] for figure in figures if figure)
+        cells = [cell for figure in metrics for cell in _cells(figure)]
+        counts = "/".join(dict.fromkeys(f"{figure['count']:,}" for figure in metrics if figure))
+        by = next(figure["by"] for figure in metrics if figure)
         rows.append((title, *cells, f"{real['value']:.4f}" if real else "-", counts, by))
     heads = [head for name in reports for head in (name, "95 % interval")]
     notes = [_note(name, report) for name, report in reports.items()]

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import about, whole_files, whole_paths
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.generation.constraints import Constraints
@@ -73,22 +73,22 @@ class Generate:
         names = ("charge", "atoms", "formula", "rings", "ring_sizes", "types", "scaffold", "forbidden")
         return Constraints(**{name: getattr(self, name) for name in names})
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Draw, write, and return the path of the SMILES."""
         if self.num < 1 or self.unmasked < 0:
             raise ConfigError(f"num is {self.num} and unmasked {self.unmasked}; give at least 1 and 0")
         wishes = wishes_of(self.want)
         sampling = Sampling(self.temperature, self.top_p, self.draw, self.seed, self.precision)
-        drawn = generate_from(predictor, self.num, self.constraints(), sampling, wishes)
+        drawn = generate_from(model, self.num, self.constraints(), sampling, wishes)
         smiles = drawn.smiles()
-        report = about(self, predictor) | {
+        report = about(self, model) | {
             "molecules": len(smiles),
             "unique": len(set(smiles)),
             "mask_removed": drawn.removed,
         }
         if self.unmasked:
-            condition = condition_for(predictor, wishes)
-            report["valid_without_mask"] = unmasked_validity(predictor.model, self.unmasked, sampling, condition)
+            condition = condition_for(model, wishes)
+            report["valid_without_mask"] = unmasked_validity(model.network, self.unmasked, sampling, condition)
         with whole_files(self.out, Path(f"{self.out}.json")) as (lines, beside):
             for number, text in enumerate(smiles):
                 lines.write(f"{text}\tsciforge-{number}\n")
@@ -122,37 +122,37 @@ def generate(
     """
     from sciforge import catalog
 
-    predictor = Predictor.load(catalog.locate(checkpoint), device)
-    return generate_from(predictor, num, constraints or Constraints(), sampling or Sampling(), want or {})
+    model = Model.load(catalog.locate(checkpoint), device)
+    return generate_from(model, num, constraints or Constraints(), sampling or Sampling(), want or {})
 
 
 def generate_from(
-    predictor: Predictor, num: int, constraints: Constraints, sampling: Sampling, want: dict[str, float]
+    model: Model, num: int, constraints: Constraints, sampling: Sampling, want: dict[str, float]
 ) -> Drawn:
     """Draw molecules from a loaded checkpoint."""
-    need_policy(predictor)
-    predictor.model.eval()
-    return sample(predictor.model, num, constraints, sampling, condition_for(predictor, want))
+    need_policy(model)
+    model.network.eval()
+    return sample(model.network, num, constraints, sampling, condition_for(model, want))
 
 
-def need_policy(predictor: Predictor) -> Grow:
+def need_policy(model: Model) -> Grow:
     """Return the generating objective of a checkpoint; raises ConfigError where it has none."""
-    if not isinstance(predictor.objective, Grow):
-        kind = type(predictor.objective).__name__
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {kind}, not to generate; train it with `grow`")
-    return predictor.objective
+    if not isinstance(model.objective, Grow):
+        kind = type(model.objective).__name__
+        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not to generate; train it with `grow`")
+    return model.objective
 
 
-def condition_for(predictor: Predictor, want: dict[str, float]) -> Tensor | None:
+def condition_for(model: Model, want: dict[str, float]) -> Tensor | None:
     """Return the condition [2 P] of wishes, None where the checkpoint knows no properties and none is wished.
 
     Raises:
         ConfigError: a wish is not among the properties that the checkpoint was told in training.
     """
-    known, codec = need_policy(predictor).conditions, predictor.codec
+    known, codec = need_policy(model).conditions, model.codec
     for name in want:
         if name not in known:
-            raise ConfigError(f"{predictor.checkpoint.path} cannot be steered to {name!r}; {did_you_mean(name, known)}")
+            raise ConfigError(f"{model.checkpoint.path} cannot be steered to {name!r}; {did_you_mean(name, known)}")
     if not known:
         return None
     told = np.array([name in want for name in known])

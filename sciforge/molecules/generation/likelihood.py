@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from sciforge.core.domain import widened
 from sciforge.core.files.output_files import cell, provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.graph import Graph, canonical, graph_of_mol
 from sciforge.molecules.chemistry.valence import TYPES
@@ -99,18 +99,18 @@ class Likelihoods:
     want: tuple[str, ...] = ()
     seed: int = 0
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path; a molecule that cannot be read or grown keeps its row, with the reason."""
-        need_policy(predictor)
+        need_policy(model)
         if self.walks < 1:
             raise ConfigError(f"walks is {self.walks}; give at least 1")
-        condition = condition_for(predictor, wishes_of(self.want))
-        predictor.model.eval()
+        condition = condition_for(model, wishes_of(self.want))
+        model.network.eval()
         with whole_files(self.out, sources=self.files) as (table,):
-            table.write(f"# {provenance(self, predictor)}\n")
+            table.write(f"# {provenance(self, model)}\n")
             table.write("name\tsmiles\tatoms\tlog_p_walk\tlog_p_bound\twalks\treason\n")
             for entry in tqdm(self._entries(), "likelihoods", unit="mol", disable=None, leave=False):
-                table.write("\t".join(self._row(predictor, entry, condition)) + "\n")
+                table.write("\t".join(self._row(model, entry, condition)) + "\n")
         return Path(self.out)
 
     def _entries(self):
@@ -118,11 +118,11 @@ class Likelihoods:
             for part in parts_of(file):
                 yield from read_part(part, self.smiles_column, ())
 
-    def _row(self, predictor: Predictor, entry, condition: Tensor | None) -> Sequence[str]:
+    def _row(self, model: Model, entry, condition: Tensor | None) -> Sequence[str]:
         try:
             smiles, mol = canonical(entry.mol())
             graph = graph_of_mol(mol)
-            walk, bound, walks = log_likelihoods(predictor.model, graph, self.walks, self.seed, condition)
+            walk, bound, walks = log_likelihoods(model.network, graph, self.walks, self.seed, condition)
         except DataError as error:
             return cell(entry.name), cell(entry.text[:200]), "", "", "", "", cell(str(error))
         reason = "" if walks else "the rules of growth forbid it (an atom type, a ring size, a charge with hydrogens)"

@@ -13,7 +13,7 @@ from rdkit import Chem
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import provenance, whole_files
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol
 from sciforge.molecules.data.codec import flags_of
@@ -46,12 +46,12 @@ def largest_part(mol: Chem.Mol) -> Chem.Mol:
     return max(parts, key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part))) if len(parts) > 1 else mol
 
 
-def need_properties(predictor: Predictor) -> Properties:
+def need_properties(model: Model) -> Properties:
     """Return the objective of a property checkpoint; raises ConfigError for any other."""
-    if not isinstance(predictor.objective, Properties):
-        kind = type(predictor.objective).__name__
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {kind}, not for properties; fine-tune it first")
-    return predictor.objective
+    if not isinstance(model.objective, Properties):
+        kind = type(model.objective).__name__
+        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not for properties; fine-tune it first")
+    return model.objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +84,10 @@ class PredictedProperties:
         if not 0 < self.level < 1:
             raise ConfigError(f"level is {self.level}; it must lie between 0 and 1")
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path."""
-        objective = need_properties(predictor)
-        crew = [predictor, *(Predictor.load(path, str(predictor.device), predictor.batch) for path in self.also)]
+        objective = need_properties(model)
+        crew = [model, *(Model.load(path, str(model.device), model.batch) for path in self.also)]
         for other in crew[1:]:
             if need_properties(other).tasks != objective.tasks:
                 raise ConfigError(f"{other.checkpoint.path} predicts other tasks; average checkpoints of the same ones")
@@ -97,10 +97,10 @@ class PredictedProperties:
             whole_files(self.out, sources=self.files) as (file,),
             tqdm(desc="properties", unit="mol", disable=None) as bar,
         ):
-            file.write(f"# {provenance(self, predictor)}\n")
+            file.write(f"# {provenance(self, model)}\n")
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["name", "smiles", *self._header(objective), "problem"])
-            for group in iter(lambda: list(islice(entries, 8 * predictor.batch)), []):
+            for group in iter(lambda: list(islice(entries, 8 * model.batch)), []):
                 self._write_group(table, group, crew, objective, width_K)
                 bar.update(len(group))
         return self.out
@@ -121,7 +121,7 @@ class PredictedProperties:
         return record_of(largest_part(mol) if self.components == "largest" else mol)
 
     def _write_group(
-        self, table: Any, group: Sequence[Entry], crew: Sequence[Predictor], objective: Properties, width_K: np.ndarray
+        self, table: Any, group: Sequence[Entry], crew: Sequence[Model], objective: Properties, width_K: np.ndarray
     ) -> None:
         """Write the rows of some entries."""
         records, problems = [], []
@@ -146,7 +146,7 @@ class PredictedProperties:
             table.writerow([entry.name, records[place]["smiles"], *cells, ""])
             place += 1
 
-    def _widths(self, crew: Sequence[Predictor], objective: Properties) -> np.ndarray:
+    def _widths(self, crew: Sequence[Model], objective: Properties) -> np.ndarray:
         """Return how many spreads an interval reaches to either side, of each task [K]."""
         normal = NormalDist().inv_cdf(0.5 + self.level / 2)
         width_K = np.full(len(objective.tasks), normal)
@@ -189,7 +189,7 @@ def conformal_width(away_N: np.ndarray, level: float) -> float:
     return float(np.sort(away_N)[min(rank, len(away_N)) - 1])
 
 
-def together(crew: Sequence[Predictor], records: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def together(crew: Sequence[Model], records: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean value, the spread and the disagreement of several checkpoints, each [N, K].
 
     The spread squared is the mean of their squared spreads and the variance of their values.

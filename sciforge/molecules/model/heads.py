@@ -16,7 +16,7 @@ from sciforge.molecules.chemistry.descriptors import core_first
 from sciforge.molecules.objectives.self_supervised import HIDDEN_UNITS
 
 READERS = ("linear", "kernel", "said", "forest")
-# Chosen on development splits. With fewer labels than this trees, which do not extrapolate, took weight from the better readers of
+# Chosen on validation splits. With fewer labels than this trees, which do not extrapolate, took weight from the better readers of
 # numbers, and for classes an even mix of all was better than one by evidence (BBBP, 50 and 200 labels: .830 and .881 for .825
 # and .881; a random forest .817 and .872).
 FEW_LABELS = 300

@@ -242,8 +242,8 @@ class Properties(Objective):
             rows = np.isfinite(label_NK[:, k])
             if not rows.any():
                 continue
-            figures = self._figures(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("spread", None), rows)
-            for figure, value in figures.items():
+            metrics = self._figures(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("spread", None), rows)
+            for figure, value in metrics.items():
                 found.setdefault(figure, []).append(value)
                 by_task[f"{name}/{figure}"] = value
         means = {figure: float(np.mean(values)) for figure, values in found.items()}
@@ -254,13 +254,13 @@ class Properties(Objective):
     ) -> dict[str, float]:
         """Return the figures of one task."""
         if self.yes_no[k]:
-            figures = classification_metrics(label_N.astype(int), np.stack([1 - value_N, value_N], 1))
-            return figures | {"error": 1 - figures.get("auroc", 0.5)}
-        figures = regression_metrics(label_N, value_N.astype(np.float64))
+            metrics = classification_metrics(label_N.astype(int), np.stack([1 - value_N, value_N], 1))
+            return metrics | {"error": 1 - metrics.get("auroc", 0.5)}
+        metrics = regression_metrics(label_N, value_N.astype(np.float64))
         if spread_NK is not None:
             inside_N = np.abs(value_N - label_N) <= 1.645 * spread_NK[rows, k]
-            figures["coverage90"] = float(inside_N.mean())
-        return figures | {"error": figures["rmse"] / self.spreads[k]}
+            metrics["coverage90"] = float(inside_N.mean())
+        return metrics | {"error": metrics["rmse"] / self.spreads[k]}
 
 
 def encode(model: nn.Module, batch: Batch) -> Tensor:

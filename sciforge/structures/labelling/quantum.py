@@ -41,7 +41,7 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPEN
 MOST_WORKERS = 32
 # A worker may die for reasons that are not the structure's (another process takes the memory), so it gets a second try.
 TRIES = 2
-Job = tuple[int, Any]
+TrainingState = tuple[int, Any]
 Labels = tuple[float, np.ndarray, np.ndarray | None]
 
 
@@ -185,11 +185,11 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
     pipe.send("ready")
     while True:
         try:
-            job = pipe.recv()
+            state = pipe.recv()
         except EOFError:
             return
         try:
-            answer = function(job), ""
+            answer = function(state), ""
         except Exception as error:
             answer = None, f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
         pipe.send(answer)
@@ -212,11 +212,11 @@ class _Worker:
             remedy = 'in a script, start it below `if __name__ == "__main__":`'
             raise ConfigError(f"a worker process died before its first structure; {remedy}") from None
 
-    def give(self, job: Job | None, tries: int = 1) -> None:
-        self.job, self.tries = job, tries
-        if job is not None:
+    def give(self, state: TrainingState | None, tries: int = 1) -> None:
+        self.state, self.tries = state, tries
+        if state is not None:
             with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: `take` sees the end of the pipe
-                self.pipe.send(job[1])
+                self.pipe.send(state[1])
 
     def take(self) -> tuple[Any, str] | None:
         """Return the answer, or None where the process died."""
@@ -234,7 +234,9 @@ class _Worker:
         return self.process.exitcode
 
 
-def scatter(function: Callable[[Any], Any], jobs: Iterable[Job], workers: int) -> Iterator[tuple[int, Any, str]]:
+def scatter(
+    function: Callable[[Any], Any], jobs: Iterable[TrainingState], workers: int
+) -> Iterator[tuple[int, Any, str]]:
     """Yield (index, result, reason) as jobs finish in spawned processes; a job that fails or kills one has a reason.
 
     Raises:
@@ -243,23 +245,23 @@ def scatter(function: Callable[[Any], Any], jobs: Iterable[Job], workers: int) -
     jobs = iter(jobs)
     crew: list[_Worker] = []
     try:
-        for _, job in zip(range(workers), jobs, strict=False):
+        for _, state in zip(range(workers), jobs, strict=False):
             crew.append(_Worker(function))
-            crew[-1].give(job)
-        while busy := [worker.pipe for worker in crew if worker.job is not None]:
+            crew[-1].give(state)
+        while busy := [worker.pipe for worker in crew if worker.state is not None]:
             ready = set(wait(busy))
             for place, worker in enumerate(crew):
                 if worker.pipe not in ready:
                     continue
-                job, tries, answer = worker.job, worker.tries, worker.take()
+                state, tries, answer = worker.state, worker.tries, worker.take()
                 if answer is None:
                     answer = None, f"the worker process died with exit code {worker.stop()}"
                     crew[place] = worker = _Worker(function)
                     if tries < TRIES:
-                        worker.give(job, tries + 1)
+                        worker.give(state, tries + 1)
                         continue
                 worker.give(next(jobs, None))
-                yield job[0], *answer
+                yield state[0], *answer
     finally:
         for worker in crew:
             worker.stop()

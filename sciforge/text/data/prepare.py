@@ -16,13 +16,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sciforge.core.data.sampling import SUBSET, generator
-from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
+from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, Store
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.text.data.lines import Document, Layout
 from sciforge.text.data.readers import MEND, TAGGED, OnReject, kind_of, read_documents
 from sciforge.text.data.sentences import sentence_offsets
 
-SPLIT_NAMES = {"train": 0, "training": 0, "dev": 1, "valid": 1, "val": 1, "validation": 1, "development": 1, "test": 2}
 NONE = len(SPLITS)  # in no split
 
 
@@ -37,9 +36,9 @@ class PrepareDocuments:
         label_column: of the class, or of the number with --numeric; empty for text without labels.
         numeric: the labels are numbers (for regression), not classes.
         tags_column: key of JSON lines with one tag a word, the text being a list of words; CoNLL files have both.
-        split_column: column with train, dev or test; empty draws the splits by `shares`.
+        split_column: column with train, validation or test; empty draws the splits by `shares`.
         group_column: rows of one group (author, chapter, patient) stay in one split.
-        shares: of train, dev and test.
+        shares: of train, validation and test.
         seed: of the splits.
         longest: most letters of a document.
         cut: cut longer documents of .txt in pieces of `longest`, between words, instead of refusing them.
@@ -72,7 +71,7 @@ class PrepareDocuments:
         if len(tagged) > 1:
             raise ConfigError("some files have tagged words and others have not; prepare them apart")
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] == 0:
-            raise ConfigError(f"shares are {self.shares}; give those of train, dev and test, which add up to 1")
+            raise ConfigError(f"shares are {self.shares}; give those of train, validation and test, which add up to 1")
         if self.numeric and not self.label_column:
             raise ConfigError("--numeric needs --label-column")
         if self.longest < 1:

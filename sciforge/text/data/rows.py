@@ -22,7 +22,7 @@ class TextRows(Sequence):
 
     Args:
         store: a store with the columns `text` and `sentences`.
-        split: `train`, `dev` or `test`.
+        split: `train`, `validation` or `test`.
         length: tokens of a row.
     """
 

@@ -13,7 +13,7 @@ from sciforge.core.domain import Record
 from sciforge.errors import ConfigError
 
 Outputs = dict[str, np.ndarray]
-# Chosen on the development split of the hotel reviews at 50 to 999 labels, where 1 to 100 differ by .01 of AUC at most.
+# Chosen on the validation split of the hotel reviews at 50 to 999 labels, where 1 to 100 differ by .01 of AUC at most.
 STRENGTH = 10.0  # the C of logistic regression
 PENALTY = 1.0  # of ridge regression
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sciforge.core.data.store import Reject, Store
 from sciforge.core.files.output_files import cell, provenance, whole_files, whole_paths, write_whole
 from sciforge.core.training.evaluation import evaluation
-from sciforge.core.training.model import Predictor
+from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.text.data.lines import Document, Layout
 from sciforge.text.data.readers import read_documents
@@ -38,7 +38,7 @@ class _Read:
     text_column: str = "text"
     on_error: Literal["stop", "skip"] = "stop"
 
-    def groups(self, predictor: Predictor) -> Iterator[list[dict[str, Any]]]:
+    def groups(self, model: Model) -> Iterator[list[dict[str, Any]]]:
         """Yield the documents of all files as records, some at a time; bad ones go to <out>.rejected.jsonl where asked.
 
         Raises:
@@ -54,7 +54,7 @@ class _Read:
             for file in self.files:
                 for document in read_documents(file, layout, bad.append if self.on_error == "skip" else None):
                     found.append(record_of(document, file))
-                    if len(found) == GROUP * predictor.batch:
+                    if len(found) == GROUP * model.batch:
                         yield found
                         bar.update(len(found))
                         found = []
@@ -89,18 +89,18 @@ def _spaced(text: str) -> Iterator[tuple[int, str]]:
         at += len(word)
 
 
-def need(predictor: Predictor, kind: type | tuple[type, ...], what: str) -> Any:
+def need(model: Model, kind: type | tuple[type, ...], what: str) -> Any:
     """Return the checkpoint's objective; raises ConfigError where it was trained for something else."""
-    if not isinstance(predictor.objective, kind):
-        name = type(predictor.objective).__name__
-        raise ConfigError(f"{predictor.checkpoint.path} was trained for {name}, not for {what}; fine-tune it first")
-    return predictor.objective
+    if not isinstance(model.objective, kind):
+        name = type(model.objective).__name__
+        raise ConfigError(f"{model.checkpoint.path} was trained for {name}, not for {what}; fine-tune it first")
+    return model.objective
 
 
-def predict_sorted(predictor: Predictor, records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+def predict_sorted(model: Model, records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Return the outputs of records in their order, short and long ones computed apart so that little is padding."""
     order = np.argsort([len(record["text"]) for record in records], kind="stable")
-    found = predictor.predict(records[i] for i in order)
+    found = model.predict(records[i] for i in order)
     back = np.argsort(order)
     return {name: values[back] for name, values in found.items()}
 
@@ -117,15 +117,15 @@ class DocumentScores(_Read):
         on_error: `skip` leaves bad documents out and lists them in <out>.rejected.jsonl; `stop` raises at the first.
     """
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path."""
-        objective = need(predictor, (ClassifyDocuments, RateDocuments), "labels of documents")
+        objective = need(model, (ClassifyDocuments, RateDocuments), "labels of documents")
         classes = objective.classes if isinstance(objective, ClassifyDocuments) else ()
         with whole_files(self.out, sources=self.files) as (table,):
-            rows = _table(table, self, predictor)
+            rows = _table(table, self, model)
             rows.writerow(["name", "line", *(f"p({cell(name)})" for name in classes), "class" if classes else "value"])
-            for group in self.groups(predictor):
-                found = predict_sorted(predictor, group)
+            for group in self.groups(model):
+                found = predict_sorted(model, group)
                 for place, record in enumerate(group):
                     if classes:
                         p_C = found["probability"][place]
@@ -136,9 +136,9 @@ class DocumentScores(_Read):
         return self.out
 
 
-def _table(file: IO, output: Any, predictor: Predictor) -> Any:
+def _table(file: IO, output: Any, model: Model) -> Any:
     """Return a CSV writer behind one line of provenance."""
-    file.write(f"# {provenance(output, predictor)}\n")
+    file.write(f"# {provenance(output, model)}\n")
     return csv.writer(file, lineterminator="\n")
 
 
@@ -157,29 +157,29 @@ class DocumentEmbeddings(_Read):
 
     layers: tuple[int, ...] = (-1,)
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the arrays and return their path."""
-        depth = predictor.model.depth
+        depth = model.network.depth
         if not self.layers or not all(-depth - 1 <= layer <= depth for layer in self.layers):
             raise ConfigError(f"layers are {self.layers}; give some of 0..{depth} (or -{depth + 1}..-1)")
         layers = list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))
         names: list[str] = []
         rows: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
         with whole_files(self.out, binary=True, sources=self.files) as (file,), torch.no_grad():
-            with evaluation(predictor.model, predictor.objective):
-                for group in self.groups(predictor):
+            with evaluation(model.network, model.objective):
+                for group in self.groups(model):
                     names += [record["name"] for record in group]
-                    for start in range(0, len(group), predictor.batch):
-                        part = group[start : start + predictor.batch]
-                        batch = predictor.codec.collate([predictor.codec.encode(record) for record in part])
-                        batch = predictor.engine.move(batch)
-                        states, real_BL = predictor.model(batch, layers=True), real_tokens(batch)
+                    for start in range(0, len(group), model.batch):
+                        part = group[start : start + model.batch]
+                        batch = model.codec.collate([model.codec.encode(record) for record in part])
+                        batch = model.engine.move(batch)
+                        states, real_BL = model.network(batch, layers=True), real_tokens(batch)
                         for layer in layers:
                             rows[layer].append(pooled_mean(states[layer], real_BL).float().cpu().numpy())
             if not names:
                 raise DataError(f"no document in {', '.join(map(str, self.files))}; there is nothing to embed")
             arrays = {f"layer_{layer}": np.concatenate(found) for layer, found in rows.items()}
-            np.savez(file, names=np.array(names), provenance=np.array(provenance(self, predictor)), **arrays)
+            np.savez(file, names=np.array(names), provenance=np.array(provenance(self, model)), **arrays)
         return self.out
 
 
@@ -198,12 +198,12 @@ class RocCurve:
 
     data: Path
     out: Path
-    split: Literal["train", "dev", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
     positive: str = ""
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write picture and tables and return the picture's path."""
-        objective = need(predictor, ClassifyDocuments, "classes of documents")
+        objective = need(model, ClassifyDocuments, "classes of documents")
         classes = objective.classes
         if not self.positive and len(classes) != 2:
             raise ConfigError(f"there are {len(classes)} classes; name one with --positive")
@@ -213,8 +213,8 @@ class RocCurve:
                 f"positive is {positive!r}, no class of the checkpoint; {did_you_mean(positive, classes)}"
             )
         store = Store.open(self.data)
-        if store.domain != predictor.domain.name:
-            raise ConfigError(f"{self.data} is of the domain {store.domain}, the checkpoint of {predictor.domain.name}")
+        if store.domain != model.domain.name:
+            raise ConfigError(f"{self.data} is of the domain {store.domain}, the checkpoint of {model.domain.name}")
         rows = objective.examples(store, self.split)
         if not len(rows):
             raise ConfigError(f"{self.data} has no {self.split} documents; choose another --split")
@@ -222,20 +222,20 @@ class RocCurve:
         if "label" not in records[0]:
             raise ConfigError(f"{self.data} has no labels; prepare it with --label-column")
         yes_N = np.array([record["label"] == positive for record in records])
-        p_N = predict_sorted(predictor, records)["probability"][:, classes.index(positive)].astype(float)
+        p_N = predict_sorted(model, records)["probability"][:, classes.index(positive)].astype(float)
         curve = roc(yes_N, p_N)
         tables = [self.out.with_suffix(".scores.csv"), self.out.with_suffix(".roc.csv")]
         with whole_paths(self.out, *tables) as (picture, scores, points):
             other = next(name for name in classes if name != positive) if len(classes) == 2 else f"not {positive}"
             draw_roc(picture, curve, yes_N, p_N, (other, positive))
             with open(scores, "w", encoding="utf-8", newline="") as file:
-                table = _table(file, self, predictor)
+                table = _table(file, self, model)
                 table.writerow(["name", "label", f"p({cell(positive)})"])
                 named = [record["name"] or f"line {record['line']}" for record in records]
                 labels = [record["label"] for record in records]
                 table.writerows((n, label, f"{p:.6f}") for n, label, p in zip(named, labels, p_N, strict=True))
             with open(points, "w", encoding="utf-8", newline="") as file:
-                table = _table(file, self, predictor)
+                table = _table(file, self, model)
                 table.writerow(["false_positive_rate", "true_positive_rate", "threshold"])
                 table.writerows(np.stack([curve.false_T, curve.true_T, curve.threshold_T], 1).round(6).tolist())
         return self.out
@@ -255,13 +255,13 @@ class WordTags(_Read):
         on_error: `skip` leaves bad documents out and lists them in <out>.rejected.jsonl; `stop` raises at the first.
     """
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path."""
-        objective = need(predictor, TagWords, "tags of words")
+        objective = need(model, TagWords, "tags of words")
         with whole_files(self.out, sources=self.files) as (table,):
-            table.write(f"# {provenance(self, predictor)}\n")
-            for group in self.groups(predictor):
-                found = predict_sorted(predictor, group)["tag"]
+            table.write(f"# {provenance(self, model)}\n")
+            for group in self.groups(model):
+                found = predict_sorted(model, group)["tag"]
                 for record, tags_W in zip(group, found, strict=True):
                     words = [record["text"][a:b] for a, b in record["words"]]
                     lines = zip(words, objective.names(tags_W), strict=True)
@@ -285,35 +285,35 @@ class FillMasks:
     out: Path
     top: int = 5
 
-    def write(self, predictor: Predictor) -> Path:
+    def write(self, model: Model) -> Path:
         """Write the table and return its path."""
         if not self.texts or self.top < 1:
             raise ConfigError("give at least one text with a [MASK], and --top of at least 1")
-        with whole_files(self.out) as (table,), evaluation(predictor.model, predictor.objective), torch.no_grad():
-            rows = _table(table, self, predictor)
+        with whole_files(self.out) as (table,), evaluation(model.network, model.objective), torch.no_grad():
+            rows = _table(table, self, model)
             rows.writerow(["text", "mask", "rank", "word", "probability"])
             for text in self.texts:
-                for mask, found in enumerate(fill(predictor, text, self.top), 1):
+                for mask, found in enumerate(fill(model, text, self.top), 1):
                     rows.writerows([text, mask, rank, word, f"{p:.6f}"] for rank, (word, p) in enumerate(found, 1))
         return self.out
 
 
 @torch.no_grad()
-def fill(predictor: Predictor, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+def fill(model: Model, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
     """Return for each [MASK] of a text the likeliest pieces and their probabilities.
 
     Raises:
         ConfigError: there is no [MASK], or the text is longer than the checkpoint's rows.
     """
-    codec = predictor.codec
+    codec = model.codec
     ids = codec.pieces(text, specials=True)[0]
     if not (ids == codec.mask).any():
         raise ConfigError(f"no {MASK} in {text[:60]!r}; put one where a word is asked for")
     if len(ids) > codec.length - 2:
         raise ConfigError(f"{text[:60]!r}... has {len(ids)} tokens; the checkpoint reads {codec.length - 2}")
-    batch = predictor.engine.move(codec.collate([codec.row(ids)]))
-    x_MD = predictor.model(batch, only=batch["ids"] == codec.mask)
-    p_MV = predictor.model.word_logits(x_MD).softmax(-1)
+    batch = model.engine.move(codec.collate([codec.row(ids)]))
+    x_MD = model.network(batch, only=batch["ids"] == codec.mask)
+    p_MV = model.network.word_logits(x_MD).softmax(-1)
     best = p_MV.topk(min(top, p_MV.shape[1]))
     return [
         [(codec.token(i), float(p)) for p, i in zip(row, places, strict=True)]

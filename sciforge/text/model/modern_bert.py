@@ -21,7 +21,7 @@ from sciforge.text.model.bert import INITIAL, NORM_EPS, SEGMENTS, Bert, WordHead
 
 
 @dataclass(frozen=True)
-class ModernConfig(Settings):
+class ModernBertConfig(Settings):
     """The size of a ModernBert; the defaults are the preset `modern-mini`, as large as `bert-mini`.
 
     Args:
@@ -46,7 +46,7 @@ class ModernConfig(Settings):
         return ModernBert(self, codec.num_tokens, codec.length)
 
 
-class ModernEmbeddings(nn.Module):
+class ModernBertEmbeddings(nn.Module):
     """Word + segment, normalised; positions are the encoder's."""
 
     def __init__(self, tokens: int, width: int, length: int):
@@ -71,10 +71,10 @@ class ModernBert(Bert):
         encoder: set `encoder.checkpointing` to trade time for memory.
     """
 
-    def __init__(self, config: ModernConfig, tokens: int, length: int):
+    def __init__(self, config: ModernBertConfig, tokens: int, length: int):
         nn.Module.__init__(self)
         self.config, self.width, self.tokens, self.depth = config, config.width, tokens, config.depth
-        self.embeddings = ModernEmbeddings(tokens, config.width, length)
+        self.embeddings = ModernBertEmbeddings(tokens, config.width, length)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.hidden, config.dropout)
         self.words = WordHead(config.width, config.width, tokens, config.activation, config.eps)
         self.heads = nn.ModuleDict()
@@ -88,4 +88,4 @@ class ModernBert(Bert):
         return self.encoder(self.embed(batch), lengths_B, only_BL=only, return_layers=layers)
 
 
-MODELS = {"modern-mini": ModernConfig(), "modern-small": ModernConfig(width=512, depth=8, heads=8, hidden=1368)}
+MODELS = {"modern-mini": ModernBertConfig(), "modern-small": ModernBertConfig(width=512, depth=8, heads=8, hidden=1368)}

@@ -74,7 +74,7 @@ class ReplacedWords(MaskedWords):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Refuse: detection is trained on the generator's own samples, which no fixed likelihood describes."""
-        raise ConfigError("replaced-token detection has no likelihood; EWC needs one: use --anchor l2sp")
+        raise ConfigError("replaced-token detection has no likelihood; EWC needs one: use --regularization l2sp")
 
 
 def _filled(words_NV: Tensor, hidden_BL: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
