@@ -2,7 +2,7 @@
 
     python benchmarks/cost_model.py --project
 
-Assumed, as parameters below: figures of an H100's data sheet times what programs commonly reach; activations in
+Assumed, as parameters below: metrics of an H100's data sheet times what programs commonly reach; activations in
 bfloat16 autocast, weights and gradients in float32 as the engine keeps them; no overlap of traffic with arithmetic,
 which is how `replicate` works (one sum after the backward pass) and a lower bound for `shard`.
 """

@@ -1,7 +1,7 @@
 """Few labels on ESOL, FreeSolv, BBBP and Lipo, beside forests and boosting in the same run.
 
 Balanced Bemis-Murcko splits 80/10/10; one split for each seed, and from its training part labels drawn at random. All
-methods see the same molecules. `--splits 100 101 ...` with `--on validation` is how the head was chosen; the figures in RESULTS.md
+methods see the same molecules. `--splits 100 101 ...` with `--on validation` is how the head was chosen; the metrics in RESULTS.md
 are of splits 0, 1, 2 on test. Example:
 
     python benchmarks/molecules_properties.py --data ../shared/data/molecules/moleculenet --init molecules-encoder-mini \
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def table(name: str, metric: str, sizes: list[int], methods: list[str], found: dict) -> None:
-    """Print one set's figures."""
+    """Print one set's metrics."""
     print(f"\n{name} ({metric}, {len(found[methods[0], sizes[0]])} runs)")
     print("|method|" + "|".join(str(size or "all") for size in sizes) + "|\n|-" + "|-" * len(sizes) + "|")
     for method in methods:

@@ -125,7 +125,7 @@ def difference(a: Path, b: Path) -> tuple[float, float]:
 
 
 def measure(folder: Path) -> dict[str, tuple[float, float]]:
-    """Train everything and return case -> (difference of weights, of figures)."""
+    """Train everything and return case -> (difference of weights, of metrics)."""
     torch.set_num_threads(1)
     runs = cases(folder, build=True)
     for parent in (runs["masked"], runs["molecules"]):  # of all fine-tuning
@@ -166,7 +166,7 @@ def main() -> None:
     if "--json" in sys.argv:
         print(json.dumps(found))
         return None
-    print(f"{'against one process':<74}{'weights':>10}{'figures':>10}")
+    print(f"{'against one process':<74}{'weights':>10}{'metrics':>10}")
     for name, (weights, metrics) in found.items():
         print(f"{name:<74}{weights:>10.1e}{metrics:>10.1e}")
     return None

@@ -18,7 +18,7 @@ from sciforge.core.training.model import LawResult
 from sciforge.core.training.run import EWC, LoRA, Replay, Run, Schedule, Subset, to_json
 from sciforge.genomes import Classify, KmerCodec, MaskedKmers
 
-ROOT = Path(cli.__file__).resolve().parents[1]
+ROOT = Path(cli.__file__).resolve().parents[2]
 CHECKPOINT = SimpleNamespace(path=Path("run/final"), step=3, metrics={"loss": 0.25})
 
 
@@ -56,7 +56,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["datasets", "list"]])
 def test_light_commands_import_no_torch(argv):
-    code = f"import sys; from sciforge.cli import main; assert main({argv}) == 0; assert 'torch' not in sys.modules"
+    code = f"import sys; from sciforge.cli.main import main; assert main({argv}) == 0; assert 'torch' not in sys.modules"
     done = python(code)
     assert done.returncode == 0, done.stderr
 
@@ -108,7 +108,7 @@ def test_fine_tuning_reaches_every_union(called):
         )
         == 0
     )
-    assert notes["run"].anchor == EWC(strength=5.0) and notes["run"].schedule.kind == "cosine"
+    assert notes["run"].regularization == EWC(strength=5.0) and notes["run"].schedule.kind == "cosine"
 
 
 def test_config_is_the_same_run(called, tmp_path):
@@ -139,7 +139,7 @@ def test_config_is_the_same_run(called, tmp_path):
         )
         == 0
     )
-    assert notes["run"].adapt == LoRA(rank=3, alpha=2.0) and notes["run"].out == Path("p")
+    assert notes["run"].finetuning == LoRA(rank=3, alpha=2.0) and notes["run"].out == Path("p")
     assert notes["run"].objective == MaskedKmers(length=64, mask_rate=0.3) and notes["run"].subset == Subset(8)
 
 
@@ -267,7 +267,7 @@ def test_help_of_every_offer(kind, capsys):
 
 
 def test_closed_pipe_is_quiet():
-    code = "import sys; from sciforge.cli import main; sys.exit(main(['datasets', 'list']))"
+    code = "import sys; from sciforge.cli.main import main; sys.exit(main(['datasets', 'list']))"
     command = f'"{sys.executable}" -c "{code}" | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}

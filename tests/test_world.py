@@ -21,7 +21,7 @@ def test_weights_agree(differences):
     assert {name: weights for name, (weights, _) in differences.items() if not weights < 1e-10} == {}
 
 
-def test_development_figures_agree(differences):
+def test_development_metrics_agree(differences):
     assert {name: metrics for name, (_, metrics) in differences.items() if not metrics < 1e-10} == {}
 
 

@@ -282,7 +282,7 @@ def _audit(argv: list[str]) -> int:
     name, _, cls, rest = choose("sciforge audit", "audits", argv, domain)
     report = _call_with("audit", name, cls, "what", rest)
     if as_json:
-        return _print(json.dumps({"figures": report.metrics, "warnings": report.warnings}, indent=1))
+        return _print(json.dumps({"metrics": report.metrics, "warnings": report.warnings}, indent=1))
     return _print("\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)]))
 
 

@@ -29,7 +29,7 @@ class Loss:
     Args:
         total: scalar, the sum to descend on.
         count: scalar, how many things `total` sums (hidden bases, examples, atoms).
-        parts: other figures to journal, each its own (sum, count).
+        parts: other metrics to journal, each its own (sum, count).
     """
 
     total: Tensor
@@ -142,7 +142,7 @@ class Objective:
         return {}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return figures of merit from the outputs of `predict` over a whole split."""
+        """Return metrics of merit from the outputs of `predict` over a whole split."""
         return {}
 
 

@@ -1,7 +1,7 @@
-"""A model's figures on held-out records, and one of them without each twentieth of the records.
+"""A model's metrics on held-out records, and one of them without each twentieth of the records.
 
 What the figure does when a part of the records is left out tells how far chance among test examples can move it (the
-delete-a-group jackknife); losses are left out exactly, other figures are computed anew.
+delete-a-group jackknife); losses are left out exactly, other metrics are computed anew.
 """
 
 import warnings
@@ -20,7 +20,7 @@ from sciforge.errors import ConfigError, did_you_mean
 from sciforge.experiments.label_efficiency.result import Interval
 
 GROUPS = 20
-# Words in the names of figures whose sense is beyond doubt.
+# Words in the names of metrics whose sense is beyond doubt.
 RISING = {"accuracy", "mcc", "auroc", "precision", "r2", "pearson", "explained"}
 FALLING = {"loss", "error", "rmse", "mae", "nats"}
 
@@ -30,7 +30,7 @@ class Judged:
     """Figures of a model on held-out records.
 
     Args:
-        figures: the loss, its parts and the objective's metrics.
+        metrics: the loss, its parts and the objective's metrics.
         value: the figure that is compared.
         without: the same with each group of records left out.
     """
@@ -43,7 +43,7 @@ class Judged:
 def judge(
     model: nn.Module, objective: Objective, codec: Any, records: Sequence, engine: Engine, metric: str, size: int = 64
 ) -> Judged:
-    """Return a model's figures on `records`, which must have `take`; masks and groups are the same at every call.
+    """Return a model's metrics on `records`, which must have `take`; masks and groups are the same at every call.
 
     Raises:
         ConfigError: there is no such metric.
@@ -61,7 +61,7 @@ def judge(
             tallies.append(tally.pairs)
     back = np.argsort(np.concatenate(places))
     outputs = {name: np.concatenate(values)[back] for name, values in found.items()}
-    metrics = _figures(tallies, objective, outputs, records)
+    metrics = _metrics(tallies, objective, outputs, records)
     value, without = known_metric(metrics, metric), []
     for group in range(len(places)) if len(places) > 1 else ():
         rest = np.sort(np.concatenate(places[:group] + places[group + 1 :]))
@@ -69,7 +69,7 @@ def judge(
         others = tallies[:group] + tallies[group + 1 :]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is left of few records may be of one class
-            without.append(_figures(others, objective, left, records.take(rest))[metric])
+            without.append(_metrics(others, objective, left, records.take(rest))[metric])
     return Judged(metrics, value, tuple(without))
 
 
@@ -86,7 +86,7 @@ def groups_of(num: int) -> list[np.ndarray]:
 def direction_of(objective: Objective, metric: str, told: bool | None = None) -> bool | None:
     """Return whether a larger figure is better: as told, as the objective or the figure's name says; None where nobody does.
 
-    >>> sense_of(Objective(), "accuracy"), sense_of(Objective(), "force_mae_meV_A"), sense_of(Objective(), "coverage")
+    >>> direction_of(Objective(), "accuracy"), direction_of(Objective(), "force_mae_meV_A"), direction_of(Objective(), "coverage")
     (True, False, None)
     """
     if told is not None or metric == objective.metric:
@@ -103,13 +103,13 @@ def known_direction(sense: bool | None, metric: str, where: str = "higher_is_bet
 
 
 def known_metric(metrics: Mapping[str, float], metric: str) -> float:
-    """Return one of the figures; raises ConfigError with the nearest name."""
+    """Return one of the metrics; raises ConfigError with the nearest name."""
     if metric not in metrics:
         raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, metrics)}")
     return metrics[metric]
 
 
-def _figures(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping, records: Sequence) -> dict[str, float]:
+def _metrics(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping, records: Sequence) -> dict[str, float]:
     pairs: dict[str, tuple[float, float]] = {}
     for tally in tallies:
         for name, (total, count) in tally.items():

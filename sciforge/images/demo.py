@@ -100,7 +100,7 @@ def _learnt(
     schedule: Schedule,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return the test figures of the bundled net, or of the same net from scratch, after a fine-tuning."""
+    """Return the test metrics of the bundled net, or of the same net from scratch, after a fine-tuning."""
     if not (out / "final").exists():
         subset = Subset(LABELS, seed) if isinstance(objective, ClassifyImages) else None
         run = Run(data=store.path, out=out, init=init, objective=objective, schedule=schedule, subset=subset, seed=seed)

@@ -33,10 +33,10 @@ NOT_SHOWN = ("summary", "spec", "weights_sha256")
 
 
 def keep_evaluation(made: Checkpoint, store: Store, split: str, metrics: Mapping[str, float]) -> Path:
-    """Write figures on a split into the checkpoint's folder, as evaluation.json, for its card."""
+    """Write metrics on a split into the checkpoint's folder, as evaluation.json, for its card."""
     path = made.path / "evaluation.json"
     body = {"data": store.path.name, "split": split, "records": len(made.objectives[0].examples(store, split))}
-    body |= {"figures": dict(metrics), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
+    body |= {"metrics": dict(metrics), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
     with one_line(path):
         replace_json(path, body)
     return path
@@ -97,7 +97,7 @@ def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _front(made: Checkpoint, licence: str) -> Iterator[str]:
-    """Yield the YAML front matter: licence, library, tags, parent, and the development figures as a model index."""
+    """Yield the YAML front matter: licence, library, tags, parent, and the development metrics as a model index."""
     objective = type(made.objectives[0]).__name__
     yield from ("---", f"license: {licence}", "library_name: sciforge", "tags:", "- sciforge")
     yield from (f"- {_quoted(tag)}" for tag in (made.body["domain"], objective))
@@ -124,7 +124,7 @@ def _body(made: Checkpoint, licence: str, origin: str, reports: Path | None) -> 
     kind = type(made.objectives[0]).__name__
     start = f"fine-tuned from {_folder_name(run.init)}" if run.init else "trained from random weights"
     yield f"\n# {name}\n\nA model of the domain `{made.body['domain']}`, {start} for `{kind}` with sciforge."
-    yield "This card is made from the checkpoint and the reports beside it; figures that nobody measured are called so."
+    yield "This card is made from the checkpoint and the reports beside it; metrics that nobody measured are called so."
     parameters = list(made.build().parameters())
     matrices, count = [p for p in parameters if p.ndim > 1], sum(p.numel() for p in parameters)
     size = (made.path / WEIGHTS).stat().st_size
@@ -135,7 +135,7 @@ def _body(made: Checkpoint, licence: str, origin: str, reports: Path | None) -> 
     yield f"\n```python\nimport sciforge as sf\n\npredictor = sf.load({json.dumps(name)})  # the folder's path\n```"
     yield from _data(made, origin)
     yield from _training(made)
-    yield from _figures(made, reports)
+    yield from _metrics(made, reports)
     yield from _limits(made)
     yield from _privacy(made, reports)
     zeros, among = sum(int((p == 0).sum()) for p in matrices), sum(p.numel() for p in matrices)
@@ -199,7 +199,7 @@ def _training(made: Checkpoint) -> Iterator[str]:
     yield f"- seed {run.seed}; {_inline(to_json(run.hardware))}"
 
 
-def _figures(made: Checkpoint, reports: Path | None) -> Iterator[str]:
+def _metrics(made: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield "\n## Figures"
     metrics = _scalars(made.metrics)
     if not metrics:
@@ -208,11 +208,11 @@ def _figures(made: Checkpoint, reports: Path | None) -> Iterator[str]:
         yield from _table(("validation split", "value"), ((k, f"{v:.6g}") for k, v in metrics.items()))
         yield f"\nOne run, seed {made.run.seed}: no interval. `sciforge curve` repeats over seeds and gives one."
     if made.run.schedule.patience:
-        yield "Early stopping chose by these figures, which flatters them."
+        yield "Early stopping chose by these metrics, which flatters them."
     found = _find(("evaluation",), made, reports)
     for path, body in found:
         title = f"{body.get('split')} split of {body.get('data')}, {body.get('records')} records"
-        yield from _table((title, "value"), ((k, f"{v:.6g}") for k, v in _scalars(body.get("figures") or {}).items()))
+        yield from _table((title, "value"), ((k, f"{v:.6g}") for k, v in _scalars(body.get("metrics") or {}).items()))
         yield f"\n(from {path.name})"
     if not found:
         yield "On a test split: not measured (`sciforge card CHECKPOINT --data STORE`)."
@@ -220,7 +220,7 @@ def _figures(made: Checkpoint, reports: Path | None) -> Iterator[str]:
 
 def _limits(made: Checkpoint) -> Iterator[str]:
     yield "\n## Limits\n"
-    yield "- The figures hold for records like those of the store above; elsewhere nothing was measured."
+    yield "- The metrics hold for records like those of the store above; elsewhere nothing was measured."
     if not made.provenance.get("data"):
         yield "- The data it was trained on are not recorded."
     if made.provenance.get("git_dirty"):

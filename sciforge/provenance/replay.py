@@ -1,4 +1,4 @@
-"""The first steps of a recorded run, taken again and compared with what it wrote down: figures and weights, bit by bit."""
+"""The first steps of a recorded run, taken again and compared with what it wrote down: metrics and weights, bit by bit."""
 
 import json
 import math
@@ -36,7 +36,7 @@ class Rerun:
         start: the step they began at, 0 for the beginning of the run.
         close: the relative difference that rounding may cause.
         steps: how many were taken.
-        figures: how many figures were compared (losses, gradient norms, rates, development figures).
+        metrics: how many metrics were compared (losses, gradient norms, rates, development metrics).
         tensors: how many tensors of weights were compared with a checkpoint at the same step.
         worst: the largest relative difference; 0 where all is bit-equal, infinite where a figure is missing or not finite.
         first: the first step and quantity that differs, with both values; "" where all is bit-equal.
@@ -58,7 +58,7 @@ class Rerun:
     def text(self) -> str:
         """Return one line: what was compared and how it came out."""
         where = f"from step {self.start}" if self.start else "from the beginning"
-        what = f"{self.steps} steps {where}: {self.figures} figures"
+        what = f"{self.steps} steps {where}: {self.metrics} metrics"
         what += f" and {self.tensors} tensors of weights" if self.tensors else ""
         if self.verdict == "different":
             return f"{what} differ, first at {self.first}"
@@ -82,7 +82,7 @@ def agreement(relative: float) -> str:
 
 
 def difference(then: Any, now: Any) -> float:
-    """Return the relative difference of two figures; 0 only where they are the same, NaN being the same as NaN.
+    """Return the relative difference of two metrics; 0 only where they are the same, NaN being the same as NaN.
 
     >>> difference(2.0, 2.0), difference(float("nan"), float("nan")), difference(1.0, None), difference(4.0, 3.0)
     (0.0, 0.0, inf, 0.25)
@@ -96,7 +96,7 @@ def difference(then: Any, now: Any) -> float:
 
 
 def read_lines(path: Path) -> Lines:
-    """Return step -> all figures that a metrics.jsonl holds of it; lines that are none are passed over."""
+    """Return step -> all metrics that a metrics.jsonl holds of it; lines that are none are passed over."""
     found: dict[int, dict[str, Any]] = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -178,7 +178,7 @@ def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[i
             if every and (step + 1) % every == 0:
                 stop = stop_early(state, step, notes)
             found.steps += 1
-            _compare_figures(found, step, lines.get(step, {}), notes.lines[step])
+            _compare_metrics(found, step, lines.get(step, {}), notes.lines[step])
             if step + 1 in saved:
                 _compare_weights(found, state, step, saved[step + 1].weights())
             if stop:
@@ -186,7 +186,7 @@ def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[i
     return found
 
 
-def _compare_figures(found: Rerun, step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _compare_metrics(found: Rerun, step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in {**then, **now}:  # in the order they were written
         one, other = then.get(name), now.get(name)
         found.metrics += 1

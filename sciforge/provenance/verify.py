@@ -220,7 +220,7 @@ def _journal(made: Checkpoint) -> Finding:
         if name in made.metrics and made.metrics[name] != value and value == value:
             said = f"{name} after step {made.step} is {value}, in the checkpoint {made.metrics[name]}"
             return Finding("metrics.jsonl", "wrong", said)
-    agree = f", {len(then)} development figures as in the checkpoint" if then else ""
+    agree = f", {len(then)} development metrics as in the checkpoint" if then else ""
     return Finding("metrics.jsonl", "ok", f"{len(lines)} steps without a gap{agree}")
 
 

@@ -34,7 +34,7 @@ GAPS = (
 )
 WHAT = (
     "The task: is the opening of a paragraph of Jane Austen spoken or narrated, quotation marks taken off? Chapters of the test "
-    "were in no training, of the net neither. All methods see the same few labels, draw by draw; figures are AUC on {test} test "
+    "were in no training, of the net neither. All methods see the same few labels, draw by draw; metrics are AUC on {test} test "
     "paragraphs, means over {seeds} draws with the standard error. The nets' heads read hidden states alone (no letters beside "
     "them) and are solved, not descended to. modern-mini-english is small: {step} steps on one CPU core; it knows which words keep "
     "the same company and turns of phrase, hardly what they say."

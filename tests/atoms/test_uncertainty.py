@@ -199,7 +199,7 @@ def test_uncertain_calibrates_on_the_first_half_and_judges_on_the_second(folder,
     told = json.loads(about["plot"].with_suffix(".json").read_text())
     assert told["factors"]["forces"] == pytest.approx(2.0, rel=0.15)
     assert told["factors"]["energy"] == pytest.approx(1.0, rel=0.5)
-    raw, calibrated_ = (told["figures"][name]["forces"] for name in ("as it comes", "calibrated"))
+    raw, calibrated_ = (told["metrics"][name]["forces"] for name in ("as it comes", "calibrated"))
     size = sum(3 * len(s) for s in true[len(true) // 2 :])
     assert calibrated_["count"] == size and raw["rmse"] == calibrated_["rmse"]
     assert calibrated_["mean_sigma"] == pytest.approx(told["factors"]["forces"] * raw["mean_sigma"])

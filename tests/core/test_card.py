@@ -121,7 +121,7 @@ def test_reports_beside_it_fill_the_sections(child: Checkpoint, tmp_path):
     assert "not measured" in sections(model_card.write(child))["Privacy"]
 
 
-def test_the_command_writes_test_figures(house: Tiny, child: Checkpoint, capsys):
+def test_the_command_writes_test_metrics(house: Tiny, child: Checkpoint, capsys):
     argv = ["card", str(child.path), "--data", str(house.finetuning.data), "--licence", "mit", "--device", "cpu"]
     assert cli.main(argv) == 0 and capsys.readouterr().out.strip() == str(child.path / "README.md")
     metrics = api.evaluate(child.path, house.finetuning.data, device="cpu")

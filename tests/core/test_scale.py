@@ -44,7 +44,7 @@ wrong = {
     "heat": replace(Checkpoint.open(heat).run, strategy="tensor"),
     "four": replace(mixed, hardware=replace(mixed.hardware, tensor=None)),
     "three": replace(mixed, hardware=replace(mixed.hardware, tensor=3)),
-    "lora": replace(mixed, model=None, init=genomes, adapt=LoRA(rank=2)),
+    "lora": replace(mixed, model=None, init=genomes, finetuning=LoRA(rank=2)),
 }
 for name, run in wrong.items():
     try:

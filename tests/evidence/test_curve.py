@@ -11,7 +11,7 @@ from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments.label_efficiency import result as curve_result
 from sciforge.experiments.label_efficiency import run as module
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics, labels_needed
-from sciforge.experiments.label_efficiency.run import Held, LabelEfficiency, PrivacyRun, Recipe, measure
+from sciforge.experiments.label_efficiency.run import Held, LabelEfficiency, CurveRun, Recipe, measure
 from sciforge.genomes import DOMAIN, Classify
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
@@ -156,15 +156,15 @@ def test_an_unknown_metric_is_refused(spec):
 
 
 def test_the_sense_of_another_metric_is_its_own(spec):
-    assert PrivacyRun.open(replace(spec, metric="accuracy")).higher_is_better
-    assert not PrivacyRun.open(replace(spec, metric="rmse")).higher_is_better
-    assert PrivacyRun.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
+    assert CurveRun.open(replace(spec, metric="accuracy")).higher_is_better
+    assert not CurveRun.open(replace(spec, metric="rmse")).higher_is_better
+    assert CurveRun.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
     with pytest.raises(ConfigError, match="a larger collapsed is better"):
         measure(replace(spec, metric="collapsed", methods=("gc_only",)))
 
 
 def test_a_single_test_record_has_no_groups_to_leave_out(spec):
-    work = PrivacyRun.open(replace(spec, metric="accuracy"))
+    work = CurveRun.open(replace(spec, metric="accuracy"))
     one = replace(work, test=work.test.take(np.array([0])))
     assert one.run("gc_only", 8, 0).without == ()
     assert len(work.run("gc_only", 8, 0).without) == min(20, len(work.test))
@@ -180,7 +180,7 @@ def test_a_damaged_line_is_named(spec):
 
 
 def test_all_labels_and_the_default_methods(spec):
-    work = PrivacyRun.open(replace(spec, sizes=(0, 4), methods=()))
+    work = CurveRun.open(replace(spec, sizes=(0, 4), methods=()))
     assert work.sizes == [4, len(work.train)]
     assert work.methods == ("pretrained", "scratch", "frozen", "scratch:cnn", *DOMAIN.baselines)
     assert work.kinds["scratch:cnn"] == "control" and work.kinds["kmer_lr"] == "baseline"

@@ -100,7 +100,7 @@ def test_the_old_error_is_the_retained_one(spec, tiny):
 
 def test_few_old_records_are_judged_against_their_own_labels(spec, tiny, fit):
     base = fit(tiny.finetuning, "base", schedule={"steps": 1, "evaluate_every": 0, "patience": 0})
-    work = module.PrivacyRun.open(replace(spec, checkpoint=base.path, old=tiny.finetuning.data, most=7))
+    work = module.ForgettingRun.open(replace(spec, checkpoint=base.path, old=tiny.finetuning.data, most=7))
     assert work.old.task == Task("mcc", "1 - mcc", "validation", 7)
     found = work.old.judged(base.build(), base.codec, work.engine)
     outputs = Model.load(base.path, "cpu").predict(work.old.records)
@@ -125,7 +125,7 @@ def test_a_domain_without_heads_or_blocks_says_what_is_left_out(heat, tmp_path, 
     assert found.before[0] < 0 and found.growth(("plain", 0.0)) is None and "not defined" in found.text()
     with pytest.raises(ConfigError, match="no relative growth; set --old-metric"):
         measure(replace(spec, methods=("plain",), budget="10%"))
-    work = module.PrivacyRun.open(spec)
+    work = module.ForgettingRun.open(spec)
     assert set(work.left_out) == {"frozen", "lora"} and "matches no weight" in work.left_out["lora"]
     with pytest.raises(ConfigError, match="lora: .*matches no weight matrix"):
         measure(replace(spec, methods=("plain", "lora")))
@@ -151,7 +151,7 @@ def test_a_stopped_report_goes_on_and_may_grow(spec, trained):
 
 def test_the_fisher_is_estimated_once(spec, monkeypatch):
     measure(spec)
-    monkeypatch.setattr(module.anchor, "fisher_information", None)
+    monkeypatch.setattr(module.regularization, "fisher_information", None)
     assert len(measure(replace(spec, ewc=(1.0, 1e3))).points) == 4
 
 
@@ -159,7 +159,7 @@ def test_the_budget_is_searched_and_kept_to(spec, trained, monkeypatch):
     spec = replace(
         spec, methods=("plain", "frozen", "l2sp", "replay", "lora"), l2sp=(1e-3, 10.0), budget="10%", halvings=3
     )
-    monkeypatch.setattr(module.PrivacyRun, "run", synthetic)
+    monkeypatch.setattr(module.ForgettingRun, "run", synthetic)
     found = measure(spec)
     assert not trained
     answers = {answer.method: answer for answer in found.answers}

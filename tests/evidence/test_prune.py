@@ -77,7 +77,7 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(domain: Tiny, tmp_path):
         assert torch.equal(tensor[kept], before[name][kept]), name
     predictor, store = Model.load(made.path, device="cpu"), Store.open(data)
     again = predictor.evaluate(store, "test")
-    for name, value in found.report["figures"]["pruned"].items():
+    for name, value in found.report["metrics"]["pruned"].items():
         assert again[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
     report = json.loads((tmp_path / "half" / "prune.json").read_text())
     assert report["compared"]["change"]["value"] == pytest.approx(

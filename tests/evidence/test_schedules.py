@@ -11,7 +11,7 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError
 from sciforge.experiments.schedules import run as schedules
-from sciforge.experiments.schedules.run import ScheduleResult, Schedules, area, compare_schedules, final_rate
+from sciforge.experiments.schedules.run import ScheduleResult, Schedules, area, compare_schedules, final_lr
 
 EXACT = Hardware(device="cpu", precision="float64", threads=1)
 
@@ -25,16 +25,16 @@ def spec_of(first: str = "exponential", **options) -> Schedules:
 
 
 @pytest.mark.parametrize("first", ["exponential", "step", "cosine"])
-def test_areas_and_final_rates_are_equal(first):
+def test_areas_and_final_lrs_are_equal(first):
     spec = spec_of(first)
     made = {shape: spec.schedule_of(shape) for shape in spec.kinds}
     areas = [area(schedule) for schedule in made.values()]
     assert np.allclose(areas, areas[0], rtol=1e-6)
     for shape, schedule in made.items():
         if shape != "constant":
-            assert final_rate(schedule) == pytest.approx(0.02 * 1e-2, rel=1e-6)
+            assert final_lr(schedule) == pytest.approx(0.02 * 1e-2, rel=1e-6)
             last = schedule.lr_at(schedule.steps) if shape != "step" else schedule.lr_at(schedule.steps - 1)
-            assert last == pytest.approx(final_rate(schedule), rel=1e-6), shape
+            assert last == pytest.approx(final_lr(schedule), rel=1e-6), shape
 
 
 def test_equal_peaks_keep_the_peak():

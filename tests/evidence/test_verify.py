@@ -125,7 +125,7 @@ def test_rounding_is_no_forgery(copy: Path):
     assert found.sound and states(found)["replay"] == "differs" and "equal to 1e-9" in said(found, "replay")
 
 
-def test_a_gap_a_short_record_and_other_figures_are_wrong(copy: Path):
+def test_a_gap_a_short_record_and_other_metrics_are_wrong(copy: Path):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[1:]))
     assert "step 0 is missing" in said(verify(copy), "metrics.jsonl")

@@ -38,8 +38,8 @@ def main() -> None:
         predicted = Predictor.load(checkpoint.path, device="cpu").predict(records)
         shutil.copytree(checkpoint.path, out / "checkpoint")
         os.chdir(TESTS)
-    figures = {name: values.astype(float).tolist() for name, values in predicted.items()}
-    (out / "expected.json").write_text(json.dumps({"sequences": SEQUENCES, **figures}, indent=1) + "\n")
+    metrics = {name: values.astype(float).tolist() for name, values in predicted.items()}
+    (out / "expected.json").write_text(json.dumps({"sequences": SEQUENCES, **metrics}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_numbers_are_learnt_in_their_own_unit(tmp_path):
 
 
 def test_a_frozen_trunk_stays_and_few_labels_are_enough(discs, tmp_path):
-    asked = run(discs, tmp_path / "few", ClassifyImages(bins=1), steps=5, rate=1e-2, adapt=Freeze(), subset=Subset(20))
+    asked = run(discs, tmp_path / "few", ClassifyImages(bins=1), steps=5, lr=1e-2, finetuning=Freeze(), subset=Subset(20))
     checkpoint = train(asked)
     fresh = seeded_model(MODEL, checkpoint.codec, checkpoint.objectives, asked.seed)
     for name, tensor in checkpoint.weights().items():

@@ -18,7 +18,7 @@ from sciforge.molecules.evaluation.comparison import Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments
 from sciforge.molecules.evaluation.metrics import Bag, bootstrapped, cosine, fraction, uniqueness, wasserstein_to
 
-# Samples of MOSES' test set and of DiGress; the figures are molsets 0.3.1's on them (RDKit 2026.09, fcd_torch 1.0.7).
+# Samples of MOSES' test set and of DiGress; the metrics are molsets 0.3.1's on them (RDKit 2026.09, fcd_torch 1.0.7).
 SAMPLE = (
     "C#CCN1CCN(C(=O)NCc2ccc(C)cc2SC)CC1 Cc1ccc(NC(=O)c2cc(S(C)(=O)=O)ccc2C)c(F)c1 CC(C)CN(CC(C)C)C(=O)Cn1c(CO)nc2ccccc21 "
     "CCCn1c(=O)[nH]c(=O)c2c1nc(C(F)(F)F)n2CCOC C=CCNc1cc(=O)n(C)c(=O)n1Cc1ccc(S(C)(=O)=O)cc1 CCOc1ccc(C(=O)c2ccc(N)cc2)c(C)c1 "
@@ -96,7 +96,7 @@ def test_a_fraction_lies_in_its_interval(hits: int, count: int):
     assert figure.high - figure.low > 0
 
 
-def test_figures_are_those_of_moses(others: Traits):
+def test_metrics_are_those_of_moses(others: Traits):
     found = compare(SAMPLE, Reference(others, None))
     assert "fcd" not in found.metrics and not found.omitted
     for name, value in MOSES.items():
@@ -213,7 +213,7 @@ def test_traits_come_back_from_disk(tmp_path, others: Traits):
         assert one.words == other.words and (one.word_M == other.word_M).all() and (one.owner_M == other.owner_M).all()
 
 
-def test_molecules_without_rings_or_scaffolds_leave_figures_out(others: Traits):
+def test_molecules_without_rings_or_scaffolds_leave_metrics_out(others: Traits):
     found = compare(["CCO", "CC"], Reference(others, None))
     assert set(found.omitted) == {"scaffolds", "rings_distance"}
     assert all(
@@ -222,7 +222,7 @@ def test_molecules_without_rings_or_scaffolds_leave_figures_out(others: Traits):
     assert scaffold_of(Chem.MolFromSmiles("CCO")) == ""
 
 
-def test_one_molecule_has_no_fcd_but_finite_figures(others: Traits):
+def test_one_molecule_has_no_fcd_but_finite_metrics(others: Traits):
     frechet = FrechetTo(Moments(np.zeros(512), np.eye(512), 9))
     found = compare(["c1ccc2ccccc2c1"], Reference(others, frechet))
     assert "covariance" in found.omitted["fcd"]

@@ -1,4 +1,4 @@
-"""`sciforge score` from files to report: what it prints, what it keeps, what it refuses; and the peers' published figures."""
+"""`sciforge score` from files to report: what it prints, what it keeps, what it refuses; and the peers' published metrics."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ def scored(files: dict[str, Path], **changes) -> dict:
 
 def test_report_and_table(files, capsys):
     report = scored(files)
-    metrics = report["figures"]
+    metrics = report["metrics"]
     assert metrics["validity"]["value"] == 9 / 12 and metrics["validity"]["by"] == "Wilson"
     assert metrics["unique"]["value"] == 8 / 9
     assert metrics["novelty"]["value"] == 6 / 8  # propanol and its amine are written otherwise in the training set
@@ -53,15 +53,15 @@ def test_report_and_table(files, capsys):
 
 def test_a_training_set_is_not_novel_but_near(files):
     report = scored({**files, "file": files["training"]})
-    assert report["figures"]["novelty"]["value"] == 0 and report["figures"]["validity"]["value"] == 1
+    assert report["metrics"]["novelty"]["value"] == 0 and report["metrics"]["validity"]["value"] == 1
     # As many random molecules of the training set are the training set: every figure is the floor's.
     for name, real in report["real_molecules"].items():
-        assert report["figures"][name]["value"] == pytest.approx(real["value"], abs=1e-9), name
+        assert report["metrics"][name]["value"] == pytest.approx(real["value"], abs=1e-9), name
 
 
 def test_num_takes_the_first_lines(files):
     report = scored(files, num=6)
-    assert report["strings"] == 6 and report["figures"]["validity"]["value"] == 1
+    assert report["strings"] == 6 and report["metrics"]["validity"]["value"] == 1
 
 
 def test_what_is_kept_serves_again_and_changed_files_do_not_use_it(files, monkeypatch):
@@ -71,15 +71,15 @@ def test_what_is_kept_serves_again_and_changed_files_do_not_use_it(files, monkey
     with monkeypatch.context() as patched:
         for name in ("known_of", "pick_strings"):
             patched.setattr(scoring, name, lambda *_: pytest.fail("computed again"))
-        assert scored(files)["figures"] == before["figures"]
+        assert scored(files)["metrics"] == before["metrics"]
     files["training"].write_text("SMILES\n" + "\n".join([*TRAIN, *NOVEL]) + "\n")
     after = scored(files)
-    assert after["figures"]["novelty"]["value"] == 0 and before["figures"]["novelty"]["value"] > 0
+    assert after["metrics"]["novelty"]["value"] == 0 and before["metrics"]["novelty"]["value"] > 0
 
 
 def test_several_processes_say_the_same(files):
     one, two = scored(files), scored({**files, "cache": files["cache"] / "other"}, workers=2)
-    assert one["figures"] == two["figures"] and one["real_molecules"] == two["real_molecules"]
+    assert one["metrics"] == two["metrics"] and one["real_molecules"] == two["real_molecules"]
 
 
 def test_part_of_the_reference(files):
@@ -89,21 +89,21 @@ def test_part_of_the_reference(files):
 def test_fcd_with_its_floor_and_given_statistics(files):
     pytest.importorskip("fcd_torch", reason="fcd_torch holds the net of FCD")
     report = scored(files, fcd=True)
-    excess = report["figures"]["fcd"]["value"] - report["real_molecules"]["fcd"]["value"]
-    assert report["figures"]["fcd_excess"]["value"] == pytest.approx(excess)
+    excess = report["metrics"]["fcd"]["value"] - report["real_molecules"]["fcd"]["value"]
+    assert report["metrics"]["fcd_excess"]["value"] == pytest.approx(excess)
     moments = next(path for path in files["cache"].iterdir() if path.name.startswith("moments"))
     stats = files["out"].parent / "stats.npz"
     stats.write_bytes(moments.read_bytes())
     again = scored(files, fcd=True, reference_stats=stats)
-    assert again["figures"]["fcd"]["value"] == pytest.approx(report["figures"]["fcd"]["value"])
-    assert scored(files, fcd=True, fcd_num=4)["figures"]["fcd"]["count"] == 4
+    assert again["metrics"]["fcd"]["value"] == pytest.approx(report["metrics"]["fcd"]["value"])
+    assert scored(files, fcd=True, fcd_num=4)["metrics"]["fcd"]["count"] == 4
 
 
 def test_a_floor_of_fewer_molecules_gives_no_excess(files):
     pytest.importorskip("fcd_torch", reason="fcd_torch holds the net of FCD")
     files["training"].write_text("SMILES\n" + "\n".join(TRAIN[:5]) + "\n")
     report = scored(files, fcd=True)
-    assert "fewer" in report["omitted"]["fcd_excess"] and "fcd_excess" not in report["figures"]
+    assert "fewer" in report["omitted"]["fcd_excess"] and "fcd_excess" not in report["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_fcd_without_its_package_is_said_before_the_work(files, monkeypatch):
 def test_reports_side_by_side(files):
     report = scored(files)
     table = table_of({"ours": report, "theirs": report})
-    assert table.columns.count("95 % interval") == 2 and len(table.rows) == len(report["figures"])
+    assert table.columns.count("95 % interval") == 2 and len(table.rows) == len(report["metrics"])
 
 
 @needs_shared

@@ -1,4 +1,4 @@
-"""The classical rivals: what they say, and that they reach the figures published with the hotel reviews."""
+"""The classical rivals: what they say, and that they reach the metrics published with the hotel reviews."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def test_words_with_tags_have_no_rival():
 
 @pytest.mark.skipif(not REVIEWS.exists(), reason="the hotel reviews are for evaluation only and not here")
 @pytest.mark.parametrize(("name", "published"), [("word_tfidf", 0.861), ("letter_tfidf", 0.877)])
-def test_published_figures_at_100_labels(name: str, published: float, tmp_path: Path):
+def test_published_metrics_at_100_labels(name: str, published: float, tmp_path: Path):
     from sklearn.metrics import roc_auc_score
 
     store = prepare(PrepareDocuments(files=(REVIEWS,), label_column="label", split_column="split"), tmp_path / "store")

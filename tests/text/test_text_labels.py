@@ -16,7 +16,7 @@ from sciforge.text.data.ngrams import letter_grams
 from sciforge.text.data.prepare import PrepareDocuments
 from sciforge.text.model.bert import BertConfig
 from sciforge.text.objectives.supervised import ClassifyDocuments, RateDocuments, shortened
-from sciforge.text.objectives.word_tags import TagWords, entity_figures, first_pieces
+from sciforge.text.objectives.word_tags import TagWords, entity_metrics, first_pieces
 
 pytest.importorskip("tokenizers")
 
@@ -128,10 +128,10 @@ def test_tags_are_learnt_at_first_pieces(tmp_path):
 def test_entities_are_scored_whole():
     told = [["B-a", "I-a", "O", "B-b"], ["O", "B-a"]]
     found = [["B-a", "O", "O", "B-b"], ["B-b", "B-a"]]
-    metrics = entity_figures(told, found)  # right: 2 of 3 there, of 4 said
+    metrics = entity_metrics(told, found)  # right: 2 of 3 there, of 4 said
     assert metrics == pytest.approx({"f1": 4 / 7, "precision": 0.5, "recall": 2 / 3, "entities": 3.0})
-    assert entity_figures([["O"]], [["O"]])["f1"] == 0.0
-    assert entity_figures([["NOUN", "VERB"]], [["NOUN", "NOUN"]])["f1"] == 0.5
+    assert entity_metrics([["O"]], [["O"]])["f1"] == 0.0
+    assert entity_metrics([["NOUN", "VERB"]], [["NOUN", "NOUN"]])["f1"] == 0.5
 
 
 def test_first_pieces_of_bytes_may_begin_with_a_space():

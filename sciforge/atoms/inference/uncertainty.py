@@ -238,7 +238,7 @@ class Uncertain(FromFiles):
         labelled: files of frames with labels that were not trained on, in the order of their trajectory: both factors are
             fitted on the first half, and whether the spreads are then right is judged on the second.
         plot: picture (.png, .pdf, .svg) of the coverage before and after calibration on that second half; the factors and
-            figures go beside it as .json.
+            metrics go beside it as .json.
         units: of the files.
         level: level of theory to predict, of a potential that knows several; by default each structure's own.
         key_energy, key_forces, key_stress: names of the labels in the files; found where not given.
@@ -303,7 +303,7 @@ class Uncertain(FromFiles):
         title = type(method).__name__
         plot_reliability(self.plot, {f"{title}, {name}": found for name, found in judged.items()}, self.labelled)
         metrics = {name: {kind: r.metrics() for kind, r in found.items()} for name, found in judged.items()}
-        body = {"method": title, "factors": vars(method.factors), "figures": metrics, "about": source}
+        body = {"method": title, "factors": vars(method.factors), "metrics": metrics, "about": source}
         text = json.dumps(body, indent=1) + "\n"
         write_whole(
             Path(self.plot).with_suffix(".json"), lambda work: work.write_text(text, encoding="utf-8"), self.labelled

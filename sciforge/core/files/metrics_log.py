@@ -25,7 +25,7 @@ class MetricsLog:
         self.bar = tqdm(total=steps, initial=start, desc=label, unit="step", disable=None if path else True)
 
     def write(self, step: int, **metrics: Any) -> None:
-        """Append one line; figures are numbers or strings."""
+        """Append one line; metrics are numbers or strings."""
         if self.handle:
             with one_line(self.path):
                 self.handle.write(json.dumps({"step": step, **metrics}) + "\n")

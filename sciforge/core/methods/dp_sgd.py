@@ -3,7 +3,7 @@
 Every example joins a step by a coin of its own (Poisson sampling), its gradient is clipped to a norm, Gaussian noise is
 added to the sum, and the sum is divided by the expected number of examples, never by the actual one. The accounting is
 opacus's. Noise is a function of (seed, step), in floating point; that it is drawn from torch's generator, no
-cryptographic one, and that rounding shows in its last bits (Mironov 2012) the figures do not know.
+cryptographic one, and that rounding shows in its last bits (Mironov 2012) the metrics do not know.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from sciforge.errors import ConfigError, DivergedError, MissingExtra
 
 NUMBERS_AT_ONCE = 2**27  # of all gradients of one vectorised pass: 512 MiB in float32
 
-# What the figures do not cover; every private checkpoint says so.
+# What the metrics do not cover; every private checkpoint says so.
 UNCOVERED = (
     "The budget covers records of the training split, one added or left out. It does not cover the validation split "
     "(evaluation, early stopping), what preparation and objective take from the store (digests, class names, lengths, means, "
@@ -91,7 +91,7 @@ class Mechanism:
         }  # fmt: skip
 
     def take_gradient(self, state: Any, step: int, singles: Sequence[Batch]) -> dict[str, float]:
-        """Leave in `.grad` the noisy mean of the clipped gradients of a step's examples; return figures to journal.
+        """Leave in `.grad` the noisy mean of the clipped gradients of a step's examples; return metrics to journal.
 
         Args:
             job: the run in progress (core.job.Job).

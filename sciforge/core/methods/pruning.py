@@ -79,7 +79,7 @@ def share_at(pruning: Pruning, steps: int, step: int) -> float | None:
 
     Along the ramp the share is s (1 - (1 - t)^3), t from 0 to 1: much while there is much to spare.
 
-    >>> [share_at(Sparse(share=0.8, ramp=0.5, cuts=2), 8, step) for step in (0, 2, 4)]
+    >>> [share_at(Pruning(share=0.8, ramp=0.5, cuts=2), 8, step) for step in (0, 2, 4)]
     [None, 0.7000000000000001, 0.8]
     """
     last = min(round(pruning.ramp * steps), steps - 1)

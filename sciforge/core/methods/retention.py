@@ -1,4 +1,4 @@
-"""What fine-tuning has cost: the figures of the old task before and after, on the old data."""
+"""What fine-tuning has cost: the metrics of the old task before and after, on the old data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def under_old_heads(parent: Checkpoint, weights: Mapping[str, Tensor], device: t
 
 
 def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engine: Engine) -> dict[str, Any]:
-    """Return the figures of the parent's own objective on its own development data, with its weights and with new ones.
+    """Return the metrics of the parent's own objective on its own development data, with its weights and with new ones.
 
     Heads that the new weights lack are the parent's: what is judged is the trunk under the old head.
 
@@ -81,7 +81,7 @@ def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engi
 
 
 def forgetting_table(found: Mapping[str, Any]) -> Table:
-    """Return the figures before and after as a table."""
+    """Return the metrics before and after as a table."""
     rows = []
     for name, before in found["before"].items():
         after = found["after"][name]

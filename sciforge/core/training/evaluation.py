@@ -1,4 +1,4 @@
-"""A model's figures on a split: the loss as the loop counts it, and the objective's own metrics."""
+"""A model's metrics on a split: the loss as the loop counts it, and the objective's own metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -61,7 +61,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def take_step(state: TrainingState, step: int, batches: list[list[Batch]]) -> dict[str, float]:
-    """Take one optimiser step and return the figures to journal."""
+    """Take one optimiser step and return the metrics to journal."""
     state.model.train()
     seed = sampling.generator(state.run.seed, sampling.ORDER, step, state.engine.part + 1).integers(2**62)
     torch.manual_seed(int(seed))  # for dropout

@@ -24,13 +24,13 @@ class Model:
 
     Args:
         checkpoint: where it comes from.
-        model: on `device`.
+        network: on `device`.
         device: of the arithmetic.
         batch: records in one forward pass.
     """
 
     checkpoint: Checkpoint
-    model: nn.Module
+    network: nn.Module
     device: torch.device
     batch: int = 64
 
@@ -68,9 +68,9 @@ class Model:
             ConfigError: the checkpoint's objective predicts nothing (a pretraining checkpoint).
         """
         found: dict[str, list[np.ndarray]] = {}
-        with evaluation(self.model, self.objective):
+        with evaluation(self.network, self.objective):
             for batch in self._batches(records):
-                for name, value in self.objective.predict(self.model, batch).items():
+                for name, value in self.objective.predict(self.network, batch).items():
                     found.setdefault(name, []).append(as_array(value))
         if not found:
             kind = type(self.objective).__name__
@@ -98,7 +98,7 @@ class Model:
         records = self.objective.examples(store, split)
         if not len(records):
             raise ConfigError(f"{store.path} has no {split} records; choose another split")
-        return evaluate(self.model, self.objective, self.codec, records, self.engine, seed, self.batch)
+        return evaluate(self.network, self.objective, self.codec, records, self.engine, seed, self.batch)
 
     def check(self, seed: int = 0) -> list["LawResult"]:
         """Run the domain's laws on this very model, in float64."""

@@ -85,7 +85,7 @@ class Schedule(Settings):
         """Return the learning rate of a step (0-based), a closed form of the step alone.
 
         >>> s = Schedule(steps=100, lr=1.0, warmup=0.0, kind="exponential", min_lr_ratio=0.01)
-        >>> [round(s.rate_at(t), 4) for t in (0, 50, 100)]
+        >>> [round(s.lr_at(t), 4) for t in (0, 50, 100)]
         [1.0, 0.1, 0.01]
         """
         warmup = round(self.warmup * self.steps)
@@ -305,7 +305,7 @@ class Run(Settings):
         finetuning: which weights move.
         regularization: a pull towards the weights of `init`.
         replay: pretraining data mixed in.
-        retention: data of what `init` learnt: the checkpoint then tells its figures there before and after (forgetting).
+        retention: data of what `init` learnt: the checkpoint then tells its metrics there before and after (forgetting).
             The data of replay or of the regularization serve where this is not given.
         subset: train on few labels.
         dp_sgd: bound by noise what the weights can tell of any training record.

@@ -62,8 +62,8 @@ class EarlyStopping:
     """What the validation split has shown so far; early stopping restores the best weights.
 
     Args:
-        metrics: figures of the last evaluation.
-        best: the best value of the objective's metric (larger is better), its step and figures, and the number of
+        metrics: metrics of the last evaluation.
+        best: the best value of the objective's metric (larger is better), its step and metrics, and the number of
             evaluations since.
         state: the model's state at the best step, kept only for early stopping.
     """

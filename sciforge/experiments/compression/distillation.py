@@ -160,7 +160,7 @@ class DistillResult:
     """Teacher, students taught and students alone, side by side.
 
     Args:
-        judged: (kind, seed) -> figures.
+        judged: (kind, seed) -> metrics.
         sizes: kind -> parameters, bytes, records_s_1, records_s_64.
         metric, higher_is_better: the figure compared and its sense.
         records, split: which records it was judged on.
@@ -212,7 +212,7 @@ class DistillResult:
         quality = {kind.replace(" ", "_"): self.interval(kind).to_json() for kind in (TEACHER, TAUGHT, ALONE)}
         quality["distilled_less_alone"] = self.interval(TAUGHT, ALONE).to_json()
         models = [
-            {"kind": k, "seed": s, "figures": dict(j.metrics), "without": list(j.without)}
+            {"kind": k, "seed": s, "metrics": dict(j.metrics), "without": list(j.without)}
             for (k, s), j in self.judged.items()
         ]
         about = {

@@ -224,7 +224,7 @@ class Judging:
         return cls(Held(found[split]), split, metric, direction_of(objective, metric), engine, store.digests())
 
     def __call__(self, made: Checkpoint, weights: Mapping[str, Any] | None = None) -> Judged:
-        """Return the figures of a checkpoint, or of its model with other weights."""
+        """Return the metrics of a checkpoint, or of its model with other weights."""
         model = made.build()
         if weights is not None:
             checkpoint.load_weights(model, weights, made.path)
@@ -233,7 +233,7 @@ class Judging:
 
 
 def comparison(judging: Judging, dense: Judged, sparse: Judged) -> dict[str, Any]:
-    """Return the compared figure before and after and its change, each with its interval, and all figures."""
+    """Return the compared figure before and after and its change, each with its interval, and all metrics."""
     change = interval(
         [sparse.value - dense.value], [[b - a for a, b in zip(dense.without, sparse.without, strict=True)]]
     )
@@ -241,7 +241,7 @@ def comparison(judging: Judging, dense: Judged, sparse: Judged) -> dict[str, Any
     rows = {name: x.to_json() for name, x in {**found, "change": change}.items()}
     metrics = {"dense": dict(dense.metrics), "pruned": dict(sparse.metrics)}
     about = {"metric": judging.metric, "split": judging.split, "records": len(judging.records)}
-    return {**about, "compared": rows, "figures": metrics}
+    return {**about, "compared": rows, "metrics": metrics}
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:

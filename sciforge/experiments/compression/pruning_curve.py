@@ -123,7 +123,7 @@ def mean_height(levels: Sequence[float], values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class PruneResult(Settings):
-    """All figures of a curve and what follows from them.
+    """All metrics of a curve and what follows from them.
 
     Args:
         runs: of every (group, sparsity, seed); the sparsity stands in `labels`.
@@ -244,7 +244,7 @@ class PruneResult(Settings):
 def direction_of(higher_is_better: bool | None) -> str:
     """Return which way is better, for a note; nothing where nobody has told.
 
-    >>> sense_of(True), sense_of(None)
+    >>> direction_of(True), direction_of(None)
     ('higher is better; ', '')
     """
     return "" if higher_is_better is None else f"{'higher' if higher_is_better else 'lower'} is better; "

@@ -27,7 +27,7 @@ class Trial:
         method, knob, seed: which.
         new, old: errors on the new and the old task; infinite where the run diverged.
         new_without, old_without: the same without each group of test records.
-        figures: all figures, `new` and `old`.
+        metrics: all metrics, `new` and `old`.
         seconds: of training and judging.
         about: why the run failed, if it did.
     """
@@ -46,7 +46,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         """Return every field; infinity as None, which JSON lacks."""
         metrics = {task: {name: finite(value) for name, value in of.items()} for task, of in self.metrics.items()}
-        return vars(self) | {"new": finite(self.new), "old": finite(self.old), "figures": metrics}
+        return vars(self) | {"new": finite(self.new), "old": finite(self.old), "metrics": metrics}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Trial":
@@ -249,7 +249,7 @@ def pareto(points: Mapping[Any, tuple[float, float]]) -> list[Any]:
 
 
 def error_of(value: float, higher_is_better: bool) -> float:
-    """Return a figure as an error: itself, or 1 less it where higher is better (figures whose best is 1).
+    """Return a figure as an error: itself, or 1 less it where higher is better (metrics whose best is 1).
 
     >>> error_of(0.75, True), error_of(3.0, False)
     (0.25, 3.0)

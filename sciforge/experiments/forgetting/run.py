@@ -124,7 +124,7 @@ class ForgettingRun:
             )
             replace_json(path, vars(found))
         body = read_json(path, ConfigError)
-        return Judged(body["figures"], body["value"], tuple(body["without"]))
+        return Judged(body["metrics"], body["value"], tuple(body["without"]))
 
     def run(self, name: str, knob: float, seed: int) -> Trial:
         """Fine-tune in one way, judge both tasks, and write it down; what was done before is read."""
@@ -243,7 +243,7 @@ class Side:
         return cls(objective, records, higher, task)
 
     def judged(self, model: Any, codec: Any, engine: Engine) -> Judged:
-        """Return errors of a model, and all figures; raises ConfigError for a figure that no error can be made of."""
+        """Return errors of a model, and all metrics; raises ConfigError for a figure that no error can be made of."""
         found = judge(model, self.objective, codec, self.records, engine, self.task.metric)
         known_direction(self.higher_is_better, self.task.metric, "new_higher_is_better or old_higher_is_better")
         if self.higher_is_better and found.value > 1:

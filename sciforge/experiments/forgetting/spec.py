@@ -40,7 +40,7 @@ class Forgetting(Settings):
         heads: the weights that move under frozen, a regular expression; new heads do so too. The default moves the base's
             own heads as well, which some objectives read; `$^` moves new heads alone.
         matrices: the weight matrices that LoRA updates, a regular expression.
-        new_metric, old_metric: the figures to compare; None for the objectives' own.
+        new_metric, old_metric: the metrics to compare; None for the objectives' own.
         new_higher_is_better, old_higher_is_better: their sense; None for what the objective or the figure's name says. The
             error is 1 less such a figure.
         most: largest number of old records to judge, evenly spaced.

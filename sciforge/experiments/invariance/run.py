@@ -34,7 +34,7 @@ from sciforge.experiments.invariance.result import AugmentationFigures, Invarian
 from sciforge.experiments.label_efficiency.result import Interval
 
 TRIES = 16  # draws until one changes the record
-VIEWS = 2  # draws of each record over which figures of changed records are means
+VIEWS = 2  # draws of each record over which metrics of changed records are means
 STRONG = 0.25  # share of the label in the nuisance from which `sciforge train` warns
 ENOUGH = 100  # records for that warning
 

@@ -87,7 +87,7 @@ def left_out(stat_KN: np.ndarray, in_KN: np.ndarray, online: bool) -> np.ndarray
 
 
 class Ranks:
-    """Scores sorted once, for figures under many weights; ties are no help to the attacker.
+    """Scores sorted once, for metrics under many weights; ties are no help to the attacker.
 
     Args:
         score: any shape.
@@ -185,7 +185,7 @@ class Attack:
 
     @classmethod
     def judge(cls, name: str, score_TN: np.ndarray, member_TN: np.ndarray, seed: int) -> "Attack":
-        """Return the figures of scores of T targets, with intervals.
+        """Return the metrics of scores of T targets, with intervals.
 
         One target's shares have Clopper-Pearson intervals. Several targets have their examples in common, so theirs are
         widened to those of a bootstrap over targets and examples, which also gives the interval of the area.
@@ -204,7 +204,7 @@ class Attack:
         return cls(name, Interval(ranks.auc(), float(low), float(high)), tuple(points), ranks.curve(), 1 / others)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures without the curve."""
+        """Return the metrics without the curve."""
         points = [{"rate": p.rate, "tpr": vars(p.tpr), "fpr": vars(p.fpr)} for p in self.points]
         return {"attack": self.name, "auc": vars(self.auc), "points": points, "smallest_fpr": self.smallest}
 
@@ -219,7 +219,7 @@ def _interval(share: float, num: int, draws: np.ndarray) -> Interval:
 
 
 def _drawn(ranks: Ranks, shape: tuple[int, int], rates: list[float], seed: int) -> np.ndarray:
-    """Return figures of targets and examples drawn with replacement [draws, 1 + 2 rates].
+    """Return metrics of targets and examples drawn with replacement [draws, 1 + 2 rates].
 
     They are the area, the true-positive rates at each draw's own thresholds, and the false-positive rates at the
     thresholds of the whole sample.

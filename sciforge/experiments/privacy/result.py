@@ -21,7 +21,7 @@ class PrivacyResult:
         exposure: of the canaries, if there are any.
         counts: shadows, records, members, canaries, records without a label.
         privacy: the budget that the checkpoint says it spent; None where it was not trained privately.
-        warnings: why figures may be too kind.
+        warnings: why metrics may be too kind.
         exposed: names and scores of the members that are told most surely.
         shadow_privacy: the budget that a shadow spends; it learns other records than the checkpoint, and another number.
     """
@@ -73,7 +73,7 @@ class PrivacyResult:
         return max((p.epsilon(delta) for _, p in self.pairs), default=0.0)
 
     def table(self) -> Table:
-        """Return the figures as a table with 95 % intervals."""
+        """Return the metrics as a table with 95 % intervals."""
         rows = []
         for attack in self.attacks:
             known = {point.rate: point.tpr.text(3) for point in attack.points}
@@ -84,7 +84,7 @@ class PrivacyResult:
         return Table(heads, tuple(rows), "\n".join(self.notes()))
 
     def notes(self) -> list[str]:
-        """Return what must be said beside the figures."""
+        """Return what must be said beside the metrics."""
         about = "the checkpoint" if self.target == "checkpoint" else "the recipe, each shadow in turn the target"
         smallest = max((a.smallest for a in self.attacks[:1]), default=1.0)
         lines = [

@@ -148,7 +148,7 @@ class AuditShortcuts:
     seed: int = 0
 
     def run(self) -> AuditReport:
-        """Return test figures of each shortcut and a warning where one is strong."""
+        """Return test metrics of each shortcut and a warning where one is strong."""
         store = Store.open(self.data)
         parts = {split: store.split(split) for split in ("train", "test")}
         if not all(len(rows) for rows in parts.values()):

@@ -86,7 +86,7 @@ class PredictedNusselt(Settings):
         mean_M, spread_M = moments(*mixture)
         tails = ((1 - self.coverage) / 2, (1 + self.coverage) / 2)
         low_M, high_M = (quantile(*mixture, share) for share in tails)
-        figures_M4 = torch.stack([mean_M.exp(), low_M.exp(), high_M.exp(), spread_M], 1).tolist()
+        metrics_M4 = torch.stack([mean_M.exp(), low_M.exp(), high_M.exp(), spread_M], 1).tolist()
         hull = self._hull(view, x_MG)
         with whole_files(self.out, sources=(self.file,)) as (handle,):
             handle.write(f"# {provenance(self, model)}\n")
@@ -94,7 +94,7 @@ class PredictedNusselt(Settings):
             handle.write(f"# {_known(view)}; low to high holds a new reading with probability {self.coverage:g}\n")
             table = csv.writer(handle, lineterminator="\n")
             table.writerow(["line", *view.columns, *FIGURES])
-            for row, (line, groups, metrics) in enumerate(zip(line_M, x_MG.tolist(), figures_M4, strict=True)):
+            for row, (line, groups, metrics) in enumerate(zip(line_M, x_MG.tolist(), metrics_M4, strict=True)):
                 good = bool(np.isfinite(metrics).all())
                 cells = [f"{value:.6g}" for value in metrics] if good else [""] * 4
                 where = (

@@ -22,7 +22,7 @@ from sciforge.molecules.evaluation.metrics import (
     wasserstein_to,
 )
 
-VERSION = 1  # of the figures' definitions; part of the key of the cached floor
+VERSION = 1  # of the metrics' definitions; part of the key of the cached floor
 SHARE = (0.0, 1.0)  # bounds of a figure that is a share or a cosine
 
 
@@ -59,7 +59,7 @@ def compare(
     pool: Executor | None = None,
     device: str = "cpu",
 ) -> Findings:
-    """Return the figures of valid molecules against a reference.
+    """Return the metrics of valid molecules against a reference.
 
     The intervals are of the draw of the sample; the reference is taken as fixed.
 

@@ -55,10 +55,10 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Score generated molecules: validity, uniqueness, novelty, FCD and MOSES' figures, each with a 95 % interval.
+    """Score generated molecules: validity, uniqueness, novelty, FCD and MOSES' metrics, each with a 95 % interval.
 
     Every line of the file counts: mixtures, radicals and empty lines are invalid, and the largest fragment is never taken for
-    the whole. Figures that depend on the number of molecules (FCD above all) come with those of as many random molecules of
+    the whole. Metrics that depend on the number of molecules (FCD above all) come with those of as many random molecules of
     the training set. Intervals are of the draw of the samples; the reference is taken as fixed. What is computed of the
     training set and the reference is kept in the cache.
 
@@ -121,7 +121,7 @@ class Score:
             require_fcd()
 
     def report(self) -> dict[str, Any]:
-        """Return what is written, as JSON: figures, floor, reasons, seconds, provenance; raises as `run` does."""
+        """Return what is written, as JSON: metrics, floor, reasons, seconds, provenance; raises as `run` does."""
         with open_executor("processes", self.workers) as pool:
             strings = list(read_strings(self.file, self.num))
             samples = [sample for part in in_chunks(judge_all, strings, pool, "samples") for sample in part]
@@ -135,15 +135,15 @@ class Score:
             settings = {"fcd_num": self.fcd_num, "seed": self.seed, "pool": pool, "device": self._device}
             found = compare([sample.smiles for sample in valid], reference, **settings)
             floor = self._floor(len(valid), reference, settings)
-        metrics = _own_figures(samples, valid, known) | found.metrics
+        metrics = _own_metrics(samples, valid, known) | found.metrics
         _excess(metrics, floor, found)
         return {
-            "figures": {name: metrics[name].as_json() for name in TITLES if name in metrics},
+            "metrics": {name: metrics[name].as_json() for name in TITLES if name in metrics},
             "real_molecules": {name: figure.as_json() for name, figure in floor.items()},
             "omitted": {**found.omitted, **_too_few(len(valid))},
             "strings": len(strings),
             "invalid": dict(reasons.most_common()),
-            "rejected_of_training": hash_index.rejected,
+            "rejected_of_training": known.rejected,
             "reference_molecules": len(reference.traits),
             "seconds": found.seconds,
             "options": to_json(self),
@@ -194,7 +194,7 @@ class Score:
         return Reference(found, FrechetTo(self._kept("moments", key, Moments, chemnet, self.reference)))
 
     def _floor(self, count: int, reference: Reference, settings: dict[str, Any]) -> dict[str, Figure]:
-        """Return the figures of as many random molecules of the training set."""
+        """Return the metrics of as many random molecules of the training set."""
 
         def make() -> "_Floor":
             texts = pick_strings(self.training, count + count // 100 + 16, self.seed)
@@ -220,12 +220,12 @@ class _Floor:
         return cls({name: Figure(**body) for name, body in json.loads(path.read_text(encoding="utf-8")).items()})
 
 
-def _own_figures(samples: list[Sample], valid: list[Sample], known: Known) -> dict[str, Figure]:
+def _own_metrics(samples: list[Sample], valid: list[Sample], known: Known) -> dict[str, Figure]:
     plain = [sample.plain for sample in valid]
     found = {"validity": fraction(len(valid), len(samples)), "unique": uniqueness(plain)}
     found |= {f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)}
     different = sorted(set(plain))
-    return found | {"novelty": fraction(int((~hash_index.holds(different)).sum()), len(different))}
+    return found | {"novelty": fraction(int((~known.holds(different)).sum()), len(different))}
 
 
 def _too_few(count: int) -> dict[str, str]:
@@ -244,11 +244,11 @@ def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], found: Finding
 
 
 def table_of(reports: dict[str, dict[str, Any]]) -> Table:
-    """Return the figures of reports (name -> what `Score.report` returns) as one table; real molecules are the first's."""
+    """Return the metrics of reports (name -> what `Score.report` returns) as one table; real molecules are the first's."""
     first = next(iter(reports.values()))
     rows = []
     for name, title in TITLES.items():
-        metrics = [report["figures"].get(name) for report in reports.values()]
+        metrics = [report["metrics"].get(name) for report in reports.values()]
         if not any(metrics):
             continue
         real = first["real_molecules"].get(name)

@@ -36,7 +36,7 @@ Reader = Literal["linear", "kernel", "said", "forest"]
 class Labelled(Rows):
     """Molecules with some of the label columns of their store, in the order of an objective's tasks.
 
-    Few of them are drawn at random, as the figures of the field are, not balanced by class.
+    Few of them are drawn at random, as the metrics of the field are, not balanced by class.
     """
 
     def __init__(self, store: Any, indices: np.ndarray, places: Sequence[int]):
@@ -230,7 +230,7 @@ class Properties(Objective):
         return {"value": value_BK, "spread": torch.where(class_K, 0.0, spread_BK * unit_K)}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return figures of every task and their means: rmse, mae, r2, coverage of 90 % intervals; auroc, mcc.
+        """Return metrics of every task and their means: rmse, mae, r2, coverage of 90 % intervals; auroc, mcc.
 
         `error` is the mean over tasks of the RMSE in spreads of the labels, or 1 - AUROC. With several tasks each
         figure comes by task too, as NAME/rmse.
@@ -242,17 +242,17 @@ class Properties(Objective):
             rows = np.isfinite(label_NK[:, k])
             if not rows.any():
                 continue
-            metrics = self._figures(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("spread", None), rows)
+            metrics = self._metrics(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("spread", None), rows)
             for figure, value in metrics.items():
                 found.setdefault(figure, []).append(value)
                 by_task[f"{name}/{figure}"] = value
         means = {figure: float(np.mean(values)) for figure, values in found.items()}
         return means | (by_task if len(self.tasks) > 1 else {})
 
-    def _figures(
+    def _metrics(
         self, k: int, label_N: np.ndarray, value_N: np.ndarray, spread_NK: np.ndarray | None, rows: np.ndarray
     ) -> dict[str, float]:
-        """Return the figures of one task."""
+        """Return the metrics of one task."""
         if self.yes_no[k]:
             metrics = classification_metrics(label_N.astype(int), np.stack([1 - value_N, value_N], 1))
             return metrics | {"error": 1 - metrics.get("auroc", 0.5)}

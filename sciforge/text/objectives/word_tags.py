@@ -134,7 +134,7 @@ class TagWords(Objective, Settings):
         told = [record["tags"].split() for record in records]
         found = [self.names(row) for row in outputs["tag"]]
         pairs = [(a, b) for one, two in zip(told, found, strict=True) for a, b in zip(one, two, strict=True)]
-        return {"accuracy": float(np.mean([a == b for a, b in pairs])), **entity_figures(told, found)}
+        return {"accuracy": float(np.mean([a == b for a, b in pairs])), **entity_metrics(told, found)}
 
     def names(self, tags_W: np.ndarray) -> list[str]:
         """Return the classes' names; a word without a piece is outside."""
@@ -182,7 +182,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return found
 
 
-def entity_figures(told: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> dict[str, float]:
+def entity_metrics(told: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return precision, recall and F1 of whole entities, and how many there are; 0 where there is nothing to count."""
     right = sum(len(entities(a) & entities(b)) for a, b in zip(told, found, strict=True))
     there, said = (sum(len(entities(row)) for row in rows) for rows in (told, found))
