@@ -98,5 +98,5 @@ def test_layer_decay_gives_each_block_its_rate(tiny):
 
 @pytest.mark.parametrize("how", [Freeze("nothing"), LoRA(pattern="nothing"), Freeze("("), LoRA(pattern="norm")])
 def test_a_pattern_that_matches_nothing_is_refused(tiny, how):
-    with pytest.raises(ConfigError, match="adapt.pattern"):
+    with pytest.raises(ConfigError, match="finetuning.pattern"):
         finetuning.apply(fresh_model(tiny), how, ())

@@ -20,6 +20,7 @@ from sciforge.core.files.atomic import try_lock
 from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.checkpoint_formats import FORMAT
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.run import Subset
@@ -323,4 +324,4 @@ def test_provenance_says_where_a_model_comes_from(tiny, fit):
     about = child.provenance
     assert about["data"] == Store.open(tiny.finetuning.data).digests() and about["seed"] == tiny.finetuning.seed
     assert about["versions"]["torch"] == torch.__version__ and len(about["parent"]) == 64
-    assert json.loads((Path(child.path) / "checkpoint.json").read_text())["format"] == 1
+    assert json.loads((Path(child.path) / "checkpoint.json").read_text())["format"] == FORMAT

@@ -143,7 +143,7 @@ def test_the_checkpoint_tells_what_was_spent(tuning, fit):
     assert 2.5 < told["epsilon"] <= 3.0 and told["delta"] == 1e-3
     again = spent(told["noise_multiplier"], 1e-3, batch / records, tuning.schedule.steps, "rdp")
     assert told["epsilon"] == again
-    assert json.loads(json.dumps(told)) == told and "development" in told["not_covered"]
+    assert json.loads(json.dumps(told)) == told and "validation" in told["not_covered"]
 
 
 def _store(made):

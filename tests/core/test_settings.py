@@ -48,7 +48,7 @@ def test_round_trip(run: Run):
 def test_values_take_their_hinted_types():
     run = Run(data="d", out="o", objective="masked", model="mini", schedule=Schedule(lr=1, betas=[0.9, 0.95]))
     assert run.data == Path("d") and run.schedule.lr == 1.0 and run.schedule.betas == (0.9, 0.95)
-    assert type(Subset(np.int64(8)).count) is int and type(Schedule(lr=np.float32(0.5)).rate) is float
+    assert type(Subset(np.int64(8)).count) is int and type(Schedule(lr=np.float32(0.5)).lr) is float
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_values_take_their_hinted_types():
         (lambda: Run(**RUN, model="mini", seed=-1), "run.seed"),
         (lambda: Run(**RUN, model="mini", strategy="ddp"), "run.strategy"),
         (lambda: Run(**RUN, init="p", replay=Replay("r"), schedule=Schedule(batch=1)), "replay needs at least 2"),
-        (lambda: Run(**RUN, model="mini", finetuning="all"), "expected All or Only or LoRA"),
+        (lambda: Run(**RUN, model="mini", finetuning="all"), "expected Full or Freeze or LoRA"),
     ],
 )
 def test_a_bad_setting_is_one_line(build, words: str):

@@ -62,6 +62,6 @@ UPGRADES: Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: upgr
 def upgraded(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint.json brought from its own format to the present one; an unknown format stays as it is."""
     body = dict(body)
-    while body.get("format") in UPGRADES:
-        body = UPGRADES[body["format"]](body)
+    while type(number := body.get("format")) is int and number in UPGRADES:
+        body = UPGRADES[number](body)
     return body
