@@ -11,7 +11,7 @@ from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments.label_efficiency import result as curve_result
 from sciforge.experiments.label_efficiency import run as module
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics, labels_needed
-from sciforge.experiments.label_efficiency.run import Held, LabelEfficiency, CurveRun, Recipe, measure
+from sciforge.experiments.label_efficiency.run import CurveRun, Held, LabelEfficiency, Recipe, measure
 from sciforge.genomes import DOMAIN, Classify
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
