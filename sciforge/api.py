@@ -127,7 +127,7 @@ def evaluate(checkpoint: Path | str, data: Path, *, split: str = "test", device:
     return load(checkpoint, device=device).evaluate(Store.open(data), split)
 
 
-def curve(spec: "curves.Curve") -> "curves.LabelEfficiencyResult":
+def curve(spec: "curves.LabelEfficiency") -> "curves.LabelEfficiencyResult":
     """Measure a label-efficiency curve: pretrained, scratch and frozen nets and classical baselines on paired seeds.
 
     Args:
@@ -145,7 +145,7 @@ def schedules(spec: "scheduling.Schedules") -> "scheduling.ScheduleResult":
     return scheduling.compare_schedules(catalog.locate_curve(spec))
 
 
-def forget(spec: "forgetting.Forget") -> "forgetting.ForgettingResult":
+def forget(spec: "forgetting.Forgetting") -> "forgetting.ForgettingResult":
     """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto front, a budget.
 
     Args:

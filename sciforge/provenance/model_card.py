@@ -192,7 +192,7 @@ def _training(made: Checkpoint) -> Iterator[str]:
         yield f"The weights are a moving average (decay {schedule.ema_decay:g}); the raw ones are in raw.safetensors."
     if schedule.patience:
         yield f"Early stopping after {schedule.patience} evaluations without improvement, every {schedule.evaluate_every} steps."
-    extra = {name: getattr(run, name, None) for name in ("adapt", "anchor", "replay", "private", "mask")}
+    extra = {name: getattr(run, name, None) for name in ("finetuning", "regularization", "replay", "dp_sgd", "pruning")}
     for name, value in extra.items():
         if value is not None and value != Full():
             yield f"- {name}: {_inline(to_json(value))}"
@@ -233,7 +233,7 @@ def _limits(made: Checkpoint) -> Iterator[str]:
 def _privacy(made: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield "\n## Privacy\n"
     spent = {k: v for k, v in made.metrics.items() if k in ("private", "privacy", "epsilon", "delta")}
-    if getattr(made.run, "private", None) is None:
+    if made.run.dp_sgd is None:
         yield "Trained without differential privacy."
     else:
         yield f"Trained with differential privacy; spent: {_inline(spent or to_json(made.run.dp_sgd))}."

@@ -215,7 +215,7 @@ def _journal(made: Checkpoint) -> Finding:
         return Finding("metrics.jsonl", "wrong", f"step {missing[0]} is missing of {max(lines) + 1}")
     if max(lines) + 1 < made.step:
         return Finding("metrics.jsonl", "wrong", f"ends at step {max(lines) + 1}, the checkpoint is of {made.step}")
-    then = {k.removeprefix("dev_"): v for k, v in lines.get(made.step - 1, {}).items() if k.startswith("dev_")}
+    then = {k.removeprefix("validation_"): v for k, v in lines.get(made.step - 1, {}).items() if k.startswith("validation_")}
     for name, value in then.items():
         if name in made.metrics and made.metrics[name] != value and value == value:
             said = f"{name} after step {made.step} is {value}, in the checkpoint {made.metrics[name]}"

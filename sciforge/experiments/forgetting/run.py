@@ -162,7 +162,7 @@ class ForgettingRun:
             schedule = replace(schedule, steps=1, lr=0.0, ema_decay=0.0)
         init = self.base_with(method.fisher) if method and method.fisher else self.parent.path
         subset = Subset(spec.labels, seed) if spec.labels else None
-        settings = {"retain": spec.old if spec.keep else None, **(method.settings(spec, knob) if method else {})}
+        settings = {"retention": spec.old if spec.keep else None, **(method.settings(spec, knob) if method else {})}
         return Run(data=spec.new, out=out, objective=self.objective, init=init, schedule=schedule, subset=subset,
                    hardware=spec.hardware, seed=seed, **settings)  # fmt: skip
 
@@ -263,7 +263,7 @@ def _usable(spec: Forgetting, parent: Checkpoint, objective: Objective) -> tuple
         try:
             if method.fisher and type(parent.objectives[0]).likelihood is Objective.likelihood:
                 raise ConfigError(f"{type(parent.objectives[0]).__name__}, the base's objective, has no likelihood")
-            finetuning.apply(model, settings.get("adapt") or finetuning.Full(), fresh)
+            finetuning.apply(model, settings.get("finetuning") or finetuning.Full(), fresh)
         except ConfigError as error:
             if spec.methods:
                 raise ConfigError(f"{name}: {error}") from None

@@ -76,7 +76,7 @@ def measure(checkpoint: Path, spec: Invariance, device: str = "auto", batch: int
             `spec.out` exists.
     """
     plain = Model.load(checkpoint, device, batch)
-    bench = InvarianceRun.open(Exact(plain.checkpoint, plain.model.double(), plain.device, batch), spec)
+    bench = InvarianceRun.open(Exact(plain.checkpoint, plain.network.double(), plain.device, batch), spec)
     with atomic_folder(spec.out) as work:
         bar = tqdm(bench.chosen.items(), "invariance", unit="augmentation", disable=None, leave=False)
         metrics = tuple(bench.measure(name, augmentation) for name, augmentation in bar)

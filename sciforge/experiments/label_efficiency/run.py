@@ -302,7 +302,7 @@ class CurveRun:
         found = self.model(checkpoint)
         places = sampling.balanced_subset(self.labels, labels, seed)[part:]
         engine: Engine = found.engine
-        return evaluate(found.model, self.objective, found.codec, self.train.take(places), engine, seed, 256)["loss"]
+        return evaluate(found.network, self.objective, found.codec, self.train.take(places), engine, seed, 256)["loss"]
 
 
 class Held(Sequence):

@@ -163,7 +163,7 @@ class ScheduleResult:
             said = "" if shape == first else self.verdict(shape)
             spread = np.std(found, ddof=1) if len(found) > 1 else math.nan
             shown = f"{np.mean(found):.4g} ± {spread:.2g}"
-            rows.append((shape, f"{s.rate:.3g}", f"{final_lr(s):.3g}", f"{area(s):.4g}", shown, apart, said))
+            rows.append((shape, f"{s.lr:.3g}", f"{final_lr(s):.3g}", f"{area(s):.4g}", shown, apart, said))
         head = ("shape", "peak rate", "final rate", "area", self.metric, f"against {first}", "verdict")
         sense = "higher" if self.higher_is_better else "lower"
         note = f"equal {self.equal}, equal final rate where the shape falls; {sense} is better; 95 % intervals over paired seeds"
@@ -231,7 +231,7 @@ def compare_schedules(spec: Schedules) -> ScheduleResult:
                 hardware=spec.hardware, seed=seed,
             )  # fmt: skip
             found = Model.load(train(run).path, spec.hardware.device, 64)
-            metrics = evaluate(found.model, objective, found.codec, records, found.engine, seed, 64)
+            metrics = evaluate(found.network, objective, found.codec, records, found.engine, seed, 64)
             known_metric(metrics, metric)
             known_direction(sense, metric)
             done[f"{shape} {seed}"] = metrics

@@ -15,14 +15,14 @@ from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import LoRA, Replay, Teacher
 from sciforge.errors import CheckpointError, ConfigError, DivergedError
-from sciforge.provenance import replay
+from sciforge.provenance import model_card, replay
 from sciforge.provenance.verify import Verification, verify
 
 
 @pytest.fixture(scope="module", params=["genomes", "heat"])
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(request.param, tmp_path_factory.mktemp(request.param))
-    loop.train(made.finetuning)
+    model_card.write(loop.train(made.finetuning))
     return made
 
 

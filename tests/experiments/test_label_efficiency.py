@@ -189,14 +189,14 @@ def test_all_labels_and_the_default_methods(spec):
 
 
 def test_rates_are_searched_within_the_few_labels(spec, trained):
-    recipe = replace(SHORT, rates=(1e-4, 1e-2))
+    recipe = replace(SHORT, lrs=(1e-4, 1e-2))
     spec = replace(spec, sizes=(8,), seeds=1, methods=("pretrained", "scratch:cnn"), recipe=recipe, keep=True)
     found = measure(spec)
     assert [run.subset.count for run in trained] == [6, 6, 8] * 2
     for run, last in zip(found.runs, trained[2::3], strict=True):
         tried = run.about["tried"]
         assert set(tried) == {"0.0001", "0.01"}
-        assert run.about["rate"] == last.schedule.lr == float(min(tried, key=tried.get))
+        assert run.about["lr"] == last.schedule.lr == float(min(tried, key=tried.get))
     assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "scratch-cnn_8_0"}
 
 
@@ -208,9 +208,9 @@ def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
 
     original = module.train
     monkeypatch.setattr(module, "train", failing)
-    recipe = replace(SHORT, rates=(1e-2, 1e-4))
+    recipe = replace(SHORT, lrs=(1e-2, 1e-4))
     (run,) = measure(replace(spec, sizes=(8,), seeds=1, methods=("pretrained",), recipe=recipe)).runs
-    assert run.about["rate"] == 1e-4 and run.about["tried"]["0.01"] is None
+    assert run.about["lr"] == 1e-4 and run.about["tried"]["0.01"] is None
 
 
 def test_held_records_are_taken_of_takes(tiny):

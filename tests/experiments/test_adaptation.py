@@ -98,7 +98,7 @@ def test_seeds_of_the_curve_take_adaptations_in_turn(spec, trained):
 
 def test_a_curve_may_gain_an_adaptation_and_then_its_control(spec, trained):
     adapting, learning = trained
-    plain = replace(spec, methods=("pretrained",), finetuning=None)
+    plain = replace(spec, methods=("pretrained",), adaptation=None)
     measure(plain)
     alone = replace(spec, methods=("pretrained", "adapted"), adaptation=replace(spec.adaptation, control=None))
     found = measure(alone)
@@ -128,7 +128,7 @@ def test_what_would_not_be_a_fair_comparison_is_refused(spec, trained, tiny, tmp
     with pytest.raises(ConfigError, match="pretraining needs a store made by"):
         measure(replace(spec, adaptation=replace(spec.adaptation, data=tiny.labelled.path)))
     with pytest.raises(ConfigError, match="adapted needs data.*--adaptation.data"):
-        measure(replace(spec, finetuning=None))
+        measure(replace(spec, adaptation=None))
     with pytest.raises(ConfigError, match="steps is 0"):
         replace(spec.adaptation, steps=0)
     heat = make_tiny("heat", tmp_path)

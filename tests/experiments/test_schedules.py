@@ -40,7 +40,7 @@ def test_areas_and_final_lrs_are_equal(first):
 def test_equal_peaks_keep_the_peak():
     spec = spec_of(equal="peak")
     for shape in spec.kinds:
-        assert spec.schedule_of(shape).rate == 1e-2
+        assert spec.schedule_of(shape).lr == 1e-2
     assert spec.schedule_of("step").lr_at(119) == pytest.approx(2e-4)
 
 
@@ -106,12 +106,12 @@ def test_a_difference_is_told_only_where_its_interval_leaves_zero():
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"shapes": ("step",)}, "at least two different"),
+        ({"kinds": ("step",)}, "at least two different"),
         ({"model": None}, "either --model or --init"),
         ({"seeds": 0}, "seeds"),
-        ({"shapes": ("constant", "step")}, "name a falling shape first"),
+        ({"kinds": ("constant", "step")}, "name a falling shape first"),
         ({"schedule": Schedule(evaluate_every=1, patience=1)}, "without early stopping"),
-        ({"shapes": ("step", "stair")}, "shapes"),
+        ({"kinds": ("step", "stair")}, "kinds"),
     ],
 )
 def test_bad_settings_are_refused(options, said):

@@ -223,5 +223,5 @@ def test_a_curve_goes_on_where_it_was(tiny, fit, tmp_path, monkeypatch):
 
 def test_layer_rates_and_fisher_go_with_zeros(tiny, fit):
     anchor = EWC(examples=4, data=tiny.pretraining.data)
-    options = {"anchor": anchor, "finetuning": Full(layer_decay=0.5), "pruning": Pruning(0.5)}
+    options = {"regularization": anchor, "finetuning": Full(layer_decay=0.5), "pruning": Pruning(0.5)}
     assert shares(fit(tiny.finetuning, **options)) == pytest.approx(0.5, abs=2e-3)

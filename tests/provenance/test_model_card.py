@@ -20,7 +20,8 @@ from sciforge.provenance import model_card
 @pytest.fixture(scope="module", params=["genomes", "molecules"])
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(request.param, tmp_path_factory.mktemp(request.param))
-    loop.train(replace(made.finetuning, retention=made.pretraining.data))
+    model_card.write(made.checkpoint)
+    model_card.write(loop.train(replace(made.finetuning, retention=made.pretraining.data)))
     return made
 
 
