@@ -69,7 +69,7 @@ def trained(run: sf.Run) -> tuple[Path, bool]:
 
 def accuracy(checkpoint: Path, store: Store) -> float:
     """Return the accuracy on the test pictures as they are."""
-    return Model.load(checkpoint, "cpu", 256).evaluate(store, "test")["accuracy"]
+    return Model.load(checkpoint, "cpu", 256).evaluate(store, split="test")["accuracy"]
 
 
 def main() -> None:

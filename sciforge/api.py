@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
-from sciforge.core.data import store
+from sciforge.core.data.dataset import Dataset, prepare_dataset
 from sciforge.core.data.store import Store
 from sciforge.core.methods import regularization
 from sciforge.core.training import loop
@@ -43,22 +43,23 @@ __all__ += [
 
 def prepare(
     what: Any,
-    out: Path,
+    out: Path | str | None = None,
     *,
     workers: int = 1,
     executor: str = "processes",
     on_error: Literal["stop", "skip"] = "stop",
-) -> Store:
-    """Turn files into a store; byte-identical for every executor and number of workers.
+) -> Dataset:
+    """Turn files into a dataset; byte-identical for every executor and number of workers.
 
     Args:
-        what: a preparer of a domain with its options, e.g. `genomes.PrepareGenome(files=...)`.
-        out: the store's folder; appears whole or not at all.
+        what: a preparer of a domain with its options, e.g. `genomes.Genome(files=...)`.
+        out: the dataset's folder, which appears whole or not at all; None for a temporary one that lives as long as
+            the dataset.
         workers: processes.
         executor: `processes`, or `dask://host:port` for a Dask cluster that sees the same disk.
         on_error: `skip` writes bad records to rejected.jsonl and counts them; `stop` raises at the first.
     """
-    return store.prepare(what, Path(out), workers=workers, executor=executor, on_error=on_error)
+    return prepare_dataset(what, out, workers=workers, executor=executor, on_error=on_error)
 
 
 def train(run: Run, *, resume: bool = False) -> Checkpoint:
@@ -124,7 +125,7 @@ def evaluate(checkpoint: Path | str, data: Path, *, split: str = "test", device:
         split: `train`, `validation` or `test`.
         device: `auto`, `cpu` or `cuda`.
     """
-    return load(checkpoint, device=device).evaluate(Store.open(data), split)
+    return load(checkpoint, device=device).evaluate(Store.open(data), split=split)
 
 
 def curve(spec: "curves.LabelEfficiency") -> "curves.LabelEfficiencyResult":
@@ -295,7 +296,7 @@ def card(
     if data is not None:
         found = Model.load(made.path, device)
         store = Store.open(data)
-        cards.keep_evaluation(made, store, "test", found.evaluate(store, "test"))
+        cards.keep_evaluation(made, store, "test", found.evaluate(store, split="test"))
     return cards.write(made, licence=licence, sources=_sources(made), reports=reports)
 
 

@@ -56,7 +56,9 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["datasets", "list"]])
 def test_light_commands_import_no_torch(argv):
-    code = f"import sys; from sciforge.cli.main import main; assert main({argv}) == 0; assert 'torch' not in sys.modules"
+    code = (
+        f"import sys; from sciforge.cli.main import main; assert main({argv}) == 0; assert 'torch' not in sys.modules"
+    )
     done = python(code)
     assert done.returncode == 0, done.stderr
 

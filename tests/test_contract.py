@@ -97,11 +97,11 @@ def test_resume_is_bit_equal(domain: Tiny, fit, tmp_path, interrupted, kind: str
 def test_a_checkpoint_predicts_as_it_did(domain: Tiny, fit):
     trained = fit(domain.finetuning, hardware={"precision": "float32"}, schedule={"patience": 0})
     predictor = Model.load(trained.path, device="cpu", batch=5)
-    again = predictor.evaluate(Store.open(domain.finetuning.data), "validation", seed=trained.run.seed)
+    again = predictor.evaluate(Store.open(domain.finetuning.data), split="validation", seed=trained.run.seed)
     assert again == pytest.approx(trained.metrics, rel=1e-6, abs=1e-5)
     objective = trained.objectives[0]
     records = objective.examples(Store.open(domain.finetuning.data), "test")
-    once, twice = (Model.load(trained.path, device="cpu").predict(records) for _ in range(2))
+    once, twice = (Model.load(trained.path, device="cpu").outputs(records) for _ in range(2))
     assert once and all(len(once[name]) == len(records) for name in once)
     for name in once:
         assert all(np.array_equal(a, b) for a, b in zip(once[name], twice[name], strict=True)), name

@@ -19,6 +19,6 @@ def test_an_old_checkpoint_opens_and_predicts(folder: Path):
     records = [{"bases": np.array(["ACGT".index(base) for base in text], np.uint8)} for text in expected["sequences"]]
     opened = Checkpoint.open(folder / "checkpoint")
     assert opened.run.objective == opened.objectives[0] and opened.step > 0
-    predicted = Model.load(folder / "checkpoint", device="cpu").predict(records)
+    predicted = Model.load(folder / "checkpoint", device="cpu").outputs(records)
     for name, values in predicted.items():
         assert np.allclose(values, expected[name], atol=1e-6, rtol=0)

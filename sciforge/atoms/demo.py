@@ -112,7 +112,7 @@ def _forgetting(folder: Path, old: Store, new: Store, base: Path) -> Table:
 def _test_error(made: Checkpoint, store: Store) -> float:
     from sciforge.core.training.model import Model
 
-    return Model.load(made.path).evaluate(store, "test")["force_mae_meV_A"]
+    return Model.load(made.path).evaluate(store, split="test")["force_mae_meV_A"]
 
 
 def _motion(folder: Path, file: Path) -> tuple[Path, str]:

@@ -109,7 +109,7 @@ def _call(prog: str, function: Callable, argv: list[str], spec: Any = None, repl
 
 def _prepare(argv: list[str]) -> int:
     name, _, cls, rest = choose("sciforge prepare", "preparers", argv)
-    store = _call_with("prepare", name, cls, "what", rest)
+    store = _call_with("prepare", name, cls, "what", rest).store
     rows = {"store": store.path, "domain": store.domain, "kind": store.kind, "records": len(store)}
     if store.index["rejected"]:
         rows["rejected"] = f"{store.index['rejected']} (see {store.path / 'rejected.jsonl'})"

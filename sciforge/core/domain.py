@@ -172,6 +172,62 @@ class Augmentation:
     summary: str
 
 
+@dataclass(frozen=True)
+class FitRecipe:
+    """A named recommendation for `Model.fit`.
+
+    Args:
+        summary: when to use it, one sentence.
+        settings: function(prepared store, parent checkpoint) -> fields of Run: `objective`, and `schedule`,
+            `finetuning`, `regularization` and others where they differ from Run's defaults.
+    """
+
+    summary: str
+    settings: Callable[[Any, Any], Mapping[str, Any]]
+
+
+class Inputs:
+    """How users' own objects become records, and outputs become columns; one instance a domain.
+
+    Attributes:
+        takes_tables: whether a whole DataFrame is an input (one row a record), not only a column of one.
+        recipes: recommended recipes by name; the first is the default of `Model.fit`.
+    """
+
+    takes_tables: ClassVar[bool] = False
+    recipes: ClassVar[Mapping[str, FitRecipe]] = {}
+
+    def records(self, inputs: Sequence[Any]) -> list[Record]:
+        """Return a record without labels for each input, in order.
+
+        Raises:
+            DataError: an input is bad; names it by its place, `input 3: ...`.
+        """
+        raise TypeError(f"{type(self).__name__} must define records")
+
+    def preparer(self, inputs: Sequence[Any], targets: Any, *, split: Sequence[str] | None, seed: int) -> Any:
+        """Return a preparer of labelled inputs that makes the same store as files would.
+
+        Args:
+            inputs: natural inputs.
+            targets: DataFrame, one column a target, NaN where a label is missing; None where inputs carry their labels.
+            split: `train`, `validation` or `test` of each input; None puts all in train.
+            seed: of whatever preparing draws.
+        """
+        raise TypeError(f"{type(self).__name__} must define preparer")
+
+    def columns(self, model: Any, outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
+        """Return the columns of the user's table from the outputs of the model's objective."""
+        return {name: list(values) for name, values in outputs.items()}
+
+    def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> Any:
+        """Return records as a DataFrame of natural columns; by default numbers and text, and not arrays."""
+        import pandas as pd
+
+        rows = [{k: v for k, v in record.items() if np.ndim(v) == 0 and k != "split"} for record in records]
+        return pd.DataFrame(rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """A scientific domain as a value; found by folder or by the entry-point group `sciforge.domains`.
@@ -198,6 +254,8 @@ class Domain:
         augmentations: name -> Augmentation, for `sciforge invariance`.
         embed: function(model, batch of codec.collate) -> [B, D], what the net makes of whole records.
         labels: function(records, the store's meta) -> name -> labels [N] of records: text for classes, NaN for missing.
+        inputs: how users' own objects become records; None where only prepared data are taken.
+        methods: name -> function(model, ...): methods that a Model of this domain has besides those that all have.
         shardable: whether FSDP2 may shard its models (double backward may not).
     """
 
@@ -216,6 +274,8 @@ class Domain:
     augmentations: Mapping[str, Augmentation] = field(default_factory=dict)
     embed: Callable[[nn.Module, Batch], Tensor] | None = None
     labels: Callable[[Sequence[Record], Mapping[str, Any]], Mapping[str, np.ndarray]] = plain_labels
+    inputs: Inputs | None = None
+    methods: Mapping[str, Callable] = field(default_factory=dict)
     shardable: bool = True
 
     def types(self) -> dict[str, type]:

@@ -62,7 +62,7 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
         )
     model = Model.load(checkpoint)
     scan, summary = _scan(model, folder, find("phage-lambda"))
-    metrics = model.evaluate(store, "test")
+    metrics = model.evaluate(store, split="test")
     rows = tuple((name, f"{metrics[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
     table = Table(("figure, 512 labels", "test"), rows, "The checkpoint whose scan of phage lambda is drawn below.")
     pictures = (

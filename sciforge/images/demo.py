@@ -108,7 +108,7 @@ def _learnt(
             parent = Model.load(init, device="cpu").checkpoint
             run = replace(run, init=None, model=parent.model_config, codec=parent.codec)
         train(run)
-    return Model.load(out, device="cpu").evaluate(store, "test")
+    return Model.load(out, device="cpu").evaluate(store, split="test")
 
 
 def _table(accuracy: dict[str, list[float]]) -> Table:
@@ -132,7 +132,7 @@ def _detection(scenes: Store, folder: Path, init: Path) -> tuple[str, Path]:
     metrics = {name: _learnt(scenes, folder / f"find-{name}", init, name, objective, FIND) for name in _methods()[:2]}
     model, test = Model.load(folder / "find-pretrained", device="cpu"), scenes.split("test")
     records = [test[i] for i in range(8)]
-    found = model.predict(records)["detections"]
+    found = model.outputs(records)["detections"]
     panels = [
         drawn(record["image"], clearest(one, len(record["boxes"])), model.objective.classes, record["boxes"])
         for record, one in zip(records, found, strict=True)

@@ -90,7 +90,7 @@ def test_a_student_comes_near_its_teacher_with_labels_unseen(domain: Tiny, teach
     )
     lines = [json.loads(line) for line in (taught.path.parent / "metrics.jsonl").read_text().splitlines()]
     assert sum(line["teacher"] for line in lines[-10:]) < 0.5 * sum(line["teacher"] for line in lines[:3]) * 10 / 3
-    assert Model.load(taught.path, device="cpu").evaluate(store, "validation")
+    assert Model.load(taught.path, device="cpu").evaluate(store, split="validation")
 
 
 def test_micro_batches_and_workers_change_nothing(domain: Tiny, teacher, fit):
@@ -133,7 +133,7 @@ def test_a_student_with_a_codec_of_its_own(tiny, tmp_path):
     student = loop.train(run)
     assert student.codec.k == 1 and student.objectives == teacher.objectives
     records = Store.open(run.data).split("test")
-    assert len(Model.load(student.path, device="cpu").predict(records)["probability"]) == len(records)
+    assert len(Model.load(student.path, device="cpu").outputs(records)["probability"]) == len(records)
 
 
 def test_what_cannot_be_taught_is_refused(tiny, fit, tmp_path):

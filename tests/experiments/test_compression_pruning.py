@@ -76,7 +76,7 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(domain: Tiny, tmp_path):
         kept = tensor != 0 if name in names else torch.ones_like(tensor, dtype=torch.bool)
         assert torch.equal(tensor[kept], before[name][kept]), name
     predictor, store = Model.load(made.path, device="cpu"), Store.open(data)
-    again = predictor.evaluate(store, "test")
+    again = predictor.evaluate(store, split="test")
     for name, value in found.report["metrics"]["pruned"].items():
         assert again[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
     report = json.loads((tmp_path / "half" / "prune.json").read_text())

@@ -103,7 +103,7 @@ def test_few_old_records_are_judged_against_their_own_labels(spec, tiny, fit):
     work = module.ForgettingRun.open(replace(spec, checkpoint=base.path, old=tiny.finetuning.data, most=7))
     assert work.old.task == Task("mcc", "1 - mcc", "validation", 7)
     found = work.old.judged(base.build(), base.codec, work.engine)
-    outputs = Model.load(base.path, "cpu").predict(work.old.records)
+    outputs = Model.load(base.path, "cpu").outputs(work.old.records)
     assert len(outputs["probability"]) == 7 and len(found.without) == 7
     assert found.value == pytest.approx(1 - work.old.objective.metrics(outputs, work.old.records)["mcc"])
 

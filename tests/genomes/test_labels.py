@@ -59,7 +59,7 @@ def run_of(store, out, objective, steps=1, rate=0.0):
 
 def test_the_solved_head_learns_before_any_step(motifs, tmp_path):
     checkpoint = train(run_of(motifs[0], tmp_path / "run", Classify(bins=3)))
-    found = Model.load(checkpoint.path).evaluate(motifs[0], "test")
+    found = Model.load(checkpoint.path).evaluate(motifs[0], split="test")
     assert found["mcc"] > 0.8 and found["collapsed"] == 0
     head = checkpoint.weights()
     assert head["heads.class.tree_weight"] > 0 and head["heads.class.weight_CF"].abs().max() > 0
@@ -78,7 +78,7 @@ def test_solved_heads_survive_resume_and_other_seeds_differ(motifs, tmp_path):
 
 def test_numbers_come_back_in_their_own_unit(motifs, tmp_path):
     checkpoint = train(run_of(motifs[1], tmp_path / "run", Regress(bins=3)))
-    metrics = Model.load(checkpoint.path).evaluate(motifs[1], "test")
+    metrics = Model.load(checkpoint.path).evaluate(motifs[1], split="test")
     assert metrics["rmse"] < 1.5 and metrics["pearson"] > 0.9  # labels are 100 and 105
     assert checkpoint.objectives[0].mean == pytest.approx(102.5, abs=0.5)
 
@@ -113,8 +113,8 @@ def test_strand_free_predictions_do_not_know_the_strand(motifs, tmp_path):
     checkpoint = train(run_of(motifs[0], tmp_path / "run", Classify(bins=3, strand_free=True)))
     predictor = Model.load(checkpoint.path)
     sequences = [np.asarray(record["bases"]) for record in motifs[0].split("test")][:8]
-    forward = predictor.predict({"bases": s} for s in sequences)["probability"]
-    backward = predictor.predict({"bases": reverse_complement(s)} for s in sequences)["probability"]
+    forward = predictor.outputs({"bases": s} for s in sequences)["probability"]
+    backward = predictor.outputs({"bases": reverse_complement(s)} for s in sequences)["probability"]
     assert np.abs(forward - backward).max() < 1e-6
     assert np.abs(forward.sum(1) - 1).max() < 1e-6
 
@@ -143,7 +143,7 @@ def test_tracks_name_the_annotated_bases_and_can_be_learnt(tmp_path):
     expected = {at for start, end in genes for at in range(start, end) if at // 100 * 100 in starts}
     assert marked == expected and store.meta["track_classes"] == ["background", "CDS"]
     checkpoint = train(run_of(store, tmp_path / "run", TagBases(), steps=60, rate=5e-3))
-    assert Model.load(checkpoint.path).evaluate(store, "test")["accuracy"] > 0.95
+    assert Model.load(checkpoint.path).evaluate(store, split="test")["accuracy"] > 0.95
 
 
 def test_a_replaced_base_is_always_one_that_was_hidden(tiny):

@@ -108,7 +108,7 @@ def finder(predictor, **options):
 
 
 def yes(predictor, sequences):
-    return predictor.predict({"bases": codes(s)} for s in sequences)["probability"][:, 1]
+    return predictor.outputs({"bases": codes(s)} for s in sequences)["probability"][:, 1]
 
 
 # Classes
@@ -123,7 +123,7 @@ def test_classes_are_what_the_predictor_says(stranded, tmp_path):
     long = [("long", start, start + WINDOW) for start in (0, 30, 60, 80)]
     spans = [("whole", 0, WINDOW), ("short", 0, 31), *long]
     assert [(name, int(start), int(end)) for name, start, end, *_ in rows] == spans
-    expected = stranded.predict({"bases": codes(contigs[name][start:end])} for name, start, end in spans)["probability"]
+    expected = stranded.outputs({"bases": codes(contigs[name][start:end])} for name, start, end in spans)["probability"]
     assert np.array([row[3:5] for row in rows], float) == pytest.approx(expected, abs=1e-6)
     assert [row[5] for row in rows] == [("no", "yes")[p] for p in expected.argmax(1)]
     about = json.loads(out.read_text().splitlines()[0].removeprefix("# "))
@@ -136,8 +136,8 @@ def test_class_probabilities_do_not_depend_on_the_batch(stranded, free):
     for predictor in (stranded, free):
         with torch.no_grad():  # near zero after so few steps
             predictor.network.heads["class"].place_CTR.normal_(generator=torch.Generator().manual_seed(0))
-        together = predictor.predict({"bases": s} for s in sequences)["probability"]
-        alone = [predictor.predict([{"bases": s}])["probability"][0] for s in sequences]
+        together = predictor.outputs({"bases": s} for s in sequences)["probability"]
+        alone = [predictor.outputs([{"bases": s}])["probability"][0] for s in sequences]
         assert together == pytest.approx(np.stack(alone), abs=1e-5)
 
 

@@ -35,7 +35,7 @@ def main() -> None:
         train(replace(pretraining, hardware=hardware))
         checkpoint = train(replace(finetuning, hardware=hardware))
         records = [{"bases": np.array(["ACGT".index(base) for base in text], np.uint8)} for text in SEQUENCES]
-        predicted = Predictor.load(checkpoint.path, device="cpu").predict(records)
+        predicted = Predictor.load(checkpoint.path, device="cpu").outputs(records)
         shutil.copytree(checkpoint.path, out / "checkpoint")
         os.chdir(TESTS)
     metrics = {name: values.astype(float).tolist() for name, values in predicted.items()}

@@ -85,7 +85,7 @@ def test_predictions_are_those_of_the_objective(tuned, asked, tmp_path):
     _, found = rows(PredictedNusselt(file=asked, out=tmp_path / "nu.csv", rig="nasa-cr-3837").write(tuned))
     table = read_table(asked, measured=False)
     records = [{**{name: table.points[name][i] for name in CHANNEL}, "rig": "nasa-cr-3837"} for i in range(2)]
-    said = tuned.predict(records)
+    said = tuned.outputs(records)
     for i in range(2):
         for ours, theirs in (("Nu", "value"), ("low", "low"), ("high", "high"), ("spread", "spread")):
             assert float(found[i][ours]) == pytest.approx(said[theirs][i], rel=1e-4)

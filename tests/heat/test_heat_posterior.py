@@ -232,7 +232,7 @@ def test_a_solved_checkpoint_gives_the_same_law_as_the_net(small, tmp_path):
         data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE, schedule=schedule
     )
     made = loop.train(run)
-    metrics = Model.load(made.path, "cpu").evaluate(store, "test")
+    metrics = Model.load(made.path, "cpu").evaluate(store, split="test")
     assert metrics["median_error"] < 10 and 50 < metrics["coverage"] <= 100
     assert sum(made.body["loop"]["start"]["laws"].values()) == pytest.approx(1)
 

@@ -82,7 +82,7 @@ def test_the_table_of_classes_is_what_predict_says(bars, folder):
     out = ImageLabels(files=(folder / "bars.npy",), out=folder / "classes.csv").write(predictor)
     rows = table(out)
     pictures = np.load(folder / "bars.npy")[..., None]
-    probability_NC = predictor.predict({"image": picture} for picture in pictures)["probability"]
+    probability_NC = predictor.outputs({"image": picture} for picture in pictures)["probability"]
     assert [row["name"] for row in rows] == [f"bars.npy[{i}]" for i in range(len(pictures))]
     found = np.array([[float(row["p(lying)"]), float(row["p(standing)"])] for row in rows])
     np.testing.assert_allclose(found, probability_NC, atol=1e-6)
@@ -112,7 +112,7 @@ def test_boxes_are_told_in_pixels_of_the_file(finder, folder):
     rows = table(Detections(files=(folder / "half.png",), out=folder / "half.csv", **options).write(finder))
     framed = np.zeros((24, 24, 1), np.uint8)
     framed[6:18, :, 0] = half
-    direct_T6 = finder.predict([{"image": framed}])["detections"][0]
+    direct_T6 = finder.outputs([{"image": framed}])["detections"][0]
     expected_K4 = (direct_T6[direct_T6[:, 4] > 0.05][:, :4] - [0, 6, 0, 6]).clip(0, [24, 12, 24, 12])
     found_K4 = np.array([[float(row[k]) for k in ("x0", "y0", "x1", "y1")] for row in rows])
     assert len(rows) and {row["image"] for row in rows} == {"half.png"}
@@ -175,7 +175,7 @@ def test_label_maps_are_written_beside_each_other(scenes, folder):
     with Image.open(out / "007.png") as image:
         found = np.asarray(image)
     with Image.open(folder / "pictures/007.png") as image:
-        told = predictor.predict([{"image": np.asarray(image)[..., None]}])["segments"][0]
+        told = predictor.outputs([{"image": np.asarray(image)[..., None]}])["segments"][0]
     assert (found == told).all()
     with pytest.raises(ConfigError, match="exists already"):
         Segments(files=(folder / "pictures",), out=folder / "maps").write(predictor)

@@ -67,7 +67,7 @@ def test_descriptors_are_learnt_and_unbent(store, pretrained):
     bent = objective.bend(raw)
     weight = objective.names.index("MolWt")
     np.testing.assert_allclose(objective.unbend(bent)[:, weight], raw[:, weight], rtol=1e-5)
-    first, last = (Model.load(pretrained.path).evaluate(store, split)["loss"] for split in ("train", "test"))
+    first, last = (Model.load(pretrained.path).evaluate(store, split=split)["loss"] for split in ("train", "test"))
     assert np.isfinite([first, last]).all()
 
 
@@ -75,7 +75,7 @@ def test_descriptors_are_learnt_and_unbent(store, pretrained):
 def test_every_pretraining_falls(store, tmp_path, objective):
     checkpoint = train(_run(store, tmp_path / "run", model=TINY, objective=objective, steps=40, rate=1e-2))
     fresh = train(_run(store, tmp_path / "none", model=TINY, objective=objective, steps=1))
-    after, before = (Model.load(c.path).evaluate(store, "test")["loss"] for c in (checkpoint, fresh))
+    after, before = (Model.load(c.path).evaluate(store, split="test")["loss"] for c in (checkpoint, fresh))
     assert after < 0.9 * before
 
 
@@ -94,7 +94,7 @@ def test_hidden_atoms_leave_no_trace(store):
 
 
 def test_a_number_and_a_class_are_learnt_together_with_gaps(store, learnt):
-    metrics = Model.load(learnt.path).evaluate(store, "test")
+    metrics = Model.load(learnt.path).evaluate(store, split="test")
     assert metrics["count/rmse"] < 1.5 and metrics["many/auroc"] > 0.9
     assert 0.6 <= metrics["count/coverage90"] <= 1.0
     assert metrics["error"] == pytest.approx((metrics["count/error"] + metrics["many/error"]) / 2)
@@ -128,13 +128,13 @@ def test_one_task_of_several_and_unknown_ones(store, tmp_path):
     with pytest.raises(ConfigError, match="choose among"):
         Properties(readers=("trees",))
     run = _run(store, tmp_path / "one", model=TINY, objective=Properties(tasks=("many",)), subset=Subset(30))
-    assert Model.load(train(run).path).evaluate(store, "test")["auroc"] > 0.6
+    assert Model.load(train(run).path).evaluate(store, split="test")["auroc"] > 0.6
 
 
 @pytest.mark.parametrize("readers", [("linear",), ("kernel",), ("said",), ("forest",)])
 def test_each_reader_alone(store, pretrained, tmp_path, readers):
     run = _run(store, tmp_path / "run", init=pretrained.path, objective=Properties(readers=readers))
-    assert Model.load(train(run).path).evaluate(store, "test")["many/auroc"] > 0.7
+    assert Model.load(train(run).path).evaluate(store, split="test")["many/auroc"] > 0.7
 
 
 @pytest.mark.parametrize("how", ["lora", "ewc"])
@@ -142,7 +142,7 @@ def test_lora_and_ewc_work_on_molecules(store, learnt, pretrained, tmp_path, how
     parent = pretrained if how == "lora" else learnt
     options = {"finetuning": LoRA(rank=2)} if how == "lora" else {"regularization": EWC(data=store.path, examples=8)}
     checkpoint = train(_run(store, tmp_path / how, init=parent.path, objective=Properties(), **options))
-    assert np.isfinite(Model.load(checkpoint.path).evaluate(store, "test")["loss"])
+    assert np.isfinite(Model.load(checkpoint.path).evaluate(store, split="test")["loss"])
 
 
 def test_baselines_predict_what_curves_need(store):

@@ -111,7 +111,7 @@ def test_tags_are_learnt_at_first_pieces(tmp_path):
     store = prepare(PrepareDocuments(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
     assert store.meta["tags"] == ["B-loc", "B-per", "I-loc", "I-per", "O"]
     predictor = trained(tmp_path, store, TagWords(length=32), codec=TextCodec(size=40, length=48))
-    metrics = predictor.evaluate(store, "train")
+    metrics = predictor.evaluate(store, split="train")
     assert metrics["f1"] == metrics["accuracy"] == 1.0 and metrics["entities"] == 2 * len(store.split("train"))
     codec = predictor.codec
     record = {"text": "Mary saw Trafford", "words": np.array([[0, 4], [5, 8], [9, 17]]), "tags": "B-per O B-loc"}

@@ -39,7 +39,7 @@ def test_scores_keep_the_order_of_the_files(runs, tmp_path):
     rows = table(DocumentScores(files=(tmp_path / "a.txt",), out=tmp_path / "a.csv").write(tuned))
     assert [row["name"] for row in rows] == [f"a.txt:{n}" for n in range(1, 5)]
     for row, text in zip(rows, texts, strict=True):
-        p = tuned.predict([{"text": text}])["probability"][0]
+        p = tuned.outputs([{"text": text}])["probability"][0]
         assert [float(row["p(no)"]), float(row["p(yes)"])] == pytest.approx(p.tolist(), abs=2e-6)
         assert row["class"] == tuned.objective.classes[int(p.argmax())]
 
@@ -79,7 +79,7 @@ def test_roc_curve_and_scores(runs, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
     rows, points = table(tmp_path / "roc.scores.csv"), table(tmp_path / "roc.roc.csv")
     yes, p = [row["label"] == "yes" for row in rows], [float(row["p(yes)"]) for row in rows]
-    told = tuned.evaluate(made.labelled, "test")["auroc"]
+    told = tuned.evaluate(made.labelled, split="test")["auroc"]
     assert roc_auc_score(yes, p) == pytest.approx(told, abs=1e-9)
     steps = np.array([[float(q["false_positive_rate"]), float(q["true_positive_rate"])] for q in points])
     assert np.trapezoid(steps[:, 1], steps[:, 0]) == pytest.approx(told, abs=1e-5)

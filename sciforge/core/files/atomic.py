@@ -91,6 +91,13 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
                 os.close(lock)
 
 
+def copy_folder(source: Path, out: Path) -> Path:
+    """Copy a folder to a place that appears whole or not at all, and return it; raises as `atomic_folder`."""
+    with atomic_folder(out) as work:
+        shutil.copytree(source, work, dirs_exist_ok=True)
+    return out
+
+
 def _install(work: Path, path: Path) -> None:
     """Rename `work` to `path`; a folder that is replaced is moved aside first, since rename cannot swap folders."""
     aside = path.parent / f"{TEMPORARY}{os.getpid()}{ASIDE}{path.name}"

@@ -1,38 +1,49 @@
-"""A checkpoint as something to call: on records, for outputs or embeddings, and on itself, for its laws."""
+"""A model in use: on users' own inputs, on prepared data, for fine-tuning, and on itself, for its laws."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from sciforge.core.data import sampling
+from sciforge.core.data.dataset import Dataset, as_dataset, split_table
 from sciforge.core.data.store import Store
-from sciforge.core.domain import Domain, Objective, Record
+from sciforge.core.domain import Domain, FitRecipe, Inputs, Objective, Record
+from sciforge.core.files.atomic import copy_folder
+from sciforge.core.files.results import Metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.evaluation import as_array, evaluate, evaluation
-from sciforge.errors import CheckpointError, ConfigError
+from sciforge.core.training.run import Run, Subset
+from sciforge.errors import CheckpointError, ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
-    """A model in evaluation mode with its codec and objective.
+    """A trained network with its codec and objective; `sciforge.load` returns one.
 
     Args:
         checkpoint: where it comes from.
-        network: on `device`.
+        network: on `device`, in evaluation mode.
         device: of the arithmetic.
         batch: records in one forward pass.
+        folder: a temporary folder that holds the checkpoint and lives as long as the model; None for one that stays.
     """
 
     checkpoint: Checkpoint
     network: nn.Module
     device: torch.device
     batch: int = 64
+    folder: "TemporaryDirectory[str] | None" = field(default=None, compare=False)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", batch: int = 64) -> "Model":
@@ -58,28 +69,58 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """A single-process engine on the predictor's device."""
+        """A single-process engine on the model's device."""
         return Engine(self.device, "float32")
 
-    def predict(self, records: Iterable[Record]) -> dict[str, np.ndarray]:
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.network.parameters())
+        kind = type(self.objective).__name__
+        name = self.checkpoint.path.name
+        return f"Model({self.domain.name}, {name!r}, {kind}, {size:,} parameters, {self.device})"
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method that the domain adds (scan, generate, calculator, ...)."""
+        if name.startswith("_") or "checkpoint" not in self.__dict__:
+            raise AttributeError(name)
+        methods = self.domain.methods
+        if name not in methods:
+            hint = did_you_mean(name, [*methods, "fit", "predict", "evaluate", "embed", "save", "check"])
+            raise AttributeError(f"a model of {self.domain.name} has no method {name!r}; {hint}")
+        bound = functools.partial(methods[name], self)
+        functools.update_wrapper(bound, methods[name])
+        return bound
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.domain.methods})
+
+    @property
+    def inputs(self) -> Inputs:
+        """How the domain reads users' own objects; raises ConfigError where it takes prepared data only."""
+        if self.domain.inputs is None:
+            raise ConfigError(f"the domain {self.domain.name} takes prepared data only; use prepare")
+        return self.domain.inputs
+
+    # On records and prepared data ------------------------------------------------------------
+
+    def outputs(self, records: Iterable[Record]) -> dict[str, np.ndarray]:
         """Return the objective's outputs for records, first axis the record; labels are not needed.
 
         Raises:
             ConfigError: the checkpoint's objective predicts nothing (a pretraining checkpoint).
         """
-        found: dict[str, list[np.ndarray]] = {}
+        parts: dict[str, list[np.ndarray]] = {}
         with evaluation(self.network, self.objective):
             for batch in self._batches(records):
                 for name, value in self.objective.predict(self.network, batch).items():
-                    found.setdefault(name, []).append(as_array(value))
-        if not found:
+                    parts.setdefault(name, []).append(as_array(value))
+        if not parts:
             kind = type(self.objective).__name__
             raise ConfigError(
                 f"{self.checkpoint.path} was trained for {kind}, which predicts no labels; fine-tune it first"
             )
-        return {name: np.concatenate(parts) for name, parts in found.items()}
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
-    def _batches(self, records: Iterable[Record]) -> Iterable[dict[str, Any]]:
+    def _batches(self, records: Iterable[Record]) -> Iterator[Any]:
         waiting: list[Any] = []
         for index, record in enumerate(records):
             plain = {k: v for k, v in record.items() if k not in ("label", "value")}
@@ -91,14 +132,173 @@ class Model:
         if waiting:
             yield self.engine.move(self.codec.collate(waiting))
 
-    def evaluate(self, store: Store, split: str = "test", seed: int = 0) -> dict[str, float]:
-        """Return loss and metrics on a split of a store."""
-        if store.domain != self.domain.name:
-            raise ConfigError(f"{store.path} is of the domain {store.domain}, the checkpoint of {self.domain.name}")
-        records = self.objective.examples(store, split)
+    def evaluate(
+        self,
+        data: Any,
+        targets: Any = None,
+        *,
+        split: str | None = None,
+        input: str | None = None,
+        target: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Metrics:
+        """Return loss and metrics on labelled data.
+
+        Args:
+            data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their labels.
+            targets: the labels of natural inputs.
+            split: of a dataset; None takes test, or all of natural inputs.
+            input: the column of a DataFrame that holds the inputs.
+            target: the column or columns of a DataFrame that hold the labels.
+            seed: of the masks of a pretraining objective.
+
+        Raises:
+            ConfigError: the data are of another domain, or hold no record of the split.
+        """
+        dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target)
+        prepared = isinstance(data, Dataset | Store | str | Path)
+        split = split or ("test" if prepared else "train")  # what is given in memory is one split
+        records = self.objective.examples(dataset.store, split)
         if not len(records):
-            raise ConfigError(f"{store.path} has no {split} records; choose another split")
-        return evaluate(self.network, self.objective, self.codec, records, self.engine, seed, self.batch)
+            raise ConfigError(f"{dataset.path} has no {split} records; choose another split")
+        size = self.batch
+        return Metrics(evaluate(self.network, self.objective, self.codec, records, self.engine, seed, size))
+
+    # On users' own inputs --------------------------------------------------------------------
+
+    def predict(self, inputs: Any, *, split: str = "test", input: str | None = None) -> "pd.DataFrame":
+        """Return a row of predictions for each input.
+
+        Args:
+            inputs: natural inputs of the domain (strings, ase.Atoms, SMILES or Mol, arrays, images); a Series or a
+                DataFrame, whose index is kept; or a dataset.
+            split: of a dataset.
+            input: the column of a DataFrame that holds the inputs.
+
+        Returns:
+            A DataFrame; its columns are described in the domain's manual.
+
+        Raises:
+            ConfigError: the checkpoint predicts nothing; fine-tune it first.
+            DataError: an input is bad; names it by its place.
+        """
+        import pandas as pd
+
+        if isinstance(inputs, Dataset):
+            records: Sequence[Record] = self.objective.examples(inputs.store, split)
+            index = pd.RangeIndex(len(records))
+        else:
+            index = inputs.index if isinstance(inputs, pd.Series | pd.DataFrame) else None
+            records = self._records(inputs, input)
+        columns = self.inputs.columns(self, self.outputs(records))
+        table = pd.DataFrame(columns)
+        return table if index is None else table.set_index(index)
+
+    def _records(self, inputs: Any, column: str | None = None) -> list[Record]:
+        if isinstance(inputs, str | Path | bytes):
+            raise ConfigError("give a list of inputs, not a single one: [...]")
+        values, _, _, _ = split_table(inputs, None, self.domain.name, column, None, None)
+        records = self.inputs.records(values)
+        if not records:
+            raise ConfigError("there are no inputs; give at least one")
+        return records
+
+    def embed(self, inputs: Any, *, input: str | None = None, **options: Any) -> np.ndarray:
+        """Return what the network makes of each input, float32 [N, D].
+
+        Args:
+            inputs: as for `predict`.
+            input: the column of a DataFrame that holds the inputs.
+            options: of the domain's embedding, where it has any.
+
+        Raises:
+            ConfigError: the domain has no embedding.
+        """
+        if "embed" in self.domain.methods:
+            return self.domain.methods["embed"](self, inputs, **options)
+        if self.domain.embed is None:
+            raise ConfigError(f"the domain {self.domain.name} has no embedding; use predict")
+        if options:
+            raise ConfigError(f"embed has no option {next(iter(options))!r} for {self.domain.name}; leave it out")
+        records, rows = self._records(inputs, input), []
+        with torch.no_grad(), evaluation(self.network, self.objective):
+            for part in sampling.micro_batches(records, self.batch):
+                batch = self.codec.collate([self.codec.encode(record) for record in part])
+                state_BD = self.domain.embed(self.network, self.engine.move(batch))
+                rows.append(state_BD.detach().float().cpu().numpy())
+        return np.concatenate(rows)
+
+    def fit(
+        self,
+        data: Any,
+        targets: Any = None,
+        *,
+        input: str | None = None,
+        target: str | Sequence[str] | None = None,
+        split: str | Sequence[str] | None = None,
+        labels: int | None = None,
+        recipe: str | None = None,
+        seed: int = 0,
+        out: Path | str | None = None,
+        verbose: bool = True,
+        **settings: Any,
+    ) -> "Model":
+        """Specialise the model with labelled data and return the new model; this one stays as it is.
+
+        Args:
+            data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their labels.
+            targets: the labels of natural inputs: an array, a Series, or a DataFrame of several targets.
+            input: the column of a DataFrame that holds the inputs.
+            target: the column or columns of a DataFrame that hold the labels.
+            split: the column of a DataFrame, or the split of each input; None trains on all.
+            labels: train on so many labelled records, classes balanced, chosen by `seed`; None for all.
+            recipe: a named recipe of the domain (`model.domain.inputs.recipes`); None for the recommended one.
+            seed: of new weights, the order of records and the choice of labels.
+            out: folder of the run; None for a temporary one, until `save`.
+            verbose: print what was used and what was not.
+            settings: fields of Run that replace those of the recipe: `schedule`, `finetuning`, `regularization`, ...
+
+        Returns:
+            The specialised Model.
+
+        Raises:
+            ConfigError: an unknown recipe or setting, or too few records.
+            DataError: a record is bad; names it by its place.
+        """
+        from sciforge.core.training.loop import train
+
+        dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target, split=split, seed=seed)
+        name, chosen = self._recipe(recipe)
+        fields = {**chosen.settings(dataset.store, self.checkpoint), **settings}
+        if labels is not None:
+            fields["subset"] = Subset(labels, seed)
+        folder = None if out is not None else TemporaryDirectory(prefix="sciforge-")
+        place = Path(out) if out is not None else Path(folder.name) / "run"
+        run = Run(data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **fields)
+        if verbose:
+            print(_fit_summary(dataset, run, name))
+        tuned = Model.load(train(run).path, str(self.device), self.batch)
+        return replace(tuned, folder=folder)
+
+    def _recipe(self, name: str | None) -> tuple[str, FitRecipe]:
+        recipes = self.inputs.recipes
+        if not recipes:
+            raise ConfigError(f"the domain {self.domain.name} names no recipe; train with a Run")
+        name = next(iter(recipes)) if name is None else name
+        if name not in recipes:
+            raise ConfigError(f"no recipe {name!r} in {self.domain.name}; {did_you_mean(name, recipes)}")
+        return name, recipes[name]
+
+    def save(self, folder: Path | str) -> Path:
+        """Copy the checkpoint to a folder, which appears whole or not at all; `sciforge.load(folder)` opens it.
+
+        Raises:
+            ConfigError: the folder exists already.
+            DataError: the disk is full or may not be written.
+        """
+        return copy_folder(self.checkpoint.path, Path(folder))
+
+    # On itself -------------------------------------------------------------------------------
 
     def check(self, seed: int = 0) -> list["LawResult"]:
         """Run the domain's laws on this very model, in float64."""
@@ -126,3 +326,14 @@ class LawResult:
     def holds(self) -> bool:
         """Whether the violation is within the tolerance (NaN is not)."""
         return self.violation <= self.tolerance
+
+
+def _fit_summary(dataset: Dataset, run: Run, recipe: str) -> str:
+    """Return what `fit` prints: records used and not, the recipe, and how long it trains."""
+    train = len(dataset.split("train"))
+    used = f"{run.subset.count} of {train}" if run.subset else f"{train}"
+    others = [f"{len(dataset.split(name))} {name}" for name in ("validation", "test") if len(dataset.split(name))]
+    lines = [f"fit: {used} training records" + (f" ({', '.join(others)} not trained on)" if others else "")]
+    what, steps = type(run.objective).__name__, run.schedule.steps
+    lines.append(f"  recipe {recipe}: {what}, {steps} steps of {run.schedule.batch}, {type(run.finetuning).__name__}")
+    return "\n".join([*lines, *(f"  {note}" for note in dataset.notes)])

@@ -147,7 +147,7 @@ class InvarianceRun:
         """Return the checkpoint's outputs of one shape as rows [N, ...]; nothing for a pretraining checkpoint."""
         if type(self.model.objective).predict is Objective.predict:
             return {}
-        found = self.model.predict(records)
+        found = self.model.outputs(records)
         return {name: x.reshape(len(x), -1).astype(float) for name, x in found.items() if x.dtype.kind in "fiu"}
 
     def measure(self, name: str, augmentation: Augmentation) -> AugmentationFigures:

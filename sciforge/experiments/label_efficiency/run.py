@@ -255,7 +255,7 @@ class CurveRun:
             rate = min(tried, key=tried.get) if tried else (*recipe.lrs, recipe.schedule.lr)[0]
             run = self.net_run(method, labels, seed, folder / "all", recipe, rate, labels)
             checkpoint = train(run)
-            outputs = self.model(checkpoint).predict(self.test)
+            outputs = self.model(checkpoint).outputs(self.test)
             if self.spec.keep:
                 shutil.copytree(
                     checkpoint.path, self.spec.out / "checkpoints" / name_of(method, labels, seed), dirs_exist_ok=True

@@ -114,7 +114,7 @@ class Mutagenesis:
                     mutant = bases.copy()
                     mutant[place] = base
                     changed.append({"bases": mutant})
-                p_NC = model.predict(changed)["probability"]
+                p_NC = model.outputs(changed)["probability"]
                 odds_L4[tuple(np.array(group).T)] = log_odds(p_NC, column)
                 bar.update(len(group))
         return relative(odds_L4, bases)

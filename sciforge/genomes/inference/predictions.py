@@ -74,7 +74,7 @@ class Classes:
             table.write("\t".join(["name", "start", "end", *(f"p({cell(name)})" for name in classes), "class"]) + "\n")
             for group in in_groups(windows, 8 * model.batch):
                 need_tokens(group, model.codec.k)
-                p_NC = model.predict({"bases": bases} for _, _, bases, _ in group)["probability"]
+                p_NC = model.outputs({"bases": bases} for _, _, bases, _ in group)["probability"]
                 for (name, start, bases, _), p_C in zip(group, p_NC, strict=True):
                     numbers = [f"{p:.6f}" for p in p_C]
                     row = [cell(name), str(start), str(start + len(bases)), *numbers, cell(classes[int(p_C.argmax())])]

@@ -110,7 +110,7 @@ class Scan:
 
     def _strands(self, model: Model, windows: list[Window], column: int) -> np.ndarray:
         def probability(records: Iterable[np.ndarray]) -> np.ndarray:
-            return model.predict({"bases": bases} for bases in records)["probability"][:, column]
+            return model.outputs({"bases": bases} for bases in records)["probability"][:, column]
 
         forward = probability(bases for _, _, bases, _ in windows)
         if model.objective.strand_free:

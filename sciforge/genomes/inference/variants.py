@@ -178,7 +178,7 @@ def class_scores(model: Model, places: list[Place], window: int, column: int) ->
             after = contig[variant.start + len(variant.ref) : right]
             bases = np.concatenate([contig[left : variant.start], encode(allele.encode()), after])
             sequences += [bases, reverse_complement(bases)]
-    odds = log_odds(model.predict({"bases": bases} for bases in sequences)["probability"], column)
+    odds = log_odds(model.outputs({"bases": bases} for bases in sequences)["probability"], column)
     ref_plus, ref_minus, alt_plus, alt_minus = odds.reshape(-1, 4).T
     plus, minus = alt_plus - ref_plus, alt_minus - ref_minus
     return np.stack([(plus + minus) / 2, plus, minus], axis=1).tolist()

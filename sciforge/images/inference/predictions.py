@@ -91,7 +91,7 @@ class ImageLabels(Files):
             rows = csv.writer(table, lineterminator="\n")
             rows.writerow(head)
             for group in self.groups(model, "labels"):
-                found = model.predict(picture.record for picture in group)
+                found = model.outputs(picture.record for picture in group)
                 for i, picture in enumerate(group):
                     if classes:
                         p_C = found["probability"][i]
@@ -158,7 +158,7 @@ class Detections(Files):
             rows = csv.writer(table, lineterminator="\n")
             rows.writerow(["image", "x0", "y0", "x1", "y1", "label", "score"])
             for group in self.groups(model, "detections"):
-                found = model.predict(picture.record for picture in group)["detections"]
+                found = model.outputs(picture.record for picture in group)["detections"]
                 for picture, detection_T6 in zip(group, found, strict=True):
                     boxes = found_boxes(detection_T6, self.score)
                     for corners, label, score in self._rows(picture, boxes):
@@ -202,7 +202,7 @@ class Segments(Files):
         with atomic_folder(self.out) as work:
             (work / "provenance.json").write_text(provenance(self, model) + "\n", encoding="utf-8")
             for group in self.groups(model, "segments"):
-                found = model.predict(picture.record for picture in group)["segments"]
+                found = model.outputs(picture.record for picture in group)["segments"]
                 for picture, segments_HW in zip(group, found, strict=True):
                     path = (work / picture.name).with_suffix(".png")
                     if "[" in picture.name:  # of an array: bars.npy[3] becomes bars.npy[3].png

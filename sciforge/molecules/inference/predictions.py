@@ -194,7 +194,7 @@ def together(crew: Sequence[Model], records: Sequence[dict]) -> tuple[np.ndarray
 
     The spread squared is the mean of their squared spreads and the variance of their values.
     """
-    said = [member.predict(records) for member in crew]
+    said = [member.outputs(records) for member in crew]
     value_CNK = np.stack([found["value"] for found in said]).astype(np.float64)
     spread_CNK = np.stack([found["spread"] for found in said]).astype(np.float64)
     apart_NK = value_CNK.std(0)

@@ -100,7 +100,7 @@ def need(model: Model, kind: type | tuple[type, ...], what: str) -> Any:
 def predict_sorted(model: Model, records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Return the outputs of records in their order, short and long ones computed apart so that little is padding."""
     order = np.argsort([len(record["text"]) for record in records], kind="stable")
-    found = model.predict(records[i] for i in order)
+    found = model.outputs(records[i] for i in order)
     back = np.argsort(order)
     return {name: values[back] for name, values in found.items()}
 
