@@ -137,7 +137,7 @@ def filled(plain: Model) -> Table:
 
 def neighbours(plain: Model) -> Table:
     """Return the pieces whose vectors are nearest to those of some words."""
-    table_VE = plain.model.embeddings.word.weight.detach().double().numpy()
+    table_VE = plain.network.embeddings.word.weight.detach().double().numpy()
     table_VE /= np.linalg.norm(table_VE, axis=1, keepdims=True)
     rows = []
     for word in WORDS:

@@ -436,7 +436,7 @@ def test_embeddings_are_named_and_the_means_of_real_tokens(pretrained, tmp_path)
     for row, name in enumerate(windows):
         batches = [pretrained.codec.collate([{"bases": torch.tensor(codes(w))}]) for w in windows[name]]
         with torch.no_grad():
-            states = torch.cat([pretrained.model(batch)[0] for batch in batches])
+            states = torch.cat([pretrained.network(batch)[0] for batch in batches])
         assert found["layer_2"][row] == pytest.approx(states.mean(0).numpy(), abs=1e-5)
 
 

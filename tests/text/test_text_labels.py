@@ -144,6 +144,6 @@ def test_class_weights_move_the_trunk_by_descent(tmp_path, rated):
     schedule = Schedule(steps=3, batch=8, lr=1e-3, kind="constant", warmup=0.0)
     predictor = trained(tmp_path, classes, ClassifyDocuments(length=48), schedule=schedule)
     still = trained(tmp_path / "still", classes, ClassifyDocuments(length=48))
-    moved, stood = predictor.network.state_dict(), still.model.state_dict()
+    moved, stood = predictor.network.state_dict(), still.network.state_dict()
     assert not torch.equal(moved["encoder.blocks.0.mlp.up.weight"], stood["encoder.blocks.0.mlp.up.weight"])
     assert math.isfinite(predictor.evaluate(classes)["loss"])
