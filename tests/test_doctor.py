@@ -23,9 +23,9 @@ def broken(tmp_path, monkeypatch):
 
 def test_broken_missing_and_sound(broken):
     broken("pooch", "raise RuntimeError('operator torchvision::nms does not exist')")
-    found = doctor.probe("pooch", "")
-    assert (found.state, found.mend, found.required) == ("broken", "pip uninstall torchvision", True)
-    assert "torchvision::nms" in found.detail
+    finding = doctor.probe("pooch", "")
+    assert (finding.state, finding.mend, finding.required) == ("broken", "pip uninstall torchvision", True)
+    assert "torchvision::nms" in finding.detail
     assert doctor.probe("tqdm", "").state == "ok"
     missing = doctor.probe("no-such-package", "dask")
     assert (missing.state, missing.mend) == ("missing", 'pip install "sciforge[dask]"')
@@ -34,8 +34,8 @@ def test_broken_missing_and_sound(broken):
 
 def test_a_package_that_kills_its_process(broken):
     broken("pooch", "import os; os._exit(7)")
-    found = doctor.probe("pooch", "")
-    assert found.state == "broken" and "force-reinstall" in found.mend and "7" in found.detail
+    finding = doctor.probe("pooch", "")
+    assert finding.state == "broken" and "force-reinstall" in finding.mend and "7" in finding.detail
 
 
 def test_a_package_that_hangs(broken):
@@ -45,13 +45,26 @@ def test_a_package_that_hangs(broken):
 
 def test_a_broken_bystander_is_named(broken):
     broken("torchvision", "raise RuntimeError('ABI')")
-    found = doctor.probe("torchvision", "bystander")
-    assert (found.state, found.mend, found.required) == ("broken", "pip uninstall torchvision", False)
+    finding = doctor.probe("torchvision", "bystander")
+    assert (finding.state, finding.mend, finding.required) == ("broken", "pip uninstall torchvision", False)
+
+
+def test_names_of_modules_that_differ_from_their_package_s():
+    installed = ["pillow", "scikit-learn", "biopython", "torch-geometric"]
+    findings = doctor.probe_all(installed, dict.fromkeys(installed, ""), timeout=60)
+    assert {f.what: f.state for f in findings} == dict.fromkeys(installed, "ok")
+
+
+def test_a_package_that_kills_a_shared_process_does_not_hide_the_others(broken):
+    broken("pooch", "import os; os._exit(7)")
+    findings = doctor.probe_all(["safetensors", "pooch", "tqdm"], {}, timeout=60)
+    assert [f.state for f in findings] == ["ok", "broken", "ok"]
 
 
 def test_requirements_come_from_the_package_itself():
     wanted = doctor.requirements()
     assert {wanted[name] for name in ("torch", "numpy", "safetensors", "tqdm", "tyro", "pooch")} == {""}
+    assert "sciforge" not in wanted
     assert wanted["distributed"] == "dask"
 
 
@@ -65,5 +78,6 @@ def test_health():
 
 @pytest.mark.slow
 def test_doctor_of_this_machine():
-    found = doctor.doctor()
-    assert {"torch", "domains", "threads", "cache folder"} <= {f.what for f in found.findings}
+    diagnosis = doctor.doctor()
+    assert {"torch", "domains", "threads", "cache folder"} <= {f.what for f in diagnosis.findings}
+    assert diagnosis.healthy, diagnosis.text()
