@@ -19,7 +19,7 @@ from pretrain_vit_mini import FOLDER, fashion
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Full, Hardware, Schedule
 from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
-from sciforge.images.data.scenes import PrepareScenes
+from sciforge.images.data.scenes import Scenes
 from sciforge.images.objectives.detection import DetectObjects
 
 PARTS = {"inpaint": ("pretrained", "scratch"), "supervised": ("pretrained",), "relative": ("pretrained",)}
@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     objects = fashion(options.data, options.runs / "fashion")
     place = options.runs / f"scenes-{max(options.scenes)}-{options.tests}"
-    spec = PrepareScenes(
+    spec = Scenes(
         images=objects.path, scenes=(max(options.scenes), 0, options.tests), size=(48, 48), scale=(0.5, 0.9)
     )
     store = Store.open(place) if place.exists() else prepare(spec, place)

@@ -21,7 +21,7 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.model import Model
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
 from sciforge.images.data.augmentations import colours
-from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.prepare import Images
 from sciforge.images.data.readers import read_idx
 
 SHAPES = ("trouser", "pullover", "sneaker", "bag")
@@ -50,7 +50,7 @@ def tinted(folder: Path, out: Path, what: str) -> Store:
         names = np.array(list(HUES))[hue_N] if what == "hue" else np.array(CLASSES)[label_N[chosen]]
         files[part] = out.parent / f".{out.name}-{part}.npz"
         np.savez(files[part], images=np.rint(np.stack(tint)).astype(np.uint8), labels=names)
-    store = prepare(PrepareImages(files=(files["train"],), test=(files["t10k"],)), out)
+    store = prepare(Images(files=(files["train"],), test=(files["t10k"],)), out)
     for file in files.values():
         file.unlink()
     return store

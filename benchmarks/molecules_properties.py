@@ -19,7 +19,7 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Freeze, Full, Hardware, Schedule
 from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.molecules.data.finalization import resplit
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 
 SETS = {
     "esol": ("esol_delaney.csv", "measured log solubility in mols per litre", "rmse"),
@@ -35,7 +35,7 @@ FROZEN = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), Freeze(), epoc
 def store_of(data: Path, out: Path, name: str, seed: int) -> Store:
     """Return a set's store under a split; descriptors are computed once."""
     file, label, _ = SETS[name]
-    options = PrepareMolecules(files=(data / file,), labels=(label,), components="largest", descriptors=True)
+    options = Molecules(files=(data / file,), labels=(label,), components="largest", descriptors=True)
     base, split = out / f"store-{name}", out / f"store-{name}-{seed}"
     if not base.exists():
         prepare(options, base, on_error="skip")

@@ -18,7 +18,7 @@ from rdkit import Chem, rdBase
 
 from sciforge import api
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.model.molecule_transformer import MODELS
 from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
 
@@ -66,7 +66,7 @@ def prepared(data: Path, out: Path, workers: int) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         (out / "structures.smi").write_text("\n".join(structures(data)) + "\n")
         held_out = tuple(data / f"moleculenet/{name}.csv" for name in HELD_OUT)
-        preparer = PrepareMolecules(
+        preparer = Molecules(
             files=(out / "structures.smi",), split="random", shares=(0.98, 0.01, 0.01), components="largest",
             duplicates="first", exclude=held_out, descriptors=True,
         )  # fmt: skip

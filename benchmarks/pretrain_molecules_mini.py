@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sciforge import api
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.molecules import Grow, PrepareMolecules
+from sciforge.molecules import Grow, Molecules
 
 STEPS, BATCH = 6500, 128
 
@@ -26,7 +26,7 @@ def main() -> None:
     store = args.out / "store"
     if not store.exists():
         conditions = ("logp", "tpsa", "size")
-        what = PrepareMolecules(
+        what = Molecules(
             files=(args.moses,),
             smiles_column="SMILES",
             split="random",

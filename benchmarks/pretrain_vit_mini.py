@@ -18,7 +18,7 @@ import numpy as np
 import sciforge as sf
 from sciforge.core.data.store import Store, prepare
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches
-from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.prepare import Images
 from sciforge.images.data.readers import read_idx
 from sciforge.images.objectives.relative_position import RelativePositions
 
@@ -39,7 +39,7 @@ def fashion(folder: Path, out: Path, classes: tuple[str, ...] = CLASSES, tests: 
     idx = {(part, kind): folder / f"{part}-{kind}-ubyte.gz" for part in PARTS for kind in KINDS}
     if classes == CLASSES and tests == 1:
         images, labels = (tuple(idx[part, kind] for part in PARTS) for kind in KINDS)
-        return prepare(PrepareImages(files=images[:1], test=images[1:], labels=labels, classes=classes), out)
+        return prepare(Images(files=images[:1], test=images[1:], labels=labels, classes=classes), out)
     out.parent.mkdir(parents=True, exist_ok=True)
     files = {}
     for part, every in zip(PARTS, (1, tests), strict=True):
@@ -48,7 +48,7 @@ def fashion(folder: Path, out: Path, classes: tuple[str, ...] = CLASSES, tests: 
         chosen = np.sort(np.concatenate(kept))
         files[part] = out.parent / f".{out.name}-{part}.npz"
         np.savez(files[part], images=image_NHW[chosen], labels=np.array(CLASSES)[label_N[chosen]])
-    store = prepare(PrepareImages(files=(files["train"],), test=(files["t10k"],)), out)
+    store = prepare(Images(files=(files["train"],), test=(files["t10k"],)), out)
     for file in files.values():
         file.unlink()
     return store

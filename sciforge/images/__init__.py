@@ -3,8 +3,8 @@
 from sciforge.core.domain import Domain
 from sciforge.images.data.augmentations import AUGMENTATIONS
 from sciforge.images.data.codec import ImageCodec
-from sciforge.images.data.prepare import PrepareImages
-from sciforge.images.data.scenes import PrepareScenes
+from sciforge.images.data.prepare import Images
+from sciforge.images.data.scenes import Scenes
 from sciforge.images.demo import demo
 from sciforge.images.evaluation.baselines import BASELINES
 from sciforge.images.evaluation.laws import LAWS
@@ -26,7 +26,7 @@ from sciforge.images.objectives.supervised import ClassifyImages, RegressImages
 DOMAIN = Domain(
     name="images",
     summary="Vision Transformer: classes, numbers, objects and segments of images from few labels",
-    preparers={"images": PrepareImages, "scenes": PrepareScenes},
+    preparers={"images": Images, "scenes": Scenes},
     codec=ImageCodec(),
     models=MODELS,
     objectives={
@@ -52,4 +52,4 @@ DOMAIN = Domain(
     embed=embed,
 )
 
-__all__ = ["DOMAIN", "ClassifyImages", "ImageCodec", "InpaintPatches", "VisionTransformer", "VitConfig"]
+__all__ = ["DOMAIN", "ClassifyImages", "ImageCodec", "Images", "InpaintPatches", "Scenes", "VisionTransformer", "VitConfig"]

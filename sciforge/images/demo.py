@@ -12,8 +12,8 @@ from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.loop import train
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Schedule, Subset
-from sciforge.images.data.prepare import PrepareImages
-from sciforge.images.data.scenes import PrepareScenes
+from sciforge.images.data.prepare import Images
+from sciforge.images.data.scenes import Scenes
 from sciforge.images.evaluation.baselines import BASELINES
 from sciforge.images.inference.panels import draw_attention, draw_reconstructions, sheet
 from sciforge.images.inference.predictions import drawn
@@ -50,14 +50,14 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
         find: gives the path of bundled data by name.
     """
     init = find("vit-mini")
-    objects = _made(folder / "pictures", lambda: PrepareImages(files=(find("fashion-sample"),)))
+    objects = _made(folder / "pictures", lambda: Images(files=(find("fashion-sample"),)))
     model = Model.load(init, device="cpu")
     test = objects.split("test")
     shown = [test[i] for i in np.linspace(0, len(test) - 1, 8).astype(int)]
     filled = draw_reconstructions(folder / "filled.png", model, model.objective, shown)
     attention = draw_attention(folder / "attention.png", model, shown[:3])
     accuracy = {name: [compared(name, objects, folder, init, seed) for seed in range(SEEDS)] for name in _methods()}
-    scenes = _made(folder / "scenes", lambda: PrepareScenes(images=objects.path, scenes=SCENES, size=(48, 48)))
+    scenes = _made(folder / "scenes", lambda: Scenes(images=objects.path, scenes=SCENES, size=(48, 48)))
     metrics, detections = _detection(scenes, folder, init)
     paragraphs = (WHAT.format(labels=LABELS, tests=len(test)), metrics)
     pictures = (
@@ -73,7 +73,7 @@ def demo(folder: Path, find: Callable[[str], Path]) -> Section:
     )
 
 
-def _made(place: Path, what: Callable[[], PrepareImages | PrepareScenes]) -> Store:
+def _made(place: Path, what: Callable[[], Images | Scenes]) -> Store:
     return Store.open(place) if place.exists() else prepare(what(), place)
 
 

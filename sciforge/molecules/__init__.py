@@ -7,7 +7,7 @@ from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
 from sciforge.molecules.data.augmentations import AUGMENTATIONS, embed, known_labels
 from sciforge.molecules.data.codec import MoleculeCodec
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.baselines import BASELINES
 from sciforge.molecules.evaluation.laws import LAWS
 from sciforge.molecules.evaluation.score import Score
@@ -31,7 +31,7 @@ def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
 DOMAIN = Domain(
     name="molecules",
     summary="molecules under hard valence rules: generation, and property prediction from few labels",
-    preparers={"molecules": PrepareMolecules},
+    preparers={"molecules": Molecules},
     codec=MoleculeCodec(),
     models=MODELS,
     objectives={
@@ -59,6 +59,6 @@ __all__ = [
     "MoleculeCodec",
     "MoleculeNet",
     "MoleculeNetConfig",
-    "PrepareMolecules",
+    "Molecules",
 ]
 __all__ += ["PredictedProperties", "Properties", "Sampling", "Score", "generate"]

@@ -15,7 +15,7 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware
 from sciforge.experiments.label_efficiency.run import LabelEfficiency, LabelEfficiencyResult, measure
 from sciforge.molecules.chemistry.graph import mol_of_smiles
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.score import Score, table_of
 from sciforge.molecules.generation.constraints import Constraints, parse_formula
 from sciforge.molecules.generation.generate import generate_from
@@ -158,7 +158,7 @@ def _curve(folder: Path, data: Path, base: Path) -> LabelEfficiencyResult:
     store = (
         Store.open(place)
         if place.exists()
-        else prepare(PrepareMolecules(files=(data,), labels=("logS",)), place, on_error="skip")
+        else prepare(Molecules(files=(data,), labels=("logS",)), place, on_error="skip")
     )
     spec = LabelEfficiency(
         data=store.path, out=folder / "curve", init=base, objective=Properties(), sizes=SIZES, seeds=SEEDS,

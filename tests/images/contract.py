@@ -7,7 +7,7 @@ import numpy as np
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
-from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.prepare import Images
 
 
 def shapes(folder: Path, num: int = 64, side: int = 12, seed: int = 0) -> tuple[Path, Path]:
@@ -29,7 +29,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     """Return a store, a pretraining run on it, and a fine-tuning run from that run's checkpoint."""
     images, labels = shapes(folder)
     options = {"classes": ("lying", "standing"), "test_share": 0.2, "validation_share": 0.2}
-    store = prepare(PrepareImages(files=(images,), labels=(labels,), **options), folder / "store")
+    store = prepare(Images(files=(images,), labels=(labels,), **options), folder / "store")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
         data=folder / "store",

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_runs import ROOT, load_file
 
 from sciforge.core.data.store import Store, prepare
-from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.prepare import Images
 
 SHARES = {"test_share": 0.25, "validation_share": 0.1}
 
@@ -17,7 +17,7 @@ def shapes_store(folder: Path, num: int = 60, labels: bool = True) -> Store:
     """Prepare bars that lie or stand."""
     images, classes = load_file(ROOT / "tests/images/contract.py").shapes(folder, num)
     given = {"labels": (classes,), "classes": ("lying", "standing")} if labels else {}
-    return prepare(PrepareImages(files=(images,), **given, **SHARES), folder / "bars")
+    return prepare(Images(files=(images,), **given, **SHARES), folder / "bars")
 
 
 def coloured(folder: Path, num: int = 160, numeric: bool = False) -> Store:
@@ -33,7 +33,7 @@ def coloured(folder: Path, num: int = 160, numeric: bool = False) -> Store:
     label_N = np.arange(num) % 2
     np.savez(folder / "discs.npz", images=pictures, labels=20.0 + 6.0 * label_N if numeric else label_N)
     asked = {"numeric": True} if numeric else {"classes": ("red", "green")}
-    return prepare(PrepareImages(files=(folder / "discs.npz",), **asked, **SHARES), folder / "discs")
+    return prepare(Images(files=(folder / "discs.npz",), **asked, **SHARES), folder / "discs")
 
 
 def scenes_store(folder: Path, num: int = 160, segments: bool = False) -> Store:
@@ -56,4 +56,4 @@ def scenes_store(folder: Path, num: int = 160, segments: bool = False) -> Store:
             Image.fromarray(picture).save(folder / f"pictures/{i:03d}.png")
             Image.fromarray(mask).save(folder / f"masks/{i:03d}.png")
     asked = {"boxes": folder / "boxes.csv"} | ({"masks": folder / "masks"} if segments else {})
-    return prepare(PrepareImages(files=(folder / "pictures",), **asked, **SHARES), folder / "scenes")
+    return prepare(Images(files=(folder / "pictures",), **asked, **SHARES), folder / "scenes")

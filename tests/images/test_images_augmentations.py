@@ -23,7 +23,7 @@ from sciforge.images.data.augmentations import (
     moved,
     warped,
 )
-from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.prepare import Images
 
 NOISE = np.random.default_rng(0).integers(0, 256, (9, 12, 3)).astype(np.uint8)
 
@@ -173,7 +173,7 @@ def tinted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     stores = {}
     for name, label in (("hue", hue), ("shape", shape)):
         np.savez(folder / f"{name}.npz", images=pixels, labels=np.array(["no", "yes"])[label])
-        stores[name] = prepare(PrepareImages(files=(folder / f"{name}.npz",)), folder / name).path
+        stores[name] = prepare(Images(files=(folder / f"{name}.npz",)), folder / name).path
     return stores
 
 

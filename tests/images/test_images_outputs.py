@@ -96,7 +96,7 @@ def test_embeddings_of_layers_do_not_depend_on_the_batch(filler, folder):
         found = arrays["layer_2"]
     with torch.no_grad():
         picture = torch.from_numpy(np.load(folder / "bars.npy")[9][None, ..., None])
-        alone = filler.model({"image": picture}).mean(1)
+        alone = filler.network({"image": picture}).mean(1)
     np.testing.assert_allclose(found[9], alone[0].numpy(), atol=1e-5)
     with pytest.raises(ConfigError, match="layers 0 to 2"):
         ImageEmbeddings(files=(folder / "bars.npy",), out=folder / "f.npz", layers=(3,)).write(filler)

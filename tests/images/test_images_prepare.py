@@ -12,7 +12,7 @@ from PIL import Image
 from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.annotations import read_boxes, read_labels
-from sciforge.images.data.prepare import PrepareImages
+from sciforge.images.data.prepare import Images
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,23 +40,23 @@ def rejects(store: Store) -> dict[str, str]:
 
 
 def test_folders_become_classes_and_shares_are_drawn_class_by_class(folder, tmp_path):
-    store = prepare(PrepareImages(files=(folder,), folder_labels=True), tmp_path / "store")
+    store = prepare(Images(files=(folder,), folder_labels=True), tmp_path / "store")
     assert store.meta == {
         "size": [8, 6], "channels": 1, "background": [255, 255, 255], "classes": ["cat", "dog"], "left_out": 0,
     }  # fmt: skip
     assert store[0]["name"] == "cat/01.png" and store[0]["image"].shape == (8, 6, 1)
     for split, count in (("train", 14), ("validation", 2), ("test", 4)):
         assert sorted(store.split(split).column("label")) == ["cat"] * count + ["dog"] * count
-    again = prepare(PrepareImages(files=(folder,), folder_labels=True), tmp_path / "again", workers=2)
+    again = prepare(Images(files=(folder,), folder_labels=True), tmp_path / "again", workers=2)
     assert again.digests() == store.digests()
-    other = prepare(PrepareImages(files=(folder,), folder_labels=True, seed=1), tmp_path / "other")
+    other = prepare(Images(files=(folder,), folder_labels=True, seed=1), tmp_path / "other")
     assert other.digests() != store.digests()
 
 
 def test_folders_of_splits(tmp_path):
     for number, split in enumerate(["train", "val", "test", "train"]):
         picture(tmp_path / "p" / split / "a" / f"{number}.png", number)
-    store = prepare(PrepareImages(files=(tmp_path / "p",), folder_labels=True), tmp_path / "store")
+    store = prepare(Images(files=(tmp_path / "p",), folder_labels=True), tmp_path / "store")
     assert dict(zip(store.column("name"), store.column("split").tolist(), strict=True)) == {
         "test/a/2.png": 2, "train/a/0.png": 0, "train/a/3.png": 0, "val/a/1.png": 1,
     }  # fmt: skip
@@ -66,11 +66,11 @@ def test_the_same_picture_is_never_in_two_splits(tmp_path):
     rng = np.random.default_rng(0)
     base = rng.integers(0, 256, (30, 4, 4)).astype(np.uint8)
     np.save(tmp_path / "a.npy", np.concatenate([base, base[::-1]]))
-    store = prepare(PrepareImages(files=(tmp_path / "a.npy",)), tmp_path / "store")
+    store = prepare(Images(files=(tmp_path / "a.npy",)), tmp_path / "store")
     split = store.column("split")
     assert (split[:30] == split[30:][::-1]).all() and {0, 1, 2} == set(split.tolist())
     np.save(tmp_path / "t.npy", base[:3])
-    store = prepare(PrepareImages(files=(tmp_path / "a.npy",), test=(tmp_path / "t.npy",)), tmp_path / "named")
+    store = prepare(Images(files=(tmp_path / "a.npy",), test=(tmp_path / "t.npy",)), tmp_path / "named")
     assert len(store.split("test")) == 3 and store.meta["left_out"] == 6
     held = {record["image"].tobytes() for record in store.split("test")}
     assert not any(
@@ -83,9 +83,7 @@ def test_a_table_of_labels_and_splits(folder, tmp_path):
             for n, p in enumerate(sorted(folder.rglob("*.png")))]  # fmt: skip
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(["image,label,split", *rows]) + "\n")
-    store = prepare(
-        PrepareImages(files=(folder,), labels=(table,), numeric=True, validation_share=0.0), tmp_path / "store"
-    )
+    store = prepare(Images(files=(folder,), labels=(table,), numeric=True, validation_share=0.0), tmp_path / "store")
     assert store.column("value").tolist() == [n + 0.5 for n in range(40)]
     assert store.column("split").tolist() == [2 * (n % 4 == 0) for n in range(40)]
     assert store.meta["classes"] == []
@@ -95,10 +93,10 @@ def test_bare_names_must_be_of_one_picture(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("image,label\na.png,x\n")
     picture(tmp_path / "p/one/a.png", 0)
-    assert len(prepare(PrepareImages(files=(tmp_path / "p",), labels=(table,)), tmp_path / "store")) == 1
+    assert len(prepare(Images(files=(tmp_path / "p",), labels=(table,)), tmp_path / "store")) == 1
     picture(tmp_path / "p/two/a.png", 1)
     with pytest.raises(DataError, match="labels.csv:2: 2 pictures are called 'a.png'"):
-        prepare(PrepareImages(files=(tmp_path / "p",), labels=(table,)), tmp_path / "other")
+        prepare(Images(files=(tmp_path / "p",), labels=(table,)), tmp_path / "other")
 
 
 def test_everything_bad_is_told_in_the_reject_file(tmp_path):
@@ -113,7 +111,7 @@ def test_everything_bad_is_told_in_the_reject_file(tmp_path):
     names = ["a.png", "wide.png", "colour.png", "cut.png", "empty.jpg", "gone.png"]
     table = tmp_path / "labels.csv"
     table.write_text("image,label\n" + "".join(f"{name},x\n" for name in names) + "nolabel.png,\n")
-    spec = PrepareImages(files=(p,), labels=(table,))
+    spec = Images(files=(p,), labels=(table,))
     store = prepare(spec, tmp_path / "store", on_error="skip")
     assert store.column("name") == ["a.png"] and store.index["rejected"] == 7
     found = rejects(store)
@@ -130,27 +128,27 @@ def test_everything_bad_is_told_in_the_reject_file(tmp_path):
 def test_mixed_sizes_and_modes_become_one(tmp_path):
     picture(tmp_path / "p/a.png", 0, (8, 6))
     picture(tmp_path / "p/b.png", 1, (30, 50), "RGB")
-    store = prepare(PrepareImages(files=(tmp_path / "p",), size=(12, 12), channels="rgb"), tmp_path / "rgb")
+    store = prepare(Images(files=(tmp_path / "p",), size=(12, 12), channels="rgb"), tmp_path / "rgb")
     assert [store[i]["image"].shape for i in (0, 1)] == [(12, 12, 3)] * 2
     assert (store[0]["image"][..., 0] == store[0]["image"][..., 2]).all()
-    grey = prepare(PrepareImages(files=(tmp_path / "p",), size=(12, 12), channels="grey"), tmp_path / "grey")
+    grey = prepare(Images(files=(tmp_path / "p",), size=(12, 12), channels="grey"), tmp_path / "grey")
     assert grey[1]["image"].shape == (12, 12, 1)
 
 
 def test_a_corrupt_first_picture_does_not_set_the_size(tmp_path):
     picture(tmp_path / "p/b.png", 0)
     (tmp_path / "p/a.png").write_bytes(b"x")
-    store = prepare(PrepareImages(files=(tmp_path / "p",)), tmp_path / "store", on_error="skip")
+    store = prepare(Images(files=(tmp_path / "p",)), tmp_path / "store", on_error="skip")
     assert store.column("name") == ["b.png"]
 
 
 def test_nothing_usable_is_an_error(tmp_path):
     (tmp_path / "p").mkdir()
     with pytest.raises(DataError, match="no picture in"):
-        prepare(PrepareImages(files=(tmp_path / "p",)), tmp_path / "store")
+        prepare(Images(files=(tmp_path / "p",)), tmp_path / "store")
     (tmp_path / "p/a.png").write_bytes(b"x")
     with pytest.raises(DataError, match="no usable record"):
-        prepare(PrepareImages(files=(tmp_path / "p",)), tmp_path / "store", on_error="skip")
+        prepare(Images(files=(tmp_path / "p",)), tmp_path / "store", on_error="skip")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_nothing_usable_is_an_error(tmp_path):
 )
 def test_settings_that_cannot_be(folder, tmp_path, change, match):
     with pytest.raises(ConfigError, match=match):
-        prepare(PrepareImages(**{"files": (folder,), **change}), tmp_path / "store")
+        prepare(Images(**{"files": (folder,), **change}), tmp_path / "store")
 
 
 # Many pictures in a file --------------------------------------------------------------------------------------------
@@ -182,17 +180,15 @@ def test_idx_files_with_labels_names_and_a_test_file(tmp_path):
     rng = np.random.default_rng(0)
     images = {n: write_idx(tmp_path / f"{n}-images-idx3-ubyte.gz", rng.integers(0, 256, (20, 5, 4))) for n in "ab"}
     labels = {n: write_idx(tmp_path / f"{n}-labels-idx1-ubyte.gz", np.arange(20) % 2) for n in "ab"}
-    spec = PrepareImages(
-        files=(images["a"],), test=(images["b"],), labels=(labels["a"], labels["b"]), classes=("no", "yes")
-    )
+    spec = Images(files=(images["a"],), test=(images["b"],), labels=(labels["a"], labels["b"]), classes=("no", "yes"))
     store = prepare(spec, tmp_path / "store")
     assert [len(store.split(s)) for s in ("train", "validation", "test")] == [18, 2, 20]
     assert store[1]["label"] == "yes" and store[0]["name"] == "a-images-idx3-ubyte.gz[0]"
-    wrong = PrepareImages(files=(images["a"],), labels=(labels["a"],), classes=("only",))
+    wrong = Images(files=(images["a"],), labels=(labels["a"],), classes=("only",))
     assert len(prepare(wrong, tmp_path / "half", on_error="skip")) == 10
     short = write_idx(tmp_path / "c-labels-idx1-ubyte.gz", np.arange(19) % 2)
     with pytest.raises(DataError, match=r"labels of shape \[19\] for 20 pictures"):
-        prepare(PrepareImages(files=(images["a"],), labels=(short,)), tmp_path / "short")
+        prepare(Images(files=(images["a"],), labels=(short,)), tmp_path / "short")
 
 
 def test_the_bundled_sample():
@@ -213,7 +209,7 @@ def test_boxes_of_a_table_move_into_the_frame(tmp_path):
     picture(tmp_path / "p/b.png", 1, (10, 20))
     table = tmp_path / "boxes.csv"
     table.write_text("image,x0,y0,x1,y1,label\na.png,0,0,20,10,dog\na.png,5,2,10,8.4,cat\nb.png,,,,,\n")
-    store = prepare(PrepareImages(files=(tmp_path / "p",), boxes=table, size=(40, 40)), tmp_path / "store")
+    store = prepare(Images(files=(tmp_path / "p",), boxes=table, size=(40, 40)), tmp_path / "store")
     assert store.meta["box_classes"] == ["cat", "dog"]
     assert store[0]["boxes"].tolist() == [[0, 10, 40, 30], [10, 14, 20, pytest.approx(26.8)]]
     assert store[0]["box_labels"].tolist() == [1, 0]
@@ -240,7 +236,7 @@ def test_boxes_that_cannot_be(tmp_path, row, reason):
         f"{n}.png,0,0,6.5,8,x\n" for n in "abc" if not row.startswith(n) and (n != "a" or "b" not in row[0])
     )
     table.write_text(f"image,x0,y0,x1,y1,label\n{row}\n{others}")
-    store = prepare(PrepareImages(files=(tmp_path / "p",), boxes=table), tmp_path / "store", on_error="skip")
+    store = prepare(Images(files=(tmp_path / "p",), boxes=table), tmp_path / "store", on_error="skip")
     assert reason in rejects(store)["a.png"] and len(store) == 2
     assert [0, 0, 6, 8] in store[1]["boxes"].tolist()  # half a pixel over the edge is cut
 
@@ -258,7 +254,7 @@ def test_coco(tmp_path):
         picture(tmp_path / f"p/{name}.png", ord(name))
     good = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]}
     path = coco(tmp_path, [good, {**good, "image_id": 8, "iscrowd": 1}])
-    store = prepare(PrepareImages(files=(tmp_path / "p",), boxes=path), tmp_path / "store", on_error="skip")
+    store = prepare(Images(files=(tmp_path / "p",), boxes=path), tmp_path / "store", on_error="skip")
     assert store.meta["box_classes"] == ["yak", "zebra"]
     assert store.column("name") == ["a.png"] and store[0]["boxes"].tolist() == [[1, 2, 4, 6]]
     assert store[0]["box_labels"].tolist() == [1]
@@ -306,7 +302,7 @@ def test_label_maps(tmp_path):
     map_HW = np.array([[0, 0, 2, 2]] * 4, np.uint8)
     Image.fromarray(map_HW).save(tmp_path / "m/x/a.png")
     Image.fromarray(map_HW[:3]).save(tmp_path / "m/x/b.png")
-    spec = PrepareImages(files=(tmp_path / "p",), masks=tmp_path / "m", size=(4, 8))
+    spec = Images(files=(tmp_path / "p",), masks=tmp_path / "m", size=(4, 8))
     store = prepare(spec, tmp_path / "store", on_error="skip")
     assert store.meta["segment_classes"] == 3 and len(store) == 1
     assert store[0]["segments"].tolist() == [[255, 255, 0, 0, 2, 2, 255, 255]] * 4

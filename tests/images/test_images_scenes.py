@@ -8,8 +8,8 @@ import pytest
 from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError
 from sciforge.images.data.boxes import overlaps
-from sciforge.images.data.prepare import PrepareImages
-from sciforge.images.data.scenes import PrepareScenes, bounds, cut_out
+from sciforge.images.data.prepare import Images
+from sciforge.images.data.scenes import Scenes, bounds, cut_out
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,13 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image[number, a, b] = low + number % 40
         label.append("upright" if number % 2 else "flat")
     np.savez(folder / "o.npz", images=image, labels=np.array(label), splits=split)
-    prepare(PrepareImages(files=(folder / "o.npz",)), folder / "store")
+    prepare(Images(files=(folder / "o.npz",)), folder / "store")
     return folder / "store"
 
 
 def make(store: Path, out: Path, **changes) -> Store:
     options = {"scenes": (20, 5, 10), "size": (32, 40), "noise": 0.0, "clutter": False, "scale": (1.0, 1.0)}
-    return prepare(PrepareScenes(images=store, **{**options, **changes}), out)
+    return prepare(Scenes(images=store, **{**options, **changes}), out)
 
 
 def test_boxes_are_tight_around_the_objects(objects, tmp_path):
@@ -98,6 +98,6 @@ def test_settings_that_cannot_be(objects, tmp_path, change, match):
 
 def test_objects_need_classes_and_splits(tmp_path):
     np.save(tmp_path / "o.npy", np.random.default_rng(0).integers(0, 255, (4, 8, 8)).astype(np.uint8))
-    prepare(PrepareImages(files=(tmp_path / "o.npy",), test_share=0, validation_share=0), tmp_path / "plain")
+    prepare(Images(files=(tmp_path / "o.npy",), test_share=0, validation_share=0), tmp_path / "plain")
     with pytest.raises(ConfigError, match="has no classes"):
         make(tmp_path / "plain", tmp_path / "scenes")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.model.molecule_transformer import MoleculeNetConfig
 from sciforge.molecules.objectives.properties import Properties
 from sciforge.molecules.objectives.self_supervised import PredictDescriptors
@@ -19,8 +19,8 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     rows = [f"{s}CO,{len(s) + 0.5 * s.count('O')},{int('c' in s) if i % 4 else ''}" for i, s in enumerate(pairs)]
     (folder / "new.csv").write_text("smiles,size,aromatic\n" + "\n".join(rows) + "\n")
     options = {"split": "random", "shares": (0.6, 0.2, 0.2), "descriptors": True, "duplicates": "first"}
-    store = prepare(PrepareMolecules(files=(folder / "old.smi",), **options), folder / "old")
-    labelled = PrepareMolecules(files=(folder / "new.csv",), labels=("size", "aromatic"), **options)
+    store = prepare(Molecules(files=(folder / "old.smi",), **options), folder / "old")
+    labelled = Molecules(files=(folder / "new.csv",), labels=("size", "aromatic"), **options)
     prepare(labelled, folder / "new", on_error="skip")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.molecules import Grow, MoleculeNetConfig, PrepareMolecules
+from sciforge.molecules import Grow, MoleculeNetConfig, Molecules
 
 OLD = (
     "CCO", "CC(=O)O", "c1ccccc1", "CCN", "C1CC1", "OCC=C", "N#CC", "C[N+](=O)[O-]", "CS(C)(=O)=O", "c1cc[nH]c1", "CCF",
@@ -22,7 +22,7 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     stores = {}
     for name, smiles in (("old", OLD), ("new", NEW)):
         (folder / f"{name}.smi").write_text("".join(f"{text}\n" for text in smiles))
-        what = PrepareMolecules(
+        what = Molecules(
             files=(folder / f"{name}.smi",), split="random", shares=(0.6, 0.25, 0.15), properties=("logp",)
         )
         stores[name] = prepare(what, folder / name)

@@ -13,10 +13,9 @@ from sciforge.cli.main import main
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, PrepareMolecules, Sampling
+from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, Molecules, Sampling, generate
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
 from sciforge.molecules.demo import kept
-from sciforge.molecules.generation import generate
 from sciforge.molecules.generation.likelihood import Likelihoods, log_likelihoods
 from sciforge.molecules.generation.unmasked_validity import possible, unmasked_validity
 
@@ -31,9 +30,7 @@ def checkpoint(tmp_path_factory):
     """A net that has hardly learnt anything: what it promises, it promises by law."""
     room = tmp_path_factory.mktemp("grow")
     (room / "known.smi").write_text("".join(f"{smiles} m{i}\n" for i, smiles in enumerate(MOLECULES)))
-    what = PrepareMolecules(
-        files=(room / "known.smi",), split="random", shares=(0.8, 0.2, 0.0), properties=("logp", "size")
-    )
+    what = Molecules(files=(room / "known.smi",), split="random", shares=(0.8, 0.2, 0.0), properties=("logp", "size"))
     api.prepare(what, room / "store")
     run = Run(
         data=room / "store", out=room / "run", model=MoleculeNetConfig(width=16, depth=1, heads=2),
@@ -135,7 +132,7 @@ def test_bad_scaffolds_are_named(checkpoint, scaffold):
 
 
 def test_without_the_mask_validity_is_a_matter_of_luck(checkpoint):
-    model = Model.load(checkpoint, "cpu").model.eval()
+    model = Model.load(checkpoint, "cpu").network.eval()
     share = unmasked_validity(model, 64, Sampling(batch=64), torch.zeros(4), room=12)
     assert share < 1, "an untaught net should break valences when it may"
 
@@ -146,7 +143,7 @@ def test_what_is_possible_holds_what_is_legal(checkpoint):
     from sciforge.molecules.generation.partial_graph import Growth
     from sciforge.molecules.generation.policy import actions_of
 
-    model = Model.load(checkpoint, "cpu").model
+    model = Model.load(checkpoint, "cpu").network
     actions, growth = actions_of(model), Growth.empty(64, 10)
     rng = torch.Generator().manual_seed(0)
     for _ in range(30):
@@ -156,7 +153,7 @@ def test_what_is_possible_holds_what_is_legal(checkpoint):
 
 
 def test_the_bound_of_a_molecule_is_above_each_walk_and_below_one(checkpoint):
-    model = Model.load(checkpoint, "cpu").model.eval()
+    model = Model.load(checkpoint, "cpu").network.eval()
     for smiles in ("CCO", "c1ccccc1O", "CC(C)=O"):
         graph = graph_of_mol(canonical(mol_of_smiles(smiles))[1])
         walk, bound, walks = log_likelihoods(model, graph, 24, 0, torch.zeros(4))
@@ -165,7 +162,7 @@ def test_the_bound_of_a_molecule_is_above_each_walk_and_below_one(checkpoint):
 
 
 def test_methane_has_one_walk(checkpoint):
-    model = Model.load(checkpoint, "cpu").model.eval()
+    model = Model.load(checkpoint, "cpu").network.eval()
     walk, bound, walks = log_likelihoods(model, graph_of_mol(mol_of_smiles("C")), 8, 0, torch.zeros(4))
     assert walks == 1 and walk == pytest.approx(bound)
 

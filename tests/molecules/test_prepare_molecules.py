@@ -12,7 +12,7 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.graph import Graph, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.data.codec import flags_of
 from sciforge.molecules.data.finalization import LEFT_OUT
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 
 SHARED = Path(__file__).parents[3] / "shared/data/molecules"
 BAD = {
@@ -33,7 +33,7 @@ def made(folder: Path, text: str, name: str = "a.csv", on_error: str = "stop", *
     file.write_text(text)
     options = {"split": "none", **options}
     return prepare(
-        PrepareMolecules(files=(file,), **options), folder / f"store-{len(list(folder.iterdir()))}", on_error=on_error
+        Molecules(files=(file,), **options), folder / f"store-{len(list(folder.iterdir()))}", on_error=on_error
     )
 
 
@@ -138,7 +138,7 @@ def test_columns_hold_what_they_say(tmp_path):
 def test_settings_that_cannot_be(tmp_path, options, message):
     (tmp_path / "a.csv").write_text("smiles,y\nCC,1\n")
     with pytest.raises(ConfigError, match=message):
-        prepare(PrepareMolecules(**{"files": (tmp_path / "a.csv",), **options}), tmp_path / "out")
+        prepare(Molecules(**{"files": (tmp_path / "a.csv",), **options}), tmp_path / "out")
 
 
 def test_samples_of_rows(tmp_path):
@@ -155,7 +155,7 @@ def test_the_bytes_do_not_depend_on_the_workers(tmp_path, monkeypatch):
         with gzip.open(tmp_path / f"{name}.csv.gz", "wt") as file:
             file.write("smiles,y\n" + "".join(f"{s},{len(s)}\n" for s in rows))
     files = (tmp_path / "a.csv.gz", tmp_path / "b.csv.gz")
-    preparer = PrepareMolecules(files=files, labels=("y",), seed=1)
+    preparer = Molecules(files=files, labels=("y",), seed=1)
     one, two = (prepare(preparer, tmp_path / f"w{w}", workers=w) for w in (1, 2))
     assert one.index == two.index and one.digests() == two.digests()
     assert one.meta["left_out"] == {"duplicate": 10}
@@ -168,7 +168,7 @@ def test_graphs_give_their_smiles_back(tmp_path, name, every):
     if not (SHARED / name).exists():
         pytest.skip(f"{name} is not at hand")
     store = prepare(
-        PrepareMolecules(files=(SHARED / name,), every=every, components="largest", split="none"),
+        Molecules(files=(SHARED / name,), every=every, components="largest", split="none"),
         tmp_path / "store",
         on_error="skip",
     )

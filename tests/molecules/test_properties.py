@@ -14,7 +14,7 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import EWC, Hardware, LoRA, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.data.codec import MoleculeCodec
-from sciforge.molecules.data.prepare import PrepareMolecules
+from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.baselines import BASELINES
 from sciforge.molecules.inference.predictions import PredictedProperties, conformal_width
 from sciforge.molecules.model.molecule_transformer import MoleculeNetConfig
@@ -42,7 +42,7 @@ def store(tmp_path_factory) -> Store:
         rows.append(f"{smiles},{cells[0]},{cells[1]}")
     (folder / "a.csv").write_text("smiles,count,many\n" + "\n".join(rows) + "\n")
     options = {"labels": ("count", "many"), "split": "random", "shares": (0.6, 0.2, 0.2), "descriptors": True}
-    return prepare(PrepareMolecules(files=(folder / "a.csv",), **options), folder / "store", on_error="skip")
+    return prepare(Molecules(files=(folder / "a.csv",), **options), folder / "store", on_error="skip")
 
 
 @pytest.fixture(scope="module")

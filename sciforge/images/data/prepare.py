@@ -67,7 +67,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareImages:
+class Images:
     """Pictures from folders of PNG, JPEG and TIFF files, from arrays (.npy, .npz) and from IDX files.
 
     Args:

@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareScenes:
+class Scenes:
     """Detection scenes composed of the single objects of a prepared store of pictures with classes.
 
     Args:

@@ -29,7 +29,7 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
 
     Args:
         store: being written.
-        options: the PrepareMolecules.
+        options: the Molecules.
 
     Raises:
         DataError: no molecule is left to use.
@@ -71,7 +71,7 @@ def resplit(store: Store, options: Any, out: Path) -> Store:
 
     Args:
         store: a finished store, prepared with the same options but split, shares and seed.
-        options: the PrepareMolecules with the new ones.
+        options: the Molecules with the new ones.
         out: the new store's folder.
     """
     with atomic_folder(out) as work:

@@ -35,7 +35,7 @@ MEND = "correct it, or skip bad records with --on-error skip"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareMolecules:
+class Molecules:
     """Molecules from SMILES lists (.smi, .txt), tables (.csv, .tsv) and SDF, each plain or gzipped.
 
     Args:
