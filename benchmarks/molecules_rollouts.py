@@ -21,7 +21,7 @@ from rdkit import Chem
 from tqdm import tqdm
 
 from sciforge.molecules.chemistry.forbidden_substructures import patterns_of
-from sciforge.molecules.chemistry.graph import BONDS, Graph, graph_of_mol, mol_of_graph, mol_of_smiles
+from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_graph, mol_of_smiles
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.generation.constraints import Constraints, parse_formula
 from sciforge.molecules.generation.sampler import Drawn, Sampling, sample
@@ -120,7 +120,7 @@ def as_drawn(graph: Graph) -> Chem.Mol:
         atom.SetFormalCharge(TYPES[kind].charge)
         mol.AddAtom(atom)
     for (i, j), order in zip(graph.pair_M2.tolist(), graph.order_M.tolist(), strict=True):
-        mol.AddBond(i, j, BONDS[order])
+        mol.AddBond(i, j, Chem.BondType.values[order])
     mol.UpdatePropertyCache(strict=False)
     return mol.GetMol()
 
@@ -140,7 +140,7 @@ def _query(graph: Graph, orders: bool) -> Chem.Mol:
         number = Chem.Atom(TYPES[kind].symbol).GetAtomicNum()
         query.AddAtom(Chem.AtomFromSmarts(f"[#{number};{TYPES[kind].charge:+d}]"))
     for (i, j), order in zip(graph.pair_M2.tolist(), graph.order_M.tolist(), strict=True):
-        query.AddBond(i, j, BONDS[order])
+        query.AddBond(i, j, Chem.BondType.values[order])
         query.ReplaceBond(query.GetNumBonds() - 1, Chem.BondFromSmarts(" -=#"[order] if orders else "~"))
     return query.GetMol()
 

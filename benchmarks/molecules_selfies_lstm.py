@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sciforge.molecules.data.generated_files import read_strings
+from sciforge.molecules.evaluation.generated_files import read_strings
 
 END, START, PAD = 0, 1, 2
 BLOCK, LONGEST = 20_000, 120

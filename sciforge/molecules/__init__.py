@@ -12,9 +12,9 @@ from sciforge.molecules.evaluation.baselines import BASELINES
 from sciforge.molecules.evaluation.laws import LAWS
 from sciforge.molecules.evaluation.score import Score
 from sciforge.molecules.generation.constraints import Constraints
-from sciforge.molecules.generation.generate import Generate, generate
-from sciforge.molecules.generation.likelihood import Likelihoods
 from sciforge.molecules.generation.sampler import Sampling
+from sciforge.molecules.inference.generation import Generate, generate
+from sciforge.molecules.inference.likelihoods import Likelihoods
 from sciforge.molecules.inference.predictions import PredictedProperties
 from sciforge.molecules.model.molecule_transformer import MODELS, MoleculeNet, MoleculeNetConfig
 from sciforge.molecules.objectives.generation import Grow

@@ -4,10 +4,7 @@ import csv
 import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from rdkit import Chem
-from rdkit.Chem import Draw
-from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+from typing import TYPE_CHECKING
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
@@ -18,10 +15,13 @@ from sciforge.molecules.chemistry.graph import mol_of_smiles
 from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.score import Score, table_of
 from sciforge.molecules.generation.constraints import Constraints, parse_formula
-from sciforge.molecules.generation.generate import generate_from
 from sciforge.molecules.generation.sampler import Sampling
 from sciforge.molecules.generation.unmasked_validity import unmasked_validity
+from sciforge.molecules.inference.generation import generate_from
 from sciforge.molecules.objectives.properties import Properties
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 NUM, SHOWN = 400, 4
 SIZES, SEEDS = (50, 200), 3
@@ -84,6 +84,9 @@ def kept(smiles: str, constraints: Constraints) -> bool:
     >>> kept("CC(=O)Oc1ccccc1C(=O)O", Constraints(formula="C9H8O4")), kept("CCO", Constraints(rings=(1, 2)))
     (True, False)
     """
+    from rdkit import Chem
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
     mol = Chem.MolFromSmiles(smiles)
     if mol is None or "." in smiles or not smiles or any(a.GetNumRadicalElectrons() for a in mol.GetAtoms()):
         return False
@@ -104,7 +107,7 @@ def kept(smiles: str, constraints: Constraints) -> bool:
     return bool(good) and not any(_holds(mol, Chem.MolFromSmiles(text)) for text in constraints.forbidden)
 
 
-def _holds(mol: Chem.Mol, part: Chem.Mol) -> bool:
+def _holds(mol: "Chem.Mol", part: "Chem.Mol") -> bool:
     """Return whether a molecule holds a part with these charges; RDKit alone lets an uncharged query match any charge."""
     charges = [atom.GetFormalCharge() for atom in part.GetAtoms()]
     matches = mol.GetSubstructMatches(part, uniquify=False)
@@ -125,6 +128,9 @@ def _table(drawn: dict[str, list[str]], learnt: float) -> Table:
 
 def _grid(drawn: dict[str, list[str]], out: Path) -> Path:
     """Draw some molecules of each request."""
+    from rdkit import Chem
+    from rdkit.Chem import Draw
+
     chosen = [smiles for words, _ in ASKED for smiles in drawn[words][:SHOWN]]
     mols = [Chem.MolFromSmiles(smiles) for smiles in chosen]
     options = {"molsPerRow": 2 * SHOWN, "subImgSize": (190, 150)}

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sciforge.errors import SciforgeError
-from sciforge.molecules.data.generated_files import judge, read_strings
 from sciforge.molecules.data.readers import parts_of, read_part
+from sciforge.molecules.evaluation.generated_files import judge, read_strings
 
 SMILES = b"smiles name\nCCO ethanol\nc1ccccc1C(=O)[O-] benzoate\nC[C@H](N)C(=O)O.Cl salt\n"
 CSV = b'smiles,name,y\nCCO,ethanol,1.5\n"C1CC1",ring,-2e3\nc1ccncc1,"a, b",nan\n'

@@ -16,8 +16,8 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, Molecules, Sampling, generate
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
 from sciforge.molecules.demo import kept
-from sciforge.molecules.generation.likelihood import Likelihoods, log_likelihoods
 from sciforge.molecules.generation.unmasked_validity import possible, unmasked_validity
+from sciforge.molecules.inference.likelihoods import Likelihoods, log_likelihoods
 
 MOLECULES = (
     "CCO CC(=O)O c1ccccc1O CCN(CC)CC O=S(=O)(N)c1ccccc1 C1CCNCC1 FC(F)F Clc1ccncc1 N#CC CC(C)=O OCCO CNC".split()

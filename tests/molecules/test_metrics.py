@@ -8,15 +8,15 @@ from rdkit import Chem
 from scipy.stats import wasserstein_distance
 
 from sciforge.errors import DataError, MissingExtra
-from sciforge.molecules.chemistry.features import Traits, scaffold_of, traits_of
-from sciforge.molecules.chemistry.filters import MCF, passes
-from sciforge.molecules.chemistry.hash_index import known_of
-from sciforge.molecules.chemistry.similarity import BLOCK, mean_similarity, nearest
-from sciforge.molecules.data.generated_files import judge, pick_strings, read_strings
 from sciforge.molecules.evaluation import fcd
 from sciforge.molecules.evaluation.comparison import Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments
+from sciforge.molecules.evaluation.features import Traits, scaffold_of, traits_of
+from sciforge.molecules.evaluation.filters import MCF, passes
+from sciforge.molecules.evaluation.generated_files import judge, pick_strings, read_strings
+from sciforge.molecules.evaluation.hash_index import known_of
 from sciforge.molecules.evaluation.metrics import Bag, bootstrapped, cosine, fraction, uniqueness, wasserstein_to
+from sciforge.molecules.evaluation.similarity import BLOCK, mean_similarity, nearest
 
 # Samples of MOSES' test set and of DiGress; the metrics are molsets 0.3.1's on them (RDKit 2026.09, fcd_torch 1.0.7).
 SAMPLE = (

@@ -157,7 +157,7 @@ def test_reports_side_by_side(files):
 @needs_shared
 @pytest.mark.slow
 def test_released_samples_have_their_published_validity():
-    from sciforge.molecules.data.generated_files import judge_all, read_strings
+    from sciforge.molecules.evaluation.generated_files import judge_all, read_strings
 
     folder = SHARED / "generated_by_peers"
     jtvae = judge_all(list(read_strings(folder / "jtvae_moses_30k.smi.gz", 1000)))

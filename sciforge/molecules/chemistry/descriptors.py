@@ -6,21 +6,16 @@ installed RDKit, kept by name in every store, so that a store made by another re
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rdkit import Chem, rdBase
-from rdkit.Chem import Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
-from rdkit.Chem.QED import qed
-from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from sciforge.errors import ConfigError, did_you_mean
 
-PROPERTIES = {
-    "logp": Crippen.MolLogP,
-    "tpsa": rdMolDescriptors.CalcTPSA,
-    "qed": qed,
-    "size": lambda mol: mol.GetNumHeavyAtoms(),
-}
+if TYPE_CHECKING:
+    from rdkit import Chem
+
+PROPERTIES = ("logp", "tpsa", "qed", "size")
 FINGERPRINT_BITS = 2048
 # what chemists would ask first: size, polarity, hydrogen bonds, flexibility
 CORE = (
@@ -37,6 +32,8 @@ def descriptor_names() -> tuple[str, ...]:
     >>> "MolLogP" in descriptor_names(), len(descriptor_names()) > 200
     (True, True)
     """
+    from rdkit.Chem import Descriptors
+
     return tuple(name for name, _ in Descriptors._descList)
 
 
@@ -52,13 +49,17 @@ def core_first() -> tuple[list[int], int]:
     return core + [place for place in range(len(names)) if place not in core], len(core)
 
 
-def descriptors(mol: Chem.Mol) -> np.ndarray:
+def descriptors(mol: "Chem.Mol") -> np.ndarray:
     """Return the descriptors of a sanitised molecule, float32 [D]; NaN where one cannot be computed.
 
+    >>> from rdkit import Chem
     >>> found = dict(zip(descriptor_names(), descriptors(Chem.MolFromSmiles("CCO")), strict=True))
     >>> round(float(found["MolWt"]), 2), float(found["NumHDonors"])
     (46.07, 1.0)
     """
+    from rdkit import rdBase
+    from rdkit.Chem import Descriptors
+
     with rdBase.BlockLogs():
         found = Descriptors.CalcMolDescriptors(mol, missingVal=np.nan, silent=True)
     values = np.array([found[name] for name in descriptor_names()], np.float64)
@@ -68,19 +69,28 @@ def descriptors(mol: Chem.Mol) -> np.ndarray:
 @lru_cache(4096)
 def descriptors_of_smiles(smiles: str) -> np.ndarray:
     """Return the descriptors of a canonical SMILES, float32 [D]; the last few thousand are remembered."""
+    from rdkit import Chem
+
     return descriptors(Chem.MolFromSmiles(smiles))
 
 
 def property_functions(names: Sequence[str]) -> list:
     """Return the functions of quick properties by name; raises ConfigError with the nearest name."""
+    from rdkit.Chem import Crippen, rdMolDescriptors
+    from rdkit.Chem.QED import qed
+
+    functions = (Crippen.MolLogP, rdMolDescriptors.CalcTPSA, qed, lambda mol: mol.GetNumHeavyAtoms())
+    known = dict(zip(PROPERTIES, functions, strict=True))
     for name in names:
         if name not in PROPERTIES:
             raise ConfigError(f"no property {name!r}; {did_you_mean(name, PROPERTIES)}")
-    return [PROPERTIES[name] for name in names]
+    return [known[name] for name in names]
 
 
 @cache
 def _fingerprints():
+    from rdkit.Chem import rdFingerprintGenerator
+
     return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
 
 
@@ -90,23 +100,31 @@ def fingerprint(smiles: str) -> np.ndarray:
     >>> int(fingerprint("CCO").sum())
     6
     """
+    from rdkit import Chem
+
     return _fingerprints().GetFingerprintAsNumPy(Chem.MolFromSmiles(smiles))
 
 
-def scaffold(mol: Chem.Mol) -> str:
+def scaffold(mol: "Chem.Mol") -> str:
     """Return the SMILES of the Bemis-Murcko scaffold, empty for a molecule without rings.
 
+    >>> from rdkit import Chem
     >>> scaffold(Chem.MolFromSmiles("CCc1ccccc1C2CC2")), scaffold(Chem.MolFromSmiles("CCO"))
     ('c1ccc(C2CC2)cc1', '')
     """
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
     return MurckoScaffold.MurckoScaffoldSmiles(mol=mol, includeChirality=False) if mol.GetRingInfo().NumRings() else ""
 
 
-def connectivity_key(mol: Chem.Mol) -> str:
+def connectivity_key(mol: "Chem.Mol") -> str:
     """Return the first 14 letters of the InChIKey: the same for tautomers with mobile hydrogens, stereoisomers, isotopes.
 
+    >>> from rdkit import Chem
     >>> connectivity_key(Chem.MolFromSmiles("OC(=O)[C@@H](C)N")) == connectivity_key(Chem.MolFromSmiles("OC(=O)C(C)N"))
     True
     """
+    from rdkit import Chem, rdBase
+
     with rdBase.BlockLogs():
         return Chem.MolToInchiKey(mol)[:14]

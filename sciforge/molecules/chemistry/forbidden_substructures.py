@@ -7,9 +7,9 @@ it is met, and what is left of the policy is exactly the policy under that const
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from rdkit import Chem
 from torch import Tensor
 
 from sciforge.errors import ConfigError
@@ -17,6 +17,9 @@ from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_smile
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.generation.feasibility import Rules, charges_of
 from sciforge.molecules.generation.partial_graph import Growth
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 MOST_FORMS = 64  # Kekule structures of one pattern
 
@@ -62,6 +65,8 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
     >>> len(patterns_of(("Cc1ccccc1C",)))
     2
     """
+    from rdkit import Chem
+
     found = []
     for text in smiles:
         forms = {}
@@ -76,7 +81,7 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-def _connected_order(mol: Chem.Mol) -> list[int]:
+def _connected_order(mol: "Chem.Mol") -> list[int]:
     """Return the atoms so that each but the first has a neighbour before it; the rarest element first, to fail early."""
     order = [min(range(mol.GetNumAtoms()), key=lambda i: mol.GetAtomWithIdx(i).GetAtomicNum() == 6)]
     while len(order) < mol.GetNumAtoms():

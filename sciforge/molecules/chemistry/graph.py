@@ -5,15 +5,16 @@ lose nothing but stereochemistry and isotopes. Aromaticity is perceived by RDKit
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rdkit import Chem, rdBase
 
 from sciforge.errors import DataError
 from sciforge.molecules.chemistry.valence import TYPES, index_of
 
-ORDERS = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
-BONDS = {order: bond for bond, order in ORDERS.items()}
+if TYPE_CHECKING:
+    from rdkit import Chem
+
 MAX_ATOMS = 255
 
 
@@ -35,12 +36,14 @@ class Graph:
         return len(self.atom_N)
 
 
-def graph_of_mol(mol: Chem.Mol) -> Graph:
+def graph_of_mol(mol: "Chem.Mol") -> Graph:
     """Return the kekulised graph of a sanitised RDKit molecule, its atoms in the molecule's order.
 
     Raises:
         DataError: an atom outside the valence table, a radical, an isotope or dummy atom, several components, too many atoms.
     """
+    from rdkit import Chem
+
     atoms = []
     for atom in mol.GetAtoms():
         atoms.append(index_of(atom.GetSymbol(), atom.GetFormalCharge()))
@@ -61,19 +64,22 @@ def graph_of_mol(mol: Chem.Mol) -> Graph:
     Chem.Kekulize(kekulised, clearAromaticFlags=True)
     bonds = []
     for bond in kekulised.GetBonds():
-        if bond.GetBondType() not in ORDERS:
+        order = int(bond.GetBondType())  # RDKit numbers single, double and triple bonds 1, 2 and 3
+        if order not in (1, 2, 3):
             raise DataError(f"a bond of the type {bond.GetBondType()}; single, double and triple bonds can be stored")
-        bonds.append((*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), ORDERS[bond.GetBondType()]))
+        bonds.append((*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), order))
     rows = np.array(sorted(bonds), np.uint8).reshape(-1, 3)
     return Graph(np.array(atoms, np.uint8), rows[:, :2], rows[:, 2])
 
 
-def mol_of_smiles(smiles: str) -> Chem.Mol:
+def mol_of_smiles(smiles: str) -> "Chem.Mol":
     """Return a sanitised molecule; raises DataError with RDKit's own words where it cannot be read.
 
     >>> mol_of_smiles("c1ccccc1").GetNumAtoms()
     6
     """
+    from rdkit import Chem, rdBase
+
     if not smiles.strip():
         raise DataError("no SMILES here; give one")
     with rdBase.BlockLogs():
@@ -86,12 +92,14 @@ def mol_of_smiles(smiles: str) -> Chem.Mol:
     raise DataError(f"{smiles!r} is no valid SMILES ({why}); correct it")
 
 
-def canonical(mol: Chem.Mol) -> tuple[str, Chem.Mol]:
+def canonical(mol: "Chem.Mol") -> "tuple[str, Chem.Mol]":
     """Return the canonical SMILES without stereochemistry and the molecule with its atoms in that order.
 
     >>> canonical(mol_of_smiles("OC(=O)C"))[0]
     'CC(=O)O'
     """
+    from rdkit import Chem
+
     plain = Chem.Mol(mol)
     Chem.RemoveStereochemistry(plain)
     smiles = Chem.MolToSmiles(plain)
@@ -99,19 +107,21 @@ def canonical(mol: Chem.Mol) -> tuple[str, Chem.Mol]:
     return smiles, Chem.RenumberAtoms(plain, list(order))
 
 
-def mol_of_graph(graph: Graph) -> Chem.Mol:
+def mol_of_graph(graph: Graph) -> "Chem.Mol":
     """Return the sanitised RDKit molecule of a kekulised graph, hydrogens implicit, aromaticity perceived.
 
     Raises:
         DataError: RDKit refuses the graph, which a graph that keeps the valence rules never meets.
     """
+    from rdkit import Chem, rdBase
+
     mol = Chem.RWMol()
     for kind in graph.atom_N.tolist():
         atom = Chem.Atom(TYPES[kind].symbol)
         atom.SetFormalCharge(TYPES[kind].charge)
         mol.AddAtom(atom)
     for (i, j), order in zip(graph.pair_M2.tolist(), graph.order_M.tolist(), strict=True):
-        mol.AddBond(i, j, BONDS[order])
+        mol.AddBond(i, j, Chem.BondType.values[order])
     with rdBase.BlockLogs():
         try:
             Chem.SanitizeMol(mol)
@@ -126,4 +136,6 @@ def smiles_of_graph(graph: Graph) -> str:
     >>> smiles_of_graph(graph_of_mol(mol_of_smiles("c1cc[nH]c1")))
     'c1cc[nH]c1'
     """
+    from rdkit import Chem
+
     return Chem.MolToSmiles(mol_of_graph(graph))

@@ -5,15 +5,17 @@ Legend of shape letters: B batch, N atoms, M bonds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from rdkit import Chem
 from torch import Tensor
 
 from sciforge.core.domain import Batch, Example, Record
 from sciforge.molecules.chemistry.graph import Graph
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 PAD = -1
 RING_SIZES = (0, 3, 4, 5, 6, 7, 8)  # of the ring classes 0..6; the last holds all larger ones
@@ -23,12 +25,13 @@ PADDED = ("atom", "target_atom", "target_hydrogens")  # with PAD, the others wit
 PER_BOND = ("bond", "target_bond")  # rows (i, j, order), which become symmetric matrices
 
 
-def flags_of(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
+def flags_of(mol: "Chem.Mol") -> tuple[np.ndarray, np.ndarray]:
     """Return the hydrogens of each atom, uint8 [N], and its flags, uint8 [N].
 
     Bit 0 of the flags: aromatic. Bits 1 to 3: class of the smallest ring that holds the atom, 0 for none, 1 to 6 for
     rings of 3, 4, 5, 6, 7 and at least 8 atoms. Other bits are 0.
 
+    >>> from rdkit import Chem
     >>> hydrogens, flags = flags_of(Chem.MolFromSmiles("Cc1cc[nH]c1"))
     >>> hydrogens.tolist(), (flags & 1).tolist(), (flags >> 1).tolist()
     ([3, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1], [0, 3, 3, 3, 3, 3])
@@ -68,7 +71,7 @@ class MoleculeCodec:
         """Return atom, hydrogens, flags int64 [N] and bond int64 [M, 3]; works on a record or a graph's arrays."""
         return {name: _int64(record[name]) for name in (*PER_ATOM, "bond") if name in record}
 
-    def encode_graph(self, graph: Graph, mol: Chem.Mol) -> Example:
+    def encode_graph(self, graph: Graph, mol: "Chem.Mol") -> Example:
         """Return the example of a graph and its molecule, whose atoms are in the same order."""
         hydrogens, flags = flags_of(mol)
         bond = np.concatenate([graph.pair_M2, graph.order_M[:, None]], axis=1)

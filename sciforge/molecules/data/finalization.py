@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rdkit
 
 from sciforge.core.data.store import SPLITS, Store
 from sciforge.core.files.atomic import atomic_folder, write_json
@@ -34,6 +33,8 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     Raises:
         DataError: no molecule is left to use.
     """
+    import rdkit
+
     key_N, left_N = store.column("key"), store.column("left_out").copy()
     label_NK = np.array(store.column("label"), np.float32) if options.labels else None
     settle_duplicates(key_N, left_N, label_NK, options.duplicates)

@@ -8,15 +8,18 @@ agree in element and degree, which InChI never changes.
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rdkit import Chem
 
 from sciforge.errors import DataError
 from sciforge.molecules.chemistry.descriptors import connectivity_key
 from sciforge.molecules.chemistry.graph import Graph
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.readers import TABLES, Part, kind_of, parts_of, read_part
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Known:
     keys: frozenset[str]
     skeletons: frozenset[str]
 
-    def holds(self, graph: Graph, mol: Chem.Mol) -> bool:
+    def holds(self, graph: Graph, mol: "Chem.Mol") -> bool:
         """Return whether a molecule is among them."""
         return bool(self.keys) and skeleton(graph) in self.skeletons and connectivity_key(mol) in self.keys
 
@@ -52,6 +55,8 @@ def known_molecules(files: tuple[Path, ...], smiles_column: str) -> Known:
     Raises:
         DataError: a file is unreadable or a table has no column of SMILES.
     """
+    from rdkit import Chem
+
     keys, skeletons = set(), set()
     for file in files:
         column = _smiles_column(Path(file), smiles_column)
@@ -67,7 +72,7 @@ def known_molecules(files: tuple[Path, ...], smiles_column: str) -> Known:
     return Known(frozenset(keys), frozenset(skeletons))
 
 
-def _skeleton_of_mol(mol: Chem.Mol) -> str:
+def _skeleton_of_mol(mol: "Chem.Mol") -> str:
     return " ".join(sorted(f"{atom.GetSymbol()}{atom.GetDegree()}" for atom in mol.GetAtoms()))
 
 

@@ -15,10 +15,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from rdkit import Chem
 
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.errors import ConfigError, DataError
@@ -29,6 +28,9 @@ from sciforge.molecules.data.finalization import LEFT_OUT, complete
 from sciforge.molecules.data.leakage import known_molecules
 from sciforge.molecules.data.readers import ROWS, Entry, Part, parts_of, read_part
 from sciforge.molecules.data.splits import Rule, check_shares, split_of_name
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 OnReject = Callable[[Reject], None] | None
 MEND = "correct it, or skip bad records with --on-error skip"
@@ -132,8 +134,10 @@ class Molecules:
         bonds = np.concatenate([graph.pair_M2, graph.order_M[:, None]], axis=1)
         shard.add({"atom": graph.atom_N, "bond": bonds, "hydrogens": hydrogens, "flags": flags}, **fixed)
 
-    def _mended(self, mol: Chem.Mol) -> Chem.Mol:
+    def _mended(self, mol: "Chem.Mol") -> "Chem.Mol":
         """Return the molecule with what the options allow to take off taken off."""
+        from rdkit import Chem
+
         if self.components == "largest":
             parts = Chem.GetMolFrags(mol, asMols=True)
             # ties go to the heavier and then to the later SMILES, so that the order of the input does not matter
@@ -176,11 +180,13 @@ def _hash(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 
 
-def _mass(mol: Chem.Mol) -> float:
+def _mass(mol: "Chem.Mol") -> float:
     return sum(atom.GetMass() for atom in mol.GetAtoms())
 
 
-def _has_stereo(entry: Entry, mol: Chem.Mol) -> bool:
+def _has_stereo(entry: Entry, mol: "Chem.Mol") -> bool:
+    from rdkit import Chem
+
     if not entry.is_sdf:
         return any(mark in entry.text for mark in "@/\\")
     return any(str(element.specified) == "Specified" for element in Chem.FindPotentialStereo(mol))

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
-
-from rdkit import Chem, rdBase
+from typing import IO, TYPE_CHECKING
 
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.molecules.chemistry.graph import mol_of_smiles
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 LISTS = (".smi", ".smiles", ".txt", ".ism")
@@ -61,8 +62,10 @@ class Entry:
     line: int
     cells: tuple[str, ...] = ()
 
-    def mol(self) -> Chem.Mol:
+    def mol(self) -> "Chem.Mol":
         """Return the sanitised molecule; raises DataError with RDKit's own words."""
+        from rdkit import Chem, rdBase
+
         if not self.is_sdf:
             return mol_of_smiles(self.text)
         with rdBase.BlockLogs():

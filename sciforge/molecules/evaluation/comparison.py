@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sciforge.molecules.chemistry.features import PROPERTIES, Traits, traits_of
-from sciforge.molecules.chemistry.similarity import mean_similarity, nearest
 from sciforge.molecules.evaluation.fcd import LEAST, FrechetTo, activations
+from sciforge.molecules.evaluation.features import PROPERTIES, Traits, traits_of
 from sciforge.molecules.evaluation.metrics import (
     Bag,
     Figure,
@@ -21,6 +20,7 @@ from sciforge.molecules.evaluation.metrics import (
     normal,
     wasserstein_to,
 )
+from sciforge.molecules.evaluation.similarity import mean_similarity, nearest
 
 VERSION = 1  # of the metrics' definitions; part of the key of the cached floor
 SHARE = (0.0, 1.0)  # bounds of a figure that is a share or a cosine

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from rdkit import Chem
 
 from sciforge.core.domain import Batch
 from sciforge.molecules.chemistry.graph import (
@@ -92,6 +91,8 @@ def validity(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator)
 
 
 def _sound(graph: Graph, asked: Constraints) -> bool:
+    from rdkit import Chem
+
     try:
         mol = mol_of_smiles(Chem.MolToSmiles(mol_of_graph(graph)))
     except Exception:  # whatever it is, the molecule is not sound

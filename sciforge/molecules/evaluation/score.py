@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import rdkit
-
 from sciforge.catalog import cache_folder
 from sciforge.core.data.store import open_executor
 from sciforge.core.files.atomic import one_line, replace_file, sha256
@@ -20,13 +18,12 @@ from sciforge.core.files.tables import Table
 from sciforge.core.training.distributed import choose_device
 from sciforge.core.training.run import to_json
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules.chemistry import features, hash_index
-from sciforge.molecules.chemistry.features import Traits, traits_of
-from sciforge.molecules.chemistry.hash_index import Known, known_of
-from sciforge.molecules.data.generated_files import Sample, in_chunks, judge_all, pick_strings, read_strings
-from sciforge.molecules.evaluation import comparison
+from sciforge.molecules.evaluation import comparison, features, hash_index
 from sciforge.molecules.evaluation.comparison import Findings, Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments, require_fcd
+from sciforge.molecules.evaluation.features import Traits, traits_of
+from sciforge.molecules.evaluation.generated_files import Sample, in_chunks, judge_all, pick_strings, read_strings
+from sciforge.molecules.evaluation.hash_index import Known, known_of
 from sciforge.molecules.evaluation.metrics import Z95, Figure, fraction, normal, uniqueness
 
 UNIQUE_AT = (1000, 10000)
@@ -122,6 +119,8 @@ class Score:
 
     def report(self) -> dict[str, Any]:
         """Return what is written, as JSON: metrics, floor, reasons, seconds, provenance; raises as `run` does."""
+        import rdkit
+
         with open_executor("processes", self.workers) as pool:
             strings = list(read_strings(self.file, self.num))
             samples = [sample for part in in_chunks(judge_all, strings, pool, "samples") for sample in part]
@@ -156,6 +155,8 @@ class Score:
 
     def _kept(self, what: str, key: tuple, kind: type[Kept], make: Callable[[], Kept], *files: Path) -> Kept:
         """Return what the cache has under the digest of the files and the key; otherwise make it and keep it."""
+        import rdkit
+
         state = (what, key, [sha256(file) for file in files], rdkit.__version__)
         versions = (hash_index.VERSION, features.VERSION, comparison.VERSION)
         name = hashlib.sha256(repr((state, versions)).encode()).hexdigest()[:24]

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from rdkit import Chem
 from tqdm import tqdm
 
 from sciforge.core.files.output_files import provenance, whole_files
@@ -20,12 +19,16 @@ from sciforge.molecules.data.codec import flags_of
 from sciforge.molecules.data.readers import Entry, parts_of, read_part
 from sciforge.molecules.objectives.properties import Properties
 
+if TYPE_CHECKING:
+    from rdkit import Chem
+
 FEWEST_FOR_CALIBRATION = 20
 
 
-def record_of(mol: Chem.Mol) -> dict[str, Any]:
+def record_of(mol: "Chem.Mol") -> dict[str, Any]:
     """Return what a store would hold of a molecule; raises DataError where its graph cannot be stored.
 
+    >>> from rdkit import Chem
     >>> record_of(Chem.MolFromSmiles("OCC"))["smiles"]
     'CCO'
     """
@@ -36,12 +39,15 @@ def record_of(mol: Chem.Mol) -> dict[str, Any]:
     return {"smiles": smiles, "atom": graph.atom_N, "bond": bond, "hydrogens": hydrogens, "flags": flags}
 
 
-def largest_part(mol: Chem.Mol) -> Chem.Mol:
+def largest_part(mol: "Chem.Mol") -> "Chem.Mol":
     """Return the component with most heavy atoms; of equals that with the last SMILES, whatever the order of the input.
 
+    >>> from rdkit import Chem
     >>> Chem.MolToSmiles(largest_part(Chem.MolFromSmiles("[Na+].CC(=O)[O-]")))
     'CC(=O)[O-]'
     """
+    from rdkit import Chem
+
     parts = Chem.GetMolFrags(mol, asMols=True)
     return max(parts, key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part))) if len(parts) > 1 else mol
 

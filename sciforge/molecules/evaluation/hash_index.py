@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sciforge.errors import DataError
-from sciforge.molecules.data.generated_files import in_chunks, judge, read_strings
+from sciforge.molecules.evaluation.generated_files import in_chunks, judge, read_strings
 
 VERSION = 1  # of what is kept; part of the key of the cached file
 

@@ -7,9 +7,12 @@ them phenothiazines of Tox21, pass here and not in MOSES.
 """
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rdkit import Chem
-from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
+if TYPE_CHECKING:
+    from rdkit import Chem
+    from rdkit.Chem.FilterCatalog import FilterCatalog
+
 
 ELEMENTS = frozenset({"C", "N", "S", "O", "F", "Cl", "Br", "H"})
 LARGEST_RING = 7
@@ -40,18 +43,24 @@ MCF = (
 
 
 @cache
-def _patterns() -> tuple[list[Chem.Mol], FilterCatalog]:
+def _patterns() -> "tuple[list[Chem.Mol], FilterCatalog]":
+    from rdkit import Chem
+    from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
+
     kinds = FilterCatalogParams()
     kinds.AddCatalog(FilterCatalogParams.FilterCatalogs.PAINS)
     return [Chem.MolFromSmarts(smarts) for smarts in MCF], FilterCatalog(kinds)
 
 
-def passes(mol: Chem.Mol) -> bool:
+def passes(mol: "Chem.Mol") -> bool:
     """Return whether a sanitised molecule passes MOSES' filters.
 
+    >>> from rdkit import Chem
     >>> [passes(Chem.MolFromSmiles(smiles)) for smiles in ("CCOC(C)=O", "CC=O", "C1CCCCCCC1", "C[N+](C)(C)C", "CI")]
     [True, False, False, False, False]
     """
+    from rdkit import Chem
+
     if any(len(ring) > LARGEST_RING for ring in mol.GetRingInfo().AtomRings()):
         return False
     if any(atom.GetFormalCharge() or atom.GetSymbol() not in ELEMENTS for atom in mol.GetAtoms()):

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rdkit import Chem
-from rdkit.Chem import QED, AllChem, Crippen, Descriptors, rdFingerprintGenerator
-from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from sciforge.molecules.chemistry.filters import passes
-from sciforge.molecules.chemistry.similarity import BITS
-from sciforge.molecules.data.generated_files import in_chunks
+from sciforge.molecules.evaluation.filters import passes
+from sciforge.molecules.evaluation.generated_files import in_chunks
 from sciforge.molecules.evaluation.metrics import Bag
+from sciforge.molecules.evaluation.similarity import BITS
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 VERSION = 1  # of what is kept; part of the key of every cached file
 LEAST_RINGS = 2  # MOSES takes a scaffold of one ring for none
@@ -82,24 +82,34 @@ def sascorer() -> ModuleType | None:
 
 @cache
 def _morgan() -> Any:
+    from rdkit.Chem import rdFingerprintGenerator
+
     return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=BITS)
 
 
-def fragments_of(mol: Chem.Mol) -> list[str]:
+def fragments_of(mol: "Chem.Mol") -> list[str]:
     """Return the pieces that BRICS bonds leave (Degen et al. 2008), as SMILES with dummy atoms.
 
+    >>> from rdkit import Chem
     >>> sorted(fragments_of(Chem.MolFromSmiles("CCOC")))
     ['[3*]OC', '[4*]CC']
     """
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
     return Chem.MolToSmiles(AllChem.FragmentOnBRICSBonds(mol)).split(".")
 
 
-def scaffold_of(mol: Chem.Mol) -> str:
+def scaffold_of(mol: "Chem.Mol") -> str:
     """Return the Murcko scaffold as SMILES; empty where it has fewer than two rings.
 
+    >>> from rdkit import Chem
     >>> scaffold_of(Chem.MolFromSmiles("Cc1ccc2ccccc2c1")), scaffold_of(Chem.MolFromSmiles("Cc1ccccc1"))
     ('c1ccc2ccccc2c1', '')
     """
+    from rdkit import Chem
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
     try:
         scaffold = MurckoScaffold.GetScaffoldForMol(mol)
     except (ValueError, RuntimeError):  # as MOSES does; RDKit fails on some exotic rings
@@ -108,6 +118,9 @@ def scaffold_of(mol: Chem.Mol) -> str:
 
 
 def _describe(texts: Sequence[str], filters: bool) -> list[tuple[Any, ...]]:
+    from rdkit import Chem
+    from rdkit.Chem import QED, Crippen, Descriptors
+
     scorer, rows = sascorer(), []
     for text in texts:
         mol = Chem.MolFromSmiles(text)

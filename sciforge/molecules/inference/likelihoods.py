@@ -16,10 +16,10 @@ from sciforge.molecules.chemistry.graph import Graph, canonical, graph_of_mol
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.readers import parts_of, read_part
 from sciforge.molecules.generation.feasibility import Rules
-from sciforge.molecules.generation.generate import condition_for, need_policy, wishes_of
 from sciforge.molecules.generation.partial_graph import STOP
 from sciforge.molecules.generation.policy import actions_of, read_history
 from sciforge.molecules.generation.trajectories import Target
+from sciforge.molecules.inference.generation import condition_for, need_policy, wishes_of
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 from sciforge.molecules.objectives.generation import CANONICAL, lesson
 

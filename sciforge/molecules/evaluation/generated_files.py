@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rdkit import Chem, rdBase
 from tqdm import tqdm
 
 from sciforge.core.files.decompression import bounded
@@ -49,6 +48,8 @@ def judge(text: str) -> Sample:
     >>> judge("OCC").plain, judge("CC.O").reason, judge("").reason, judge("C[CH2]").reason, judge("CF(C)C").reason
     ('CCO', 'several components', 'empty', 'radical', 'breaks a valence')
     """
+    from rdkit import Chem, rdBase
+
     if not text.strip():
         return Sample(reason="empty")
     with rdBase.BlockLogs():
