@@ -32,14 +32,14 @@ from sciforge.images.objectives.detection import DetectObjects
 from sciforge.images.objectives.segmentation import SegmentPatches
 
 
-def learnt(store: Store, out: Path, objective, patch: int, steps: int = 2, rate: float = 1e-3) -> Model:
+def learnt(store: Store, out: Path, objective, patch: int, steps: int = 2, lr: float = 1e-3) -> Model:
     run = Run(
         data=store.path,
         out=out,
         objective=objective,
         model=VitConfig(width=32, depth=2, heads=2, hidden=48),
         codec=ImageCodec(patch=patch),
-        schedule=Schedule(steps=steps, batch=16, lr=rate, kind="constant", weight_decay=0.0),
+        schedule=Schedule(steps=steps, batch=16, lr=lr, kind="constant", weight_decay=0.0),
         hardware=Hardware(device="cpu", threads=1),
     )
     return Model.load(train(run).path, device="cpu", batch=7)
@@ -67,7 +67,7 @@ def filler(bars, folder) -> Model:
 
 @pytest.fixture(scope="module")
 def finder(scenes, folder) -> Model:
-    return learnt(scenes, folder / "finder", DetectObjects(), 4, steps=120, rate=3e-3)
+    return learnt(scenes, folder / "finder", DetectObjects(), 4, steps=120, lr=3e-3)
 
 
 def table(path: Path) -> list[dict[str, str]]:
