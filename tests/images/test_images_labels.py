@@ -57,7 +57,7 @@ def discs(tmp_path_factory) -> Store:
 def test_the_solved_head_alone_tells_classes_and_is_the_ridge_solution(discs, tmp_path):
     checkpoint = train(run(discs, tmp_path / "solved", ClassifyImages(bins=1)))
     predictor = Model.load(checkpoint.path, device="cpu")
-    assert predictor.evaluate(discs, "test")["accuracy"] > 0.95
+    assert predictor.evaluate(discs, split="test")["accuracy"] > 0.95
     objective, model = predictor.objective, predictor.network
     records = list(discs.split("train"))
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_the_solved_head_alone_tells_classes_and_is_the_ridge_solution(discs, tm
     centre_F, scale_F = block_scales(x_NF, [32])
     label_N = np.array([objective.class_number(r["label"]) for r in records])
     weight_CF, bias_C = fit_logistic((x_NF - centre_F) / scale_F, label_N, 2, seed=0)
-    probability_NC = predictor.predict(records)["probability"]
+    probability_NC = predictor.outputs(records)["probability"]
     scores_NC = (x_NF - centre_F) / scale_F @ weight_CF.T + bias_C
     np.testing.assert_allclose(probability_NC[:, 1], 1 / (1 + np.exp(scores_NC[:, 0] - scores_NC[:, 1])), atol=1e-3)
 
@@ -76,7 +76,7 @@ def test_numbers_are_learnt_in_their_own_unit(tmp_path):
     checkpoint = train(run(store, tmp_path / "numbers", RegressImages(bins=1)))
     value_N = store.split("train").column("value")
     assert checkpoint.objectives[0].spread == pytest.approx(np.std(value_N)) and set(value_N) == {20.0, 26.0}
-    metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, "test")
+    metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, split="test")
     assert metrics["r2"] > 0.8 and metrics["rmse"] < 1.3
 
 
@@ -89,7 +89,7 @@ def test_a_frozen_trunk_stays_and_few_labels_are_enough(discs, tmp_path):
     for name, tensor in checkpoint.weights().items():
         if not name.startswith("heads."):
             assert torch.equal(tensor, fresh.state_dict()[name]), name
-    assert Model.load(checkpoint.path, device="cpu").evaluate(discs, "test")["accuracy"] > 0.9
+    assert Model.load(checkpoint.path, device="cpu").evaluate(discs, split="test")["accuracy"] > 0.9
 
 
 def test_layers_and_bins_are_what_the_head_reads(bars):
@@ -145,7 +145,7 @@ def test_a_head_solved_on_turned_hues_cannot_tell_hues_and_training_warns_of_it(
     metrics = []
     for name, objective in (("plain", plain), ("turned", turned)):
         checkpoint = train(run(discs, tmp_path / name, objective, steps=10, lr=1e-3))
-        metrics.append(Model.load(checkpoint.path, device="cpu").evaluate(discs, "test")["accuracy"])
+        metrics.append(Model.load(checkpoint.path, device="cpu").evaluate(discs, split="test")["accuracy"])
     assert metrics[0] > 0.95 and metrics[1] < 0.7
 
 
@@ -203,7 +203,7 @@ def test_detection_is_solved_before_the_first_step_and_learns_on(tmp_path):
         lr = 2e-3 if steps > 1 else 0.0
         objective = DetectObjects(warm_start=warm_start)
         checkpoint = train(run(store, tmp_path / name, objective, steps=steps, lr=lr, patch=4))
-        found[name] = Model.load(checkpoint.path, device="cpu").evaluate(store, "test")
+        found[name] = Model.load(checkpoint.path, device="cpu").evaluate(store, split="test")
     assert found["fresh"]["ap50"] < 0.1 < 0.3 < found["solved"]["ap50"] < found["learnt"]["ap50"]
     assert found["learnt"]["ap50"] > 0.6 and found["learnt"]["ap75"] <= found["learnt"]["ap50"]
 
@@ -251,7 +251,7 @@ def test_segments_are_learnt_pixel_by_pixel_and_ignored_ones_count_for_nothing(t
     objective = SegmentPatches()
     checkpoint = train(run(store, tmp_path / "segments", objective, steps=120, lr=3e-3, patch=4))
     assert checkpoint.objectives[0].classes == 3
-    metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, "test")
+    metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, split="test")
     assert metrics["iou"] > 0.6 and metrics["dice"] > metrics["iou"]
     objective, codec = checkpoint.objectives[0], checkpoint.codec
     record = dict(store[0])
