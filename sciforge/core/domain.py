@@ -197,6 +197,10 @@ class Inputs:
     takes_tables: ClassVar[bool] = False
     recipes: ClassVar[Mapping[str, FitRecipe]] = {}
 
+    def of(self, model: Any) -> "Inputs":
+        """Return the inputs as this model wants them (images of its size, for instance); by default for any model."""
+        return self
+
     def records(self, inputs: Sequence[Any]) -> list[Record]:
         """Return a record without labels for each input, in order.
 

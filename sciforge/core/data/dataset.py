@@ -142,6 +142,7 @@ def as_dataset(
     target: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
     seed: int = 0,
+    model: Any = None,
 ) -> Dataset:
     """Return what users give as a dataset of a domain.
 
@@ -153,6 +154,7 @@ def as_dataset(
         target: the column or columns of a DataFrame that hold the labels.
         split: the column of a DataFrame, or the split of each input; None puts all in train.
         seed: of whatever preparing draws.
+        model: the Model that the data are for, whose wishes (an image size) natural inputs follow.
 
     Raises:
         ConfigError: a column is missing, lengths differ, or the dataset is of another domain.
@@ -170,6 +172,7 @@ def as_dataset(
     reader = get_domain(domain).inputs
     if reader is None:
         raise ConfigError(f"the domain {domain} takes prepared data only; use prepare")
+    reader = reader if model is None else reader.of(model)
     dataset = prepare_dataset(reader.preparer(inputs, labels, split=splits, seed=seed))
     dataset.unused = tuple(unused)
     return dataset

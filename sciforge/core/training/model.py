@@ -98,7 +98,7 @@ class Model:
         """How the domain reads users' own objects; raises ConfigError where it takes prepared data only."""
         if self.domain.inputs is None:
             raise ConfigError(f"the domain {self.domain.name} takes prepared data only; use prepare")
-        return self.domain.inputs
+        return self.domain.inputs.of(self)
 
     # On records and prepared data ------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Model:
         Raises:
             ConfigError: the data are of another domain, or hold no record of the split.
         """
-        dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target)
+        dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target, model=self)
         prepared = isinstance(data, Dataset | Store | str | Path)
         split = split or ("test" if prepared else "train")  # what is given in memory is one split
         records = self.objective.examples(dataset.store, split)
@@ -267,7 +267,8 @@ class Model:
         """
         from sciforge.core.training.loop import train
 
-        dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target, split=split, seed=seed)
+        options = {"domain": self.domain.name, "input": input, "target": target, "split": split, "seed": seed}
+        dataset = as_dataset(data, targets, **options, model=self)
         name, chosen = self._recipe(recipe)
         fields = {**chosen.settings(dataset.store, self.checkpoint), **settings}
         if labels is not None:
