@@ -237,7 +237,9 @@ def _finding(name: str, extra: str, state: str, text: str) -> Finding | None:
     if state == "MISSING":
         if extra == "bystander":
             return None
-        return Finding(name, "missing", "", f'pip install "sciforge[{extra}]"' if extra else f"pip install {name}", required)
+        return Finding(
+            name, "missing", "", f'pip install "sciforge[{extra}]"' if extra else f"pip install {name}", required
+        )
     if extra == "bystander":
         return Finding(name, "broken", text[:100], f"pip uninstall {name}", required=False)
     culprit = next((b for b in BYSTANDERS if b in text and name != b), None)
