@@ -80,4 +80,3 @@ def rewrite(source: Path, markdown: str, page: Path) -> str:
         return f"{match['text'].strip('`')} (`{inside}`)" if match["text"].strip("`") != inside else f"`{inside}`"
 
     return LINK.sub(link, markdown)
-
