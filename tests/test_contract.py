@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_runs import Tiny, largest_difference, make_tiny
+from tiny_runs import GOLDEN, Tiny, golden_metrics, largest_difference, make_tiny
 
 from sciforge.core.data import sampling
 from sciforge.core.data.store import Store
 from sciforge.core.domain import discover, get_domain
+from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
@@ -42,6 +43,23 @@ def examples(checkpoint: Checkpoint, split: str = "train", count: int = 8) -> li
     records = objective.examples(Store.open(checkpoint.run.data), split)
     rngs = [sampling.generator(0, sampling.CORRUPT, 0, i) for i in range(count)]
     return [objective.prepare(records[i], checkpoint.codec, rng, training=True) for i, rng in enumerate(rngs)]
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
+def test_the_same_seed_gives_the_values_it_gave(domain: Tiny, finetuned: Checkpoint, kind: str):
+    """Every metric of every step of the tiny runs, in float64, is what it was when the golden files were written.
+
+    Sums in another order (another processor or version of torch) differ by 1e-16, which a step of Adam from a second
+    moment near 0 and heads solved in float32 can multiply; 1e-6 leaves room for both and for nothing else.
+    """
+    file = GOLDEN / f"{domain.store.domain}-v1" / f"{kind}.jsonl"
+    now: dict[tuple[int, str], float] = {}
+    for line in read_metrics(getattr(domain, kind).out / "metrics.jsonl"):
+        now |= {(line["step"], name): value for name, value in line.items()}
+    then = golden_metrics(file)
+    assert not set(then) - set(now), "a metric is gone; if it was renamed, say so in RENAMED_METRICS of tiny_runs.py"
+    for place, value in then.items():
+        assert now[place] == pytest.approx(value, rel=1e-6, abs=1e-9), place
 
 
 def test_json_round_trip(learnt: Checkpoint):

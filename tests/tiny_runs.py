@@ -1,6 +1,7 @@
 """Each domain's tiny store and runs (tests/<domain>/contract.py), for whoever tests with them."""
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import torch
 
 from sciforge.core.data.store import Store
+from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Run
 
 ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+# Names in a metrics.jsonl of the first golden runs, as regular expressions, and what they are called now.
+RENAMED_METRICS = {r"^rate$": "lr", r"^dev_": "validation_"}
 
 
 def load_file(path: Path) -> ModuleType:
@@ -52,6 +57,18 @@ def make_tiny(domain: str, folder: Path) -> Tiny:
     """Build a domain's tiny store and pretrain on it."""
     store, pretraining, finetuning = load_file(ROOT / "tests" / domain / "contract.py").tiny(folder)
     return Tiny(store, pretraining, finetuning, train(pretraining))
+
+
+def golden_metrics(file: Path) -> dict[tuple[int, str], float]:
+    """Return (step, present name) -> value of every metric in a golden metrics.jsonl."""
+    metrics = {}
+    for line in read_metrics(file):
+        step = line.pop("step")
+        for name, value in line.items():
+            for pattern, new in RENAMED_METRICS.items():
+                name = re.sub(pattern, new, name)
+            metrics[step, name] = value
+    return metrics
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
