@@ -34,7 +34,7 @@ from ase.md.verlet import VelocityVerlet
 
 from sciforge.atoms import MODELS, AtomsCodec, EnergyForces
 from sciforge.atoms.inference.calculator import Calculator
-from sciforge.atoms.simulation.dynamics import draw_momenta
+from sciforge.structures.velocities import draw_momenta
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.model import Model
 

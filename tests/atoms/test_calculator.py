@@ -13,13 +13,14 @@ from ase.md.verlet import VelocityVerlet
 
 from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, PotentialConfig
 from sciforge.atoms.inference.calculator import Calculator
-from sciforge.atoms.simulation.dynamics import as_atoms, draw_momenta, relax, run_md
+from sciforge.atoms.simulation.dynamics import as_atoms, relax, run_md
 from sciforge.atoms.simulation.verlet_list import SkinList
 from sciforge.core.training.checkpoint import save
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Schedule
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, SciforgeError
 from sciforge.structures.structure import Structure
+from sciforge.structures.velocities import draw_momenta
 
 CODEC = AtomsCodec(cutoff_A=4.0, neighbours=12.0, force_eV_A=0.3, elements=(1, 6, 8, 29))
 CONFIG = PotentialConfig(channels=6, radial=4, body=3, hidden=8)

@@ -201,7 +201,7 @@ def test_averaged_weights_are_saved_beside_the_raw_ones(base):
 
 def test_forgetting_is_reported(tmp_path, base):
     store, checkpoint = base
-    tuned = tune(checkpoint, stored(tmp_path, made(30)), tmp_path / "run", retain=store.path,
+    tuned = tune(checkpoint, stored(tmp_path, made(30)), tmp_path / "run", retention=store.path,
                  schedule=Schedule(steps=20, batch=4, lr=2e-2))  # fmt: skip
     found = tuned.metrics["retained"]
     assert found["before"]["force_mae_meV_A"] == pytest.approx(

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
         tiny_checkpoint(folder / str(seed), seed)
     first = Model.load(folder / "0", "cpu")
     records = [first.codec.record_of(s) for s in frames(5)[1:4]]
-    found = fisher_information(first.model, first.objective, first.codec, records)
+    found = fisher_information(first.network, first.objective, first.codec, records)
     first.checkpoint.with_file(FISHER, found, {"examples": 3})
     return folder
 
@@ -47,10 +47,10 @@ def test_a_committee_spreads_as_its_members_do(folder):
     members, given = load(folder, 0, 1, 2), frames()
     found = Committee(tuple(members), factors=Factors(energy=3.0, forces=2.0)).predict(given)
     for i, structure in enumerate(given):
-        alone = np.stack([answer(m.model, m.codec, structure)["forces"] for m in members])
+        alone = np.stack([answer(m.network, m.codec, structure)["forces"] for m in members])
         np.testing.assert_allclose(found.forces_eV_A[i], alone.mean(0), atol=1e-3)
         np.testing.assert_allclose(found.force_sigma_eV_A[i], 2 * alone.std(0, ddof=1), atol=1e-3)
-        energy = [float(answer(m.model, m.codec, structure)["energy"]) for m in members]
+        energy = [float(answer(m.network, m.codec, structure)["energy"]) for m in members]
         assert found.energy_sigma_eV_atom_S[i] == pytest.approx(3 * np.std(energy, ddof=1) / len(structure), abs=1e-3)
     same = Committee(tuple(load(folder, 1, 1))).predict(given)
     assert same.energy_sigma_eV_atom_S.max() == 0 and same.score_S.max() == 0

@@ -10,6 +10,7 @@ from ase.md.verlet import VelocityVerlet
 
 from sciforge.errors import ConfigError, DivergedError
 from sciforge.structures.structure import Structure
+from sciforge.structures.velocities import draw_momenta
 
 FRICTION_PER_FS = 0.01
 HESSIAN_ATOMS = (
@@ -77,15 +78,6 @@ def relax(
     converged = bool(optimiser.run(fmax=fmax, steps=steps))
     largest = float(np.linalg.norm(free.get_forces(), axis=1).max())
     return Relaxation(atoms, converged, optimiser.nsteps, largest)
-
-
-def draw_momenta(atoms: Atoms, temperature_K: float, random: np.random.Generator) -> None:
-    """Draw momenta from Maxwell's distribution; free atoms, more than one, get no momentum as a whole."""
-    masses = atoms.get_masses()[:, None]
-    momenta = np.sqrt(masses * units.kB * temperature_K) * random.standard_normal((len(atoms), 3))
-    if len(atoms) > 1 and not atoms.constraints:
-        momenta -= masses * momenta.sum(0) / masses.sum()
-    atoms.set_momenta(momenta)
 
 
 def run_md(

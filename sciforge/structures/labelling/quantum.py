@@ -41,7 +41,7 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPEN
 MOST_WORKERS = 32
 # A worker may die for reasons that are not the structure's (another process takes the memory), so it gets a second try.
 TRIES = 2
-TrainingState = tuple[int, Any]
+Task = tuple[int, Any]  # index, argument
 Labels = tuple[float, np.ndarray, np.ndarray | None]
 
 
@@ -185,11 +185,11 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
     pipe.send("ready")
     while True:
         try:
-            state = pipe.recv()
+            task = pipe.recv()
         except EOFError:
             return
         try:
-            answer = function(state), ""
+            answer = function(task), ""
         except Exception as error:
             answer = None, f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
         pipe.send(answer)
@@ -212,11 +212,11 @@ class _Worker:
             remedy = 'in a script, start it below `if __name__ == "__main__":`'
             raise ConfigError(f"a worker process died before its first structure; {remedy}") from None
 
-    def give(self, state: TrainingState | None, tries: int = 1) -> None:
-        self.state, self.tries = state, tries
-        if state is not None:
+    def give(self, task: Task | None, tries: int = 1) -> None:
+        self.task, self.tries = task, tries
+        if task is not None:
             with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: `take` sees the end of the pipe
-                self.pipe.send(state[1])
+                self.pipe.send(task[1])
 
     def take(self) -> tuple[Any, str] | None:
         """Return the answer, or None where the process died."""
@@ -235,7 +235,7 @@ class _Worker:
 
 
 def scatter(
-    function: Callable[[Any], Any], jobs: Iterable[TrainingState], workers: int
+    function: Callable[[Any], Any], jobs: Iterable[Task], workers: int
 ) -> Iterator[tuple[int, Any, str]]:
     """Yield (index, result, reason) as jobs finish in spawned processes; a job that fails or kills one has a reason.
 
@@ -245,23 +245,23 @@ def scatter(
     jobs = iter(jobs)
     crew: list[_Worker] = []
     try:
-        for _, state in zip(range(workers), jobs, strict=False):
+        for _, task in zip(range(workers), jobs, strict=False):
             crew.append(_Worker(function))
-            crew[-1].give(state)
-        while busy := [worker.pipe for worker in crew if worker.state is not None]:
+            crew[-1].give(task)
+        while busy := [worker.pipe for worker in crew if worker.task is not None]:
             ready = set(wait(busy))
             for place, worker in enumerate(crew):
                 if worker.pipe not in ready:
                     continue
-                state, tries, answer = worker.state, worker.tries, worker.take()
+                task, tries, answer = worker.task, worker.tries, worker.take()
                 if answer is None:
                     answer = None, f"the worker process died with exit code {worker.stop()}"
                     crew[place] = worker = _Worker(function)
                     if tries < TRIES:
-                        worker.give(state, tries + 1)
+                        worker.give(task, tries + 1)
                         continue
                 worker.give(next(jobs, None))
-                yield state[0], *answer
+                yield task[0], *answer
     finally:
         for worker in crew:
             worker.stop()
@@ -269,8 +269,8 @@ def scatter(
 
 def _digest(structure: Structure, level: LevelOfTheory) -> str:
     program = version("pyscf" if level.functional else "tblite")
-    state = (level, program, GRID_LEVEL, structure.charge, structure.spin, structure.pbc_3.tolist())
-    digest = hashlib.sha256(repr(state).encode())
+    described = (level, program, GRID_LEVEL, structure.charge, structure.spin, structure.pbc_3.tolist())
+    digest = hashlib.sha256(repr(described).encode())
     for part, kind in ((structure.numbers_N, "<i8"), (structure.pos_A_N3, "<f8"), (structure.cell_A_33, "<f8")):
         digest.update(np.ascontiguousarray(part, kind).tobytes())
     return digest.hexdigest()[:32]

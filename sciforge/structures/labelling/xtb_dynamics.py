@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sciforge.atoms.simulation.dynamics import draw_momenta
 from sciforge.errors import ConfigError, DataError, MissingExtra
 from sciforge.structures.labelling.geometries import charge_and_spin, find_wells, molecule, skeleton
 from sciforge.structures.structure import Structure
+from sciforge.structures.velocities import draw_momenta
 
 FRICTION_PER_FS = 0.02
 RELAXED_EV_A = 0.1  # MMFF94's minimum is not GFN2's: from there the first picoseconds would be far too hot
