@@ -32,8 +32,8 @@ from sciforge import catalog
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.readers import Measurements, read_table
 from sciforge.heat.evaluation.baselines import BASELINES
-from sciforge.heat.model.estimator import NusseltLaw
-from sciforge.heat.model.fitting import Nusselt
+from sciforge.heat.inference.estimator import NusseltLaw
+from sciforge.heat.objectives.nusselt import Nusselt
 
 OURS: dict[str, Callable[[], NusseltLaw]] = {
     "nusselt-ribbed": lambda: NusseltLaw.pretrained("ribbed"),

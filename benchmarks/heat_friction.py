@@ -16,9 +16,9 @@ from sciforge import catalog
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.readers import read_table
-from sciforge.heat.model.estimator import NusseltLaw
+from sciforge.heat.inference.estimator import NusseltLaw
+from sciforge.heat.inference.wall_law import WallNusseltLaw
 from sciforge.heat.model.nusselt_net import MODELS
-from sciforge.heat.model.wall_law import WallNusseltLaw
 
 SIZES = (3, 5, 10, 20)
 PUBLISHED = "ravigururajan-bergles-1996"

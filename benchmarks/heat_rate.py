@@ -18,7 +18,7 @@ import torch
 from sciforge import catalog
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.readers import read_table
-from sciforge.heat.model.estimator import NusseltLaw
+from sciforge.heat.inference.estimator import NusseltLaw
 
 BATCH = 65_536
 

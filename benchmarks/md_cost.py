@@ -34,9 +34,9 @@ from ase.md.verlet import VelocityVerlet
 
 from sciforge.atoms import MODELS, AtomsCodec, EnergyForces
 from sciforge.atoms.inference.calculator import Calculator
-from sciforge.structures.velocities import draw_momenta
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.model import Model
+from sciforge.structures.velocities import draw_momenta
 
 DENSITY = 0.997 * 0.602214 / 18.015  # molecules per cubic angstrom
 

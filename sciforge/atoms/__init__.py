@@ -5,11 +5,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sciforge.atoms.data.augmentations import AUGMENTATIONS, embed, known_labels
+from sciforge.atoms.data.augmentations import AUGMENTATIONS, known_labels
 from sciforge.atoms.data.codec import AtomsCodec
 from sciforge.atoms.data.prepare import PrepareAtoms
 from sciforge.atoms.evaluation.baselines import BASELINES
 from sciforge.atoms.evaluation.laws import LAWS
+from sciforge.atoms.inference.embeddings import embed
 from sciforge.atoms.inference.export import Export
 from sciforge.atoms.inference.predictions import Energies
 from sciforge.atoms.inference.uncertainty import Uncertain

@@ -13,9 +13,9 @@ from sciforge.heat.data.prepare import PrepareMeasurements
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.evaluation.laws import LAWS
 from sciforge.heat.inference.predictions import LawFormula, NextExperiment, PredictedNusselt
-from sciforge.heat.model.fitting import Nusselt
 from sciforge.heat.model.nusselt_net import MODELS, NusseltConfig, NusseltNet
 from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.nusselt import Nusselt
 
 
 def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
@@ -40,7 +40,7 @@ DOMAIN = Domain(
 
 # NusseltLaw brings scikit-learn, which most verbs do not need.
 _LATER = {
-    "NusseltLaw": "model.estimator",
+    "NusseltLaw": "inference.estimator",
     "CORRELATIONS": "correlations.library",
     "get_correlation": "correlations.library",
 }

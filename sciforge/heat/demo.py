@@ -10,9 +10,9 @@ import torch
 from sciforge.core.files.tables import Section, Table
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.readers import Measurements, read_table
+from sciforge.heat.inference.estimator import HeatWarning, NusseltLaw
 from sciforge.heat.inference.formula import formula
 from sciforge.heat.inference.plot import plot
-from sciforge.heat.model.estimator import HeatWarning, NusseltLaw
 
 POINTS, SEED = 10, 0
 SIZES, SEEDS = (5, 10), 10

@@ -10,9 +10,9 @@ from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.campaigns import PrepareCampaigns
 from sciforge.heat.data.prepare import PrepareMeasurements
-from sciforge.heat.model.fitting import Nusselt
 from sciforge.heat.model.nusselt_net import NusseltConfig
 from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.nusselt import Nusselt
 
 HEAD = "Re,Pr,e_D,P_e,alpha_deg,W_H,Nu,rig"
 

@@ -1,28 +1,17 @@
 """Changes of a structure that mean nothing to its energy: turned, moved; and what each scrambles.
 
-Legend of shape letters: B structures, N atoms, C channels of all blocks.
+Legend of shape letters: N atoms.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sciforge.atoms.model.potential import Potential
-from sciforge.core.domain import Augmentation, Batch, Record
+from sciforge.core.domain import Augmentation, Record
 
 VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # rows and columns of xx yy zz yz xz xy
 FARTHEST_A = 10.0
-
-
-def embed(model: Potential, batch: Batch) -> Tensor:
-    """Return the scalars after every block, averaged over the atoms of a structure [B, C]."""
-    _, scalars = model.features(batch)
-    real_N = batch["number"].flatten() > 0
-    x_NC, graph_N = torch.cat(scalars, 1)[real_N], batch["graph"][real_N]
-    return x_NC.new_zeros(len(batch["size"]), x_NC.shape[1]).index_add(0, graph_N, x_NC) / batch["size"][:, None]
 
 
 def known_labels(records: Sequence[Record], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:

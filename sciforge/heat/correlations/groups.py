@@ -4,10 +4,13 @@ The names are the columns of CSV files and of every table in this domain. A batc
 to tensors of one shape, in float64 where a law is fitted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
+
+from sciforge.errors import DataError
 
 Points = Mapping[str, Tensor]
 
@@ -47,3 +50,22 @@ GROUPS = {
         Group("W_H", "W/H", "width of the ribbed walls / their distance", 1.0, 0, 1e3, True, 1.0),
     )
 }  # fmt: skip
+GEOMETRY = ("e_D", "P_e", "alpha_deg", "W_H")  # fixed by machining; Re and Pr are set by the operator
+
+
+def check_points(x_NG: np.ndarray, names: Sequence[str], nusselt_N: np.ndarray | None = None) -> None:
+    """Raise DataError, with the row, for a group or Nusselt number that physics does not allow."""
+    for name, column_N in zip(names, np.asarray(x_NG).T, strict=True):
+        group = GROUPS.get(name)
+        if group is None:
+            continue
+        below_N = column_N <= group.low if group.open_low else column_N < group.low
+        for wrong_N, limit in ((below_N, f"above {group.low:g}"), (column_N > group.high, f"at most {group.high:g}")):
+            if wrong_N.any():
+                row = int(np.flatnonzero(wrong_N)[0])
+                raise DataError(f"row {row}: {name} is {column_N[row]:g}; it must be {limit}: correct or drop the row")
+    if nusselt_N is not None and (nusselt_N <= 0).any():
+        row = int(np.flatnonzero(nusselt_N <= 0)[0])
+        raise DataError(
+            f"row {row}: the Nusselt number is {nusselt_N[row]:g}; it must be above 0: correct or drop the row"
+        )

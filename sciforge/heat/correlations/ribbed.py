@@ -1,9 +1,10 @@
 """Laws of ribbed walls: tubes (Webb, Ravigururajan & Bergles) and channels with two ribbed walls (Han and others).
 
-Laws of channels give the roughness functions R and G of Han's law of the wall (`sciforge.heat.correlations.dimensionless`): the Fanning factor is
-that of four ribbed walls, the Nusselt number that of the ribbed wall on its projected area, with the hydraulic diameter of the
-smooth channel and bulk properties. Their G carries no Prandtl number: they hold for gases near Pr 0.7. A ribbed law at e/D 0 is
-NaN: it does not become the smooth law.
+Laws of channels give the roughness functions R and G of Han's law of the wall
+(`sciforge.heat.correlations.dimensionless`): the Fanning factor is that of four ribbed walls, the
+Nusselt number that of the ribbed wall on its projected area, with the hydraulic diameter of the
+smooth channel and bulk properties. Their G carries no Prandtl number: they hold for gases near Pr
+0.7. A ribbed law at e/D 0 is NaN: it does not become the smooth law.
 """
 
 from collections.abc import Callable

@@ -16,10 +16,9 @@ from sciforge.core.data import sampling
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
-from sciforge.heat.correlations.groups import GROUPS
+from sciforge.heat.correlations.groups import GEOMETRY, GROUPS
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL
-from sciforge.heat.model.nusselt_net import PLATE
 
 # Where ribbed channels are measured; a law's own range, where it is narrower, goes before.
 USUAL = {
@@ -92,7 +91,7 @@ def _span(law: str) -> dict[str, tuple[float, float]]:
     """Return from where to where a law's campaigns go in each group."""
     correlation = get_correlation(law)
     # a smooth wall has no ribs, a tube no W/H: drawing them would teach that they do not matter
-    missing = {"plate": PLATE, "duct": PLATE, "ribbed tube": ("W_H",)}.get(correlation.kind, ())
+    missing = {"plate": GEOMETRY, "duct": GEOMETRY, "ribbed tube": ("W_H",)}.get(correlation.kind, ())
     found = {}
     for name, usual in USUAL.items():
         absent = GROUPS[name].absent

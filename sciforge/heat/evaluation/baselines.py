@@ -18,7 +18,7 @@ import torch
 from sciforge.core.domain import Record
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.correlations.library import get_correlation
-from sciforge.heat.model.fitting import COVERAGE
+from sciforge.heat.objectives.nusselt import COVERAGE
 
 Outputs = dict[str, np.ndarray]
 SMOOTH_LAW = "dittus-boelter"

@@ -39,9 +39,9 @@ from sciforge.heat.evaluation.probing import (
     spread_out,
     width_of,
 )  # fmt: skip
-from sciforge.heat.model.fitting import HEAD
 from sciforge.heat.model.nusselt_net import POWER, NusseltConfig, NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG
+from sciforge.heat.objectives.nusselt import HEAD
 
 EXACT = 1e-9
 ROUNDING = 1e-6  # of sums over many points of nearly singular matrices

@@ -15,9 +15,9 @@ from torch import Tensor
 from sciforge.core.domain import Batch
 from sciforge.heat.data.campaigns import AIR, USUAL
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.model.fitting import HEAD, Nusselt, keep
 from sciforge.heat.model.nusselt_net import NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG, NOISE_CENTRE
+from sciforge.heat.objectives.nusselt import HEAD, Nusselt, keep
 
 CHUNK = 256  # points at a time: each costs components x measured points of memory
 SIMULATED, PLATES = 8, 6

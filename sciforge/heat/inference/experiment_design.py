@@ -11,18 +11,15 @@ Legend of shape letters: M candidates, G groups, C components.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciforge.core.files.tables import Table
 from sciforge.errors import ConfigError, DataError, printable
-from sciforge.heat.model.fitted import FittedLaw
+from sciforge.heat.inference.fitted_law import Fitted, FittedLaw
 from sciforge.heat.model.posterior import Rows, covariance
-
-if TYPE_CHECKING:
-    from sciforge.heat.model.estimator import NusseltLaw
 
 MOST = 3000  # candidates; their covariance is held whole
 BLOCK = 4_000_000  # numbers of covariances computed at a time
@@ -76,7 +73,7 @@ class Suggestions:
         return Table(heads, tuple(rows), note)
 
 
-def next_experiment(law: "NusseltLaw | FittedLaw", candidates: Any, count: int = 1) -> Suggestions:
+def next_experiment(law: Fitted | FittedLaw, candidates: Any, count: int = 1) -> Suggestions:
     """Choose the readings that most reduce the mean predictive variance of log Nu over all candidates, one after the other.
 
     Args:

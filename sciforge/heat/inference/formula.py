@@ -8,7 +8,7 @@ Legend of shape letters: N points, G groups, F features, K laws, C components.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,12 +16,9 @@ from torch import Tensor
 from sciforge.core.files.tables import Table
 from sciforge.errors import ConfigError, printable
 from sciforge.heat.correlations.groups import GROUPS
-from sciforge.heat.model.fitted import CHANNEL_BASIS, FittedLaw
+from sciforge.heat.inference.fitted_law import CHANNEL_BASIS, Fitted, FittedLaw
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import POWER
-
-if TYPE_CHECKING:
-    from sciforge.heat.model.estimator import NusseltLaw
 
 TAILS = (0.05, 0.95)
 LEARNT, UNLEARNT = (
@@ -110,7 +107,7 @@ class Tangent:
         return Table(("group", "kind", "value", "90 % interval", "spread / prior", "from the"), tuple(rows), note)
 
 
-def exponents(law: "NusseltLaw | FittedLaw") -> Tangent:
+def exponents(law: Fitted | FittedLaw) -> Tangent:
     """Return level, exponents and angle factors of a fitted law at the centre of its points.
 
     Raises:
@@ -201,7 +198,7 @@ def _slopes(view: FittedLaw, at_G: Tensor) -> tuple[Tensor, Tensor]:
 WRITTEN = {"e_D": "(e/D)", "P_e": "(P/e)", "W_H": "(W/H)"}
 
 
-def formula(law: "NusseltLaw | FittedLaw") -> str:
+def formula(law: Fitted | FittedLaw) -> str:
     """Return the formula in plain text: the power law, its intervals, and what it is; raises ConfigError as `exponents`."""
     view = FittedLaw.of(law)
     tangent = exponents(view)
@@ -254,7 +251,7 @@ _ESCAPED = {c: "\\" + c for c in "#$%&_{}"}
 _ESCAPED |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
-def latex(law: "NusseltLaw | FittedLaw") -> str:
+def latex(law: Fitted | FittedLaw) -> str:
     """Return the formula as a LaTeX equation, what it is in comments above it; raises ConfigError as `exponents`."""
     view = FittedLaw.of(law)
     tangent = exponents(view)

@@ -13,15 +13,14 @@ import torch
 
 from sciforge.core.files.output_files import write_whole
 from sciforge.errors import ConfigError, printable
-from sciforge.heat.evaluation.transfer_audit import FEWEST, leave_one_out
+from sciforge.heat.inference.fitted_law import Fitted, FittedLaw
 from sciforge.heat.inference.formula import Tangent, exponents
-from sciforge.heat.model.fitted import FittedLaw
 from sciforge.heat.model.mixture import quantile
+from sciforge.heat.model.transfer_audit import FEWEST, leave_one_out
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sciforge.heat.model.estimator import NusseltLaw
 
 # Okabe and Ito's palette, told apart with every kind of colour vision.
 COLOURS = {"data": "#0072B2", "data and prior": "#009E73", "prior": "#D55E00"}
@@ -44,7 +43,7 @@ class _Seen:
     left_out: bool
 
 
-def plot(law: "NusseltLaw | FittedLaw", path: str | Path | None = None) -> "Path | Figure":
+def plot(law: Fitted | FittedLaw, path: str | Path | None = None) -> "Path | Figure":
     """Draw a fitted law and return the picture's path, or the figure where no path is given.
 
     Args:

@@ -16,16 +16,16 @@ from sciforge.core.files.tables import Table
 from sciforge.errors import ConfigError, DataError, printable
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.data.readers import read_table
-from sciforge.heat.evaluation.transfer_audit import FEWEST, Ledger, compare
 from sciforge.heat.inference.experiment_design import next_experiment
+from sciforge.heat.inference.fitted_law import CHANNEL_BASIS, FittedLaw
 from sciforge.heat.inference.formula import exponents, formula, latex
 from sciforge.heat.inference.plot import SUFFIXES, plot
 from sciforge.heat.inference.python_source import to_python
 from sciforge.heat.model.extrapolation import Certificate, certify
-from sciforge.heat.model.fitted import CHANNEL_BASIS, FittedLaw
-from sciforge.heat.model.fitting import HEAD
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import POWER
+from sciforge.heat.model.transfer_audit import FEWEST, Ledger, compare
+from sciforge.heat.objectives.nusselt import HEAD
 
 if TYPE_CHECKING:
     from sciforge.core.training.model import Model

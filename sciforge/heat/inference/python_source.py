@@ -9,7 +9,6 @@ Legend of shape letters: N points, F features, K laws, C components, D coordinat
 import keyword
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,12 +17,9 @@ from sciforge.errors import ConfigError, printable
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL_FEATURES
+from sciforge.heat.inference.fitted_law import CHANNEL_BASIS, Fitted, FittedLaw
 from sciforge.heat.inference.tracing import quoted, written
-from sciforge.heat.model.fitted import CHANNEL_BASIS, FittedLaw
 from sciforge.heat.model.nusselt_net import POWER
-
-if TYPE_CHECKING:
-    from sciforge.heat.model.estimator import NusseltLaw
 
 TAKEN = {"math", "float", "nusselt"}  # names that a parameter would hide
 
@@ -68,7 +64,7 @@ class Mean:
         return cls(mean.law_K, shared_F, plates, units, prior.length_D, prior.plate_D)
 
 
-def to_python(law: "NusseltLaw | FittedLaw") -> str:
+def to_python(law: Fitted | FittedLaw) -> str:
     """Return the source of `nusselt(Re, Pr, ...)`, which gives the fitted law's median Nusselt number, with `math` alone.
 
     Raises:

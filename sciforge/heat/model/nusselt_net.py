@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
+from sciforge.heat.correlations.groups import GEOMETRY
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL, HeatCodec
 from sciforge.heat.model import posterior
@@ -28,7 +29,6 @@ VAGUE = {
 }  # fmt: skip
 GAS_ONLY = 0.5  # of the Prandtl exponent of laws that were measured in air alone and leave it out
 VAGUE_POWER = {name: 5.0 if name == "level" else max(1.0, spread) for name, spread in VAGUE.items()}
-PLATE = ("e_D", "P_e", "alpha_deg", "W_H")  # what is machined; Re and Pr are dialled in
 LENGTHS = (1.0, 1.0, 0.5, 0.5, 0.28, 0.5)  # of log Re, log Pr, log e/D, log P/e, 1 - alpha/90, log W/H
 
 
@@ -129,7 +129,7 @@ class NusseltNet(nn.Module):
             rig_T=constant(posterior.RIG_T),
             scale_L=constant(posterior.SCALE_L),
             scaled_F=torch.tensor([name != "Pr" for name in self.codec.features], device=device),
-            plate_D=torch.tensor([name in PLATE for name in self.codec.columns], device=device),
+            plate_D=torch.tensor([name in GEOMETRY for name in self.codec.columns], device=device),
             rig_F=constant([rig.get(name, 0.0) for name in self.codec.features]),
         )
 

@@ -18,16 +18,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sciforge import catalog
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat.correlations.groups import GROUPS
+from sciforge.heat.correlations.groups import GROUPS, check_points
 from sciforge.heat.data.codec import CHANNEL, HeatCodec
-from sciforge.heat.evaluation.transfer_audit import FEWEST, NOTHING, compare
 from sciforge.heat.inference import experiment_design, formula, plot, python_source
+from sciforge.heat.inference.fitted_law import FittedLaw
 from sciforge.heat.model.extrapolation import Certificate, certify
-from sciforge.heat.model.fitting import HEAD, Nusselt, keep
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import MODELS, POWER, NusseltConfig, NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG, Posterior, Rows
 from sciforge.heat.model.torch_module import LawModule
+from sciforge.heat.model.transfer_audit import FEWEST, NOTHING, compare
+from sciforge.heat.objectives.nusselt import HEAD, Nusselt, keep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,6 +150,12 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
             )
             warnings.warn(HeatWarning(text), stacklevel=4)
         return self.ledger_.kept or used
+
+    def fitted_law(self) -> FittedLaw:
+        """Return what formulas, exports and plots need of the fit; raises NotFittedError."""
+        posterior = self.posterior_
+        name = "" if self.prior is None or self.model_.laws == (POWER,) else Path(self.prior).name
+        return FittedLaw(self.model_, posterior, self._points[0], name, self.rigs_)
 
     @property
     def posterior_(self) -> Posterior:
@@ -324,21 +331,3 @@ def stacked(X: Any, names: Sequence[str]) -> np.ndarray:
             raise DataError(f"X has no column {name!r}; give {', '.join(names)}")
         found.append(np.atleast_1d(X[keys[name]] if name in keys else absent))
     return np.stack(np.broadcast_arrays(*found), 1)
-
-
-def check_points(x_NG: np.ndarray, names: Sequence[str], nusselt_N: np.ndarray | None = None) -> None:
-    """Raise DataError, with the row, for a group or Nusselt number that physics does not allow."""
-    for name, column_N in zip(names, np.asarray(x_NG).T, strict=True):
-        group = GROUPS.get(name)
-        if group is None:
-            continue
-        below_N = column_N <= group.low if group.open_low else column_N < group.low
-        for wrong_N, limit in ((below_N, f"above {group.low:g}"), (column_N > group.high, f"at most {group.high:g}")):
-            if wrong_N.any():
-                row = int(np.flatnonzero(wrong_N)[0])
-                raise DataError(f"row {row}: {name} is {column_N[row]:g}; it must be {limit}: correct or drop the row")
-    if nusselt_N is not None and (nusselt_N <= 0).any():
-        row = int(np.flatnonzero(nusselt_N <= 0)[0])
-        raise DataError(
-            f"row {row}: the Nusselt number is {nusselt_N[row]:g}; it must be above 0: correct or drop the row"
-        )

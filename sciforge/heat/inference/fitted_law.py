@@ -7,23 +7,22 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat.correlations.groups import GROUPS
+from sciforge.heat.correlations.groups import GROUPS, check_points
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.model.fitting import HEAD, Nusselt
-from sciforge.heat.model.nusselt_net import POWER, NusseltNet
+from sciforge.heat.model.nusselt_net import NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG, Posterior, Rows
 from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.nusselt import HEAD, Nusselt
 
 if TYPE_CHECKING:
     from sciforge.core.training.model import Model
-    from sciforge.heat.model.estimator import NusseltLaw
 
 TRANSVERSE = 89.5  # degrees, from where ribs count as transverse
 LARGEST_BLOCK = 4_000_000  # numbers of a covariance that predictions hold at a time
@@ -54,13 +53,9 @@ class FittedLaw:
     descended: bool = False
 
     @classmethod
-    def of(cls, law: "NusseltLaw | FittedLaw") -> "FittedLaw":
+    def of(cls, law: "Fitted | FittedLaw") -> "FittedLaw":
         """Return the view of a fitted estimator (a view is returned as it is); raises NotFittedError."""
-        if isinstance(law, FittedLaw):
-            return law
-        name = "" if law.prior is None else Path(law.prior).name
-        posterior = law.posterior_
-        return cls(law.model_, posterior, law._points[0], name if law.model_.laws != (POWER,) else "", law.rigs_)
+        return law if isinstance(law, FittedLaw) else law.fitted_law()
 
     @classmethod
     def of_predictor(cls, model: "Model") -> "FittedLaw":
@@ -128,8 +123,6 @@ class FittedLaw:
         Raises:
             DataError: a column is missing, of another length, or holds what physics does not allow.
         """
-        from sciforge.heat.model.estimator import check_points  # brings scikit-learn
-
         try:
             if isinstance(groups, Mapping) or hasattr(groups, "columns"):
                 absent = {name: GROUPS[name].absent for name in self.columns if name in GROUPS}
@@ -196,3 +189,9 @@ class FittedLaw:
     def varied(self, place: int) -> bool:
         """Return whether the measured points tell something of a column: whether it takes more than one value."""
         return len(self.x_NG[:, place].unique()) > 1
+
+
+class Fitted(Protocol):
+    """Anything that was fitted to measured points, e.g. NusseltLaw."""
+
+    def fitted_law(self) -> FittedLaw: ...

@@ -10,10 +10,10 @@ from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL, HeatCodec
 from sciforge.heat.evaluation.laws import JUMP, LAWS
 from sciforge.heat.evaluation.probing import kept, laws_alone, mean_log_nu, measured
-from sciforge.heat.model.estimator import NusseltLaw
-from sciforge.heat.model.fitting import HEAD, Nusselt
+from sciforge.heat.inference.estimator import NusseltLaw
 from sciforge.heat.model.nusselt_net import MODELS, POWER, NusseltConfig, NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG, Prior
+from sciforge.heat.objectives.nusselt import HEAD, Nusselt
 
 PLAIN = NusseltConfig((POWER,))
 
@@ -71,7 +71,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
+@pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimator.HeatWarning")
 @pytest.mark.parametrize("name", MAKERS)
 def test_laws_hold(name):
     model = MAKERS[name]().double().eval()

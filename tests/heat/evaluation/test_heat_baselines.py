@@ -12,9 +12,9 @@ from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.prepare import PrepareMeasurements
 from sciforge.heat.evaluation.baselines import BASELINES
-from sciforge.heat.model.fitting import Nusselt
+from sciforge.heat.objectives.nusselt import Nusselt
 
-RIBBED_CHANNEL = Path(__file__).parents[2] / "datasets" / "ribbed-channel.csv"
+RIBBED_CHANNEL = Path(__file__).parents[3] / "datasets" / "ribbed-channel.csv"
 INTERVALS = ("log_gp", "constant_dittus_boelter", "least_squares")
 PUBLISHED = ("han_park_1988", "ravigururajan_bergles_1996", "webb_1971", "dittus_boelter")
 

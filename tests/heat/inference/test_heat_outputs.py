@@ -21,13 +21,13 @@ from sciforge.heat import demo as heat_demo
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.prepare import PrepareMeasurements
 from sciforge.heat.data.readers import read_table
+from sciforge.heat.inference.estimator import NusseltLaw
+from sciforge.heat.inference.fitted_law import FittedLaw
 from sciforge.heat.inference.plot import plot
 from sciforge.heat.inference.predictions import LawFormula, NextExperiment, PredictedNusselt, ledger_of
-from sciforge.heat.model.estimator import NusseltLaw
-from sciforge.heat.model.fitted import FittedLaw
-from sciforge.heat.model.fitting import Nusselt
+from sciforge.heat.objectives.nusselt import Nusselt
 
-pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimator.HeatWarning")
 ASKED = "Re,Pr,e_D,P_e,alpha_deg,W_H\n30000,0.703,0.063,10,90,1\n300000,0.703,0.063,10,60,1\n30000,0.703,0,10,90,1\n"
 
 

@@ -10,7 +10,7 @@ import torch
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "heat"
+SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "heat"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
 USUAL = {"e_D": (0.02, 0.1), "P_e": (10.0, 20.0), "alpha_deg": (30.0, 90.0), "W_H": (1.0, 4.0)}
 RIBBED = [name for name, law in CORRELATIONS.items() if law.ribs]

@@ -17,10 +17,10 @@ from sciforge.heat import NusseltLaw
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.readers import read_table
-from sciforge.heat.evaluation.transfer_audit import EVERYTHING, NOTHING
-from sciforge.heat.model.estimator import HeatWarning
+from sciforge.heat.inference.estimator import HeatWarning
+from sciforge.heat.model.transfer_audit import EVERYTHING, NOTHING
 
-QUIET = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
+QUIET = pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimator.HeatWarning")
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from sciforge.core.domain import Batch, Example, Gaussian, Loss, Objective, Reco
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.evaluation.transfer_audit import FEWEST, NOTHING, compare
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG, NOISE_CENTRE, Posterior, Prior
+from sciforge.heat.model.transfer_audit import FEWEST, NOTHING, compare
 
 HEAD = "posterior"
 COVERAGE = 0.9  # of the interval that `predict` gives and `metrics` counts

@@ -19,11 +19,11 @@ from torch import Tensor
 from sciforge.errors import DataError
 from sciforge.heat.correlations.correlation import filled
 from sciforge.heat.correlations.library import get_correlation
-from sciforge.heat.model.estimator import NusseltLaw
-from sciforge.heat.model.fitting import HEAD
+from sciforge.heat.inference.estimator import NusseltLaw
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import POWER, NusseltNet
 from sciforge.heat.model.posterior import Posterior, Prior, Rows
+from sciforge.heat.objectives.nusselt import HEAD
 
 GROWTH = 0.3  # n: G grows as e+^.28 (Webb 1971, Han 1988) to e+^.35 (Han & Park 1988)
 # Corrections of friction: Ravigururajan and Bergles' law has 77 % of its data within 20 %.

@@ -12,9 +12,9 @@ from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.correlations.ribbed import RIBBED
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.readers import read_table
-from sciforge.heat.model.wall_law import WallNusseltLaw, slope
+from sciforge.heat.inference.wall_law import WallNusseltLaw, slope
 
-pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimator.HeatWarning")
 
 
 @pytest.fixture(scope="module")

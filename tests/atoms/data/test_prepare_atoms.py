@@ -18,7 +18,7 @@ from sciforge.structures.neighbours import find_neighbours
 from sciforge.structures.readers import read_structures, write_extxyz
 from sciforge.structures.structure import Structure
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "atoms"
+SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "atoms"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
 NAMES = ["H2O", "CH4", "NH3", "CH3OH", "CH3CH2OH", "C6H6", "CO2", "HCN", "C2H6SO", "CH3Cl", "SiH4", "PH3"]
 RAGGED = {"numbers": "<i2", "pos_A": "<f8", "forces_eV_A": "<f8", "receiver": "<i4", "sender": "<i4", "shift": "|i1"}

@@ -18,13 +18,13 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.heat.data.campaigns import PrepareCampaigns
 from sciforge.heat.data.codec import HeatCodec
 from sciforge.heat.data.prepare import PrepareMeasurements
-from sciforge.heat.evaluation.transfer_audit import leave_one_out
 from sciforge.heat.model import posterior as module
-from sciforge.heat.model.fitting import HEAD, Nusselt, keep
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import MODELS, POWER, NusseltConfig
 from sciforge.heat.model.posterior import NEW_RIG, Posterior, evidence, weigh
+from sciforge.heat.model.transfer_audit import leave_one_out
 from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.nusselt import HEAD, Nusselt, keep
 
 DOUBLE = Hardware(device="cpu", precision="float64", threads=1)
 

@@ -15,14 +15,14 @@ from sciforge.heat.correlations.correlation import Correlation
 from sciforge.heat.correlations.library import CORRELATIONS
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.readers import read_table
+from sciforge.heat.inference.estimator import NusseltLaw
 from sciforge.heat.inference.experiment_design import joint, next_experiment
+from sciforge.heat.inference.fitted_law import FittedLaw
 from sciforge.heat.inference.formula import exponents, formula, latex
 from sciforge.heat.inference.python_source import to_python
 from sciforge.heat.inference.tracing import written
-from sciforge.heat.model.estimator import NusseltLaw
-from sciforge.heat.model.fitted import FittedLaw
 
-pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.model.estimator.HeatWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimator.HeatWarning")
 AWKWARD = ('flow "rate"', 'x"""\nimport os\nos.abort()\n"""', "back\\slash", "class", "math")
 
 
