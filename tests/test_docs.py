@@ -88,7 +88,8 @@ def test_documented_python_runs(page, tmp_path, monkeypatch, capsys):
 def test_links_lead_somewhere(page):
     prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#]+)\)", prose):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+        generated = target == "decisions/index.md"  # by the site's hooks
+        assert target.startswith("http") or generated or (page.parent / target).exists(), target
 
 
 def test_the_readme_is_one_screen_and_names_both_commands():
