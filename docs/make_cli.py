@@ -55,7 +55,7 @@ FORMS = {
     "invariance": ("CHECKPOINT", api.invariance, "spec", Invariance),
     "datasets": ("list | fetch NAME ...", catalog.fetch_all, "", None),
     "doctor": ("", doctor.doctor, "", None),
-    "demo": ("", demo.demo, "", None),
+    "demo": ("[DOMAIN]", demo.demo, "", None),
 }
 
 

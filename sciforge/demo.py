@@ -1,44 +1,109 @@
-"""`sciforge demo`: every domain's section, one table after the other, and one report."""
+"""`sciforge demo`: a section of each domain, two at a time, and one report that grows as they finish."""
 
+import multiprocessing
+import os
 import sys
+import time
 import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sciforge import catalog
 from sciforge.core.domain import discover, get_domain
-from sciforge.core.files.tables import write_html
+from sciforge.core.files.tables import Section, write_html
 from sciforge.errors import SciforgeError
 
 
-def demo(*, out: Path = Path("sciforge-demo"), domain: str | None = None) -> int:
-    """Run every domain's demo offline and write report.html.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the section of a domain.
 
     Args:
-        out: folder of the report and of everything that the demos make.
-        domain: run this one only.
+        domain: its name.
+        seconds: wall time.
+        section: None where it failed.
+        error: one line; empty where it did not fail.
+        trace: of an error that is no SciforgeError.
+    """
+
+    domain: str
+    seconds: float
+    section: Section | None = None
+    error: str = ""
+    trace: str = ""
+
+
+def demo(*, domain: str | None = None, out: Path = Path("sciforge-demo"), jobs: int = 2) -> int:
+    """Run a short demonstration of every domain, offline and on bundled data, and write report.html.
+
+    Args:
+        domain: run this one only, and at length.
+        out: folder of the report and of everything that the sections make; a section started again there goes on.
+        jobs: sections that run at the same time, one thread each.
 
     Returns:
-        0, or 1 where a demo failed; the others still run.
+        0, or 1 where a section failed; the others still run.
     """
-    chosen = discover() if domain is None else {domain: get_domain(domain)}
+    full = domain is not None
+    chosen = [name for name, d in (discover() if domain is None else {domain: get_domain(domain)}).items() if d.demo]
     out.mkdir(parents=True, exist_ok=True)
-    sections, failed = [], []
-    for name, found in chosen.items():
-        if found.demo is None:
-            continue
-        folder = out / name
-        folder.mkdir(exist_ok=True)
-        try:
-            section = found.demo(folder, catalog.find)
-        except Exception as error:  # one domain's trouble must not hide the others
-            failed.append(name)
-            print(f"sciforge: the demo of {name} failed: {error}", file=sys.stderr)
-            if not isinstance(error, SciforgeError):
-                traceback.print_exc()
-            continue
-        print(section.text(), flush=True)
-        print()
-        sections.append(section)
-    report = write_html(out / "report.html", "sciforge demo", sections)
+    outcomes: dict[str, Outcome] = {}
+    report = out / "report.html"
+    for outcome in _outcomes(chosen, out, full, min(jobs, len(chosen))):
+        outcomes[outcome.domain] = outcome
+        _show(outcome)
+        sections = [outcomes[name].section for name in chosen if name in outcomes]
+        write_html(report, "sciforge demo", [section for section in sections if section is not None])
     print(f"report: {report}")
-    return 1 if failed else 0
+    return int(any(outcome.error for outcome in outcomes.values()) or not chosen)
+
+
+def _outcomes(names: Sequence[str], out: Path, full: bool, jobs: int) -> Iterator[Outcome]:
+    """Yield the outcomes as they come."""
+    if jobs < 2:
+        yield from (_run(name, out / name, full) for name in names)
+        return
+    with _quiet_bars(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        waiting = [pool.submit(_run, name, out / name, full) for name in names]
+        yield from (future.result() for future in as_completed(waiting))
+
+
+@contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Turn the progress bars of the processes started inside off: two at a time cannot be read."""
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("TQDM_DISABLE")
+        os.environ |= {} if before is None else {"TQDM_DISABLE": before}
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _run(name: str, folder: Path, full: bool) -> Outcome:
+    """Run the section of a domain; an error becomes an outcome, so that it does not hide the others."""
+    folder.mkdir(exist_ok=True)
+    begun = time.monotonic()
+    try:
+        section = get_domain(name).demo(folder, catalog.find, full)
+    except Exception as error:
+        trace = "" if isinstance(error, SciforgeError) else traceback.format_exc()
+        return Outcome(name, time.monotonic() - begun, None, str(error) or type(error).__name__, trace)
+    return Outcome(name, time.monotonic() - begun, section)
+
+
+def _show(outcome: Outcome) -> None:
+    """Print a section, or the error in its place."""
+    if outcome.section is None:
+        print(f"sciforge: the demo of {outcome.domain} failed: {outcome.error}\n{outcome.trace}", file=sys.stderr)
+    else:
+        print(f"{outcome.section.text()}\n\n({outcome.domain}: {outcome.seconds:.0f} s)\n", flush=True)

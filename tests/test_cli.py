@@ -277,24 +277,6 @@ def test_closed_pipe_is_quiet():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_demo_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
-    from sciforge import demo
-    from sciforge.errors import DataError
-
-    def bad(folder, find):
-        raise DataError("no data")
-
-    domains = {
-        "a": SimpleNamespace(demo=bad),
-        "b": SimpleNamespace(demo=lambda folder, find: tables.Section("B works")),
-    }
-    monkeypatch.setattr(demo, "discover", lambda: domains)
-    assert cli.main(["demo", "--out", str(tmp_path / "d")]) == 1
-    out, err = capsys.readouterr()
-    assert "B works" in out and "demo of a failed: no data" in err
-    assert "B works" in (tmp_path / "d" / "report.html").read_text()
-
-
 def test_the_manual_is_up_to_date():
     spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
     module = importlib.util.module_from_spec(spec)

@@ -22,10 +22,10 @@ from sciforge.structures.labelling.geometries import Sample
 from sciforge.structures.labelling.quantum import Label
 
 
-def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     from sciforge.atoms.demo import demo  # brings ASE's calculators, which most verbs do not need
 
-    return demo(folder, find)
+    return demo(folder, find, full)
 
 
 DOMAIN = Domain(

@@ -39,12 +39,13 @@ WHAT = (
 )
 
 
-def demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     """Fine-tune potential-mini on few DFT frames, compare, show what it forgets, and run dynamics with it.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
+        full: more numbers of labels and seeds; takes minutes.
     """
     new, base = _new_data(folder, find("malonaldehyde-dft")), find("potential-mini")
     objective = EnergyForces()

@@ -331,6 +331,8 @@ def _doctor(argv: list[str]) -> int:
 def _demo(argv: list[str]) -> int:
     from sciforge.demo import demo
 
+    if argv and not argv[0].startswith("-"):
+        argv = ["--domain", *argv]
     return _call("sciforge demo", demo, argv)
 
 

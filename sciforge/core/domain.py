@@ -253,8 +253,8 @@ class Domain:
         audits: name -> frozen dataclass whose fields are options of `sciforge audit NAME`, with `run() -> AuditReport`.
         tools: verb -> frozen dataclass whose fields are options of `sciforge VERB`, with `run() -> Path`: what makes data
             without a checkpoint (`label`, `sample`).
-        demo: function(folder, find) -> report.Section for `sciforge demo`; `find(name)` is the path of a bundled dataset or
-            checkpoint; at most 5 minutes on 2 cores for all domains together.
+        demo: function(folder, find, full) -> Section for `sciforge demo`; `find(name)` is the path of a bundled dataset
+            or checkpoint; at most 40 CPU seconds, or minutes where `full`.
         augmentations: name -> Augmentation, for `sciforge invariance`.
         embed: function(model, batch of codec.collate) -> [B, D], what the net makes of whole records.
         labels: function(records, the store's meta) -> name -> labels [N] of records: text for classes, NaN for missing.

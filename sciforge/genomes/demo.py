@@ -28,12 +28,13 @@ WHAT = (
 )
 
 
-def demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     """Fine-tune dna-bert-mini on few labels of real windows, compare, and scan a phage it has never seen.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
+        full: more numbers of labels and seeds; takes minutes.
     """
     store = _store(folder, find("leptospira-kirschneri"))
     spec = LabelEfficiency(

@@ -18,10 +18,10 @@ from sciforge.heat.objectives.campaign_pretraining import Campaigns
 from sciforge.heat.objectives.nusselt import Nusselt
 
 
-def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     from sciforge.heat.demo import demo
 
-    return demo(folder, find)
+    return demo(folder, find, full)
 
 
 DOMAIN = Domain(

@@ -28,12 +28,13 @@ WHAT = (
 )
 
 
-def demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     """Fit a law to a few measured points, and compare pretraining with none on the points left over.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
+        full: more numbers of labels and seeds; takes minutes.
     """
     data = read_table(find("ribbed-channel"), warn=False)
     x_NG = np.stack([data.points[name] for name in data.points], 1)

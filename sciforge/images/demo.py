@@ -42,12 +42,13 @@ FOUND = (
 )
 
 
-def demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     """Fill in hidden patches, learn classes from few labels and find objects, with the bundled checkpoint vit-mini.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
+        full: more numbers of labels and seeds; takes minutes.
     """
     init = find("vit-mini")
     objects = _made(folder / "pictures", lambda: Images(files=(find("fashion-sample"),)))

@@ -43,12 +43,13 @@ WHAT = (
 )
 
 
-def demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     """Draw molecules under constraints, score plain ones against real ones, and learn a solubility from few labels.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
+        full: more numbers of labels and seeds; takes minutes.
     """
     model = Model.load(find("molecules-mini"), "cpu")
     model.network.eval()

@@ -41,12 +41,13 @@ WHAT = (
 )
 
 
-def demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     """Specialise modern-mini-english with few labels of Austen's paragraphs, compare, and draw its ROC curve.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
+        full: more numbers of labels and seeds; takes minutes.
     """
     if importlib.util.find_spec("tokenizers") is None:
         return Section(TITLE, (MISSING,))
