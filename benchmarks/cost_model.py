@@ -32,7 +32,7 @@ from sciforge.core.domain import seeded_model
 from sciforge.core.training import loop
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.genomes.data.codec import KmerCodec
-from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.data.genome import Genome
 from sciforge.genomes.model.dna_bert import DnaBertConfig
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
@@ -263,7 +263,7 @@ def tiny_run(folder: Path) -> Run:
     if not (folder / "store").exists():
         bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 60_000))
         (folder / "random.fa").write_text(f">a\n{bases}\n")
-        prepare(PrepareGenome(files=(folder / "random.fa",)), folder / "store")
+        prepare(Genome(files=(folder / "random.fa",)), folder / "store")
     model = DnaBertConfig(width=256, depth=4, heads=4, hidden=704)
     return Run(
         data=folder / "store",

@@ -24,16 +24,16 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Full, Hardware, Schedule
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult
 from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
-from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding, PrepareYeastPromoters
-from sciforge.genomes.objectives.supervised import Classify
+from sciforge.genomes.data.annotated_windows import EcoliCoding, YeastPromoters
+from sciforge.genomes.objectives.sequence_labels import Classify
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data/genomes"
 YEAST = "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz"
 TASKS = {
-    "promoters": lambda data: PrepareYeastPromoters(
+    "promoters": lambda data: YeastPromoters(
         genome=data / "yeast" / YEAST, transcripts=data / "yeast/Scer_polIItranscripts-adjustedTSS.bed"
     ),
-    "coding": lambda data: PrepareEcoliCoding(genome=data / "ecoli/GCF_000005845.2_ASM584v2_genomic.gbff.gz"),
+    "coding": lambda data: EcoliCoding(genome=data / "ecoli/GCF_000005845.2_ASM584v2_genomic.gbff.gz"),
 }
 GOALS = {
     "promoters": {

@@ -25,7 +25,7 @@ from sciforge.core.domain import seeded_model
 from sciforge.core.training import loop
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.genomes.data.codec import KmerCodec
-from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.data.genome import Genome
 from sciforge.genomes.model.dna_bert import DnaBertConfig
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
@@ -34,7 +34,7 @@ def run_of(folder: Path, steps: int, width: int) -> Run:
     """Return the run: 16 windows of 128 bases a step."""
     bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 60_000))
     (folder / "random.fa").write_text(f">a\n{bases}\n")
-    prepare(PrepareGenome(files=(folder / "random.fa",)), folder / "store")
+    prepare(Genome(files=(folder / "random.fa",)), folder / "store")
     return Run(
         data=folder / "store",
         out=folder / "out",

@@ -28,11 +28,11 @@ CHILD = """
 import resource, sys, time
 from pathlib import Path
 import sciforge as sf
-from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.data.genome import Genome
 small, large, out = map(Path, sys.argv[1:4])
-sf.prepare(PrepareGenome(files=(small,)), out / "warm")
+sf.prepare(Genome(files=(small,)), out / "warm")
 before, wall, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
-sf.prepare(PrepareGenome(files=(large,)), out / "store")
+sf.prepare(Genome(files=(large,)), out / "store")
 print(time.perf_counter() - wall, time.process_time() - cpu, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sciforge as sf
 from sciforge.genomes import KmerCodec, MaskedKmers
-from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.data.genome import Genome
 
 FILES = (
     "yeast/Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz",
@@ -38,7 +38,7 @@ def main() -> None:
     corpus = options.out / "corpus"
     if not corpus.exists():
         sf.prepare(
-            PrepareGenome(files=files, test=("IV", "XIII", "XV"), validation=("VIII",), exclude=("Mito",)), corpus
+            Genome(files=files, test=("IV", "XIII", "XV"), validation=("VIII",), exclude=("Mito",)), corpus
         )
     run = sf.Run(
         data=corpus,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import sciforge as sf
 from sciforge.text import MaskedWords
-from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.data.documents import Documents
 
 STEPS = 3000
 
@@ -34,7 +34,7 @@ def main() -> None:
     store = options.out / "general"
     if not store.exists():
         files = tuple(sorted(options.corpus.glob("*.txt")))
-        sf.prepare(PrepareDocuments(files=files, shares=(0.98, 0.02, 0.0)), store)
+        sf.prepare(Documents(files=files, shares=(0.98, 0.02, 0.0)), store)
     run = sf.Run(
         data=store,
         out=options.out / "modern-mini-english",

@@ -26,7 +26,7 @@ from pathlib import Path
 from sciforge import api, catalog
 from sciforge.core.data.store import Store
 from sciforge.core.training.run import Hardware, Schedule
-from sciforge.text import ClassifyDocuments, PrepareDocuments
+from sciforge.text import ClassifyDocuments, Documents
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data/text"
 LABELLED, FIELD = "deceptive_hotel_reviews.tsv.gz", "hotel_reviews_unlabelled.txt.gz"
@@ -40,9 +40,9 @@ def stores(data: Path, general: Path, out: Path) -> dict[str, Store]:
     """Prepare what is not there yet: labelled reviews, unlabelled reviews without copies of labelled ones, general text."""
     labelled, field = data / LABELLED, data / FIELD
     wanted = {
-        "labelled": PrepareDocuments(files=(labelled,), label_column="label", split_column="split"),
-        "field": PrepareDocuments(files=(field,), documents="line", exclude=(labelled,), shares=(0.98, 0.02, 0.0)),
-        "general": PrepareDocuments(files=tuple(sorted(general.glob("*.txt"))), shares=(0.98, 0.02, 0.0)),
+        "labelled": Documents(files=(labelled,), label_column="label", split_column="split"),
+        "field": Documents(files=(field,), documents="line", exclude=(labelled,), shares=(0.98, 0.02, 0.0)),
+        "general": Documents(files=tuple(sorted(general.glob("*.txt"))), shares=(0.98, 0.02, 0.0)),
     }
     places = {name: out / "stores" / name for name in wanted}
     return {

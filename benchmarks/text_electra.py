@@ -16,7 +16,7 @@ from pathlib import Path
 from sciforge import api, catalog
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.text import ClassifyDocuments, MaskedWords, PrepareDocuments, ReplacedWords
+from sciforge.text import ClassifyDocuments, Documents, MaskedWords, ReplacedWords
 
 OBJECTIVES = {"masked-words": MaskedWords, "replaced-words": ReplacedWords}
 
@@ -25,10 +25,10 @@ def prepare(out: Path) -> tuple[Path, Path]:
     """Prepare novels and passages where they are not there yet; return the stores."""
     novels, speech = out / "novels", out / "speech"
     if not novels.exists():
-        api.prepare(PrepareDocuments(files=(catalog.fetch("austen-novels"),), shares=(0.98, 0.02, 0.0)), novels)
+        api.prepare(Documents(files=(catalog.fetch("austen-novels"),), shares=(0.98, 0.02, 0.0)), novels)
     if not speech.exists():
         options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
-        api.prepare(PrepareDocuments(files=(catalog.fetch("austen-speech"),), **options), speech)
+        api.prepare(Documents(files=(catalog.fetch("austen-speech"),), **options), speech)
     return novels, speech
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, did_you_mean
 
 Record = Mapping[str, Any]  # one stored thing: numpy arrays, numbers, strings
@@ -83,8 +84,8 @@ class ModelConfig(Protocol):
     def build(self, codec: Any) -> nn.Module: ...
 
 
-class Objective:
-    """What to learn; subclasses are frozen dataclasses that JSON can hold.
+class Objective(Settings):
+    """What to learn; subclasses are frozen dataclasses that JSON can hold, each field checked against its type.
 
     Only `prepare` and `loss` must be written; the rest has the meaning that most objectives want.
 
@@ -99,6 +100,10 @@ class Objective:
     higher_is_better: ClassVar[bool] = False
     fresh: ClassVar[tuple[str, ...]] = ()
     needs_grad: ClassVar[bool] = False
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: objective.length."""
+        return f"objective.{name}"
 
     @property
     def augments(self) -> tuple[str, ...]:

@@ -1,39 +1,39 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
 from sciforge.core.domain import Domain
+from sciforge.genomes.data.annotated_windows import (
+    EcoliCoding,
+    Intervals,
+    Tracks,
+    YeastPromoters,
+)
 from sciforge.genomes.data.augmentations import AUGMENTATIONS, embed
 from sciforge.genomes.data.codec import KmerCodec
-from sciforge.genomes.data.prepare import PrepareGenome, PrepareLabelled
-from sciforge.genomes.data.prepare_windows import (
-    PrepareEcoliCoding,
-    PrepareIntervals,
-    PrepareTracks,
-    PrepareYeastPromoters,
-)
+from sciforge.genomes.data.genome import Genome, Sequences
 from sciforge.genomes.demo import demo
 from sciforge.genomes.evaluation.audits import AuditMasks, AuditShortcuts, AuditSplits
 from sciforge.genomes.evaluation.baselines import BASELINES
 from sciforge.genomes.evaluation.laws import LAWS
 from sciforge.genomes.inference.mutagenesis import Mutagenesis
-from sciforge.genomes.inference.predictions import Classes, Embeddings
 from sciforge.genomes.inference.scan import Scan
+from sciforge.genomes.inference.sequence_classes import Classes, Embeddings
 from sciforge.genomes.inference.variants import Variants
 from sciforge.genomes.model.cnn import SmallCnnConfig
 from sciforge.genomes.model.dna_bert import MODELS, DnaBert, DnaBertConfig
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
-from sciforge.genomes.objectives.supervised import Classify, Regress, TagBases
+from sciforge.genomes.objectives.sequence_labels import Classify, Regress, TagBases
 
 DOMAIN = Domain(
     name="genomes",
     summary="k-mer DNA-BERT: promoters, coding windows and other elements from few labels",
     preparers={
-        "genome": PrepareGenome,
-        "sequences": PrepareLabelled,
-        "intervals": PrepareIntervals,
-        "tracks": PrepareTracks,
-        "yeast-promoters": PrepareYeastPromoters,
-        "ecoli-coding": PrepareEcoliCoding,
+        "genome": Genome,
+        "sequences": Sequences,
+        "intervals": Intervals,
+        "tracks": Tracks,
+        "yeast-promoters": YeastPromoters,
+        "ecoli-coding": EcoliCoding,
     },
     codec=KmerCodec(),
     models={**MODELS, "cnn": SmallCnnConfig()},

@@ -11,9 +11,9 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Full, Run, Schedule, Subset
 from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
-from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding
+from sciforge.genomes.data.annotated_windows import EcoliCoding
 from sciforge.genomes.inference.scan import Scan
-from sciforge.genomes.objectives.supervised import Classify
+from sciforge.genomes.objectives.sequence_labels import Classify
 
 SIZES = (32, 128)
 SEEDS = 5
@@ -77,7 +77,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
 
 def _store(folder: Path, genome: Path) -> Store:
     place = folder / "windows"
-    return Store.open(place) if place.exists() else prepare(PrepareEcoliCoding(genome=genome), place)
+    return Store.open(place) if place.exists() else prepare(EcoliCoding(genome=genome), place)
 
 
 def _scan(model: Model, folder: Path, genome: Path) -> tuple[Path, str]:

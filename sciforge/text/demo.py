@@ -13,10 +13,10 @@ from sciforge.core.learners.metrics import classification_metrics
 from sciforge.core.training.loop import train
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule, Subset
-from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.data.documents import Documents
 from sciforge.text.evaluation.baselines import letter_tfidf, word_tfidf
-from sciforge.text.inference.predictions import RocCurve, fill
-from sciforge.text.objectives.supervised import ClassifyDocuments
+from sciforge.text.inference.documents import RocCurve, fill
+from sciforge.text.objectives.document_labels import ClassifyDocuments
 
 TITLE = "Text: a small BERT, and few labels"
 MISSING = "The text demo needs the package tokenizers: pip install 'sciforge[text]'."
@@ -67,7 +67,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
 def _store(folder: Path, file: Path) -> Store:
     place = folder / "paragraphs"
     options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
-    return Store.open(place) if place.exists() else prepare(PrepareDocuments(files=(file,), **options), place)
+    return Store.open(place) if place.exists() else prepare(Documents(files=(file,), **options), place)
 
 
 def _solved(folder: Path, store: Store, plain: Model, pretrained: bool, labels: int, seed: int) -> Path:

@@ -17,7 +17,7 @@ from sciforge.core.data.store import prepare
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import Run
 from sciforge.errors import ConfigError
-from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.data.genome import Genome
 from sciforge.nn.transformer import Encoder
 
 WORKER = """
@@ -172,7 +172,7 @@ def test_a_dask_cluster_prepares_the_same_bytes(tmp_path):
     for name in "abc":
         files.append(tmp_path / f"{name}.fa")
         files[-1].write_text(f">{name}\n{'ACGTTGCA' * (40 + len(files))}\n")
-    preparer = PrepareGenome(files=tuple(files))
+    preparer = Genome(files=tuple(files))
     prepare(preparer, tmp_path / "one")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**options, silence_logs=50) as cluster:

@@ -19,7 +19,7 @@ from sciforge.experiments.label_efficiency.adaptation import Adaptation
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
 from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
 from sciforge.genomes import Classify
-from sciforge.genomes.data.prepare import PrepareGenome
+from sciforge.genomes.data.genome import Genome
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
 SHORT = Recipe(Schedule(steps=2, batch=4, lr=1e-3, kind="step"), epochs=0.0)
@@ -31,7 +31,7 @@ def organism(tmp_path_factory):
     folder = tmp_path_factory.mktemp("organism")
     bases = "".join(np.random.default_rng(9).choice(list("ACGT"), 900, p=[0.4, 0.1, 0.1, 0.4]))
     (folder / "own.fa").write_text(f">own\n{bases}\n")
-    return prepare(PrepareGenome(files=(folder / "own.fa",), validation=(), test=()), folder / "own")
+    return prepare(Genome(files=(folder / "own.fa",), validation=(), test=()), folder / "own")
 
 
 @pytest.fixture

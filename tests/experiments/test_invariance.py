@@ -18,7 +18,7 @@ from sciforge.experiments.invariance.label_probe import explain, indicators, los
 from sciforge.experiments.invariance.run import Invariance, measure
 from sciforge.genomes import Classify
 from sciforge.genomes.data.augmentations import phases, strand_bias
-from sciforge.genomes.data.prepare import PrepareLabelled
+from sciforge.genomes.data.genome import Sequences
 from sciforge.genomes.data.sequences import reverse_complement
 
 
@@ -32,7 +32,7 @@ def sequences(folder, kind: str) -> Store:
         rows.append(f"{''.join(rng.choice(list('ACGT'), 60, p=shares))}\t{'plus' if n % 2 else 'minus'}")
     table = folder / f"{kind}.tsv"
     table.write_text("sequence\tlabel\n" + "\n".join(rows) + "\n")
-    return prepare(PrepareLabelled(files=(table,), validation_share=0.1, test_share=0.0), folder / kind)
+    return prepare(Sequences(files=(table,), validation_share=0.1, test_share=0.0), folder / kind)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec, MaskedKmers
-from sciforge.genomes.data.prepare import PrepareGenome, PrepareLabelled
+from sciforge.genomes.data.genome import Genome, Sequences
 
 
 def letters(rng: np.random.Generator, length: int) -> str:
@@ -23,8 +23,8 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     rows = [(letters(rng, 15) + ("TATAATG" if n % 2 else "GCCGGCA") + letters(rng, 18), n % 2) for n in range(60)]
     table = folder / "tiny.tsv"
     table.write_text("sequence\tlabel\n" + "".join(f"{bases}\t{'no' if y else 'yes'}\n" for bases, y in rows))
-    store = prepare(PrepareGenome(files=(fasta,), validation=("c",), test=("d",)), folder / "genome")
-    prepare(PrepareLabelled(files=(table,), validation_share=0.2), folder / "labelled")
+    store = prepare(Genome(files=(fasta,), validation=("c",), test=("d",)), folder / "genome")
+    prepare(Sequences(files=(table,), validation_share=0.2), folder / "labelled")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
         data=folder / "genome",

@@ -9,7 +9,7 @@ from tiny_runs import exhaust
 from sciforge.genomes.data.annotation import read_annotation, read_bed, read_genbank, read_gff
 from sciforge.genomes.data.labelled_tables import read_labelled
 from sciforge.genomes.data.sequences import read_sequences
-from sciforge.genomes.inference.inputs import read_any
+from sciforge.genomes.inference.sequence_windows import read_any
 from sciforge.genomes.inference.variants import read_variants
 
 FASTA = b">one circular=true\nACGTNNacgt\nRYKM\n>two\nACGTACGT\n"

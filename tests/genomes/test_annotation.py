@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sciforge.errors import DataError, SciforgeError
 from sciforge.genomes.data.annotation import (
-    Intervals,
+    Annotation,
     check_assembly,
     read_annotation,
     read_bed,
@@ -63,7 +63,7 @@ def put(folder: Path, content: bytes | str, name: str = "a.bed") -> Path:
     return path
 
 
-def spans(intervals: Intervals) -> list[tuple]:
+def spans(intervals: Annotation) -> list[tuple]:
     columns = (intervals.contig, intervals.start, intervals.end, intervals.strand, intervals.kind, intervals.name)
     return [tuple(getattr(v, "item", lambda v=v: v)() for v in row) for row in zip(*columns, strict=True)]
 
@@ -169,7 +169,7 @@ def test_nothing_to_read(tmp_path):
     fails(lambda: read_annotation(put(tmp_path, ">a\nACGT\n")), "this is FASTA")
 
 
-def bed(folder: Path, *rows: str) -> Intervals:
+def bed(folder: Path, *rows: str) -> Annotation:
     return read_bed(put(folder, "".join(row.replace(" ", "\t") + "\n" for row in rows)))
 
 

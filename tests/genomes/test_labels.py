@@ -14,12 +14,12 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import DataError
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
+from sciforge.genomes.data.annotated_windows import Tracks
+from sciforge.genomes.data.genome import Sequences
 from sciforge.genomes.data.genome_windows import GenomeWindows
-from sciforge.genomes.data.prepare import PrepareLabelled
-from sciforge.genomes.data.prepare_windows import PrepareTracks
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
 from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
-from sciforge.genomes.objectives.supervised import Regress, TagBases, reversed_batch
+from sciforge.genomes.objectives.sequence_labels import Regress, TagBases, reversed_batch
 
 CODEC = KmerCodec(k=4, stride=2)
 TINY = DnaBertConfig(width=16, depth=1, heads=2, hidden=32)
@@ -42,9 +42,9 @@ def motifs(tmp_path_factory):
         rows.append(f"{bases}\t{'yes' if n % 2 else 'no'}\t{5 * (n % 2) + 100}")
     folder = tmp_path_factory.mktemp("motifs")
     (folder / "t.tsv").write_text("sequence\tlabel\tnumber\n" + "\n".join(rows) + "\n")
-    classes = prepare(PrepareLabelled(files=(folder / "t.tsv",)), folder / "classes")
+    classes = prepare(Sequences(files=(folder / "t.tsv",)), folder / "classes")
     numbers = prepare(
-        PrepareLabelled(files=(folder / "t.tsv",), label_column="number", numeric=True), folder / "numbers"
+        Sequences(files=(folder / "t.tsv",), label_column="number", numeric=True), folder / "numbers"
     )
     return classes, numbers
 
@@ -134,7 +134,7 @@ def genbank(folder, rng):
 
 def test_tracks_name_the_annotated_bases_and_can_be_learnt(tmp_path):
     genes = genbank(tmp_path, np.random.default_rng(0))
-    preparer = PrepareTracks(genome=tmp_path / "g.fa", annotation=tmp_path / "g.gff", length=100, block_bp=1000)
+    preparer = Tracks(genome=tmp_path / "g.fa", annotation=tmp_path / "g.gff", length=100, block_bp=1000)
     store = prepare(preparer, tmp_path / "tracks")
     marked = {
         int(r["start"]) + int(i) for r in (store[n] for n in range(len(store))) for i in np.flatnonzero(r["track"])

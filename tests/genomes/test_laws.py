@@ -14,7 +14,7 @@ from sciforge.genomes.data.codec import torch_kmer_ids
 from sciforge.genomes.evaluation import laws
 from sciforge.genomes.evaluation.laws import LAWS
 from sciforge.genomes.model.dna_bert import DnaBert
-from sciforge.genomes.objectives import supervised
+from sciforge.genomes.objectives import sequence_labels
 
 CODEC = KmerCodec(k=3)
 TINY = DnaBertConfig(width=16, depth=1, heads=2, hidden=32)
@@ -110,7 +110,7 @@ def test_scores_that_are_no_probabilities_break_the_law(monkeypatch):
 
 
 def test_an_average_over_one_strand_breaks_the_law(monkeypatch):
-    monkeypatch.setattr(supervised, "reversed_batch", lambda batch, model: batch)
+    monkeypatch.setattr(sequence_labels, "reversed_batch", lambda batch, model: batch)
     assert not holds("strand-free", sound())
 
 

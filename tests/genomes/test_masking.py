@@ -9,8 +9,8 @@ from sciforge.core.data.sampling import CORRUPT, generator
 from sciforge.core.data.store import prepare
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.data.genome import Genome, UnknownRuns
 from sciforge.genomes.data.genome_windows import GenomeWindows, spans_of_split
-from sciforge.genomes.data.prepare import PrepareGenome, UnknownRuns
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.evaluation.audits import dnabert_readable_share, readable_share
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
@@ -89,7 +89,7 @@ def test_windows_stay_in_their_split_and_out_of_unknown_runs(tmp_path):
     bases = bases[:1000] + "N" * 50 + bases[1050:]
     (tmp_path / "hold.bed").write_text("a\t2000\t2300\n")
     path = write_genome(tmp_path, {"a": bases, "b": "ACGT" * 200})
-    preparer = PrepareGenome(files=(path,), test=("b",), hold_out=tmp_path / "hold.bed", margin=100, validation_every=0)
+    preparer = Genome(files=(path,), test=("b",), hold_out=tmp_path / "hold.bed", margin=100, validation_every=0)
     store = prepare(preparer, tmp_path / "store")
     spans = [tuple(span[1:]) for span in store.meta["spans"] if span[0] == 0]
     assert spans == [(0, 1000, "train"), (1050, 1900, "train"), (2000, 2300, "test"), (2400, 3000, "train")]

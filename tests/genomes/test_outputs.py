@@ -13,12 +13,12 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
-from sciforge.genomes.data.prepare import PrepareLabelled
+from sciforge.genomes.data.genome import Sequences
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.inference import mutagenesis
 from sciforge.genomes.inference.mutagenesis import Mutagenesis
-from sciforge.genomes.inference.predictions import Classes, Embeddings
 from sciforge.genomes.inference.scan import Scan
+from sciforge.genomes.inference.sequence_classes import Classes, Embeddings
 from sciforge.genomes.inference.variants import Variants
 
 WINDOW, PLACE, MOTIF = 60, 20, "TATAATGG"
@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
         bases = letters(rng, WINDOW)
         rows.append(f"{changed(bases, PLACE, MOTIF) if n % 2 else bases}\t{'yes' if n % 2 else 'no'}")
     (folder / "t.tsv").write_text("sequence\tlabel\n" + "\n".join(rows) + "\n")
-    store = prepare(PrepareLabelled(files=(folder / "t.tsv",)), folder / "store")
+    store = prepare(Sequences(files=(folder / "t.tsv",)), folder / "store")
     run = Run(
         data=store.path,
         out=folder / "stranded",
@@ -94,7 +94,7 @@ class Finder(Model):
 
     calls: int = 10**9
 
-    def predict(self, records):
+    def outputs(self, records):
         self.calls -= 1
         if self.calls < 0:
             raise DataError("the power is gone")

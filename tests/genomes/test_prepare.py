@@ -9,9 +9,9 @@ import pytest
 
 from sciforge.core.data.store import SPLITS, Store, prepare
 from sciforge.errors import ConfigError, DataError
+from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, YeastPromoters
+from sciforge.genomes.data.genome import Genome, Sequences
 from sciforge.genomes.data.homology import canonical_words, share_within
-from sciforge.genomes.data.prepare import PrepareGenome, PrepareLabelled
-from sciforge.genomes.data.prepare_windows import PrepareEcoliCoding, PrepareIntervals, PrepareYeastPromoters
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.evaluation.audits import AuditShortcuts, AuditSplits
 
@@ -39,13 +39,13 @@ def contents(folder):
 
 
 def test_stores_are_identical_for_any_number_of_workers(fastas, tmp_path):
-    one = prepare(PrepareGenome(files=fastas), tmp_path / "one")
-    two = prepare(PrepareGenome(files=fastas), tmp_path / "two", workers=2)
+    one = prepare(Genome(files=fastas), tmp_path / "one")
+    two = prepare(Genome(files=fastas), tmp_path / "two", workers=2)
     assert contents(one.path) == contents(two.path)
 
 
 def test_a_store_gives_back_every_base(fastas, tmp_path):
-    store = prepare(PrepareGenome(files=fastas), tmp_path / "store")
+    store = prepare(Genome(files=fastas), tmp_path / "store")
     text = "".join(path.read_text() for path in fastas).split()
     for i in range(len(store)):
         record = store[i]
@@ -54,21 +54,21 @@ def test_a_store_gives_back_every_base(fastas, tmp_path):
 
 def test_the_same_contig_in_two_files_is_refused(fastas, tmp_path):
     with pytest.raises(DataError, match="'c0a' comes from two files"):
-        prepare(PrepareGenome(files=(*fastas, fastas[0])), tmp_path / "store")
+        prepare(Genome(files=(*fastas, fastas[0])), tmp_path / "store")
     assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".writing-*"))
 
 
 def test_unknown_hold_out_is_named(fastas, tmp_path):
     with pytest.raises(ConfigError, match="no contig 'c0c' to hold out; did you mean"):
-        prepare(PrepareGenome(files=fastas, test=("c0c",)), tmp_path / "store")
+        prepare(Genome(files=fastas, test=("c0c",)), tmp_path / "store")
 
 
 def test_bad_records_stop_or_are_skipped_and_counted(fastas, tmp_path):
     fastas[1].write_text(">ok\nACGTACGT\n>bad\nACGJ\n>fine\nACGT\n")
     with pytest.raises(DataError, match="g1.fa:4: letter 'J'"):
-        prepare(PrepareGenome(files=fastas), tmp_path / "stop")
+        prepare(Genome(files=fastas), tmp_path / "stop")
     assert not (tmp_path / "stop").exists()
-    store = prepare(PrepareGenome(files=fastas), tmp_path / "skip", on_error="skip")
+    store = prepare(Genome(files=fastas), tmp_path / "skip", on_error="skip")
     assert store.index["rejected"] == 1 and "bad" not in store.column("name") and "fine" in store.column("name")
     reject = json.loads((tmp_path / "skip" / "rejected.jsonl").read_text())
     assert (reject["name"], reject["line"]) == ("bad", 4) and "'J'" in reject["reason"]
@@ -79,7 +79,7 @@ def test_equal_sequences_share_a_split_and_classes_keep_their_proportions(tmp_pa
     rows = [(letters(rng, 30).upper(), "ab"[n % 2]) for n in range(200)]
     rows += rows[:50]
     (tmp_path / "t.tsv").write_text("label\tsequence\n" + "".join(f"{y}\t{s}\n" for s, y in rows))
-    store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "store")
+    store = prepare(Sequences(files=(tmp_path / "t.tsv",)), tmp_path / "store")
     seen = {}
     for i in range(len(store)):
         record = store[i]
@@ -92,7 +92,7 @@ def test_equal_sequences_share_a_split_and_classes_keep_their_proportions(tmp_pa
 def test_numbers_are_checked(tmp_path):
     (tmp_path / "t.csv").write_text("sequence,label\nACGT,1.5\nACGA,high\n")
     with pytest.raises(DataError, match="'high' is not a number"):
-        prepare(PrepareLabelled(files=(tmp_path / "t.csv",), numeric=True), tmp_path / "store")
+        prepare(Sequences(files=(tmp_path / "t.csv",), numeric=True), tmp_path / "store")
 
 
 def interval_task(tmp_path, chrom="chr"):
@@ -110,7 +110,7 @@ def interval_task(tmp_path, chrom="chr"):
 def test_windows_around_your_own_intervals(tmp_path, anchor):
     records = interval_task(tmp_path)
     options = {"length": 60, "upstream": 40, "downstream": 20, "distance": 100, "anchor": anchor}
-    preparer = PrepareIntervals(
+    preparer = Intervals(
         genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", test=("3",), validation=("4",), **options
     )
     store = prepare(preparer, tmp_path / "store")
@@ -131,7 +131,7 @@ def test_windows_around_your_own_intervals(tmp_path, anchor):
 
 def test_unknown_kind_of_feature_is_named(tmp_path):
     interval_task(tmp_path)
-    preparer = PrepareIntervals(genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", kinds=("CDS",))
+    preparer = Intervals(genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", kinds=("CDS",))
     with pytest.raises(ConfigError, match="no feature of kind 'CDS'"):
         prepare(preparer, tmp_path / "store")
 
@@ -139,7 +139,7 @@ def test_unknown_kind_of_feature_is_named(tmp_path):
 @needs_shared
 def test_yeast_promoters_have_the_published_counts_and_no_gc_shortcut(tmp_path):
     yeast = SHARED / "yeast"
-    preparer = PrepareYeastPromoters(
+    preparer = YeastPromoters(
         genome=yeast / "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz",
         transcripts=yeast / "Scer_polIItranscripts-adjustedTSS.bed",
     )
@@ -152,7 +152,7 @@ def test_yeast_promoters_have_the_published_counts_and_no_gc_shortcut(tmp_path):
 @needs_shared
 def test_the_older_assembly_is_refused_with_both_names(tmp_path):
     ecoli = SHARED / "ecoli"
-    preparer = PrepareEcoliCoding(
+    preparer = EcoliCoding(
         genome=ecoli / "MG1655-K12.fasta.gz", annotation=ecoli / "GCF_000005845.2_ASM584v2_genomic.gff.gz"
     )
     with pytest.raises(DataError, match=r"4,641,652 bp.*4,639,675 bp"):
@@ -167,7 +167,7 @@ def test_a_gc_shortcut_is_called_one(tmp_path):
         p = [0.3, 0.2, 0.2, 0.3] if n % 2 else [0.2, 0.3, 0.3, 0.2]
         rows.append(f"{'yes' if n % 2 else 'no'}\t{''.join(rng.choice(list('ACGT'), 80, p=p))}")
     (tmp_path / "t.tsv").write_text("label\tsequence\n" + "\n".join(rows) + "\n")
-    store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "store")
+    store = prepare(Sequences(files=(tmp_path / "t.tsv",)), tmp_path / "store")
     found = AuditShortcuts(data=store.path).run()
     assert found.metrics["GC content auroc"] > 0.9 and any("GC content" in warning for warning in found.warnings)
 
@@ -178,7 +178,7 @@ def test_shared_sequence_between_splits_is_found_on_either_strand(tmp_path):
     (tmp_path / "t.tsv").write_text(
         "label\tsequence\n" + "".join(f"{'ab'[i % 2]}\t{s}\n" for i, s in enumerate(sequences))
     )
-    store = prepare(PrepareLabelled(files=(tmp_path / "t.tsv",)), tmp_path / "clean")
+    store = prepare(Sequences(files=(tmp_path / "t.tsv",)), tmp_path / "clean")
     clean = AuditSplits(data=store.path).run()
     assert not any(clean.metrics.values()) and not clean.warnings
     test = as_letters(store.split("test")[0]["bases"])
@@ -196,7 +196,7 @@ def prepare_with(tmp_path, sequences, twin, near):
     rows = "".join(f"{'ab'[i % 2]}\t{s}\n" for i, s in enumerate(sequences))
     (tmp_path / "u.tsv").write_text("label\tsequence\n" + rows + "".join(f"a\t{s}\n" for s in (twin, near)))
     for seed in range(40):
-        store = prepare(PrepareLabelled(files=(tmp_path / "u.tsv",), seed=seed), tmp_path / f"twins{seed}")
+        store = prepare(Sequences(files=(tmp_path / "u.tsv",), seed=seed), tmp_path / f"twins{seed}")
         splits = {as_letters(store[i]["bases"]): int(store[i]["split"]) for i in range(len(store))}
         own = as_letters(reverse_complement(encode(twin.encode())))
         if splits[twin] == 0 and splits[own] == 2:
@@ -217,8 +217,8 @@ def test_words_are_the_same_on_both_strands_and_skip_unknown_bases():
 
 
 def test_a_store_is_not_overwritten(fastas, tmp_path):
-    prepare(PrepareGenome(files=fastas), tmp_path / "store")
+    prepare(Genome(files=fastas), tmp_path / "store")
     before = contents(tmp_path / "store")
     with pytest.raises(ConfigError, match="exists already"):
-        prepare(PrepareGenome(files=fastas[:1]), tmp_path / "store")
+        prepare(Genome(files=fastas[:1]), tmp_path / "store")
     assert contents(tmp_path / "store") == before and len(Store.open(tmp_path / "store")) == 6

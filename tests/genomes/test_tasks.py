@@ -9,18 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.data.annotation import Intervals, read_annotation, reconcile
-from sciforge.genomes.data.benchmark_tasks import (
-    ECOLI_SPLIT,
-    ecoli_coding,
-    from_intervals,
-    without_unknown,
-    yeast_promoters,
-)
+from sciforge.genomes.data.annotation import Annotation, read_annotation, reconcile
 from sciforge.genomes.data.labelled_windows import (
     ByBlock,
     ByContig,
-    Genome,
+    Contigs,
     Regions,
     Windows,
     anchors,
@@ -32,27 +25,34 @@ from sciforge.genomes.data.labelled_windows import (
     matched,
 )
 from sciforge.genomes.data.sequences import SOFT_MASK, as_letters, encode, read_sequences, reverse_complement
+from sciforge.genomes.data.window_tasks import (
+    ECOLI_SPLIT,
+    ecoli_coding,
+    from_intervals,
+    without_unknown,
+    yeast_promoters,
+)
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
 COLUMNS = ("contig", "start", "length", "strand", "label", "split", "name")
 
 
-def intervals(*rows: tuple) -> Intervals:
+def intervals(*rows: tuple) -> Annotation:
     """Rows are (contig, start, end, strand) or (contig, start, end, strand, kind)."""
     contig, start, end, strand = (np.array([row[i] for row in rows], object) for i in range(4))
     kind = np.array([row[4] if len(row) > 4 else "region" for row in rows], object)
     number = np.arange(len(rows))
     start, end = start.astype(np.int64), end.astype(np.int64)
-    return Intervals(contig, start, end, strand.astype(np.int8), kind, kind, number + 1, number, "a.bed")
+    return Annotation(contig, start, end, strand.astype(np.int8), kind, kind, number + 1, number, "a.bed")
 
 
-def random_genome(seed: int = 0, **lengths: int) -> Genome:
+def random_genome(seed: int = 0, **lengths: int) -> Contigs:
     generator = np.random.Generator(np.random.Philox(seed))
     return {name: generator.integers(0, 4, length).astype(np.uint8) for name, length in lengths.items()}
 
 
-def letters(genome: Genome, windows: Windows) -> list[str]:
+def letters(genome: Contigs, windows: Windows) -> list[str]:
     return [as_letters(codes) for codes in extract(genome, windows)]
 
 
@@ -60,7 +60,7 @@ def same(one: Windows, other: Windows) -> bool:
     return all(np.array_equal(getattr(one, column), getattr(other, column)) for column in COLUMNS)
 
 
-def load(path: Path) -> Genome:
+def load(path: Path) -> Contigs:
     parts: dict[str, list] = {}
     for piece in read_sequences(path):
         parts.setdefault(piece.name, []).append(piece.bases)

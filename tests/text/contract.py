@@ -8,7 +8,7 @@ import pytest
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.text import BertConfig, ClassifyDocuments, MaskedWords, TextCodec
-from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.data.documents import Documents
 
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
@@ -31,8 +31,8 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
         for n in range(60)
     ]
     table.write_text("text,label\n" + "\n".join(rows) + "\n")
-    store = prepare(PrepareDocuments(files=(plain,), shares=(0.6, 0.2, 0.2)), folder / "plain")
-    labelled = PrepareDocuments(files=(table,), label_column="label", shares=(0.6, 0.2, 0.2))
+    store = prepare(Documents(files=(plain,), shares=(0.6, 0.2, 0.2)), folder / "plain")
+    labelled = Documents(files=(table,), label_column="label", shares=(0.6, 0.2, 0.2))
     prepare(labelled, folder / "labelled")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(

@@ -9,7 +9,7 @@ import pytest
 from sciforge.core.data import sampling
 from sciforge.core.data.store import prepare
 from sciforge.errors import ConfigError
-from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.data.documents import Documents
 from sciforge.text.evaluation.baselines import BASELINES
 
 REVIEWS = Path(__file__).parents[3] / "shared/data/text/deceptive_hotel_reviews.tsv.gz"
@@ -52,7 +52,7 @@ def test_words_with_tags_have_no_rival():
 def test_published_metrics_at_100_labels(name: str, published: float, tmp_path: Path):
     from sklearn.metrics import roc_auc_score
 
-    store = prepare(PrepareDocuments(files=(REVIEWS,), label_column="label", split_column="split"), tmp_path / "store")
+    store = prepare(Documents(files=(REVIEWS,), label_column="label", split_column="split"), tmp_path / "store")
     train, test = store.split("train"), store.split("test")
     truth = np.array(test.column("label")) == "truthful"
     metrics = []

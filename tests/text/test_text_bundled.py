@@ -11,7 +11,7 @@ from sciforge.core.data.store import prepare
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.model import Model
-from sciforge.text.data.prepare import PrepareDocuments
+from sciforge.text.data.documents import Documents
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 MINI = DATASETS / "checkpoints" / "modern-mini-english"
@@ -22,7 +22,7 @@ def passages(tmp_path_factory: pytest.TempPathFactory):
     """Return the store of spoken and narrated passages."""
     options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
     folder = tmp_path_factory.mktemp("austen") / "store"
-    return prepare(PrepareDocuments(files=(DATASETS / "austen-speech.csv.gz",), **options), folder)
+    return prepare(Documents(files=(DATASETS / "austen-speech.csv.gz",), **options), folder)
 
 
 def test_hidden_words_of_unseen_chapters(passages):

@@ -12,10 +12,10 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.text.data.codec import TextCodec
+from sciforge.text.data.documents import Documents
 from sciforge.text.data.ngrams import letter_grams
-from sciforge.text.data.prepare import PrepareDocuments
 from sciforge.text.model.bert import BertConfig
-from sciforge.text.objectives.supervised import ClassifyDocuments, RateDocuments, shortened
+from sciforge.text.objectives.document_labels import ClassifyDocuments, RateDocuments, shortened
 from sciforge.text.objectives.word_tags import TagWords, entity_metrics, first_pieces
 
 pytest.importorskip("tokenizers")
@@ -44,8 +44,8 @@ def rated(tmp_path_factory) -> Store:
         rows.append(f"{' '.join(rng.permutation(words))}.,{silver},{'rich' if silver > 2 else 'poor'}")
     (folder / "a.csv").write_text("text,stars,kind\n" + "\n".join(dict.fromkeys(rows)) + "\n")
     options = {"files": (folder / "a.csv",), "shares": (0.7, 0.1, 0.2)}
-    prepare(PrepareDocuments(label_column="kind", **options), folder / "classes")
-    return prepare(PrepareDocuments(label_column="stars", numeric=True, **options), folder / "numbers")
+    prepare(Documents(label_column="kind", **options), folder / "classes")
+    return prepare(Documents(label_column="stars", numeric=True, **options), folder / "numbers")
 
 
 def test_the_solved_head_knows_what_counts_tell(tmp_path, rated):
@@ -108,7 +108,7 @@ CONLL = "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\nIn\tO\nParis\
 
 def test_tags_are_learnt_at_first_pieces(tmp_path):
     (tmp_path / "a.conll").write_text(CONLL * 6)
-    store = prepare(PrepareDocuments(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
+    store = prepare(Documents(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
     assert store.meta["tags"] == ["B-loc", "B-per", "I-loc", "I-per", "O"]
     predictor = trained(tmp_path, store, TagWords(length=32), codec=TextCodec(size=40, length=48))
     metrics = predictor.evaluate(store, split="train")

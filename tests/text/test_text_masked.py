@@ -11,8 +11,8 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
 from sciforge.errors import ConfigError
 from sciforge.text.data.codec import NO_TARGET, TextCodec
+from sciforge.text.data.documents import Documents
 from sciforge.text.data.pairs import NEXT, fill_row
-from sciforge.text.data.prepare import PrepareDocuments
 from sciforge.text.data.vocabulary import train_bytes, train_wordpiece
 from sciforge.text.model.bert import BertConfig
 from sciforge.text.objectives.masked_words import MaskedWords
@@ -34,7 +34,7 @@ def store(tmp_path_factory) -> Store:
         said = [f"The {name} saw a {rng.choice(NOUNS)} by the {rng.choice(NOUNS)}." for _ in range(1 + n % 7)]
         documents.append(" ".join(said))
     (folder / "a.txt").write_text("\n\n".join(documents) + "\n")
-    return prepare(PrepareDocuments(files=(folder / "a.txt",), shares=(1.0, 0.0, 0.0)), folder / "store")
+    return prepare(Documents(files=(folder / "a.txt",), shares=(1.0, 0.0, 0.0)), folder / "store")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_half_of_the_pairs_are_random_and_from_another_document(store, codec):
 
 def test_one_document_has_no_random_pair(tmp_path, codec):
     (tmp_path / "a.txt").write_text("One single document.\n")
-    single = prepare(PrepareDocuments(files=(tmp_path / "a.txt",), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
+    single = prepare(Documents(files=(tmp_path / "a.txt",), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     with pytest.raises(ConfigError, match="one train document"):
         MaskedWords(pairs=True).examples(single, "train")
     assert len(MaskedWords().examples(single, "train")) == 1

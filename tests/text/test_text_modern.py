@@ -10,7 +10,7 @@ from sciforge.core.data import sampling
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.domain import seeded_model
 from sciforge.errors import ConfigError
-from sciforge.text import MaskedWords, ModernBertConfig, PrepareDocuments, ReplacedWords, TextCodec
+from sciforge.text import Documents, MaskedWords, ModernBertConfig, ReplacedWords, TextCodec
 from sciforge.text.evaluation.laws import LAWS
 
 pytest.importorskip("tokenizers")
@@ -24,7 +24,7 @@ def store(tmp_path_factory) -> Store:
     folder, rng = tmp_path_factory.mktemp("modern"), np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, 30)) + "." for _ in range(20)]
     (folder / "a.txt").write_text("\n\n".join(texts) + "\n")
-    return prepare(PrepareDocuments(files=(folder / "a.txt",), shares=(1.0, 0.0, 0.0)), folder / "store")
+    return prepare(Documents(files=(folder / "a.txt",), shares=(1.0, 0.0, 0.0)), folder / "store")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
 from sciforge.text import DOMAIN
-from sciforge.text.inference.predictions import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags, fill
-from sciforge.text.inference.score_plots import area, roc
+from sciforge.text.inference.documents import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags, fill
+from sciforge.text.inference.roc import area, roc
 
 pytest.importorskip("tokenizers")
 
@@ -156,11 +156,11 @@ def test_tags_are_written_as_conll(tmp_path):
 
     from sciforge.core.data.store import prepare
     from sciforge.text.data.codec import TextCodec
-    from sciforge.text.data.prepare import PrepareDocuments
+    from sciforge.text.data.documents import Documents
     from sciforge.text.objectives.word_tags import TagWords
 
     (tmp_path / "a.conll").write_text(CONLL * 6)
-    store = prepare(PrepareDocuments(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
+    store = prepare(Documents(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
     predictor = trained(tmp_path, store, TagWords(length=32), codec=TextCodec(size=40, length=48))
     out = WordTags(files=(tmp_path / "a.conll",), out=tmp_path / "b.conll").write(predictor)
     assert out.read_text().split("\n", 1)[1] == CONLL * 6

@@ -9,7 +9,7 @@ import pytest
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.text.data.prepare import PrepareDocuments, key_of, split_by_group
+from sciforge.text.data.documents import Documents, key_of, split_by_group
 from sciforge.text.data.sentences import split_sentences
 
 DATA = Path(__file__).parents[2] / "datasets"
@@ -24,7 +24,7 @@ def written(path: Path, lines: list[str]) -> Path:
 
 def test_a_store_of_plain_text(tmp_path: Path):
     file = written(tmp_path / "a.txt", ["One here. Two", "there.", "", "Three. Four! Five?", "", "Six."])
-    store = prepare(PrepareDocuments(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
+    store = prepare(Documents(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     assert (store.domain, store.kind, len(store)) == ("text", "documents", 3)
     assert store[0]["text"] == "One here. Two there."
     offsets = store[1]["sentences"]
@@ -37,15 +37,15 @@ def test_a_store_of_plain_text(tmp_path: Path):
 
 def test_labels_become_classes_or_numbers(tmp_path: Path):
     file = written(tmp_path / "a.csv", ["text,y", *(f"number {n},{n % 3}" for n in range(12))])
-    classes = prepare(PrepareDocuments(files=(file,), label_column="y"), tmp_path / "classes")
+    classes = prepare(Documents(files=(file,), label_column="y"), tmp_path / "classes")
     assert classes.meta["classes"] == ["0", "1", "2"] and classes[4]["label"] == "1" and "value" not in classes[0]
-    numbers = prepare(PrepareDocuments(files=(file,), label_column="y", numeric=True), tmp_path / "numbers")
+    numbers = prepare(Documents(files=(file,), label_column="y", numeric=True), tmp_path / "numbers")
     assert numbers[4]["value"] == 1.0 and "label" not in numbers[0] and numbers.meta["classes"] == []
 
 
 def test_tagged_words_keep_their_places(tmp_path: Path):
     file = written(tmp_path / "a.conll", ["Jane B-PER", "left O", "Bath B-LOC", "", "She O", "wept O"])
-    store = prepare(PrepareDocuments(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
+    store = prepare(Documents(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     record = store[0]
     assert record["words"].tolist() == [[0, 4], [5, 9], [10, 14]] and record["tags"].split() == ["B-PER", "O", "B-LOC"]
     assert [record["text"][a:b] for a, b in record["words"]] == ["Jane", "left", "Bath"]
@@ -54,7 +54,7 @@ def test_tagged_words_keep_their_places(tmp_path: Path):
 
 def test_equal_documents_stay_in_one_split(tmp_path: Path):
     rows = [f"Text number {n % 40}." if n < 60 else f"TEXT  number {n % 40}" for n in range(120)]
-    store = prepare(PrepareDocuments(files=(written(tmp_path / "a.txt", rows),), documents="line"), tmp_path / "store")
+    store = prepare(Documents(files=(written(tmp_path / "a.txt", rows),), documents="line"), tmp_path / "store")
     splits = {}
     for i in range(len(store)):
         splits.setdefault(int(store[i]["key"]), set()).add(int(store[i]["split"]))
@@ -68,7 +68,7 @@ def test_groups_stay_in_one_split_and_their_copies_are_left_out(tmp_path: Path):
     rows = [{"text": f"group {n // 5} text {n % 5}", "who": str(n // 5)} for n in range(100)]
     rows += [{"text": "said by all", "who": str(n)} for n in range(20)]
     file = written(tmp_path / "a.jsonl", [json.dumps(row) for row in rows])
-    store = prepare(PrepareDocuments(files=(file,), group_column="who"), tmp_path / "store")
+    store = prepare(Documents(files=(file,), group_column="who"), tmp_path / "store")
     for group in range(20):
         found = {int(store[i]["split"]) for i in range(100) if rows[i]["who"] == str(group)}
         assert len(found) == 1
@@ -86,7 +86,7 @@ def test_a_split_column_rules_and_its_leaks_are_left_out(tmp_path: Path):
         "d\t2\tValid",
     ]
     options = {"label_column": "y", "split_column": "part"}
-    store = prepare(PrepareDocuments(files=(written(tmp_path / "a.tsv", rows),), **options), tmp_path / "store")
+    store = prepare(Documents(files=(written(tmp_path / "a.tsv", rows),), **options), tmp_path / "store")
     assert store.column("split").tolist() == [0, 1, 2, 3, 1]
     assert [len(store.split(name)) for name in ("train", "validation", "test")] == [1, 2, 1]
     assert store.meta["counts"]["copies_of_held_out"] == 1
@@ -95,7 +95,7 @@ def test_a_split_column_rules_and_its_leaks_are_left_out(tmp_path: Path):
 def test_excluded_documents_are_in_no_split(tmp_path: Path):
     unwanted = written(tmp_path / "test.csv", ["text,y", "The room wasn't clean.,1"])
     file = written(tmp_path / "a.txt", ["The room wasn ' t clean .", "It was."])
-    preparer = PrepareDocuments(files=(file,), documents="line", exclude=(unwanted,), shares=(1.0, 0.0, 0.0))
+    preparer = Documents(files=(file,), documents="line", exclude=(unwanted,), shares=(1.0, 0.0, 0.0))
     store = prepare(preparer, tmp_path / "store")
     assert [record["text"] for record in store.split("train")] == ["It was."]
     assert store.meta["counts"]["excluded"] == 1
@@ -105,7 +105,7 @@ def test_bad_documents_go_to_the_reject_file(tmp_path: Path):
     good = [f"text {n},{n}" for n in range(8)]
     path = tmp_path / "a.csv"
     path.write_bytes("\n".join(["text,y", *good, ",1", "no label,", "no number,x"]).encode() + b"\n\xe9,1\n")
-    preparer = PrepareDocuments(files=(path,), label_column="y", numeric=True)
+    preparer = Documents(files=(path,), label_column="y", numeric=True)
     with pytest.raises(DataError, match="a.csv:10: the document is empty"):
         prepare(preparer, tmp_path / "stopped")
     assert not (tmp_path / "stopped").exists()
@@ -120,10 +120,10 @@ def test_a_file_with_nothing_good_in_it_does_no_harm(tmp_path: Path):
     bad = written(tmp_path / "bad.csv", ["text,y", ",1"])
     good = written(tmp_path / "good.csv", ["text,y", "a,1", "b,2"])
     options = {"label_column": "y", "shares": (1.0, 0.0, 0.0)}
-    store = prepare(PrepareDocuments(files=(bad, good), **options), tmp_path / "store", on_error="skip")
+    store = prepare(Documents(files=(bad, good), **options), tmp_path / "store", on_error="skip")
     assert store.meta["classes"] == ["1", "2"]
     with pytest.raises(DataError, match="nothing to prepare"):
-        prepare(PrepareDocuments(files=(bad,), **options), tmp_path / "none", on_error="skip")
+        prepare(Documents(files=(bad,), **options), tmp_path / "none", on_error="skip")
 
 
 @pytest.mark.parametrize(
@@ -141,25 +141,25 @@ def test_a_file_with_nothing_good_in_it_does_no_harm(tmp_path: Path):
 def test_settings_that_cannot_be(tmp_path: Path, options: dict, reason: str):
     file = written(tmp_path / "a.txt", ["text"])
     with pytest.raises(ConfigError, match=reason):
-        prepare(PrepareDocuments(**{"files": (file,), **options}), tmp_path / "store")
+        prepare(Documents(**{"files": (file,), **options}), tmp_path / "store")
 
 
 def test_tagged_and_plain_files_do_not_mix(tmp_path: Path):
     files = (written(tmp_path / "a.conll", ["a O"]), written(tmp_path / "b.txt", ["a"]))
     with pytest.raises(ConfigError, match="prepare them apart"):
-        prepare(PrepareDocuments(files=files), tmp_path / "store")
+        prepare(Documents(files=files), tmp_path / "store")
 
 
 def test_an_unknown_split_and_no_training_document(tmp_path: Path):
     for rows, reason in ((["text,s", "a,tset"], "did you mean 'test'"), (["text,s", "a,test"], "left for training")):
         with pytest.raises(DataError, match=reason):
-            prepare(PrepareDocuments(files=(written(tmp_path / "a.csv", rows),), split_column="s"), tmp_path / "store")
+            prepare(Documents(files=(written(tmp_path / "a.csv", rows),), split_column="s"), tmp_path / "store")
 
 
 def test_workers_change_no_byte(tmp_path: Path):
     files = tuple(written(tmp_path / f"{n}.txt", [f"line {n} {m}." for m in range(50)]) for n in range(3))
     stores = [
-        prepare(PrepareDocuments(files=files, documents="line"), tmp_path / f"store{n}", workers=n) for n in (1, 2)
+        prepare(Documents(files=files, documents="line"), tmp_path / f"store{n}", workers=n) for n in (1, 2)
     ]
     assert stores[0].digests() == stores[1].digests() and stores[0].meta == stores[1].meta
 
@@ -172,7 +172,7 @@ def test_shares_of_groups_of_one_are_exact():
 
 def test_austen_does_not_leak(tmp_path: Path):
     options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
-    store = prepare(PrepareDocuments(files=(DATA / "austen-speech.csv.gz",), **options), tmp_path / "store")
+    store = prepare(Documents(files=(DATA / "austen-speech.csv.gz",), **options), tmp_path / "store")
     assert store.meta["counts"]["test"] == 600 and store.meta["counts"]["copies_of_held_out"] <= 5
     novels = gzip.decompress((DATA / "austen-novels.txt.gz").read_bytes()).decode()
     held = [store[i]["text"] for name in ("validation", "test") for i in store.split(name).indices]
@@ -186,7 +186,7 @@ def test_austen_does_not_leak(tmp_path: Path):
 @pytest.mark.skipif(not REVIEWS.exists(), reason="the hotel reviews are for evaluation only and not here")
 def test_hotel_reviews(tmp_path: Path):
     labelled = REVIEWS / "deceptive_hotel_reviews.tsv.gz"
-    preparer = PrepareDocuments(files=(labelled,), label_column="label", split_column="split")
+    preparer = Documents(files=(labelled,), label_column="label", split_column="split")
     store = prepare(preparer, tmp_path / "labelled")
     assert store.meta["classes"] == ["fake", "truthful"]
     counts = store.meta["counts"]
@@ -200,5 +200,5 @@ def test_a_key_ignores_what_spacing_and_case_change():
 
 def test_stores_survive_a_round_trip(tmp_path: Path):
     file = written(tmp_path / "a.txt", ["naïve café “quoted” 漢字 😀."])
-    prepare(PrepareDocuments(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
+    prepare(Documents(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     assert Store.open(tmp_path / "store")[0]["text"] == "naïve café “quoted” 漢字 😀."

@@ -13,14 +13,13 @@ from sciforge.atoms.data.codec import AtomsCodec, joined_energy
 from sciforge.atoms.model.potential import MASKED, NUM_ELEMENTS, Potential
 from sciforge.atoms.objectives.initialization import start_potential
 from sciforge.core.domain import Batch, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
-from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 
 References = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
 
 
 @dataclass(frozen=True)
-class EnergyForces(Settings, Objective):
+class EnergyForces(Objective):
     """Energies, forces and stress, whichever of them each structure has.
 
     The loss of a structure is energy * (dE / N)^2 + forces * mean |dF|^2 + stress * mean (V dS / N)^2 in units of eV per
@@ -198,7 +197,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Denoise(Settings, Objective):
+class Denoise(Objective):
     """Undo Gaussian noise on the positions (Zaidi et al. 2022, arXiv 2206.00133), label-free.
 
     The model's forces, in units of its scale, learn -noise / sigma: the score of the noised structures, which near
@@ -235,7 +234,7 @@ class Denoise(Settings, Objective):
 
 
 @dataclass(frozen=True)
-class MaskedElements(Settings, Objective):
+class MaskedElements(Objective):
     """Name the hidden elements of a structure from where its atoms stand (as in Hu et al. 2020, arXiv 1905.12265).
 
     Args:

@@ -110,6 +110,8 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
         if value not in inner:
             raise ConfigError(f"{where} is {value!r}; {did_you_mean(str(value), map(str, inner))}")
         return value
+    if inner == (Path, ...) and isinstance(value, str | Path):
+        value = (value,)  # one file where several may be given
     if origin is tuple and isinstance(value, list | tuple):
         hints = (inner[0],) * len(value) if inner[-1] is ... else inner
         if len(hints) != len(value):

@@ -26,7 +26,7 @@ _OTHER_ASSEMBLY = "use the assembly the annotation was made for"
 
 
 @dataclass(frozen=True, eq=False)
-class Intervals:
+class Annotation:
     """Rows of an annotation, in file order; every array has one entry an interval.
 
     contig, kind, name: object arrays of str; start, end: int64, 0-based half-open; strand: int8 (+1, -1, 0 unknown);
@@ -49,19 +49,19 @@ class Intervals:
     def __len__(self) -> int:
         return len(self.start)
 
-    def select(self, chosen: np.ndarray) -> "Intervals":
+    def select(self, chosen: np.ndarray) -> "Annotation":
         """Return the rows that a boolean mask or an index array picks."""
         columns = ("contig", "start", "end", "strand", "kind", "name", "line", "feature")
         return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
 
-    def of_kind(self, *kinds: str) -> "Intervals":
+    def of_kind(self, *kinds: str) -> "Annotation":
         """Return the rows of the given kinds ('CDS', 'gene', ...)."""
         return self.select(np.array([kind in kinds for kind in self.kind], bool))
 
 
 @dataclass
 class _Rows:
-    """Intervals while they are being read."""
+    """Rows of an annotation while they are being read."""
 
     path: Path
     rows: list[tuple[str, int, int, int, str, str, int, int]] = field(default_factory=list)
@@ -72,15 +72,15 @@ class _Rows:
     ) -> None:
         self.rows.append((contig, start, end, strand, kind, name, line, feature))
 
-    def freeze(self) -> Intervals:
+    def freeze(self) -> Annotation:
         if not self.rows:
             raise DataError("no interval in it; give a BED, GFF3, GTF or annotated GenBank file", self.path)
         kinds = (object, np.int64, np.int64, np.int8, object, object, np.int64, np.int64)
         columns = [np.array(column, kind) for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)]
-        return Intervals(*columns, path=str(self.path), declared_bp=self.declared_bp)
+        return Annotation(*columns, path=str(self.path), declared_bp=self.declared_bp)
 
 
-def read_annotation(path: Path | str) -> Intervals:
+def read_annotation(path: Path | str) -> Annotation:
     """Read BED, GFF3, GTF or GenBank, told apart by content.
 
     Raises:
@@ -124,7 +124,7 @@ def _strand(text: str, path: Path, line: int) -> int:
     return _STRANDS[text]
 
 
-def read_bed(path: Path | str) -> Intervals:
+def read_bed(path: Path | str) -> Annotation:
     """Read BED of 3 to 12 columns; blocks (columns 10 to 12) are not used, and kind is 'region'.
 
     Raises:
@@ -155,7 +155,7 @@ def _attributes(text: str) -> dict[str, str]:
     return found
 
 
-def read_gff(path: Path | str) -> Intervals:
+def read_gff(path: Path | str) -> Annotation:
     """Read GFF3 or GTF; kind is column 3, and name the first of Name, gene, locus_tag, gene_id, ID.
 
     In GFF3 a feature that runs past the end of a contig marked Is_circular is split at the origin.
@@ -199,7 +199,7 @@ def read_gff(path: Path | str) -> Intervals:
     return rows.freeze()
 
 
-def read_genbank(path: Path | str) -> Intervals:
+def read_genbank(path: Path | str) -> Annotation:
     """Read the features of a GenBank file of any number of records; kind is the feature key ('source' included).
 
     Name is the first of gene, locus_tag, label, product. Fuzzy ends (<1..>99) are taken at the number given; places
@@ -266,7 +266,7 @@ def _partner(name: str, contig_lengths: dict[str, int]) -> str | None:
     return name if name in contig_lengths else known[0] if len(known) == 1 else None
 
 
-def check_assembly(annotation: Intervals, contig_lengths: dict[str, int], genome: str = "the genome") -> None:
+def check_assembly(annotation: Annotation, contig_lengths: dict[str, int], genome: str = "the genome") -> None:
     """Compare the contig lengths that an annotation declares (##sequence-region, LOCUS) with those of a genome.
 
     Raises:
@@ -293,7 +293,7 @@ def _listed(names: list[str]) -> str:
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def reconcile(intervals: Intervals, contig_lengths: dict[str, int], genome: str = "the genome") -> Intervals:
+def reconcile(intervals: Annotation, contig_lengths: dict[str, int], genome: str = "the genome") -> Annotation:
     """Return the intervals with the genome's spelling of contig names, all within the contigs.
 
     Only 'chr' before the name and the usual names of the mitochondrion are mended, and only where a single contig can

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 
 N = 4  # an ambiguous base; also what pads a batch
@@ -25,7 +26,7 @@ _N_FLAG = 1 << 16  # above any id; shifted left by 2 (k - 1) <= 14 bits it still
 
 
 @dataclass(frozen=True)
-class KmerCodec:
+class KmerCodec(Settings):
     """Overlapping k-mers of DNA (the codec of the genomes domain; JSON-able).
 
     Args:
@@ -45,7 +46,12 @@ class KmerCodec:
     stride: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_kmer(self.k, self.stride)
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: codec.k."""
+        return f"codec.{name}"
 
     @property
     def size(self) -> int:

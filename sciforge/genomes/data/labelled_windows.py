@@ -12,10 +12,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.data.annotation import Intervals
+from sciforge.genomes.data.annotation import Annotation
 from sciforge.genomes.data.sequences import N_CODE, reverse_complement
 
-Genome = dict[str, np.ndarray]  # contig name -> uint8 codes [length]; may be memory-mapped
+Contigs = dict[str, np.ndarray]  # contig name -> uint8 codes [length]; may be memory-mapped
 SPLITS = ("train", "validation", "test")
 
 
@@ -74,7 +74,7 @@ def join(*parts: Windows) -> Windows:
 
 
 def around(
-    intervals: Intervals, genome: Genome, upstream: int, downstream: int, anchor: Literal["start", "end"] = "start"
+    intervals: Annotation, genome: Contigs, upstream: int, downstream: int, anchor: Literal["start", "end"] = "start"
 ) -> Windows:
     """Return the windows from upstream bases before to downstream bases after the first (or last) base, by strand.
 
@@ -101,7 +101,7 @@ def around(
     return found.select((found.start >= 0) & (found.end <= lengths_bp(genome)[found.contig]))
 
 
-def centred(intervals: Intervals, genome: Genome, length: int) -> Windows:
+def centred(intervals: Annotation, genome: Contigs, length: int) -> Windows:
     """Return one window of the given length about the middle of each interval (strand 0 is read as +)."""
     start = (intervals.start + intervals.end - length) // 2
     strand = np.where(intervals.strand < 0, -1, 1)
@@ -109,7 +109,7 @@ def centred(intervals: Intervals, genome: Genome, length: int) -> Windows:
     return found.select((found.start >= 0) & (found.end <= lengths_bp(genome)[found.contig]))
 
 
-def _contig_index(intervals: Intervals, genome: Genome) -> np.ndarray:
+def _contig_index(intervals: Annotation, genome: Contigs) -> np.ndarray:
     index = {name: i for i, name in enumerate(genome)}
     for name in dict.fromkeys(intervals.contig):
         if name not in index:
@@ -117,18 +117,18 @@ def _contig_index(intervals: Intervals, genome: Genome) -> np.ndarray:
     return np.array([index[name] for name in intervals.contig], np.int32)
 
 
-def lengths_bp(genome: Genome) -> np.ndarray:
+def lengths_bp(genome: Contigs) -> np.ndarray:
     return np.array([len(codes) for codes in genome.values()], np.int64)
 
 
-def extract(genome: Genome, windows: Windows) -> Iterator[np.ndarray]:
+def extract(genome: Contigs, windows: Windows) -> Iterator[np.ndarray]:
     """Yield the codes of each window, uint8 [length], read in the direction of its strand."""
     for contig, start, end, strand in zip(windows.contig, windows.start, windows.end, windows.strand, strict=True):
         codes = np.asarray(genome[windows.contigs[contig]][start:end])
         yield reverse_complement(codes) if strand < 0 else codes
 
 
-def composition(genome: Genome, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+def composition(genome: Contigs, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     """Return (GC fraction of the known bases, float64; number of unknown bases, int64) of each window."""
     gc, unknown = np.zeros(len(windows), np.int64), np.zeros(len(windows), np.int64)
     for index in np.unique(windows.contig):
@@ -204,7 +204,7 @@ class Regions:
     ends: list[np.ndarray]
 
     @classmethod
-    def of(cls, intervals: Intervals, genome: Genome, margin: int = 0) -> "Regions":
+    def of(cls, intervals: Annotation, genome: Contigs, margin: int = 0) -> "Regions":
         """Return the regions that intervals cover, each widened by margin bases on either side."""
         contig = _contig_index(intervals, genome)
         starts, ends = [], []
@@ -235,15 +235,15 @@ class Regions:
         return inside
 
 
-def anchors(windows: Windows, upstream: int) -> Intervals:
+def anchors(windows: Windows, upstream: int) -> Annotation:
     """Return the one-base intervals at the anchors of windows made by around with this upstream."""
     at = np.where(windows.strand > 0, windows.start + upstream, windows.end - 1 - upstream)
     contig, blank = np.array(windows.contigs, object)[windows.contig], np.full(len(windows), "", object)
     number = np.arange(len(windows))
-    return Intervals(contig, at, at + 1, windows.strand, blank, windows.name, number, number)
+    return Annotation(contig, at, at + 1, windows.strand, blank, windows.name, number, number)
 
 
-def _strata(genome: Genome, windows: Windows, gc_bin: float) -> np.ndarray:
+def _strata(genome: Contigs, windows: Windows, gc_bin: float) -> np.ndarray:
     """Return one integer for each window that stands for its split, GC bin and number of unknown bases."""
     gc, unknown = composition(genome, windows)
     split = np.array([SPLITS.index(name) for name in windows.split], np.int64)
@@ -266,7 +266,7 @@ def _ranks(keys: np.ndarray) -> np.ndarray:
 
 
 def matched(
-    genome: Genome,
+    genome: Contigs,
     like: Windows,
     within: Regions,
     rule: SplitRule,
@@ -316,6 +316,6 @@ def _count_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.searchsorted(among, keys, side="right") - np.searchsorted(among, keys, side="left")
 
 
-def without_unknown(genome: Genome, windows: Windows) -> Windows:
+def without_unknown(genome: Contigs, windows: Windows) -> Windows:
     """Return the windows that hold no N."""
     return windows.select(composition(genome, windows)[1] == 0)

@@ -1,5 +1,6 @@
 """Audits that come before belief: masks that leak, labels that a shortcut gives away, splits that share sequence."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 
 from sciforge.core.data.sampling import EVALUATE, generator
 from sciforge.core.data.store import SPLITS, Store
+from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import AuditReport, Section, Table
 from sciforge.core.learners.metrics import classification_metrics
 from sciforge.core.training.evaluation import evaluate
@@ -16,7 +18,7 @@ from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.genome_windows import GenomeWindows
 from sciforge.genomes.data.homology import canonical_words, duplicates, overlaps, share_within
-from sciforge.genomes.evaluation.markov import Markov
+from sciforge.genomes.evaluation.markov import LARGEST_ORDER, Markov
 from sciforge.genomes.inference.masked_likelihood import need_masked
 from sciforge.genomes.objectives.masking import SCORED_MASKED, covered, draw_masks
 
@@ -28,7 +30,7 @@ STRONG = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditMasks:
+class AuditMasks(Settings):
     """Can hidden bases be read off visible tokens, and does a checkpoint know more than counting does?
 
     Args:
@@ -45,6 +47,11 @@ class AuditMasks:
     stride: int = 1
     windows: int = 1000
     highest_order: int = 5
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "windows")
+        self.require(0, LARGEST_ORDER[False], "highest_order")
 
     def run(self) -> AuditReport:
         """Return the share of readable tokens (ours must be 0) and bits per hidden base."""
@@ -136,7 +143,7 @@ def dnabert_readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditShortcuts:
+class AuditShortcuts(Settings):
     """How far do GC content, length, unknown bases or pairs of bases alone solve a labelled task?
 
     Args:
@@ -206,7 +213,7 @@ def _judge(describe, sequences, labels, seed: int) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditSplits:
+class AuditSplits(Settings):
     """Do training and test windows, or the pretraining corpus and test windows, share sequence?
 
     Args:
@@ -220,6 +227,10 @@ class AuditSplits:
     corpus: Path | None = None
     threshold: float = 0.5
     keep_out: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, 1, "threshold")
 
     def run(self) -> AuditReport:
         """Return duplicates, overlaps and homology between the splits, and with the corpus."""

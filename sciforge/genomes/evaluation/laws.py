@@ -13,7 +13,7 @@ from sciforge.core.domain import Example
 from sciforge.genomes.data.codec import KmerCodec, kmer_ids, reverse_complement_ids
 from sciforge.genomes.data.sequences import N_CODE, SOFT_MASK, reverse_complement
 from sciforge.genomes.objectives.masking import SCORED_MASKED, draw_masks
-from sciforge.genomes.objectives.supervised import Classify
+from sciforge.genomes.objectives.sequence_labels import Classify
 
 Verdict = tuple[float, float]
 ROUNDING = 1e-9  # of float64 through a dozen blocks; float32 leaves 1e-5

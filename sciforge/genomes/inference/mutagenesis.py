@@ -11,9 +11,9 @@ from sciforge.core.files.output_files import cell, provenance, whole_files
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
-from sciforge.genomes.inference.inputs import read_contigs, trained_length
 from sciforge.genomes.inference.masked_likelihood import centred_window, log_probabilities
-from sciforge.genomes.inference.predictions import class_index, in_groups
+from sciforge.genomes.inference.sequence_classes import class_index, in_groups
+from sciforge.genomes.inference.sequence_windows import read_contigs, trained_length
 from sciforge.genomes.inference.variants import log_odds
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 

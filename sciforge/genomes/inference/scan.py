@@ -12,8 +12,8 @@ from sciforge.core.files.output_files import cell, provenance, whole_files
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data.sequences import N_CODE, read_sequences, reverse_complement
-from sciforge.genomes.inference.inputs import contig_lengths, sliding, trained_length
-from sciforge.genomes.inference.predictions import class_index, in_groups
+from sciforge.genomes.inference.sequence_classes import class_index, in_groups
+from sciforge.genomes.inference.sequence_windows import contig_lengths, sliding, trained_length
 
 Window = tuple[str, int, np.ndarray, bool]
 

@@ -10,11 +10,11 @@ from tqdm import tqdm
 from sciforge.core.files.output_files import cell, provenance, whole_files
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.data.annotation import Intervals, reconcile
+from sciforge.genomes.data.annotation import Annotation, reconcile
 from sciforge.genomes.data.sequences import as_letters, encode, open_stream, reverse_complement
-from sciforge.genomes.inference.inputs import contig_lengths, read_contigs, trained_length
 from sciforge.genomes.inference.masked_likelihood import centred_window, log_probabilities
-from sciforge.genomes.inference.predictions import class_index, in_groups
+from sciforge.genomes.inference.sequence_classes import class_index, in_groups
+from sciforge.genomes.inference.sequence_windows import contig_lengths, read_contigs, trained_length
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
 _COLUMNS = {"chrom": "chrom", "contig": "chrom", "chr": "chrom", "pos": "pos", "position": "pos"}
@@ -136,7 +136,7 @@ class Variants:
         end = start + np.array([len(v.ref) for v in variants])
         line = np.array([v.line for v in variants], np.int64)
         names = np.array([v.contig for v in variants], object)
-        rows = Intervals(names, start, end, np.ones(n, np.int8), blank, blank, line, line, path=str(self.variants))
+        rows = Annotation(names, start, end, np.ones(n, np.int8), blank, blank, line, line, path=str(self.variants))
         contigs = list(reconcile(rows, contig_lengths(self.genome), str(self.genome)).contig)
         genome = read_contigs(self.genome, set(contigs))
         for variant, contig in zip(variants, contigs, strict=True):

@@ -3,6 +3,7 @@
 Legend of shape letters: B batch, L bases, D width.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 
 
 @dataclass(frozen=True)
-class SmallCnnConfig:
+class SmallCnnConfig(Settings):
     """Sizes of a SmallCnn; trained by the same loop and judged by the same head as a DnaBert.
 
     Args:
@@ -32,10 +34,16 @@ class SmallCnnConfig:
     control: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "width")
         if not self.kernels or any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
             raise ConfigError(f"model.kernels are {self.kernels}; give odd numbers of bases")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: model.width."""
+        return f"model.{name}"
 
     def build(self, codec: KmerCodec) -> "SmallCnn":
         """Return a fresh model, its weights drawn from torch's global generator; raises ConfigError unless k is 1."""

@@ -9,19 +9,21 @@ every example teaches every table entry. The k-mer's log-likelihood is the sum o
 scoring. A free table, zero at the start, adds what particular k-mers mean beyond their letters.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import SPECIALS, KmerCodec
 from sciforge.nn.transformer import NORM_EPS, Encoder
 
 
 @dataclass(frozen=True)
-class DnaBertConfig:
+class DnaBertConfig(Settings):
     """The size of a DnaBert; the defaults are the preset "mini" (3 M parameters at k = 6, a 12 MB checkpoint).
 
     Args:
@@ -37,6 +39,17 @@ class DnaBertConfig:
     heads: int = 3
     hidden: int = 384
     dropout: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "width", "depth", "heads", "hidden")
+        self.require(0, 1, "dropout")
+        if self.width % (2 * self.heads):
+            raise ConfigError(f"model.width is {self.width}, no multiple of twice {self.heads} heads; change one of them")
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: model.width."""
+        return f"model.{name}"
 
     def build(self, codec: KmerCodec) -> "DnaBert":
         """Return a fresh model for a codec, its weights drawn from torch's global generator."""

@@ -3,6 +3,7 @@
 Legend of shape letters: B batch, T tokens, L bases, k bases of a token, D width, M predicted tokens, F frames.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,6 +64,9 @@ class MaskedKmers(Objective):
     pair: Literal["next", "strand"] = "next"
 
     def __post_init__(self):
+        super().__post_init__()
+        self.require(0, 1, "short_share")
+        self.require(0, math.inf, "soft_mask_weight", "frame_weight", "pair_weight")
         if not 0 < self.mask_rate < 1:
             raise ConfigError(f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1")
         if not 1 <= self.shortest <= self.longest < self.length:

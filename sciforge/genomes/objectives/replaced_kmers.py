@@ -3,6 +3,7 @@
 Legend of shape letters: B batch, T tokens, L bases, k bases of a token, M masked tokens, D width.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +36,7 @@ class ReplacedKmers(MaskedKmers):
         super().__post_init__()
         if self.frame_weight or self.pair_weight:
             raise ConfigError("objective: frame_weight and pair_weight belong to masked; leave them at 0 here")
+        self.require(0, math.inf, "discriminator_weight")
         if not 0 < self.generator_share <= 1:
             raise ConfigError(f"objective.generator_share is {self.generator_share}; it must lie between 0 and 1")
 

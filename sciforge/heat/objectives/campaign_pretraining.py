@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from sciforge.core.domain import Batch, Example, Gaussian, Loss, Objective, Record
-from sciforge.core.files.settings import Settings
 from sciforge.errors import DataError
 from sciforge.heat.correlations.library import CORRELATIONS
 from sciforge.heat.data.codec import HeatCodec
@@ -27,7 +26,7 @@ CENTRE_SPREAD, SPREAD_SPREAD, LENGTH_SPREAD, WEIGHT_SPREAD = 0.3, 1.0, 0.3, 1.0
 
 
 @dataclass(frozen=True)
-class Campaigns(Objective, Settings):
+class Campaigns(Objective):
     """The evidence of campaigns under the prior, which is what is learnt, in nats a campaign.
 
     Args:

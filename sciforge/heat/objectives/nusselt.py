@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Example, Gaussian, Loss, Objective, Record
-from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.heat.data.codec import HeatCodec
 from sciforge.heat.model.mixture import moments, quantile
@@ -67,7 +66,7 @@ class Measured(nn.Module):
 
 
 @dataclass(frozen=True)
-class Nusselt(Objective, Settings):
+class Nusselt(Objective):
     """The Nusselt number of measured points, from a law and what it is off by.
 
     `exact` solves the posterior before the first step, so a run needs 1 step at rate 0. `descent` moves the corrections of each

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from sciforge.core.domain import Objective, Record
-from sciforge.core.files.settings import Settings
 from sciforge.images.data.augmentations import ColourJitter, Crop, Flip, Rotation
 
 
 @dataclass(frozen=True)
-class Viewed(Settings, Objective):
+class Viewed(Objective):
     """What objectives on images share: the random views of training; all off unless asked for.
 
     Evaluation and prediction always see the image as it is. Before training on labelled records the core looks whether a view
@@ -35,10 +34,6 @@ class Viewed(Settings, Objective):
     def __post_init__(self):
         super().__post_init__()
         self.changes()  # which refuse strengths out of range
-
-    def where(self, name: str) -> str:
-        """Return how an error names a field."""
-        return f"objective.{name}"
 
     def changes(self) -> dict[str, Callable[[Record, np.random.Generator], dict[str, Any]]]:
         """Return the changes that are drawn, in their order, by the domain's names of augmentations."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sciforge.core.domain import Batch, Example, Record
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.text.data.vocabulary import (
     END,
@@ -33,7 +34,7 @@ SHORTEST_ROW = 4
 
 
 @dataclass(frozen=True)
-class TextCodec:
+class TextCodec(Settings):
     """How text becomes tokens; its vocabulary is trained on the training split and stays in the checkpoint.
 
     Args:
@@ -53,14 +54,17 @@ class TextCodec:
     tokenizer: str = ""
 
     def __post_init__(self):
-        if self.kind not in ("wordpiece", "bytes"):
-            raise ConfigError(f"codec.kind is {self.kind!r}; use wordpiece or bytes")
+        super().__post_init__()
         if self.size <= len(SPECIALS) or self.least < 1:
             raise ConfigError(
                 f"codec.size is {self.size} and codec.least {self.least}; give more than 5 and at least 1"
             )
         if self.length < SHORTEST_ROW:
             raise ConfigError(f"codec.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens")
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: codec.size."""
+        return f"codec.{name}"
 
     def fit(self, store: Any) -> Self:
         """Return a copy with a vocabulary of the training split; a codec that has one keeps it."""

@@ -14,8 +14,8 @@ from sciforge.text.data.codec import TextCodec
 from sciforge.text.data.pairs import Part, words_of_row
 from sciforge.text.data.vocabulary import plain
 from sciforge.text.model.heads import real_tokens
+from sciforge.text.objectives.document_labels import ClassifyDocuments
 from sciforge.text.objectives.masked_words import MaskedWords
-from sciforge.text.objectives.supervised import ClassifyDocuments
 
 Verdict = tuple[float, float]
 ROUNDING = 1e-9  # of float64 through a dozen blocks; float32 leaves 1e-5

@@ -64,6 +64,10 @@ class BertConfig(Settings):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
 
+    def where(self, name: str) -> str:
+        """Return how an error names a field: model.width."""
+        return f"model.{name}"
+
     def build(self, codec: TextCodec) -> "Bert":
         """Return a fresh model for a codec, its weights drawn from torch's global generator."""
         return Bert(self, codec.num_tokens, codec.length)

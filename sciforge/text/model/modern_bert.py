@@ -6,6 +6,7 @@ A BERT must learn from its absolute positions what "the word before" is. In a sh
 1,500 steps of 8 x 256 tokens its masked-word loss stood still at 5.62 nats. Rotary positions know distances from the start.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,6 +41,17 @@ class ModernBertConfig(Settings):
 
     activation: ClassVar[str] = "gelu"  # of the heads
     eps: ClassVar[float] = NORM_EPS
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "width", "depth", "heads", "hidden")
+        self.require(0, 1, "dropout")
+        if self.width % (2 * self.heads):
+            raise ConfigError(f"model.width is {self.width}, no multiple of twice {self.heads} heads; change one of them")
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: model.width."""
+        return f"model.{name}"
 
     def build(self, codec: TextCodec) -> "ModernBert":
         """Return a fresh model for a codec, its weights drawn from torch's global generator."""

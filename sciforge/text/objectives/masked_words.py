@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
-from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.text.data.codec import NO_TARGET, SHORTEST_ROW, TextCodec
 from sciforge.text.data.cooccurrence import start_from_counts
@@ -26,7 +25,7 @@ COPIES = 10  # of the data with masks of their own, where masks are drawn once (
 
 
 @dataclass(frozen=True)
-class MaskedWords(Objective, Settings):
+class MaskedWords(Objective):
     """Masked-language modelling (Devlin et al. 2019) on full rows, masks drawn anew in every epoch (Liu et al. 2019).
 
     The defaults are RoBERTa's (arXiv 1907.11692): no second task, rows that go on into the next document. BERT's are
@@ -68,10 +67,6 @@ class MaskedWords(Objective, Settings):
             raise ConfigError(f"objective.length is {self.length}; a row needs at least {SHORTEST_ROW + self.pairs}")
         if not 0 <= self.short_share <= 1 or self.pair_weight < 0:
             raise ConfigError("objective: short_share must be a share and pair_weight at least 0")
-
-    def where(self, name: str) -> str:
-        """Return how an error names a field."""
-        return f"objective.{name}"
 
     def attach(self, model: nn.Module) -> None:
         """Add BERT's pooler and second head where pairs are asked for."""

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
-from sciforge.core.files.settings import Settings
 from sciforge.core.learners.linear_probe import fit_logistic
 from sciforge.core.training.evaluation import batches, evaluation
 from sciforge.errors import ConfigError, DataError
@@ -25,7 +24,7 @@ MOST_SOLVED = 20_000  # words the linear head is solved from
 
 
 @dataclass(frozen=True)
-class TagWords(Objective, Settings):
+class TagWords(Objective):
     """One class a word (named entities, parts of speech), from a store of words with tags.
 
     Args:
@@ -46,10 +45,6 @@ class TagWords(Objective, Settings):
         super().__post_init__()
         if self.length < SHORTEST_ROW:
             raise ConfigError(f"objective.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens")
-
-    def where(self, name: str) -> str:
-        """Return how an error names a field."""
-        return f"objective.{name}"
 
     def resolve(self, store: Any) -> Self:
         """Take the classes from the store; raises DataError where its words have no tags of at least two kinds."""

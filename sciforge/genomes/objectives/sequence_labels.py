@@ -3,6 +3,7 @@
 Legend of shape letters: B batch, T tokens, L bases, C classes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,6 +46,11 @@ class _Sequences(Objective):
     trees: bool = True
 
     head: ClassVar[str] = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "bins")
+        self.require(0, math.inf, "shift", "length")
 
     @property
     def augments(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from sciforge.core.data.sampling import balanced_subset
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.data.annotation import Intervals, read_bed, reconcile
+from sciforge.genomes.data.annotation import Annotation, read_bed, reconcile
 from sciforge.genomes.data.genome_windows import spans_of_split
 from sciforge.genomes.data.labelled_tables import read_labelled
 from sciforge.genomes.data.sequences import N_CODE, read_sequences
@@ -31,7 +31,7 @@ def load_genome(files: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareGenome:
+class Genome:
     """Bases of whole genomes, stored once for every k, stride and strand.
 
     Args:
@@ -118,7 +118,7 @@ class PrepareGenome:
         return held
 
 
-def _with_margin(rows: Intervals, length: int, margin: int) -> list[tuple[int, int, str]]:
+def _with_margin(rows: Annotation, length: int, margin: int) -> list[tuple[int, int, str]]:
     """Return sorted disjoint regions: the intervals as test, their margins as nobody's."""
     marks = np.zeros(length + 1, np.int8)
     for start, end in zip(rows.start.tolist(), rows.end.tolist(), strict=True):
@@ -154,7 +154,7 @@ class UnknownRuns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareLabelled:
+class Sequences:
     """Labelled sequences from tables (TSV, CSV, the UCI promoters file).
 
     Args:

@@ -26,7 +26,7 @@ NONE = len(SPLITS)  # in no split
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareDocuments:
+class Documents:
     """Documents from .txt, .csv, .tsv, .jsonl and .conll files, each plain or gzipped; the vocabulary is fitted in training.
 
     Args:

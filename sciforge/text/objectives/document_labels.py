@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Example, Objective, Record, widened
-from sciforge.core.files.settings import Settings
 from sciforge.core.learners.linear_probe import fit_ridge
 from sciforge.core.learners.supervised import OneClass, OneNumber
 from sciforge.core.training.evaluation import batches, evaluation
@@ -28,7 +27,7 @@ SMALLEST = 1e-15  # probability, as scikit-learn clips it for the log-loss
 
 
 @dataclass(frozen=True)
-class _Documents(Objective, Settings):
+class _Documents(Objective):
     """What classes and numbers share: a DocumentHead whose linear part is solved before the first step."""
 
     length: int = 256
@@ -42,10 +41,6 @@ class _Documents(Objective, Settings):
         super().__post_init__()
         if self.length < SHORTEST_ROW:
             raise ConfigError(f"objective.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens")
-
-    def where(self, name: str) -> str:
-        """Return how an error names a field."""
-        return f"objective.{name}"
 
     @property
     def outputs(self) -> int:

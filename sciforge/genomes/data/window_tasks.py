@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from sciforge.errors import ConfigError
-from sciforge.genomes.data.annotation import MITOCHONDRIA, Intervals
+from sciforge.genomes.data.annotation import MITOCHONDRIA, Annotation
 from sciforge.genomes.data.labelled_windows import (
     ByBlock,
     ByContig,
-    Genome,
+    Contigs,
     Regions,
     SplitRule,
     Windows,
@@ -45,7 +45,7 @@ def _labelled(positives: Windows, negatives: Windows) -> Windows:
 
 
 def from_intervals(
-    genome: Genome, intervals: Intervals, rule: SplitRule, length: int, distance: int = 0, seed: int = 0
+    genome: Contigs, intervals: Annotation, rule: SplitRule, length: int, distance: int = 0, seed: int = 0
 ) -> Windows:
     """Return windows about the middles of intervals (label 1), and matched ones at a distance from all (label 0)."""
     positives = assigned(without_unknown(genome, centred(intervals, genome, length)), rule)
@@ -58,9 +58,9 @@ ECOLI_SPLIT = ByBlock(block_bp=232_000, turns=10, test=(2, 5, 8), validation=(0,
 
 
 def yeast_promoters(
-    genome: Genome,
-    transcripts: Intervals,
-    genes: Intervals | None = None,
+    genome: Contigs,
+    transcripts: Annotation,
+    genes: Annotation | None = None,
     *,
     rule: SplitRule = YEAST_SPLIT,
     upstream: int = 200,
@@ -88,7 +88,7 @@ def yeast_promoters(
 
 
 def ecoli_coding(
-    genome: Genome, annotation: Intervals, *, rule: SplitRule = ECOLI_SPLIT, length: int = 100, seed: int = 0
+    genome: Contigs, annotation: Annotation, *, rule: SplitRule = ECOLI_SPLIT, length: int = 100, seed: int = 0
 ) -> Windows:
     """Return windows inside a CDS (label 1) and as many of like GC between all genes, RNAs and repeats (label 0).
 
@@ -113,8 +113,8 @@ def ecoli_coding(
 
 
 def from_ends(
-    genome: Genome,
-    intervals: Intervals,
+    genome: Contigs,
+    intervals: Annotation,
     rule: SplitRule,
     anchor: Literal["start", "end"] = "start",
     *,

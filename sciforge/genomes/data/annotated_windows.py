@@ -9,9 +9,9 @@ import numpy as np
 
 from sciforge.core.data.store import SPLITS, ShardWriter, Store
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.data import benchmark_tasks, labelled_windows
-from sciforge.genomes.data.annotation import Intervals, check_assembly, read_annotation, reconcile
-from sciforge.genomes.data.prepare import OnReject, load_genome
+from sciforge.genomes.data import labelled_windows, window_tasks
+from sciforge.genomes.data.annotation import Annotation, check_assembly, read_annotation, reconcile
+from sciforge.genomes.data.genome import OnReject, load_genome
 from sciforge.genomes.data.sequences import N_CODE
 
 
@@ -59,7 +59,7 @@ class _WindowTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareYeastPromoters(_WindowTask):
+class YeastPromoters(_WindowTask):
     """Yeast promoters: TSS -200..+50 of measured transcripts against GC-matched windows over 400 bp from any TSS.
 
     Args:
@@ -85,11 +85,11 @@ class PrepareYeastPromoters(_WindowTask):
         transcripts = _fitted(self.transcripts, genome, self.genome)
         genes = None if self.genes is None else _fitted(self.genes, genome, self.genome)
         rule = labelled_windows.ByContig(self.test, self.validation)
-        return genome, benchmark_tasks.yeast_promoters(genome, transcripts, genes, rule=rule, seed=self.seed)
+        return genome, window_tasks.yeast_promoters(genome, transcripts, genes, rule=rule, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareEcoliCoding(_WindowTask):
+class EcoliCoding(_WindowTask):
     """Coding against intergenic windows of equal GC from an annotated bacterial genome.
 
     Args:
@@ -110,11 +110,11 @@ class PrepareEcoliCoding(_WindowTask):
         """Return the genome and the windows."""
         genome = load_genome([self.genome])
         annotation = _fitted(self.annotation or self.genome, genome, self.genome)
-        return genome, benchmark_tasks.ecoli_coding(genome, annotation, length=self.length, seed=self.seed)
+        return genome, window_tasks.ecoli_coding(genome, annotation, length=self.length, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareIntervals(_WindowTask):
+class Intervals(_WindowTask):
     """Windows around any intervals of yours against matched windows away from all of them.
 
     Args:
@@ -153,25 +153,25 @@ class PrepareIntervals(_WindowTask):
         rule = _rule(self)
         options = {"distance": self.distance, "seed": self.seed}
         if self.anchor == "middle":
-            return genome, benchmark_tasks.from_intervals(genome, intervals, rule, self.length, **options)
+            return genome, window_tasks.from_intervals(genome, intervals, rule, self.length, **options)
         reach = {"upstream": self.upstream, "downstream": self.downstream}
-        return genome, benchmark_tasks.from_ends(genome, intervals, rule, self.anchor, **reach, **options)
+        return genome, window_tasks.from_ends(genome, intervals, rule, self.anchor, **reach, **options)
 
 
-def _known_kinds(kinds: Sequence[str], intervals: Intervals) -> None:
+def _known_kinds(kinds: Sequence[str], intervals: Annotation) -> None:
     """Raise ConfigError where a kind of feature is not in the annotation."""
     if unknown := set(kinds) - set(intervals.kind):
         raise ConfigError(f"no feature of kind {min(unknown)!r}; {did_you_mean(min(unknown), set(intervals.kind))}")
 
 
-def _rule(options: "PrepareIntervals | PrepareTracks") -> labelled_windows.SplitRule:
+def _rule(options: "Intervals | Tracks") -> labelled_windows.SplitRule:
     """Return the split by contigs where some are named, else by blocks."""
     if options.test or options.validation:
         return labelled_windows.ByContig(options.test, options.validation)
     return labelled_windows.ByBlock(options.block_bp, 10, test=(2, 5, 8), validation=(0,))
 
 
-def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> Intervals:
+def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> Annotation:
     """Read an annotation and make sure that it belongs to the genome."""
     lengths = {name: len(codes) for name, codes in genome.items()}
     intervals = read_annotation(annotation)
@@ -180,7 +180,7 @@ def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> In
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareTracks:
+class Tracks:
     """Windows of a genome with a class for every base, from annotation; the first kind given wins where kinds overlap.
 
     Args:

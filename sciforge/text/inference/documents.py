@@ -20,9 +20,9 @@ from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.text.data.lines import Document, Layout
 from sciforge.text.data.readers import read_documents
 from sciforge.text.data.vocabulary import MASK
-from sciforge.text.inference.score_plots import draw_roc, roc
+from sciforge.text.inference.roc import draw_roc, roc
 from sciforge.text.model.heads import pooled_mean, real_tokens
-from sciforge.text.objectives.supervised import ClassifyDocuments, RateDocuments
+from sciforge.text.objectives.document_labels import ClassifyDocuments, RateDocuments
 from sciforge.text.objectives.word_tags import TagWords
 
 GROUP = 8  # batches of documents that are read before they are sorted by length

@@ -14,8 +14,8 @@ from sciforge.core.files.output_files import cell, provenance, whole_files
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
-from sciforge.genomes.inference.inputs import read_any, sliding, trained_length
-from sciforge.genomes.objectives.supervised import Classify
+from sciforge.genomes.inference.sequence_windows import read_any, sliding, trained_length
+from sciforge.genomes.objectives.sequence_labels import Classify
 
 
 def need_classes(model: Model) -> tuple[str, ...]:
