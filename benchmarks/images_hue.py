@@ -26,7 +26,7 @@ from sciforge.images.data.readers import read_idx
 
 SHAPES = ("trouser", "pullover", "sneaker", "bag")
 HUES = {"red": 0.0, "green": 0.25, "cyan": 0.5, "violet": 0.75}
-SPREAD = 0.03  # of a hue within its class, as a share of the colour circle
+HILL_STD = 0.03  # of a hue within its class, as a share of the colour circle
 COUNTS = {"train": 1600, "t10k": 1000}
 NET = VitConfig(width=64, depth=3, heads=4, hidden=168)
 
@@ -42,7 +42,7 @@ def tinted(folder: Path, out: Path, what: str) -> Store:
         shape_N = [CLASSES.index(name) for name in SHAPES]
         chosen = np.flatnonzero(np.isin(label_N, shape_N))[:count]
         hue_N = rng.integers(0, len(HUES), count)
-        turn_N = np.array(list(HUES.values()))[hue_N] + rng.normal(0, SPREAD, count)
+        turn_N = np.array(list(HUES.values()))[hue_N] + rng.normal(0, HILL_STD, count)
         value_NHW = image_NHW[chosen].astype(np.float32)
         tint = [
             colours(np.full_like(v, t % 1), np.full_like(v, 0.8), v) for v, t in zip(value_NHW, turn_N, strict=True)
@@ -120,9 +120,9 @@ def main() -> None:
                     warned |= {told} if hue else set()
             mean, gap = found.mean(0), found[:, 1] - found[:, 0]
             said = "yes" if warned == {True} else "no" if warned == {False} else "some"
-            spread = f" ± {gap.std(ddof=1):.3f}" if len(gap) > 1 else ""
+            std = f" ± {gap.std(ddof=1):.3f}" if len(gap) > 1 else ""
             print(
-                f"| {how} | {what} | {mean[0]:.3f} | {mean[1]:.3f} | {gap.mean():+.3f}{spread} | {said} |", flush=True
+                f"| {how} | {what} | {mean[0]:.3f} | {mean[1]:.3f} | {gap.mean():+.3f}{std} | {said} |", flush=True
             )
 
 

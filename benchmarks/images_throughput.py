@@ -25,7 +25,7 @@ SIZES = {
 
 def ours(config: VitConfig, side: int, channels: int, patch: int, batch: int) -> tuple[Callable[[], float], int]:
     """Return one step of our pretraining and the number of parameters."""
-    grey = {"mean": (128.0,) * channels, "deviation": (64.0,) * channels}
+    grey = {"mean": (128.0,) * channels, "std": (64.0,) * channels}
     codec = ImageCodec(patch=patch, height=side, width=side, channels=channels, **grey)
     objective = InpaintPatches(decoder_width=config.width // 2)
     torch.manual_seed(0)

@@ -52,4 +52,13 @@ DOMAIN = Domain(
     embed=embed,
 )
 
-__all__ = ["DOMAIN", "ClassifyImages", "ImageCodec", "Images", "InpaintPatches", "Scenes", "VisionTransformer", "VitConfig"]
+__all__ = [
+    "DOMAIN",
+    "ClassifyImages",
+    "ImageCodec",
+    "Images",
+    "InpaintPatches",
+    "Scenes",
+    "VisionTransformer",
+    "VitConfig",
+]

@@ -25,7 +25,7 @@ class Classes:
 @dataclass(frozen=True)
 class Number:
     mean: float = 10.0
-    spread: float = 4.0
+    std: float = 4.0
 
 
 def bars(count: int, seed: int) -> list[dict]:

@@ -75,7 +75,7 @@ def test_numbers_are_learnt_in_their_own_unit(tmp_path):
     store = coloured(tmp_path, numeric=True)
     checkpoint = train(run(store, tmp_path / "numbers", RegressImages(bins=1)))
     value_N = store.split("train").column("value")
-    assert checkpoint.objectives[0].spread == pytest.approx(np.std(value_N)) and set(value_N) == {20.0, 26.0}
+    assert checkpoint.objectives[0].std == pytest.approx(np.std(value_N)) and set(value_N) == {20.0, 26.0}
     metrics = Model.load(checkpoint.path, device="cpu").evaluate(store, split="test")
     assert metrics["r2"] > 0.8 and metrics["rmse"] < 1.3
 

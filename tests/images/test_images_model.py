@@ -13,7 +13,7 @@ from sciforge.images.inference.attention import attention_maps, attention_weight
 from sciforge.images.model.vit import resized_grid, sine_grid
 from sciforge.nn.transformer import Encoder
 
-CODEC = ImageCodec(patch=4, height=16, width=24, channels=3, mean=(100.0, 110.0, 120.0), deviation=(50.0, 60.0, 70.0))
+CODEC = ImageCodec(patch=4, height=16, width=24, channels=3, mean=(100.0, 110.0, 120.0), std=(50.0, 60.0, 70.0))
 SIZES = {"width": 24, "depth": 2, "heads": 2, "hidden": 32}
 
 
@@ -51,7 +51,7 @@ def test_patches_are_those_of_unfold():
 
 def test_the_linear_projection_is_a_strided_convolution():
     model, image_BHWC = build(), images()
-    x_BCHW = ((image_BHWC.double() - model.mean_C) / model.deviation_C).permute(0, 3, 1, 2)
+    x_BCHW = ((image_BHWC.double() - model.mean_C) / model.std_C).permute(0, 3, 1, 2)
     kernel = model.patch_embedding.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
     expected = F.conv2d(x_BCHW, kernel, model.patch_embedding.bias, stride=4).flatten(2).transpose(1, 2)
     ours = model.embedded(to_patches(image_BHWC, 4), (4, 6)) - model.position_embedding.flatten(0, 1)
@@ -124,9 +124,9 @@ def test_the_codec_takes_size_and_colours_from_the_training_split():
     codec = ImageCodec(patch=4).fit(Few(pictures))
     assert (codec.height, codec.width, codec.channels, codec.grid) == (16, 24, 3, (4, 6))
     np.testing.assert_allclose(codec.mean, pictures.reshape(-1, 3).mean(0), rtol=1e-12)
-    np.testing.assert_allclose(codec.deviation, pictures.reshape(-1, 3).std(0), rtol=1e-9)
+    np.testing.assert_allclose(codec.std, pictures.reshape(-1, 3).std(0), rtol=1e-9)
     flat = ImageCodec(patch=4).fit(Few(np.full((2, 8, 8, 1), 7, np.uint8)))
-    assert flat.deviation == (1.0,)
+    assert flat.std == (1.0,)
     model = build(codec)
     normalised = model.normalised(to_patches(torch.from_numpy(pictures), 4)).unflatten(-1, (-1, 3))
     torch.testing.assert_close(normalised.mean((0, 1, 2)), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-6)

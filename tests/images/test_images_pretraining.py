@@ -9,7 +9,7 @@ from sciforge.images import ImageCodec, InpaintPatches, VitConfig
 from sciforge.images.objectives.inpainting import draw_hidden, patch_scale
 from sciforge.images.objectives.relative_position import SIDES, RelativePositions, cut_pair
 
-CODEC = ImageCodec(patch=4, height=28, width=28, channels=1, mean=(90.0,), deviation=(60.0,))
+CODEC = ImageCodec(patch=4, height=28, width=28, channels=1, mean=(90.0,), std=(60.0,))
 
 
 def build(objective, codec: ImageCodec = CODEC):
@@ -60,7 +60,7 @@ def test_the_loss_is_of_hidden_patches_only_and_no_hidden_pixel_reaches_the_deco
 
 
 def test_fewer_patches_asked_for_are_told_the_same():
-    whole, part = (InpaintPatches(decoder_width=16, decoder_heads=2, asked=share) for share in (1.0, 0.5))
+    whole, part = (InpaintPatches(decoder_width=16, decoder_heads=2, decoded_share=share) for share in (1.0, 0.5))
     model, pictures = build(whole), [picture(i) for i in range(3)]
     every, some = batch_of(whole, pictures), batch_of(part, pictures)
     assert torch.equal(every["visible"], some["visible"]) and some["hidden"].shape == (3, 18)
@@ -79,8 +79,8 @@ def test_normalised_targets_have_no_mean_and_flat_patches_stay_flat():
     target_BKP = objective.targets(model, batch_of(objective, [picture(), flat]))
     assert target_BKP.mean(-1).abs().max() < 1e-6
     assert 0.95 < float(target_BKP[0].std(-1).mean()) < 1.05 and float(target_BKP[1].abs().max()) < 0.3
-    mean, deviation = patch_scale(torch.tensor([[[1.0, 3.0]]]))
-    assert float(mean) == 2 and float(deviation) == pytest.approx(1.0005, abs=1e-4)
+    mean, std = patch_scale(torch.tensor([[[1.0, 3.0]]]))
+    assert float(mean) == 2 and float(std) == pytest.approx(1.0005, abs=1e-4)
 
 
 def test_reconstruction_of_a_patch_that_can_be_known_beats_the_mean():
@@ -100,7 +100,7 @@ def test_reconstruction_of_a_patch_that_can_be_known_beats_the_mean():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mask_rate": 0.0}, {"mask_rate": 1.0}, {"asked": 0.0}, {"decoder_depth": 0}, {"hue": 0.7}]
+    "wrong", [{"mask_rate": 0.0}, {"mask_rate": 1.0}, {"decoded_share": 0.0}, {"decoder_depth": 0}, {"hue": 0.7}]
 )
 def test_settings_of_inpainting_that_are_refused(wrong):
     with pytest.raises(ConfigError):
@@ -149,7 +149,7 @@ def test_pieces_tell_nothing_of_where_they_were_cut_but_their_pixels():
 
 
 def test_one_channel_is_left_of_coloured_pieces():
-    codec = ImageCodec(patch=4, height=28, width=28, channels=3, mean=(10.0, 20.0, 30.0), deviation=(1.0, 1.0, 1.0))
+    codec = ImageCodec(patch=4, height=28, width=28, channels=3, mean=(10.0, 20.0, 30.0), std=(1.0, 1.0, 1.0))
     pieces = batch_of(RelativePositions(pairs=6), [picture(channels=3)], codec)["pieces"][0]
     flat = (pieces == torch.tensor([10, 20, 30], dtype=torch.uint8)).flatten(1, 3).all(1)
     assert (flat.sum(1) == 2).all() and len(flat.int().argmin(1).unique()) > 1
@@ -159,7 +159,7 @@ def test_one_channel_is_left_of_coloured_pieces():
 
 def test_the_task_can_be_learnt_where_pieces_differ():
     objective = RelativePositions(pairs=16, drop_colour=False, gap=1, shift=0)
-    codec = ImageCodec(patch=4, height=28, width=28, channels=3, mean=(14.0, 14.0, 0.0), deviation=(8.0, 8.0, 1.0))
+    codec = ImageCodec(patch=4, height=28, width=28, channels=3, mean=(14.0, 14.0, 0.0), std=(8.0, 8.0, 1.0))
     model = build(objective, codec).float().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(60):

@@ -32,10 +32,10 @@ def test_other_keys_are_stacked():
 
 def test_statistics_of_properties_come_from_the_store():
     class Prepared:
-        meta = {"properties": [{"name": "logp", "mean": 1.0, "spread": 2.0}]}
+        meta = {"properties": [{"name": "logp", "mean": 1.0, "std": 2.0}]}
 
     codec = MoleculeCodec().fit(Prepared())
-    assert (codec.properties, codec.means, codec.spreads) == (("logp",), (1.0,), (2.0,))
+    assert (codec.properties, codec.means, codec.stds) == (("logp",), (1.0,), (2.0,))
 
 
 def test_a_record_of_a_store_is_encoded_as_its_graph():

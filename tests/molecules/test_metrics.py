@@ -186,7 +186,7 @@ def test_cosine_of_counts_by_hand():
     assert cosine(sample, other, np.array([0.0, 1.0, 1.0])) == pytest.approx(1 / math.sqrt(3))
 
 
-def test_the_bootstrap_has_the_spread_of_a_mean():
+def test_the_bootstrap_has_the_std_of_a_mean():
     values = np.random.default_rng(0).standard_normal(400)
     figure = bootstrapped(lambda weight: weight @ values / weight.sum(), 400, 0, 400, (-math.inf, math.inf))
     assert (figure.high - figure.low) / (2 * 1.96) == pytest.approx(values.std() / 20, rel=0.15)

@@ -118,7 +118,7 @@ def test_the_statistics_are_of_training_only(store):
     objective = Properties().resolve(store)
     label = store.split("train").column("label")[:, 0]
     assert objective.means == pytest.approx((float(np.nanmean(label)), 0.0))
-    assert objective.spreads == pytest.approx((float(np.nanstd(label)), 1.0)) and objective.yes_no == (False, True)
+    assert objective.stds == pytest.approx((float(np.nanstd(label)), 1.0)) and objective.yes_no == (False, True)
 
 
 def test_one_task_of_several_and_unknown_ones(store, tmp_path):

@@ -24,10 +24,10 @@ def test_a_gaussian_process_is_the_textbook_one():
     noisy = gram + (float(process.noise) + 1e-6) * np.eye(60)
     new = torch.tensor(data(seed=1)[0])
     cross = matern(new, torch.tensor(x), process.weight_F, process.amplitude).numpy()
-    mean, spread = process(new)
+    mean, std = process(new)
     np.testing.assert_allclose(mean[:, 0], cross @ np.linalg.solve(noisy, y), atol=1e-8)
     variance = float(process.amplitude) - (cross @ np.linalg.inv(noisy) * cross).sum(1) + float(process.noise)
-    np.testing.assert_allclose(spread**2, variance, atol=1e-6)
+    np.testing.assert_allclose(std**2, variance, atol=1e-6)
     for out in (0, 17):
         rest = np.arange(60) != out
         alone = gram[out, rest] @ np.linalg.solve(noisy[np.ix_(rest, rest)], y[rest])
@@ -92,5 +92,5 @@ def test_a_head_with_one_class_only_or_a_single_label_still_answers():
     head.solve(encoded, computed, label, ("linear", "kernel", "said"), 0)
     head.eval()
     with torch.no_grad():
-        scores, spread = head(torch.tensor(encoded), torch.tensor(computed))
-    assert scores.isfinite().all() and spread.isfinite().all() and (scores[:, 0] > 0).all()
+        scores, std = head(torch.tensor(encoded), torch.tensor(computed))
+    assert scores.isfinite().all() and std.isfinite().all() and (scores[:, 0] > 0).all()

@@ -9,7 +9,7 @@ from sciforge.molecules.chemistry.valence import NONE, ORGANIC, TYPES, AtomType,
 ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 
 
-def spread(total: int) -> list[list[int]]:
+def std(total: int) -> list[list[int]]:
     """Return ways to reach a total by bonds of order 1 to 3: single ones only, and as few as can be."""
     return [[1] * total, [3] * (total // 3) + [total % 3] * (total % 3 > 0)]
 
@@ -34,7 +34,7 @@ def test_rdkit_agrees(kind: AtomType):
         hydrogens = kind.slots(used)
         if hydrogens == NONE or (kind.bonds_only and kind.need(used)):
             continue  # never left so
-        for orders in spread(used):
+        for orders in std(used):
             try:
                 found = judged(kind, orders)
             except Chem.MolSanitizeException as error:

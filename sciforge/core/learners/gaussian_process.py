@@ -39,11 +39,11 @@ class Fit:
 
     Args:
         held_NK: prediction of each molecule from all others; NaN where it has no label.
-        spread_N: standard deviation of that prediction, noise included, in units of the target.
+        std_N: standard deviation of that prediction, noise included, in units of the target.
     """
 
     held_NK: np.ndarray
-    spread_N: np.ndarray
+    std_N: np.ndarray
 
 
 class GaussianProcess(nn.Module):
@@ -76,7 +76,7 @@ class GaussianProcess(nn.Module):
 
     @torch.no_grad()
     def fit(self, x_NF: np.ndarray, target_NK: np.ndarray, blocks: list[int], seed: int) -> Fit:
-        """Fit to targets of about mean 0 and spread 1, NaN where missing.
+        """Fit to targets of about mean 0 and std 1, NaN where missing.
 
         Args:
             x_NF: features.

@@ -61,29 +61,29 @@ class OneClass:
 
 
 class OneNumber:
-    """One number a record, learnt in units of the training labels' spread; mixed into an Objective with `mean` and `spread`."""
+    """One number a record, learnt in units of the training labels' std; mixed into an Objective with `mean` and `std`."""
 
     mean: float
-    spread: float
+    std: float
 
     def target(self, record: Record) -> Example:
-        """Return the number to learn, in spreads from the mean; nothing for a record without one."""
+        """Return the number to learn, in stds from the mean; nothing for a record without one."""
         value = record.get("value")
-        return {} if value is None else {"target_value": torch.tensor((float(value) - self.mean) / self.spread)}
+        return {} if value is None else {"target_value": torch.tensor((float(value) - self.mean) / self.std)}
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the squared error summed over records, in squared spreads."""
+        """Return the squared error summed over records, in squared stds."""
         error_B = self.scores(model, batch)[:, 0] - batch["target_value"]
         return Loss((error_B**2).sum(), torch.tensor(len(error_B)))
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return a Gaussian of unit spread about each prediction."""
+        """Return a Gaussian of unit std about each prediction."""
         mean_B = self.scores(model, batch)[:, 0]
         return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the number of each record [B], in the labels' own unit."""
-        return {"value": self.scores(model, batch)[:, 0] * self.spread + self.mean}
+        return {"value": self.scores(model, batch)[:, 0] * self.std + self.mean}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""

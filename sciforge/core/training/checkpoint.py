@@ -37,7 +37,7 @@ from sciforge.core.files.atomic import (
     sha256,
     write_json,
 )
-from sciforge.core.training.checkpoint_formats import FORMAT, upgraded
+from sciforge.core.training.checkpoint_formats import FORMAT, renamed_tensors, upgraded
 from sciforge.core.training.run import CORE_TYPES, Run, from_json, to_json
 from sciforge.errors import CheckpointError, ConfigError
 
@@ -150,7 +150,7 @@ class Checkpoint:
         if name not in self.body["files"]:
             raise CheckpointError(f"{self.path}: holds no {name}, only {', '.join(sorted(self.body['files']))}")
         try:
-            return load_file(self.path / name)
+            return renamed_tensors(load_file(self.path / name))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.path / name}: {error}; write or fetch it again") from None
 

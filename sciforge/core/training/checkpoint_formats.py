@@ -27,7 +27,20 @@ _FIELDS_2 = {
         "sparse": "pruning",
         "retain": "retention",
     },
+    "Regress": {"spread": "std"},
+    "RegressImages": {"spread": "std"},
+    "RateDocuments": {"spread": "std"},
+    "ImageCodec": {"deviation": "std"},
+    "InpaintPatches": {"asked": "decoded_share"},
+    "DetectObjects": {"most": "max_detections"},
+    "MoleculeCodec": {"spreads": "stds"},
+    "Properties": {"spreads": "stds", "hold": "descriptor_weight"},
+    "PredictDescriptors": {"spread": "std"},
+    "DescriptorsAndMasked": {"spread": "std"},
+    "Grow": {"told_share": "condition_share"},
 }
+# Format 1 -> 2: last part of a tensor's name -> its new one. The files keep their digests, so names change when they are read.
+_TENSORS_2 = {"spread_P": "std_P", "target_spread_K": "target_std_K"}
 
 
 def _renamed(value: Any, types: Mapping[str, str], fields: Mapping[str, Mapping[str, str]]) -> Any:
@@ -57,6 +70,16 @@ def upgrade_1(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 UPGRADES: Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: upgrade_1}
+
+
+def renamed_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors of any format under their present names.
+
+    >>> renamed_tensors({"heads.properties.spread_P": 1, "heads.class.bias": 2})
+    {'heads.properties.std_P': 1, 'heads.class.bias': 2}
+    """
+    parts = {name: name.rpartition(".") for name in tensors}
+    return {"".join((*parts[name][:2], _TENSORS_2.get(parts[name][2], parts[name][2]))): x for name, x in tensors.items()}
 
 
 def upgraded(body: Mapping[str, Any]) -> dict[str, Any]:

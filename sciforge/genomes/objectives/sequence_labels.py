@@ -153,28 +153,28 @@ class Classify(OneClass, _Sequences):
 
 @dataclass(frozen=True)
 class Regress(OneNumber, _Sequences):
-    """One number a sequence (expression, affinity), learnt in units of the training labels' spread.
+    """One number a sequence (expression, affinity), learnt in units of the training labels' std.
 
     Args:
         strand_free, shift, bins, length, warm_start, trees: as for Classify.
-        mean, spread: of the training labels; a spread of 0 takes both from the data.
+        mean, std: of the training labels; a std of 0 takes both from the data.
     """
 
     mean: float = 0.0
-    spread: float = 0.0
+    std: float = 0.0
 
     head: ClassVar[str] = "value"
     metric: ClassVar[str] = "rmse"
     fresh: ClassVar[tuple[str, ...]] = ("value",)
 
     def resolve(self, store: Any) -> Self:
-        """Take length, mean and spread from the training split; raises DataError where there are no numbers."""
+        """Take length, mean and std from the training split; raises DataError where there are no numbers."""
         values = np.asarray(store.split("train").column("value"), np.float64)
         if not len(values) or not np.isfinite(values).all():
             raise DataError("regression needs finite numbers as labels; prepare with --numeric", store.path)
-        known = {"mean": self.mean, "spread": self.spread}
-        if not self.spread:
-            known = {"mean": float(values.mean()), "spread": float(values.std()) or 1.0}
+        known = {"mean": self.mean, "std": self.std}
+        if not self.std:
+            known = {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
         return replace(self, length=self.length or int(store.lengths("bases").max()), **known)
 
     def start(
@@ -182,7 +182,7 @@ class Regress(OneNumber, _Sequences):
     ) -> None:
         """Solve the linear part of the head on the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
-            target_N = (np.asarray(records.column("value")) - self.mean) / self.spread
+            target_N = (np.asarray(records.column("value")) - self.mean) / self.std
             features_NF = self._features(model, codec, records, engine)
             target_N = np.tile(target_N, len(features_NF) // len(target_N))
             grow = partial(fit_numbers, target_N=target_N, seed=seed) if self.trees and len(target_N) > 1 else None
@@ -197,7 +197,7 @@ class Regress(OneNumber, _Sequences):
         value_B = self.scores(model, batch)[:, 0]
         if self.strand_free:
             value_B = (value_B + self.scores(model, reversed_batch(batch, model))[:, 0]) / 2
-        return {"value": value_B * self.spread + self.mean}
+        return {"value": value_B * self.std + self.mean}
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,9 @@ class ColourJitter(Settings):
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return a picture uint8 [H, W, C] of other colours; grey pictures change in brightness and contrast alone."""
-        spread = np.array([self.brightness, self.contrast, self.saturation, self.hue]) * self.strength
-        bright, contrast, saturation, hue = rng.uniform(-1, 1, 4) * spread
-        if not spread.any():
+        strength_4 = np.array([self.brightness, self.contrast, self.saturation, self.hue]) * self.strength
+        bright, contrast, saturation, hue = rng.uniform(-1, 1, 4) * strength_4
+        if not strength_4.any():
             return image
         x_HWC = image.astype(np.float32) * np.float32(1 + bright)
         x_HWC = np.clip(x_HWC, 0, 255)
@@ -252,7 +252,7 @@ def turned(rgb_HW3: np.ndarray, turn: float) -> np.ndarray:
 
 
 def tone(record: Record) -> np.ndarray:
-    """Return mean and spread of brightness and mean saturation [3], from 0 to 1.
+    """Return mean and std of brightness and mean saturation [3], from 0 to 1.
 
     >>> tone({"image": np.full((2, 2, 1), 51, np.uint8)}).round(3).tolist()
     [0.2, 0.0, 0.0]
@@ -289,11 +289,11 @@ def _weights(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def place_and_size(record: Record) -> np.ndarray:
-    """Return where the picture's matter lies and how far it spreads: mean x, mean y, deviation in x, in y [4]."""
+    """Return where the picture's matter lies and how far it spreads: mean x, mean y, std in x, in y [4]."""
     x, y, weight = _weights(record)
     mean_x, mean_y = (weight * x).sum(), (weight * y).sum()
-    spread = [np.sqrt((weight * (axis - mean) ** 2).sum()) for axis, mean in ((x, mean_x), (y, mean_y))]
-    return np.array([mean_x, mean_y, *spread])
+    std = [np.sqrt((weight * (axis - mean) ** 2).sum()) for axis, mean in ((x, mean_x), (y, mean_y))]
+    return np.array([mean_x, mean_y, *std])
 
 
 def handedness(record: Record) -> np.ndarray:

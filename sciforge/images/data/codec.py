@@ -15,7 +15,7 @@ from torch import Tensor
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 
-MOST_IMAGES = 10_000  # from which mean and deviation are taken; beyond, their third digit no longer moves
+MOST_IMAGES = 10_000  # from which mean and std are taken; beyond, their third digit no longer moves
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ImageCodec(Settings):
         width: W.
         channels: C, 1 or 3.
         mean: of each channel over the training split, in bytes (0 to 255).
-        deviation: of each channel, in bytes.
+        std: of each channel, in bytes.
 
     Raises:
         ConfigError: the patch does not divide the image.
@@ -39,7 +39,7 @@ class ImageCodec(Settings):
     width: int = 0
     channels: int = 0
     mean: tuple[float, ...] = ()
-    deviation: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,7 +67,7 @@ class ImageCodec(Settings):
             )
 
     def fit(self, store: Any) -> Self:
-        """Return the codec with size, channels, mean and deviation of the training split (at most 10,000 images of it).
+        """Return the codec with size, channels, mean and std of the training split (at most 10,000 images of it).
 
         Raises:
             DataError: there is no training image.
@@ -83,14 +83,14 @@ class ImageCodec(Settings):
             count += len(pixels_PC)
         height, width, channels = np.shape(records[0]["image"])
         mean_C = total / count
-        deviation_C = np.sqrt(np.maximum(squares / count - mean_C**2, 0.0))
+        std_C = np.sqrt(np.maximum(squares / count - mean_C**2, 0.0))
         return replace(
             self,
             height=height,
             width=width,
             channels=channels,
             mean=tuple(mean_C.tolist()),
-            deviation=tuple(np.where(deviation_C > 0, deviation_C, 1.0).tolist()),  # a constant channel says nothing
+            std=tuple(np.where(std_C > 0, std_C, 1.0).tolist()),  # a constant channel says nothing
         )
 
     def encode(self, record: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -41,10 +41,10 @@ def small_cnn(objective: Any, train: Sequence[Record], test: Sequence[Record], s
     """Two convolutions and two linear layers, trained from scratch with shifts of up to two pixels."""
     target_N, outputs = _targets(objective, train)
     images, unseen = (torch.from_numpy(pictures(records)) for records in (train, test))
-    mean, spread = images.float().mean(), images.float().std().clamp(min=1.0)
+    mean, std = images.float().mean(), images.float().std().clamp(min=1.0)
 
     def entered(part: Tensor) -> Tensor:
-        return ((part.float() - mean) / spread).permute(0, 3, 1, 2)
+        return ((part.float() - mean) / std).permute(0, 3, 1, 2)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -54,7 +54,7 @@ def small_cnn(objective: Any, train: Sequence[Record], test: Sequence[Record], s
         with torch.no_grad():
             found = torch.cat([net(entered(part)) for part in unseen.split(500)])
     if outputs == 1:
-        return {"value": found[:, 0].double().numpy() * objective.spread + objective.mean}
+        return {"value": found[:, 0].double().numpy() * objective.std + objective.mean}
     return {"probability": found.softmax(1).numpy()}
 
 
@@ -75,9 +75,9 @@ def _targets(objective: Any, records: Sequence[Record]) -> tuple[np.ndarray, int
     if getattr(objective, "classes", ()) and records and "label" in records[0]:
         number = {name: place for place, name in enumerate(objective.classes)}
         return np.array([number[records[i]["label"]] for i in range(len(records))]), len(number)
-    if hasattr(objective, "spread") and records and "value" in records[0]:
+    if hasattr(objective, "std") and records and "value" in records[0]:
         value_N = np.array([float(records[i]["value"]) for i in range(len(records))])
-        return ((value_N - objective.mean) / objective.spread).astype(np.float32), 1
+        return ((value_N - objective.mean) / objective.std).astype(np.float32), 1
     raise ConfigError("these baselines tell a class or a number of a picture; give --methods without them")
 
 
@@ -95,7 +95,7 @@ def _linear(
     train_NF, test_NF = (train_NF - centre_F) / scale_F, (test_NF - centre_F) / scale_F
     if outputs == 1:
         weight_F, bias = fit_ridge(train_NF, target_N)
-        return {"value": (test_NF @ weight_F + bias) * objective.spread + objective.mean}
+        return {"value": (test_NF @ weight_F + bias) * objective.std + objective.mean}
     weight_CF, bias_C = fit_logistic(train_NF, target_N, outputs, seed)
     return {"probability": torch.from_numpy(test_NF @ weight_CF.T + bias_C).softmax(1).numpy()}
 

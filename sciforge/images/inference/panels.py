@@ -102,9 +102,9 @@ def reconstructed(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images as they are, with hidden patches grey, and filled in, each uint8 [B, H, W, C]; all of one size.
 
-    A network of normalised patches tells texture, not brightness: it is shown at the true mean and deviation of each patch.
+    A network of normalised patches tells texture, not brightness: it is shown at the true mean and std of each patch.
     """
-    objective = replace(objective, asked=1.0)
+    objective = replace(objective, decoded_share=1.0)
     made = [
         objective.prepare({"image": record["image"]}, model.codec, np.random.default_rng((seed, i)), training=False)
         for i, record in enumerate(records)
@@ -114,14 +114,14 @@ def reconstructed(
     true_BNP = to_patches(batch["image"], network.patch)
     at_BKP = hidden_BK[..., None].expand(-1, -1, true_BNP.shape[-1])
     if objective.normalise:
-        mean_BK1, deviation_BK1 = patch_scale(network.normalised(true_BNP.gather(1, at_BKP)))
-        told_BKP = told_BKP * deviation_BK1 + mean_BK1
+        mean_BK1, std_BK1 = patch_scale(network.normalised(true_BNP.gather(1, at_BKP)))
+        told_BKP = told_BKP * std_BK1 + mean_BK1
 
     def joined(hidden_BKP: Tensor) -> np.ndarray:
         patches_BNP = true_BNP.scatter(1, at_BKP, hidden_BKP)
         return from_patches(patches_BNP, network.grid_of(batch), network.patch).cpu().numpy()
 
-    colours_BKQC = told_BKP.unflatten(-1, (-1, len(network.mean_C))) * network.deviation_C + network.mean_C
+    colours_BKQC = told_BKP.unflatten(-1, (-1, len(network.mean_C))) * network.std_C + network.mean_C
     filled_BKP = colours_BKQC.flatten(-2).round().clamp(0, 255).to(torch.uint8)
     return batch["image"].cpu().numpy(), joined(torch.full_like(filled_BKP, HIDDEN)), joined(filled_BKP)
 

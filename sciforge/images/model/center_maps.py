@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciforge.core.learners.linear_probe import block_scales
 from sciforge.images.data.boxes import suppressed
 
-SPREAD = 0.54 / 6  # standard deviation of a centre's hill as a share of the box (Liu et al. 2019, arXiv 1909.00700)
+HILL_STD = 0.54 / 6  # standard deviation of a centre's hill as a share of the box (Liu et al. 2019, arXiv 1909.00700)
 NARROWEST = 0.4  # and in cells at least, so that a neighbour of a small object's cell is not punished in full
 FIRST_CHANCE = 0.1  # of an object in a cell before any training; CenterNet's
 AROUND = (1, 3, 5)  # a cell is told from its own state and from means over so many cells about it
@@ -96,7 +96,7 @@ def centre_map(box_M4: np.ndarray, label_M: np.ndarray, cells: tuple[int, int], 
     row_R, column_S = np.arange(cells[0])[:, None], np.arange(cells[1])[None]
     for i in np.argsort(-size_M2.prod(1), kind="stable"):  # where two share a cell, the smaller one, drawn last, has it
         column, row = (min(max(int(c), 0), n - 1) for c, n in zip(centre_M2[i], cells[::-1], strict=True))
-        wide, high = np.maximum(size_M2[i] * SPREAD, NARROWEST)
+        wide, high = np.maximum(size_M2[i] * HILL_STD, NARROWEST)
         hill_RS = np.exp(-((column_S - column) ** 2) / (2 * wide**2) - (row_R - row) ** 2 / (2 * high**2))
         heat_RS = np.maximum(heat_RS, hill_RS.astype(np.float32))
         frame_RS4[row, column] = [*size_M2[i], centre_M2[i, 0] - column, centre_M2[i, 1] - row]

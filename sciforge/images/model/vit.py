@@ -105,7 +105,7 @@ class VisionTransformer(nn.Module):
         nn.init.zeros_(self.patch_embedding.bias)
         # Of the codec, not of the training: what it fitted is not saved twice.
         self.register_buffer("mean_C", torch.tensor(codec.mean), persistent=False)
-        self.register_buffer("deviation_C", torch.tensor(codec.deviation), persistent=False)
+        self.register_buffer("std_C", torch.tensor(codec.std), persistent=False)
 
     def grid_of(self, batch: Batch) -> tuple[int, int]:
         """Return rows and columns of patches of a batch's images."""
@@ -113,9 +113,9 @@ class VisionTransformer(nn.Module):
         return height // self.patch, width // self.patch
 
     def normalised(self, patches_BNP: Tensor) -> Tensor:
-        """Return patches of bytes as numbers of mean 0 and deviation 1 a channel."""
+        """Return patches of bytes as numbers of mean 0 and std 1 a channel."""
         channels_C = patches_BNP.unflatten(-1, (-1, len(self.mean_C))).to(self.mean_C.dtype)
-        return ((channels_C - self.mean_C) / self.deviation_C).flatten(-2)
+        return ((channels_C - self.mean_C) / self.std_C).flatten(-2)
 
     def embedded(self, patches_BNP: Tensor, grid: tuple[int, int], at_BM: Tensor | None = None) -> Tensor:
         """Return embeddings of patches of bytes with their places; of chosen patches [B, M, P] with `at_BM`."""

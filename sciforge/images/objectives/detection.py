@@ -35,12 +35,12 @@ class DetectObjects(Viewed):
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`; boxes move along. Rotation
             is not for boxes.
-        most: detections of an image.
+        max_detections: detections of an image.
         warm_start: solve the head before the first step.
         classes: names of the objects; empty takes them from the data.
     """
 
-    most: int = 100
+    max_detections: int = 100
     warm_start: bool = True
     classes: tuple[str, ...] = ()
 
@@ -50,7 +50,7 @@ class DetectObjects(Viewed):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(1, 2**16, "most")
+        self.require(1, 2**16, "max_detections")
         if self.rotation:
             raise ConfigError("a turned object's box is not the turned box; use --rotation 0 for detection")
 
@@ -121,7 +121,7 @@ class DetectObjects(Viewed):
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return detections [B, T, 6], best first: x0, y0, x1, y1 in pixels, score, class number."""
         centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
-        found = peaks(centre_BRS.sigmoid(), class_BRSK.softmax(-1), frame_BRS4, model.patch, self.most)
+        found = peaks(centre_BRS.sigmoid(), class_BRSK.softmax(-1), frame_BRS4, model.patch, self.max_detections)
         return {"detections": found}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:

@@ -98,15 +98,15 @@ class InpaintPatches(Viewed):
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`.
         mask_rate: share of the patches to hide.
-        asked: share of the hidden patches that a step asks the decoder for; what it tells of them is the same, for less work.
-        normalise: every hidden patch is to be told relative to its own mean and deviation, which lays weight on texture.
+        decoded_share: share of the hidden patches that a step asks the decoder for; what it tells of them is the same, for less work.
+        normalise: every hidden patch is to be told relative to its own mean and std, which lays weight on texture.
         decoder_width: E.
         decoder_depth: blocks of the decoder.
         decoder_heads: its attention heads.
     """
 
     mask_rate: float = 0.75
-    asked: float = 1.0
+    decoded_share: float = 1.0
     normalise: bool = False
     decoder_width: int = 64
     decoder_depth: int = 2
@@ -114,8 +114,10 @@ class InpaintPatches(Viewed):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.mask_rate < 1 or not 0 < self.asked <= 1:
-            raise ConfigError(f"mask_rate {self.mask_rate} and asked {self.asked} must lie between 0 and 1")
+        if not 0 < self.mask_rate < 1 or not 0 < self.decoded_share <= 1:
+            raise ConfigError(
+                f"mask_rate {self.mask_rate} and decoded_share {self.decoded_share} must lie between 0 and 1"
+            )
         self.require(1, 2**16, "decoder_width", "decoder_depth", "decoder_heads")
 
     def attach(self, model: nn.Module) -> None:
@@ -129,8 +131,8 @@ class InpaintPatches(Viewed):
         example = codec.encode(self.view(record, rng, training))
         height, width, _ = example["image"].shape
         visible_M, hidden_K = draw_hidden(height // codec.patch * (width // codec.patch), self.mask_rate, rng)
-        if self.asked < 1:
-            asked = max(1, round(self.asked * len(hidden_K)))
+        if self.decoded_share < 1:
+            asked = max(1, round(self.decoded_share * len(hidden_K)))
             hidden_K = np.sort(rng.permutation(hidden_K)[:asked])
         return example | {"visible": torch.from_numpy(visible_M), "hidden": torch.from_numpy(hidden_K)}
 
@@ -144,8 +146,8 @@ class InpaintPatches(Viewed):
         target_BKP = widened(model.normalised(take(to_patches(batch["image"], model.patch), batch["hidden"])))
         if not self.normalise:
             return target_BKP
-        mean_BK1, deviation_BK1 = patch_scale(target_BKP)
-        return (target_BKP - mean_BK1) / deviation_BK1
+        mean_BK1, std_BK1 = patch_scale(target_BKP)
+        return (target_BKP - mean_BK1) / std_BK1
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the squared error, a mean over the numbers of a patch, summed over hidden patches."""
@@ -153,7 +155,7 @@ class InpaintPatches(Viewed):
         return Loss(error_BKP.square().sum() / error_BKP.shape[-1], torch.tensor(error_BKP[..., 0].numel()))
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return a Gaussian of unit spread about every number of the hidden patches."""
+        """Return a Gaussian of unit std about every number of the hidden patches."""
         mean_N = self.filled(model, batch).flatten()
         return Gaussian(mean_N, torch.ones_like(mean_N), self.targets(model, batch).flatten())
 
@@ -173,6 +175,6 @@ def draw_hidden(patches: int, rate: float, rng: np.random.Generator) -> tuple[np
 
 
 def patch_scale(target_BKP: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation [B, K, 1] of each patch; a flat one's deviation stays that of noise."""
+    """Return mean and std [B, K, 1] of each patch; a flat one's std stays that of noise."""
     variance_BK1, mean_BK1 = torch.var_mean(target_BKP, -1, correction=0, keepdim=True)
     return mean_BK1, (variance_BK1 + FLAT).sqrt()

@@ -113,30 +113,30 @@ class ClassifyImages(OneClass, _Labelled):
 
 @dataclass(frozen=True)
 class RegressImages(OneNumber, _Labelled):
-    """One number an image, learnt in units of the training labels' spread.
+    """One number an image, learnt in units of the training labels' std.
 
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`.
         bins, layers, warm_start: as for ClassifyImages.
-        mean, spread: of the training labels; a spread of 0 takes both from the data.
+        mean, std: of the training labels; a std of 0 takes both from the data.
     """
 
     mean: float = 0.0
-    spread: float = 0.0
+    std: float = 0.0
 
     head: ClassVar[str] = "value"
     metric: ClassVar[str] = "rmse"
     fresh: ClassVar[tuple[str, ...]] = ("value",)
 
     def resolve(self, store: Any) -> Self:
-        """Take mean and spread from the training split; raises DataError where there are no numbers."""
-        if self.spread:
+        """Take mean and std from the training split; raises DataError where there are no numbers."""
+        if self.std:
             return self
         train = store.split("train")
         value_N = np.asarray(train.column("value"), np.float64) if len(train) else np.zeros(0)
         if not len(value_N) or not np.isfinite(value_N).all():
             raise DataError("regression needs finite numbers as labels; prepare with numeric labels", store.path)
-        return replace(self, mean=float(value_N.mean()), spread=float(value_N.std()) or 1.0)
+        return replace(self, mean=float(value_N.mean()), std=float(value_N.std()) or 1.0)
 
     def start(
         self, model: nn.Module, codec: ImageCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
@@ -144,7 +144,7 @@ class RegressImages(OneNumber, _Labelled):
         """Solve the head on (some of) the training records, unless the parent learnt this very objective."""
         if self.warm_start and len(records) > 1 and (parent is None or self not in parent.objectives):
             features_NF, few, copies = self.labelled(model, codec, records, engine, seed)
-            target_N = np.tile((np.asarray(few.column("value")) - self.mean) / self.spread, copies)
+            target_N = np.tile((np.asarray(few.column("value")) - self.mean) / self.std, copies)
             model.heads[self.head].solve(features_NF, partial(fit_ridge, target_N=target_N))
 
     def prepare(self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool) -> Example:

@@ -50,21 +50,21 @@ def flags_of(mol: "Chem.Mol") -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class MoleculeCodec:
-    """Graphs as integers; stored properties in units of their spread.
+    """Graphs as integers; stored properties in units of their std.
 
     Args:
         properties: names of the stored properties, in the order of the column.
-        means, spreads: of the properties over the training molecules.
+        means, stds: of the properties over the training molecules.
     """
 
     properties: tuple[str, ...] = ()
     means: tuple[float, ...] = ()
-    spreads: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
 
     def fit(self, store: Any) -> Self:
         """Return a copy with the statistics of the stored properties, which preparation took from training only."""
         found = store.meta.get("properties", [])
-        columns = [tuple(entry[key] for entry in found) for key in ("name", "mean", "spread")]
+        columns = [tuple(entry[key] for entry in found) for key in ("name", "mean", "std")]
         return type(self)(*columns)
 
     def encode(self, record: Record) -> Example:

@@ -6,6 +6,7 @@ memory does not grow with the molecules and the result does not depend on the nu
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
         raise DataError("no molecule is in training; choose other shares, or another split column")
     counts = {name: int((split_N == place).sum()) for place, name in enumerate(SPLITS)}
     left = {name: int((left_N == place).sum()) for place, name in enumerate(LEFT_OUT) if name}
-    meta = {"counts": counts, "left_out": {name: num for name, num in left.items() if num}, "rdkit": rdkit.__version__}
+    left = {name: num for name, num in left.items() if num}
+    meta: dict[str, Any] = {"counts": counts, "left_out": left, "rdkit": rdkit.__version__}
     meta |= {"stereo_removed": int(store.column("stereo").sum()), "groups": int(group_N.max()) + 1}
     meta |= {"largest_group": int(np.bincount(group_N[used]).max()), "split": options.split, "seed": options.seed}
     if options.labels:
@@ -64,7 +66,15 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     if options.descriptors:
         sample = train[:: -(-len(train) // SAMPLED)]
         meta["descriptors"] = {"names": list(descriptor_names()), **scales(store.column("descriptor")[sample])}
-    return meta
+    return meta | ({"notes": notes} if (notes := _notes(meta)) else {})
+
+
+def _notes(meta: Mapping[str, Any]) -> list[str]:
+    """Return what was left out or taken off, one sentence each."""
+    notes = [f"{num} left out: {name}" for name, num in meta["left_out"].items()]
+    if meta["stereo_removed"]:
+        notes.append(f"stereochemistry of {meta['stereo_removed']} molecules is not used")
+    return notes
 
 
 def resplit(store: Store, options: Any, out: Path) -> Store:
@@ -135,28 +145,28 @@ def _split(given_N: np.ndarray, group_N: np.ndarray, options: Any) -> np.ndarray
 
 
 def _statistics(names: tuple[str, ...], values_NK: np.ndarray) -> list[dict[str, Any]]:
-    """Return name, count, mean, spread, and whether all are 0 or 1, of each column over its known values."""
+    """Return name, count, mean, std, and whether all are 0 or 1, of each column over its known values."""
     found = []
     for name, column in zip(names, np.asarray(values_NK, np.float64).T, strict=True):
         known = column[np.isfinite(column)]
-        mean, spread = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+        mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
         binary = bool(len(known) and np.isin(known, (0, 1)).all())
-        found.append({"name": name, "count": len(known), "mean": mean, "spread": spread or 1.0, "binary": binary})
+        found.append({"name": name, "count": len(known), "mean": mean, "std": std or 1.0, "binary": binary})
     return found
 
 
 def scales(values_ND: np.ndarray) -> dict[str, list[float]]:
-    """Return what makes descriptors comparable: a median and a width inside an arcsinh, then a mean and a spread.
+    """Return what makes descriptors comparable: a median and a width inside an arcsinh, then a mean and a std.
 
     The arcsinh is linear about the median and logarithmic far out, so counts stay counts and the few giants (Ipc goes to
-    1e30) do not rule the loss. A column that never varies has the spread 0 and is not learnt.
+    1e30) do not rule the loss. A column that never varies has the std 0 and is not learnt.
     """
     x_ND = np.where(np.isfinite(values_ND), values_ND, np.nan).astype(np.float64)
     x_ND[:, np.isnan(x_ND).all(0)] = 0
     low, centre, high = np.nanpercentile(x_ND, (25, 50, 75), axis=0)
     width = (high - low) / 1.349
-    spread = np.nanstd(x_ND, axis=0)
-    width = np.where(width > 0, width, np.where(spread > 0, spread, 1.0))
+    std = np.nanstd(x_ND, axis=0)
+    width = np.where(width > 0, width, np.where(std > 0, std, 1.0))
     bent_ND = np.arcsinh((x_ND - centre) / width)
-    columns = {"centre": centre, "width": width, "mean": np.nanmean(bent_ND, 0), "spread": np.nanstd(bent_ND, 0)}
+    columns = {"centre": centre, "width": width, "mean": np.nanmean(bent_ND, 0), "std": np.nanstd(bent_ND, 0)}
     return {name: [float(f"{value:.7g}") for value in column] for name, column in columns.items()}

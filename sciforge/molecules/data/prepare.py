@@ -25,7 +25,7 @@ from sciforge.molecules.chemistry.descriptors import descriptors, property_funct
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol
 from sciforge.molecules.data.codec import flags_of
 from sciforge.molecules.data.finalization import LEFT_OUT, complete
-from sciforge.molecules.data.leakage import known_molecules
+from sciforge.molecules.data.leakage import Known, known_molecules
 from sciforge.molecules.data.readers import ROWS, Entry, Part, parts_of, read_part
 from sciforge.molecules.data.splits import Rule, check_shares, split_of_name
 
@@ -101,20 +101,27 @@ class Molecules:
             if entry.number % self.every or (self.limit and entry.number // self.every >= self.limit):
                 continue
             try:
-                self._add(entry, shard, known)
+                self.add(entry, entry.mol(), shard, known)
             except DataError as error:
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:
                     raise DataError(f"{reason}; {MEND}", source.path, entry.line) from None
                 on_reject(Reject(str(source.path), entry.line, entry.name or entry.text[:80], reason))
 
-    def _add(self, entry: Entry, shard: ShardWriter, known: Any) -> None:
-        """Append one molecule; raises DataError where it cannot be used."""
+    def add(self, entry: Entry, mol: "Chem.Mol", shard: ShardWriter, known: Known) -> None:
+        """Append one molecule; raises DataError where it cannot be used.
+
+        Args:
+            entry: the row that it comes from.
+            mol: sanitised, as read.
+            shard: to write to.
+            known: molecules that must not be used.
+        """
         label_K = np.array([_number(text, name) for text, name in zip(entry.cells, self.labels, strict=False)], "f4")
         fixed: dict[str, Any] = {"split": np.uint8(0)}
         if self.split == "column":
             fixed["split"] = np.uint8(split_of_name(entry.cells[-1]))
-        mol = self._mended(entry.mol())
+        mol = self._mended(mol)
         smiles, plain = canonical(mol)
         graph = graph_of_mol(plain)
         hydrogens, flags = flags_of(plain)

@@ -98,9 +98,9 @@ def _fcd(found: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, 
 
 def _diversity(found: Findings, traits: Traits, device: str) -> None:
     row_N = 1 - mean_similarity(traits.bits_NB, device)
-    # A mean over pairs: each molecule is in two places, so the spread is twice that of a mean of rows (Hoeffding 1948).
-    spread = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
-    found.metrics["diversity"] = normal(float(row_N.mean()), spread, len(row_N), "projection", SHARE)
+    # A mean over pairs: each molecule is in two places, so the std is twice that of a mean of rows (Hoeffding 1948).
+    std = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
+    found.metrics["diversity"] = normal(float(row_N.mean()), std, len(row_N), "projection", SHARE)
 
 
 def _cosines(found: Findings, traits: Traits, reference: Traits, seed: int) -> None:

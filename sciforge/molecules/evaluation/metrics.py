@@ -67,7 +67,7 @@ def bootstrapped(
 ) -> Figure:
     """Return a statistic of weighted molecules with the interval of +-1.96 bootstrap standard deviations.
 
-    The spread is taken, not the quantiles: a distance or a cosine of resampled molecules is biased (fewer different molecules),
+    The std is taken, not the quantiles: a distance or a cosine of resampled molecules is biased (fewer different molecules),
     so that its quantiles need not even hold the figure.
 
     Args:
@@ -86,13 +86,13 @@ def bootstrapped(
     return normal(value, float(np.std(drawn, ddof=1)), count, f"bootstrap x{repeats}", bounds)
 
 
-def normal(value: float, spread: float, count: int, by: str, bounds: tuple[float, float] = (0.0, math.inf)) -> Figure:
+def normal(value: float, std: float, count: int, by: str, bounds: tuple[float, float] = (0.0, math.inf)) -> Figure:
     """Return a figure with the interval of +-1.96 standard deviations, cut at the bounds.
 
     >>> normal(0.99, 0.01, 5, "bootstrap", (0, 1)).high
     1
     """
-    low, high = max(value - Z95 * spread, bounds[0]), min(value + Z95 * spread, bounds[1])
+    low, high = max(value - Z95 * std, bounds[0]), min(value + Z95 * std, bounds[1])
     return Figure(float(value), min(low, value), max(high, value), count, by)
 
 
@@ -102,8 +102,8 @@ def mean_of(values_N: np.ndarray, bounds: tuple[float, float] = (0.0, 1.0)) -> F
     >>> mean_of(np.array([0.0, 1.0])).value
     0.5
     """
-    spread = float(np.std(values_N, ddof=1)) / math.sqrt(len(values_N)) if len(values_N) > 1 else math.inf
-    return normal(float(np.mean(values_N)), spread, len(values_N), "standard error", bounds)
+    std = float(np.std(values_N, ddof=1)) / math.sqrt(len(values_N)) if len(values_N) > 1 else math.inf
+    return normal(float(np.mean(values_N)), std, len(values_N), "standard error", bounds)
 
 
 @dataclass(frozen=True)

@@ -240,8 +240,8 @@ def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], found: Finding
     if real is None or real.count != ours.count:
         found.omitted["fcd_excess"] = "the training set has fewer molecules than the sample"
         return
-    spread = sum((figure.high - figure.low) ** 2 for figure in (ours, real)) ** 0.5 / (2 * Z95)
-    metrics["fcd_excess"] = normal(ours.value - real.value, spread, ours.count, "both bootstraps", (-1e9, 1e9))
+    std = sum((figure.high - figure.low) ** 2 for figure in (ours, real)) ** 0.5 / (2 * Z95)
+    metrics["fcd_excess"] = normal(ours.value - real.value, std, ours.count, "both bootstraps", (-1e9, 1e9))
 
 
 def table_of(reports: dict[str, dict[str, Any]]) -> Table:

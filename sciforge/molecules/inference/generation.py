@@ -161,7 +161,7 @@ def condition_for(model: Model, want: dict[str, float]) -> Tensor | None:
 
 def _scaled(codec: MoleculeCodec, name: str, value: float | None) -> float:
     place = codec.properties.index(name)
-    return 0.0 if value is None else (value - codec.means[place]) / codec.spreads[place]
+    return 0.0 if value is None else (value - codec.means[place]) / codec.stds[place]
 
 
 def wishes_of(words: Sequence[str]) -> dict[str, float]:

@@ -62,16 +62,16 @@ def need_properties(model: Model) -> Properties:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedProperties:
-    """Predicted properties of molecules, as a CSV: for each task a value with its spread and interval, or p(yes).
+    """Predicted properties of molecules, as a CSV: for each task a value with its std and interval, or p(yes).
 
     Rows come in the order of the input, those that cannot be read too, with the reason in the column `problem`.
 
     Args:
         files: SMILES lists, tables or SDF.
-        out: the CSV to write: name, smiles, for a number NAME, NAME_spread, NAME_low, NAME_high, for a class p(NAME),
+        out: the CSV to write: name, smiles, for a number NAME, NAME_std, NAME_low, NAME_high, for a class p(NAME),
             and with several checkpoints NAME_disagreement; problem.
         smiles_column: its name in tables.
-        also: further checkpoints of the same tasks (other seeds); values are averaged, spreads take in how far they differ.
+        also: further checkpoints of the same tasks (other seeds); values are averaged, stds take in how far they differ.
         level: of the intervals.
         calibrate: a table with a column for each task: labelled molecules that were not trained on, by which the intervals
             are scaled so that they cover `level` of such molecules (split conformal).
@@ -114,7 +114,7 @@ class PredictedProperties:
     def _header(self, objective: Properties) -> list[str]:
         columns = []
         for task, yes_no in zip(objective.tasks, objective.yes_no, strict=True):
-            columns += [f"p({task})"] if yes_no else [task, f"{task}_spread", f"{task}_low", f"{task}_high"]
+            columns += [f"p({task})"] if yes_no else [task, f"{task}_std", f"{task}_low", f"{task}_high"]
             columns += [f"{task}_disagreement"] if self.also else []
         return columns
 
@@ -143,17 +143,17 @@ class PredictedProperties:
             if problem:
                 table.writerow([entry.name, "" if entry.is_sdf else entry.text, *blank, problem])
                 continue
-            value_K, spread_K, apart_K = (column[place] for column in found)
+            value_K, std_K, apart_K = (column[place] for column in found)
             cells = []
             for k, yes_no in enumerate(objective.yes_no):
-                half = width_K[k] * spread_K[k]
-                numbers = (value_K[k],) if yes_no else (value_K[k], spread_K[k], value_K[k] - half, value_K[k] + half)
+                half = width_K[k] * std_K[k]
+                numbers = (value_K[k],) if yes_no else (value_K[k], std_K[k], value_K[k] - half, value_K[k] + half)
                 cells += [f"{number:.5g}" for number in (*numbers, *((apart_K[k],) if self.also else ()))]
             table.writerow([entry.name, records[place]["smiles"], *cells, ""])
             place += 1
 
     def _widths(self, crew: Sequence[Model], objective: Properties) -> np.ndarray:
-        """Return how many spreads an interval reaches to either side, of each task [K]."""
+        """Return how many stds an interval reaches to either side, of each task [K]."""
         normal = NormalDist().inv_cdf(0.5 + self.level / 2)
         width_K = np.full(len(objective.tasks), normal)
         if self.calibrate is None:
@@ -169,12 +169,10 @@ class PredictedProperties:
                     f"{error}; calibration needs readable molecules and numbers", self.calibrate, entry.line
                 ) from None
             label_NK.append(label)
-        value_NK, spread_NK, _ = together(crew, records) if records else (np.zeros((0, len(width_K))),) * 3
+        value_NK, std_NK, _ = together(crew, records) if records else (np.zeros((0, len(width_K))),) * 3
         for column, task in enumerate(numbers):
             k = objective.tasks.index(task)
-            away_N = (
-                np.abs(np.array(label_NK)[:, column] - value_NK[:, k]) / spread_NK[:, k] if records else np.zeros(0)
-            )
+            away_N = np.abs(np.array(label_NK)[:, column] - value_NK[:, k]) / std_NK[:, k] if records else np.zeros(0)
             away_N = away_N[np.isfinite(away_N)]
             if len(away_N) < FEWEST_FOR_CALIBRATION:
                 needed = f"{len(away_N)} labels of {task!r}; calibration needs at least {FEWEST_FOR_CALIBRATION}"
@@ -184,7 +182,7 @@ class PredictedProperties:
 
 
 def conformal_width(away_N: np.ndarray, level: float) -> float:
-    """Return the width that covers `level` of further molecules, from the distances of some in units of their spread.
+    """Return the width that covers `level` of further molecules, from the distances of some in units of their std.
 
     The ceil((n + 1) level)-th smallest distance (Vovk; Papadopoulos 2002); the largest where n is too small for the level.
 
@@ -196,12 +194,12 @@ def conformal_width(away_N: np.ndarray, level: float) -> float:
 
 
 def together(crew: Sequence[Model], records: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean value, the spread and the disagreement of several checkpoints, each [N, K].
+    """Return the mean value, the std and the disagreement of several checkpoints, each [N, K].
 
-    The spread squared is the mean of their squared spreads and the variance of their values.
+    the variance is the mean of their variances and the variance of their values.
     """
     said = [member.outputs(records) for member in crew]
     value_CNK = np.stack([found["value"] for found in said]).astype(np.float64)
-    spread_CNK = np.stack([found["spread"] for found in said]).astype(np.float64)
+    std_CNK = np.stack([found["std"] for found in said]).astype(np.float64)
     apart_NK = value_CNK.std(0)
-    return value_CNK.mean(0), np.sqrt((spread_CNK**2).mean(0) + apart_NK**2), apart_NK
+    return value_CNK.mean(0), np.sqrt((std_CNK**2).mean(0) + apart_NK**2), apart_NK

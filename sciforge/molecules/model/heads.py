@@ -26,7 +26,7 @@ MOST_LOGIT = 8.0
 
 
 class PropertyHead(nn.Module):
-    """Scores of molecules: numbers in units of the labels' spread, or log-odds of yes.
+    """Scores of molecules: numbers in units of the labels' std, or log-odds of yes.
 
     The readers: `linear` sees the encoder (states, and what its descriptor head makes of them) and moves with it in training;
     `kernel` is a Gaussian process on computed descriptors, `said` one on the descriptors that the encoder says, which are
@@ -56,13 +56,13 @@ class PropertyHead(nn.Module):
         self.register_buffer("scale_F", torch.ones(sum(self.blocks)))
         for name in ("centre_P", "mean_P"):
             self.register_buffer(name, torch.zeros(descriptors))
-        for name in ("width_P", "spread_P"):
+        for name in ("width_P", "std_P"):
             self.register_buffer(name, torch.ones(descriptors))
         self.kernel = GaussianProcess(sum(self.kernel_blocks), outputs, min(support, molecules))
         self.said = GaussianProcess(sum(self.kernel_blocks), outputs, min(support, molecules))
         self.forest = Forest(outputs, molecules)
         self.register_buffer("target_mean_K", torch.zeros(outputs))
-        self.register_buffer("target_spread_K", torch.ones(outputs))
+        self.register_buffer("target_std_K", torch.ones(outputs))
         start = torch.zeros(outputs, len(READERS))
         start[:, 0] = 1.0
         self.register_buffer("share_KC", start)
@@ -81,15 +81,15 @@ class PropertyHead(nn.Module):
 
         Args:
             encoded_BF: what the encoder gives, in the order of `blocks`.
-            computed_BP: descriptors in units of spread.
+            computed_BP: descriptors in units of std.
         """
-        kernel_BK, spread_B = self.kernel(computed_BP[:, self.order_P])
-        said_BK, said_spread_B = self.said(encoded_BF[:, self.order_P])
+        kernel_BK, std_B = self.kernel(computed_BP[:, self.order_P])
+        said_BK, said_std_B = self.said(encoded_BF[:, self.order_P])
         readers = [self.linear(encoded_BF), kernel_BK, said_BK, self.forest(computed_BP)]
         said_BKC = torch.stack(readers, -1)
-        spread_B = (spread_B * said_spread_B).sqrt()
+        std_B = (std_B * said_std_B).sqrt()
         scores_BK = ((said_BKC * self.slope_KC + self.offset_KC) * self.share_KC).sum(-1)
-        return scores_BK, spread_B[:, None] * self.widen_K
+        return scores_BK, std_B[:, None] * self.widen_K
 
     @torch.no_grad()
     def solve(
@@ -99,22 +99,22 @@ class PropertyHead(nn.Module):
 
         Args:
             encoded_NF, computed_NP: as for `forward`.
-            label_NK: numbers in units of spread, or 0 and 1; NaN where missing.
+            label_NK: numbers in units of std, or 0 and 1; NaN where missing.
             readers: which of READERS to use; for numbers the forest only where there are labels enough.
             seed: of the forest and of draws.
         """
         known_NK = np.isfinite(label_NK)
         count_K = np.maximum(known_NK.sum(0), 1)
         mean_K = np.where(known_NK, label_NK, 0).sum(0) / count_K
-        spread_K = np.sqrt(np.where(known_NK, (label_NK - mean_K) ** 2, 0).sum(0) / count_K)
-        spread_K = np.where(spread_K > 0, spread_K, 1.0)
-        target_NK = (label_NK - mean_K) / spread_K
+        std_K = np.sqrt(np.where(known_NK, (label_NK - mean_K) ** 2, 0).sum(0) / count_K)
+        std_K = np.where(std_K > 0, std_K, 1.0)
+        target_NK = (label_NK - mean_K) / std_K
         held = {"linear": self._solve_linear(encoded_NF, target_NK)}
-        spread_N, order_P = np.ones(len(label_NK)), self.order_P.cpu().numpy()
+        std_N, order_P = np.ones(len(label_NK)), self.order_P.cpu().numpy()
         for name, x_NP in (("kernel", computed_NP), ("said", encoded_NF)):
             if name in readers:
                 fit = getattr(self, name).fit(x_NP[:, order_P], target_NK, self.kernel_blocks, seed)
-                held[name], spread_N = fit.held_NK, spread_N * np.sqrt(fit.spread_N)
+                held[name], std_N = fit.held_NK, std_N * np.sqrt(fit.std_N)
         if "forest" in readers:
             held["forest"] = self.forest.fit(computed_NP, target_NK, self.yes_no, seed)
         few_K = known_NK.sum(0) < FEW_LABELS
@@ -126,10 +126,10 @@ class PropertyHead(nn.Module):
         for task, yes_no in enumerate(self.yes_no):
             rows = np.flatnonzero(known_NK[:, task])
             column = {name: held[name][rows, task] for name in READERS if name in wanted[task]}
-            share, error = self._settle(task, column, label_NK[rows, task], mean_K[task], spread_K[task], yes_no)
+            share, error = self._settle(task, column, label_NK[rows, task], mean_K[task], std_K[task], yes_no)
             if not yes_no and len(rows):
-                away = error / (spread_N[rows] * spread_K[task])
-                self.widen_K[task] = float(spread_K[task] * np.sqrt((away**2).mean()))
+                away = error / (std_N[rows] * std_K[task])
+                self.widen_K[task] = float(std_K[task] * np.sqrt((away**2).mean()))
             notes["share"].append([round(float(v), 3) for v in share])
             notes["held_out"].append(round(float(np.sqrt((error**2).mean())), 4) if len(rows) else None)
         return notes
@@ -150,20 +150,18 @@ class PropertyHead(nn.Module):
         return held_NK
 
     def _settle(
-        self, task: int, held: dict[str, np.ndarray], label_N: np.ndarray, mean: float, spread: float, yes_no: bool
+        self, task: int, held: dict[str, np.ndarray], label_N: np.ndarray, mean: float, std: float, yes_no: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Set slopes, offsets and shares of a task's readers; return the shares [C] and the errors on unseen molecules [N].
 
         A reader's output o becomes slope o + offset: the label itself for numbers, log-odds for classes.
         """
         share_C, slope_C, offset_C = np.zeros((3, len(READERS)))
-        slope_C[0], offset_C[0] = (
-            (1.0, 0.0) if yes_no else (spread, mean)
-        )  # so that training starts well without it too
+        slope_C[0], offset_C[0] = (1.0, 0.0) if yes_no else (std, mean)  # so that training starts well without it too
         names = [READERS.index(name) for name in held]
         for name, said_N in held.items():
             place = READERS.index(name)
-            slope_C[place], offset_C[place] = platt(said_N, label_N) if yes_no else (spread, mean)
+            slope_C[place], offset_C[place] = platt(said_N, label_N) if yes_no else (std, mean)
         said_NC = np.stack([held[READERS[c]] * slope_C[c] + offset_C[c] for c in names], 1)
         even = yes_no and len(label_N) < FEW_LABELS
         share_C[names] = 1 / len(names) if even else shares(said_NC, label_N, yes_no)

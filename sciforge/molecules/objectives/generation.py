@@ -103,21 +103,21 @@ class Grow(Objective):
     Args:
         canonical_share, seeded_share: of walks in canonical order and with a seed; the rest starts anywhere and turns at random.
         conditions: names of stored properties that the net is told (logp, tpsa, qed, size).
-        told_share: share of the conditions that are told in training, so that it also works with some or none of them.
+        condition_share: share of the conditions that are told in training, so that it also works with some or none of them.
     """
 
     canonical_share: float = 0.7
     seeded_share: float = 0.2
     conditions: tuple[str, ...] = ()
-    told_share: float = 0.3
+    condition_share: float = 0.3
 
     metric: ClassVar[str] = "nats_per_molecule"
 
     def __post_init__(self):
         if min(self.canonical_share, self.seeded_share) < 0 or self.canonical_share + self.seeded_share > 1:
             raise ConfigError("objective: canonical_share and seeded_share must be shares that add up to at most 1")
-        if not 0 <= self.told_share <= 1:
-            raise ConfigError(f"objective.told_share is {self.told_share}; it must lie between 0 and 1")
+        if not 0 <= self.condition_share <= 1:
+            raise ConfigError(f"objective.condition_share is {self.condition_share}; it must lie between 0 and 1")
 
     def resolve(self, store: Any) -> "Grow":
         """Return itself; raises ConfigError where a condition is not among the stored properties."""
@@ -144,15 +144,15 @@ class Grow(Objective):
         seed = choose_seed(example["bond"].numpy(), size, rng) if style == SEEDED else np.zeros(size, np.int64)
         example |= {"rank": torch.from_numpy(rank), "seed": torch.from_numpy(seed), "style": torch.tensor(style)}
         if self.conditions:
-            told = rng.random(len(self.conditions)) < (self.told_share if training else 0)
+            told = rng.random(len(self.conditions)) < (self.condition_share if training else 0)
             example["condition"] = condition_of(self.values(record, codec), told)
         return example
 
     def values(self, record: Record, codec: MoleculeCodec) -> np.ndarray:
-        """Return the conditions of a record [P] in units of their spread."""
+        """Return the conditions of a record [P] in units of their std."""
         places = [codec.properties.index(name) for name in self.conditions]
-        mean, spread = (np.array(x)[places] for x in (codec.means, codec.spreads))
-        return (np.asarray(record["property"])[places] - mean) / spread
+        mean, std = (np.array(x)[places] for x in (codec.means, codec.stds))
+        return (np.asarray(record["property"])[places] - mean) / std
 
     def lesson(self, model: nn.Module, batch: Batch) -> Lesson:
         """Walk through the molecules of a batch under the rules that sampling obeys, each with its own net charge."""

@@ -71,10 +71,10 @@ class Properties(Objective):
     Args:
         tasks: names of the label columns; empty takes all of the data.
         yes_no: of each task, whether its labels are 0 and 1.
-        means, spreads: of the numbers over the training labels; 0 and 1 for yes-or-no tasks.
+        means, stds: of the numbers over the training labels; 0 and 1 for yes-or-no tasks.
         readers: which parts of the head to use (heads.PropertyHead); for numbers the forest joins from 300 labels on, and
             `said` is used only where the checkpoint has learnt descriptors.
-        hold: weight of the error of the descriptors that the encoder says, which keeps it able to say them.
+        descriptor_weight: weight of the error of the descriptors that the encoder says, which keeps it able to say them.
         molecules: the most training molecules; 0 takes their number from the data.
         warm_start: solve the head before the first step.
     """
@@ -82,9 +82,9 @@ class Properties(Objective):
     tasks: tuple[str, ...] = ()
     yes_no: tuple[bool, ...] = ()
     means: tuple[float, ...] = ()
-    spreads: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
     readers: tuple[Reader, ...] = READERS
-    hold: float = 1.0
+    descriptor_weight: float = 1.0
     molecules: int = 0
     warm_start: bool = True
 
@@ -118,9 +118,9 @@ class Properties(Objective):
             )
         yes_no = tuple(bool(found[name]["binary"]) for name in tasks)
         means = tuple(0.0 if found[name]["binary"] else found[name]["mean"] for name in tasks)
-        spreads = tuple(1.0 if found[name]["binary"] else found[name]["spread"] for name in tasks)
+        stds = tuple(1.0 if found[name]["binary"] else found[name]["std"] for name in tasks)
         num = self.molecules or len(store.split("train"))
-        return replace(self, tasks=tasks, yes_no=yes_no, means=means, spreads=spreads, molecules=num)
+        return replace(self, tasks=tasks, yes_no=yes_no, means=means, stds=stds, molecules=num)
 
     def attach(self, model: nn.Module) -> None:
         """Add the head, and the descriptor head that it reads."""
@@ -151,7 +151,7 @@ class Properties(Objective):
                 batch = engine.move(batch)
                 encoded.append(encode(model, batch).cpu().numpy())
                 computed.append(bent(head, batch).cpu().numpy())
-        label_NK = (self.known_labels(records) - np.array(self.means)) / np.array(self.spreads)
+        label_NK = (self.known_labels(records) - np.array(self.means)) / np.array(self.stds)
         told = parent is not None and any(isinstance(o, PredictDescriptors | Properties) for o in parent.objectives)
         readers = self.readers if told else tuple(name for name in self.readers if name != "said") or ("linear",)
         return head.solve(np.concatenate(encoded), np.concatenate(computed), label_NK, readers, seed)
@@ -162,15 +162,15 @@ class Properties(Objective):
         if known:
             if known[0].names != descriptor_names():
                 raise ConfigError(f"{parent.path} learnt the descriptors of another RDKit release; pretrain it again")
-            found = {name: getattr(known[0], name) for name in ("centre", "width", "mean", "spread")}
+            found = {name: getattr(known[0], name) for name in ("centre", "width", "mean", "std")}
         elif parent is not None and any(isinstance(o, Properties) for o in parent.objectives):
             weights = parent.weights()
-            for name in ("centre_P", "width_P", "mean_P", "spread_P"):
+            for name in ("centre_P", "width_P", "mean_P", "std_P"):
                 getattr(head, name).copy_(weights[f"heads.properties.{name}"])
             return
         else:
             found = scales(np.stack([descriptors_of(record) for record in records]))
-        for name in ("centre", "width", "mean", "spread"):
+        for name in ("centre", "width", "mean", "std"):
             getattr(head, f"{name}_P").copy_(torch.tensor(found[name]))
 
     def known_labels(self, records: Sequence[Record]) -> np.ndarray:
@@ -186,14 +186,14 @@ class Properties(Objective):
         return example
 
     def _targets(self, batch: Batch) -> Tensor:
-        """Return labels [B, K] in units of spread, NaN where missing."""
+        """Return labels [B, K] in units of std, NaN where missing."""
         label_BK = batch["label"]
-        return (label_BK - label_BK.new_tensor(self.means)) / label_BK.new_tensor(self.spreads)
+        return (label_BK - label_BK.new_tensor(self.means)) / label_BK.new_tensor(self.stds)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return half the squared errors of numbers and the cross-entropies of classes, summed over known labels.
 
-        In training, added for each molecule with a label: `hold` times half the mean squared error of its descriptors.
+        In training, added for each molecule with a label: `descriptor_weight` times half the mean squared error of its descriptors.
         """
         head, encoded_BF, target_BK = model.heads["properties"], encode(model, batch), self._targets(batch)
         scores_BK = head.linear(encoded_BF) if model.training else head(encoded_BF, bent(head, batch))[0]
@@ -202,37 +202,37 @@ class Properties(Objective):
         nats_BK = F.binary_cross_entropy_with_logits(scores_BK, target_BK.clamp(0, 1), reduction="none")
         each_BK = torch.where(class_K, nats_BK, 0.5 * (scores_BK - target_BK) ** 2)
         total, count = torch.where(known_BK, each_BK, 0.0).sum(), known_BK.sum()
-        if model.training and self.hold:
+        if model.training and self.descriptor_weight:
             computed_BP = bent(head, batch)
             away_B = 0.5 * ((encoded_BF[:, : computed_BP.shape[1]] - computed_BP) ** 2).mean(1)
-            total = total + self.hold * away_B[known_BK.any(1)].sum()
+            total = total + self.descriptor_weight * away_B[known_BK.any(1)].sum()
         return Loss(total, count)
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return what the linear reader says of known labels: classes where all tasks are, else numbers of unit spread."""
+        """Return what the linear reader says of known labels: classes where all tasks are, else numbers of unit std."""
         scores_BK, target_BK = model.heads["properties"].linear(encode(model, batch)), self._targets(batch)
         known_BK = target_BK.isfinite()
         if all(self.yes_no):
             logits_N2 = torch.stack([torch.zeros_like(scores_BK), scores_BK], -1)[known_BK]
             return Categorical(logits_N2, target_BK[known_BK].round().long())
-        # among numbers a class counts by its slope at even odds: a logit of spread 2
-        spread_BK = torch.where(torch.tensor(self.yes_no, device=scores_BK.device), 2.0, 1.0).expand_as(scores_BK)
-        target_BK = torch.where(spread_BK > 1, 4 * target_BK - 2, target_BK)
-        return Gaussian(scores_BK[known_BK], spread_BK[known_BK], target_BK[known_BK])
+        # among numbers a class counts by its slope at even odds: a logit of std 2
+        std_BK = torch.where(torch.tensor(self.yes_no, device=scores_BK.device), 2.0, 1.0).expand_as(scores_BK)
+        target_BK = torch.where(std_BK > 1, 4 * target_BK - 2, target_BK)
+        return Gaussian(scores_BK[known_BK], std_BK[known_BK], target_BK[known_BK])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return `value` [B, K] (numbers in the labels' unit, or probabilities of yes) and `spread` [B, K] (0 for classes)."""
+        """Return `value` [B, K] (numbers in the labels' unit, or probabilities of yes) and `std` [B, K] (0 for classes)."""
         head = model.heads["properties"]
-        scores_BK, spread_BK = head(encode(model, batch), bent(head, batch))
+        scores_BK, std_BK = head(encode(model, batch), bent(head, batch))
         class_K = torch.tensor(self.yes_no, device=scores_BK.device)
-        mean_K, unit_K = scores_BK.new_tensor(self.means), scores_BK.new_tensor(self.spreads)
+        mean_K, unit_K = scores_BK.new_tensor(self.means), scores_BK.new_tensor(self.stds)
         value_BK = torch.where(class_K, scores_BK.sigmoid(), scores_BK * unit_K + mean_K)
-        return {"value": value_BK, "spread": torch.where(class_K, 0.0, spread_BK * unit_K)}
+        return {"value": value_BK, "std": torch.where(class_K, 0.0, std_BK * unit_K)}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return metrics of every task and their means: rmse, mae, r2, coverage of 90 % intervals; auroc, mcc.
 
-        `error` is the mean over tasks of the RMSE in spreads of the labels, or 1 - AUROC. With several tasks each
+        `error` is the mean over tasks of the RMSE in stds of the labels, or 1 - AUROC. With several tasks each
         figure comes by task too, as NAME/rmse.
         """
         label_NK = self.known_labels(records)
@@ -242,7 +242,7 @@ class Properties(Objective):
             rows = np.isfinite(label_NK[:, k])
             if not rows.any():
                 continue
-            metrics = self._metrics(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("spread", None), rows)
+            metrics = self._metrics(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("std", None), rows)
             for figure, value in metrics.items():
                 found.setdefault(figure, []).append(value)
                 by_task[f"{name}/{figure}"] = value
@@ -250,17 +250,17 @@ class Properties(Objective):
         return means | (by_task if len(self.tasks) > 1 else {})
 
     def _metrics(
-        self, k: int, label_N: np.ndarray, value_N: np.ndarray, spread_NK: np.ndarray | None, rows: np.ndarray
+        self, k: int, label_N: np.ndarray, value_N: np.ndarray, std_NK: np.ndarray | None, rows: np.ndarray
     ) -> dict[str, float]:
         """Return the metrics of one task."""
         if self.yes_no[k]:
             metrics = classification_metrics(label_N.astype(int), np.stack([1 - value_N, value_N], 1))
             return metrics | {"error": 1 - metrics.get("auroc", 0.5)}
         metrics = regression_metrics(label_N, value_N.astype(np.float64))
-        if spread_NK is not None:
-            inside_N = np.abs(value_N - label_N) <= 1.645 * spread_NK[rows, k]
+        if std_NK is not None:
+            inside_N = np.abs(value_N - label_N) <= 1.645 * std_NK[rows, k]
             metrics["coverage90"] = float(inside_N.mean())
-        return metrics | {"error": metrics["rmse"] / self.spreads[k]}
+        return metrics | {"error": metrics["rmse"] / self.stds[k]}
 
 
 def encode(model: nn.Module, batch: Batch) -> Tensor:
@@ -272,9 +272,9 @@ def encode(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def bent(head: PropertyHead, batch: Batch) -> Tensor:
-    """Return the computed descriptors in units of spread [B, P], 0 where unknown."""
+    """Return the computed descriptors in units of std [B, P], 0 where unknown."""
     x_BP = batch["descriptors"]
     x_BP = (torch.asinh((x_BP - head.centre_P) / head.width_P) - head.mean_P) / torch.where(
-        head.spread_P > 0, head.spread_P, 1.0
+        head.std_P > 0, head.std_P, 1.0
     )
-    return torch.where(head.spread_P > 0, x_BP.nan_to_num(), 0.0).clamp(-6, 6)
+    return torch.where(head.std_P > 0, x_BP.nan_to_num(), 0.0).clamp(-6, 6)

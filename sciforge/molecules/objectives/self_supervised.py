@@ -42,7 +42,7 @@ class DescriptorHead(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, pooled_BF: Tensor) -> Tensor:
-        """Return [B, P], in units of spread."""
+        """Return [B, P], in units of std."""
         return self.outer(self.hidden(pooled_BF))
 
     def hidden(self, pooled_BF: Tensor) -> Tensor:
@@ -59,19 +59,19 @@ def pooled(x_BLD: Tensor, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class PredictDescriptors(Objective):
-    """Regression of RDKit's descriptors, each bent by an arcsinh and in units of its spread over the pretraining set.
+    """Regression of RDKit's descriptors, each bent by an arcsinh and in units of its std over the pretraining set.
 
     Args:
         names: of the descriptors, in the order of the stored column; empty takes these and the scales from the data.
         centre, width: inside the arcsinh.
-        mean, spread: of the bent values; a spread of 0 is not learnt.
+        mean, std: of the bent values; a std of 0 is not learnt.
     """
 
     names: tuple[str, ...] = ()
     centre: tuple[float, ...] = ()
     width: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
-    spread: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     metric: ClassVar[str] = "explained"
     higher_is_better: ClassVar[bool] = True
@@ -93,16 +93,16 @@ class PredictDescriptors(Objective):
             model.heads[HEAD] = DescriptorHead(model.width, len(self.names))
 
     def bend(self, values_NP: Tensor) -> Tensor:
-        """Return descriptors in units of spread [N, P], clipped; NaN where unknown, 0 where not learnt."""
-        centre, width, mean, spread = _rows((self.centre, self.width, self.mean, self.spread), values_NP.device)
-        bent_NP = (torch.asinh((values_NP - centre) / width) - mean) / torch.where(spread > 0, spread, 1.0)
+        """Return descriptors in units of std [N, P], clipped; NaN where unknown, 0 where not learnt."""
+        centre, width, mean, std = _rows((self.centre, self.width, self.mean, self.std), values_NP.device)
+        bent_NP = (torch.asinh((values_NP - centre) / width) - mean) / torch.where(std > 0, std, 1.0)
         bent_NP = bent_NP.clamp(-MOST_SPREADS, MOST_SPREADS).masked_fill(~values_NP.isfinite(), torch.nan)
-        return torch.where(spread > 0, bent_NP, 0.0)
+        return torch.where(std > 0, bent_NP, 0.0)
 
     def unbend(self, bent_NP: Tensor) -> Tensor:
-        """Return descriptors in their own units from units of spread."""
-        centre, width, mean, spread = _rows((self.centre, self.width, self.mean, self.spread), bent_NP.device)
-        return torch.sinh(bent_NP * spread + mean) * width + centre
+        """Return descriptors in their own units from units of std."""
+        centre, width, mean, std = _rows((self.centre, self.width, self.mean, self.std), bent_NP.device)
+        return torch.sinh(bent_NP * std + mean) * width + centre
 
     def prepare(self, record: Record, codec: MoleculeCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a molecule and its descriptors, computed here where they are not stored."""
@@ -118,24 +118,24 @@ class PredictDescriptors(Objective):
 
     def regression(self, said_BP: Tensor, target_BP: Tensor) -> Tensor:
         """Return half the squared error summed over molecules, each the mean over the descriptors learnt."""
-        (spread_P,) = _rows((self.spread,), target_BP.device)
-        learnt_P = spread_P > 0
+        (std_P,) = _rows((self.std,), target_BP.device)
+        learnt_P = std_P > 0
         error_BP = torch.where(target_BP.isfinite() & learnt_P, said_BP - target_BP.nan_to_num(), 0.0)
         return 0.5 * (error_BP**2).sum() / learnt_P.sum()
 
     def said(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return what the net says of the descriptors, in units of spread [B, P]."""
+        """Return what the net says of the descriptors, in units of std [B, P]."""
         return widened(model.heads[HEAD](pooled(model(batch), batch)))
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return a Gaussian of unit spread about each descriptor that is known."""
+        """Return a Gaussian of unit std about each descriptor that is known."""
         said_BP, target_BP = self.said(model, batch), self.bend(batch["target_descriptors"])
-        (spread_P,) = _rows((self.spread,), target_BP.device)
-        known_BP = target_BP.isfinite() & (spread_P > 0)
+        (std_P,) = _rows((self.std,), target_BP.device)
+        known_BP = target_BP.isfinite() & (std_P > 0)
         return Gaussian(said_BP[known_BP], torch.ones_like(said_BP[known_BP]), target_BP[known_BP])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the descriptors in units of spread [B, P]; `unbend` gives their own units."""
+        """Return the descriptors in units of std [B, P]; `unbend` gives their own units."""
         return {"descriptors": self.said(model, batch)}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
@@ -261,10 +261,10 @@ class DescriptorsAndMasked(PredictDescriptors):
     A molecule with holes has no one set of descriptors, so the two are not asked of one reading.
 
     Args:
-        names, centre, width, mean, spread: as for PredictDescriptors.
+        names, centre, width, mean, std: as for PredictDescriptors.
         masked_share: of the molecules of which parts are hidden.
         mask_rate: as for MaskedAtoms.
-        weight: of a nat of the guesses against half a squared spread of the descriptors.
+        weight: of a nat of the guesses against half a squared std of the descriptors.
     """
 
     masked_share: float = 0.3

@@ -138,35 +138,35 @@ class ClassifyDocuments(OneClass, _Documents):
 
 @dataclass(frozen=True)
 class RateDocuments(OneNumber, _Documents):
-    """One number a document (stars, a grade), learnt in units of the training labels' spread.
+    """One number a document (stars, a grade), learnt in units of the training labels' std.
 
     Args:
         length, cut, grams, warm_start: as for ClassifyDocuments.
-        mean, spread: of the training labels; a spread of 0 takes both from the data.
+        mean, std: of the training labels; a std of 0 takes both from the data.
     """
 
     mean: float = 0.0
-    spread: float = 0.0
+    std: float = 0.0
 
     head: ClassVar[str] = "document_value"
     metric: ClassVar[str] = "rmse"
     fresh: ClassVar[tuple[str, ...]] = ("document_value",)
 
     def resolve(self, store: Any) -> Self:
-        """Take mean and spread from the training split; raises DataError where there are no numbers."""
+        """Take mean and std from the training split; raises DataError where there are no numbers."""
         values = np.asarray(store.split("train").column("value"), np.float64)
         if not len(values) or not np.isfinite(values).all():
             raise DataError("regression needs finite numbers as labels; prepare with --numeric", store.path)
-        if self.spread:
+        if self.std:
             return self
-        return replace(self, mean=float(values.mean()), spread=float(values.std()) or 1.0)
+        return replace(self, mean=float(values.mean()), std=float(values.std()) or 1.0)
 
     def start(
         self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
     ) -> None:
         """Solve the linear head on the training records, unless the parent learnt this very objective."""
         if self.warm_start and (parent is None or self not in parent.objectives):
-            target_N = (np.asarray(records.column("value"), np.float64) - self.mean) / self.spread
+            target_N = (np.asarray(records.column("value"), np.float64) - self.mean) / self.std
             self._solve(model, codec, records, engine, partial(_fit_side_by_side, target_N=target_N))
 
     def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
