@@ -3,6 +3,7 @@
 Legend of shape letters: B batch, C classes, N records.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,38 @@ from torch import Tensor, nn
 from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Record
 from sciforge.core.learners.metrics import classification_metrics, regression_metrics
 from sciforge.errors import DataError
+
+
+def class_values(classes: Sequence[str]) -> np.ndarray:
+    """Return the classes [C] as users gave them: whole numbers and booleans again, where all of them were.
+
+    >>> class_values(("0", "1")).tolist(), class_values(("False", "True")).tolist(), class_values(("a", "1")).tolist()
+    ([0, 1], [False, True], ['a', '1'])
+    """
+    if classes and all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", name) for name in classes):
+        return np.array([int(name) for name in classes])
+    if set(classes) == {"False", "True"}:
+        return np.array([name == "True" for name in classes])
+    return np.array(classes, object)
+
+
+def class_columns(classes: Sequence[str], p_NC: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of a table of predicted classes.
+
+    Args:
+        classes: names, in the order of the outputs.
+        p_NC: their probabilities.
+
+    Returns:
+        `label`, the most probable class, then `probability` of the second of two classes, or `probability_CLASS` of each.
+
+    >>> list(class_columns(("no", "yes"), np.array([[0.3, 0.7]]))), list(class_columns(("a", "b", "c"), np.ones((1, 3))))
+    (['label', 'probability'], ['label', 'probability_a', 'probability_b', 'probability_c'])
+    """
+    columns = {"label": class_values(classes)[p_NC.argmax(1)]}
+    if len(classes) == 2:
+        return columns | {"probability": p_NC[:, 1]}
+    return columns | {f"probability_{name}": p_N for name, p_N in zip(classes, p_NC.T, strict=True)}
 
 
 class OneClass:
