@@ -112,7 +112,7 @@ def main() -> None:
     )
     if options.choose:
         return choose(spec, options.choose)
-    result = api.curve(spec)
+    result = api.label_efficiency(spec)
     if options.beside:
         result = joined(result, options.out / options.beside)
     print(result.table().text())

@@ -14,7 +14,7 @@ The reviews may not be passed on (CC BY-NC-SA), so nothing trained here is shipp
     sciforge prepare documents GENERAL.txt --out general
     sciforge prepare documents FIELD.txt --documents line --exclude LABELLED.csv --out field
     sciforge prepare documents LABELLED.csv --label-column label --split-column split --out labelled
-    sciforge curve documents --data labelled --init modern-mini-english --adaptation.data field --adaptation.control general \\
+    sciforge label-efficiency documents --data labelled --init modern-mini-english --adaptation.data field --adaptation.control general \\
         --sizes 50 100 200 0 --metric auroc --higher-is-better True --out curve
 """
 
@@ -68,7 +68,7 @@ def measure(
     made: dict[str, Store], options: argparse.Namespace, grams: bool, seed: int, sizes: tuple[int, ...]
 ) -> object:
     """Run the curve of one kind of head and one adaptation; adaptations are shared by the heads of a seed."""
-    house = api.curves
+    house = api.label_efficiency_runs
     name = f"{'grams' if grams else 'states'}-{seed}"
     first = grams == options.grams[0] and seed == options.adaptation_seeds[0]
     spec = house.LabelEfficiency(
@@ -97,7 +97,7 @@ def measure(
         if other.exists() and not (spec.out / method).exists():
             spec.out.mkdir(parents=True, exist_ok=True)
             (spec.out / method).symlink_to(other.resolve())
-    return api.curve(spec)
+    return api.label_efficiency(spec)
 
 
 def report(result: object, grams: bool, seed: int) -> dict:

@@ -65,7 +65,7 @@ def main() -> None:
     for name in OBJECTIVES:
         checkpoint, seconds = pretrain(name, novels, options)
         rivals = ("scratch", "word_tfidf", "letter_tfidf") if name == "masked-words" else ()
-        spec = api.curves.LabelEfficiency(
+        spec = api.label_efficiency_runs.LabelEfficiency(
             data=speech,
             out=options.out / f"curve-{name}",
             init=checkpoint.path,
@@ -73,12 +73,12 @@ def main() -> None:
             sizes=tuple(options.sizes),
             seeds=options.seeds,
             methods=("pretrained", *rivals),
-            recipe=api.curves.Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0),
+            recipe=api.label_efficiency_runs.Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0),
             metric="auroc",
             higher_is_better=True,
             hardware=Hardware(threads=1),
         )
-        result = api.curve(spec)
+        result = api.label_efficiency(spec)
         for method in result.methods:
             cells = [result.interval(method, n).text(3) for n in result.sizes]
             found[name if method == "pretrained" else method] = cells

@@ -6,57 +6,36 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sciforge import api, catalog, demo, doctor
+import sciforge
+from sciforge import catalog, demo, doctor
+from sciforge.cli import commands
 from sciforge.cli import main as cli
-from sciforge.cli.flags import POSITIONAL, Flag, dataclass_options, flags_of_class, flags_of_function, summary_of
-from sciforge.cli.registry import offers
-from sciforge.core.training import run
-from sciforge.experiments.compression.distillation import Distill
-from sciforge.experiments.compression.pruning import Prune
-from sciforge.experiments.forgetting.run import Forgetting
-from sciforge.experiments.invariance.run import Invariance
-from sciforge.experiments.label_efficiency.run import LabelEfficiency
-from sciforge.experiments.privacy.run import Privacy
-from sciforge.experiments.schedules.run import Schedules
+from sciforge.cli.flags import POSITIONAL, Flag, dataclass_options, flags_of_class
+from sciforge.core.files.docstrings import summary_of
 
 HEAD = """# The command line
 
-Made by `python docs/make_cli.py`; a test compares it with the code. What a domain adds
-(the preparers of `prepare`, the objectives of `train`, the outputs of `predict`, the audits) is printed by
-`sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME --help`.
+Made by `python docs/make_cli.py`; a test compares it with the code. Every command but `demo` and `doctor` is also a function of
+`sciforge` in Python, with the same names and defaults: `sciforge label-efficiency --sizes 32` is
+`sf.label_efficiency(..., sizes=[32])`. What a domain adds (the preparers of `prepare`, the objectives of `train`, the outputs
+of `predict`, the audits) is printed by `sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME --help`.
 
 Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed, or something required is missing; 2 bad
-input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json` makes `evaluate`, `curve`, `schedules`, `forget`,
-`privacy`, `invariance`, `prune`, `distill`, `check`, `verify` and `audit` print JSON. Under `torchrun` one process prints.
-A list takes all words up to the next option, so files stand before options:
+input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json` prints JSON, `--out FILE` writes a result that is
+printed otherwise, its suffix chooses the format; `--verbose` and `--quiet` go with every command. Under `torchrun` one process
+prints. A list takes all words up to the next option, so files stand before options:
 `sciforge prepare genome a.fa b.fa --out store`.
 """
-FORMS = {
-    "prepare": ("PREPARER [FILE ...]", api.prepare, "what", None),
-    "train": ("OBJECTIVE | --config RUN.json", api.train, "run", run.Run),
-    "fisher": ("CHECKPOINT", api.fisher, "", None),
-    "evaluate": ("CHECKPOINT", api.evaluate, "", None),
-    "curve": ("OBJECTIVE", api.curve, "spec", LabelEfficiency),
-    "schedules": ("OBJECTIVE", api.schedules, "spec", Schedules),
-    "forget": ("CHECKPOINT --objective OBJECTIVE", api.forget, "spec", Forgetting),
-    "privacy": ("CHECKPOINT", api.privacy, "spec", Privacy),
-    "prune": ("CHECKPOINT ...", api.prune, "spec", Prune),
-    "distill": ("TEACHER", api.distill, "spec", Distill),
-    "export": ("CHECKPOINT", api.export, "", None),
-    "predict": ("CHECKPOINT OUTPUT", api.predict, "output", None),
-    "check": ("CHECKPOINT", api.check, "", None),
-    "verify": ("RUN", api.verify, "", None),
-    "card": ("CHECKPOINT", api.card, "", None),
-    "audit": ("AUDIT", api.audit, "what", None),
-    "label": ("FILE", api.label, "what", offers("tools")["label"][1]),
-    "sample": ("", api.sample, "what", offers("tools")["sample"][1]),
-    "generate": ("CHECKPOINT", api.generate, "what", offers("outputs")["generate"][1]),
-    "score": ("FILE", api.score, "what", offers("tools")["score"][1]),
-    "invariance": ("CHECKPOINT", api.invariance, "spec", Invariance),
-    "datasets": ("list | fetch NAME ...", catalog.fetch_all, "", None),
-    "doctor": ("", doctor.doctor, "", None),
-    "demo": ("[DOMAIN]", demo.demo, "", None),
-}
+USAGE = {
+    "prepare": "PREPARER [FILE ...]", "audit": "AUDIT", "label": "FILE", "score": "FILE", "train": "OBJECTIVE | --config RUN.json",
+    "fit": "CHECKPOINT [TABLE]", "fisher": "CHECKPOINT", "evaluate": "CHECKPOINT", "predict": "CHECKPOINT OUTPUT",
+    "generate": "CHECKPOINT", "check": "CHECKPOINT", "label-efficiency": "[OBJECTIVE]", "schedules": "OBJECTIVE",
+    "forgetting": "CHECKPOINT --objective OBJECTIVE", "invariance": "CHECKPOINT", "privacy": "CHECKPOINT",
+    "prune": "CHECKPOINT ...", "distill": "TEACHER", "export": "CHECKPOINT", "verify": "RUN", "card": "CHECKPOINT",
+    "datasets": "list | find NAME | fetch NAME ...", "demo": "[DOMAIN]",
+}  # fmt: skip
+APART = {"datasets": catalog.fetch_all, "doctor": doctor.doctor, "demo": demo.demo}
+NAMED = ("preparer", "what", "output", "objective")  # given by name, with options of their own
 
 
 def rows(flags: Sequence[Flag], prefix: str = "") -> Iterator[str]:
@@ -105,18 +84,21 @@ def default(flag: Flag) -> str:
 def manual() -> str:
     """Return the whole page."""
     parts = [HEAD]
-    for verb, text in cli.summaries().items():
-        usage, function, replaced, cls = FORMS[verb]
-        parts.append(f"## sciforge {verb}\n\n`sciforge {verb} {usage}".rstrip() + f"`\n\n{text}\n")
-        flags = flags_of_function(function, replaced)
-        if cls is not None:
-            described = [flag for flag in flags_of_class(cls) if flag.name != "objective"]
-            flags = described + flags
-            parts.append(f"{summary_of(cls)}\n")
-        if flags:
+    texts = cli.summaries()
+    for group, verbs in cli.GROUPS.items():
+        parts.append(f"## {group}\n")
+        for verb in verbs:
             parts.append(
-                "\n".join(["| option | value | default | meaning |", "|---|---|---|---|", *rows(flags)]) + "\n"
+                f"### sciforge {verb}\n\n`{f'sciforge {verb} {USAGE.get(verb, str())}'.rstrip()}`\n\n{texts[verb]}\n"
             )
+            function = APART.get(verb) or getattr(sciforge, verb.replace("-", "_"))
+            cls = getattr(function, "settings", None)
+            if cls is not None:
+                parts.append(f"{summary_of(cls)}\n")
+            flags = [flag for flag in commands.verb_flags(function) if flag.name not in NAMED]
+            if flags:
+                head = ["| option | value | default | meaning |", "|---|---|---|---|"]
+                parts.append("\n".join([*head, *rows(flags)]) + "\n")
     return "\n".join(parts)
 
 

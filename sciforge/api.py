@@ -1,48 +1,50 @@
 """The verbs of sciforge: what Python calls and what the command line parses."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
 from sciforge.core.data.dataset import Dataset, prepare_dataset
 from sciforge.core.data.store import Store
+from sciforge.core.files.results import Metrics, Result
 from sciforge.core.methods import regularization
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import choose_device
-from sciforge.core.training.model import LawResult, Model
+from sciforge.core.training.laws import CheckResult
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Estimator, Run
 from sciforge.errors import DataError
-from sciforge.experiments.compression import distillation as distilling
-from sciforge.experiments.compression import pruning, pruning_curve
-from sciforge.experiments.forgetting import run as forgetting
-from sciforge.experiments.invariance import run as invariances
-from sciforge.experiments.label_efficiency import run as curves
-from sciforge.experiments.privacy import run as privacies
-from sciforge.experiments.schedules import run as scheduling
+from sciforge.experiments.compression import distillation, pruning, pruning_curve
+from sciforge.experiments.forgetting import run as forgetting_runs
+from sciforge.experiments.forgetting.spec import Forgetting
+from sciforge.experiments.invariance import run as invariance_runs
+from sciforge.experiments.label_efficiency import run as label_efficiency_runs
+from sciforge.experiments.privacy import run as privacy_runs
+from sciforge.experiments.schedules import run as schedule_runs
+from sciforge.keywords import fields_as_keywords, options_as_keywords
 from sciforge.provenance import export as exports
-from sciforge.provenance import model_card as cards
-from sciforge.provenance import verify as verifying
+from sciforge.provenance import model_card
+from sciforge.provenance import verify as verification
 
-__all__ = ["prepare", "train", "fisher", "evaluate", "curve", "predict", "check", "audit", "label", "sample", "load"]
-__all__ += [
-    "generate",
-    "score",
-    "schedules",
-    "forget",
-    "privacy",
-    "invariance",
-    "prune",
-    "distill",
-    "export",
+__all__ = [
+    "audit", "card", "check", "distill", "evaluate", "export", "fisher", "fit", "forgetting", "generate", "invariance",
+    "label", "label_efficiency", "load", "predict", "prepare", "privacy", "prune", "sample", "schedules", "score", "train",
     "verify",
-    "card",
-]
+]  # fmt: skip
+
+Place = Path | str  # of a file or folder, or the name of a bundled checkpoint
+Data = Dataset | Store | Path | str  # prepared data
+
+
+# Models ------------------------------------------------------------------------------------------------------------
 
 
 def prepare(
-    what: Any,
+    preparer: Any,
     out: Path | str | None = None,
     *,
     workers: int = 1,
@@ -52,34 +54,95 @@ def prepare(
     """Turn files into a dataset; byte-identical for every executor and number of workers.
 
     Args:
-        what: a preparer of a domain with its options, e.g. `genomes.Genome(files=...)`.
+        preparer: a preparer of a domain with its options, e.g. `genomes.Genome(files=...)`.
         out: the dataset's folder, which appears whole or not at all; None for a temporary one that lives as long as
             the dataset.
-        workers: processes.
+        workers: number of processes.
         executor: `processes`, or `dask://host:port` for a Dask cluster that sees the same disk.
         on_error: `skip` writes bad records to rejected.jsonl and counts them; `stop` raises at the first.
+
+    Raises:
+        DataError: a file or record is not what it should be.
     """
-    return prepare_dataset(what, out, workers=workers, executor=executor, on_error=on_error)
+    return prepare_dataset(preparer, out, workers=workers, executor=executor, on_error=on_error)
 
 
+@fields_as_keywords(Run, "run")
 def train(run: Run, *, resume: bool = False) -> Checkpoint:
-    """Pretrain or fine-tune: one function, described by one `Run`.
+    """Pretrain or fine-tune a model.
 
     Args:
         run: everything that decides the result; `model` starts fresh, `init` from a checkpoint's path or name.
         resume: continue from the newest checkpoint in `run.out`, bit-equal to a run never stopped.
     """
-    run = catalog.locate_run(run)
-    invariances.warn_before_training(run)
-    made = loop.train(run, resume=resume)
-    if os.environ.get("RANK", "0") == "0" and (found := _sources(made)):
-        cards.write(made, sources=found)
-    return made
+    if run.teacher is not None:
+        run = replace(run, teacher=replace(run.teacher, checkpoint=catalog.locate(run.teacher.checkpoint)))
+    invariance_runs.warn_before_training(run)
+    checkpoint = loop.train(run, resume=resume)
+    if os.environ.get("RANK", "0") == "0" and (sources := _sources(checkpoint)):
+        model_card.write(checkpoint, sources=sources)
+    return checkpoint
+
+
+def load(name: Place, *, device: str = "auto", batch: int = 64) -> Model:
+    """Return a checkpoint as a Model, which predicts, evaluates, embeds and can be fine-tuned.
+
+    Args:
+        name: a path, or the name of a bundled or fetched checkpoint such as `dna-bert-mini`.
+        device: `auto`, `cpu` or `cuda`.
+        batch: records in one forward pass.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged.
+    """
+    return Model.load(catalog.locate(name), device, batch)
+
+
+def fit(
+    checkpoint: Model | Place,
+    data: Any,
+    targets: Any = None,
+    *,
+    input: str | None = None,
+    target: str | Sequence[str] | None = None,
+    split: str | Sequence[str] | None = None,
+    labels: int | None = None,
+    recipe: str | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    verbose: bool = True,
+    device: str = "auto",
+    **settings: Any,
+) -> Model:
+    """Specialise a checkpoint with labelled data by its domain's recipe, and return the new model.
+
+    Args:
+        checkpoint: path, name or Model.
+        data: a dataset or its folder; or a table (DataFrame, .csv, .tsv) or natural inputs with their labels.
+        targets: the labels of natural inputs: an array, a Series, or a DataFrame of several targets.
+        input: the column of a table that holds the inputs.
+        target: the column or columns of a table that hold the labels.
+        split: the column of a table that holds the splits, or the split of each input; None trains on all.
+        labels: train on so many labelled records, classes balanced, chosen by `seed`; None for all.
+        recipe: a named recipe of the domain; None for the recommended one.
+        seed: of new weights, the order of records and the choice of labels.
+        out: folder of the run; None for a temporary one, until the model is saved.
+        verbose: print what was used and what was not.
+        device: `auto`, `cpu` or `cuda`.
+        settings: fields of Run that replace those of the recipe: `schedule`, `finetuning`, `regularization`, ...
+
+    Raises:
+        ConfigError: an unknown recipe or setting, or too few records.
+        DataError: a record is bad; names it by its place.
+    """
+    options: dict[str, Any] = {"input": input, "target": target, "split": split, "labels": labels, "recipe": recipe}
+    options |= {"seed": seed, "out": out, "verbose": verbose, **settings}
+    return _model(checkpoint, device).fit(data, targets, **options)
 
 
 def fisher(
-    checkpoint: Path | str,
-    data: Path,
+    checkpoint: Place,
+    data: Data,
     *,
     estimator: Estimator = "exact",
     examples: int = 256,
@@ -90,7 +153,7 @@ def fisher(
 
     Args:
         checkpoint: path or name.
-        data: the store the checkpoint was trained on.
+        data: the dataset that the checkpoint was trained on.
         estimator: `exact`, `sampled` or `empirical`; always per example.
         examples: how many to average over.
         seed: of their choice and of sampled labels.
@@ -98,220 +161,110 @@ def fisher(
     """
     opened = Checkpoint.open(catalog.locate(checkpoint))
     objective = opened.objectives[0]
-    model = opened.build().to(choose_device(device))
-    records = objective.examples(Store.open(data), "train")
+    network = opened.build().to(choose_device(device))
+    records = objective.examples(_store(data), "train")
     options = {"estimator": estimator, "examples": examples, "seed": seed}
-    found = regularization.fisher_information(model, objective, opened.codec, records, **options)
-    return opened.with_file(f"fisher-{estimator}.safetensors", found, options)
+    fisher_weights = regularization.fisher_information(network, objective, opened.codec, records, **options)
+    return opened.with_file(f"fisher-{estimator}.safetensors", fisher_weights, options)
 
 
-def load(name: Path | str, *, device: str = "auto", batch: int = 64) -> Model:
-    """Return a checkpoint as a predictor.
+def evaluate(
+    checkpoint: Model | Place,
+    data: Any,
+    targets: Any = None,
+    *,
+    split: str | None = None,
+    input: str | None = None,
+    target: str | Sequence[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch: int = 64,
+) -> Metrics:
+    """Return loss and metrics of a checkpoint on labelled data.
 
     Args:
-        name: a path, or the name of a bundled or fetched checkpoint such as `dna-bert-mini`.
+        checkpoint: path, name or Model.
+        data: a dataset or its folder; or a table (DataFrame, .csv, .tsv) or natural inputs with their labels.
+        targets: the labels of natural inputs.
+        split: of a dataset: `train`, `validation` or `test`; None takes test, or all of a table.
+        input: the column of a table that holds the inputs.
+        target: the column or columns of a table that hold the labels.
+        seed: of the masks of a pretraining objective.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
     """
-    return Model.load(catalog.locate(name), device, batch)
+    model = _model(checkpoint, device, batch)
+    return model.evaluate(data, targets, split=split, input=input, target=target, seed=seed)
 
 
-def evaluate(checkpoint: Path | str, data: Path, *, split: str = "test", device: str = "auto") -> dict[str, float]:
-    """Return loss and metrics of a checkpoint on a split of a store.
-
-    Args:
-        checkpoint: path or name.
-        data: a prepared store.
-        split: `train`, `validation` or `test`.
-        device: `auto`, `cpu` or `cuda`.
-    """
-    return load(checkpoint, device=device).evaluate(Store.open(data), split=split)
-
-
-def curve(spec: "curves.LabelEfficiency") -> "curves.LabelEfficiencyResult":
-    """Measure a label-efficiency curve: pretrained, scratch and frozen nets and classical baselines on paired seeds.
+def predict(checkpoint: Model | Place, output: Any, *, device: str = "auto", batch: int = 64) -> Result:
+    """Compute what a domain's users want from a checkpoint (classes, embeddings, a genome scan, ...).
 
     Args:
-        spec: what to compare, on which data, at which numbers of labels.
-    """
-    return curves.measure(catalog.locate_curve(spec))
-
-
-def schedules(spec: "scheduling.Schedules") -> "scheduling.ScheduleResult":
-    """Compare learning-rate schedules on your own task, with equal final rate and equal area or peak, on paired seeds.
-
-    Args:
-        spec: what to train, under which shapes.
-    """
-    return scheduling.compare_schedules(catalog.locate_curve(spec))
-
-
-def forget(spec: "forgetting.Forgetting") -> "forgetting.ForgettingResult":
-    """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto front, a budget.
-
-    Args:
-        spec: the base, the old and the new data, the methods and strengths to try.
-    """
-    return forgetting.measure(catalog.locate_forget(spec))
-
-
-def privacy(spec: "privacies.Privacy") -> "privacies.PrivacyResult":
-    """Audit what a model betrays of its training records: membership inference by shadow models, with intervals.
-
-    Args:
-        spec: which checkpoint, whose membership to guess, how many shadows.
-    """
-    return privacies.measure(catalog.locate_privacy(spec))
-
-
-def predict(checkpoint: Path | str, output: Any, *, device: str = "auto", batch: int = 64) -> Path:
-    """Write what a domain's users want from a checkpoint (classes, embeddings, a genome scan, ...).
-
-    Args:
-        checkpoint: path or name.
-        output: one of the domain's outputs with its options, e.g. `genomes.Scan(genome=..., out=...)`.
+        checkpoint: path, name or Model.
+        output: one of the domain's outputs with its options, e.g. `genomes.Scan(genome=...)`.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
     """
-    return output.write(load(checkpoint, device=device, batch=batch))
+    return _computed(output, _model(checkpoint, device, batch))
 
 
-def check(checkpoint: Path | str, *, device: str = "cpu") -> list[LawResult]:
-    """Run the domain's laws on a checkpoint and return how far each is broken.
-
-    Args:
-        checkpoint: path or name.
-        device: of the arithmetic.
-    """
-    return load(checkpoint, device=device).check()
-
-
-def label(what: Any) -> Path:
-    """Label structures with energies and forces by quantum chemistry: GFN-xTB or density functionals.
-
-    Args:
-        what: a `Label` with its options, e.g. `atoms.Label(file=..., out=..., method="gfn2-xtb")`.
-    """
-    return what.run()
-
-
-def sample(what: Any) -> Path:
-    """Make structures in thermal motion from SMILES, to be labelled.
-
-    Args:
-        what: a `Sample` with its options, e.g. `atoms.Sample(smiles=..., out=...)`.
-    """
-    return what.run()
-
-
-def generate(checkpoint: Path | str, what: Any, *, device: str = "auto") -> Path:
+@options_as_keywords("outputs", "generate", "what")
+def generate(checkpoint: Model | Place, what: Any, *, device: str = "auto", batch: int = 64) -> Result:
     """Generate new molecules that keep hard constraints, valid by construction.
 
     Args:
-        checkpoint: path or name.
-        what: a `Generate` with its options, e.g. `molecules.Generate(out=..., num=1000, formula="C9H8O4")`.
+        checkpoint: path, name or Model.
+        what: a `Generate` with its options, e.g. `molecules.Generate(num=1000, formula="C9H8O4")`.
         device: `auto`, `cpu` or `cuda`.
+        batch: molecules in one forward pass.
     """
-    return what.write(load(checkpoint, device=device))
+    return _computed(what, _model(checkpoint, device, batch))
 
 
-def score(what: Any) -> Path:
-    """Score generated molecules: validity, uniqueness, novelty, distances to real molecules, each with an interval.
+@options_as_keywords("tools", "label", "what")
+def label(what: Any) -> Result:
+    """Label structures with energies and forces by quantum chemistry: GFN-xTB or density functionals.
 
     Args:
-        what: a `Score` with its options, e.g. `molecules.Score(file=..., reference=..., out=...)`.
+        what: a `Label` with its options, e.g. `atoms.Label(file=..., method="gfn2-xtb")`.
     """
     return what.run()
 
 
-def prune(spec: "pruning.Prune") -> "pruning.Pruned | pruning_curve.PruneResult":
-    """Set a checkpoint's smallest weights to zero, fine-tune with the zeros held, or measure quality against sparsity.
+@options_as_keywords("tools", "sample", "what")
+def sample(what: Any) -> Result:
+    """Make structures in thermal motion from SMILES, to be labelled.
 
     Args:
-        spec: which checkpoint, how far, by which data; with `curve`, which checkpoints at which sparsities.
+        what: a `Sample` with its options, e.g. `atoms.Sample(smiles=...)`.
     """
-    spec = catalog.locate_prune(spec)
-    return pruning_curve.measure(spec) if spec.curve else pruning.prune(spec)
+    return what.run()
 
 
-def distill(spec: "distilling.Distill") -> "distilling.DistillResult":
-    """Teach a smaller student by a checkpoint, and judge both beside the same student taught by labels alone.
+@options_as_keywords("tools", "score", "what")
+def score(what: Any) -> Result:
+    """Score generated molecules: validity, uniqueness, novelty, distances to real molecules, each with an interval.
 
     Args:
-        spec: teacher, student, data, how long and how many seeds.
+        what: a `Score` with its options, e.g. `molecules.Score(file=..., reference=...)`.
     """
-    return distilling.distill(catalog.locate_teacher(spec))
+    return what.run()
 
 
-def export(checkpoint: Path | str, out: Path, *, data: Path | None = None) -> "exports.Exported":
-    """Export a checkpoint as one file that runs without sciforge, a torch.export program or ONNX, checked on real records.
+def check(checkpoint: Model | Place, *, device: str = "cpu", seed: int = 0) -> CheckResult:
+    """Run the domain's laws on a checkpoint and return how far each is broken.
 
     Args:
-        checkpoint: path or name.
-        out: the file: NAME.pt2 or NAME.onnx.
-        data: a store whose records it is tried on; by default the one it was trained on.
+        checkpoint: path, name or Model.
+        device: of the arithmetic.
+        seed: of the random inputs that the laws are tried on.
     """
-    return exports.export(load(checkpoint, device="cpu"), Path(out), data)
-
-
-def verify(
-    checkpoint: Path | str,
-    *,
-    data: Path | None = None,
-    init: Path | None = None,
-    replay: int = 5,
-    device: str = "auto",
-) -> "verifying.Verification":
-    """Verify a run: digests, data, parent, environment then and now, and some of its steps taken again, bit by bit.
-
-    Args:
-        checkpoint: a run's folder, a checkpoint, or a name.
-        data: where the run's store is now, if not where it was.
-        init: where the run's parent is now, if not where it was; a path or a name.
-        replay: how many steps to take again, 0 for none.
-        device: of the replay; `auto` takes the recorded one where it is there.
-    """
-    parent = None if init is None else catalog.locate(init)
-    return verifying.verify(catalog.locate(checkpoint), data=data, init=parent, replay=replay, device=device)
-
-
-def card(
-    checkpoint: Path | str,
-    *,
-    data: Path | None = None,
-    licence: str | None = None,
-    reports: Path | None = None,
-    device: str = "auto",
-) -> Path:
-    """Write the model card (README.md) of a checkpoint from what lies in its folder and the reports beside it.
-
-    Args:
-        checkpoint: path or name.
-        data: a store on whose test split to evaluate the checkpoint for the card; kept as evaluation.json.
-        licence: of the model, e.g. `apache-2.0`; by default what the card says already, else `unknown`.
-        reports: a folder with reports of privacy, sparsity or forgetting, beside the usual places.
-        device: of the evaluation.
-    """
-    made = Checkpoint.open(catalog.locate(checkpoint))
-    if data is not None:
-        found = Model.load(made.path, device)
-        store = Store.open(data)
-        cards.keep_evaluation(made, store, "test", found.evaluate(store, split="test"))
-    return cards.write(made, licence=licence, sources=_sources(made), reports=reports)
-
-
-def _sources(made: Checkpoint) -> list[dict[str, str]]:
-    """Return name, licence and citation of the dataset cards that have the digests of the files behind a checkpoint."""
-    try:
-        files = (Store.open(made.run.data, verify=False).index.get("preparer") or {}).get("files") or ()
-    except DataError:
-        return []  # the store has gone; the card keeps what it says
-    found = [catalog.card_of(Path(file)) for file in files if isinstance(file, str)]
-    return [{"name": c.name, "licence": c.licence, "citation": c.citation} for c in found if c is not None]
+    return _model(checkpoint, device).check(seed)
 
 
 def audit(what: Any) -> Any:
-    """Look for leaks and shortcuts before a figure is believed.
+    """Look for leaks and shortcuts in prepared data before a metric is believed.
 
     Args:
         what: one of a domain's audits with its options, e.g. `genomes.AuditShortcuts(data=...)`.
@@ -319,15 +272,169 @@ def audit(what: Any) -> Any:
     return what.run()
 
 
+# Experiments -------------------------------------------------------------------------------------------------------
+
+
+@fields_as_keywords(label_efficiency_runs.LabelEfficiency, "spec", labelled="data")
+def label_efficiency(
+    spec: label_efficiency_runs.LabelEfficiency,
+) -> label_efficiency_runs.LabelEfficiencyResult:
+    """Compare pretrained and untrained networks and classical baselines at several numbers of labels, on paired seeds.
+
+    Args:
+        spec: what to compare, on which data, at which numbers of labels.
+    """
+    if spec.objective is None:
+        model, store = Model.load(Path(spec.init), "cpu"), Store.open(Path(spec.data))
+        spec = replace(spec, objective=model.recommended(store)["objective"])
+    return label_efficiency_runs.measure(spec)
+
+
+@fields_as_keywords(schedule_runs.Schedules, "spec", labelled="data")
+def schedules(spec: schedule_runs.Schedules) -> schedule_runs.ScheduleResult:
+    """Compare learning-rate schedules of equal final rate and equal area or peak, on paired seeds.
+
+    Args:
+        spec: what to train, under which schedules.
+    """
+    return schedule_runs.compare_schedules(spec)
+
+
+@fields_as_keywords(Forgetting, "spec", labelled="new")
+def forgetting(spec: Forgetting) -> forgetting_runs.ForgettingResult:
+    """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto front, a budget.
+
+    Args:
+        spec: the parent checkpoint, the old and the new data, the methods and strengths to try.
+    """
+    return forgetting_runs.measure(spec)
+
+
+@fields_as_keywords(privacy_runs.Privacy, "spec")
+def privacy(spec: privacy_runs.Privacy) -> privacy_runs.PrivacyResult:
+    """Measure what a model reveals of its training records: membership inference by shadow models, with intervals.
+
+    Args:
+        spec: which checkpoint, whose membership to guess, how many shadow models.
+    """
+    return privacy_runs.measure(spec)
+
+
+@fields_as_keywords(invariance_runs.Invariance, "spec")
 def invariance(
-    checkpoint: Path | str, spec: "invariances.Invariance", *, device: str = "auto", batch: int = 64
-) -> "invariances.InvarianceResult":
+    checkpoint: Model | Place, spec: invariance_runs.Invariance, *, device: str = "auto", batch: int = 64
+) -> invariance_runs.InvarianceResult:
     """Measure what augmentations do: how far they move the embedding, and whether they erase the label.
 
     Args:
-        checkpoint: path or name.
+        checkpoint: path, name or Model.
         spec: on which records, which augmentations.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
     """
-    return invariances.measure(catalog.locate(checkpoint), spec, device, batch)
+    path = checkpoint.checkpoint.path if isinstance(checkpoint, Model) else catalog.locate(checkpoint)
+    return invariance_runs.measure(path, spec, device, batch)
+
+
+@fields_as_keywords(pruning.Prune, "spec", labelled="data")
+def prune(spec: pruning.Prune) -> "pruning.Pruned | pruning_curve.PruneResult":
+    """Set a checkpoint's smallest weights to zero, fine-tune with the zeros held, or measure quality against sparsity.
+
+    Args:
+        spec: which checkpoint, how far, by which data; with `curve`, which checkpoints at which sparsities.
+    """
+    return pruning_curve.measure(spec) if spec.curve else pruning.prune(spec)
+
+
+@fields_as_keywords(distillation.Distill, "spec", labelled="data")
+def distill(spec: distillation.Distill) -> distillation.DistillResult:
+    """Teach a smaller student by a checkpoint, and judge both beside the same student taught by labels alone.
+
+    Args:
+        spec: teacher, student, data, how long and how many seeds.
+    """
+    return distillation.distill(spec)
+
+
+# Provenance --------------------------------------------------------------------------------------------------------
+
+
+def export(checkpoint: Model | Place, out: Path | str, *, data: Data | None = None) -> exports.Exported:
+    """Export a checkpoint as one file that runs without sciforge, a torch.export program or ONNX, checked on real records.
+
+    Args:
+        checkpoint: path, name or Model.
+        out: the file: NAME.pt2 or NAME.onnx.
+        data: a dataset whose records it is tried on; by default the one it was trained on.
+    """
+    return exports.export(_model(checkpoint, "cpu"), Path(out), None if data is None else _store(data).path)
+
+
+def verify(
+    checkpoint: Place,
+    *,
+    data: Data | None = None,
+    init: Place | None = None,
+    replay: int = 5,
+    device: str = "auto",
+) -> verification.Verification:
+    """Verify a run: digests, data, parent, environment then and now, and some of its steps taken again, bit by bit.
+
+    Args:
+        checkpoint: a run's folder, a checkpoint, or a name.
+        data: where the run's data are now, if not where they were.
+        init: where the run's parent is now, if not where it was; a path or a name.
+        replay: how many steps to take again, 0 for none.
+        device: of the replay; `auto` takes the recorded one where it is there.
+    """
+    parent = None if init is None else catalog.locate(init)
+    store = None if data is None else data.path if isinstance(data, Dataset | Store) else Path(data)
+    return verification.verify(catalog.locate(checkpoint), data=store, init=parent, replay=replay, device=device)
+
+
+def card(
+    checkpoint: Place,
+    *,
+    data: Data | None = None,
+    licence: str | None = None,
+    reports: Path | str | None = None,
+    device: str = "auto",
+) -> Path:
+    """Write the model card (README.md) of a checkpoint from what lies in its folder and the reports beside it.
+
+    Args:
+        checkpoint: path or name.
+        data: a dataset on whose test split to evaluate the checkpoint for the card; kept as evaluation.json.
+        licence: of the model, e.g. `apache-2.0`; by default what the card says already, else `unknown`.
+        reports: a folder with reports of privacy, sparsity or forgetting, beside the usual places.
+        device: of the evaluation.
+    """
+    opened = Checkpoint.open(catalog.locate(checkpoint))
+    if data is not None:
+        store = _store(data)
+        metrics = Model.load(opened.path, device).evaluate(store, split="test")
+        model_card.keep_evaluation(opened, store, "test", metrics)
+    place = None if reports is None else Path(reports)
+    return model_card.write(opened, licence=licence, sources=_sources(opened), reports=place)
+
+
+def _computed(output: Any, model: Model) -> Any:
+    return output.run(model) if hasattr(output, "run") else output.write(model)  # until every domain returns results
+
+
+def _model(checkpoint: Model | Place, device: str, batch: int = 64) -> Model:
+    return checkpoint if isinstance(checkpoint, Model) else load(checkpoint, device=device, batch=batch)
+
+
+def _store(data: Data) -> Store:
+    return data.store if isinstance(data, Dataset) else data if isinstance(data, Store) else Store.open(Path(data))
+
+
+def _sources(checkpoint: Checkpoint) -> list[dict[str, str]]:
+    """Return name, licence and citation of the dataset cards that have the digests of the files behind a checkpoint."""
+    try:
+        files = (Store.open(checkpoint.run.data, verify=False).index.get("preparer") or {}).get("files") or ()
+    except DataError:
+        return []  # the store has gone; the card keeps what it says
+    cards = [catalog.card_of(Path(file)) for file in files if isinstance(file, str)]
+    return [{"name": c.name, "licence": c.licence, "citation": c.citation} for c in cards if c is not None]

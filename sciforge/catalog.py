@@ -13,7 +13,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -304,35 +304,3 @@ def checkpoint_names() -> list[str]:
     """Return the names of all checkpoints that are bundled."""
     bundled = (path.parent.name for path in datasets_folder().glob("checkpoints/*/checkpoint.json"))
     return sorted({*bundled, *(card.name for card in cards().values() if card.kind == "checkpoint")})
-
-
-def locate_run(run: Any) -> Any:
-    """Return a run whose `init` and teacher, names perhaps, are paths."""
-    if (teacher := getattr(run, "teacher", None)) is not None:
-        run = replace(run, teacher=locate_teacher(teacher))
-    return run if run.init is None else replace(run, init=locate(run.init))
-
-
-def locate_prune(spec: Any) -> Any:
-    """Return what prunes checkpoints given by name or path with their paths."""
-    return replace(spec, checkpoint=tuple(locate(name) for name in spec.checkpoint))
-
-
-def locate_teacher(spec: Any) -> Any:
-    """Return what learns from a `checkpoint` given by name or path with its path."""
-    return replace(spec, checkpoint=locate(spec.checkpoint))
-
-
-def locate_forget(spec: Any) -> Any:
-    """Return a forgetting report whose `checkpoint`, a name perhaps, is a path."""
-    return replace(spec, checkpoint=locate(spec.checkpoint))
-
-
-def locate_privacy(spec: Any) -> Any:
-    """Return an audit whose checkpoint and `init`, names perhaps, are paths."""
-    return replace(spec, checkpoint=locate(spec.checkpoint), init=None if spec.init is None else locate(spec.init))
-
-
-def locate_curve(spec: Any) -> Any:
-    """Return a curve whose `init`, a name perhaps, is a path."""
-    return locate_run(spec)

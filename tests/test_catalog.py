@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sciforge import catalog
-from sciforge.core.training.run import Run
 from sciforge.errors import CheckpointError, ConfigError, DataError
 
 DATA = bytes(range(256)) * 4000  # 1 MB
@@ -172,8 +171,6 @@ def test_unknown_names_come_with_the_nearest(place, tmp_path):
         catalog.locate("dna-min")
     assert catalog.locate("dna-mini") == tmp_path / "cards" / "checkpoints" / "dna-mini"
     assert catalog.locate(tmp_path) == tmp_path
-    run = Run(data=tmp_path, out=tmp_path / "o", objective="x", init="dna-mini")
-    assert catalog.locate_run(run).init == tmp_path / "cards" / "checkpoints" / "dna-mini"
 
 
 @pytest.mark.parametrize(

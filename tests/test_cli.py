@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from sciforge import api
+from sciforge.cli import commands
 from sciforge.cli import main as cli
+from sciforge.core.domain import offers
 from sciforge.core.files import tables
-from sciforge.core.training.model import LawResult
+from sciforge.core.training.laws import CheckResult, LawResult
 from sciforge.core.training.run import EWC, LoRA, Replay, Run, Schedule, Subset, to_json
 from sciforge.genomes import Classify, KmerCodec, MaskedKmers
 
@@ -145,10 +147,10 @@ def test_config_is_the_same_run(called, tmp_path):
     assert notes["run"].objective == MaskedKmers(length=64, mask_rate=0.3) and notes["run"].subset == Subset(8)
 
 
-def test_curve(called, capsys):
+def test_label_efficiency(called, capsys):
     table = tables.Table(("a",), (("1",),))
-    notes = called("curve", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1}))
-    argv = "curve classify --data s --out o --init d --sizes 32 0 --recipe.finetuning lora --recipe.schedule.steps 9 --json"
+    notes = called("label_efficiency", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1}))
+    argv = "label-efficiency classify --data s --out o --init d --sizes 32 0 --recipe.finetuning lora --recipe.schedule.steps 9 --json"
     assert cli.main(argv.split()) == 0
     spec = notes["spec"]
     assert (spec.sizes, spec.recipe.finetuning, spec.recipe.schedule.steps, spec.objective) == (
@@ -162,23 +164,26 @@ def test_curve(called, capsys):
 
 def test_prepare_takes_files_in_a_row(called, capsys):
     fake = type("Fake", (SimpleNamespace,), {"__len__": lambda self: 5})
-    notes = called("prepare", fake(path=Path("o"), domain="genomes", kind="genome", index={"rejected": 2}))
+    split = {"train": "abc", "validation": "d", "test": ""}.__getitem__
+    store = fake(path=Path("o"), domain="genomes", kind="genome", index={"rejected": 2}, split=split)
+    notes = called("prepare", SimpleNamespace(store=store, notes=("2 dropped (rejected.jsonl)", "columns not used: a")))
     assert cli.main("prepare genome a.fa b.fa --out o --test IV XV --workers 2 --on-error skip".split()) == 0
-    what = notes["what"]
+    what = notes["preparer"]
     assert (what.files, what.test, notes["workers"], notes["on_error"]) == (
         (Path("a.fa"), Path("b.fa")),
         ("IV", "XV"),
         2,
         "skip",
     )
-    assert "rejected  2 (see o/rejected.jsonl)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rejected    2 (see o/rejected.jsonl)" in out and "train       3\n" in out and "columns not used: a" in out
 
 
 def test_check_exits_with_1_where_a_law_is_broken(called, capsys):
-    called("check", [LawResult("a", "A law", 1e-9, 1e-6), LawResult("b", "Another", 1.0, 1e-6)])
+    called("check", CheckResult([LawResult("a", "A law", 1e-9, 1e-6), LawResult("b", "Another", 1.0, 1e-6)]))
     assert cli.main(["check", "c"]) == 1
     out = capsys.readouterr().out
-    assert "1e-09" in out and "NO" in out and "Another" in out
+    assert "1.000000e-09" in out and "False" in out and "Another" in out
     assert cli.main(["check", "c", "--json"]) == 1
     assert [law["holds"] for law in json.loads(capsys.readouterr().out)] == [True, False]
 
@@ -258,10 +263,10 @@ def test_help_of_every_verb(verb, capsys):
 @pytest.mark.parametrize("kind", ["preparers", "objectives", "outputs", "audits"])
 def test_help_of_every_offer(kind, capsys):
     verb = {"preparers": "prepare", "objectives": "train", "outputs": "predict", "audits": "audit"}[kind]
-    for name, (_, cls) in cli.offers(kind).items():
+    for name, (_, cls) in offers(kind).items():
         with pytest.raises(SystemExit) as stop:
             if kind == "outputs":
-                cli._call_with("predict", name, cls, "output", ["c", "--help"])
+                commands._offered("predict", name, cls, "output", ["c", "--help"])
             else:
                 cli.main([verb, name, "--help"])
         assert not stop.value.code

@@ -56,7 +56,7 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
         "prepare": 1,
         "train": 1,
         "audit": 1,
-        "curve": 1,
+        "label-efficiency": 1,
         "predict": 2,
         "datasets": 1,
         "schedules": 1,
@@ -67,7 +67,7 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
         words[0] = next(known for name, known in AT_HAND.items() if words[1] in get_domain(name).outputs)
     path = (verb, *words[: depth.get(verb, 0)])
     # the options of an anchor, and those of the objective whose forgetting is measured, are printed for the one chosen
-    asks = {"--regularization", *(("--objective",) if verb == "forget" else ())}
+    asks = {"--regularization", *(("--objective",) if verb == "forgetting" else ())}
     chosen = [w for at, w in enumerate(argv) if asks & set(argv[max(at - 1, 0) : at + 1])]
     text = help_of((*path, *chosen), capsys)
     for option in (word for word in argv if word.startswith("--")):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Annotated, Any, Literal
 
+from sciforge.core.files.docstrings import arguments_of
 from sciforge.errors import ConfigError, did_you_mean
 
 POSITIONAL = ("file", "files", "checkpoint", "names")  # fields and parameters that are given without a flag
@@ -39,32 +40,6 @@ class Flag:
     help: str = ""
 
 
-def arguments_of(documented: Any) -> dict[str, str]:
-    """Return the `Args` of a Google-style docstring; `a, b: text` documents both.
-
-    >>> arguments_of(Flag)["hint"]
-    'its type.'
-    """
-    found: dict[str, str] = {}
-    _, _, section = inspect.cleandoc(documented.__doc__ or "").partition("\nArgs:\n")
-    names: list[str] = []
-    for line in section.splitlines():
-        if line and not line.startswith(" "):
-            break
-        if head := re.match(r" {4}(\w[\w, ]*): *(.*)", line):
-            names = [name.strip() for name in head[1].split(",")]
-            found |= dict.fromkeys(names, head[2])
-        elif line.strip():
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return found
-
-
-def summary_of(documented: Any) -> str:
-    """Return the docstring without its `Args` and `Raises`."""
-    text = inspect.cleandoc(documented.__doc__ or "")
-    return re.split(r"\n+(?:Args|Raises|Returns|Attributes):\n|\n+>>> ", text)[0].strip()
-
-
 def flags_of_function(function: Callable, replaced: str = "") -> list[Flag]:
     """Return a flag for each parameter but `replaced`, the one that the flags of a dataclass stand for."""
     hints, helps = typing.get_type_hints(function), arguments_of(function)
@@ -72,7 +47,8 @@ def flags_of_function(function: Callable, replaced: str = "") -> list[Flag]:
     for name, parameter in inspect.signature(function).parameters.items():
         if name != replaced:
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            found.append(Flag(name, name, hints[name], default, helps.get(name, "")))
+            hint = hints.get(name, parameter.annotation)
+            found.append(Flag(name, name, hint, default, helps.get(name, "")))
     return found
 
 

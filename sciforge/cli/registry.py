@@ -11,46 +11,60 @@ from sciforge.errors import ConfigError, did_you_mean
 HELP = ("-h", "--help")
 
 
-def offers(kind: str, domain: str | None = None) -> dict[str, tuple[Any, type]]:
-    """Return name -> (domain, class) of what all domains, or one, offer of a kind (`objectives`, `preparers`, ...).
+def offers_page(prog: str, kind: str, domain: str | None = None) -> str:
+    """Return the help that lists what the domains, or one, offer of a kind, grouped by domain.
 
-    `domain/name` is always a name; the bare name too, unless two domains share it.
+    Args:
+        prog: the command so far.
+        kind: `objectives`, `preparers`, `outputs` or `audits`.
+        domain: the only domain to list; None for all.
     """
-    from sciforge.core.domain import discover
+    from sciforge.core.domain import discover, get_domain
+    from sciforge.core.files.docstrings import summary_of
 
-    domains = [d for d in discover().values() if domain in (None, d.name)]
-    pairs = [(name, d, cls) for d in domains for name, cls in getattr(d, kind).items()]
-    names = [name for name, _, _ in pairs]
-    found = {name: (d, cls) for name, d, cls in pairs if names.count(name) == 1}
-    return found | {f"{d.name}/{name}": (d, cls) for name, d, cls in pairs}
+    what = kind.removesuffix("s")
+    lines = [f"usage: {prog} {what.upper()} ... [--help]", ""]
+    lines += [f"{what.capitalize()}s by domain; the domain may be left out where only one has the name:"]
+    for home in discover().values() if domain is None else [get_domain(domain)]:
+        if options := getattr(home, kind):
+            lines += ["", f"{home.name}: {home.summary}"]
+            for name, cls in options.items():
+                lines.append(f"  {home.name + '/' + name:<28} {summary_of(cls).partition(chr(10))[0]}")
+    return "\n".join(lines)
 
 
 def choose(prog: str, kind: str, argv: list[str], domain: str | None = None) -> tuple[str, Any, type, list[str]]:
-    """Take the name of an offer off the command line; without one, explain what there is."""
-    known = offers(kind, domain)
+    """Take the name of an offer off the command line; without one, explain what there is.
+
+    Returns:
+        The name as it was typed, the domain, the class, and the other words.
+    """
+    from sciforge.core.domain import find_offer, offers
+
     what = kind.removesuffix("s")
     if not argv or argv[0].startswith("-"):
-        from sciforge.cli.flags import summary_of
-
-        names = {name: cls for name, (_, cls) in known.items() if "/" not in name or name.split("/")[1] not in known}
-        rows = [f"  {name:<18} {summary_of(cls).partition(chr(10))[0]}" for name, cls in names.items()]
-        page = [f"usage: {prog} {what.upper()} ... [--help]", "", f"{what.capitalize()}s:", *rows]
         if any(word in HELP for word in argv):
-            print("\n".join(page))
+            print(offers_page(prog, kind, domain))
             raise SystemExit(0)
+        names = [name for name in offers(kind, domain) if "/" in name]
         raise ConfigError(f"{prog} needs {'an' if what[0] in 'aeiou' else 'a'} {what}; {did_you_mean('', names)}")
-    if argv[0] not in known:
-        shared = [name for name in known if name.endswith(f"/{argv[0]}")]
-        raise ConfigError(
-            f"no {what} {argv[0]!r}; {'say ' + ' or '.join(shared) if shared else did_you_mean(argv[0], known)}"
-        )
-    return argv[0], *known[argv[0]], argv[1:]
+    return argv[0], *find_offer(kind, argv[0], domain), argv[1:]
 
 
-def domain_of(folder: str, file: str) -> str | None:
+def domain_of(folder: str | Path, file: str) -> str | None:
     """Return the domain that a store or checkpoint names, without opening it in earnest."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((Path(folder) / file).read_bytes())["domain"])
+    return None
+
+
+def domain_of_checkpoint(name: str | None) -> str | None:
+    """Return the domain of a checkpoint given by name or path; None where there is none."""
+    from sciforge import catalog
+    from sciforge.core.training.checkpoint import resolve
+
+    with contextlib.suppress(ValueError, Exception):
+        return domain_of(resolve(catalog.locate(name or "")), "checkpoint.json")
     return None
 
 
@@ -73,10 +87,10 @@ def read_config(path: Path, cls: type) -> Any:
         raise ConfigError(f"{path}: not JSON ({error}); write it by sciforge.core.training.run.to_json") from None
     body = body.get("run", body) if isinstance(body, dict) else body  # a checkpoint.json holds its run
     types = {name: t for domain in discover().values() for name, t in domain.types().items()}
-    made = from_json(body, {**CORE_TYPES, cls.__name__: cls, **types}, str(path))
-    if not isinstance(made, cls):
+    settings = from_json(body, {**CORE_TYPES, cls.__name__: cls, **types}, str(path))
+    if not isinstance(settings, cls):
         raise ConfigError(f'{path}: holds no {cls.__name__}; it must begin with {{"type": "{cls.__name__}"')
-    return made
+    return settings
 
 
 def take_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:

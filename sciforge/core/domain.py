@@ -5,6 +5,7 @@ files -> records -> codec -> batch -> model -> objective -> loop -> checkpoint -
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -307,33 +308,81 @@ class Domain:
         return self.models[name]
 
 
-@cache
-def discover() -> dict[str, Domain]:
-    """Return every domain: folders of sciforge that hold a DOMAIN, and installed entry points."""
+# Packages of sciforge that hold no domain.
+_ROOMS = ("cli", "core", "experiments", "nn", "provenance", "structures")
+
+
+def domain_names() -> list[str]:
+    """Return the names of all domains, sorted, without importing any: folders of sciforge and entry points."""
     import sciforge
 
-    found = {}
-    for module in pkgutil.iter_modules(sciforge.__path__):
-        if (
-            module.ispkg
-            and module.name not in ("core", "nn", "cli", "experiments", "provenance", "structures")
-            and not module.name.startswith("_")
-        ):
-            domain = getattr(importlib.import_module(f"sciforge.{module.name}"), "DOMAIN", None)
-            if isinstance(domain, Domain):
-                found[domain.name] = domain
-    for entry in entry_points(group="sciforge.domains"):
-        domain = entry.load()
-        found[domain.name] = domain
-    return dict(sorted(found.items()))
+    folders = {m.name for m in pkgutil.iter_modules(sciforge.__path__) if m.ispkg and not m.name.startswith("_")}
+    return sorted({*(folders - {*_ROOMS}), *(entry.name for entry in entry_points(group="sciforge.domains"))})
+
+
+@cache
+def discover() -> dict[str, Domain]:
+    """Return every domain that can be imported; a warning names one that cannot, and the others work."""
+    domains = {}
+    for name in domain_names():
+        try:
+            domains[name] = get_domain(name)
+        except ConfigError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return domains
 
 
 def get_domain(name: str) -> Domain:
-    """Return the domain of that name; raises ConfigError with the nearest name."""
-    domains = discover()
-    if name not in domains:
-        raise ConfigError(f"no domain {name!r}; {did_you_mean(name, domains)}")
-    return domains[name]
+    """Return the domain of that name, importing it alone.
+
+    Raises:
+        ConfigError: there is no such domain, or a package it needs is broken; names the nearest, or the cause.
+    """
+    if name not in domain_names():
+        raise ConfigError(f"no domain {name!r}; {did_you_mean(name, domain_names())}")
+    outside = {entry.name: entry for entry in entry_points(group="sciforge.domains")}
+    try:
+        domain = outside[name].load() if name in outside else importlib.import_module(f"sciforge.{name}").DOMAIN
+    except (ImportError, AttributeError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"the domain {name} cannot be imported: {cause}; install that package again") from error
+    if not isinstance(domain, Domain):
+        raise ConfigError(f"the domain {name} is a {type(domain).__name__}, not a Domain; correct its package")
+    return domain
+
+
+def offers(kind: str, domain: str | None = None) -> dict[str, tuple[Domain, type]]:
+    """Return name -> (domain, class) of what all domains, or one, offer of a kind (`objectives`, `preparers`, ...).
+
+    `domain/name` is always a name; the bare name too, unless two domains share it.
+    """
+    domains = list(discover().values()) if domain is None else [get_domain(domain)]
+    pairs = [(name, home, cls) for home in domains for name, cls in getattr(home, kind).items()]
+    names = [name for name, _, _ in pairs]
+    bare = {name: (home, cls) for name, home, cls in pairs if names.count(name) == 1}
+    return bare | {f"{home.name}/{name}": (home, cls) for name, home, cls in pairs}
+
+
+def find_offer(kind: str, name: str, domain: str | None = None) -> tuple[Domain, type]:
+    """Return the domain and the class of an offer; only the domain that `name` or `domain` names is imported.
+
+    Args:
+        kind: `objectives`, `preparers`, `outputs`, `audits` or `tools`.
+        name: `masked`, or with its domain `genomes/masked`.
+        domain: the domain that is meant, where it is known.
+
+    Raises:
+        ConfigError: there is no such offer, or two domains have one of that name; names the nearest.
+    """
+    if domain is None and name.partition("/")[0] in domain_names() and "/" in name:
+        domain = name.partition("/")[0]
+    known = offers(kind, domain)
+    if name in known:
+        return known[name]
+    what = kind.removesuffix("s")
+    shared = [other for other in known if other.endswith(f"/{name}")]
+    hint = f"name its domain: {' or '.join(shared)}" if shared else did_you_mean(name, known)
+    raise ConfigError(f"no {what} {name!r}{f' in {domain}' if domain else ''}; {hint}")
 
 
 def seeded_model(config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int) -> nn.Module:

@@ -206,7 +206,7 @@ def _metrics(made: Checkpoint, reports: Path | None) -> Iterator[str]:
         yield "\nOn the validation split: not measured."
     else:
         yield from _table(("validation split", "value"), ((k, f"{v:.6g}") for k, v in metrics.items()))
-        yield f"\nOne run, seed {made.run.seed}: no interval. `sciforge curve` repeats over seeds and gives one."
+        yield f"\nOne run, seed {made.run.seed}: no interval. `sciforge label-efficiency` repeats over seeds and gives one."
     if made.run.schedule.patience:
         yield "Early stopping chose by these metrics, which flatters them."
     found = _find(("evaluation",), made, reports)

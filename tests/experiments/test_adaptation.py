@@ -158,7 +158,7 @@ def test_other_domains_adapt_too(tmp_path, trained):
 
 def test_the_command_line(spec, trained, capsys):
     argv = [
-        "curve",
+        "label-efficiency",
         "classify",
         "--data",
         spec.data,

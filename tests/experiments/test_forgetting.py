@@ -288,13 +288,13 @@ def test_bisection_says_where_there_is_no_threshold():
 
 
 def test_the_command_line_prints_the_tables(spec, tiny, capsys, monkeypatch):
-    argv = ["forget", str(spec.checkpoint), "--old", str(spec.old), "--new", str(spec.new), "--out", str(spec.out)]
+    argv = ["forgetting", str(spec.checkpoint), "--old", str(spec.old), "--new", str(spec.new), "--out", str(spec.out)]
     argv += ["--objective", "classify", "--bins", "3", "--no-warm-start", "--methods", "plain", "--seeds", "1"]
     argv += ["--schedule.steps", "2", "--schedule.batch", "4", "--hardware.device", "cpu", "--budget", "500%"]
     assert main(argv) == 0
     assert "kept to" in capsys.readouterr().out
     assert main([*argv, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["budget"] == 5.0
-    assert main(["forget", "nothing-like-it", *argv[2:]]) == 2 and "no checkpoint" in capsys.readouterr().err
-    assert main(["forget", str(spec.checkpoint)]) == 2 and "needs an objective" in capsys.readouterr().err
-    assert api.forget(replace(spec, methods=("plain",), out=spec.out.parent / "python")).points[0] == ("start", 0.0)
+    assert main(["forgetting", "nothing-like-it", *argv[2:]]) == 2 and "no checkpoint" in capsys.readouterr().err
+    assert main(["forgetting", str(spec.checkpoint)]) == 2 and "needs an objective" in capsys.readouterr().err
+    assert api.forgetting(replace(spec, methods=("plain",), out=spec.out.parent / "python")).points[0] == ("start", 0.0)

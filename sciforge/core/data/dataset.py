@@ -1,5 +1,6 @@
 """Prepared data as users hold it: a store with a table of its splits, from files or from objects in memory."""
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sciforge.core.data.store import SPLITS, Store, prepare
+from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Inputs, Record, get_domain
-from sciforge.core.files.results import Result
+from sciforge.core.files.atomic import copy_folder
+from sciforge.core.files.results import SEPARATORS, Result, new_axes
 from sciforge.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 CLASSES_SHOWN = 12
 
@@ -24,11 +28,11 @@ class Dataset(Result):
     Args:
         store: what was prepared.
         folder: a temporary folder that lives as long as the dataset; None for a store that stays.
-        unused: names of columns that were given and are not used.
+        remarks: what was given and is not used, one sentence each.
     """
 
-    def __init__(self, store: Store, folder: "TemporaryDirectory[str] | None" = None, unused: Sequence[str] = ()):
-        self.store, self._folder, self.unused = store, folder, tuple(unused)
+    def __init__(self, store: Store, folder: "TemporaryDirectory[str] | None" = None, remarks: Sequence[str] = ()):
+        self.store, self._folder, self.remarks = store, folder, tuple(remarks)
 
     @classmethod
     def open(cls, path: Path | str) -> "Dataset":
@@ -86,30 +90,74 @@ class Dataset(Result):
         """What was dropped or left unused, one sentence each."""
         rejected = self.store.index.get("rejected", 0)
         notes = [f"{rejected} bad records dropped (rejected.jsonl says which and why)"] if rejected else []
-        if self.unused:
-            notes.append(f"columns not used: {', '.join(self.unused)}")
-        return (*notes, *self.store.meta.get("notes", ()))
+        return (*notes, *self.remarks, *self.store.meta.get("notes", ()))
 
     @property
     def about(self) -> dict[str, Any]:
         """How the dataset was prepared."""
         return {"domain": self.domain, "kind": self.store.kind, "preparer": self.store.index.get("preparer")}
 
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the labels of each split: counts of classes, or a histogram of numbers.
+
+        Raises:
+            ConfigError: the dataset has no labels.
+        """
+        labels = get_domain(self.domain).labels
+        parts = {name: labels(self.split(name), self.store.meta) for name in SPLITS if len(self.split(name))}
+        target = next((target for values in parts.values() for target in values), None)
+        if target is None:
+            raise ConfigError("the dataset has no labels to draw; use to_pandas()")
+        ax = new_axes() if ax is None else ax
+        values = {name: np.asarray(part[target]) for name, part in parts.items()}
+        if all(_is_number(values_N) for values_N in values.values()):
+            finite = {name: values_N[np.isfinite(values_N)] for name, values_N in values.items()}
+            ax.hist(list(finite.values()), bins=20, label=list(finite), stacked=True)
+            ax.set(xlabel=target, ylabel="records")
+        else:
+            _draw_classes(ax, values)
+            ax.set(xlabel=target, ylabel="records")
+        ax.legend()
+        return ax
+
+    def save(self, path: Path | str) -> Path:
+        """Write the table to NAME.csv or NAME.tsv; any other path becomes a folder that `sciforge` commands read.
+
+        Raises:
+            ConfigError: the folder exists already.
+            DataError: the disk is full or may not be written.
+        """
+        path = Path(path)
+        return super().save(path) if path.suffix.lower() in SEPARATORS else copy_folder(self.path, path)
+
     def __repr__(self) -> str:
         head = f"Dataset({self.domain}, {self.store.kind}, {len(self)} records)"
         return "\n".join([head, self.summary().to_string(index=False, na_rep=""), *self.notes])
 
     def _repr_html_(self) -> str:
-        import html
-
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         head = f"<p>{html.escape(self.domain)}, {html.escape(self.store.kind)}: {len(self)} records</p>"
         return head + self.summary().to_html(index=False, na_rep="") + notes
 
 
+def _is_number(values_N: np.ndarray) -> bool:
+    """Return whether labels are numbers and not codes of a few classes."""
+    whole = values_N.dtype.kind in "iu"
+    return values_N.dtype.kind in "fiu" and not (whole and len(np.unique(values_N)) <= CLASSES_SHOWN)
+
+
+def _draw_classes(ax: "Axes", values: Mapping[str, np.ndarray]) -> None:
+    classes = sorted({str(value) for values_N in values.values() for value in values_N})
+    below = np.zeros(len(classes))
+    for name, values_N in values.items():
+        counts = np.array([np.sum(values_N.astype(str) == label) for label in classes])
+        ax.bar(classes, counts, bottom=below, label=name)
+        below += counts
+
+
 def _described(target: str, values_N: np.ndarray) -> dict[str, Any]:
     """Return columns of a summary for the labels of one target."""
-    if values_N.dtype.kind in "fiu" and not (values_N.dtype.kind in "iu" and len(np.unique(values_N)) <= CLASSES_SHOWN):
+    if _is_number(values_N):
         known = values_N[np.isfinite(values_N)] if values_N.dtype.kind == "f" else values_N
         cell = f"{known.mean():.4g} ± {known.std():.3g}" if len(known) else "none"
         return {target: cell if len(known) == len(values_N) else f"{cell} ({len(known)} known)"}
@@ -133,6 +181,15 @@ def prepare_dataset(preparer: Any, out: Path | str | None = None, **options: Any
     return Dataset(prepare(preparer, Path(folder.name) / "store", **options), folder)
 
 
+def is_prepared(data: Any) -> bool:
+    """Return whether data are prepared: a Dataset, a Store, or a path that is no table."""
+    return isinstance(data, Dataset | Store) or (isinstance(data, str | Path) and not _is_table(data))
+
+
+def _is_table(data: Any) -> bool:
+    return isinstance(data, str | Path) and Path(data).suffix.lower() in SEPARATORS
+
+
 def as_dataset(
     data: Any,
     targets: Any = None,
@@ -142,82 +199,43 @@ def as_dataset(
     target: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
     seed: int = 0,
+    held_out: float = 0.0,
     model: Any = None,
 ) -> Dataset:
     """Return what users give as a dataset of a domain.
 
     Args:
-        data: a Dataset, a Store, the folder of one, a DataFrame, or a sequence of natural inputs.
+        data: a Dataset, a Store, the folder of one, a DataFrame, the path of a table (.csv, .tsv), or a sequence of
+            natural inputs.
         targets: labels of a sequence: an array [N], a Series, or a DataFrame of several targets.
         domain: the domain's name.
-        input: the column of a DataFrame that holds the inputs.
-        target: the column or columns of a DataFrame that hold the labels.
-        split: the column of a DataFrame, or the split of each input; None puts all in train.
+        input: the column of a table that holds the inputs.
+        target: the column or columns of a table that hold the labels.
+        split: the column of a table, or the split of each input; None puts all in train.
         seed: of whatever preparing draws.
+        held_out: share of inputs without splits that goes to the test split, drawn by `seed`; equal inputs stay together.
         model: the Model that the data are for, whose wishes (an image size) natural inputs follow.
 
     Raises:
         ConfigError: a column is missing, lengths differ, or the dataset is of another domain.
         DataError: an input is bad; names it by its place.
     """
-    if isinstance(data, Store):
-        data = Dataset(data)
-    if isinstance(data, str | Path) and (Path(data) / "index.json").exists():
-        data = Dataset.open(data)
-    if isinstance(data, Dataset):
-        if data.domain != domain:
-            raise ConfigError(f"the data are of the domain {data.domain}, the model of {domain}; give other data")
-        return data
-    inputs, labels, splits, unused = split_table(data, targets, domain, input, target, split)
+    if is_prepared(data):
+        given = (
+            data if isinstance(data, Dataset) else Dataset(data if isinstance(data, Store) else Store.open(Path(data)))
+        )
+        if given.domain != domain:
+            raise ConfigError(f"the data are of the domain {given.domain}, the model of {domain}; give other data")
+        if targets is not None or input or target or split is not None:
+            raise ConfigError("prepared data hold their labels and splits; leave out targets, input, target and split")
+        return given
     reader = get_domain(domain).inputs
     if reader is None:
         raise ConfigError(f"the domain {domain} takes prepared data only; use prepare")
+    table = split_table(data, targets, domain, input, target, split)
+    if table.splits is None and held_out:
+        table = table.with_test_split(held_out, seed)
     reader = reader if model is None else reader.of(model)
-    dataset = prepare_dataset(reader.preparer(inputs, labels, split=splits, seed=seed))
-    dataset.unused = tuple(unused)
+    dataset = prepare_dataset(reader.preparer(table.inputs, table.labels, split=table.splits, seed=seed))
+    dataset.remarks = table.remarks
     return dataset
-
-
-def split_table(
-    data: Any,
-    targets: Any,
-    domain: str,
-    input: str | None,
-    target: str | Sequence[str] | None,
-    split: str | Sequence[str] | None,
-) -> "tuple[Any, pd.DataFrame | None, list[str] | None, list[str]]":
-    """Return inputs, labels (one column a target), splits and the names of unused columns of what users give."""
-    import pandas as pd
-
-    names = [target] if isinstance(target, str) else list(target or ())
-    splits = None if split is None or isinstance(split, str) else [str(name) for name in split]
-    unused: list[str] = []
-    if isinstance(data, pd.DataFrame):
-        tables = bool(getattr(get_domain(domain).inputs, "takes_tables", False))
-        column = split if isinstance(split, str) else None
-        for name in [n for n in (input, column, *names) if n is not None]:
-            if name not in data.columns:
-                raise ConfigError(f"the table has no column {name!r}; it has {', '.join(map(str, data.columns))}")
-        if input is None and not tables:
-            raise ConfigError("name the column of a DataFrame that holds the inputs: input=...")
-        used = [n for n in (input, column, *names) if n is not None]
-        splits = data[column].astype(str).tolist() if column else splits
-        targets = data[names] if names else targets
-        rest = data.drop(columns=[n for n in used if n != input])
-        unused = [] if input is None else [str(n) for n in rest.columns if n != input]
-        data = rest if input is None else data[input]
-    labels = None if targets is None else _labels(targets, names, data)
-    return data, labels, splits, unused
-
-
-def _labels(targets: Any, names: Sequence[str], data: Any) -> "pd.DataFrame":
-    import pandas as pd
-
-    if isinstance(targets, Mapping) and not isinstance(targets, pd.DataFrame):
-        targets = pd.DataFrame(dict(targets))
-    if not isinstance(targets, pd.DataFrame):
-        name = names[0] if names else getattr(targets, "name", None) or "label"
-        targets = pd.Series(list(targets), name=name).to_frame()
-    if len(targets) != len(data):
-        raise ConfigError(f"there are {len(data)} inputs and {len(targets)} labels; give one label for each")
-    return targets.reset_index(drop=True)

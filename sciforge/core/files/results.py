@@ -107,8 +107,10 @@ class TableResult(Result):
         return ax
 
 
-class Metrics(dict[str, float]):
+class Metrics(dict[str, float], Result):
     """Metrics by name: a dict that notebooks show as a table."""
+
+    __repr__ = dict.__repr__
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return one row a metric: metric, value."""

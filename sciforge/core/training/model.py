@@ -1,8 +1,9 @@
 """A model in use: on users' own inputs, on prepared data, for fine-tuning, and on itself, for its laws."""
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import html
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,19 +13,24 @@ import torch
 from torch import nn
 
 from sciforge.core.data import sampling
-from sciforge.core.data.dataset import Dataset, as_dataset, split_table
+from sciforge.core.data.dataset import Dataset, as_dataset, is_prepared
 from sciforge.core.data.store import Store
+from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Domain, FitRecipe, Inputs, Objective, Record
 from sciforge.core.files.atomic import copy_folder
 from sciforge.core.files.results import Metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.evaluation import as_array, evaluate, evaluation
+from sciforge.core.training.laws import CheckResult, LawResult
 from sciforge.core.training.run import Run, Subset
 from sciforge.errors import CheckpointError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_METHODS = ("fit", "predict", "evaluate", "embed", "save", "check", "outputs")
 
 
 @dataclass(repr=False)
@@ -72,11 +78,45 @@ class Model:
         """A single-process engine on the model's device."""
         return Engine(self.device, "float32")
 
-    def __repr__(self) -> str:
+    def _facts(self) -> dict[str, str]:
+        """Return what `repr` and notebooks show."""
+        methods = [name for name in _METHODS[:-1] if name != "embed" or self._embeds]
         size = sum(p.numel() for p in self.network.parameters())
-        kind = type(self.objective).__name__
-        name = self.checkpoint.path.name
-        return f"Model({self.domain.name}, {name!r}, {kind}, {size:,} parameters, {self.device})"
+        return {
+            "domain": self.domain.name,
+            "checkpoint": self.checkpoint.path.name,
+            "objective": type(self.objective).__name__,
+            "parameters": f"{size:,}",
+            "device": str(self.device),
+            "methods": ", ".join(sorted({*methods, *self.domain.methods})),
+        }
+
+    @property
+    def _embeds(self) -> bool:
+        return self.domain.embed is not None or "embed" in self.domain.methods
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return (
+            f"Model({facts['domain']}, {facts['checkpoint']!r}, {facts['objective']}, "
+            f"{facts['parameters']} parameters, {facts['device']})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self._facts().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def __copy__(self) -> "Model":
+        return self  # nothing changes a model; `fit` returns another
+
+    def __deepcopy__(self, memo: Any) -> "Model":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the checkpoint's files themselves, so that the model opens on another machine."""
+        folder = self.checkpoint.path
+        files = {name: (folder / name).read_bytes() for name in ("checkpoint.json", *self.checkpoint.body["files"])}
+        return _model_from_files, (folder.name, files, str(self.device), self.batch)
 
     def __getattr__(self, name: str) -> Any:
         """Return a method that the domain adds (scan, generate, calculator, ...)."""
@@ -84,11 +124,9 @@ class Model:
             raise AttributeError(name)
         methods = self.domain.methods
         if name not in methods:
-            hint = did_you_mean(name, [*methods, "fit", "predict", "evaluate", "embed", "save", "check"])
+            hint = did_you_mean(name, [*methods, *_METHODS])
             raise AttributeError(f"a model of {self.domain.name} has no method {name!r}; {hint}")
-        bound = functools.partial(methods[name], self)
-        functools.update_wrapper(bound, methods[name])
-        return bound
+        return types.MethodType(methods[name], self)  # with the signature and the docstring of the function
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.domain.methods})
@@ -156,8 +194,7 @@ class Model:
             ConfigError: the data are of another domain, or hold no record of the split.
         """
         dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target, model=self)
-        prepared = isinstance(data, Dataset | Store | str | Path)
-        split = split or ("test" if prepared else "train")  # what is given in memory is one split
+        split = split or ("test" if is_prepared(data) else "train")  # natural inputs are one split
         records = self.objective.examples(dataset.store, split)
         if not len(records):
             raise ConfigError(f"{dataset.path} has no {split} records; choose another split")
@@ -184,30 +221,32 @@ class Model:
         """
         import pandas as pd
 
-        if isinstance(inputs, Dataset):
-            records: Sequence[Record] = self.objective.examples(inputs.store, split)
-            index = pd.RangeIndex(len(records))
-        else:
-            index = inputs.index if isinstance(inputs, pd.Series | pd.DataFrame) else None
-            records = self._records(inputs, input)
+        records, index = self._records(inputs, input, split)
         columns = self.inputs.columns(self, self.outputs(records))
         table = pd.DataFrame(columns)
         return table if index is None else table.set_index(index)
 
-    def _records(self, inputs: Any, column: str | None = None) -> list[Record]:
-        if isinstance(inputs, str | Path | bytes):
-            raise ConfigError("give a list of inputs, not a single one: [...]")
-        values, _, _, _ = split_table(inputs, None, self.domain.name, column, None, None)
-        records = self.inputs.records(values)
-        if not records:
+    def _records(
+        self, inputs: Any, column: str | None = None, split: str = "test"
+    ) -> "tuple[Sequence[Record], pd.Index | None]":
+        """Return the records of inputs or of a split of a dataset, and the index of a Series or DataFrame."""
+        if isinstance(inputs, Dataset | Store):
+            store = inputs.store if isinstance(inputs, Dataset) else inputs
+            if store.domain != self.domain.name:
+                raise ConfigError(f"the data are of the domain {store.domain}, the model of {self.domain.name}")
+            records: Sequence[Record] = self.objective.examples(store, split)
+        else:
+            records = self.inputs.records(split_table(inputs, None, self.domain.name, column).inputs)
+        if not len(records):
             raise ConfigError("there are no inputs; give at least one")
-        return records
+        return records, getattr(inputs, "index", None) if hasattr(inputs, "iloc") else None
 
-    def embed(self, inputs: Any, *, input: str | None = None, **options: Any) -> np.ndarray:
+    def embed(self, inputs: Any, *, split: str = "test", input: str | None = None, **options: Any) -> np.ndarray:
         """Return what the network makes of each input, float32 [N, D].
 
         Args:
             inputs: as for `predict`.
+            split: of a dataset.
             input: the column of a DataFrame that holds the inputs.
             options: of the domain's embedding, where it has any.
 
@@ -220,7 +259,7 @@ class Model:
             raise ConfigError(f"the domain {self.domain.name} has no embedding; use predict")
         if options:
             raise ConfigError(f"embed has no option {next(iter(options))!r} for {self.domain.name}; leave it out")
-        records, rows = self._records(inputs, input), []
+        (records, _), rows = self._records(inputs, input, split), []
         with torch.no_grad(), evaluation(self.network, self.objective):
             for part in sampling.micro_batches(records, self.batch):
                 batch = self.codec.collate([self.codec.encode(record) for record in part])
@@ -268,18 +307,25 @@ class Model:
         from sciforge.core.training.loop import train
 
         options = {"domain": self.domain.name, "input": input, "target": target, "split": split, "seed": seed}
+        overrides = _run_fields(settings)
         dataset = as_dataset(data, targets, **options, model=self)
+        if not len(dataset.split("train")):
+            raise ConfigError(f"{dataset.path} has no training records; give labelled inputs")
         name, chosen = self._recipe(recipe)
-        fields = {**chosen.settings(dataset.store, self.checkpoint), **settings}
+        chosen_fields = {**chosen.settings(dataset.store, self.checkpoint), **overrides}
         if labels is not None:
-            fields["subset"] = Subset(labels, seed)
+            chosen_fields["subset"] = Subset(labels, seed)
         folder = None if out is not None else TemporaryDirectory(prefix="sciforge-")
         place = Path(out) if out is not None else Path(folder.name) / "run"
-        run = Run(data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **fields)
+        run = Run(data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **chosen_fields)
         if verbose:
             print(_fit_summary(dataset, run, name))
         tuned = Model.load(train(run).path, str(self.device), self.batch)
         return replace(tuned, folder=folder)
+
+    def recommended(self, store: Store, recipe: str | None = None) -> Mapping[str, Any]:
+        """Return the fields of Run that a recipe of the domain, or the recommended one, sets for a prepared store."""
+        return self._recipe(recipe)[1].settings(store, self.checkpoint)
 
     def _recipe(self, name: str | None) -> tuple[str, FitRecipe]:
         recipes = self.inputs.recipes
@@ -301,8 +347,15 @@ class Model:
 
     # On itself -------------------------------------------------------------------------------
 
-    def check(self, seed: int = 0) -> list["LawResult"]:
-        """Run the domain's laws on this very model, in float64."""
+    def check(self, seed: int = 0) -> CheckResult:
+        """Run the domain's laws on this very model, in float64.
+
+        Args:
+            seed: of the random inputs that the laws are tried on.
+
+        Raises:
+            CheckpointError: the domain states no laws.
+        """
         if not self.domain.laws:
             raise CheckpointError(f"the domain {self.domain.name} states no laws")
         model = self.checkpoint.build().double().to(self.device)
@@ -311,22 +364,29 @@ class Model:
             violation, tolerance = law(model, self.codec, sampling.generator(seed, sampling.EVALUATE, 1, number))
             summary = (law.__doc__ or name).strip().splitlines()[0]
             results.append(LawResult(name, summary, float(violation), float(tolerance)))
-        return results
+        return CheckResult(results)
 
 
-@dataclass(frozen=True)
-class LawResult:
-    """How far a model breaks a law, and how far rounding may."""
+def _model_from_files(name: str, files: Mapping[str, bytes], device: str, batch: int) -> Model:
+    """Return the model whose checkpoint has these files, on the CPU where there is no such device."""
+    folder = TemporaryDirectory(prefix="sciforge-")
+    place = Path(folder.name) / name
+    for relative, content in files.items():
+        (place / relative).parent.mkdir(parents=True, exist_ok=True)
+        (place / relative).write_bytes(content)
+    device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
+    return replace(Model.load(place, device, batch), folder=folder)
 
-    name: str
-    summary: str
-    violation: float
-    tolerance: float
 
-    @property
-    def holds(self) -> bool:
-        """Whether the violation is within the tolerance (NaN is not)."""
-        return self.violation <= self.tolerance
+def _run_fields(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings; raises ConfigError where one is no field of Run, or one that `fit` sets itself."""
+    known = {f.name for f in fields(Run)} - {"data", "out", "init", "model", "codec", "subset", "seed"}
+    for name in settings:
+        if name == "subset":
+            raise ConfigError("fit has no setting 'subset'; give labels=N")
+        if name not in known:
+            raise ConfigError(f"fit has no setting {name!r}; {did_you_mean(name, {*known, 'labels', 'recipe', 'out'})}")
+    return settings
 
 
 def _fit_summary(dataset: Dataset, run: Run, recipe: str) -> str:

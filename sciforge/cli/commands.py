@@ -1,0 +1,316 @@
+"""One function a command: it takes the flags of a verb, calls the verb, and prints or writes what it returns."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+import sciforge
+from sciforge.cli import output
+from sciforge.cli.flags import Flag, Spec, flags_of_function, parse
+from sciforge.cli.registry import (
+    HELP,
+    choose,
+    domain_of,
+    domain_of_checkpoint,
+    option,
+    read_config,
+    take_option,
+)
+from sciforge.core.files.docstrings import summary_of
+from sciforge.errors import ConfigError
+
+# How the command line reads parameters that take more kinds of values in Python.
+HINTS: dict[str, Any] = {
+    "checkpoint": Path, "data": Path, "input": str | None, "target": tuple[str, ...], "split": str | None,
+}  # fmt: skip
+# Python only: labels in memory, and `--quiet` in their place.
+PYTHON_ONLY = ("targets", "verbose", "settings")
+OUT = Flag("cli/out", "out", Path | None, None, "file to write, its suffix chooses the format; None prints the table.")
+JSON = Flag("cli/json", "json", bool, False, "print JSON.")
+PREPARED = ("train", "label-efficiency", "schedules")  # verbs that name their objective first
+
+
+def run(verb: str, argv: list[str], quiet: bool = False) -> int:
+    """Run a command and return its exit code."""
+    if verb == "fit":
+        return _fit(argv, quiet)
+    special = {
+        "prepare": _prepare, "train": _train, "fisher": _fisher, "predict": _predict, "check": _check, "verify": _verify,
+        "audit": _audit, "datasets": _datasets, "doctor": _doctor, "demo": _demo, "generate": _generate,
+        "forgetting": _forgetting, "distill": _distill, "label-efficiency": _label_efficiency, "schedules": _schedules,
+    }  # fmt: skip
+    if verb in special:
+        return special[verb](argv)
+    function = _verb(verb)
+    if hasattr(function, "offer"):
+        return _tool(verb, argv)
+    if hasattr(function, "settings"):
+        return _experiment(verb, argv)
+    values = _parsed(f"sciforge {verb}", function, argv, extra=_printing(verb))
+    return _print(function, values)
+
+
+def _verb(name: str) -> Callable[..., Any]:
+    return getattr(sciforge, name.replace("-", "_"))
+
+
+def verb_flags(function: Callable[..., Any], replaced: str = "") -> list[Flag]:
+    """Return a flag for each parameter of a verb but `replaced`, with the types that can be typed."""
+    flags = []
+    for flag in flags_of_function(function, replaced):
+        if flag.name in PYTHON_ONLY:
+            continue
+        hint = HINTS.get(flag.name, flag.hint)
+        if flag.name == "out" and flag.default is None:
+            flag, hint = replace(flag, default=MISSING), Path  # a temporary folder would be gone when the command ends
+        if hint is Path and flag.default is None:
+            hint = Path | None
+        default = () if flag.name == "target" and flag.default is None else flag.default
+        flags.append(replace(flag, hint=hint, default=default))
+    return flags
+
+
+def _printing(verb: str, cls: type | None = None) -> list[Flag]:
+    """Return the flags that say how a result is printed; `--out` only where the verb itself has none."""
+    own = {"out"} if verb in ("export", "card", "prepare", "fit") else set()
+    own |= {f.name for f in fields(cls)} if cls is not None else set()
+    flags = [] if "out" in own or verb in ("verify", "audit", "card", "fisher") else [OUT]
+    return flags if verb in ("export", "card") else [*flags, JSON]
+
+
+def _parsed(
+    prog: str,
+    function: Callable[..., Any],
+    argv: list[str],
+    spec: Spec | None = None,
+    replaced: str = "",
+    text: str = "",
+    extra: list[Flag] | None = None,
+) -> dict[str, Any]:
+    """Parse the flags of a verb, those of `spec` standing for the parameter `replaced`."""
+    flags = verb_flags(function, replaced) + (spec.flags if spec else []) + (extra or [])
+    values = parse(prog, text or summary_of(function), flags, argv)
+    if spec:
+        values[replaced] = spec.build(values)
+    if values.get("target") == ():
+        values["target"] = None
+    return values
+
+
+def _print(function: Callable[..., Any], values: dict[str, Any]) -> int:
+    """Call a verb and print or save its result."""
+    out, as_json = values.pop("cli/out", None), values.pop("cli/json", False)
+    return output.print_result(function(**values), out, as_json)
+
+
+def _offered(verb: str, name: str, cls: type, parameter: str, argv: list[str]) -> tuple[Callable, dict[str, Any]]:
+    """Return a verb whose parameter is one of what a domain offers, given by flags, and its parsed values."""
+    spec, prog = Spec(cls, argv, {}), f"sciforge {verb} {name}".rstrip()
+    function = _verb(verb)
+    values = _parsed(prog, inspect.unwrap(function), argv, spec, parameter, summary_of(cls), _printing(verb, cls))
+    return function, values
+
+
+# Data ----------------------------------------------------------------------------------------------------------------
+
+
+def _prepare(argv: list[str]) -> int:
+    name, _, cls, rest = choose("sciforge prepare", "preparers", argv)
+    function, values = _offered("prepare", name, cls, "preparer", rest)
+    as_json = values.pop("cli/json")
+    dataset = function(**values)
+    return output.print_result(dataset.summary(), None, True) if as_json else output.print_dataset(dataset)
+
+
+def _audit(argv: list[str]) -> int:
+    domain = domain_of(option(argv, "--data") or "", "index.json")
+    name, _, cls, rest = choose("sciforge audit", "audits", argv, domain)
+    function, values = _offered("audit", name, cls, "what", rest)
+    as_json = values.pop("cli/json")
+    return output.print_audit(function(**values), as_json)
+
+
+def _tool(verb: str, argv: list[str]) -> int:
+    """Run a tool that a domain adds as a verb of its own."""
+    from sciforge.core.domain import find_offer
+
+    kind, name, parameter = _verb(verb).offer  # type: ignore[attr-defined]
+    function, values = _offered(verb, "", find_offer(kind, name)[1], parameter, argv)
+    return _print(function, values)
+
+
+def _datasets(argv: list[str]) -> int:
+    from sciforge import catalog
+
+    if argv[:1] == ["fetch"]:
+        values = _parsed("sciforge datasets fetch", catalog.fetch_all, argv[1:])
+        return output.print_text("\n".join(map(str, catalog.fetch_all(**values))))
+    if argv[:1] == ["find"]:
+        values = _parsed("sciforge datasets find", catalog.find, argv[1:])
+        return output.print_text(str(catalog.find(**values)))
+    if argv[:1] not in (["list"], []) or argv[1:]:
+        if any(word in HELP for word in argv):
+            return output.print_text("usage: sciforge datasets list | find NAME | fetch NAME... [--help]")
+        raise ConfigError(f"no command {' '.join(['datasets', *argv])!r}; use datasets list, or datasets fetch NAME")
+    return output.print_text(catalog.table().text())
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+def _train(argv: list[str]) -> int:
+    function, values = _described("train", "run", argv)
+    return output.print_checkpoint(function(**values))
+
+
+def _fit(argv: list[str], quiet: bool) -> int:
+    if len(argv) > 1 and not argv[1].startswith("-"):  # sciforge fit CHECKPOINT table.csv
+        argv = [argv[0], "--data", *argv[1:]]
+    values = _parsed("sciforge fit", sciforge.fit, argv)
+    return output.print_checkpoint(sciforge.fit(**values, verbose=not quiet).checkpoint)
+
+
+def _fisher(argv: list[str]) -> int:
+    return output.print_checkpoint(sciforge.fisher(**_parsed("sciforge fisher", sciforge.fisher, argv)))
+
+
+def _predict(argv: list[str]) -> int:
+    from sciforge import catalog
+
+    if not argv or argv[0].startswith("-"):
+        choose("sciforge predict CHECKPOINT", "outputs", argv)
+    catalog.locate(argv[0])
+    domain = domain_of_checkpoint(argv[0])
+    name, _, cls, rest = choose(f"sciforge predict {argv[0]}", "outputs", argv[1:], domain)
+    function, values = _offered("predict", name, cls, "output", [argv[0], *rest])
+    return _print(function, values)
+
+
+def _generate(argv: list[str]) -> int:
+    """As `predict CHECKPOINT generate`: what domains call `generate` is a verb of its own."""
+    from sciforge.core.domain import find_offer
+
+    cls = find_offer("outputs", "generate", domain_of_checkpoint(argv[0]) if argv else None)[1]
+    function, values = _offered("generate", "CHECKPOINT", cls, "what", argv)
+    return _print(function, values)
+
+
+def _check(argv: list[str]) -> int:
+    values = _parsed("sciforge check", sciforge.check, argv, extra=_printing("check"))
+    out, as_json = values.pop("cli/out"), values.pop("cli/json")
+    result = sciforge.check(**values)
+    output.print_result(result, out, as_json)
+    return 0 if result.holds else 1
+
+
+def _verify(argv: list[str]) -> int:
+    values = _parsed("sciforge verify", sciforge.verify, argv, extra=[JSON])
+    as_json = values.pop("cli/json")
+    result = sciforge.verify(**values)
+    output.print_result(result, None, as_json)
+    return 0 if result.sound else 1
+
+
+# Experiments ---------------------------------------------------------------------------------------------------------
+
+
+def _described(verb: str, parameter: str, argv: list[str]) -> tuple[Callable, dict[str, Any]]:
+    """Return a verb whose objective is named first, or everything by `--config`, and its parsed values."""
+    function, config, default, name = _verb(verb), option(argv, "--config"), None, ""
+    cls, objective, home = function.settings, None, None  # type: ignore[attr-defined]
+    optional = next(f.default is None for f in fields(cls) if f.name == "objective")
+    if config is not None:
+        default = read_config(Path(config), cls)
+        objective, name = type(default.objective), f"--config {config}"
+        home = _home_of(objective)
+        argv = [w for i, w in enumerate(argv) if not w.startswith("--config") and argv[i - 1 : i] != ["--config"]]
+    elif not optional or (argv and not argv[0].startswith("-")):
+        domain = domain_of(option(argv, "--data") or "", "index.json") or domain_of_checkpoint(option(argv, "--init"))
+        name, home, objective, argv = choose(f"sciforge {verb}", "objectives", argv, domain)
+    choices = {} if home is None else {"objective": objective, "model": home.models, "codec": home.codec}
+    text = summary_of(objective) if objective else summary_of(cls)
+    return function, _spec_values(verb, name, parameter, argv, choices, default, text)
+
+
+def _home_of(objective: type) -> Any:
+    from sciforge.core.domain import offers
+
+    return next(home for home, known in offers("objectives").values() if known is objective)
+
+
+def _spec_values(
+    verb: str,
+    name: str,
+    parameter: str,
+    argv: list[str],
+    choices: Mapping[str, Any],
+    default: Any = None,
+    text: str = "",
+) -> dict[str, Any]:
+    """Return the parsed values of a verb whose settings are one object."""
+    function = _verb(verb)
+    cls = function.settings  # type: ignore[attr-defined]
+    spec = Spec(cls, argv, choices, default)
+    temporary = [f for f in spec.flags if f.name == "out" and f.default is None]  # would be gone when the command ends
+    spec.flags = [replace(f, default=MISSING, hint=Path) if f in temporary else f for f in spec.flags]
+    plain = inspect.unwrap(function)
+    table = [
+        f for f in verb_flags(function) if f.name in ("input", "target", "split") and f.name not in spec_names(cls)
+    ]
+    extra = [*table, *([] if verb == "train" else _printing(verb, cls))]
+    return _parsed(f"sciforge {verb} {name}".rstrip(), plain, argv, spec, parameter, text or summary_of(cls), extra)
+
+
+def spec_names(cls: type) -> set[str]:
+    """Return the names of the fields of a settings class."""
+    return {field.name for field in fields(cls)}
+
+
+def _label_efficiency(argv: list[str]) -> int:
+    return _print(*_described("label-efficiency", "spec", argv))
+
+
+def _schedules(argv: list[str]) -> int:
+    return _print(*_described("schedules", "spec", argv))
+
+
+def _forgetting(argv: list[str]) -> int:
+    domain = domain_of(option(argv, "--new") or "", "index.json")
+    given, rest = take_option(argv, "--objective")
+    head = [given] if given else [w for w in rest if w in HELP]
+    name, _, objective, _ = choose("sciforge forgetting CHECKPOINT --objective", "objectives", head, domain)
+    title = f"CHECKPOINT --objective {name}"
+    return _print(_verb("forgetting"), _spec_values("forgetting", title, "spec", rest, {"objective": objective}))
+
+
+def _distill(argv: list[str]) -> int:
+    from sciforge.core.domain import get_domain
+
+    domain = domain_of_checkpoint(argv[0]) if argv and not argv[0].startswith("-") else None
+    choices = {"model": get_domain(domain).models, "codec": get_domain(domain).codec} if domain else {}
+    return _print(_verb("distill"), _spec_values("distill", "", "spec", argv, choices))
+
+
+def _experiment(verb: str, argv: list[str]) -> int:
+    return _print(_verb(verb), _spec_values(verb, "", "spec", argv, {}))
+
+
+# Installation --------------------------------------------------------------------------------------------------------
+
+
+def _doctor(argv: list[str]) -> int:
+    from sciforge import doctor
+
+    report = doctor.doctor(**_parsed("sciforge doctor", doctor.doctor, argv))
+    output.print_text(report.text())
+    return 0 if report.healthy else 1
+
+
+def _demo(argv: list[str]) -> int:
+    from sciforge import demo
+
+    if argv and not argv[0].startswith("-"):
+        argv = ["--domain", *argv]
+    return demo.demo(**_parsed("sciforge demo", demo.demo, argv))
