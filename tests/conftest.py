@@ -1,5 +1,6 @@
 """Fixtures for all tests: a tiny pretrained checkpoint and the runs around it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -21,6 +22,12 @@ collect_ignore_glob = [
     "*/parsers.py",
     "golden/*.py",
 ]  # same names in several folders; no tests in them
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the processes of `-n auto`: several for the whole suite, none for files that are named."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return max(2, min(os.cpu_count() or 1, 8)) if whole else 0
 
 
 @pytest.fixture(scope="session")

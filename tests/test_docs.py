@@ -1,7 +1,9 @@
 """The README and the manual tell the truth: their commands' options exist, their Python runs, their links lead somewhere."""
 
+import importlib.util
 import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -96,3 +98,14 @@ def test_the_readme_is_one_screen_and_names_both_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 80
     assert "pip install -e . && sciforge demo" in text and 'pip install -e ".[test]" && pytest' in text
+
+
+def test_the_numbers_of_the_readme_s_picture_stand_in_the_results():
+    spec = importlib.util.spec_from_file_location("make_panels", ROOT / "docs" / "make_panels.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        module.check()
+    finally:
+        del sys.modules[spec.name]
