@@ -4,7 +4,7 @@
 
 Each kill hits a forked process that trains a tiny genome run and saves at every step. After each kill every checkpoint
 in the folder is opened (digests checked); after each next start stale temporaries are counted; once a run has finished,
-its weights and journal are compared byte for byte and the next run begins.
+its weights are compared byte for byte, its metrics but for their timing and the next run begins.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from sciforge.core.files.atomic import TEMPORARY
+from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Run
@@ -72,7 +73,7 @@ def measure(folder: Path, kills: int, steps: int = 12, seed: int = 0) -> Counter
     run = tiny_run(folder, steps)
     began = time.monotonic()
     whole = train(replace(run, out=folder / "whole"))
-    wanted, lines = (whole.path / "model.safetensors").read_bytes(), (folder / "whole/metrics.jsonl").read_bytes()
+    wanted, lines = (whole.path / "model.safetensors").read_bytes(), read_metrics(folder / "whole/metrics.jsonl")
     span = time.monotonic() - began
     seen, chance, number = (
         Counter({"kills": 0, "unreadable checkpoints": 0, "stale after the next start": 0}),
@@ -95,7 +96,7 @@ def measure(folder: Path, kills: int, steps: int = 12, seed: int = 0) -> Counter
         seen["runs that failed"] += done[1] != 0
         same = done[1] == 0 and (out / "final/model.safetensors").read_bytes() == wanted
         seen["runs with other weights"] += not same
-        seen["runs with another journal"] += (out / "metrics.jsonl").read_bytes() != lines
+        seen["runs with other metrics"] += read_metrics(out / "metrics.jsonl") != lines
         seen["stale after the next start"] += len(list(out.glob(f"{TEMPORARY}*")))
         shutil.rmtree(out)
         number += 1

@@ -10,7 +10,7 @@ from sciforge import catalog
 from sciforge.core.data.dataset import Dataset, prepare_dataset
 from sciforge.core.data.store import Store
 from sciforge.core.files.results import Metrics, Result
-from sciforge.core.methods import regularization
+from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import choose_device
@@ -164,7 +164,7 @@ def fisher(
     network = opened.build().to(choose_device(device))
     records = objective.examples(_store(data), "train")
     options = {"estimator": estimator, "examples": examples, "seed": seed}
-    fisher_weights = regularization.fisher_information(network, objective, opened.codec, records, **options)
+    fisher_weights = fisher_information(network, objective, opened.codec, records, **options)
     return opened.with_file(f"fisher-{estimator}.safetensors", fisher_weights, options)
 
 

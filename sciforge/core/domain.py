@@ -1,7 +1,4 @@
-"""The contract between the core and a domain: what flows, and the few functions a domain supplies.
-
-files -> records -> codec -> batch -> model -> objective -> loop -> checkpoint -> predictor
-"""
+"""The contract between the core and a domain: a domain is a value, found by folder or entry point."""
 
 import importlib
 import pkgutil
@@ -10,146 +7,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from sciforge.core.files.settings import Settings
+from sciforge.core.data.store import Preparer, Store
+from sciforge.core.objective import (
+    Batch,
+    Categorical,
+    Codec,
+    Example,
+    Gaussian,
+    LabelledRecords,
+    Likelihood,
+    Loss,
+    ModelConfig,
+    Objective,
+    Record,
+    Records,
+    seeded_model,
+    widened,
+)
 from sciforge.errors import ConfigError, did_you_mean
 
-Record = Mapping[str, Any]  # one stored thing: numpy arrays, numbers, strings
-Example = dict[str, Tensor]  # one encoded thing, before collation
-Batch = dict[str, Tensor]
+if TYPE_CHECKING:
+    import pandas as pd
 
+    from sciforge.core.training.checkpoint import Checkpoint
+    from sciforge.core.training.model import Model
 
-@dataclass(frozen=True)
-class Loss:
-    """A sum and the number of things summed; only the loop divides, once, over the whole global batch.
-
-    Args:
-        total: scalar, the sum to descend on.
-        count: scalar, how many things `total` sums (hidden bases, examples, atoms).
-        parts: other metrics to journal, each its own (sum, count).
-    """
-
-    total: Tensor
-    count: Tensor
-    parts: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-
-def widened(x: Tensor) -> Tensor:
-    """Return logits or errors in float32 at least, for losses under autocast; float64 stays (tests of exactness).
-
-    >>> widened(torch.zeros(1, dtype=torch.bfloat16)).dtype, widened(torch.zeros(1, dtype=torch.float64)).dtype
-    (torch.float32, torch.float64)
-    """
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """What an objective's model says of each target: logits_NC over C classes, for the Fisher information."""
-
-    logits_NC: Tensor
-    target_N: Tensor
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """What an objective's model says of each target: a mean and a standard deviation, for the Fisher information."""
-
-    mean_N: Tensor
-    scale_N: Tensor
-    target_N: Tensor
-
-
-Likelihood = Categorical | Gaussian
-
-
-class Codec(Protocol):
-    """Turns records into examples and examples into batches; a frozen dataclass that JSON can hold."""
-
-    def fit(self, store: Any) -> Self:
-        """Return a copy completed from the training split only (vocabulary, normalisation, reference energies)."""
-
-    def encode(self, record: Record) -> Example: ...
-
-    def collate(self, examples: Sequence[Example]) -> Batch: ...
-
-
-class ModelConfig(Protocol):
-    """Sizes of a model; a frozen dataclass that JSON can hold."""
-
-    def build(self, codec: Any) -> nn.Module: ...
-
-
-class Objective(Settings):
-    """What to learn; subclasses are frozen dataclasses that JSON can hold, each field checked against its type.
-
-    Only `prepare` and `loss` must be written; the rest has the meaning that most objectives want.
-
-    Attributes:
-        metric: the development metric that early stopping watches; `loss` or a name that `metrics` returns.
-        higher_is_better: the sense of `metric`.
-        fresh: names of the heads that start anew unless the checkpoint learnt the very same objective.
-        needs_grad: whether `loss` and `predict` differentiate the model themselves (forces), also in evaluation.
-    """
-
-    metric: ClassVar[str] = "loss"
-    higher_is_better: ClassVar[bool] = False
-    fresh: ClassVar[tuple[str, ...]] = ()
-    needs_grad: ClassVar[bool] = False
-
-    def where(self, name: str) -> str:
-        """Return how an error names a field: objective.length."""
-        return f"objective.{name}"
-
-    @property
-    def augments(self) -> tuple[str, ...]:
-        """Names of the domain's augmentations that `prepare` draws at random for labelled records in training."""
-        return ()
-
-    def resolve(self, store: Any) -> Self:
-        """Return a copy completed from the prepared data (class names, for instance)."""
-        return self
-
-    def attach(self, model: nn.Module) -> None:
-        """Add to `model.heads` the parts that this objective alone needs."""
-
-    def start(
-        self, model: nn.Module, codec: Any, records: Sequence[Record], engine: Any, seed: int, parent: Any
-    ) -> Mapping[str, Any] | None:
-        """Set parts of the model from the training records before the first step (a solved linear head, say).
-
-        `parent` is the checkpoint the weights came from, None for a fresh model. What is returned (numbers, text) the
-        checkpoint keeps.
-        """
-
-    def examples(self, store: Any, split: str) -> Sequence[Record]:
-        """Return the records of a split; an objective that reads windows returns a view of them."""
-        return store.split(split)
-
-    def prepare(self, record: Record, codec: Any, rng: np.random.Generator, training: bool) -> Example:
-        """Crop, augment, encode and corrupt one record; all randomness comes from `rng`."""
-        raise TypeError(f"{type(self).__name__} must define prepare")
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the summed loss of a batch and the count it sums over."""
-        raise TypeError(f"{type(self).__name__} must define loss")
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return the predictive distribution behind the loss, for the Fisher information."""
-        raise ConfigError(f"{type(self).__name__} has no likelihood; EWC needs one: use --regularization l2sp")
-
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
-        """Return per-example outputs, first axis the example; ragged ones (forces) as a list, one tensor an example."""
-        return {}
-
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return metrics of merit from the outputs of `predict` over a whole split."""
-        return {}
+# A domain needs one import for all that it is made of.
+__all__ = ["Augmentation", "Batch", "Categorical", "Codec", "Domain", "Example", "FitRecipe", "Gaussian", "Inputs"]
+__all__ += ["LabelledRecords", "Likelihood", "Loss", "ModelConfig", "Objective", "Record", "Records", "discover"]
+__all__ += ["domain_names", "find_offer", "get_domain", "offers", "plain_labels", "seeded_model", "widened"]
 
 
 def plain_labels(records: Sequence[Record], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -189,7 +80,7 @@ class FitRecipe:
     """
 
     summary: str
-    settings: Callable[[Any, Any], Mapping[str, Any]]
+    settings: Callable[[Store, "Checkpoint"], Mapping[str, Any]]
 
 
 class Inputs:
@@ -215,7 +106,9 @@ class Inputs:
         """
         raise TypeError(f"{type(self).__name__} must define records")
 
-    def preparer(self, inputs: Sequence[Any], targets: Any, *, split: Sequence[str] | None, seed: int) -> Any:
+    def preparer(
+        self, inputs: Sequence[Any], targets: "pd.DataFrame | None", *, split: Sequence[str] | None, seed: int
+    ) -> Preparer:
         """Return a preparer of labelled inputs that makes the same store as files would.
 
         Args:
@@ -226,11 +119,11 @@ class Inputs:
         """
         raise TypeError(f"{type(self).__name__} must define preparer")
 
-    def columns(self, model: Any, outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
+    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
         """Return the columns of the user's table from the outputs of the model's objective."""
         return {name: list(values) for name, values in outputs.items()}
 
-    def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> Any:
+    def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> "pd.DataFrame":
         """Return records as a DataFrame of natural columns; by default numbers and text, and not arrays."""
         import pandas as pd
 
@@ -246,7 +139,7 @@ class Domain:
         name: the folder's name.
         summary: one line for `sciforge --help`.
         preparers: name -> frozen dataclass whose fields are the options of `sciforge prepare NAME` and that
-            turns files into a store (see core.store.Preparer).
+            turns files into a store (see core.data.store.Preparer).
         codec: the default codec.
         models: preset name -> model configuration.
         objectives: name -> objective dataclass.
@@ -290,16 +183,16 @@ class Domain:
 
     def types(self) -> dict[str, type]:
         """Return every dataclass of the domain that the JSON of a run may name, by class name."""
-        found = [type(self.codec), *map(type, self.models.values()), *self.objectives.values()]
-        return {t.__name__: t for t in found}
+        types = [type(self.codec), *map(type, self.models.values()), *self.objectives.values()]
+        return {t.__name__: t for t in types}
 
-    def objective(self, given: "str | Objective") -> Objective:
+    def objective(self, objective: "str | Objective") -> Objective:
         """Return an objective, by name with its defaults or as given; raises ConfigError with the nearest name."""
-        if not isinstance(given, str):
-            return given
-        if given not in self.objectives:
-            raise ConfigError(f"no objective {given!r} in {self.name}; {did_you_mean(given, self.objectives)}")
-        return self.objectives[given]()
+        if not isinstance(objective, str):
+            return objective
+        if objective not in self.objectives:
+            raise ConfigError(f"no objective {objective!r} in {self.name}; {did_you_mean(objective, self.objectives)}")
+        return self.objectives[objective]()
 
     def model(self, name: str) -> Any:
         """Return the preset of that name; raises ConfigError with the nearest name."""
@@ -383,21 +276,3 @@ def find_offer(kind: str, name: str, domain: str | None = None) -> tuple[Domain,
     shared = [other for other in known if other.endswith(f"/{name}")]
     hint = f"name its domain: {' or '.join(shared)}" if shared else did_you_mean(name, known)
     raise ConfigError(f"no {what} {name!r}{f' in {domain}' if domain else ''}; {hint}")
-
-
-def seeded_model(config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int) -> nn.Module:
-    """Build a model and its heads from a seed, leaving torch's global generator as it was.
-
-    Raises:
-        ConfigError: two objectives need a head of the same name.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = config.build(codec)
-        for objective in objectives:
-            before = dict(model.heads.items())
-            objective.attach(model)
-            if clash := [name for name, head in before.items() if model.heads[name] is not head]:
-                kinds = " and ".join(type(o).__name__ for o in objectives)
-                raise ConfigError(f"{kinds} both need the head {clash[0]!r}; replay a checkpoint of another objective")
-    return model

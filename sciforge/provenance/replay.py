@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sciforge.core.files.metrics_log import TIMING
 from sciforge.core.methods import finetuning
 from sciforge.core.training import checkpoint
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import stop_early, take_step
 from sciforge.core.training.run import Hardware, Run, to_json
+from sciforge.core.training.set_up import set_up
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import ConfigError
 
@@ -101,6 +103,7 @@ def read_lines(path: Path) -> Lines:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             line = dict(json.loads(text))
+            line.pop(TIMING, None)  # no two runs have it in common
             found.setdefault(int(line.pop("step")), {}).update(line)
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
@@ -158,17 +161,17 @@ def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[i
     """
     run = replace(run, strategy="replicate")
     with _same_threads(), torch.random.fork_rng(devices=[]), Engine.start(run.hardware) as engine:
-        state = TrainingState.set_up(run, engine)
+        state = set_up(run, engine)
         if state.codec != made.codec:
             raise ConfigError(f"{run.data}: the codec fitted on it is another than that of {made.path}; find the data")
         start = 0
         if (made.path / checkpoint.RESUME).exists() and any(step >= made.step for step in lines):
-            state.take_up(made)
+            state.load(made)
             start = made.step
         found, notes = Rerun(start, CLOSE[engine.precision]), _Notes()
         if not start:
             was = made.body["loop"].get("start", {})
-            for name, value in to_json(dict(state.notes)).items():
+            for name, value in to_json(dict(state.start_notes)).items():
                 found.note(difference(was.get(name, value), value), f"the start, {name}")
         last = max(lines, default=-1)
         todo = tqdm(range(start, min(start + steps, last + 1)), "verify", unit="step", disable=None, leave=False)
@@ -194,7 +197,7 @@ def _compare_metrics(found: Rerun, step: int, then: Mapping[str, Any], now: Mapp
 
 
 def _compare_weights(found: Rerun, state: TrainingState, step: int, then: Mapping[str, Tensor]) -> None:
-    with state.averaged():
+    with state.evaluated_weights():
         now = finetuning.merged_state(state.model, state.engine.full_state(state.model))
     for name in {**then, **now}:
         one, other = then.get(name), now.get(name)

@@ -7,7 +7,7 @@ from torch import nn
 
 from sciforge.core.domain import seeded_model
 from sciforge.core.methods import finetuning
-from sciforge.core.training.run import Freeze, Full, LoRA, Schedule
+from sciforge.core.training.run import Freeze, Full, LoRA
 from sciforge.errors import ConfigError
 
 
@@ -84,7 +84,7 @@ def test_a_random_trunk_may_be_frozen_too(tiny, fit):
 
 def test_layer_decay_gives_each_block_its_rate(tiny):
     model = fresh_model(tiny)
-    groups = finetuning.groups(model, Full(layer_decay=0.5, backbone_lr_mult=0.8), (), Schedule(weight_decay=0.1))
+    groups = finetuning.groups(model, Full(layer_decay=0.5, backbone_lr_mult=0.8), (), 0.1)
     factor = {name: g.factor for g in groups for name in g.names}
     assert factor["encoder.norm.weight"] == factor["transform.weight"] == 0.8
     assert {f for name, f in factor.items() if ".blocks.1." in name} == {0.8}
@@ -92,7 +92,7 @@ def test_layer_decay_gives_each_block_its_rate(tiny):
     assert {f for name, f in factor.items() if name.startswith("embedding")} == {0.2}
     decay = {name: g.decay for g in groups for name in g.names}
     assert all(decay[name] == (0.1 if p.ndim > 1 else 0.0) for name, p in model.named_parameters())
-    free = finetuning.groups(model, Full(layer_decay=0.5), {"base_bias"}, Schedule())
+    free = finetuning.groups(model, Full(layer_decay=0.5), {"base_bias"}, 0.0)
     assert {g.factor for g in free if "base_bias" in g.names} == {1.0}
 
 

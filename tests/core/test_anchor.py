@@ -11,6 +11,7 @@ from torch import nn
 from sciforge.core.data import sampling
 from sciforge.core.domain import Categorical, Gaussian, Loss, Objective
 from sciforge.core.methods import regularization
+from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.run import EWC, L2SP, Freeze, LoRA
 from sciforge.errors import ConfigError
@@ -72,7 +73,7 @@ def net(classes: int, hidden: int | None = None) -> nn.Module:
 def fisher(model, data, estimator="exact", objective=None, **options):
     count = options.pop("examples", len(data))
     objective = objective or Points()
-    return regularization.fisher_information(
+    return fisher_information(
         model, objective, Plain(), data, estimator=estimator, examples=count, **options
     )
 
@@ -228,7 +229,7 @@ def fisher_of(checkpoint, **options):
 
     objective = checkpoint.objectives[0]
     data = objective.examples(Store.open(checkpoint.run.data), "train")
-    return regularization.fisher_information(checkpoint.build(), objective, checkpoint.codec, data, **options)
+    return fisher_information(checkpoint.build(), objective, checkpoint.codec, data, **options)
 
 
 def drift(checkpoint, parent) -> float:

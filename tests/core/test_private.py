@@ -12,10 +12,12 @@ from torch import nn
 from sciforge.core.data import sampling
 from sciforge.core.domain import Loss, Objective
 from sciforge.core.files.metrics_log import read_metrics
-from sciforge.core.methods.dp_sgd import Mechanism, noise_for, single_gradients, spent, vectorised_gradients
+from sciforge.core.methods.dp_sgd import Mechanism, noise_for, spent
+from sciforge.core.methods.example_gradients import single_gradients, vectorised_gradients
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.run import DPSGD, Full, Replay, Run, Subset
+from sciforge.core.training.set_up import set_up
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import ConfigError
 from sciforge.nn.transformer import Encoder
@@ -35,8 +37,13 @@ def tuning(request: pytest.FixtureRequest, tiny: Tiny, molecules: Tiny) -> Run:
     return replace(run, objective=replace(run.objective, warm_start=False), dp_sgd=QUIET)
 
 
-def job_of(run: Run) -> TrainingState:
-    return TrainingState.set_up(run, Engine(torch.device("cpu"), run.hardware.precision))
+def state_of(run: Run) -> TrainingState:
+    return set_up(run, Engine(torch.device("cpu"), run.hardware.precision))
+
+
+def mechanism_of(state: TrainingState) -> Mechanism:
+    (mechanism,) = (method for method in state.methods if isinstance(method, Mechanism))
+    return mechanism
 
 
 class Small(nn.Module):
@@ -82,21 +89,21 @@ def test_gradients_of_single_examples_equal_those_of_opacus():
 def test_clipped_sums_do_not_depend_on_how_gradients_are_made(tuning):
     found = []
     for way in (None, False):
-        state = job_of(replace(tuning, dp_sgd=replace(QUIET, clip=0.05)))
-        state.private.vectorised = way
+        state = state_of(replace(tuning, dp_sgd=replace(QUIET, clip=0.05)))
+        mechanism_of(state).gradients.vectorised = way
         state.model.train()
-        metrics = state.private.take_gradient(state, 0, *state.data[0])
+        metrics = state.gradient(state, 0, state.data[0])
         found.append([p.grad.clone() for group in state.groups for p in group.parameters])
         assert metrics["clipped"] > 0 and metrics["examples"] == len(state.data[0][0])
     assert max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) < 1e-12
 
 
 def test_one_example_moves_the_sum_by_no_more_than_the_clip(tuning):
-    state = job_of(replace(tuning, dp_sgd=replace(QUIET, clip=0.1)))
+    state = state_of(replace(tuning, dp_sgd=replace(QUIET, clip=0.1)))
     singles = next(found for step in range(20) if len(found := state.data[step][0]) > 2)
     gradients = []
     for part in (singles, singles[1:], []):
-        state.private.take_gradient(state, 0, part)
+        state.gradient(state, 0, [part])
         parts = [p.grad.flatten() for group in state.groups for p in group.parameters]
         gradients.append(torch.cat(parts) * state.run.schedule.batch)
     whole, without, noise = gradients
@@ -172,7 +179,7 @@ def test_what_would_break_the_promise_is_refused(tuning, fit, change, words):
 
 
 def test_replay_is_refused(tiny, fit):
-    with pytest.raises(ConfigError, match="one stream"):
+    with pytest.raises(ConfigError, match="one source"):
         fit(tiny.finetuning, dp_sgd=QUIET, replay=Replay(tiny.pretraining.data))
 
 
@@ -215,13 +222,13 @@ def test_a_key_hides_the_noise(tuning, fit, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"x" * 8)
     with pytest.raises(ConfigError, match="at least 16"):
-        Mechanism.of(replace(tuning, dp_sgd=replace(QUIET, key=key)), 60)
+        Mechanism.of(replace(QUIET, key=key), tuning, 60)
     key.write_bytes(b"x" * 32)
-    keyed = Mechanism.of(replace(tuning, dp_sgd=replace(QUIET, key=key)), 60)
-    plain = Mechanism.of(tuning, 60)
+    keyed = Mechanism.of(replace(QUIET, key=key), tuning, 60)
+    plain = Mechanism.of(QUIET, tuning, 60)
     weights = [torch.zeros(50)]
     assert keyed.seed != plain.seed
     assert not torch.equal(next(keyed.noises(0, weights)), next(plain.noises(0, weights)))
     assert torch.equal(next(plain.noises(0, weights)), next(plain.noises(0, weights)))
     assert not torch.equal(next(plain.noises(0, weights)), next(plain.noises(1, weights)))
-    assert keyed.told()["noise_from"] == "a secret key"
+    assert keyed.summary()["privacy"]["noise_from"] == "a secret key"

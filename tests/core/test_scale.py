@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from torch import distributed
 from sciforge.core.training.distributed import Engine
-from sciforge.core.training.training_state import TrainingState
+from sciforge.core.training.set_up import set_up
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import LoRA, Run, from_json
 from sciforge.core.training.checkpoint import Checkpoint
@@ -52,7 +52,7 @@ for name, run in wrong.items():
     except ConfigError as error:
         found[name] = str(error)
 with Engine.start(mixed.hardware, "tensor") as engine:
-    model = TrainingState.set_up(mixed, engine).model
+    model = set_up(mixed, engine).model
     found["held"] = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in model.encoder.blocks.parameters())
     found["whole"] = sum(p.numel() for p in model.encoder.blocks.parameters())
     found["part"] = engine.part, engine.parts

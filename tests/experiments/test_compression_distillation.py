@@ -12,9 +12,8 @@ from sciforge.core.domain import Categorical, Gaussian
 from sciforge.core.methods.distillation import teacher_term
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.compression_settings import Teacher
 from sciforge.core.training.model import Model
-from sciforge.core.training.run import Replay, Schedule
+from sciforge.core.training.run import Replay, Schedule, Teacher
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression import distillation as distilling
 from sciforge.experiments.compression.distillation import ALONE, TAUGHT, Distill, distill, student_run

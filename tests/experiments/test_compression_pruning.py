@@ -14,9 +14,8 @@ from sciforge.core.data.store import Store
 from sciforge.core.methods.pruning import matrices, share_at, smallest, zero_share
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.compression_settings import Pruning
 from sciforge.core.training.model import Model
-from sciforge.core.training.run import EWC, L2SP, Full, LoRA, Run, Schedule
+from sciforge.core.training.run import EWC, L2SP, Full, LoRA, Pruning, Run, Schedule
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression.pruning import Prune, prune
 from sciforge.experiments.compression.pruning_curve import group_names, measure, shown

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sciforge.core.files.atomic import atomic_folder, check_files, check_shape, one_line, read_json, sha256, write_json
-from sciforge.core.training.run import to_json
+from sciforge.core.files.settings import to_json
 from sciforge.errors import ConfigError, DataError, MissingExtra
 
 FORMAT = 1
@@ -307,7 +307,7 @@ class Store:
         return {"path": self.path, "index": self.index}  # memory maps are opened anew in each process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], state["index"])
+        Store.__init__(self, state["path"], state["index"])
 
 
 def _check_index(path: Path, index: dict[str, Any]) -> None:
@@ -322,7 +322,7 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
             needed += [] if spec["kind"] == "fixed" else [f"{shard['name']}.{column}.offsets.bin"]
             plain = type(shard["num_records"]) is int and 0 <= shard["num_records"] < 2**48
             plain = plain and all(type(n) is int and 0 < n < 2**32 for n in spec["row_shape"])
-            plain = plain and re.fullmatch(r"[<|][biuf][1248]", spec["dtype"])
+            plain = plain and re.fullmatch(r"[<|][biuf][1248]", spec["dtype"]) is not None
             if not plain or spec["kind"] not in KINDS or not set(needed) <= set(shard["files"]):
                 raise DataError(f"column {column!r} of {shard['name']!r} is not one that sciforge writes", where)
 
@@ -344,16 +344,16 @@ def _check_sizes(path: Path, index: dict[str, Any]) -> None:
                 )
 
 
-class Rows(Sequence):
+class Rows(Sequence[Mapping[str, Any]]):
     """Some records of a store, read when asked for."""
 
-    def __init__(self, store: Store, indices: np.ndarray):
+    def __init__(self, store: Store, indices: np.ndarray) -> None:
         self.store, self.indices = store, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         return self.store[int(self.indices[i])]
 
     def column(self, name: str) -> Any:

@@ -135,7 +135,7 @@ def _flush(path: Path) -> None:
 
 def disk_error(error: OSError, path: Path) -> SciforgeError:
     """Turn an operating-system error into one line with a remedy; it names its own file where it has one."""
-    path = error.filename if isinstance(error.filename, str | Path) else path
+    path = Path(error.filename) if isinstance(error.filename, str | Path) else path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError("the disk is full; free some space and start again", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

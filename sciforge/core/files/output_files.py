@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sciforge.core.files.atomic import TEMPORARY, _flush, one_line
-from sciforge.core.training.run import to_json
+from sciforge.core.files.settings import to_json
 from sciforge.errors import ConfigError
 
 
@@ -53,9 +53,9 @@ def whole_paths(*paths: Path, sources: Iterable[Path] = ()) -> Iterator[list[Pat
 @contextmanager
 def whole_files(*paths: Path, binary: bool = False, sources: Iterable[Path] = ()) -> Iterator[list[IO]]:
     """Yield one open file for each path, text in UTF-8 or binary; they appear as, and raise what, `whole_paths` says."""
-    text = {} if binary else {"encoding": "utf-8", "newline": "\n"}
+    mode, encoding, newline = ("wb", None, None) if binary else ("w", "utf-8", "\n")
     with whole_paths(*paths, sources=sources) as works, ExitStack() as stack:
-        yield [stack.enter_context(open(work, "wb" if binary else "w", **text)) for work in works]
+        yield [stack.enter_context(open(work, mode, encoding=encoding, newline=newline)) for work in works]
 
 
 def write_whole(out: Path, write: Callable[[Path], Any], sources: Iterable[Path] = ()) -> Path:

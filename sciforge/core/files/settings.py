@@ -19,8 +19,9 @@ from sciforge.errors import ConfigError, did_you_mean
 class Settings:
     """Checks each field of a dataclass against its type, so that Python, command line and JSON meet the same errors."""
 
-    def __post_init__(self):
-        for name, hint in _hints(type(self)).items():
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, hint in _hints(kind).items():
             value = _fit(getattr(self, name), hint, self.where(name))
             object.__setattr__(self, name, value)  # the dataclass is frozen; a path or number takes its hinted type
 
@@ -38,7 +39,7 @@ class Settings:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 

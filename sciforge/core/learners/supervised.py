@@ -5,12 +5,14 @@ Legend of shape letters: B batch, C classes, N records.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciforge.core.data.store import Rows
 from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Record
 from sciforge.core.learners.metrics import classification_metrics, regression_metrics
 from sciforge.errors import DataError
@@ -65,7 +67,12 @@ class OneClass:
             raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
         return self.classes.index(label)
 
-    def class_numbers(self, records: Sequence[Record]) -> np.ndarray:
+    if TYPE_CHECKING:
+
+        def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+            """Return the scores [B, C] of a batch; the objective that this is mixed into defines it."""
+
+    def class_numbers(self, records: Rows) -> np.ndarray:
         """Return the outputs [N] of the records' classes."""
         return np.array([self.class_number(name) for name in records.column("label")])
 
@@ -88,7 +95,7 @@ class OneClass:
         """Return class probabilities [B, C]."""
         return {"probability": self.scores(model, batch).softmax(-1)}
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+    def metrics(self, outputs: Mapping[str, np.ndarray], records: Rows) -> dict[str, float]:
         """Return accuracy, MCC, and for two classes AUROC and average precision."""
         return classification_metrics(self.class_numbers(records), outputs["probability"])
 
@@ -98,6 +105,11 @@ class OneNumber:
 
     mean: float
     std: float
+
+    if TYPE_CHECKING:
+
+        def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+            """Return the scores [B, 1] of a batch; the objective that this is mixed into defines it."""
 
     def target(self, record: Record) -> Example:
         """Return the number to learn, in stds from the mean; nothing for a record without one."""
@@ -118,6 +130,6 @@ class OneNumber:
         """Return the number of each record [B], in the labels' own unit."""
         return {"value": self.scores(model, batch)[:, 0] * self.std + self.mean}
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+    def metrics(self, outputs: Mapping[str, np.ndarray], records: Rows) -> dict[str, float]:
         """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
         return regression_metrics(np.asarray(records.column("value")), outputs["value"])

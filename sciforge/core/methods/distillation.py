@@ -7,7 +7,8 @@ objective's likelihood, which pretraining objectives have too (hidden bases, hid
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,22 +16,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.data.batches import ExampleSource
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
-from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.compression_settings import Teacher
-from sciforge.core.training.distributed import Engine
-from sciforge.core.training.run import Run
+from sciforge.core.domain import Batch, Categorical, Codec, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sciforge.core.training.checkpoint import Checkpoint
+    from sciforge.core.training.distributed import Engine
 
 TEACHER = "teacher"  # key of the teacher's batch beside the student's, where their codecs differ
 
 
 @dataclass(frozen=True)
-class Pair:
+class Teacher(Settings):
+    """Learn what another checkpoint of the same objective says of each training example (Hinton et al. 2015, arXiv 1503.02531).
+
+    Args:
+        checkpoint: the teacher.
+        weight: share of the teacher's term in the loss; at 1 the labels count for nothing.
+        temperature: classes are compared by softmax(logits / temperature), and the term is scaled by its square; means of
+            numbers are compared as they are.
+    """
+
+    checkpoint: Path
+    weight: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0, 1, "weight")
+        self.require(1e-3, 1e3, "temperature")
+
+
+@dataclass(frozen=True)
+class CodecPair:
     """The codecs of a student and of its teacher, for one record read twice."""
 
-    student: Any
-    teacher: Any
+    student: Codec
+    teacher: Codec
 
     def collate(self, examples: Sequence[dict[str, Example]]) -> Batch:
         """Return the student's batch, the teacher's in it under `teacher`."""
@@ -56,8 +79,8 @@ class DistillationObjective(Objective):
         return {**self.__dict__, "model": None}
 
     def prepare(self, record: Record, codec: Any, rng: np.random.Generator, training: bool) -> Example:
-        """Prepare a record; by two codecs from the same draw, so that both see the same crop and strand."""
-        if not isinstance(codec, Pair):
+        """Prepare a record; by two codecs from the same draw, so that both see the same crop."""
+        if not isinstance(codec, CodecPair):
             return self.objective.prepare(record, codec, rng, training)
         start = rng.bit_generator.state
         student = self.objective.prepare(record, codec.student, rng, training)
@@ -67,19 +90,20 @@ class DistillationObjective(Objective):
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return (1 - weight) of the objective's loss plus weight times the teacher's term, summed over targets."""
         weight = self.teacher.weight
-        found = self.objective.loss(model, batch) if weight < 1 else None
-        if not weight:
-            return found
+        loss = self.objective.loss(model, batch) if weight < 1 else None
+        if loss is not None and not weight:
+            return loss
+        assert self.model is not None  # worker processes compute no loss
         with torch.set_grad_enabled(self.objective.needs_grad):
             taught = self.objective.likelihood(self.model, batch.get(TEACHER, batch))
         term, count = teacher_term(self.objective.likelihood(model, batch), taught, self.teacher.temperature)
         parts = {"teacher": (term.detach(), count)}
-        if found is None:
+        if loss is None:
             return Loss(term, count, parts)
-        return Loss((1 - weight) * found.total + weight * term, found.count, {**found.parts, **parts})
+        return Loss((1 - weight) * loss.total + weight * term, loss.count, {**loss.parts, **parts})
 
 
-def teacher_term(said: Likelihood, taught: Likelihood, temperature: float) -> tuple[Tensor, Tensor]:
+def teacher_term(student: Likelihood, teacher: Likelihood, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the divergence of a student from its teacher summed over targets, and the number of targets.
 
     >>> from sciforge.core.domain import Gaussian
@@ -89,35 +113,41 @@ def teacher_term(said: Likelihood, taught: Likelihood, temperature: float) -> tu
     (0.5, 1)
 
     Raises:
-        ConfigError: they do not speak of the same targets, as when codecs cut a sequence into other tokens.
+        ConfigError: they predict other targets, as when codecs cut a sequence into other tokens.
     """
-    mine, theirs = (x.logits_NC if isinstance(x, Categorical) else x.mean_N for x in (said, taught))
-    if mine.shape != theirs.shape:
-        shapes = f"{tuple(theirs.shape)} and {tuple(mine.shape)}"
-        raise ConfigError(f"teacher and student speak of other targets, {shapes}; give the student the teacher's codec")
-    mine, theirs = widened(mine), widened(theirs.detach())
-    count = torch.tensor(len(mine))
-    if not isinstance(said, Categorical):
-        return 0.5 * ((mine - theirs) / taught.scale_N.detach()).square().sum(), count
-    log_p, log_q = ((x / temperature).log_softmax(-1) for x in (theirs, mine))
+    predicted, taught = (x.logits_NC if isinstance(x, Categorical) else x.mean_N for x in (student, teacher))
+    if type(student) is not type(teacher) or predicted.shape != taught.shape:
+        shapes = f"{tuple(taught.shape)} and {tuple(predicted.shape)}"
+        raise ConfigError(f"teacher and student predict other targets, {shapes}; give the student the teacher's codec")
+    predicted, taught = widened(predicted), widened(taught.detach())
+    count = torch.tensor(len(predicted))
+    if not isinstance(teacher, Categorical):
+        return 0.5 * ((predicted - taught) / teacher.scale_N.detach()).square().sum(), count
+    log_p, log_q = ((x / temperature).log_softmax(-1) for x in (taught, predicted))
     return temperature**2 * F.kl_div(log_q, log_p, reduction="sum", log_target=True), count
 
 
 def with_teacher(
-    run: Run, streams: tuple[ExampleSource, ...], codec: Any, engine: Engine
-) -> tuple[tuple[ExampleSource, ...], Any]:
-    """Return the streams that a run with a teacher learns from and the codec of their batches; unchanged without one.
+    source: ExampleSource, codec: Codec, settings: Teacher, teacher: "Checkpoint", engine: "Engine"
+) -> tuple[ExampleSource, Any]:
+    """Return the examples that a run with a teacher learns from, and the codec of their batches.
+
+    Args:
+        source: the examples without a teacher.
+        codec: the student's.
+        settings: how much the teacher counts.
+        teacher: its checkpoint, opened.
+        engine: places the teacher's network.
 
     Raises:
-        ConfigError: the teacher is of another domain or learnt another objective.
+        ConfigError: the teacher learnt another objective.
     """
-    if run.teacher is None:
-        return streams, codec
-    teacher, (stream,) = Checkpoint.open(run.teacher.checkpoint), streams
-    if stream.objective not in teacher.objectives:
+    if source.objective not in teacher.objectives:
         kinds = ", ".join(type(o).__name__ for o in teacher.objectives)
-        raise ConfigError(f"teacher {run.teacher.checkpoint} did not learn this very objective, but {kinds} with settings of "
-                          "its own; take its objective (`sciforge distill` does)")  # fmt: skip
+        raise ConfigError(
+            f"teacher {settings.checkpoint} did not learn this very objective, but {kinds} with settings of its own; "
+            "take its objective (`sciforge distill` does)"
+        )
     model = engine.place(teacher.build()).eval().requires_grad_(False)
-    taught = replace(stream, objective=DistillationObjective(stream.objective, run.teacher, model))
-    return (taught,), codec if codec == teacher.codec else Pair(codec, teacher.codec)
+    distilled = replace(source, objective=DistillationObjective(source.objective, settings, model))
+    return distilled, codec if codec == teacher.codec else CodecPair(codec, teacher.codec)

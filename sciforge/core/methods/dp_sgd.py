@@ -1,127 +1,183 @@
-"""Private training (DP-SGD, Abadi et al. 2016) in the shared loop: what replaces a step's gradient, and what it spends.
+"""Differentially private training (DP-SGD, Abadi et al. 2016): the gradient it puts in place, and what it spends.
 
 Every example joins a step by a coin of its own (Poisson sampling), its gradient is clipped to a norm, Gaussian noise is
 added to the sum, and the sum is divided by the expected number of examples, never by the actual one. The accounting is
 opacus's. Noise is a function of (seed, step), in floating point; that it is drawn from torch's generator, no
-cryptographic one, and that rounding shows in its last bits (Mironov 2012) the metrics do not know.
+cryptographic one, and that rounding shows in its last bits (Mironov 2012) is not accounted for.
 """
 
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sciforge.core.data import sampling
 from sciforge.core.data.store import Rows, Store
-from sciforge.core.domain import Batch, Objective
-from sciforge.core.training.run import DPSGD, Run
+from sciforge.core.domain import Batch, Records
+from sciforge.core.files.settings import Settings
+from sciforge.core.methods.example_gradients import ExampleGradients, clip_factors
+from sciforge.core.methods.method import Method
 from sciforge.errors import ConfigError, DivergedError, MissingExtra
 
-NUMBERS_AT_ONCE = 2**27  # of all gradients of one vectorised pass: 512 MiB in float32
+if TYPE_CHECKING:
+    from sciforge.core.training.checkpoint import Checkpoint
+    from sciforge.core.training.run import Run
+    from sciforge.core.training.training_state import TrainingState
 
 # What the metrics do not cover; every private checkpoint says so.
 UNCOVERED = (
-    "The budget covers records of the training split, one added or left out. It does not cover the validation split "
-    "(evaluation, early stopping), what preparation and objective take from the store (digests, class names, lengths, means, "
-    "spreads, counts), metrics.jsonl, which tells training losses, nor several runs or a search over settings on the same "
-    "records."
+    "The budget covers records of the training split, one added or left out. It does not cover the validation "
+    "split (evaluation, early stopping), what preparation and objective take from the store (digests, class names, "
+    "lengths, means, standard deviations, counts), metrics.jsonl, which holds training losses, nor several runs or a "
+    "search over settings on the same records."
 )
 
 
-@dataclass
-class Mechanism:
-    """The private step of one run.
+@dataclass(frozen=True)
+class DPSGD(Settings):
+    """Differentially private training (DP-SGD, Abadi et al. 2016): each example's gradient is clipped, noise is added.
+
+    What is protected is one record of the training split (added or left out). `epsilon` or `noise` must be given.
 
     Args:
-        kind: the settings.
-        noise: the noise multiplier: its standard deviation is `noise * kind.clip` before the division.
+        epsilon: the privacy to spend over all steps; the noise is found for it.
+        noise: the noise multiplier instead; what it spends is reported.
+        delta: the chance allowed to leak more; below 1 / the number of training records.
+        clip: largest norm of one example's gradient.
+        accountant: opacus's, by privacy loss distributions (`prv`, the tighter) or by Renyi divergence (`rdp`).
+        key: file of secret bytes from which sampling and noise are drawn. Without one they come from the run's seed, which
+            the checkpoint holds: whoever reads it could take the noise away.
+    """
+
+    epsilon: float | None = None
+    noise: float | None = None
+    delta: float = 1e-5
+    clip: float = 1.0
+    accountant: Literal["prv", "rdp"] = "prv"
+    key: Path | None = None
+
+    def where(self, name: str) -> str:
+        """Return how an error names a field: dp_sgd.epsilon."""
+        return f"dp_sgd.{name}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.epsilon is None) == (self.noise is None):
+            raise ConfigError("private training needs a budget or a noise; give either dp_sgd.epsilon or dp_sgd.noise")
+        for name in ("epsilon", "noise", "clip"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ConfigError(f"dp_sgd.{name} is {value}; it must be above 0 and finite")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"dp_sgd.delta is {self.delta}; it must lie between 0 and 1")
+
+
+@dataclass
+class Mechanism(Method):
+    """The private step of one run: its gradient, and the budget spent.
+
+    Args:
+        settings: of the run.
+        noise: the noise multiplier: its standard deviation is `noise * settings.clip` before the division.
         rate: the chance of each record in each step.
         batch: the expected number of examples of a step, which divides the sum.
         seed: of sampling and noise.
-        taken: steps so far.
-        vectorised: whether vmap manages this model and objective; None until it was tried.
+        steps: taken so far.
     """
 
-    kind: DPSGD
+    name: ClassVar[str] = "dp_sgd"
+
+    settings: DPSGD
     noise: float
     rate: float
     batch: int
     seed: int
-    taken: int = 0
-    vectorised: bool | None = None
+    steps: int = 0
+    gradients: ExampleGradients = field(default_factory=ExampleGradients)
 
     @classmethod
-    def of(cls, run: Run, records: int) -> "Mechanism":
+    def of(cls, settings: DPSGD, run: "Run", records: int) -> "Mechanism":
         """Return the mechanism of a run on so many training records.
 
         Raises:
             ConfigError: the batch is larger than the data, delta too large, or the budget cannot be met.
             MissingExtra: opacus is not installed.
         """
-        kind, batch = run.dp_sgd, run.schedule.batch
+        batch, steps, delta = run.schedule.batch, run.schedule.steps, settings.delta
         if batch > records:
             raise ConfigError(f"schedule.batch is {batch}, the training records are {records}; lower it")
-        if kind.delta >= 1 / records:
+        if delta >= 1 / records:
             raise ConfigError(
-                f"dp_sgd.delta is {kind.delta}; with {records} records it must be below {1 / records:.2g}, else "
+                f"dp_sgd.delta is {delta}; with {records} records it must be below {1 / records:.2g}, else "
                 "giving a record away whole would be allowed"
             )
-        rate = batch / records
-        noise = kind.noise or noise_for(kind.epsilon, kind.delta, rate, run.schedule.steps, kind.accountant)
-        spent(noise, kind.delta, rate, run.schedule.steps, kind.accountant)  # fail before training, not after it
-        return cls(kind, noise, rate, batch, _secret(kind, run.seed))
+        rate, noise = batch / records, settings.noise
+        if noise is None:
+            assert settings.epsilon is not None  # DPSGD has one of both
+            noise = noise_for(settings.epsilon, delta, rate, steps, settings.accountant)
+        spent(noise, delta, rate, steps, settings.accountant)  # fail before training, not after it
+        return cls(settings, noise, rate, batch, _secret(settings, run.seed))
 
-    def told(self) -> dict[str, Any]:
-        """Return what the checkpoint keeps: the privacy spent so far and how."""
-        found = spent(self.noise, self.kind.delta, self.rate, self.taken, self.kind.accountant) if self.taken else 0.0
-        source = "a secret key" if self.kind.key else "the run's seed, which this file tells"
-        return {
-            "epsilon": found, "delta": self.kind.delta, "noise_multiplier": self.noise, "clip": self.kind.clip,
-            "sampling_rate": self.rate, "sampling": "poisson", "private_steps": self.taken,
-            "accountant": f"opacus {self.kind.accountant}", "noise_from": source, "not_covered": UNCOVERED,
-        }  # fmt: skip
+    def summary(self, state: "TrainingState | None" = None, *, final: bool = False) -> dict[str, Any]:
+        """Return the privacy spent so far and how."""
+        settings = self.settings
+        epsilon = 0.0
+        if self.steps:
+            epsilon = spent(self.noise, settings.delta, self.rate, self.steps, settings.accountant)
+        privacy = {
+            "epsilon": epsilon,
+            "delta": settings.delta,
+            "noise_multiplier": self.noise,
+            "clip": settings.clip,
+            "sampling_rate": self.rate,
+            "sampling": "poisson",
+            "private_steps": self.steps,
+            "accountant": f"opacus {settings.accountant}",
+            "noise_from": "a secret key" if settings.key else "the run's seed, which this file holds",
+            "not_covered": UNCOVERED,
+        }
+        return {"privacy": privacy}
 
-    def take_gradient(self, state: Any, step: int, singles: Sequence[Batch]) -> dict[str, float]:
-        """Leave in `.grad` the noisy mean of the clipped gradients of a step's examples; return metrics to journal.
+    def gradient(self, state: "TrainingState", step: int, batches: Sequence[Sequence[Batch]]) -> dict[str, float]:
+        """Leave in `.grad` the noisy mean of the clipped gradients of a step's examples; return metrics to log.
 
         Args:
-            job: the run in progress (core.job.Job).
+            state: the run in progress.
             step: 0-based.
-            singles: the step's examples, each a batch of its own.
+            batches: of one source, the step's examples, each a batch of its own.
         """
-        objective = state.data.streams[0].objective
-        moving = [p for group in state.groups if step >= group.frozen_steps for p in group.parameters]
-        sums = [torch.zeros_like(p) for p in moving]
-        singles = [state.engine.move(single) for single in singles]
+        (source,), (examples,) = state.data.sources, batches
+        training = [p for group in state.groups if step >= group.frozen_steps for p in group.parameters]
+        sums = [torch.zeros_like(p) for p in training]
+        singles = [state.engine.move(example) for example in examples]
         loss, clipped = 0.0, 0
         with state.engine.autocast():
-            for grads, losses_B in self.of_examples(state.call, objective, singles, moving):
-                factor_B = clip_factors(grads, self.kind.clip)
-                for sum_, grad in zip(sums, grads, strict=True):
-                    sum_ += torch.tensordot(factor_B.to(grad.dtype), grad, 1)
+            for grads, losses_B in self.gradients.parts(state.call, source.objective, singles, training):
+                factor_B = clip_factors(grads, self.settings.clip)
+                for total, grad in zip(sums, grads, strict=True):
+                    total += torch.tensordot(factor_B.to(grad.dtype), grad, 1)
                 loss += float(losses_B.sum())
                 clipped += int((factor_B < 1).sum())
         state.optimizer.zero_grad()
-        for parameter, sum_ in zip(moving, sums, strict=True):
-            parameter.grad = sum_
-        state.engine.reduce_grads(moving)
-        found = state.engine.sum({"loss": (loss, len(singles)), "clipped": (clipped, len(singles))})
-        if not math.isfinite(found["loss"][0]):
+        for parameter, total in zip(training, sums, strict=True):
+            parameter.grad = total
+        state.engine.reduce_grads(training)
+        pairs = state.engine.sum({"loss": (loss, len(singles)), "clipped": (clipped, len(singles))})
+        if not math.isfinite(pairs["loss"][0]):
             raise DivergedError(f"step {step}: the loss of an example is not finite; lower schedule.lr")
-        for parameter, noise in zip(moving, self.noises(step, moving), strict=True):
+        for parameter, noise in zip(training, self.noises(step, training), strict=True):
+            assert parameter.grad is not None
             parameter.grad = (parameter.grad + noise) / self.batch
-        self.taken = step + 1
-        count = found["loss"][1]
-        means = {name: total / count if count else 0.0 for name, (total, _) in found.items()}
+        self.steps = step + 1
+        count = pairs["loss"][1]
+        means = {name: total / count if count else 0.0 for name, (total, _) in pairs.items()}
         return {**means, "examples": count}
 
     def noises(self, step: int, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -129,114 +185,11 @@ class Mechanism:
         draw = torch.Generator().manual_seed(int(sampling.generator(self.seed, sampling.NOISE, step).integers(2**62)))
         for parameter in parameters:
             normal = torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype)
-            yield normal.to(parameter.device) * (self.noise * self.kind.clip)
-
-    def of_examples(
-        self, model: nn.Module, objective: Objective, singles: Sequence[Batch], parameters: Sequence[nn.Parameter]
-    ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield the gradients of examples [B, *parameter], one for each parameter, and their losses [B], some at a time.
-
-        Examples of one shape go through vmap together; where it cannot (control flow on data, derivatives inside the
-        loss), each goes backward alone, which gives the same.
-        """
-        most = max(1, NUMBERS_AT_ONCE // max(1, sum(p.numel() for p in parameters)))
-        for group in _alike(singles):
-            for part in sampling.micro_batches(group, most):
-                if self.vectorised is not False and len(part) > 1:
-                    try:
-                        made = vectorised_gradients(model, objective, part, parameters)
-                        self.vectorised = True
-                        yield made
-                        continue
-                    except torch.OutOfMemoryError:
-                        raise
-                    except (RuntimeError, NotImplementedError, ValueError, TypeError):
-                        self.vectorised = False
-                for single in part:
-                    yield single_gradients(model, objective, single, parameters)
-
-
-def single_gradients(
-    model: nn.Module, objective: Objective, single: Batch, parameters: Sequence[nn.Parameter]
-) -> tuple[list[Tensor], Tensor]:
-    """Return one example's gradients [1, *parameter] and its loss [1], by going backward."""
-    value = _mean(objective.loss(model, single))
-    grads = (
-        torch.autograd.grad(value, parameters, allow_unused=True) if value.requires_grad else [None] * len(parameters)
-    )
-    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
-    return [grad.detach()[None] for grad in filled], value.detach()[None]
-
-
-def vectorised_gradients(
-    model: nn.Module, objective: Objective, singles: Sequence[Batch], parameters: Sequence[nn.Parameter]
-) -> tuple[list[Tensor], Tensor]:
-    """Return the gradients of examples [B, *parameter] and their losses [B], by vmap over batches of one, alike in shape.
-
-    What is equal in all (their length, say) is not mapped over, so that control flow may depend on it.
-
-    Raises:
-        RuntimeError, NotImplementedError, ValueError, TypeError: what torch says where vmap cannot.
-    """
-    shared = {k: v for k, v in singles[0].items() if all(torch.equal(v, other[k]) for other in singles[1:])}
-    mapped = {k: torch.stack([single[k] for single in singles]) for k in singles[0].keys() - shared.keys()}
-    wanted, module = {id(p) for p in parameters}, _LossOf(model, objective)
-    named = {name: p.detach() for name, p in module.named_parameters() if id(p) in wanted}
-    places = {id(p): name for name, p in module.named_parameters()}
-
-    def loss(weights: Mapping[str, Tensor], own: Batch) -> Tensor:
-        return functional_call(module, weights, ({**shared, **own},))
-
-    if not mapped:  # examples that are all the same
-        grads, value = grad_and_value(loss)(named, {})
-        many = len(singles)
-        return [grads[places[id(p)]].expand(many, *p.shape) for p in parameters], value.expand(many)
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
-        warnings.simplefilter("ignore")  # slow fallbacks inside vmap
-        grads, losses_B = vmap(grad_and_value(loss), in_dims=(None, 0), randomness="different")(named, mapped)
-    return [grads[places[id(p)]] for p in parameters], losses_B.detach()
-
-
-class _LossOf(nn.Module):
-    """A model whose call is the loss of one example, for functional_call."""
-
-    def __init__(self, model: nn.Module, objective: Objective):
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Batch) -> Tensor:
-        return _mean(self.objective.loss(self.model, batch))
-
-
-def _mean(loss: Any) -> Tensor:
-    """Return an example's loss over what it counts; 0 where it counts nothing."""
-    count = torch.as_tensor(loss.count, device=loss.total.device).to(loss.total.dtype)
-    return loss.total / torch.where(count > 0, count, torch.ones_like(count))
-
-
-def _alike(singles: Sequence[Batch]) -> list[list[Batch]]:
-    """Sort batches of one into groups that can be stacked; what is no mapping of tensors stays alone."""
-    groups: dict[Any, list[Batch]] = {}
-    for number, single in enumerate(singles):
-        key: Any = number
-        if isinstance(single, Mapping) and all(isinstance(value, Tensor) for value in single.values()):
-            key = tuple(sorted((name, value.shape, value.dtype) for name, value in single.items()))
-        groups.setdefault(str(key), []).append(single)
-    return list(groups.values())
-
-
-def clip_factors(grads: Sequence[Tensor], clip: float) -> Tensor:
-    """Return by what [B] to multiply the gradients of each example so that their joint norm is at most `clip`.
-
-    >>> clip_factors([torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]])], 1.0)
-    tensor([0.2000, 1.0000])
-    """
-    norm_B = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
-    return (clip / norm_B.clamp(min=1e-30)).clamp(max=1.0)
+            yield normal.to(parameter.device) * (self.noise * self.settings.clip)
 
 
 @contextmanager
-def nothing_learnt(model: nn.Module, run: Run) -> Iterator[None]:
+def nothing_learnt(model: nn.Module, run: "Run") -> Iterator[None]:
     """Refuse what a private run may not do before its first step: set weights from training records, without noise.
 
     Raises:
@@ -255,7 +208,7 @@ def nothing_learnt(model: nn.Module, run: Run) -> Iterator[None]:
             )
 
 
-def check_records(run: Run, records: Sequence, store: Store, parent: Any) -> None:
+def check_records(run: "Run", records: Records, store: Store, parent: "Checkpoint | None") -> None:
     """Refuse records for which the promise would not hold: parts of records, or what the start has learnt without noise.
 
     Raises:
@@ -264,15 +217,17 @@ def check_records(run: Run, records: Sequence, store: Store, parent: Any) -> Non
     if not run.dp_sgd:
         return
     if len(records) != len(store.split("train")) or not isinstance(records, Rows):
-        raise ConfigError(f"{type(run.objective).__name__} learns from windows of records, which share what they tell; private "
-                          "training protects whole records: fine-tune on labelled ones")  # fmt: skip
+        raise ConfigError(
+            f"{type(run.objective).__name__} learns from windows of records, which share what they tell; private "
+            "training protects whole records: fine-tune on labelled ones"
+        )
     if parent and parent.run.dp_sgd is None and parent.provenance.get("data") == store.digests():
         raise ConfigError(
             f"{run.init} learnt {run.data} without noise, which no later noise takes back; start from another"
         )
 
 
-def check_codec(given: Any, fitted: Any, run: Run) -> None:
+def check_codec(given: Any, fitted: Any, run: "Run") -> None:
     """Refuse a codec fitted to the records that are to be private; raises ConfigError."""
     if run.dp_sgd and run.init is None and fitted != given:
         raise ConfigError(
@@ -280,15 +235,15 @@ def check_codec(given: Any, fitted: Any, run: Run) -> None:
         )
 
 
-def _secret(kind: DPSGD, seed: int) -> int:
-    if kind.key is None:
+def _secret(settings: DPSGD, seed: int) -> int:
+    if settings.key is None:
         return seed
     try:
-        secret = kind.key.read_bytes()
+        secret = settings.key.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{kind.key}: {error.strerror}; dp_sgd.key is a file of secret bytes") from None
+        raise ConfigError(f"{settings.key}: {error.strerror}; dp_sgd.key is a file of secret bytes") from None
     if len(secret) < 16:
-        raise ConfigError(f"{kind.key}: {len(secret)} bytes; a secret has at least 16 (head -c 32 /dev/urandom)")
+        raise ConfigError(f"{settings.key}: {len(secret)} bytes; a secret has at least 16 (head -c 32 /dev/urandom)")
     return int.from_bytes(hashlib.sha256(secret + seed.to_bytes(8, "big")).digest()[:8], "big")
 
 
@@ -320,10 +275,10 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, accountant:
 def spent(noise: float, delta: float, rate: float, steps: int, accountant: str) -> float:
     """Return the epsilon at delta that so many steps with this noise multiplier spend, by opacus; arguments as noise_for."""
     with _opacus() as accountants:
-        counted = accountants.create_accountant(mechanism=accountant)
-        counted.history = [(noise, rate, steps)]
+        account = accountants.create_accountant(mechanism=accountant)
+        account.history = [(noise, rate, steps)]
         try:
-            return float(counted.get_epsilon(delta=delta))
+            return float(account.get_epsilon(delta=delta))
         except (ValueError, RuntimeError, OverflowError, MemoryError) as error:
             hint = "use dp_sgd.accountant rdp" if accountant == "prv" else "use more noise"
             raise ConfigError(f"opacus cannot account noise {noise:.3g} over {steps} steps ({error}); {hint}") from None
@@ -331,7 +286,7 @@ def spent(noise: float, delta: float, rate: float, steps: int, accountant: str) 
 
 @contextmanager
 def _opacus() -> Iterator[Any]:
-    """Yield opacus's accountants, whose remarks on orders of Renyi divergence help nobody here."""
+    """Yield opacus's accountants, whose warnings on orders of Renyi divergence help nobody here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

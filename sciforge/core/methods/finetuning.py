@@ -10,12 +10,57 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sciforge.core.training.run import Freeze, Full, LoRA, Schedule
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 
 # Bricks name their stack of layers `blocks` and what feeds it `...embed...`, so that names tell a weight's depth.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 HEADS = "heads."
+
+
+@dataclass(frozen=True)
+class Full(Settings):
+    """Every weight moves.
+
+    Args:
+        layer_decay: the rate of each block is this times the rate of the block above (1 for equal rates).
+        frozen_steps: steps at the start in which only new heads move.
+        backbone_lr_mult: rate of the weights that came from `init` as a share of the rate of new heads.
+    """
+
+    layer_decay: float = 1.0
+    frozen_steps: int = 0
+    backbone_lr_mult: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0, math.inf, "layer_decay", "frozen_steps", "backbone_lr_mult")
+
+
+@dataclass(frozen=True)
+class Freeze(Settings):
+    """Only weights whose name matches the regular expression move, and new heads; the default is the heads alone."""
+
+    pattern: str = r"^heads\."
+
+
+@dataclass(frozen=True)
+class LoRA(Settings):
+    """Low-rank updates of the matching weight matrices, and new heads (Hu et al. 2021).
+
+    Args:
+        rank: rank of the update.
+        alpha: the update is scaled by alpha / rank.
+        pattern: regular expression over the names of weight matrices.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    pattern: str = r"\bblocks\..*\.weight$"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(1, math.inf, "rank")
 
 
 class LowRank(nn.Module):
@@ -78,9 +123,14 @@ def merge(model: nn.Module) -> nn.Module:
     """Fold every low-rank update into its matrix, in place; the state then has the original names."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            for leaf in list(module.parametrizations):
+            for leaf in list(_parametrizations(module)):
                 parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
     return model
+
+
+def _parametrizations(module: nn.Module) -> Any:
+    """Return name of a weight -> its parametrizations."""
+    return module.parametrizations
 
 
 def merged_name(name: str) -> str | None:
@@ -107,7 +157,7 @@ def merged_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor
         if plain != name:
             stem = name.removesuffix("original")
             owner, leaf = plain.rpartition(".")[::2]
-            scale = model.get_submodule(owner).parametrizations[leaf][0].scale
+            scale = _parametrizations(model.get_submodule(owner))[leaf][0].scale
             tensor = tensor + scale * state[f"{stem}0.up_OR"] @ state[f"{stem}0.down_RI"]
         out[plain] = tensor
     return out
@@ -124,12 +174,12 @@ class Group:
     frozen_steps: int = 0
 
 
-def groups(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], schedule: Schedule) -> list[Group]:
+def groups(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], weight_decay: float) -> list[Group]:
     """Sort the moving parameters into groups by rate and weight decay; vectors are not decayed."""
     fresh = set(fresh)
     depths = [int(m.group(1)) for name, _ in model.named_parameters() if (m := BLOCK.search(name))]
     num_blocks = max(depths, default=-1) + 1
-    found: dict[tuple, Group] = {}
+    groups: dict[tuple[float, float, int, bool], Group] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -137,14 +187,15 @@ def groups(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[s
         if isinstance(finetuning, Full) and name not in fresh:
             factor = finetuning.backbone_lr_mult * finetuning.layer_decay ** _height(name, num_blocks)
             frozen = finetuning.frozen_steps
-        decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
+        decay = weight_decay if parameter.ndim > 1 else 0.0
         split = hasattr(parameter, "device_mesh")  # one optimiser call takes whole or split weights, not both
-        group = found.setdefault((factor, decay, frozen, split), Group(factor=factor, decay=decay, frozen_steps=frozen))
+        empty = Group(factor=factor, decay=decay, frozen_steps=frozen)
+        group = groups.setdefault((factor, decay, frozen, split), empty)
         group.names.append(name)
         group.parameters.append(parameter)
-    if not found:
-        raise ConfigError("no weight would move; loosen adapt")
-    return list(found.values())
+    if not groups:
+        raise ConfigError("no weight would train; choose another finetuning")
+    return list(groups.values())
 
 
 def _height(name: str, num_blocks: int) -> int:

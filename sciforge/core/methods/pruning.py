@@ -9,14 +9,48 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sciforge.core.methods.ema import ExponentialMovingAverage
+from sciforge.core.files.settings import Settings
 from sciforge.core.methods.finetuning import HEADS
-from sciforge.core.training.run import Pruning, Run
+from sciforge.core.methods.method import Method
 from sciforge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sciforge.core.training.run import Run
+    from sciforge.core.training.training_state import TrainingState
+
+
+@dataclass(frozen=True)
+class Pruning(Settings):
+    """Cut weight matrices to zero where they are smallest, and keep every zero a zero while training.
+
+    Args:
+        share: of the weights in the matrices that match, to be cut; 0 cuts nothing and keeps the zeros of `init`.
+        scope: rank the weights of all matrices together (`global`), or cut each `matrix` by the same share.
+        pattern: regular expression over names of weight matrices; the default leaves heads out, which a new task makes anew.
+            Embeddings never count.
+        ramp: share of the steps over which the cut share rises, by the cubic of Zhu and Gupta 2017; 0 cuts all before the
+            first step.
+        cuts: how many cuts the ramp has.
+    """
+
+    share: float = 0.0
+    scope: Literal["global", "matrix"] = "global"
+    pattern: str = r"^(?!heads\.).*\bweight$"
+    ramp: float = 0.0
+    cuts: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(1, math.inf, "cuts")
+        if not 0 <= self.share < 1:
+            raise ConfigError(f"pruning.share is {self.share}; it must be at least 0 and below 1")
+        if not 0 <= self.ramp < 1:
+            raise ConfigError(f"pruning.ramp is {self.ramp}; it must be at least 0 and below 1")
 
 
 def matrices(model: nn.Module, pattern: str) -> list[str]:
@@ -33,16 +67,18 @@ def matrices(model: nn.Module, pattern: str) -> list[str]:
     except re.error as error:
         raise ConfigError(f"pruning.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
     tables = {name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
-    found = []
+    names = []
     for name, parameter in model.named_parameters():
         inner = name.removeprefix(HEADS)
         looked_up = name.rpartition(".")[0] in tables or "embed" in inner
         if parameter.ndim > 1 and not looked_up and matches(name):
-            found.append(name)
-    if not found:
-        raise ConfigError(f"pruning.pattern {pattern!r} matches no weight matrix of this {type(model).__name__}; "
-                          "give another, or leave a net without matrices dense")  # fmt: skip
-    return found
+            names.append(name)
+    if not names:
+        raise ConfigError(
+            f"pruning.pattern {pattern!r} matches no weight matrix of this {type(model).__name__}; "
+            "give another, or leave a network without matrices dense"
+        )
+    return names
 
 
 def smallest(weights: Mapping[str, Tensor], share: float, scope: str = "global") -> dict[str, Tensor]:
@@ -94,61 +130,65 @@ def share_at(pruning: Pruning, steps: int, step: int) -> float | None:
 
 
 @dataclass
-class PruningMask:
+class PruningMask(Method):
     """Cuts and holds the matrices of a run in progress.
 
     Args:
         pruning: how much, and when.
         steps: of the run.
         parameters: the matrices by name.
+        averages: the moving averages of parameters by name, cut with them; empty without one.
         holds_from: the first step at which zeros are held; a fresh model's zeros are only where it starts.
     """
+
+    name: ClassVar[str] = "pruning"
 
     pruning: Pruning
     steps: int
     parameters: Mapping[str, nn.Parameter]
+    averages: Mapping[str, Tensor] = field(default_factory=dict)
     holds_from: int = 0
     held: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, model: nn.Module, fresh: Iterable[str]) -> "PruningMask | None":
-        """Return what holds the zeros of a run; None where nothing was asked for."""
-        if run.pruning is None:
-            return None
-        names, parameters = matrices(model, run.pruning.pattern), dict(model.named_parameters())
-        if run.init is not None:
+    def of(
+        cls, pruning: Pruning, run: "Run", model: nn.Module, fresh: Iterable[str], averages: Mapping[str, Tensor]
+    ) -> "PruningMask":
+        """Return what cuts and holds the zeros of a run; `fresh` names the parameters that came from no checkpoint."""
+        names, parameters, steps = matrices(model, pruning.pattern), dict(model.named_parameters()), run.schedule.steps
+        first = 0
+        if run.init is None:
+            first = next((step for step in range(steps) if share_at(pruning, steps, step) is not None), steps)
+        else:
             names = [name for name in names if name not in set(fresh)]  # a new head may start at zero, and must move
-        due = (
-            step for step in range(run.schedule.steps) if share_at(run.pruning, run.schedule.steps, step) is not None
-        )
-        first = 0 if run.init is not None else next(due, run.schedule.steps)
-        return cls(run.pruning, run.schedule.steps, {name: parameters[name] for name in names}, first)
+        return cls(pruning, steps, {name: parameters[name] for name in names}, averages, first)
 
     @torch.no_grad()
-    def before(self, step: int, average: ExponentialMovingAverage | None) -> None:
+    def before_step(self, state: "TrainingState | None", step: int) -> None:
         """Cut what is due before a step, of the moving average too, and note what is to stay zero."""
         share = share_at(self.pruning, self.steps, step)
         if share is not None:
             for name, cut in smallest(self.parameters, share, self.pruning.scope).items():
                 self.parameters[name].masked_fill_(cut, 0.0)
-                if average is not None and name in average.values:
-                    average.values[name].masked_fill_(cut, 0.0)
-        moving = [p for p in self.parameters.values() if p.requires_grad and step >= self.holds_from]
-        self.held = [(p, p == 0) for p in moving]
+                if name in self.averages:
+                    self.averages[name].masked_fill_(cut, 0.0)
+        training = [p for p in self.parameters.values() if p.requires_grad and step >= self.holds_from]
+        self.held = [(p, p == 0) for p in training]
 
     @torch.no_grad()
-    def of_gradients(self) -> None:
+    def after_backward(self, state: "TrainingState | None", step: int) -> dict[str, float]:
         """Take the gradient of what is held away, so that clipping does not count it."""
         for parameter, zero in self.held:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(zero, 0.0)
+        return {}
 
     @torch.no_grad()
-    def after(self) -> None:
+    def after_step(self, state: "TrainingState | None", step: int) -> None:
         """Put the zeros back: momentum and a pull to the old weights would move them."""
         for parameter, zero in self.held:
             parameter.masked_fill_(zero, 0.0)
 
-    def metrics(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the share of zeros of the matrices, and of all weights of the model."""
-        return {"sparsity": zero_share(weights[name] for name in self.parameters)}
+    def summary(self, state: "TrainingState | None", *, final: bool) -> dict[str, Any]:
+        """Return the share of zeros of the matrices of a finished model."""
+        return {"sparsity": zero_share(self.parameters.values())} if final else {}

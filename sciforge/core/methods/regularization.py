@@ -1,32 +1,75 @@
-"""The quadratic pull towards earlier weights (EWC and L2-SP), and the Fisher information that weighs it.
+"""The quadratic pull towards earlier weights: EWC and L2-SP.
 
-Both are strength/2 * sum precision (p - centre)^2; L2-SP has precision 1, EWC the diagonal of the Fisher. The Fisher
-is per example: the squared gradient of a batch mean is many times too small (Avalanche #1224), and refused here by
-construction, since every estimator below sees one example at a time.
+Both are strength/2 * sum precision (p - centre)^2; L2-SP has precision 1, EWC the diagonal of the Fisher information.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
-from sciforge.core.data import sampling
-from sciforge.core.domain import Categorical, Likelihood, Objective
+from sciforge.core.files.settings import Settings
 from sciforge.core.methods.finetuning import merged_name
-from sciforge.core.training.distributed import Engine
-from sciforge.core.training.run import EWC, L2SP, Estimator
+from sciforge.core.methods.method import Method
 from sciforge.errors import ConfigError
 
-# Rows of the output Jacobian per batched backward pass; 16 rows of a 3 M-parameter net are 200 MB.
-ROWS = 16
+if TYPE_CHECKING:
+    from sciforge.core.training.distributed import Engine
+    from sciforge.core.training.training_state import TrainingState
+
+Estimator = Literal["exact", "sampled", "empirical"]
+
+
+@dataclass(frozen=True)
+class L2SP(Settings):
+    """Pull towards the weights of `init`, equal for all weights (Li et al. 2018): strength/2 * |p - centre|^2.
+
+    Args:
+        strength: weight of the quadratic.
+        step: add its gradient to the loss's, or take its implicit (proximal) step after the optimiser's, which is
+            stable however strong the pull.
+    """
+
+    strength: float = 0.01
+    step: Literal["gradient", "proximal"] = "gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0, math.inf, "strength")
+
+
+@dataclass(frozen=True)
+class EWC(Settings):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017): a pull weighted by the Fisher information.
+
+    Args:
+        strength: the loss gains strength/2 * sum F (p - centre)^2.
+        estimator: `exact` takes the expectation over the model's own labels, `sampled` one draw of them,
+            `empirical` the true labels; always per example. Strengths are not comparable between estimators.
+        examples: how many examples to estimate from, when the checkpoint holds no Fisher yet.
+        data: the pretraining data; not needed when `init` carries the Fisher (`sciforge fisher`).
+        step: as for L2SP; `proximal` where some directions are stiff.
+    """
+
+    strength: float = 100.0
+    estimator: Estimator = "exact"
+    examples: int = 256
+    data: Path | None = None
+    step: Literal["gradient", "proximal"] = "gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0, math.inf, "strength")
+        self.require(1, math.inf, "examples")
 
 
 @dataclass(frozen=True)
 class Term:
-    """One parameter's pull."""
+    """The pull on one parameter."""
 
     parameter: nn.Parameter
     centre: Tensor
@@ -34,42 +77,60 @@ class Term:
 
 
 @dataclass(frozen=True)
-class QuadraticPenalty:
+class QuadraticPenalty(Method):
     """A quadratic pull on the parameters that came from a checkpoint; new heads are free.
 
     A weight without a gradient (no example touched it, or it is still frozen) stands at its centre and stays there.
+
+    Args:
+        terms: one for each parameter that is pulled.
+        strength: of the quadratic.
+        proximal: take the implicit step after the optimiser's instead of adding the gradient.
     """
+
+    name: ClassVar[str] = "regularization"
 
     terms: tuple[Term, ...]
     strength: float
     proximal: bool = False
 
+    def after_backward(self, state: "TrainingState", step: int) -> dict[str, float]:
+        """Add the gradient of the quadratic and return its value."""
+        penalty = float(self.penalty())
+        self.add_gradient()
+        return {"penalty": penalty}
+
+    def after_step(self, state: "TrainingState", step: int) -> None:
+        """Take the proximal step."""
+        self.proximal_step(state.optimizer)
+
     @torch.no_grad()
     def add_gradient(self) -> None:
         """Add the closed-form gradient, after reduction and outside autograd."""
         if not self.proximal:
-            for t in self.terms:
-                if t.parameter.grad is not None:
-                    t.parameter.grad.add_((t.parameter - t.centre) * t.precision, alpha=self.strength)
+            for term in self.terms:
+                if term.parameter.grad is not None:
+                    pull = (term.parameter - term.centre) * term.precision
+                    term.parameter.grad.add_(pull, alpha=self.strength)
 
     @torch.no_grad()
     def proximal_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Move towards the centre by the implicit step, stable however stiff the precision.
 
-        The step is taken in AdamW's own metric, rate / (sqrt(v) + eps) for each weight, since only then do loss and
+        The step is taken in AdamW's own metric, lr / (sqrt(v) + eps) for each weight, since only then do loss and
         pull come to rest where their gradients cancel (proximal Adam, Yun et al. 2021, arXiv 2007.07484). Clipping
         sees the loss's gradient alone; where it bites at the resting point, the pull is the stronger.
         """
         if not self.proximal:
             return
-        rates = {p: (g["lr"], g["betas"][1], g["eps"]) for g in optimizer.param_groups for p in g["params"]}
-        for t in self.terms:
-            if t.parameter.grad is not None:
-                rate, beta, eps = rates[t.parameter]
-                state = optimizer.state[t.parameter]
-                spread = (state["exp_avg_sq"] / (1 - beta ** float(state["step"]))).sqrt() + eps
-                pull = rate * self.strength * t.precision / spread
-                t.parameter.copy_((t.parameter + pull * t.centre) / (1 + pull))
+        options = {p: (g["lr"], g["betas"][1], g["eps"]) for g in optimizer.param_groups for p in g["params"]}
+        for term in self.terms:
+            if term.parameter.grad is not None:
+                lr, beta, eps = options[term.parameter]
+                moments = optimizer.state[term.parameter]
+                scale = (moments["exp_avg_sq"] / (1 - beta ** float(moments["step"]))).sqrt() + eps
+                pull = lr * self.strength * term.precision / scale
+                term.parameter.copy_((term.parameter + pull * term.centre) / (1 + pull))
 
     @torch.no_grad()
     def penalty(self) -> Tensor:
@@ -84,107 +145,22 @@ def build(
     model: nn.Module,
     centre: Mapping[str, Tensor],
     fisher: Mapping[str, Tensor] | None,
-    engine: Engine,
+    engine: "Engine",
 ) -> QuadraticPenalty:
-    """Return the pull of `kind` for the moving parameters that `centre` (weights without the fresh ones) knows.
+    """Return the pull on the training parameters that `centre` (the earlier weights without the fresh ones) knows.
 
     Raises:
-        ConfigError: nothing that moves came from the checkpoint.
+        ConfigError: nothing that trains came from the checkpoint.
     """
     terms = []
-    for name, parameter in model.named_parameters():
-        name = merged_name(name)
-        if not parameter.requires_grad or name not in centre:
+    for parameter_name, parameter in model.named_parameters():
+        name = merged_name(parameter_name)
+        if not parameter.requires_grad or name is None or name not in centre:
             continue
         if fisher is not None and name not in fisher:
             raise ConfigError(f"the Fisher knows no weight {name!r}; run `sciforge fisher` on the checkpoint again")
         precision = 1.0 if fisher is None else engine.like(parameter, fisher[name])
         terms.append(Term(parameter, engine.like(parameter, centre[name]), precision))
     if not terms:
-        raise ConfigError("the anchor holds nothing: no moving weight came from the checkpoint; leave it out")
+        raise ConfigError("regularization holds nothing: no training weight came from the checkpoint; leave it out")
     return QuadraticPenalty(tuple(terms), kind.strength, kind.step == "proximal")
-
-
-def fisher_information(
-    model: nn.Module,
-    objective: Objective,
-    codec: object,
-    records: Sequence,
-    *,
-    estimator: Estimator = "exact",
-    examples: int = 256,
-    seed: int = 0,
-) -> dict[str, Tensor]:
-    """Return the diagonal Fisher information of every weight, the mean over examples, in the model's precision.
-
-    Args:
-        model: in evaluation mode on any device.
-        objective: gives the likelihood.
-        codec: encodes and collates.
-        records: the data to estimate on; the first `examples` of the seed's order are used.
-        estimator: `exact` takes the expectation over the model's own predictive distribution in closed form (one
-            backward pass per target and class), `sampled` one draw from it, `empirical` the true targets.
-        examples: how many records.
-        seed: of the order, the corruption and the sampled labels.
-    """
-    if estimator not in ("exact", "sampled", "empirical"):
-        raise ConfigError(f"no Fisher estimator {estimator!r}; use exact, sampled or empirical")
-    model.eval()
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    device, dtype = parameters[0].device, parameters[0].dtype
-    total = [torch.zeros_like(p) for p in parameters]
-    engine = Engine(device, "float64" if dtype == torch.float64 else "float32")
-    if not (count := min(examples, len(records))):
-        raise ConfigError("no records to estimate the Fisher information from; give a store with a training split")
-    chosen = sampling.step_indices(len(records), count, seed, 0)
-    for _, index in tqdm(chosen, f"Fisher ({estimator})", unit="example", disable=None, leave=False):
-        rng = sampling.generator(seed, sampling.CORRUPT, 0, index)
-        example = objective.prepare(records[index], codec, rng, training=False)
-        batch = engine.move(codec.collate([example]))
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batched backward
-            likelihood = objective.likelihood(model, batch)
-            outputs = likelihood.logits_NC if isinstance(likelihood, Categorical) else likelihood.mean_N
-            draw = torch.Generator().manual_seed(
-                int(sampling.generator(seed, sampling.EVALUATE, 0, index).integers(2**62))
-            )
-            for rows in _rows(likelihood, estimator, draw) if outputs.numel() else ():
-                grads = torch.autograd.grad(
-                    outputs, parameters, rows, is_grads_batched=True, retain_graph=True, allow_unused=True
-                )
-                for sum_, grad in zip(total, grads, strict=True):
-                    if grad is not None:
-                        sum_ += grad.square().sum(0)
-    return {name: sum_ / count for name, sum_ in zip(names, total, strict=True)}
-
-
-def _rows(likelihood: Likelihood, estimator: str, draw: torch.Generator) -> Iterator[Tensor]:
-    """Yield vectors v [R, *outputs], a few at a time, whose squared vector-Jacobian products sum to the Fisher.
-
-    For a softmax, sum_c p_c (d log p_c)^2 needs v_c = sqrt(p_c) (e_c - p) on the logits of each target; for one label
-    y, drawn or true, v = e_y - p on all targets at once. For a Gaussian, v_n = e_n / scale_n.
-    """
-    if isinstance(likelihood, Categorical):
-        p_NC = likelihood.logits_NC.detach().softmax(-1)
-        eye_CC = torch.eye(p_NC.shape[1], device=p_NC.device, dtype=p_NC.dtype)
-        if estimator != "exact":
-            drawn = torch.multinomial(p_NC.cpu(), 1, generator=draw)[:, 0].to(p_NC.device)
-            yield (eye_CC[drawn if estimator == "sampled" else likelihood.target_N] - p_NC)[None]
-            return
-        v_NCC = p_NC.sqrt()[:, :, None] * (eye_CC - p_NC[:, None, :])
-    else:
-        scale_N = likelihood.scale_N.detach()
-        if estimator != "exact":
-            noise_N = torch.randn(scale_N.shape, generator=draw, dtype=scale_N.dtype).to(scale_N.device)
-            true_N = (likelihood.target_N - likelihood.mean_N.detach()) / scale_N
-            yield ((noise_N if estimator == "sampled" else true_N) / scale_N)[None]
-            return
-        v_NCC = (1 / scale_N)[:, None, None]  # one "class"
-    num, rows = v_NCC.shape[:2]
-    targets = max(1, ROWS // rows)
-    for start in range(0, num, targets):
-        v_nCC = v_NCC[start : start + targets]
-        at_n = torch.arange(len(v_nCC), device=v_nCC.device)
-        v_nCNC = v_nCC.new_zeros(len(v_nCC), rows, num, v_NCC.shape[2])
-        v_nCNC[at_n, :, start + at_n] = v_nCC
-        v_RNC = v_nCNC.flatten(0, 1)
-        yield v_RNC if isinstance(likelihood, Categorical) else v_RNC[..., 0]

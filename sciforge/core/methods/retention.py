@@ -1,45 +1,75 @@
 """What fine-tuning has cost: the metrics of the old task before and after, on the old data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sciforge.core.data.store import Store
-from sciforge.core.domain import Objective, Record
+from sciforge.core.domain import LabelledRecords, Objective, Records
 from sciforge.core.files.tables import Table
+from sciforge.core.methods.finetuning import merged_state
+from sciforge.core.methods.method import Method
+from sciforge.core.methods.regularization import EWC
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluate
-from sciforge.core.training.run import EWC, Run
+from sciforge.core.training.run import Run
 from sciforge.errors import ConfigError
 
-MOST = 512  # records judged; the standard error of a mean over them is 4 % of the spread
+if TYPE_CHECKING:
+    from sciforge.core.training.training_state import TrainingState
+
+MAX_RECORDS = 512  # evaluated; the standard error of a mean over them is 4 % of the standard deviation
 
 
-def evenly(num: int, most: int) -> np.ndarray:
-    """Return the places of at most so many of some records, evenly spaced: neighbours in a file are alike.
+@dataclass(frozen=True)
+class Retention(Method):
+    """Evaluates the parent's own task with its weights and with the finished ones.
+
+    Args:
+        parent: the checkpoint that was fine-tuned.
+        data: a store of what it had learnt.
+    """
+
+    name: ClassVar[str] = "retention"
+
+    parent: Checkpoint
+    data: Path
+
+    def summary(self, state: "TrainingState", *, final: bool) -> dict[str, Any]:
+        """Return the metrics of the old task before and after."""
+        if not final:
+            return {}
+        with state.evaluated_weights():
+            weights = merged_state(state.model, state.engine.full_state(state.model))
+        return {"retained": retained(self.parent, weights, self.data, state.engine)}
+
+
+def evenly(num: int, max_n: int) -> np.ndarray:
+    """Return the places of at most `max_n` of `num` records, evenly spaced: neighbours in a file are alike.
 
     >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
     ([0, 2, 4], [0, 1])
     """
-    return np.linspace(0, num - 1, min(most, num)).astype(int)
+    return np.linspace(0, num - 1, min(max_n, num)).astype(int)
 
 
 def old_data(run: Run) -> Path | None:
     """Return the store on which a run's forgetting can be seen, if it names one."""
-    anchored = run.regularization.data if isinstance(run.regularization, EWC) else None
-    return run.retention or (run.replay.data if run.replay else None) or anchored
+    of_fisher = run.regularization.data if isinstance(run.regularization, EWC) else None
+    return run.retention or (run.replay.data if run.replay else None) or of_fisher
 
 
-def old_split(objective: Objective, data: Path) -> tuple[str, Sequence[Record]]:
-    """Return the name and the records of the split to see forgetting on: validation, or test where there is no dev.
+def old_split(objective: Objective, data: Path) -> tuple[str, Records]:
+    """Return the name and the records of the split to see forgetting on: validation, or test where there is none.
 
     Raises:
-        ConfigError: `data` has neither development nor test records.
+        ConfigError: `data` has neither validation nor test records.
     """
     store = Store.open(data)
     splits = {split: objective.examples(store, split) for split in ("validation", "test")}
@@ -61,17 +91,17 @@ def under_old_heads(parent: Checkpoint, weights: Mapping[str, Tensor], device: t
 
 
 def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engine: Engine) -> dict[str, Any]:
-    """Return the metrics of the parent's own objective on its own development data, with its weights and with new ones.
+    """Return the metrics of the parent's own objective on its own validation data, with its weights and with new ones.
 
-    Heads that the new weights lack are the parent's: what is judged is the trunk under the old head.
+    Heads that the new weights lack are the parent's: what is evaluated is the backbone under the old head.
 
     Raises:
-        ConfigError: `data` has neither development nor test records.
+        ConfigError: `data` has neither validation nor test records.
     """
     objective = parent.objectives[0]
     split, records = old_split(objective, data)
-    if hasattr(records, "take") and len(records) > MOST:
-        records = records.take(evenly(len(records), MOST))
+    if isinstance(records, LabelledRecords) and len(records) > MAX_RECORDS:
+        records = records.take(evenly(len(records), MAX_RECORDS))
     alone = Engine(engine.device, "float32")
     before, after = (
         evaluate(under_old_heads(parent, state, engine.device), objective, parent.codec, records, alone)
@@ -80,12 +110,12 @@ def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engi
     return {"split": split, "records": len(records), "before": before, "after": after}
 
 
-def forgetting_table(found: Mapping[str, Any]) -> Table:
+def forgetting_table(retention: Mapping[str, Any]) -> Table:
     """Return the metrics before and after as a table."""
     rows = []
-    for name, before in found["before"].items():
-        after = found["after"][name]
+    for name, before in retention["before"].items():
+        after = retention["after"][name]
         change = f"{after / before:.2f}" if before > 0 else ""
         rows.append((name, f"{before:.5g}", f"{after:.5g}", change))
-    note = f"The old task on {found['records']} {found['split']} records of the old data."
+    note = f"The old task on {retention['records']} {retention['split']} records of the old data."
     return Table(("retained", "before", "after", "ratio"), tuple(rows), note)

@@ -283,13 +283,13 @@ def _packages() -> dict[str, str]:
         required = [line for line in requires("sciforge") or () if "extra ==" not in line]
     except PackageNotFoundError:
         required = ["torch", "numpy"]
-    found = {}
-    for name in ("sciforge", *(re.match(r"[\w.-]+", line)[0] for line in required)):
+    versions = {}
+    for name in ("sciforge", *(re.split(r"[^\w.-]", line)[0] for line in required)):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+            versions[name] = "not installed as a package"
+    return versions
 
 
 @cache
@@ -299,7 +299,7 @@ def _git_state() -> tuple[str | None, bool | None]:
     if not (here / ".git").exists():
         return None, None
     try:
-        ask = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        ask: dict[str, Any] = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
         return commit, bool(subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip())
     except (OSError, subprocess.SubprocessError):

@@ -6,7 +6,7 @@ do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cut
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +140,21 @@ class Engine:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
+    @contextmanager
+    def enough_memory(self, examples: int) -> Iterator[None]:
+        """Turn too little memory for so many examples at once into one line that says how to need less.
+
+        Raises:
+            ConfigError: torch ran out of memory.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no type of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            hint = f"set hardware.micro_batch {max(examples // 2, 1)} or hardware.checkpointing"
+            raise ConfigError(f"out of memory on {self.device} with {examples} examples at once; {hint}") from None
+
     def move(self, batch: Any) -> Any:
         """Send a batch (a mapping, or an object such as PyG's with `apply` or `to`) to the device.
 
@@ -179,7 +194,7 @@ class Engine:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        grads = [local(parameter.grad) for parameter in parameters]
+        grads = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat, group=self._group)
         for parameter, grad, piece in zip(parameters, grads, flat.split([g.numel() for g in grads]), strict=True):
@@ -191,13 +206,14 @@ class Engine:
     def clip(self, parameters: Sequence[nn.Parameter], largest: float) -> float:
         """Scale gradients so that their norm over all weights is at most `largest`; return the norm before."""
         if self.mesh is None:
-            norm = nn.utils.clip_grad_norm_(parameters, largest)
-            return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        grads = [parameter.grad for parameter in parameters]
+            total = nn.utils.clip_grad_norm_(parameters, largest)
+            return float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+        grads: list[Any] = [parameter.grad for parameter in parameters]
         whole, pieces = ([g for g in grads if hasattr(g, "to_local") == cut] for cut in (False, True))
         squares = [nn.utils.get_total_norm(whole).double().square()] if whole else []  # the same on all processes
         if pieces:
-            squares.append(nn.utils.get_total_norm(pieces).full_tensor().double().square())
+            total = nn.utils.get_total_norm(pieces)
+            squares.append(getattr(total, "full_tensor")().double().square())  # noqa: B009
         norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
         if norm > largest:
             torch._foreach_mul_([local(grad) for grad in grads], largest / (norm + 1e-6))  # as clip_grad_norm_ does
@@ -209,7 +225,7 @@ class Engine:
             return {name: self.full(tensor) for name, tensor in model.state_dict().items()}
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+        return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))  # type: ignore[arg-type]
 
     def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Load a whole state, splitting it as the model is split."""
@@ -233,9 +249,10 @@ class Engine:
     def like(self, parameter: Tensor, whole: Tensor) -> Tensor:
         """Return `whole` placed, and split, as `parameter` is."""
         whole = whole.to(device=self.device, dtype=parameter.dtype)
-        if hasattr(parameter, "device_mesh"):
-            from torch.distributed.tensor import distribute_tensor
+        if self.splits and hasattr(parameter, "device_mesh"):
+            from torch.distributed.tensor import DTensor, distribute_tensor
 
+            assert isinstance(parameter, DTensor)
             return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
         return whole.clone()
 
@@ -281,7 +298,7 @@ def cut(model: nn.Module, mesh: Any) -> None:
     Raises:
         ConfigError: no block has a plan, none can be cut into equal pieces, or LoRA is on the matrices.
     """
-    blocks = [module for module in model.modules() if hasattr(module, "tensor_plan")]
+    blocks: list[Any] = [module for module in model.modules() if hasattr(module, "tensor_plan")]
     if not blocks:
         raise ConfigError("this model has no blocks that say how to cut them; use --strategy shard or replicate")
     chosen = [block for block in blocks if block.tensor_units % mesh.size() == 0]
@@ -302,8 +319,8 @@ def cut(model: nn.Module, mesh: Any) -> None:
         parallelize_module,
     )
 
-    by_head = {"input_layouts": (None, Replicate()), "desired_input_layouts": (None, Shard(1))}
-    styles = {
+    by_head: dict[str, Any] = {"input_layouts": (None, Replicate()), "desired_input_layouts": (None, Shard(1))}
+    styles: dict[str, Callable[[], Any]] = {
         "column": ColwiseParallel,
         "row": RowwiseParallel,
         "bias by head": lambda: PrepareModuleInput(**by_head, use_local_output=True),

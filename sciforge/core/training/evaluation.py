@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sciforge.core.data import sampling
-from sciforge.core.domain import Batch, Loss, Objective, Record
+from sciforge.core.domain import Batch, Codec, Loss, Objective, Records
 from sciforge.core.training.distributed import Engine
 
 
@@ -23,8 +23,11 @@ class Tally:
         """Add one batch's sums and counts."""
         for name, (total, count) in {"loss": (loss.total, loss.count), **loss.parts}.items():
             before = self.pairs.get(name, (0.0, 0.0))
-            total, count = (float(torch.as_tensor(value).detach()) for value in (total, count))
-            self.pairs[name] = before[0] + total, before[1] + count
+            self.pairs[name] = before[0] + _number(total), before[1] + _number(count)
+
+
+def _number(value: Any) -> float:
+    return float(torch.as_tensor(value).detach())
 
 
 def means(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
@@ -49,7 +52,7 @@ def evaluation(model: nn.Module, objective: Objective) -> Iterator[None]:
 
 
 def batches(
-    objective: Objective, codec: Any, records: Sequence[Record], indices: Sequence[int], seed: int, size: int
+    objective: Objective, codec: Codec, records: Records, indices: Sequence[int], seed: int, size: int
 ) -> Iterator[Batch]:
     """Yield collated batches; corruption is that of epoch 0, so every evaluation sees the same masks."""
     for part in sampling.micro_batches(list(indices), size):
@@ -63,8 +66,8 @@ def batches(
 def evaluate(
     model: nn.Module,
     objective: Objective,
-    codec: Any,
-    records: Sequence[Record],
+    codec: Codec,
+    records: Records,
     engine: Engine,
     seed: int = 0,
     size: int = 32,
@@ -74,11 +77,11 @@ def evaluate(
     Under `shard` every process computes everything, since all must run the same number of passes.
     """
     indices = list(range(len(records)))
-    mine = indices if engine.shard else list(sampling.share_of_rank(indices, engine.part, engine.parts))
+    share = indices if engine.shard else list(sampling.share_of_rank(indices, engine.part, engine.parts))
     tally = Tally()
     outputs: dict[str, list[np.ndarray]] = {}
     with evaluation(model, objective):
-        for batch in batches(objective, codec, records, mine, seed, size):
+        for batch in batches(objective, codec, records, share, seed, size):
             batch = engine.move(batch)
             with engine.autocast():
                 tally.add(objective.loss(model, batch))

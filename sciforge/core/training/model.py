@@ -234,7 +234,7 @@ class Model:
             store = inputs.store if isinstance(inputs, Dataset) else inputs
             if store.domain != self.domain.name:
                 raise ConfigError(f"the data are of the domain {store.domain}, the model of {self.domain.name}")
-            records: Sequence[Record] = self.objective.examples(store, split)
+            records: Any = self.objective.examples(store, split)
         else:
             records = self.inputs.records(split_table(inputs, None, self.domain.name, column).inputs)
         if not len(records):
@@ -306,7 +306,8 @@ class Model:
         """
         from sciforge.core.training.loop import train
 
-        options = {"domain": self.domain.name, "input": input, "target": target, "split": split, "seed": seed}
+        options: dict[str, Any] = {"domain": self.domain.name, "input": input, "target": target}
+        options |= {"split": split, "seed": seed}
         overrides = _run_fields(settings)
         dataset = as_dataset(data, targets, **options, model=self)
         if not len(dataset.split("train")):
@@ -315,8 +316,8 @@ class Model:
         chosen_fields = {**chosen.settings(dataset.store, self.checkpoint), **overrides}
         if labels is not None:
             chosen_fields["subset"] = Subset(labels, seed)
-        folder = None if out is not None else TemporaryDirectory(prefix="sciforge-")
-        place = Path(out) if out is not None else Path(folder.name) / "run"
+        folder = TemporaryDirectory(prefix="sciforge-") if out is None else None
+        place = Path(folder.name) / "run" if folder else Path(out or ".")
         run = Run(data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **chosen_fields)
         if verbose:
             print(_fit_summary(dataset, run, name))

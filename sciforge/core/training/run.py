@@ -6,24 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciforge.core.files.settings import Settings, from_json, to_json
-from sciforge.core.training.compression_settings import Pruning, Teacher
+from sciforge.core.methods.distillation import Teacher
+from sciforge.core.methods.dp_sgd import DPSGD
+from sciforge.core.methods.finetuning import Freeze, Full, LoRA
+from sciforge.core.methods.pruning import Pruning
+from sciforge.core.methods.regularization import EWC, L2SP, Estimator
 from sciforge.errors import ConfigError
 
-__all__ = [
-    "Full",
-    "EWC",
-    "Estimator",
-    "Hardware",
-    "L2SP",
-    "LoRA",
-    "Freeze",
-    "DPSGD",
-    "Replay",
-    "Run",
-    "Schedule",
-    "Subset",
-]
-__all__ += ["from_json", "to_json"]
+__all__ = ["CORE_TYPES", "DPSGD", "EWC", "L2SP", "Estimator", "Freeze", "Full", "Hardware", "LoRA", "Pruning", "Replay"]
+__all__ += ["Run", "Schedule", "ScheduleKind", "Subset", "Teacher", "from_json", "to_json"]
 
 ScheduleKind = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
 
@@ -69,7 +60,7 @@ class Schedule(Settings):
     patience: int = 0
     save_every: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "steps", "batch")
         self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "lr", "weight_decay", "clip")
@@ -106,104 +97,13 @@ class Schedule(Settings):
 
 
 @dataclass(frozen=True)
-class Full(Settings):
-    """Every weight moves.
-
-    Args:
-        layer_decay: the rate of each block is this times the rate of the block above (1 for equal rates).
-        frozen_steps: steps at the start in which only new heads move.
-        backbone_lr_mult: rate of the weights that came from `init` as a share of the rate of new heads.
-    """
-
-    layer_decay: float = 1.0
-    frozen_steps: int = 0
-    backbone_lr_mult: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(0, math.inf, "layer_decay", "frozen_steps", "backbone_lr_mult")
-
-
-@dataclass(frozen=True)
-class Freeze(Settings):
-    """Only weights whose name matches the regular expression move, and new heads; the default is the heads alone."""
-
-    pattern: str = r"^heads\."
-
-
-@dataclass(frozen=True)
-class LoRA(Settings):
-    """Low-rank updates of the matching weight matrices, and new heads (Hu et al. 2021).
-
-    Args:
-        rank: rank of the update.
-        alpha: the update is scaled by alpha / rank.
-        pattern: regular expression over the names of weight matrices.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    pattern: str = r"\bblocks\..*\.weight$"
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(1, math.inf, "rank")
-
-
-@dataclass(frozen=True)
-class L2SP(Settings):
-    """Pull towards the weights of `init`, equal for all weights (Li et al. 2018): strength/2 * |p - centre|^2.
-
-    Args:
-        strength: weight of the quadratic.
-        step: add its gradient to the loss's, or take its implicit (proximal) step after the optimiser's, which is
-            stable however strong the pull.
-    """
-
-    strength: float = 0.01
-    step: Literal["gradient", "proximal"] = "gradient"
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(0, math.inf, "strength")
-
-
-Estimator = Literal["exact", "sampled", "empirical"]
-
-
-@dataclass(frozen=True)
-class EWC(Settings):
-    """Elastic weight consolidation (Kirkpatrick et al. 2017): a pull weighted by the Fisher information.
-
-    Args:
-        strength: the loss gains strength/2 * sum F (p - centre)^2.
-        estimator: `exact` takes the expectation over the model's own labels, `sampled` one draw of them,
-            `empirical` the true labels; always per example. Strengths are not comparable between estimators.
-        examples: how many examples to estimate from, when the checkpoint holds no Fisher yet.
-        data: the pretraining data; not needed when `init` carries the Fisher (`sciforge fisher`).
-        step: as for L2SP; `proximal` where some directions are stiff.
-    """
-
-    strength: float = 100.0
-    estimator: Estimator = "exact"
-    examples: int = 256
-    data: Path | None = None
-    step: Literal["gradient", "proximal"] = "gradient"
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(0, math.inf, "strength")
-        self.require(1, math.inf, "examples")
-
-
-@dataclass(frozen=True)
 class Replay(Settings):
     """Mix a share of pretraining examples, with the pretraining objective, into every step."""
 
     data: Path
     share: float = 0.2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.share < 1:
             raise ConfigError(f"replay.share is {self.share}; it must lie between 0 and 1")
@@ -216,48 +116,10 @@ class Subset(Settings):
     count: int
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "count")
         self.require(0, 2**63, "seed")
-
-
-@dataclass(frozen=True)
-class DPSGD(Settings):
-    """Differentially private training (DP-SGD, Abadi et al. 2016): each example's gradient is clipped, noise is added.
-
-    What is protected is one record of the training split (added or left out). `epsilon` or `noise` must be given.
-
-    Args:
-        epsilon: the privacy to spend over all steps; the noise is found for it.
-        noise: the noise multiplier instead; what it spends is told.
-        delta: the chance allowed to leak more; below 1 / the number of training records.
-        clip: largest norm of one example's gradient.
-        accountant: opacus's, by privacy loss distributions (`prv`, the tighter) or by Renyi divergence (`rdp`).
-        key: file of secret bytes from which sampling and noise are drawn. Without one they come from the run's seed, which
-            the checkpoint tells: whoever reads it could take the noise away.
-    """
-
-    epsilon: float | None = None
-    noise: float | None = None
-    delta: float = 1e-5
-    clip: float = 1.0
-    accountant: Literal["prv", "rdp"] = "prv"
-    key: Path | None = None
-
-    def where(self, name: str) -> str:
-        """Return how an error names a field: dp_sgd.epsilon."""
-        return f"dp_sgd.{name}"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if (self.epsilon is None) == (self.noise is None):
-            raise ConfigError("private training needs a budget or a noise; give either dp_sgd.epsilon or dp_sgd.noise")
-        for name in ("epsilon", "noise", "clip"):
-            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                raise ConfigError(f"private.{name} is {value}; it must be above 0 and finite")
-        if not 0 < self.delta < 1:
-            raise ConfigError(f"dp_sgd.delta is {self.delta}; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -284,7 +146,7 @@ class Hardware(Settings):
     threads: int | None = None
     tensor: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "micro_batch", "threads", "tensor")
         self.require(0, math.inf, "workers")
@@ -311,6 +173,7 @@ class Run(Settings):
         dp_sgd: bound by noise what the weights can tell of any training record.
         pruning: zeros cut into the weight matrices, and held.
         teacher: a checkpoint to learn from besides the labels (distillation).
+        log: `tensorboard` writes event files beside metrics.jsonl, for `tensorboard --logdir OUT`.
         strategy: `replicate` keeps a copy on each process, `shard` is FSDP2, `tensor` cuts each block over a node's processes.
         hardware: device, precision, micro-batches, workers.
         seed: of the initial weights, the order, and every corruption.
@@ -331,11 +194,12 @@ class Run(Settings):
     dp_sgd: DPSGD | None = None
     pruning: Pruning | None = None
     teacher: Teacher | None = None
+    log: Literal["tensorboard"] | None = None
     strategy: Literal["replicate", "shard", "tensor"] = "replicate"
     hardware: Hardware = Hardware()
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 2**63, "seed")
         if (self.model is None) == (self.init is None):
@@ -347,37 +211,33 @@ class Run(Settings):
         if self.regularization and isinstance(self.finetuning, LoRA):
             raise ConfigError("LoRA freezes the weights that regularization would hold; choose one of them")
         if self.dp_sgd:
-            self._require_private()
-        self._require_smaller()
+            self._check_dp_sgd()
+        self._check_compression()
         if self.schedule.kind is None:
-            kind = "exponential" if self.init is None else "step"
+            kind: ScheduleKind = "exponential" if self.init is None else "step"
             object.__setattr__(self, "schedule", replace(self.schedule, kind=kind))
 
-    def _require_private(self) -> None:
-        """Raise ConfigError where a setting would undo what private training promises, or cannot go with it."""
+    def _check_dp_sgd(self) -> None:
+        """Raise ConfigError where a setting would undo what DP-SGD promises, or cannot go with it."""
         if self.subset:
-            raise ConfigError("a balanced subset is chosen by looking at all labels; private: prepare a smaller store")
+            raise ConfigError("subset looks at all labels, which dp_sgd does not protect; prepare a smaller store")
         if self.replay:
-            raise ConfigError(
-                "private training has one stream of examples; leave replay out, regularization may stand for it"
-            )
+            raise ConfigError("dp_sgd has one source of examples; leave replay out, regularization may stand for it")
         if self.strategy != "replicate" or self.hardware.compile:
-            raise ConfigError("private training needs each example's gradient; use strategy replicate, without compile")
+            raise ConfigError("dp_sgd needs each example's gradient; use strategy replicate, without compile")
 
-    def _require_smaller(self) -> None:
+    def _check_compression(self) -> None:
         """Raise ConfigError where a setting would fill zeros again, or cannot go with a teacher."""
         if self.pruning and isinstance(self.finetuning, LoRA):
-            raise ConfigError("LoRA's update is dense, and merging it would fill the zeros; choose another adapt")
+            raise ConfigError("LoRA's update is dense, and merging it would fill the zeros; choose another finetuning")
         if self.pruning and self.strategy != "replicate":
-            raise ConfigError("sparse ranks whole matrices, which other strategies split; use --strategy replicate")
+            raise ConfigError("pruning ranks whole matrices, which other strategies split; use --strategy replicate")
         if self.pruning and self.pruning.ramp and self.schedule.patience:
             raise ConfigError(
                 "early stopping would bring back weights from before the last cut; set schedule.patience 0"
             )
         if self.teacher and (self.replay or self.dp_sgd):
-            raise ConfigError(
-                "a teacher goes neither with replay, a second stream, nor with private, which it may undo"
-            )
+            raise ConfigError("a teacher goes neither with replay, a second source, nor with dp_sgd, which it may undo")
 
 
 CORE_TYPES = {

@@ -18,10 +18,9 @@ from sciforge.core.files.atomic import one_line, replace_json
 from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import Table
 from sciforge.core.training.checkpoint import WEIGHTS, Checkpoint
-from sciforge.core.training.compression_settings import Teacher
 from sciforge.core.training.evaluation import batches, evaluation
 from sciforge.core.training.loop import train
-from sciforge.core.training.run import Hardware, Run, Schedule, Subset, to_json
+from sciforge.core.training.run import Hardware, Run, Schedule, Subset, Teacher, to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression.pruning import Judging
 from sciforge.experiments.compression.pruning_curve import direction_of, shown

@@ -16,10 +16,9 @@ from sciforge.core.files.tables import Table
 from sciforge.core.methods.pruning import matrices, smallest, zero_share
 from sciforge.core.training import checkpoint
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.compression_settings import Pruning
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import train
-from sciforge.core.training.run import Hardware, Run, Schedule, to_json
+from sciforge.core.training.run import Hardware, Pruning, Run, Schedule, to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.held_out import Judged, direction_of, interval, judge
 from sciforge.experiments.label_efficiency.run import Held

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sciforge.core.data.store import Store
 from sciforge.core.domain import Objective, get_domain, seeded_model
 from sciforge.core.files.atomic import atomic_folder, read_json, replace_json, results_folder, sha256, write_json
-from sciforge.core.methods import finetuning, regularization
+from sciforge.core.methods import finetuning, fisher
 from sciforge.core.methods.retention import evenly, old_split, under_old_heads
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
@@ -182,7 +182,7 @@ class ForgettingRun:
             records = objective.examples(Store.open(self.spec.old), "train")
             model = base.build().to(self.engine.device)
             base.with_file(
-                name, regularization.fisher_information(model, objective, base.codec, records, **options), options
+                name, fisher.fisher_information(model, objective, base.codec, records, **options), options
             )
         return place
 

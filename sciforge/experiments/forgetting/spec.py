@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciforge.core.files.settings import Settings
-from sciforge.core.methods.retention import MOST
+from sciforge.core.methods.retention import MAX_RECORDS
 from sciforge.core.training.run import Freeze, Hardware, LoRA, Schedule
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.experiments.forgetting.methods import METHODS
@@ -72,7 +72,7 @@ class Forgetting(Settings):
     old_metric: str | None = None
     new_higher_is_better: bool | None = None
     old_higher_is_better: bool | None = None
-    most: int = MOST
+    most: int = MAX_RECORDS
     hardware: Hardware = Hardware()
     keep: bool = False
 

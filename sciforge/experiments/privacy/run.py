@@ -170,8 +170,8 @@ class PrivacyRun:
         recipe = replace(recipe, objective=objective, hardware=spec.hardware)
         budget = None
         if recipe.dp_sgd:
-            mechanism = Mechanism.of(recipe, half)
-            budget = replace(mechanism, taken=schedule.steps).told()
+            mechanism = Mechanism.of(recipe.dp_sgd, recipe, half)
+            budget = replace(mechanism, steps=schedule.steps).summary()["privacy"]
         classes = _of_classes(target, seen[0])
         return cls(spec, target, recipe, pool, seen, work, classes, tuple(warnings), budget)
 

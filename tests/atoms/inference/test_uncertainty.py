@@ -20,7 +20,7 @@ from sciforge.atoms.inference.calibration import (
     reliabilities,
 )
 from sciforge.atoms.inference.uncertainty import FISHER, Committee, Laplace, Uncertain, calibrated, pick
-from sciforge.core.methods.regularization import fisher_information
+from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError
 from sciforge.structures.readers import read_structures, write_extxyz

@@ -14,7 +14,7 @@ from sciforge.atoms.objectives.energy_forces import potential_metrics
 from sciforge.atoms.objectives.initialization import start_potential
 from sciforge.core.data import sampling
 from sciforge.core.data.store import Store, prepare
-from sciforge.core.methods import regularization
+from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.loop import train
@@ -162,7 +162,7 @@ def test_fisher_is_the_brute_force_jacobian():
         structure = Structure(atoms.numbers.astype(np.int64), pos, energy_eV=1.0, forces_eV_A_N3=np.zeros((3, 3)))
         records.append(codec.record_of(structure))
     objective = EnergyForces(energy_sigma_eV=0.01, force_sigma_eV_A=0.3)
-    found = regularization.fisher_information(model, objective, codec, records, examples=3)
+    found = fisher_information(model, objective, codec, records, examples=3)
     expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for record in records:
         batch = EXACT.move(codec.collate([codec.encode(record)]))
@@ -186,7 +186,7 @@ def test_fisher_needs_no_labels(base):
     ]
     labelled = [store[i] for i in (0, 1)]
     a, b = (
-        regularization.fisher_information(model, EnergyForces(), checkpoint.codec, records, examples=2)
+        fisher_information(model, EnergyForces(), checkpoint.codec, records, examples=2)
         for records in (bare, labelled)
     )
     assert all(torch.allclose(a[name], b[name], rtol=1e-9) for name in a)

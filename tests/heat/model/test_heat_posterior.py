@@ -9,7 +9,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from sciforge.core.data.store import Store, prepare
-from sciforge.core.methods.regularization import fisher_information
+from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.model import Model
