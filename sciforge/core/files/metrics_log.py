@@ -51,9 +51,9 @@ class MetricsLog:
         if self.path is not None:
             kept = "".join(_lines_before(self.path, start))
             with one_line(self.path):
+                self.events = _summary_writer(self.path.parent, start) if tensorboard else None
                 replace_file(self.path, lambda work: work.write_text(kept, encoding="utf-8"))
                 self.handle = open(self.path, "a", encoding="utf-8")
-                self.events = _summary_writer(self.path.parent, start) if tensorboard else None
         self.bar = tqdm(total=steps, initial=start, desc="train", unit="step", disable=None if folder else True)
         self.began = self.before = time.monotonic()
 
