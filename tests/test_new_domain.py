@@ -18,20 +18,20 @@ METADATA = "Metadata-Version: 2.1\nName: sciforge-spectra\nVersion: 1.0\n"
 
 def block(language: str) -> str:
     """Return the page's only code block of a language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
-    return found
+    (only,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+    return only
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     """A site folder on the path that holds the module and its entry point."""
     site = tmp_path / "site"
-    announced = site / "sciforge_spectra-1.0.dist-info"
-    announced.mkdir(parents=True)
+    metadata = site / "sciforge_spectra-1.0.dist-info"
+    metadata.mkdir(parents=True)
     (site / "spectra.py").write_text(block("python"), encoding="utf-8")
     name, value = re.search(r"^(spectra) = \"(spectra:DOMAIN)\"$", block("toml"), re.MULTILINE).groups()
-    (announced / "METADATA").write_text(METADATA)
-    (announced / "entry_points.txt").write_text(f"[sciforge.domains]\n{name} = {value}\n")
+    (metadata / "METADATA").write_text(METADATA)
+    (metadata / "entry_points.txt").write_text(f"[sciforge.domains]\n{name} = {value}\n")
     monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(tmp_path)
     domain.discover.cache_clear()
@@ -52,8 +52,8 @@ def test_the_page_s_domain_goes_through_the_page_s_commands(installed: Path, cap
     for words in lines:
         words = [SHORTER.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
         assert cli.main(words) == 0, capsys.readouterr().err
-    said = capsys.readouterr().out
-    assert "reach" in said and "logistic" in said and "zeros of the matrices" in said
+    output = capsys.readouterr().out
+    assert "reach" in output and "logistic" in output and "zeros of the matrices" in output
     (installed / "mine.csv").write_text("narrow,1.0,oops\n")
     assert cli.main(["prepare", "spectra", "mine.csv", "--out", "other"]) == 2
     assert "mine.csv:1: could not convert string to float: 'oops'" in capsys.readouterr().err
