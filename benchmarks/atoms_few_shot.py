@@ -24,7 +24,8 @@ from sciforge.core.data.store import Store
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import Full, Hardware, Run, Schedule, Subset
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
-from sciforge.experiments.label_efficiency.run import NETS, LabelEfficiency, Recipe
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import NETWORKS, Recipe
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "atoms"
 BOTNET = SHARED / "botnet"
@@ -57,7 +58,7 @@ def task_store(name: str, out: Path) -> Store:
 def choose(spec: LabelEfficiency, rates: list[float]) -> None:
     """Print the force error on development frames of each net at each rate; the test frames are not looked at."""
     parent = Checkpoint.open(catalog.locate(spec.init))
-    starts = {"pretrained": {"init": parent.path}, "scratch": {"model": parent.model_config, "codec": parent.codec}}
+    starts = {"pretrained": {"init": parent.path}, "untrained": {"model": parent.model_config, "codec": parent.codec}}
     fixed = {"data": spec.data, "objective": spec.objective, "hardware": spec.hardware}
     for labels in spec.sizes:
         for method in sorted(set(spec.methods) & set(starts)):
@@ -78,7 +79,7 @@ def joined(result: LabelEfficiencyResult, beside: Path) -> LabelEfficiencyResult
     pairs = {(run.labels, run.seed) for run in result.runs}
     others = [run for run in map(RunMetrics.from_json, rows) if run.method not in result.methods]
     others = [run for run in others if (run.labels, run.seed) in pairs]
-    kinds = {run.method: "net" if run.method in NETS else "baseline" for run in others}
+    kinds = {run.method: "network" if run.method in NETWORKS else "baseline" for run in others}
     return replace(result, runs=(*result.runs, *others), kinds={**result.kinds, **kinds})
 
 
@@ -90,9 +91,9 @@ def main() -> None:
     parser.add_argument("--init", default="potential-mini")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 50, 200])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", nargs="+", default=["pretrained", "scratch", "gdml"])
+    parser.add_argument("--methods", nargs="+", default=["pretrained", "untrained", "gdml"])
     parser.add_argument("--steps", type=int, default=SCHEDULE.steps)
-    parser.add_argument("--rate", type=float, default=SCHEDULE.rate)
+    parser.add_argument("--rate", type=float, default=SCHEDULE.lr)
     parser.add_argument("--curve", help="name of the folder of results; TASK-curve where not given")
     parser.add_argument("--beside", help="name of a curve measured before")
     parser.add_argument("--choose", type=float, nargs="+", help="rates to compare on development frames; then stop")
@@ -107,7 +108,7 @@ def main() -> None:
         sizes=tuple(options.sizes),
         seeds=options.seeds,
         methods=tuple(options.methods),
-        recipe=Recipe(replace(SCHEDULE, steps=options.steps, rate=options.rate), Full(), epochs=0.0),
+        recipe=Recipe(replace(SCHEDULE, steps=options.steps, lr=options.rate), Full(), epochs=0.0),
         hardware=Hardware(threads=1),
     )
     if options.choose:
@@ -116,7 +117,7 @@ def main() -> None:
     if options.beside:
         result = joined(result, options.out / options.beside)
     print(result.table().text())
-    result.plot(options.out / f"{name.removesuffix('-curve')}.png", f"{options.task}: force error against DFT frames")
+    result.save(options.out / f"{name.removesuffix('-curve')}.png")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from sciforge import catalog
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Full, Hardware, Schedule
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.genomes.data.annotated_windows import EcoliCoding, YeastPromoters
 from sciforge.genomes.objectives.sequence_labels import Classify
 
@@ -54,9 +56,9 @@ SOLVED = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0)
 # A hot rate and many passes: what the CNN needs to learn at all.
 CNN = Recipe(Schedule(steps=150, batch=32, lr=2e-3, kind="step", warmup=0.1), Full(), epochs=15.0)
 PARTS = {
-    "nets": (("pretrained", "scratch", "frozen"), NETS),
+    "nets": (("pretrained", "untrained", "frozen"), NETS),
     "baselines": (("kmer_lr", "kmer_onehot_lr", "gradient_boosting", "frames_boosting", "gc_only"), NETS),
-    "cnn": (("scratch:cnn",), CNN),
+    "cnn": (("untrained:cnn",), CNN),
 }
 
 
@@ -95,7 +97,7 @@ def main() -> None:
         )
         results.append(measure(spec))
     result = joined(results)
-    result.plot(options.out / "curve.png", f"{options.task}: test MCC against labels")
+    result.save(options.out / "curve.png")
     (options.out / "curve.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
     table = result.table()
     print("| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns))

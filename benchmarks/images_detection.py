@@ -18,11 +18,13 @@ from pretrain_vit_mini import FOLDER, fashion
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Full, Hardware, Schedule
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.images.data.scenes import Scenes
 from sciforge.images.objectives.detection import DetectObjects
 
-PARTS = {"inpaint": ("pretrained", "scratch"), "supervised": ("pretrained",), "relative": ("pretrained",)}
+PARTS = {"inpaint": ("pretrained", "untrained"), "supervised": ("pretrained",), "relative": ("pretrained",)}
 
 
 def main() -> None:

@@ -17,13 +17,15 @@ import torch
 from pretrain_vit_mini import CLASSES, FOLDER, fashion
 
 from sciforge.core.training.run import Full, Hardware, Schedule
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.images import ClassifyImages
 
 # Gentle steps from the solved head, for pretrained and scratch alike.
 NETS = Recipe(Schedule(steps=16, batch=32, lr=2e-4, kind="step", warmup=0.1), Full(layer_decay=0.8), epochs=1.0)
 PARTS = {
-    "inpaint": ("inpaint", ("pretrained", "scratch", "frozen")),
+    "inpaint": ("inpaint", ("pretrained", "untrained", "frozen")),
     "relative": ("relative", ("pretrained",)),
     "supervised": ("supervised", ("pretrained",)),
     "baselines": ("inpaint", ("pixels_linear", "hog_linear", "small_cnn")),

@@ -17,7 +17,9 @@ import numpy as np
 from sciforge import catalog
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Freeze, Full, Hardware, Schedule
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.molecules.data.finalization import resplit
 from sciforge.molecules.data.prepare import Molecules
 
@@ -27,7 +29,7 @@ SETS = {
     "bbbp": ("bbbp.csv", "p_np", "auroc"),
     "lipo": ("lipo.csv", "lipo", "rmse"),
 }
-METHODS = ("pretrained", "frozen", "scratch", "ecfp_forest", "descriptor_forest", "descriptor_boosting")
+METHODS = ("pretrained", "frozen", "untrained", "ecfp_forest", "descriptor_forest", "descriptor_boosting")
 GENTLE = Recipe(Schedule(steps=16, batch=32, lr=5e-5, kind="step", warmup=0.1), Full(layer_decay=0.8), epochs=1.0)
 FROZEN = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), Freeze(), epochs=0.0)
 

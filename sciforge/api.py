@@ -25,6 +25,7 @@ from sciforge.experiments.invariance import run as invariance_runs
 from sciforge.experiments.label_efficiency import run as label_efficiency_runs
 from sciforge.experiments.privacy import run as privacy_runs
 from sciforge.experiments.schedules import run as schedule_runs
+from sciforge.experiments.transfer import run as transfer_runs
 from sciforge.keywords import fields_as_keywords, options_as_keywords
 from sciforge.provenance import export as exports
 from sciforge.provenance import model_card
@@ -33,7 +34,7 @@ from sciforge.provenance import verify as verification
 __all__ = [
     "audit", "card", "check", "distill", "evaluate", "export", "fisher", "fit", "forgetting", "generate", "invariance",
     "label", "label_efficiency", "load", "predict", "prepare", "privacy", "prune", "sample", "schedules", "score", "train",
-    "verify",
+    "transfer", "verify",
 ]  # fmt: skip
 
 Place = Path | str  # of a file or folder, or the name of a bundled checkpoint
@@ -291,13 +292,23 @@ def label_efficiency(
 
 
 @fields_as_keywords(schedule_runs.Schedules, "spec", labelled="data")
-def schedules(spec: schedule_runs.Schedules) -> schedule_runs.ScheduleResult:
+def schedules(spec: schedule_runs.Schedules) -> schedule_runs.SchedulesResult:
     """Compare learning-rate schedules of equal final rate and equal area or peak, on paired seeds.
 
     Args:
         spec: what to train, under which schedules.
     """
-    return schedule_runs.compare_schedules(spec)
+    return schedule_runs.measure(spec)
+
+
+@fields_as_keywords(transfer_runs.Transfer, "spec")
+def transfer(spec: transfer_runs.Transfer) -> transfer_runs.TransferResult:
+    """Measure transfer between sources of data: train on each, test on every other, and leave one source out.
+
+    Args:
+        spec: which sources, which methods, how many labels and seeds.
+    """
+    return transfer_runs.measure(spec)
 
 
 @fields_as_keywords(Forgetting, "spec", labelled="new")
@@ -337,7 +348,7 @@ def invariance(
 
 
 @fields_as_keywords(pruning.Prune, "spec", labelled="data")
-def prune(spec: pruning.Prune) -> "pruning.Pruned | pruning_curve.PruneResult":
+def prune(spec: pruning.Prune) -> pruning.PrunedCheckpoint | pruning_curve.PruningCurveResult:
     """Set a checkpoint's smallest weights to zero, fine-tune with the zeros held, or measure quality against sparsity.
 
     Args:
@@ -347,7 +358,7 @@ def prune(spec: pruning.Prune) -> "pruning.Pruned | pruning_curve.PruneResult":
 
 
 @fields_as_keywords(distillation.Distill, "spec", labelled="data")
-def distill(spec: distillation.Distill) -> distillation.DistillResult:
+def distill(spec: distillation.Distill) -> distillation.DistillationResult:
     """Teach a smaller student by a checkpoint, and judge both beside the same student taught by labels alone.
 
     Args:

@@ -206,8 +206,14 @@ def _located(
         elif any(part is not None for part in table.values()) and name == labelled:
             raise ConfigError(f"{name} is prepared already; leave out {next(k for k, v in table.items() if v)}")
         kept.append(value)
-        fields[name] = value.path if isinstance(value, Dataset | Store) else Path(value)
+        fields[name] = tuple(map(_path, value)) if isinstance(value, list | tuple) else _path(value)
+        if name in several and not isinstance(fields[name], tuple):
+            fields[name] = (fields[name],)
     return fields, kept
+
+
+def _path(value: Any) -> Path:
+    return value.path if isinstance(value, Dataset | Store) else Path(value)
 
 
 def _checkpoint(value: Any) -> Any:

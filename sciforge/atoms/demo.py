@@ -15,7 +15,9 @@ from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import EWC, Full, Hardware, Replay, Run, Schedule, Subset
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.structures.readers import read_structures, write_extxyz
 
 SIZES, SEEDS = (10, 50), 3
@@ -51,10 +53,10 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     objective = EnergyForces()
     spec = LabelEfficiency(
         data=new.path, out=folder / "curve", init=base, objective=objective, sizes=SIZES, seeds=SEEDS,
-        methods=("pretrained", "scratch", "gdml"), recipe=Recipe(SHORT, Full(), epochs=0.0), hardware=Hardware(threads=1),
+        methods=("pretrained", "untrained", "gdml"), recipe=Recipe(SHORT, Full(), epochs=0.0), hardware=Hardware(threads=1),
     )  # fmt: skip
     result = measure(spec)
-    picture = result.plot(folder / "curve.png", "Malonaldehyde: force error, meV/angstrom")
+    picture = result.save(folder / "curve.png")
     forgetting = _forgetting(folder, _old_data(folder, find("xtb-small")), new, base)
     trace, summary = _motion(folder, find("malonaldehyde-dft"))
     pictures = (

@@ -29,7 +29,7 @@ HINTS: dict[str, Any] = {
 PYTHON_ONLY = ("targets", "verbose", "settings")
 OUT = Flag("cli/out", "out", Path | None, None, "file to write, its suffix chooses the format; None prints the table.")
 JSON = Flag("cli/json", "json", bool, False, "print JSON.")
-PREPARED = ("train", "label-efficiency", "schedules")  # verbs that name their objective first
+PREPARED = ("train", "label-efficiency", "transfer", "schedules")  # verbs that name their objective first
 
 
 def run(verb: str, argv: list[str], quiet: bool = False) -> int:
@@ -39,7 +39,7 @@ def run(verb: str, argv: list[str], quiet: bool = False) -> int:
     special = {
         "prepare": _prepare, "train": _train, "fisher": _fisher, "predict": _predict, "check": _check, "verify": _verify,
         "audit": _audit, "datasets": _datasets, "doctor": _doctor, "demo": _demo, "generate": _generate,
-        "forgetting": _forgetting, "distill": _distill, "label-efficiency": _label_efficiency, "schedules": _schedules,
+        "forgetting": _forgetting, "distill": _distill, "label-efficiency": _label_efficiency, "transfer": _transfer, "schedules": _schedules,
     }  # fmt: skip
     if verb in special:
         return special[verb](argv)
@@ -272,6 +272,10 @@ def _label_efficiency(argv: list[str]) -> int:
     return _print(*_described("label-efficiency", "spec", argv))
 
 
+def _transfer(argv: list[str]) -> int:
+    return _print(*_described("transfer", "spec", argv))
+
+
 def _schedules(argv: list[str]) -> int:
     return _print(*_described("schedules", "spec", argv))
 
@@ -280,8 +284,8 @@ def _forgetting(argv: list[str]) -> int:
     domain = domain_of(option(argv, "--new") or "", "index.json")
     given, rest = take_option(argv, "--objective")
     head = [given] if given else [w for w in rest if w in HELP]
-    name, _, objective, _ = choose("sciforge forgetting CHECKPOINT --objective", "objectives", head, domain)
-    title = f"CHECKPOINT --objective {name}"
+    name, _, objective, _ = choose("sciforge forgetting --objective", "objectives", head, domain)
+    title = f"--objective {name}"
     return _print(_verb("forgetting"), _spec_values("forgetting", title, "spec", rest, {"objective": objective}))
 
 

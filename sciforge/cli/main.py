@@ -20,7 +20,16 @@ from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 GROUPS = {
     "Data": ("datasets", "prepare", "audit", "label", "sample"),
     "Models": ("train", "fit", "fisher", "evaluate", "predict", "generate", "score", "check"),
-    "Experiments": ("label-efficiency", "forgetting", "schedules", "invariance", "privacy", "prune", "distill"),
+    "Experiments": (
+        "label-efficiency",
+        "transfer",
+        "forgetting",
+        "schedules",
+        "invariance",
+        "privacy",
+        "prune",
+        "distill",
+    ),
     "Provenance": ("export", "verify", "card"),
     "Installation": ("demo", "doctor"),
 }

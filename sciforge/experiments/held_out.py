@@ -1,7 +1,6 @@
-"""A model's metrics on held-out records, and one of them without each twentieth of the records.
+"""The held-out records of an experiment and the metrics of models on them, the same for every experiment.
 
-What the figure does when a part of the records is left out tells how far chance among test examples can move it (the
-delete-a-group jackknife); losses are left out exactly, other metrics are computed anew.
+Every metric is also computed without each group of records (`statistics.jackknife_groups`), for intervals.
 """
 
 import warnings
@@ -12,27 +11,23 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from sciforge.core.data import sampling
-from sciforge.core.domain import Objective
+from sciforge.core.data.store import Store
+from sciforge.core.domain import Objective, Record
+from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import Tally, as_array, batches, evaluation, means
-from sciforge.errors import ConfigError, did_you_mean
-from sciforge.experiments.label_efficiency.result import Interval
-
-GROUPS = 20
-# Words in the names of metrics whose sense is beyond doubt.
-RISING = {"accuracy", "mcc", "auroc", "precision", "r2", "pearson", "explained"}
-FALLING = {"loss", "error", "rmse", "mae", "nats"}
+from sciforge.errors import ConfigError
+from sciforge.experiments.statistics import higher_is_better, jackknife_groups, metric_of
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Figures of a model on held-out records.
+class Scores:
+    """Metrics of a model on held-out records.
 
     Args:
-        metrics: the loss, its parts and the objective's metrics.
-        value: the figure that is compared.
-        without: the same with each group of records left out.
+        metrics: the objective's metrics, with the loss and its parts where it was computed.
+        value: the metric that is compared.
+        without: the same without each group of records.
     """
 
     metrics: Mapping[str, float]
@@ -40,110 +35,158 @@ class Judged:
     without: tuple[float, ...]
 
 
-def judge(
-    model: nn.Module, objective: Objective, codec: Any, records: Sequence, engine: Engine, metric: str, size: int = 64
-) -> Judged:
-    """Return a model's metrics on `records`, which must have `take`; masks and groups are the same at every call.
+class HeldOutRecords(Sequence):
+    """Records whose columns are read once, since metrics are computed on them many times."""
 
-    Raises:
-        ConfigError: there is no such metric.
-    """
-    places = groups_of(len(records)) or [np.arange(len(records))]
-    tallies, found = [], {}
-    with evaluation(model, objective):
-        for mine in places:
-            tally = Tally()
-            for batch in batches(objective, codec, records, mine.tolist(), 0, size):
-                batch = engine.move(batch)
-                tally.add(objective.loss(model, batch))
-                for name, value in objective.predict(model, batch).items():
-                    found.setdefault(name, []).append(as_array(value))
-            tallies.append(tally.pairs)
-    back = np.argsort(np.concatenate(places))
-    outputs = {name: np.concatenate(values)[back] for name, values in found.items()}
-    metrics = _metrics(tallies, objective, outputs, records)
-    value, without = known_metric(metrics, metric), []
-    for group in range(len(places)) if len(places) > 1 else ():
-        rest = np.sort(np.concatenate(places[:group] + places[group + 1 :]))
-        left = {name: values[rest] for name, values in outputs.items()}
-        others = tallies[:group] + tallies[group + 1 :]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is left of few records may be of one class
-            without.append(_metrics(others, objective, left, records.take(rest))[metric])
-    return Judged(metrics, value, tuple(without))
+    def __init__(
+        self, records: Sequence[Record], places: np.ndarray | None = None, base: "HeldOutRecords | None" = None
+    ):
+        self.records, self.places, self.base = records, places, base
+        self.cache: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.records) if self.places is None else len(self.places)
+
+    def __getitem__(self, i: int) -> Record:  # type: ignore[override]  # no slices
+        return self.records[i if self.places is None else int(self.places[i])]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column over these records."""
+        if self.base is not None:
+            return self.base.column(name)[self.places]
+        if name not in self.cache:
+            self.cache[name] = _as_array(self.records.column(name))  # type: ignore[attr-defined]
+        return self.cache[name]
+
+    def take(self, places: np.ndarray) -> "HeldOutRecords":
+        """Return the records at these places."""
+        places = np.asarray(places)
+        return HeldOutRecords(self.records, places if self.places is None else self.places[places], self.base or self)
 
 
-def groups_of(num: int) -> list[np.ndarray]:
-    """Return the places of the records in each group, the same at every call; nothing of a single record.
-
-    >>> [len(group) for group in groups_of(45)] == [3] * 5 + [2] * 15, groups_of(1)
-    (True, [])
-    """
-    parts = sampling.generator(0, sampling.EVALUATE).permutation(num) % min(GROUPS, max(num, 1))
-    return [np.flatnonzero(parts == group) for group in range(min(GROUPS, num))] if num > 1 else []
-
-
-def direction_of(objective: Objective, metric: str, told: bool | None = None) -> bool | None:
-    """Return whether a larger figure is better: as told, as the objective or the figure's name says; None where nobody does.
-
-    >>> direction_of(Objective(), "accuracy"), direction_of(Objective(), "force_mae_meV_A"), direction_of(Objective(), "coverage")
-    (True, False, None)
-    """
-    if told is not None or metric == objective.metric:
-        return objective.higher_is_better if told is None else told
-    words = set(metric.rpartition("/")[2].split("_"))
-    return None if bool(words & RISING) == bool(words & FALLING) else bool(words & RISING)
+def _as_array(column: Any) -> np.ndarray:
+    """Return a column as an array that places can be taken of; a ragged one as an array of arrays."""
+    if isinstance(column, np.ndarray) or not column or not isinstance(column[0], np.ndarray):
+        return np.asarray(column)
+    ragged = np.empty(len(column), object)
+    for place, item in enumerate(column):
+        ragged[place] = item
+    return ragged
 
 
-def known_direction(sense: bool | None, metric: str, where: str = "higher_is_better") -> bool:
-    """Return a sense; raises ConfigError where nobody has told it."""
-    if sense is None:
-        raise ConfigError(f"nothing says whether a larger {metric} is better; set {where}")
-    return sense
-
-
-def known_metric(metrics: Mapping[str, float], metric: str) -> float:
-    """Return one of the metrics; raises ConfigError with the nearest name."""
-    if metric not in metrics:
-        raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, metrics)}")
-    return metrics[metric]
-
-
-def _metrics(tallies: Sequence[Mapping], objective: Objective, outputs: Mapping, records: Sequence) -> dict[str, float]:
-    pairs: dict[str, tuple[float, float]] = {}
-    for tally in tallies:
-        for name, (total, count) in tally.items():
-            before = pairs.get(name, (0.0, 0.0))
-            pairs[name] = before[0] + total, before[1] + count
-    more = objective.metrics(outputs, records) if outputs else {}
-    return means(pairs) | {name: float(value) for name, value in more.items()}
-
-
-def interval(values: Sequence[float], without: Sequence[Sequence[float]]) -> Interval:
-    """Return the mean over seeds with its 95 % interval: Student's t over seeds and over groups of records, in squares.
-
-    One seed leaves the records alone; where something is not finite (a run diverged) there is no interval.
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out records of an objective, and the metric by which models are compared on them.
 
     Args:
-        values: a figure for each seed [S].
-        without: the figure of each seed without each group of records [S, G], the same groups for every seed.
-
-    >>> found = interval([1.0, 2.0, 3.0], [[1.0, 1.0]] * 3)
-    >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
-    (2.0, -0.48, 4.48)
+        objective: whose metrics are computed.
+        records: the records.
+        split: which split of the store they are.
+        metric: the metric that is compared.
+        higher_is_better: its direction; None where it is unknown.
     """
-    from scipy.stats import t as student
 
-    value_S = np.asarray(values, float)
-    if not np.isfinite(value_S).all():
-        return Interval(float(np.inf), float("nan"), float("nan"))
-    without_SG = np.asarray(without, float)
-    num, halves = len(value_S), [0.0]
-    if num > 1:
-        halves.append(student.ppf(0.975, num - 1) * value_S.std(ddof=1) / num**0.5)
-    if without_SG.size:
-        mean_G = without_SG.mean(axis=0)
-        spread = ((len(mean_G) - 1) * mean_G.var()) ** 0.5  # (G - 1) / G times the sum of squares
-        halves.append(student.ppf(0.975, len(mean_G) - 1) * spread)
-    half = float(np.linalg.norm(halves))
-    return Interval(float(value_S.mean()), float(value_S.mean()) - half, float(value_S.mean()) + half)
+    objective: Objective
+    records: HeldOutRecords
+    split: str
+    metric: str
+    higher_is_better: bool | None
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        objective: Objective,
+        splits: Sequence[str] = ("test", "validation"),
+        metric: str | None = None,
+        direction: bool | None = None,
+    ) -> "HeldOut":
+        """Return the first of the splits that has records; raises ConfigError where none has."""
+        for split in splits:
+            if len(records := objective.examples(store, split)):
+                return cls.on(objective, records, split, metric, direction)
+        raise ConfigError(
+            f"{store.path} has no {' or '.join(splits)} records; prepare it with a {splits[0]} split, or set split"
+        )
+
+    @classmethod
+    def on(
+        cls,
+        objective: Objective,
+        records: Sequence[Record],
+        split: str,
+        metric: str | None = None,
+        direction: bool | None = None,
+    ) -> "HeldOut":
+        """Return these records; by default with the objective's own metric."""
+        metric = metric or objective.metric
+        direction = higher_is_better(objective, metric, direction)
+        return cls(objective, HeldOutRecords(records), split, metric, direction)
+
+    def evaluate(self, network: nn.Module, codec: Any, engine: Engine, batch: int = 64) -> Scores:
+        """Return loss and metrics of a model; masks and groups of records are the same at every call.
+
+        Raises:
+            ConfigError: the objective has no such metric.
+        """
+        groups = jackknife_groups(len(self.records)) or [np.arange(len(self.records))]
+        sums: list[Mapping[str, tuple[float, float]]] = []
+        parts: dict[str, list[np.ndarray]] = {}
+        with evaluation(network, self.objective):
+            for places in groups:
+                tally = Tally()
+                for collated in batches(self.objective, codec, self.records, places.tolist(), 0, batch):
+                    collated = engine.move(collated)
+                    tally.add(self.objective.loss(network, collated))
+                    for name, value in self.objective.predict(network, collated).items():
+                        parts.setdefault(name, []).append(as_array(value))
+                sums.append(tally.pairs)
+        order = np.argsort(np.concatenate(groups))
+        outputs = {name: np.concatenate(values)[order] for name, values in parts.items()}
+        return self._scores(outputs, groups if len(groups) > 1 else [], sums)
+
+    def evaluate_checkpoint(self, checkpoint: Checkpoint, engine: Engine) -> Scores:
+        """Return loss and metrics of a checkpoint."""
+        return self.evaluate(checkpoint.build().to(engine.device), checkpoint.codec, engine)
+
+    def evaluate_outputs(self, outputs: Mapping[str, np.ndarray]) -> Scores:
+        """Return the objective's metrics of outputs, first axis the record; without a loss."""
+        return self._scores(outputs, jackknife_groups(len(self.records)), ())
+
+    def _scores(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        groups: Sequence[np.ndarray],
+        sums: Sequence[Mapping[str, tuple[float, float]]],
+    ) -> Scores:
+        """Return metrics of all records and, of the compared one, without each group.
+
+        Args:
+            outputs: of all records.
+            groups: places of each group of records.
+            sums: name -> (sum, count) of the loss and its parts, for each group; empty without a loss.
+        """
+        metrics = self._metrics(outputs, self.records, sums)
+        value, without = metric_of(metrics, self.metric), []
+        for number, places in enumerate(groups):
+            rest = np.setdiff1d(np.arange(len(self.records)), places)
+            remaining = {name: values[rest] for name, values in outputs.items()}
+            others = [pairs for other, pairs in enumerate(sums) if other != number]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is left of few records may be of one class
+                without.append(self._metrics(remaining, self.records.take(rest), others)[self.metric])
+        return Scores(metrics, value, tuple(without))
+
+    def _metrics(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        records: HeldOutRecords,
+        sums: Sequence[Mapping[str, tuple[float, float]]],
+    ) -> dict[str, float]:
+        pairs: dict[str, tuple[float, float]] = {}
+        for group in sums:
+            for name, (total, count) in group.items():
+                before = pairs.get(name, (0.0, 0.0))
+                pairs[name] = before[0] + total, before[1] + count
+        metrics = self.objective.metrics(outputs, records) if outputs else {}
+        return means(pairs) | {name: float(value) for name, value in metrics.items()}

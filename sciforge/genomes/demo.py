@@ -10,14 +10,16 @@ from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.loop import train
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Full, Run, Schedule, Subset
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.genomes.data.annotated_windows import EcoliCoding
 from sciforge.genomes.inference.scan import Scan
 from sciforge.genomes.objectives.sequence_labels import Classify
 
 SIZES = (32, 128)
 SEEDS = 5
-METHODS = ("pretrained", "scratch", "kmer_lr", "frames_boosting")
+METHODS = ("pretrained", "untrained", "kmer_lr", "frames_boosting")
 GENTLE = Schedule(steps=8, batch=32, lr=2e-4, kind="step", warmup=0.1)
 WHAT = (
     "The task: is a window of 100 bases part of a protein-coding gene? Windows of Leptospira kirschneri are matched in GC "
@@ -48,7 +50,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
         recipe=Recipe(GENTLE, Full(layer_decay=0.8), epochs=0.0),
     )
     result = measure(spec)
-    picture = result.plot(folder / "curve.png", "Coding windows, Leptospira kirschneri")
+    picture = result.save(folder / "curve.png")
     checkpoint = folder / "coding"
     if not (checkpoint / "final").exists():
         train(

@@ -10,7 +10,9 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, LabelEfficiencyResult, measure
+from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
 from sciforge.molecules.chemistry.graph import mol_of_smiles
 from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.score import Score, table_of
@@ -62,7 +64,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     pictures = (
         (picture, "Four molecules of each request, in the order of the table."),
         (
-            curve.plot(folder / "curve.png", "Solubility: RMSE, log10(mol/l)"),
+            curve.save(folder / "curve.png"),
             "Error against the number of labels, with 95 % intervals.",
         ),
     )
@@ -169,6 +171,6 @@ def _curve(folder: Path, data: Path, base: Path) -> LabelEfficiencyResult:
     )
     spec = LabelEfficiency(
         data=store.path, out=folder / "curve", init=base, objective=Properties(), sizes=SIZES, seeds=SEEDS,
-        methods=("pretrained", "scratch", "descriptor_forest"), hardware=Hardware(threads=1),
+        methods=("pretrained", "untrained", "descriptor_forest"), hardware=Hardware(threads=1),
     )  # fmt: skip
     return measure(spec)

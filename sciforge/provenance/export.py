@@ -30,7 +30,7 @@ from sciforge.errors import CheckpointError, ConfigError, DataError, MissingExtr
 TOLERANCE = 1e-5
 TRACED = 5  # records of the batch that is traced; not 1, which torch takes for a constant
 TRIED = (1, 2, 16)  # batches that the program is tried on besides
-MOST = 64  # records read for it
+MAX_RECORDS = 64  # read for it
 
 
 class Predicting(nn.Module):
@@ -40,7 +40,7 @@ class Predicting(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Any]:
         return self.objective.predict(self.model, batch)
 
 
@@ -72,7 +72,7 @@ def settled(model: nn.Module, widen: bool = False) -> nn.Module:
                 setattr(module, name, buffer.item())
             elif widen and buffer.dtype in (torch.int8, torch.int16, torch.int32):
                 setattr(module, name, buffer.long())
-    model.heads = Heads(model.heads)
+    model.heads = Heads(model.heads)  # type: ignore[arg-type]
     return model
 
 
@@ -107,7 +107,7 @@ def export(model: Model, out: Path, data: Path | None = None) -> Exported:
     """Write a checkpoint as a torch.export program (.pt2) or ONNX (.onnx) and return how its answers differ.
 
     Args:
-        predictor: the checkpoint, on the CPU.
+        model: the checkpoint, on the CPU.
         out: the file; its suffix tells the format.
         data: a store whose records it is tried on; by default the one it was trained on.
 
@@ -121,7 +121,7 @@ def export(model: Model, out: Path, data: Path | None = None) -> Exported:
     objective = model.objective
     ready = real_batches(model, data)
     with evaluation(model.network, objective):
-        expected = [objective.predict(model.network, batch) for batch in ready]
+        expected: list[Any] = [objective.predict(model.network, batch) for batch in ready]
     program = traced(model, ready, widen=out.suffix == ".onnx")
     differences: dict[str, float] = {}
 
@@ -133,10 +133,10 @@ def export(model: Model, out: Path, data: Path | None = None) -> Exported:
         with torch.no_grad():
             for batch, wanted in zip(ready, expected, strict=True):
                 try:
-                    found = answer(batch)
+                    outputs = answer(batch)
                 except Exception as error:  # what the program does not hold for: guards of torch, shapes of onnxruntime
                     raise _impossible(model, f"it holds for one shape of batch alone: {_line(error)}") from None
-                compare(found, wanted, differences)
+                compare(outputs, wanted, differences)
         if worst := {k: v for k, v in differences.items() if not v <= TOLERANCE}:
             name, value = max(worst.items(), key=lambda pair: pair[1])
             raise CheckpointError(
@@ -176,22 +176,22 @@ def real_batches(model: Model, data: Path | None) -> list[Batch]:
         raise DataError(f"{error}; give --data, a store to try the program on") from None
     objective, codec = model.objective, model.codec
     splits = [objective.examples(store, split) for split in ("test", "validation", "train")]
-    records = max(splits, key=lambda found: (len(found) >= max(TRIED), len(found)))
+    records = max(splits, key=lambda part: (len(part) >= max(TRIED), len(part)))
     if len(records) < TRACED + 1:
         raise DataError(f"{place}: {len(records)} records are too few to try a program on; give another --data")
-    num = min(len(records), MOST)
+    num = min(len(records), MAX_RECORDS)
     plain = [{k: v for k, v in records[i].items() if k not in ("label", "value")} for i in range(num)]
-    made = []
-    for turn, size in enumerate((TRACED, *TRIED)):
-        places = [(turn * 7 + i) % num for i in range(min(size, num))]
-        made += [model.engine.move(b) for b in batches(objective, codec, plain, places, 0, size)]
-    if not all(isinstance(value, Tensor) for value in made[0].values()):
+    collated = []
+    for number, size in enumerate((TRACED, *TRIED)):
+        places = [(number * 7 + i) % num for i in range(min(size, num))]
+        collated += [model.engine.move(b) for b in batches(objective, codec, plain, places, 0, size)]
+    if not all(isinstance(value, Tensor) for value in collated[0].values()):
         raise _impossible(model, "its batches are not tensors by name")
-    return made
+    return collated
 
 
 def traced(model: Model, ready: Sequence[Batch], widen: bool = False) -> Any:
-    """Return the torch.export program of a predictor; every axis that differs among the batches may differ in use."""
+    """Return the torch.export program of a model; every axis that differs among the batches may differ in use."""
     module = Predicting(settled(model.network, widen), model.objective).eval()
     free = {name: _free([batch[name] for batch in ready]) for name in ready[0]}
     shapes = {"batch": {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in free.items()}}
@@ -236,8 +236,8 @@ def _onnx(model: Model, program: Any, batch: Batch, work: Path) -> Any:
 
     try:
         with _quiet():
-            found = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
-            found.save(str(work), external_data=False)
+            exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
+            exported.save(str(work), external_data=False)
             session = onnxruntime.InferenceSession(str(work), providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         raise _impossible(model, f"ONNX: {_line(error)}") from None
@@ -258,7 +258,7 @@ def _output_names(model: Model, batch: Batch) -> Iterator[str]:
         yield from model.objective.predict(model.network, batch)
 
 
-def compare(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: dict[str, float]) -> None:
+def compare(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: dict[str, float]) -> None:
     """Raise each output's largest difference in `worst` to that of one more batch; NaN counts as infinitely different.
 
     >>> worst = {}
@@ -268,7 +268,9 @@ def compare(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: di
     """
     for name, value in wanted.items():
         scale = max(1.0, float(value.abs().max()))
-        away = float((found[name] - value).abs().max()) / scale if found[name].shape == value.shape else float("inf")
+        away = (
+            float((outputs[name] - value).abs().max()) / scale if outputs[name].shape == value.shape else float("inf")
+        )
         worst[name] = max(worst.get(name, 0.0), away if away == away else float("inf"))
 
 

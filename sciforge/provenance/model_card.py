@@ -25,18 +25,18 @@ SOURCES = re.compile(r"<!-- sources -->\n(.*?)<!-- end of sources -->\n", re.DOT
 # Section -> names of the reports that fill it, and the command that makes one.
 REPORTS = {
     "Privacy": (("privacy",), "sciforge privacy"),
-    "Sparsity": (("prune", "sparsity", "distill"), "sciforge prune"),
-    "Forgetting": (("forget", "forgetting"), "sciforge forget"),
+    "Sparsity": (("prune", "distill"), "sciforge prune"),
+    "Forgetting": (("forgetting",), "sciforge forgetting"),
 }
-MOST_SCALARS = 24  # of a report that are shown
+MAX_SCALARS = 24  # of a report that are shown
 NOT_SHOWN = ("summary", "spec", "weights_sha256")
 
 
-def keep_evaluation(made: Checkpoint, store: Store, split: str, metrics: Mapping[str, float]) -> Path:
+def keep_evaluation(checkpoint: Checkpoint, store: Store, split: str, metrics: Mapping[str, float]) -> Path:
     """Write metrics on a split into the checkpoint's folder, as evaluation.json, for its card."""
-    path = made.path / "evaluation.json"
-    body = {"data": store.path.name, "split": split, "records": len(made.objectives[0].examples(store, split))}
-    body |= {"metrics": dict(metrics), "weights_sha256": made.body["files"][WEIGHTS], "shards": store.digests()}
+    path = checkpoint.path / "evaluation.json"
+    body = {"data": store.path.name, "split": split, "records": len(checkpoint.objectives[0].examples(store, split))}
+    body |= {"metrics": dict(metrics), "weights_sha256": checkpoint.body["files"][WEIGHTS], "shards": store.digests()}
     with one_line(path):
         replace_json(path, body)
     return path
@@ -46,12 +46,12 @@ def is_whole(path: Path) -> bool:
     """Whether a card is as sciforge wrote it, by the digest in its last line."""
     text = path.read_bytes().decode("utf-8", "backslashreplace")
     above, line = text[: text.rfind("<!-- sha256")], text[max(text.rfind("<!-- sha256"), 0) :]
-    found = SEAL.fullmatch(line)
-    return found is not None and found[1] == hashlib.sha256(above.encode()).hexdigest()
+    match = SEAL.fullmatch(line)
+    return match is not None and match[1] == hashlib.sha256(above.encode()).hexdigest()
 
 
 def write(
-    made: Checkpoint,
+    checkpoint: Checkpoint,
     *,
     licence: str | None = None,
     sources: Sequence[Mapping[str, str]] = (),
@@ -60,7 +60,7 @@ def write(
     """Write the card of a checkpoint into its folder and return its path.
 
     Args:
-        made: the checkpoint.
+        checkpoint: the checkpoint.
         licence: of the model, as Hugging Face spells it (`apache-2.0`); None keeps what the card says, else `unknown`.
         sources: where the data come from: mappings of name, licence and citation; empty keeps what the card says.
         reports: a folder of reports of other measurements, searched beside the usual places.
@@ -68,22 +68,22 @@ def write(
     Raises:
         DataError: the folder cannot be written.
     """
-    path = made.path / NAME
+    path = checkpoint.path / NAME
     old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     stated = re.search(r"^license: (\S+)$", old, re.MULTILINE)
     licence = licence or (stated[1] if stated else UNKNOWN)
     kept = SOURCES.search(old)
     origin = "".join(_sources(sources)) if sources or not kept else kept[1]
-    text = "\n".join([*_front(made, licence), *_body(made, licence, origin, reports)]) + "\n"
+    text = "\n".join([*_front(checkpoint, licence), *_body(checkpoint, licence, origin, reports)]) + "\n"
     text += f"<!-- sha256 of the lines above: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
     with one_line(path):
         replace_file(path, lambda work: work.write_text(text, encoding="utf-8", newline="\n"))
     return path
 
 
-def name_of(made: Checkpoint) -> str:
+def name_of(checkpoint: Checkpoint) -> str:
     """Return what to call a checkpoint: its folder's name, or that of its run's."""
-    folder = made.path.resolve()
+    folder = checkpoint.path.resolve()
     return folder.parent.name if folder.name == "final" or folder.name.startswith("step-") else folder.name
 
 
@@ -96,19 +96,19 @@ def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in metrics.items() if isinstance(v, float | int) and not isinstance(v, bool)}
 
 
-def _front(made: Checkpoint, licence: str) -> Iterator[str]:
-    """Yield the YAML front matter: licence, library, tags, parent, and the development metrics as a model index."""
-    objective = type(made.objectives[0]).__name__
+def _front(checkpoint: Checkpoint, licence: str) -> Iterator[str]:
+    """Yield the YAML front matter: licence, library, tags, parent, and the validation metrics as a model index."""
+    objective = type(checkpoint.objectives[0]).__name__
     yield from ("---", f"license: {licence}", "library_name: sciforge", "tags:", "- sciforge")
-    yield from (f"- {_quoted(tag)}" for tag in (made.body["domain"], objective))
-    if made.run.init:
-        yield f"base_model: {_quoted(_folder_name(made.run.init))}"
-    if metrics := {k: v for k, v in _scalars(made.metrics).items() if v == v and abs(v) != float("inf")}:
+    yield from (f"- {_quoted(tag)}" for tag in (checkpoint.body["domain"], objective))
+    if checkpoint.run.init:
+        yield f"base_model: {_quoted(_folder_name(checkpoint.run.init))}"
+    if metrics := {k: v for k, v in _scalars(checkpoint.metrics).items() if v == v and abs(v) != float("inf")}:
         yield "metrics:"
         yield from (f"- {_quoted(name)}" for name in metrics)
-        yield from ("model-index:", f"- name: {_quoted(name_of(made))}", "  results:", "  - task:")
+        yield from ("model-index:", f"- name: {_quoted(name_of(checkpoint))}", "  results:", "  - task:")
         yield f"      type: {_quoted(objective)}"
-        yield from ("    dataset:", f"      name: {_quoted(made.run.data.name)}", "      type: sciforge-store")
+        yield from ("    dataset:", f"      name: {_quoted(checkpoint.run.data.name)}", "      type: sciforge-store")
         yield from ("      split: validation", "    metrics:")
         for name, value in metrics.items():
             yield from (f"    - type: {_quoted(name)}", f"      value: {value!r}")
@@ -119,31 +119,31 @@ def _folder_name(path: Path) -> str:
     return path.parent.name if path.name == "final" else path.name
 
 
-def _body(made: Checkpoint, licence: str, origin: str, reports: Path | None) -> Iterator[str]:
-    run, name = made.run, name_of(made)
-    kind = type(made.objectives[0]).__name__
+def _body(checkpoint: Checkpoint, licence: str, origin: str, reports: Path | None) -> Iterator[str]:
+    run, name = checkpoint.run, name_of(checkpoint)
+    kind = type(checkpoint.objectives[0]).__name__
     start = f"fine-tuned from {_folder_name(run.init)}" if run.init else "trained from random weights"
-    yield f"\n# {name}\n\nA model of the domain `{made.body['domain']}`, {start} for `{kind}` with sciforge."
-    yield "This card is made from the checkpoint and the reports beside it; metrics that nobody measured are called so."
-    parameters = list(made.build().parameters())
+    yield f"\n# {name}\n\nA model of the domain `{checkpoint.body['domain']}`, {start} for `{kind}` with sciforge."
+    yield "This card is made from the checkpoint and the reports beside it; what nobody measured is called so."
+    parameters = list(checkpoint.build().parameters())
     matrices, count = [p for p in parameters if p.ndim > 1], sum(p.numel() for p in parameters)
-    size = (made.path / WEIGHTS).stat().st_size
-    rows = {"model": _inline(made.body["model"]), "objective": _inline(made.body["objectives"][0])}
-    rows |= {"codec": _inline(made.body["codec"]), "parameters": f"{count:,} ({size / 1e6:.2f} MB with buffers)"}
-    rows |= {"sha256 of the weights": f"`{made.body['files'][WEIGHTS]}`", "licence": licence}
+    size = (checkpoint.path / WEIGHTS).stat().st_size
+    rows = {"model": _inline(checkpoint.body["model"]), "objective": _inline(checkpoint.body["objectives"][0])}
+    rows |= {"codec": _inline(checkpoint.body["codec"]), "parameters": f"{count:,} ({size / 1e6:.2f} MB with buffers)"}
+    rows |= {"sha256 of the weights": f"`{checkpoint.body['files'][WEIGHTS]}`", "licence": licence}
     yield from _table(("what", "value"), rows.items())
-    yield f"\n```python\nimport sciforge as sf\n\npredictor = sf.load({json.dumps(name)})  # the folder's path\n```"
-    yield from _data(made, origin)
-    yield from _training(made)
-    yield from _metrics(made, reports)
-    yield from _limits(made)
-    yield from _privacy(made, reports)
+    yield f"\n```python\nimport sciforge as sf\n\nmodel = sf.load({json.dumps(name)})  # the folder's path\n```"
+    yield from _data(checkpoint, origin)
+    yield from _training(checkpoint)
+    yield from _metrics(checkpoint, reports)
+    yield from _limits(checkpoint)
+    yield from _privacy(checkpoint, reports)
     zeros, among = sum(int((p == 0).sum()) for p in matrices), sum(p.numel() for p in matrices)
     yield "\n## Sparsity\n"
     yield f"{zeros / max(among, 1):.2%} of the {among:,} weights in matrices are zero."
-    yield from _report("Sparsity", made, reports, "Quality against sparsity: not measured")
-    yield from _forgetting(made, reports)
-    yield from _provenance(made)
+    yield from _report("Sparsity", checkpoint, reports, "Quality against sparsity: not measured")
+    yield from _forgetting(checkpoint, reports)
+    yield from _provenance(checkpoint)
 
 
 def _inline(value: Any) -> str:
@@ -166,28 +166,36 @@ def _sources(sources: Sequence[Mapping[str, str]]) -> Iterator[str]:
         yield "Source and licence of the data: not stated (no dataset card has the digest of these files).\n"
 
 
-def _data(made: Checkpoint, origin: str) -> Iterator[str]:
-    about, digests = made.provenance.get("store") or {}, made.provenance.get("data") or {}
+def _data(checkpoint: Checkpoint, origin: str) -> Iterator[str]:
+    about, digests = checkpoint.provenance.get("store") or {}, checkpoint.provenance.get("data") or {}
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     yield "\n## Data"
-    rows = {"store": made.run.data.name, "files of the store": f"{len(digests)}, sha256 of their digests `{whole}`"}
+    rows = {
+        "store": checkpoint.run.data.name,
+        "files of the store": f"{len(digests)}, sha256 of their digests `{whole}`",
+    }
     if about:
-        rows |= {"made by": f"{about['preparer']} ({about['kind']})", "from": ", ".join(about["files"]) or "no file"}
+        rows |= {
+            "prepared by": f"{about['preparer']} ({about['kind']})",
+            "from": ", ".join(about["files"]) or "no file",
+        }
         rows |= {f"{split} records": f"{count:,}" for split, count in about["records"].items()}
         rows["records rejected"] = f"{about['rejected']:,}"
     else:
         rows["records"] = "not recorded by the version of sciforge that trained it"
-    if made.run.subset:
-        rows["labels learnt"] = f"{made.run.subset.count}, chosen by seed {made.run.subset.seed}"
+    if checkpoint.run.subset:
+        rows["labels learnt"] = f"{checkpoint.run.subset.count}, chosen by seed {checkpoint.run.subset.seed}"
     yield from _table(("what", "value"), rows.items())
     yield f"\n<!-- sources -->\n{origin}<!-- end of sources -->"
 
 
-def _training(made: Checkpoint) -> Iterator[str]:
-    run, schedule = made.run, made.run.schedule
+def _training(checkpoint: Checkpoint) -> Iterator[str]:
+    run, schedule = checkpoint.run, checkpoint.run.schedule
     yield "\n## Training\n"
-    line = f"{made.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW, {schedule.kind} schedule"
-    yield f"{line}, peak rate {schedule.lr:g}, weight decay {schedule.weight_decay:g}, clip {schedule.clip}."
+    line = (
+        f"{checkpoint.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW, {schedule.kind} schedule"
+    )
+    yield f"{line}, peak learning rate {schedule.lr:g}, weight decay {schedule.weight_decay:g}, clip {schedule.clip}."
     if schedule.ema_decay:
         yield f"The weights are a moving average (decay {schedule.ema_decay:g}); the raw ones are in raw.safetensors."
     if schedule.patience:
@@ -199,91 +207,91 @@ def _training(made: Checkpoint) -> Iterator[str]:
     yield f"- seed {run.seed}; {_inline(to_json(run.hardware))}"
 
 
-def _metrics(made: Checkpoint, reports: Path | None) -> Iterator[str]:
-    yield "\n## Figures"
-    metrics = _scalars(made.metrics)
+def _metrics(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
+    yield "\n## Metrics"
+    metrics = _scalars(checkpoint.metrics)
     if not metrics:
         yield "\nOn the validation split: not measured."
     else:
         yield from _table(("validation split", "value"), ((k, f"{v:.6g}") for k, v in metrics.items()))
-        yield f"\nOne run, seed {made.run.seed}: no interval. `sciforge label-efficiency` repeats over seeds and gives one."
-    if made.run.schedule.patience:
+        yield f"\nOne run, seed {checkpoint.run.seed}: no interval. `sciforge label-efficiency` repeats over seeds and gives one."
+    if checkpoint.run.schedule.patience:
         yield "Early stopping chose by these metrics, which flatters them."
-    found = _find(("evaluation",), made, reports)
-    for path, body in found:
+    evaluations = _find(("evaluation",), checkpoint, reports)
+    for path, body in evaluations:
         title = f"{body.get('split')} split of {body.get('data')}, {body.get('records')} records"
         yield from _table((title, "value"), ((k, f"{v:.6g}") for k, v in _scalars(body.get("metrics") or {}).items()))
         yield f"\n(from {path.name})"
-    if not found:
+    if not evaluations:
         yield "On a test split: not measured (`sciforge card CHECKPOINT --data STORE`)."
 
 
-def _limits(made: Checkpoint) -> Iterator[str]:
+def _limits(checkpoint: Checkpoint) -> Iterator[str]:
     yield "\n## Limits\n"
     yield "- The metrics hold for records like those of the store above; elsewhere nothing was measured."
-    if not made.provenance.get("data"):
+    if not checkpoint.provenance.get("data"):
         yield "- The data it was trained on are not recorded."
-    if made.provenance.get("git_dirty"):
+    if checkpoint.provenance.get("git_dirty"):
         yield "- The code had changes that no commit holds."
-    if made.step < made.run.schedule.steps:
-        yield f"- It stopped at step {made.step:,} of {made.run.schedule.steps:,}."
+    if checkpoint.step < checkpoint.run.schedule.steps:
+        yield f"- It stopped at step {checkpoint.step:,} of {checkpoint.run.schedule.steps:,}."
     yield "- `sciforge check` tells which laws of its domain it keeps; `sciforge verify` whether it is what it says."
 
 
-def _privacy(made: Checkpoint, reports: Path | None) -> Iterator[str]:
+def _privacy(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield "\n## Privacy\n"
-    spent = {k: v for k, v in made.metrics.items() if k in ("private", "privacy", "epsilon", "delta")}
-    if made.run.dp_sgd is None:
+    spent = {k: v for k, v in checkpoint.metrics.items() if k in ("privacy", "epsilon", "delta")}
+    if checkpoint.run.dp_sgd is None:
         yield "Trained without differential privacy."
     else:
-        yield f"Trained with differential privacy; spent: {_inline(spent or to_json(made.run.dp_sgd))}."
-    yield from _report("Privacy", made, reports, "Membership inference: not measured")
+        yield f"Trained with differential privacy; spent: {_inline(spent or to_json(checkpoint.run.dp_sgd))}."
+    yield from _report("Privacy", checkpoint, reports, "Membership inference: not measured")
 
 
-def _forgetting(made: Checkpoint, reports: Path | None) -> Iterator[str]:
+def _forgetting(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield "\n## Forgetting\n"
-    found = made.metrics.get("retained")
-    if found:
-        rows = ((k, f"{v:.6g}", f"{found['after'].get(k, float('nan')):.6g}") for k, v in found["before"].items())
-        yield f"The parent's own task on {found['records']} {found['split']} records of the old data:"
-        yield from _table(("figure", "before", "after"), rows)
-    elif not made.run.init:
+    retained = checkpoint.metrics.get("retained")
+    if retained:
+        rows = ((k, f"{v:.6g}", f"{retained['after'].get(k, float('nan')):.6g}") for k, v in retained["before"].items())
+        yield f"The parent's own task on {retained['records']} {retained['split']} records of the old data:"
+        yield from _table(("metric", "before", "after"), rows)
+    elif not checkpoint.run.init:
         yield "Trained from random weights: there is nothing to forget."
-    elif not _find(REPORTS["Forgetting"][0], made, reports):
-        yield "Not measured (give the run `--retention OLD-STORE`, or `sciforge forget`)."
-    yield from _report("Forgetting", made, reports)
+    elif not _find(REPORTS["Forgetting"][0], checkpoint, reports):
+        yield "Not measured (give the run `--retention OLD-STORE`, or `sciforge forgetting`)."
+    yield from _report("Forgetting", checkpoint, reports)
 
 
-def _find(names: Sequence[str], made: Checkpoint, reports: Path | None) -> list[tuple[Path, dict[str, Any]]]:
-    """Return the reports of these names in the checkpoint's folder, its run's, the folders there, and where told."""
-    run = made.path.parent
-    places = [made.path, *([run, *sorted(run.glob("*/"))] if (run / "metrics.jsonl").exists() else [])]
+def _find(names: Sequence[str], checkpoint: Checkpoint, reports: Path | None) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the reports of these names in the checkpoint's folder, its run's, the folders there, and in `reports`."""
+    run = checkpoint.path.parent
+    places = [checkpoint.path, *([run, *sorted(run.glob("*/"))] if (run / "metrics.jsonl").exists() else [])]
     places += [reports] if reports else []
-    found = {}
+    matches = {}
     for folder in places:
         for file in (folder / f"{name}.json" for name in names):
-            if file.is_file() and file.resolve() not in found:
+            if file.is_file() and file.resolve() not in matches:
                 try:
                     body = read_json(file, CheckpointError)
                 except CheckpointError:
                     continue  # not a report that sciforge wrote, or a damaged one
                 weights = body.get("weights_sha256")
-                if weights in (None, made.body["files"][WEIGHTS]):
-                    found[file.resolve()] = (file, body)
-    return list(found.values())
+                if weights in (None, checkpoint.body["files"][WEIGHTS]):
+                    matches[file.resolve()] = (file, body)
+    return list(matches.values())
 
 
-def _report(section: str, made: Checkpoint, reports: Path | None, missing: str = "") -> Iterator[str]:
+def _report(section: str, checkpoint: Checkpoint, reports: Path | None, missing: str = "") -> Iterator[str]:
     """Yield what the reports of a section say, or `missing` where there is none."""
     names, command = REPORTS[section]
-    found = _find(names, made, reports)
-    for path, body in found:
+    matches = _find(names, checkpoint, reports)
+    for path, body in matches:
         yield f"\nFrom {path.name}:"
         if isinstance(body.get("summary"), str):
             yield body["summary"]
-        rows = list(_flat({k: v for k, v in body.items() if k not in NOT_SHOWN}))[:MOST_SCALARS]
-        yield from _table(("figure", "value"), rows)
-    if not found and missing:
+        rows = list(_flat({k: v for k, v in body.items() if k not in NOT_SHOWN}))[:MAX_SCALARS]
+        yield from _table(("quantity", "value"), rows)
+    if not matches and missing:
         yield f"{missing} (`{command}`)."
 
 
@@ -300,13 +308,13 @@ def _flat(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _provenance(made: Checkpoint) -> Iterator[str]:
-    about = made.provenance
+def _provenance(checkpoint: Checkpoint) -> Iterator[str]:
+    about = checkpoint.provenance
     rows = {f"version of {name}": value for name, value in (about.get("versions") or {}).items()}
     dirty = " with uncommitted changes" if about.get("git_dirty") else ""
     rows |= {"commit": f"{about.get('git_commit') or 'unknown'}{dirty}", "platform": about.get("platform", "unknown")}
     rows |= {"device": f"{about.get('device', 'unknown')}, {about.get('world_size', 1)} process(es)"}
-    rows |= {"seed": made.run.seed, "step": made.step}
+    rows |= {"seed": checkpoint.run.seed, "step": checkpoint.step}
     if about.get("parent"):
         rows["sha256 of the parent's checkpoint.json"] = f"`{about['parent']}`"
     yield "\n## Provenance"

@@ -1,4 +1,4 @@
-"""The first steps of a recorded run, taken again and compared with what it wrote down: metrics and weights, bit by bit."""
+"""The first steps of a recorded run, taken again and compared with its metrics log and weights, bit by bit."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sciforge.core.files.metrics_log import TIMING
 from sciforge.core.methods import finetuning
-from sciforge.core.training import checkpoint
+from sciforge.core.training import checkpoint as checkpoints
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import stop_early, take_step
@@ -31,16 +31,16 @@ Lines = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass
-class Rerun:
+class StepReplay:
     """How steps taken again compare with their record.
 
     Args:
         start: the step they began at, 0 for the beginning of the run.
         close: the relative difference that rounding may cause.
         steps: how many were taken.
-        metrics: how many metrics were compared (losses, gradient norms, rates, development metrics).
+        metrics: how many metrics were compared (losses, gradient norms, learning rates, validation metrics).
         tensors: how many tensors of weights were compared with a checkpoint at the same step.
-        worst: the largest relative difference; 0 where all is bit-equal, infinite where a figure is missing or not finite.
+        worst: the largest relative difference; 0 where all is bit-equal, infinite where a metric is missing or not finite.
         first: the first step and quantity that differs, with both values; "" where all is bit-equal.
     """
 
@@ -98,16 +98,16 @@ def difference(then: Any, now: Any) -> float:
 
 
 def read_lines(path: Path) -> Lines:
-    """Return step -> all metrics that a metrics.jsonl holds of it; lines that are none are passed over."""
-    found: dict[int, dict[str, Any]] = {}
+    """Return step -> all metrics that a metrics.jsonl holds of it, timing aside; damaged lines are passed over."""
+    steps: dict[int, dict[str, Any]] = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             line = dict(json.loads(text))
-            line.pop(TIMING, None)  # no two runs have it in common
-            found.setdefault(int(line.pop("step")), {}).update(line)
+            step = steps.setdefault(int(line.pop("step")), {})
+            step.update({name: value for name, value in line.items() if name != TIMING})
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
-    return found
+    return steps
 
 
 def recorded_hardware(run: Run, provenance: Mapping[str, Any], device: str) -> Hardware:
@@ -125,16 +125,16 @@ def recorded_hardware(run: Run, provenance: Mapping[str, Any], device: str) -> H
 
 @contextmanager
 def _same_threads() -> Iterator[None]:
-    kept = torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
         yield
     finally:
-        torch.set_num_threads(kept)
+        torch.set_num_threads(before)
 
 
 @dataclass
-class _Notes:
-    """What the loop would have written to its journal."""
+class _MemoryLog:
+    """What the loop would have written to its metrics log."""
 
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -142,14 +142,16 @@ class _Notes:
         self.lines.setdefault(step, {}).update(metrics)
 
 
-def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[int, Checkpoint]) -> Rerun:
+def replay_steps(
+    checkpoint: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[int, Checkpoint]
+) -> StepReplay:
     """Take steps of a run again and compare them with its record.
 
-    The steps follow those of `made` where that has resume state and the record knows later steps; else they are the
+    The steps follow those of `checkpoint` where that has resume state and the record knows later steps; else they are the
     first of the run.
 
     Args:
-        made: a checkpoint of the run.
+        checkpoint: a checkpoint of the run.
         run: its run, with data, init and hardware as they are here.
         steps: at most so many.
         lines: the record, of `read_lines`.
@@ -162,50 +164,53 @@ def rerun(made: Checkpoint, run: Run, steps: int, lines: Lines, saved: Mapping[i
     run = replace(run, strategy="replicate")
     with _same_threads(), torch.random.fork_rng(devices=[]), Engine.start(run.hardware) as engine:
         state = set_up(run, engine)
-        if state.codec != made.codec:
-            raise ConfigError(f"{run.data}: the codec fitted on it is another than that of {made.path}; find the data")
+        if state.codec != checkpoint.codec:
+            raise ConfigError(
+                f"{run.data}: the codec fitted on it is another than that of {checkpoint.path}; find the data"
+            )
         start = 0
-        if (made.path / checkpoint.RESUME).exists() and any(step >= made.step for step in lines):
-            state.load(made)
-            start = made.step
-        found, notes = Rerun(start, CLOSE[engine.precision]), _Notes()
+        if (checkpoint.path / checkpoints.RESUME).exists() and any(step >= checkpoint.step for step in lines):
+            state.load(checkpoint)
+            start = checkpoint.step
+        replay, log = StepReplay(start, CLOSE[engine.precision]), _MemoryLog()
         if not start:
-            was = made.body["loop"].get("start", {})
+            recorded = checkpoint.body["loop"].get("start", {})
             for name, value in to_json(dict(state.start_notes)).items():
-                found.note(difference(was.get(name, value), value), f"the start, {name}")
+                replay.note(difference(recorded.get(name, value), value), f"the start, {name}")
         last = max(lines, default=-1)
         todo = tqdm(range(start, min(start + steps, last + 1)), "verify", unit="step", disable=None, leave=False)
         for step, batches in state.data.load(todo, 0):
-            notes.write(step, **take_step(state, step, batches))
+            log.write(step, **take_step(state, step, batches))
             every, stop = run.schedule.evaluate_every, False
             if every and (step + 1) % every == 0:
-                stop = stop_early(state, step, notes)
-            found.steps += 1
-            _compare_metrics(found, step, lines.get(step, {}), notes.lines[step])
+                stop = stop_early(state, step, log)  # type: ignore[arg-type]
+            replay.steps += 1
+            _compare_metrics(replay, step, lines.get(step, {}), log.lines[step])
             if step + 1 in saved:
-                _compare_weights(found, state, step, saved[step + 1].weights())
+                _compare_weights(replay, state, step, saved[step + 1].weights())
             if stop:
                 break
-    return found
+    return replay
 
 
-def _compare_metrics(found: Rerun, step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _compare_metrics(replay: StepReplay, step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    now = {name: value for name, value in now.items() if name != TIMING}
     for name in {**then, **now}:  # in the order they were written
         one, other = then.get(name), now.get(name)
-        found.metrics += 1
-        found.note(difference(one, other), f"step {step}, {name}: {one} then, {other} now")
+        replay.metrics += 1
+        replay.note(difference(one, other), f"step {step}, {name}: {one} then, {other} now")
 
 
-def _compare_weights(found: Rerun, state: TrainingState, step: int, then: Mapping[str, Tensor]) -> None:
+def _compare_weights(replay: StepReplay, state: TrainingState, step: int, then: Mapping[str, Tensor]) -> None:
     with state.evaluated_weights():
         now = finetuning.merged_state(state.model, state.engine.full_state(state.model))
     for name in {**then, **now}:
         one, other = then.get(name), now.get(name)
-        found.tensors += 1
+        replay.tensors += 1
         if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
-            found.note(math.inf, f"the weights after step {step}, {name}: of another shape")
+            replay.note(math.inf, f"the weights after step {step}, {name}: of another shape")
         elif not torch.equal(one, other):
             apart, size = (float(x.double().abs().max()) for x in (one.double() - other.double(), one))
             relative = apart / size if size else math.inf
             relative = relative if math.isfinite(relative) else math.inf
-            found.note(relative, f"the weights after step {step}, {name}: up to {apart:.2g} apart")
+            replay.note(relative, f"the weights after step {step}, {name}: up to {apart:.2g} apart")

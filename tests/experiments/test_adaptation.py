@@ -13,11 +13,13 @@ from sciforge.core.data.store import prepare
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError
+from sciforge.experiments import methods as curves
 from sciforge.experiments.label_efficiency import adaptation as module
-from sciforge.experiments.label_efficiency import run as curves
 from sciforge.experiments.label_efficiency.adaptation import Adaptation
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
-from sciforge.experiments.label_efficiency.run import LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe
 from sciforge.genomes import Classify
 from sciforge.genomes.data.genome import Genome
 
@@ -71,7 +73,7 @@ def test_adapted_once_and_compared_on_the_same_seeds(spec, trained, tiny):
     assert Checkpoint.open(own.out).step == 3
     names = [row[0] for row in first.table().rows]
     assert names == [*spec.methods, "adapted - pretrained", "adapted - adapted-control"]
-    assert first.plot(spec.out / "curve.png").stat().st_size > 5000
+    assert first.save(spec.out / "curve.png").stat().st_size > 5000
     assert measure(spec) == first and len(adapting) == 2 and len(learning) == 6
     measure(replace(spec, seeds=3))
     assert len(learning) == 9 and Checkpoint.open(own.out).step == 3  # the kept ones serve
@@ -191,7 +193,7 @@ def test_the_command_line(spec, trained, capsys):
 def test_the_difference_from_the_control_is_paired():
     curves_of = {"adapted": 0.6, "adapted-control": 0.5, "pretrained": 0.45}
     runs = [RunMetrics(m, 32, s, {"mcc": v + 0.1 * s}, ()) for m, v in curves_of.items() for s in range(5)]
-    table = LabelEfficiencyResult(tuple(runs), "mcc", True, dict.fromkeys(curves_of, "net")).table()
+    table = LabelEfficiencyResult(tuple(runs), "mcc", True, dict.fromkeys(curves_of, "network")).table()
     cells = {row[0]: row[1] for row in table.rows}
     assert cells["adapted - pretrained"] == "+.15 [+.15, +.15]"
     assert cells["adapted - adapted-control"] == "+.10 [+.10, +.10]"

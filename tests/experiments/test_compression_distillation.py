@@ -16,7 +16,8 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Replay, Schedule, Teacher
 from sciforge.errors import ConfigError
 from sciforge.experiments.compression import distillation as distilling
-from sciforge.experiments.compression.distillation import ALONE, TAUGHT, Distill, distill, student_run
+from sciforge.experiments.compression.distillation import ALONE, DISTILLED, distill, student_run
+from sciforge.experiments.compression.spec import Distill
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.model.cnn import SmallCnnConfig
 
@@ -107,12 +108,12 @@ def test_side_by_side(domain: Tiny, teacher, tmp_path, monkeypatch):
     before = (tmp_path / "students" / "distilled-1" / "metrics.jsonl").stat().st_mtime_ns
     again = distill(spec)  # what is there is not trained again
     assert (tmp_path / "students" / "distilled-1" / "metrics.jsonl").stat().st_mtime_ns == before
-    assert again.interval(TAUGHT) == found.interval(TAUGHT)
-    assert found.interval(TAUGHT, ALONE).value == pytest.approx(
-        found.interval(TAUGHT).value - found.interval(ALONE).value
+    assert again.interval(DISTILLED) == found.interval(DISTILLED)
+    assert found.interval(DISTILLED, ALONE).value == pytest.approx(
+        found.interval(DISTILLED).value - found.interval(ALONE).value
     )
     sizes = found.sizes
-    assert sizes[TAUGHT]["parameters"] == sizes[ALONE]["parameters"] < sizes["teacher"]["parameters"]
+    assert sizes[DISTILLED]["parameters"] == sizes[ALONE]["parameters"] < sizes["teacher"]["parameters"]
     assert all(size["records_s_64"] > 0 and size["bytes"] > 0 for size in sizes.values())
     assert "2 paired seeds" in found.table().text()
     report = json.loads((tmp_path / "students" / "distill.json").read_text())
@@ -126,7 +127,11 @@ def test_side_by_side(domain: Tiny, teacher, tmp_path, monkeypatch):
 def test_a_student_with_a_codec_of_its_own(tiny, tmp_path):
     teacher = loop.train(replace(tiny.finetuning, out=tmp_path / "teacher"))
     run = student_run(
-        spec_of(tiny, teacher, tmp_path / "s", model=SmallCnnConfig(width=8, kernels=(5,))), teacher, TAUGHT, 0
+        spec_of(tiny, teacher, tmp_path / "s", model=SmallCnnConfig(width=8, kernels=(5,))),
+        teacher,
+        DISTILLED,
+        0,
+        tmp_path / "s",
     )
     assert run.codec == KmerCodec(k=1) != teacher.codec
     student = loop.train(run)

@@ -17,9 +17,10 @@ from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import EWC, L2SP, Full, LoRA, Pruning, Run, Schedule
 from sciforge.errors import ConfigError
-from sciforge.experiments.compression.pruning import Prune, prune
-from sciforge.experiments.compression.pruning_curve import group_names, measure, shown
-from sciforge.experiments.held_out import interval
+from sciforge.experiments.compression.pruning import prune
+from sciforge.experiments.compression.pruning_curve import group_names, measure
+from sciforge.experiments.compression.spec import Prune
+from sciforge.experiments.statistics import mean_interval
 
 PATTERN = Pruning().pattern
 
@@ -67,7 +68,7 @@ def test_neither_embeddings_nor_heads_nor_vectors_are_cut(domain: Tiny):
 def test_a_pruned_checkpoint_is_an_ordinary_one(domain: Tiny, tmp_path):
     parent = loop.train(replace(domain.finetuning, out=tmp_path / "parent"))
     data = domain.finetuning.data
-    found = prune(Prune(checkpoint=(parent.path,), out=tmp_path / "half", sparsity=0.5, data=data))
+    found = prune(Prune(init=(parent.path,), out=tmp_path / "half", sparsity=0.5, data=data))
     made = Checkpoint.open(tmp_path / "half")
     assert shares(made) == pytest.approx(0.5, abs=1e-3) == made.metrics["sparsity"]
     names, before, after = matrices(made.build(), PATTERN), parent.weights(), made.weights()
@@ -84,11 +85,11 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(domain: Tiny, tmp_path):
     )
     assert "0.5" in found.table().text() and (made.path / "README.md").exists()
     with pytest.raises(ConfigError, match="not empty"):
-        prune(Prune(checkpoint=(parent.path,), out=tmp_path / "half"))
+        prune(Prune(init=(parent.path,), out=tmp_path / "half"))
 
 
 def test_the_run_that_a_pruned_checkpoint_states_makes_it(domain: Tiny, tmp_path):
-    made = prune(Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.4)).checkpoint
+    made = prune(Prune(init=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.4)).checkpoint
     again = loop.train(replace(made.run, out=tmp_path / "again"))
     for name, tensor in made.weights().items():  # a run starts from float32
         assert torch.equal(tensor.float(), again.weights()[name].float()), name
@@ -116,7 +117,7 @@ def test_zeros_stay_zero_while_the_rest_moves(domain: Tiny, fit, options):
 
 
 def test_the_zeros_of_a_parent_are_held_and_new_heads_move(domain: Tiny, fit, tmp_path):
-    cut = prune(Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.6)).checkpoint
+    cut = prune(Prune(init=(domain.checkpoint.path,), out=tmp_path / "cut", sparsity=0.6)).checkpoint
     plain = fit(domain.finetuning, "plain", init=cut.path)
     held = fit(domain.finetuning, "held", init=cut.path, pruning=Pruning())
     names = matrices(cut.build(), PATTERN)
@@ -163,15 +164,15 @@ def test_runs_that_would_fill_the_zeros_are_refused(options, said):
 
 
 def test_a_metric_that_is_none_leaves_no_folder_behind(domain: Tiny, tmp_path):
-    spec = Prune(checkpoint=(domain.checkpoint.path,), out=tmp_path / "cut", data=domain.pretraining.data, metric="los")
+    spec = Prune(init=(domain.checkpoint.path,), out=tmp_path / "cut", data=domain.pretraining.data, metric="los")
     with pytest.raises(ConfigError, match="no metric 'los'"):
         prune(spec)
     assert prune(replace(spec, metric="loss")).report["metric"] == "loss"
 
 
 def test_a_figure_that_some_model_lacks_is_told():
-    found = interval([1.0, float("nan")], [])
-    assert shown(found) == "not finite" and json.dumps(found.to_json(), allow_nan=False)
+    found = mean_interval([1.0, float("nan")])
+    assert found.significant() == "not finite" and json.dumps(found.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
@@ -179,22 +180,22 @@ def test_impossible_shares_are_refused(share):
     with pytest.raises(ConfigError, match="pruning.share"):
         Pruning(share=share)
     with pytest.raises(ConfigError, match="sparsity"):
-        Prune(checkpoint=("a",), out="b", sparsity=share)
+        Prune(init=("a",), out="b", sparsity=share)
 
 
 def test_a_net_without_matrices_is_refused(tmp_path):
     heat = make_tiny("heat", tmp_path)
     with pytest.raises(ConfigError, match="no weight matrix"):
-        prune(Prune(checkpoint=(heat.checkpoint.path,), out=tmp_path / "cut"))
+        prune(Prune(init=(heat.checkpoint.path,), out=tmp_path / "cut"))
 
 
 def test_fine_tuning_with_the_mask_held(domain: Tiny, tmp_path):
     tune = Schedule(steps=4, batch=8, lr=1e-3)
     options = {"data": domain.pretraining.data, "tune": tune, "ramp": 0.5, "sparsity": 0.5, "out": tmp_path / "tuned"}
-    made = prune(Prune(checkpoint=(domain.checkpoint.path,), **options))
+    made = prune(Prune(init=(domain.checkpoint.path,), **options))
     assert made.checkpoint.step == 4 and shares(made.checkpoint) == pytest.approx(0.5, abs=2e-3)
     with pytest.raises(ConfigError, match="--data"):
-        Prune(checkpoint=("a",), out="b", tune=tune)
+        Prune(init=("a",), out="b", tune=tune)
 
 
 def test_a_curve_goes_on_where_it_was(tiny, fit, tmp_path, monkeypatch):
@@ -202,7 +203,7 @@ def test_a_curve_goes_on_where_it_was(tiny, fit, tmp_path, monkeypatch):
              for wd in (0.0, 0.5) for seed in (0, 1)]  # fmt: skip
     names = group_names([Checkpoint.open(path) for path in seeds])
     assert names == ("weight_decay 0.0",) * 2 + ("weight_decay 0.5",) * 2
-    spec = Prune(checkpoint=tuple(seeds), out=tmp_path / "curve", data=tiny.pretraining.data, curve=True)
+    spec = Prune(init=tuple(seeds), out=tmp_path / "curve", data=tiny.pretraining.data, curve=True)
     spec = replace(spec, sparsities=(0.0, 0.5))
     found = measure(spec)
     first = (tmp_path / "curve" / "runs.jsonl").read_text()
@@ -217,7 +218,7 @@ def test_a_curve_goes_on_where_it_was(tiny, fit, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="another scope"):
         measure(replace(spec, scope="matrix"))
     with pytest.raises(ConfigError, match="different numbers of seeds"):
-        measure(replace(spec, checkpoint=tuple(seeds[:3])))
+        measure(replace(spec, init=tuple(seeds[:3])))
 
 
 def test_layer_rates_and_fisher_go_with_zeros(tiny, fit):

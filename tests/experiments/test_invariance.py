@@ -15,7 +15,8 @@ from sciforge.core.training.run import Schedule
 from sciforge.errors import ConfigError
 from sciforge.experiments.invariance import run as invariance
 from sciforge.experiments.invariance.label_probe import explain, indicators, lost
-from sciforge.experiments.invariance.run import Invariance, measure
+from sciforge.experiments.invariance.run import measure
+from sciforge.experiments.invariance.spec import Invariance
 from sciforge.genomes import Classify
 from sciforge.genomes.data.augmentations import phases, strand_bias
 from sciforge.genomes.data.genome import Sequences
@@ -46,27 +47,27 @@ def spec_of(store: Store, out, **changes) -> Invariance:
 
 @pytest.mark.parametrize("domain", ["atoms", "molecules"])
 def test_an_invariant_net_does_not_move(domain, tmp_path, monkeypatch):
-    monkeypatch.setattr(invariance, "FEWEST", 10)
+    monkeypatch.setattr(invariance, "MIN_RECORDS", 10)
     tiny = make_tiny(domain, tmp_path)
     split = "validation" if domain == "atoms" else "train"
     found = measure(tiny.checkpoint.path, spec_of(tiny.labelled, tmp_path / "out", split=split), "cpu")
-    assert {metrics.name for metrics in found.metrics} == set(get_domain(domain).augmentations)
-    for metrics in found.metrics:
-        assert metrics.changed == found.records and metrics.shift.value < 1e-9 and metrics.verdict() == "invariant"
-        assert all(moved.value < 1e-9 for moved in metrics.prediction.values())
-        for label in metrics.labels:
+    assert {effect.name for effect in found.effects} == set(get_domain(domain).augmentations)
+    for effect in found.effects:
+        assert effect.changed == found.records and effect.shift.value < 1e-9 and effect.verdict() == "invariant"
+        assert all(moved.value < 1e-9 for moved in effect.prediction.values())
+        for label in effect.labels:
             assert label.embedding_after.value == pytest.approx(label.embedding.value, abs=1e-6) and not label.erased
     if domain == "atoms":
-        assert found.metrics[0].prediction.keys() == {"energy_eV"}
+        assert found.effects[0].prediction.keys() == {"energy_eV"}
     else:
-        assert found.metrics[0].labels[0].label == "size" and found.metrics[0].labels[0].embedding.informative
+        assert found.effects[0].labels[0].label == "size" and found.effects[0].labels[0].embedding.informative
     assert not found.warnings
 
 
 def test_a_label_that_is_the_strand_is_erased_by_the_other_strand(tiny, strands, tmp_path):
     spec = spec_of(strands, tmp_path / "out", split="train")
     found = measure(tiny.checkpoint.path, spec, "cpu")
-    turned, shifted = found.metrics
+    turned, shifted = found.effects
     assert turned.verdict(turned.labels[0]) == "erases the label" and turned.labels[0].nuisance.value > 0.8
     assert turned.labels[0].nuisance_after.value < 0.1 and turned.shift.value > 0.01
     assert shifted.verdict(shifted.labels[0]) != "erases the label"
@@ -74,14 +75,14 @@ def test_a_label_that_is_the_strand_is_erased_by_the_other_strand(tiny, strands,
     assert (tmp_path / "out" / "invariance.png").stat().st_size > 10_000
     written = json.loads((tmp_path / "out" / "invariance.json").read_text())
     assert written["augmentations"][0]["labels"][0]["verdict"] == "erases the label"
-    assert "erases this label" in (tmp_path / "out" / "invariance.html").read_text()
+    assert "erases this label" in found._repr_html_()
     with pytest.raises(ConfigError, match="exists already"):
         measure(tiny.checkpoint.path, spec, "cpu")
 
 
 def test_a_label_that_both_strands_share_is_kept(tiny, tmp_path):
     found = measure(tiny.checkpoint.path, spec_of(sequences(tmp_path, "composition"), tmp_path / "out", split="train"))
-    (label,) = found.metrics[0].labels
+    (label,) = found.effects[0].labels
     assert label.embedding.informative and not label.erased and not found.warnings
 
 
@@ -100,7 +101,7 @@ def test_training_warns_of_a_label_it_would_erase(tiny, strands, tmp_path):
 def test_a_strand_free_prediction_does_not_move_though_the_embedding_does(tiny, fit, tmp_path):
     trained = fit(tiny.finetuning, objective=Classify(bins=3, warm_start=False, strand_free=True))
     spec = spec_of(tiny.labelled, tmp_path / "out", split="train", augmentations=("reverse-complement",))
-    (found,) = measure(trained.path, spec, "cpu").metrics
+    (found,) = measure(trained.path, spec, "cpu").effects
     assert found.shift.value > 1e-3 and found.prediction["probability"].value < 1e-9 and found.verdict() == "moves"
 
 
@@ -153,7 +154,7 @@ def test_what_cannot_be_measured_is_one_line(tiny, strands, tmp_path):
 
 def test_windows_without_labels_and_the_command_line(tiny, tmp_path, capsys):
     argv = ["invariance", str(tiny.checkpoint.path), "--data", str(tiny.store.path), "--out", str(tmp_path / "out")]
-    assert cli.main([*argv, "--records", "20", "--augmentations", "shift", "--device", "cpu", "--json"]) == 0
+    assert cli.main([*argv, "--max-records", "20", "--augmentations", "shift", "--device", "cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["augmentations"][0]["verdict"] == "moves" and "no label information" in found["note"]
     assert found["records"] <= 20 and len(found["augmentations"]) == 1

@@ -1,17 +1,23 @@
 """Label-efficiency curves: paired subsets, resuming, and what a result says of synthetic runs."""
 
+import gc
 import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError, DivergedError
-from sciforge.experiments.label_efficiency import result as curve_result
-from sciforge.experiments.label_efficiency import run as module
+from sciforge.experiments import methods as module
+from sciforge.experiments import statistics
+from sciforge.experiments.held_out import HeldOutRecords
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics, labels_needed
-from sciforge.experiments.label_efficiency.run import CurveRun, Held, LabelEfficiency, Recipe, measure
+from sciforge.experiments.label_efficiency.run import LabelEfficiencyRun, measure
+from sciforge.experiments.label_efficiency.spec import LabelEfficiency
+from sciforge.experiments.methods import Recipe, TrainingSet
 from sciforge.genomes import DOMAIN, Classify
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
@@ -20,7 +26,7 @@ SHORT = Recipe(Schedule(steps=2, batch=4, lr=1e-3, kind="step"), epochs=0.0)
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(curve_result, "DRAWS", 400)
+    monkeypatch.setattr(statistics, "DRAWS", 400)
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def spec(tiny, tmp_path):
         objective=Classify(bins=3, warm_start=False),
         sizes=(4, 8),
         seeds=2,
-        methods=("pretrained", "scratch", "frozen", "gc_only"),
+        methods=("pretrained", "untrained", "frozen", "gc_only"),
         recipe=SHORT,
         hardware=CPU,
     )
@@ -83,13 +89,13 @@ def test_a_finished_curve_is_not_trained_again_and_may_grow(spec, trained):
     grown = measure(replace(spec, seeds=3, methods=("frozen", "kmer_lr")))
     assert [run.subset.seed for run in trained] == [2, 2]
     assert len(grown.runs) == 12 and grown.cell("frozen", 4)[:2] == first.cell("frozen", 4)
-    written = json.loads((spec.out / "curve.json").read_text())
+    written = json.loads((spec.out / "label_efficiency.json").read_text())
     assert len(written["runs"]) == 12 and written["metric"] == "mcc"
 
 
 @pytest.mark.parametrize("cut", [1, 25])
 def test_a_cut_curve_goes_on(spec, trained, cut):
-    spec = replace(spec, methods=("scratch", "gc_only"))
+    spec = replace(spec, methods=("untrained", "gc_only"))
     first = measure(spec)
     path = spec.out / "runs.jsonl"
     text = path.read_text()
@@ -108,7 +114,7 @@ def test_an_interrupted_curve_keeps_what_was_done(spec, monkeypatch, trained):
     def stop(*args):
         raise KeyboardInterrupt
 
-    spec = replace(spec, sizes=(4,), seeds=1, methods=("scratch", "gc_only"))
+    spec = replace(spec, sizes=(4,), seeds=1, methods=("untrained", "gc_only"))
     with monkeypatch.context() as patch:
         patch.setitem(DOMAIN.baselines, "gc_only", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -137,8 +143,8 @@ def test_what_cannot_be_measured_is_refused_before_any_work(spec, trained):
         measure(replace(spec, sizes=(4, 5000)))
     with pytest.raises(ConfigError, match="did you mean.*pretrained"):
         measure(replace(spec, methods=("pretraind",)))
-    with pytest.raises(ConfigError, match="did you mean.*scratch:cnn"):
-        measure(replace(spec, methods=("scratch:cn",)))
+    with pytest.raises(ConfigError, match="did you mean.*untrained:cnn"):
+        measure(replace(spec, methods=("untrained:cn",)))
     with pytest.raises(ConfigError, match="did you mean.*classify"):
         measure(replace(spec, objective="clasify"))
     with pytest.raises(ConfigError, match="different numbers"):
@@ -156,18 +162,18 @@ def test_an_unknown_metric_is_refused(spec):
 
 
 def test_the_sense_of_another_metric_is_its_own(spec):
-    assert CurveRun.open(replace(spec, metric="accuracy")).higher_is_better
-    assert not CurveRun.open(replace(spec, metric="rmse")).higher_is_better
-    assert CurveRun.open(replace(spec, metric="collapsed", higher_is_better=True)).higher_is_better
-    with pytest.raises(ConfigError, match="a larger collapsed is better"):
+    assert LabelEfficiencyRun.open(replace(spec, metric="accuracy")).test.higher_is_better
+    assert not LabelEfficiencyRun.open(replace(spec, metric="rmse")).test.higher_is_better
+    assert LabelEfficiencyRun.open(replace(spec, metric="collapsed", higher_is_better=True)).test.higher_is_better
+    with pytest.raises(ConfigError, match="whether a larger collapsed is better"):
         measure(replace(spec, metric="collapsed", methods=("gc_only",)))
 
 
-def test_a_single_test_record_has_no_groups_to_leave_out(spec):
-    work = CurveRun.open(replace(spec, metric="accuracy"))
-    one = replace(work, test=work.test.take(np.array([0])))
-    assert one.run("gc_only", 8, 0).without == ()
-    assert len(work.run("gc_only", 8, 0).without) == min(20, len(work.test))
+def test_a_single_test_record_has_no_groups_to_leave_out(spec, tmp_path):
+    work = LabelEfficiencyRun.open(replace(spec, metric="accuracy")).within(tmp_path)
+    one = replace(work, test=replace(work.test, records=work.test.records.take(np.array([0]))))
+    assert one.run("gc_only", 8, 0)["without"] == ()
+    assert len(work.run("gc_only", 8, 0)["without"]) == min(20, len(work.test.records))
 
 
 def test_a_damaged_line_is_named(spec):
@@ -180,24 +186,24 @@ def test_a_damaged_line_is_named(spec):
 
 
 def test_all_labels_and_the_default_methods(spec):
-    work = CurveRun.open(replace(spec, sizes=(0, 4), methods=()))
+    work = LabelEfficiencyRun.open(replace(spec, sizes=(0, 4), methods=()))
     assert work.sizes == [4, len(work.train)]
-    assert work.methods == ("pretrained", "scratch", "frozen", "scratch:cnn", *DOMAIN.baselines)
-    assert work.kinds["scratch:cnn"] == "control" and work.kinds["kmer_lr"] == "baseline"
-    everything = work.subset(len(work.train), 0)
+    assert work.names == ("pretrained", "untrained", "frozen", "untrained:cnn", *DOMAIN.baselines)
+    assert work.kinds["untrained:cnn"] == "control" and work.kinds["kmer_lr"] == "baseline"
+    everything = work.train.take(TrainingSet(work.spec.data, work.train, len(work.train), 0).places)
     assert len({record["bases"].tobytes() for record in everything}) == len(work.train)
 
 
 def test_rates_are_searched_within_the_few_labels(spec, trained):
     recipe = replace(SHORT, lrs=(1e-4, 1e-2))
-    spec = replace(spec, sizes=(8,), seeds=1, methods=("pretrained", "scratch:cnn"), recipe=recipe, keep=True)
+    spec = replace(spec, sizes=(8,), seeds=1, methods=("pretrained", "untrained:cnn"), recipe=recipe, keep=True)
     found = measure(spec)
     assert [run.subset.count for run in trained] == [6, 6, 8] * 2
     for run, last in zip(found.runs, trained[2::3], strict=True):
         tried = run.about["tried"]
         assert set(tried) == {"0.0001", "0.01"}
         assert run.about["lr"] == last.schedule.lr == float(min(tried, key=tried.get))
-    assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "scratch-cnn_8_0"}
+    assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "untrained-cnn_8_0"}
 
 
 def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
@@ -214,7 +220,7 @@ def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
 
 
 def test_held_records_are_taken_of_takes(tiny):
-    held = Held(tiny.labelled.split("train"))
+    held = HeldOutRecords(tiny.labelled.split("train"))
     part = held.take(np.array([5, 3, 1])).take(np.array([2, 0]))
     assert [record["bases"].tobytes() for record in part] == [held[i]["bases"].tobytes() for i in (1, 5)]
     assert list(part.column("label")) == [held[1]["label"], held[5]["label"]]
@@ -231,13 +237,13 @@ def made(curves, seeds=5, spread=0.02, kinds=None, collapsed=(), higher=True, pa
                 without = tuple(own + 0.002 * (part - (parts - 1) / 2) for part in range(parts))
                 lost = float((method, labels, seed) in collapsed)
                 runs.append(RunMetrics(method, labels, seed, {"mcc": own, "collapsed": lost}, without))
-    kinds = kinds or {m: "net" if m in ("pretrained", "scratch", "frozen") else "baseline" for m in curves}
+    kinds = kinds or {m: "network" if m in ("pretrained", "untrained", "frozen") else "baseline" for m in curves}
     return LabelEfficiencyResult(tuple(runs), "mcc", higher, kinds)
 
 
 CROSSING = {
     "pretrained": {32: 0.4, 128: 0.5, 512: 0.7},
-    "scratch": {32: 0.2, 128: 0.4, 512: 0.6},
+    "untrained": {32: 0.2, 128: 0.4, 512: 0.6},
 }
 
 
@@ -246,7 +252,7 @@ def test_labels_saved_where_the_curves_cross():
     few, some, most = (result.saving(n) for n in (32, 128, 512))
     assert few.factor.value == pytest.approx(4) and some.factor.value == pytest.approx(2)
     assert few.factor.low - 1e-9 <= 4 <= few.factor.high + 1e-9 and some.factor.low < some.factor.high
-    assert "4.0 times fewer labels than scratch at .40" in few.text()
+    assert "4.0 times fewer labels than untrained at .40" in few.text()
     assert most.factor is None and "not reached" in most.text() and "times fewer" not in most.text()
     note = result.table().note
     assert "Labels saved, 32 labels: 4.0 times" in note and "Labels saved, 512 labels: not reached" in note
@@ -255,8 +261,8 @@ def test_labels_saved_where_the_curves_cross():
 
 
 def test_no_factor_where_the_curves_do_not_cross():
-    apart = made({"pretrained": {32: 0.7, 128: 0.8}, "scratch": {32: 0.1, 128: 0.2}})
-    behind = made({"pretrained": {32: 0.1, 128: 0.15}, "scratch": {32: 0.5, 128: 0.6}})
+    apart = made({"pretrained": {32: 0.7, 128: 0.8}, "untrained": {32: 0.1, 128: 0.2}})
+    behind = made({"pretrained": {32: 0.1, 128: 0.15}, "untrained": {32: 0.5, 128: 0.6}})
     for result, words in ((apart, "not reached"), (behind, "no crossing")):
         assert all(result.saving(n).factor is None and words in result.saving(n).text() for n in (32, 128))
         assert "times fewer" not in result.note()
@@ -282,16 +288,16 @@ def test_curves_are_made_monotone_before_they_are_read():
 def test_intervals_cover_the_mean_and_widen_with_fewer_seeds():
     widths = {}
     for seeds in (2, 3, 5, 10):
-        found = made(CROSSING, seeds=seeds).interval("scratch", 128)
+        found = made(CROSSING, seeds=seeds).interval("untrained", 128)
         assert found.value == pytest.approx(0.4) and found.low < 0.4 < found.high
         widths[seeds] = found.high - found.low
     assert widths[10] < widths[5] < widths[3] < widths[2]
-    one = made(CROSSING, seeds=1).interval("scratch", 128)  # the test examples alone
+    one = made(CROSSING, seeds=1).interval("untrained", 128)  # the test examples alone
     assert one.low < one.value < one.high
 
 
 def test_paired_differences_cancel_what_seeds_share():
-    found = made(CROSSING).difference("pretrained", "scratch", 32)
+    found = made(CROSSING).difference("pretrained", "untrained", 32)
     assert found.value == pytest.approx(0.2) and found.high - found.low < 1e-9
 
 
@@ -299,7 +305,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     rng, held = np.random.default_rng(0), 0
     for _ in range(200):
         runs = tuple(RunMetrics("a", 8, s, {"mcc": float(v)}, ()) for s, v in enumerate(rng.normal(0.5, 0.1, 5)))
-        found = LabelEfficiencyResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
+        found = LabelEfficiencyResult(runs, "mcc", True, {"a": "network"}).interval("a", 8)
         held += found.low < 0.5 < found.high
     assert 0.88 < held / 200 < 0.99
 
@@ -310,17 +316,17 @@ def test_few_test_examples_widen_intervals_as_they_should():
         value_N = rng.normal(0.5, 0.1, 8)
         without = tuple(float(np.delete(value_N, i).mean()) for i in range(8))
         runs = (RunMetrics("a", 8, 0, {"mcc": float(value_N.mean())}, without),)
-        found = LabelEfficiencyResult(runs, "mcc", True, {"a": "net"}).interval("a", 8)
+        found = LabelEfficiencyResult(runs, "mcc", True, {"a": "network"}).interval("a", 8)
         held += found.low < 0.5 < found.high
     assert 0.91 < held / 200 < 0.99
 
 
 def test_collapsed_runs_are_counted():
-    lost = {("scratch", 32, 0), ("scratch", 32, 3), ("pretrained", 128, 1)}
+    lost = {("untrained", 32, 0), ("untrained", 32, 3), ("pretrained", 128, 1)}
     table = made(CROSSING, collapsed=lost).table()
     cells = {row[0]: row[1:] for row in table.rows}
-    assert cells["scratch"][0].endswith("2 collapsed") and cells["pretrained"][1].endswith("1 collapsed")
-    assert "collapsed" not in cells["scratch"][1] and "3 of 30 runs collapsed" in table.note
+    assert cells["untrained"][0].endswith("2 collapsed") and cells["pretrained"][1].endswith("1 collapsed")
+    assert "collapsed" not in cells["untrained"][1] and "3 of 30 runs collapsed" in table.note
     assert "No run collapsed" in made(CROSSING).table().note
     assert "Fewer than 5 seeds" in made(CROSSING, seeds=3).note() and "Fewer than" not in made(CROSSING).note()
 
@@ -328,7 +334,12 @@ def test_collapsed_runs_are_counted():
 def test_the_table_sets_pretraining_against_scratch_and_the_best_baseline():
     rivals = {"a": {32: 0.1, 128: 0.6, 512: 0.1}, "b": {32: 0.3, 128: 0.2, 512: 0.5}}
     table = made({**CROSSING, **rivals}).table()
-    assert [row[0] for row in table.rows] == [*CROSSING, *rivals, "pretrained - scratch", "pretrained - best baseline"]
+    assert [row[0] for row in table.rows] == [
+        *CROSSING,
+        *rivals,
+        "pretrained - untrained",
+        "pretrained - best baseline",
+    ]
     assert table.rows[-2][1].startswith("+.20 [")
     assert table.rows[-1][1].endswith("(b)") and table.rows[-1][2].startswith("-.10") and "(a)" in table.rows[-1][2]
     alone = made({"pretrained": CROSSING["pretrained"], "b": rivals["b"]}).table()
@@ -336,9 +347,34 @@ def test_the_table_sets_pretraining_against_scratch_and_the_best_baseline():
 
 
 @pytest.mark.parametrize("sizes", [(32,), (32, 128, 512)])
-def test_the_plot_is_a_png(tmp_path, sizes):
-    curves = {**CROSSING, "scratch:cnn": dict.fromkeys((32, 128, 512), 0.3), "a": dict.fromkeys((32, 128, 512), 0.3)}
-    kinds = {"pretrained": "net", "scratch": "net", "scratch:cnn": "control", "a": "baseline"}
+def test_the_plot_names_every_method(tmp_path, sizes):
+    curves = {**CROSSING, "untrained:cnn": dict.fromkeys((32, 128, 512), 0.3), "a": dict.fromkeys((32, 128, 512), 0.3)}
+    kinds = {"pretrained": "network", "untrained": "network", "untrained:cnn": "control", "a": "baseline"}
     result = made({m: {n: v[n] for n in sizes} for m, v in curves.items()}, kinds=kinds)
-    path = result.plot(tmp_path / "deep" / "curve.png", "A title")
+    axes = Figure().add_subplot()
+    assert result.plot(axes) is axes and axes.get_ylabel() == "test MCC"
+    assert {text.get_text() for text in axes.texts} == {"pretrained", "untrained", "cnn", "a"}
+    path = result.save(tmp_path / "deep" / "curve.png")
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+def test_a_result_is_a_tidy_table_and_short_in_notebooks(tmp_path):
+    result = made(CROSSING, seeds=2)
+    frame = result.to_pandas()
+    assert len(frame) == 12 and {"method", "kind", "labels", "seed", "mcc"} <= set(frame.columns)
+    assert frame[(frame.method == "untrained") & (frame.labels == 128)].mcc.mean() == pytest.approx(0.4)
+    assert "<table" in result._repr_html_() and repr(result) == result.table().text()
+    again = pd.read_csv(result.save(tmp_path / "runs.csv"))
+    assert list(again.columns) == list(frame.columns) and len(again) == 12
+
+
+def test_without_out_the_runs_live_as_long_as_the_result(spec, tmp_path):
+    result = measure(replace(spec, out=None, methods=("gc_only",)))
+    folder = result.folder
+    assert (folder / "runs.jsonl").exists()
+    saved = result.save(tmp_path / "kept")
+    del result
+    gc.collect()
+    assert not folder.exists() and (saved / "label_efficiency.json").exists()
+    assert len(measure(replace(spec, out=saved, methods=("gc_only",))).runs) == 4  # continues from what was saved
+    assert len((saved / "runs.jsonl").read_text().splitlines()) == 4

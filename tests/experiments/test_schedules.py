@@ -5,19 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tiny_runs import Tiny, make_tiny
 
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError
 from sciforge.experiments.schedules import run as schedules
-from sciforge.experiments.schedules.run import ScheduleResult, Schedules, area, compare_schedules, final_lr
+from sciforge.experiments.schedules.result import ScheduleRun, SchedulesResult
+from sciforge.experiments.schedules.run import measure
+from sciforge.experiments.schedules.spec import KINDS, Schedules, area, final_lr
 
 EXACT = Hardware(device="cpu", precision="float64", threads=1)
 
 
 def spec_of(first: str = "exponential", **options) -> Schedules:
-    shapes = (first, *(s for s in schedules.SHAPES if s != first))
+    shapes = (first, *(s for s in KINDS if s != first))
     schedule = Schedule(steps=120, lr=1e-2, warmup=0.05, min_lr_ratio=0.02, kind=first)
     return Schedules(
         data=Path("d"), out=Path("o"), objective="x", model="y", kinds=shapes, schedule=schedule, **options
@@ -53,25 +56,25 @@ def test_it_runs_on_tiny_stores_and_goes_on(domain, tmp_path, monkeypatch):
         data=run.data, out=tmp_path / "out", objective=run.objective, init=tiny.checkpoint.path, seeds=2, hardware=EXACT,
         kinds=("step", "constant"), schedule=Schedule(steps=3, batch=4, lr=1e-3, kind="step"), metric="loss",
     )  # fmt: skip
-    found = compare_schedules(spec)
-    assert {len(values) for values in found.values.values()} == {2}
-    assert (tmp_path / "out/schedules.png").stat().st_size > 5000 and "against step" in found.table().text()
+    found = measure(spec)
+    assert {len(found.cell(kind)) for kind in spec.kinds} == {2}
+    assert (tmp_path / "out/schedules.png").stat().st_size > 5000 and "less step" in found.table().text()
 
     def stop(*_):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(schedules, "train", stop)
-    assert compare_schedules(spec).values == found.values
+    assert measure(spec).runs == found.runs
     for change in (
         {"schedule": replace(spec.schedule, steps=4)},
         {"split": "validation"},
         {"init": other_weights(tiny, tmp_path)},
     ):
-        with pytest.raises(ConfigError, match="another comparison"):
-            compare_schedules(replace(spec, **change))
-    (tmp_path / "out/runs.json").write_text('{"spec"')
-    with pytest.raises(ConfigError, match="runs.json: not a file that sciforge wrote, or damaged"):
-        compare_schedules(spec)
+        with pytest.raises(ConfigError, match=f"holds a comparison with another {next(iter(change))}"):
+            measure(replace(spec, **change))
+    (tmp_path / "out/spec.json").write_text('{"spec"')
+    with pytest.raises(ConfigError, match="spec.json: not a file that sciforge wrote, or damaged"):
+        measure(spec)
 
 
 def other_weights(tiny: Tiny, folder: Path) -> Path:
@@ -86,21 +89,24 @@ def test_the_sense_of_a_figure_is_known_or_asked_for(tiny, tmp_path):
         kinds=("step", "cosine"), schedule=Schedule(steps=1, batch=4, kind="step"), metric="loss",
     )  # fmt: skip
     for metric, higher in (("loss", False), ("accuracy", True), ("mcc", True)):
-        assert compare_schedules(replace(spec, metric=metric)).higher_is_better is higher
-    with pytest.raises(ConfigError, match="a larger collapsed is better; set higher_is_better"):
-        compare_schedules(replace(spec, metric="collapsed"))
-    assert not compare_schedules(replace(spec, metric="collapsed", higher_is_better=False)).higher_is_better
+        other = replace(spec, metric=metric, out=tmp_path / metric)
+        assert measure(other).higher_is_better is higher
+    with pytest.raises(ConfigError, match="unknown whether a larger collapsed is better; set higher_is_better"):
+        measure(replace(spec, metric="collapsed", out=None))
+    assert not measure(replace(spec, metric="collapsed", higher_is_better=False, out=None)).higher_is_better
     with pytest.raises(ConfigError, match="no metric 'acuracy'.*did you mean 'accuracy'"):
-        compare_schedules(replace(spec, metric="acuracy"))
+        measure(replace(spec, metric="acuracy", out=None))
 
 
 def test_a_difference_is_told_only_where_its_interval_leaves_zero():
     values = {"exponential": [1.0, 1.1, 0.9, 1.0], "step": [0.5, 0.62, 0.4, 0.5], "cosine": [0.9, 1.2, 1.0, 0.9]}
-    made = ScheduleResult(values, {name: Schedule(kind=name) for name in values}, "loss", False, "area")
-    assert made.verdict("step") == "better" and made.verdict("cosine") == "no difference told"
+    runs = tuple(ScheduleRun(k, seed, {"loss": v}, v) for k, of in values.items() for seed, v in enumerate(of))
+    made = SchedulesResult(runs, {name: Schedule(kind=name) for name in values}, "loss", False, "area")
+    assert made.verdict("step") == "better" and made.verdict("cosine") == "undecided"
     assert replace(made, higher_is_better=True).verdict("step") == "worse"
-    one = replace(made, values={name: found[:1] for name, found in values.items()})
-    assert one.verdict("step") == "no difference told"
+    one = replace(made, runs=tuple(run for run in runs if run.seed == 0))
+    assert one.verdict("step") == "undecided"
+    assert len(made.to_pandas()) == 12 and made.plot(Figure().add_subplot()).get_ylabel() == "loss"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,7 @@ def test_a_difference_is_told_only_where_its_interval_leaves_zero():
         ({"kinds": ("step",)}, "at least two different"),
         ({"model": None}, "either --model or --init"),
         ({"seeds": 0}, "seeds"),
-        ({"kinds": ("constant", "step")}, "name a falling shape first"),
+        ({"kinds": ("constant", "step")}, "name a falling kind first"),
         ({"schedule": Schedule(evaluate_every=1, patience=1)}, "without early stopping"),
         ({"kinds": ("step", "stair")}, "kinds"),
     ],

@@ -56,11 +56,11 @@ def test_every_finished_run_has_a_card_that_tells_the_truth(house: Tiny, child: 
     assert child.provenance["store"]["records"]["train"] == len(store.split("train"))
     for name, value in child.metrics.items():
         if isinstance(value, float):
-            assert f"| {name} | {value:.6g} |" in parts["Figures"]
+            assert f"| {name} | {value:.6g} |" in parts["Metrics"]
     before, after = (child.metrics["retained"][when]["loss"] for when in ("before", "after"))
     assert f"| loss | {before:.6g} | {after:.6g} |" in parts["Forgetting"]
     assert "not measured" in parts["Privacy"] and "not measured" in parts["Sparsity"]
-    assert "On a test split: not measured" in parts["Figures"] and "flatters" in parts["Figures"]
+    assert "On a test split: not measured" in parts["Metrics"] and "flatters" in parts["Metrics"]
     assert f"seed {house.finetuning.seed}" in parts["Training"]
     assert str(house.finetuning.data.parent) not in text  # names, no places of the machine
 
@@ -126,7 +126,7 @@ def test_the_command_writes_test_metrics(house: Tiny, child: Checkpoint, capsys)
     argv = ["card", str(child.path), "--data", str(house.finetuning.data), "--licence", "mit", "--device", "cpu"]
     assert cli.main(argv) == 0 and capsys.readouterr().out.strip() == str(child.path / "README.md")
     metrics = api.evaluate(child.path, house.finetuning.data, device="cpu")
-    for text in (sections(child.path / "README.md")["Figures"], sections(model_card.write(child))["Figures"]):
+    for text in (sections(child.path / "README.md")["Metrics"], sections(model_card.write(child))["Metrics"]):
         assert f"test split of {house.finetuning.data.name}, {len(house.labelled.split('test'))} records" in text
         assert all(f"| {name} | {value:.6g} |" in text for name, value in metrics.items())
     Checkpoint.open(child.path)

@@ -48,8 +48,8 @@ def test_a_whole_run_is_bit_equal(house: Tiny, kind: str):
     kept, threads = torch.random.get_rng_state(), torch.get_num_threads()
     found = verify(run.out, replay=100)
     assert found.sound and set(states(found).values()) == {"ok"}, found.table().text()
-    assert found.rerun.verdict == "bit-equal" and found.rerun.steps == 6
-    assert found.rerun.tensors == len(Checkpoint.open(run.out).weights()) and found.rerun.metrics >= 24
+    assert found.replay.verdict == "bit-equal" and found.replay.steps == 6
+    assert found.replay.tensors == len(Checkpoint.open(run.out).weights()) and found.replay.metrics >= 24
     assert torch.equal(kept, torch.random.get_rng_state()) and torch.get_num_threads() == threads
     assert sorted(f.name for f in run.out.iterdir()) == ["final", "metrics.jsonl"]
     json.dumps(found.to_json(), allow_nan=False)
@@ -62,17 +62,17 @@ def test_lora_and_replay_are_taken_again(tiny, fit, tmp_path):
     }.items():
         fit(tiny.finetuning, name, schedule={"patience": 0}, **changes)
         found = verify(tmp_path / name, replay=6)
-        assert found.rerun.verdict == "bit-equal" and found.rerun.tensors, found.table().text()
+        assert found.replay.verdict == "bit-equal" and found.replay.tensors, found.table().text()
 
 
 def test_an_unfinished_run_goes_on_from_its_checkpoint(house: Tiny, fit, tmp_path, interrupted):
     with interrupted(5):
         fit(house.pretraining, "cut", schedule={"save_every": 3})
     found = verify(tmp_path / "cut", replay=9)
-    assert (found.rerun.start, found.rerun.steps, found.rerun.verdict) == (3, 2, "bit-equal"), found.table().text()
+    assert (found.replay.start, found.replay.steps, found.replay.verdict) == (3, 2, "bit-equal"), found.table().text()
     shutil.rmtree(tmp_path / "cut/step-00000003/resume")
     found = verify(tmp_path / "cut", replay=4)
-    assert found.sound and (found.rerun.start, found.rerun.steps) == (0, 4) and found.rerun.tensors
+    assert found.sound and (found.replay.start, found.replay.steps) == (0, 4) and found.replay.tensors
 
 
 def test_a_teacher_is_found_from_the_run(tiny, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_teacher_is_found_from_the_run(tiny, tmp_path, monkeypatch):
     teacher = Teacher(Path("teacher"), temperature=1.0)
     loop.train(replace(tiny.pretraining, out=Path("student"), objective=tiny.checkpoint.objectives[0], teacher=teacher))
     monkeypatch.chdir(tmp_path)
-    assert verify(Path("work/student"), replay=2).rerun.verdict == "bit-equal"
+    assert verify(Path("work/student"), replay=2).replay.verdict == "bit-equal"
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_a_forged_record_is_named(copy: Path):
     lines[1]["grad_norm"] *= 1.5
     (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = verify(copy, replay=3)
-    assert not found.sound and states(found)["replay"] == "wrong" and found.rerun.verdict == "different"
+    assert not found.sound and states(found)["replay"] == "wrong" and found.replay.verdict == "different"
     assert "first at step 1, grad_norm" in said(found, "replay")
-    assert found.rerun.worst == pytest.approx(1 / 3)
+    assert found.replay.worst == pytest.approx(1 / 3)
     assert verify(copy, replay=1).sound  # the first step is as it was
 
 
@@ -168,7 +168,7 @@ def test_data_and_parent_elsewhere_changed_or_gone(house: Tiny, copy: Path, tmp_
     data = shutil.copytree(house.finetuning.data, tmp_path / "data")
     parent = shutil.copytree(house.pretraining.out, tmp_path / "parent")
     found = verify(copy, data=data, init=parent)
-    assert found.sound and found.rerun.verdict == "bit-equal", found.table().text()
+    assert found.sound and found.replay.verdict == "bit-equal", found.table().text()
     rewrite(parent / "final/checkpoint.json", lambda body: body.update(about={}))
     assert states(verify(copy, data=data, init=parent, replay=0))["parent"] == "differs"
     found = verify(copy, data=house.pretraining.data, init=parent)
@@ -185,7 +185,7 @@ def test_relative_paths_are_found_from_the_run(house: Tiny, tmp_path, monkeypatc
     run = replace(house.finetuning, data=Path("new"), init=Path("runs/old"), out=Path("runs/child"))
     loop.train(run)
     monkeypatch.chdir(tmp_path)
-    assert verify(Path("work/runs/child"), replay=2).rerun.verdict == "bit-equal"
+    assert verify(Path("work/runs/child"), replay=2).replay.verdict == "bit-equal"
 
 
 def test_the_environment_is_compared(copy: Path):

@@ -63,7 +63,7 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in section.paragraphs]
-        parts += [_html_table(table) for table in section.tables]
+        parts += [html_table(table) for table in section.tables]
         for picture, caption in section.pictures:
             data = base64.b64encode(picture.read_bytes()).decode()
             alt = html.escape(caption, quote=True)
@@ -76,7 +76,8 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
     return path
 
 
-def _html_table(table: Table) -> str:
+def html_table(table: Table) -> str:
+    """Return a table as HTML, its note below."""
     head = "".join(f"<th>{html.escape(c)}</th>" for c in table.columns)
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table.rows)
     note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""

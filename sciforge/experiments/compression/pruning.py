@@ -1,101 +1,44 @@
 """Pruning a checkpoint: the smallest weights become zero, at once or along a ramp, with fine-tuning between and after.
 
-The result is an ordinary checkpoint, its zeros stored as zeros: whatever opens a checkpoint opens it. Fewer
-multiplications come of it only on kernels for sparse matrices, which torch has for few shapes; here nothing is faster.
+The result is an ordinary checkpoint, its zeros stored as zeros: whatever opens a checkpoint opens it. Inference is not
+faster: that needs kernels for sparse matrices, which torch has for few shapes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sciforge.core.data.store import Store
 from sciforge.core.files.atomic import one_line, replace_json
-from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import Table
 from sciforge.core.methods.pruning import matrices, smallest, zero_share
-from sciforge.core.training import checkpoint
+from sciforge.core.training import checkpoint as checkpoints
 from sciforge.core.training.checkpoint import Checkpoint
-from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import train
-from sciforge.core.training.run import Hardware, Pruning, Run, Schedule, to_json
+from sciforge.core.training.run import Pruning, Run, Schedule, to_json
 from sciforge.errors import ConfigError
-from sciforge.experiments.held_out import Judged, direction_of, interval, judge
-from sciforge.experiments.label_efficiency.run import Held
+from sciforge.experiments.compression.spec import Prune, open_held_out
+from sciforge.experiments.grid import temporary_folder
+from sciforge.experiments.held_out import HeldOut, Scores
+from sciforge.experiments.plots import COLORS, frame, new_axes
+from sciforge.experiments.results import ExperimentResult
+from sciforge.experiments.statistics import mean_interval, paired_difference
 from sciforge.provenance import model_card
 
-SPLITS = ("test", "validation")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prune(Settings):
-    """What to prune, how far, and how to judge it.
+@dataclass(frozen=True, repr=False)
+class PrunedCheckpoint(ExperimentResult):
+    """A pruned checkpoint and what prune.json says of it.
 
     Args:
-        checkpoint: path or name; several of them for a curve.
-        out: a new folder for the pruned checkpoint, or of the curve, which goes on there when started again.
-        sparsity: share of the weights in the matrices to cut.
-        scope: rank the weights of all matrices together (`global`), or cut each `matrix` by the same share.
-        pattern: regular expression over names of weight matrices; the default leaves heads out. Embeddings never count.
-        data: a prepared store to judge and to fine-tune by; one of the checkpoint's own objective.
-        tune: fine-tune with the zeros held, by this schedule.
-        ramp: share of the fine-tuning over which the cut share rises; 0 cuts all before the first step.
-        cuts: how many cuts the ramp has.
-        split: to judge by; None takes the test split, else the validation split.
-        metric: the figure to compare; None for the objective's own.
-        curve: measure quality against sparsity instead, of one or several checkpoints.
-        sparsities: of the curve.
-        groups: of the curve, a name for each checkpoint: those of one name are seeds of one recipe. By default checkpoints
-            whose runs differ in nothing but the seed are of one group, named by what sets it apart.
-        seed: of the fine-tuning.
-        hardware: of the fine-tuning.
+        checkpoint: the pruned one.
+        report: its sparsity, and where data were given the metric before and after.
     """
 
-    checkpoint: tuple[Path, ...]
-    out: Path
-    sparsity: float = 0.5
-    scope: Literal["global", "matrix"] = "global"
-    pattern: str = Pruning.pattern
-    data: Path | None = None
-    tune: Schedule | None = None
-    ramp: float = 0.0
-    cuts: int = 10
-    split: Literal["test", "validation", "train"] | None = None
-    metric: str | None = None
-    curve: bool = False
-    sparsities: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
-    groups: tuple[str, ...] = ()
-    seed: int = 0
-    hardware: Hardware = Hardware()
-
-    def __post_init__(self):
-        super().__post_init__()
-        for share in (self.sparsity, *self.sparsities):
-            if not 0 <= share < 1:
-                raise ConfigError(f"a sparsity is {share}; it must be at least 0 and below 1")
-        if len(self.checkpoint) != 1 and not self.curve:
-            raise ConfigError(f"{len(self.checkpoint)} checkpoints to prune; give one, or --curve to compare them")
-        if len(set(self.checkpoint)) < len(self.checkpoint):
-            raise ConfigError("a checkpoint is given twice; give each once")
-        if len(set(self.sparsities)) < 2 and self.curve:
-            raise ConfigError("a curve needs at least two different --sparsities")
-        if self.groups and len(self.groups) != len(self.checkpoint):
-            raise ConfigError(
-                f"{len(self.groups)} groups for {len(self.checkpoint)} checkpoints; give one name for each"
-            )
-        if self.data is None and (self.tune or self.curve):
-            raise ConfigError("a curve and fine-tuning need --data, a store of the checkpoint's own objective")
-        if self.ramp and not self.tune:
-            raise ConfigError("a ramp is a part of fine-tuning; give --tune.steps, or leave the ramp out")
-
-    def pruning(self, share: float) -> Pruning:
-        """Return the settings of a run that cuts so much."""
-        return Pruning(share, self.scope, self.pattern, self.ramp, self.cuts)
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A pruned checkpoint, and what prune.json says of it."""
+    name = "prune"
 
     checkpoint: Checkpoint
     report: Mapping[str, Any]
@@ -104,63 +47,117 @@ class Pruned:
         """Return the report and where the checkpoint is."""
         return {"checkpoint": str(self.checkpoint.path), **self.report}
 
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row a quantity with its value and interval, where it has one."""
+        import pandas as pd
+
+        shares = ("sparsity", "sparsity_all", "weights", "weights_all")
+        rows: list[dict[str, Any]] = [{"quantity": name, "value": self.report[name]} for name in shares]
+        for name, compared in self.report.get("compared", {}).items():
+            low, high = compared["interval"]
+            rows.append({"quantity": name, "value": compared["value"], "low": low, "high": high})
+        return pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])
+
     def table(self) -> Table:
         """Return the report as a table."""
-        return comparison_table(self.report)
+        report = self.report
+        keys = {"of the matrices": "", "of all parameters": "_all"}
+        rows = [
+            (f"zeros {what}", f"{report[f'sparsity{key}']:.4f} of {report[f'weights{key}']:,}")
+            for what, key in keys.items()
+        ]
+        for name, compared in report.get("compared", {}).items():
+            ends = [compared["value"], *compared["interval"]]
+            value, low, high = ("not finite" if x is None else f"{x:.4g}" for x in ends)
+            rows.append((f"{report['metric']}, {name}", f"{value} [{low}, {high}]"))
+        note = "Not evaluated: give --data."
+        if "compared" in report:
+            records = f"{report['split'].capitalize()} split, {report['records']} records"
+            note = f"{records}, 95 % intervals over them; one checkpoint."
+        return Table(("what", "value"), tuple(rows), note)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the metric before and after pruning, or the sparsity where no data were given, and return the axes."""
+        axes, compared = new_axes(ax, (4.0, 3.6)), self.report.get("compared")
+        if compared is None:
+            axes.bar(["matrices", "all"], [self.report["sparsity"], self.report["sparsity_all"]], color=COLORS[1])
+            axes.set_ylabel("share of weights that are zero")
+        else:
+            for place, name in enumerate(("dense", "pruned")):
+                low, high = compared[name]["interval"]
+                axes.plot([place, place], [low, high], color=COLORS[place], linewidth=1.5)
+                axes.plot(place, compared[name]["value"], "o", color=COLORS[place])
+            axes.set_xticks([0, 1], ["dense", f"{self.report['sparsity']:.0%} zeros"])
+            axes.set_ylabel(f"{self.report['split']} {self.report['metric']}")
+        frame(axes)
+        return axes
+
+    def _write_report(self, folder: Path) -> None:
+        """Write prune.json into a folder."""
+        with one_line(folder):
+            replace_json(folder / "prune.json", {**self.about, **self.to_json()})
 
 
-def prune(spec: Prune) -> Pruned:
+def prune(spec: Prune) -> PrunedCheckpoint:
     """Prune a checkpoint as `spec` says, write prune.json beside it, and return both.
 
     Raises:
         ConfigError: nothing to prune, another domain's data, or `spec.out` is taken.
         CheckpointError, DataError: the checkpoint or the store is missing or damaged.
     """
-    parent = Checkpoint.open(spec.checkpoint[0])
-    judging = None if spec.data is None else Judging.of(spec, parent)
-    dense = judging and judging(parent)  # first, so that a metric that is none leaves no folder behind
+    parent = Checkpoint.open(spec.init[0])
+    if spec.out is not None and spec.tune is None and spec.out.exists() and any(spec.out.iterdir()):
+        raise ConfigError(f"{spec.out}: not empty; choose another --out")
+    held_out = dense = None
+    if spec.data is not None:  # first, so that an unknown metric leaves no folder behind
+        _, held_out, engine = open_held_out(spec, parent)
+        dense = held_out.evaluate_checkpoint(parent, engine)
+    folder = spec.out or temporary_folder()
     if spec.tune is not None:
-        made = train(tuned_run(spec, parent, spec.sparsity, spec.out, spec.seed), resume=True)
+        pruned = train(tuned_run(spec, parent, spec.sparsity, folder, spec.seed), resume=True)
     else:
-        made = cut(spec, parent)
-    report: dict[str, Any] = {"spec": to_json(spec), "weights_sha256": made.body["files"][checkpoint.WEIGHTS]}
-    report |= shares_of(made, spec.pattern)
-    if judging is not None:
-        report |= comparison(judging, dense, judging(made))
-    with one_line(spec.out):
-        replace_json(spec.out / "prune.json", report)
-    model_card.write(made)
-    return Pruned(made, report)
+        pruned = cut(spec, parent, folder)
+    report = shares_of(pruned, spec.pattern)
+    if held_out is not None and dense is not None:
+        report |= comparison(held_out, dense, held_out.evaluate_checkpoint(pruned, engine))
+    about = {"spec": to_json(spec), "weights_sha256": pruned.body["files"][checkpoints.WEIGHTS]}
+    result = PrunedCheckpoint(pruned, report).keep(folder, spec.out is None, about)
+    model_card.write(pruned)
+    return result
 
 
 def tuned_run(spec: Prune, parent: Checkpoint, share: float, out: Path, seed: int) -> Run:
-    """Return the run that fine-tunes a checkpoint for its own objective with so many weights cut."""
-    fixed = {"data": spec.data, "init": parent.path, "hardware": spec.hardware, "seed": seed}
-    return Run(out=out, objective=parent.objectives[0], schedule=spec.tune, pruning=spec.pruning(share), **fixed)
+    """Return the run that fine-tunes a checkpoint for its own objective with this share of its weights pruned."""
+    assert spec.data is not None and spec.tune is not None
+    return Run(
+        data=spec.data,
+        out=out,
+        init=parent.path,
+        objective=parent.objectives[0],
+        schedule=spec.tune,
+        pruning=spec.pruning(share),
+        hardware=spec.hardware,
+        seed=seed,
+    )
 
 
-def cut(spec: Prune, parent: Checkpoint) -> Checkpoint:
-    """Write a checkpoint with the smallest weights cut, at once; a run of one step at rate 0 would make the same."""
-    out = spec.out / "final"
-    if spec.out.exists() and any(spec.out.iterdir()):
-        raise ConfigError(f"{spec.out}: not empty; choose another --out")
+def cut(spec: Prune, parent: Checkpoint, folder: Path) -> Checkpoint:
+    """Write a checkpoint with the smallest weights set to zero, as a run of one step at learning rate 0 would."""
     weights = cut_weights(parent, spec.pruning(spec.sparsity))
-    schedule = Schedule(steps=1, batch=1, lr=0.0, warmup=0.0, kind="constant")
-    fixed = {"objective": parent.objectives[0], "hardware": parent.run.hardware, "seed": parent.run.seed}
     run = Run(
         data=spec.data or parent.run.data,
-        out=spec.out,
+        out=folder,
         init=parent.path,
-        schedule=schedule,
+        objective=parent.objectives[0],
+        schedule=Schedule(steps=1, batch=1, lr=0.0, warmup=0.0, kind="constant"),
         pruning=replace(spec.pruning(spec.sparsity), ramp=0.0),
-        **fixed,
+        hardware=parent.run.hardware,
+        seed=parent.run.seed,
     )
-    metrics = {"sparsity": zero_share(weights[n] for n in matrices(parent.build(), spec.pattern))}
-    digests = parent.provenance.get("data") or {}
-    about = checkpoint.provenance(run, "cpu", 1, digests, parent.path)
+    about = checkpoints.provenance(run, "cpu", 1, parent.provenance.get("data") or {}, parent.path)
     about |= {"store": parent.provenance["store"]} if "store" in parent.provenance else {}
-    checkpoint.save(
-        out,
+    checkpoints.save(
+        folder / "final",
         domain=parent.domain.name,
         run=run,
         codec=parent.codec,
@@ -168,14 +165,14 @@ def cut(spec: Prune, parent: Checkpoint) -> Checkpoint:
         objectives=parent.objectives,
         weights=weights,
         step=1,
-        metrics=metrics,
+        metrics={"sparsity": zero_share(weights[n] for n in matrices(parent.build(), spec.pattern))},
         provenance=about,
     )
-    return Checkpoint.open(out)
+    return Checkpoint.open(folder / "final")
 
 
 def cut_weights(parent: Checkpoint, pruning: Pruning) -> dict[str, Any]:
-    """Return a checkpoint's weights with the smallest of its matrices cut; the others are as they were."""
+    """Return a checkpoint's weights with the smallest of its matrices set to zero."""
     weights = parent.weights()
     chosen = {name: weights[name] for name in matrices(parent.build(), pruning.pattern)}
     for name, zero in smallest(chosen, pruning.share, pruning.scope).items() if pruning.share else ():
@@ -183,11 +180,11 @@ def cut_weights(parent: Checkpoint, pruning: Pruning) -> dict[str, Any]:
     return weights
 
 
-def shares_of(made: Checkpoint, pattern: str) -> dict[str, Any]:
+def shares_of(checkpoint: Checkpoint, pattern: str) -> dict[str, Any]:
     """Return what share of a checkpoint's matrices and of all its parameters is zero, and how many weights they have."""
-    model = made.build()
-    parameters = dict(model.named_parameters())
-    chosen = [parameters[name] for name in matrices(model, pattern)]
+    network = checkpoint.build()
+    parameters = dict(network.named_parameters())
+    chosen = [parameters[name] for name in matrices(network, pattern)]
     return {
         "sparsity": zero_share(chosen),
         "sparsity_all": zero_share(parameters.values()),
@@ -196,65 +193,15 @@ def shares_of(made: Checkpoint, pattern: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Judging:
-    """How checkpoints of one objective are judged: on which records, by which figure."""
-
-    records: Held
-    split: str
-    metric: str
-    higher_is_better: bool | None
-    engine: Engine
-    digests: Mapping[str, str]
-
-    @classmethod
-    def of(cls, spec: Any, parent: Checkpoint) -> "Judging":
-        """Open the store of a spec (`data`, `split`, `metric`, `hardware`) for a checkpoint's objective; raises ConfigError."""
-        store, objective = Store.open(spec.data), parent.objectives[0]
-        if store.domain != parent.body["domain"]:
-            raise ConfigError(f"{spec.data} is of the domain {store.domain}, the checkpoint of {parent.body['domain']}")
-        wanted = (spec.split,) if spec.split else SPLITS
-        found = {name: records for name in wanted if len(records := objective.examples(store, name))}
-        if not found:
-            raise ConfigError(f"{spec.data} has no {' or '.join(wanted)} records; choose another --split")
-        split = next(iter(found))
-        engine = Engine(choose_device(spec.hardware.device), "float32")
-        metric = spec.metric or objective.metric
-        return cls(Held(found[split]), split, metric, direction_of(objective, metric), engine, store.digests())
-
-    def __call__(self, made: Checkpoint, weights: Mapping[str, Any] | None = None) -> Judged:
-        """Return the metrics of a checkpoint, or of its model with other weights."""
-        model = made.build()
-        if weights is not None:
-            checkpoint.load_weights(model, weights, made.path)
-        place = self.engine.device
-        return judge(model.to(place), made.objectives[0], made.codec, self.records, self.engine, self.metric)
-
-
-def comparison(judging: Judging, dense: Judged, sparse: Judged) -> dict[str, Any]:
-    """Return the compared figure before and after and its change, each with its interval, and all metrics."""
-    change = interval(
-        [sparse.value - dense.value], [[b - a for a, b in zip(dense.without, sparse.without, strict=True)]]
-    )
-    found = {"dense": interval([dense.value], [dense.without]), "pruned": interval([sparse.value], [sparse.without])}
-    rows = {name: x.to_json() for name, x in {**found, "change": change}.items()}
-    metrics = {"dense": dict(dense.metrics), "pruned": dict(sparse.metrics)}
-    about = {"metric": judging.metric, "split": judging.split, "records": len(judging.records)}
-    return {**about, "compared": rows, "metrics": metrics}
-
-
-def comparison_table(report: Mapping[str, Any]) -> Table:
-    """Return what prune.json says as a table."""
-    shown = {"of the matrices": "", "of all parameters": "_all"}
-    rows = [
-        (f"zeros {what}", f"{report[f'sparsity{key}']:.4f} of {report[f'weights{key}']:,}")
-        for what, key in shown.items()
-    ]
-    for name, found in report.get("compared", {}).items():
-        bounds = [found["value"], *found["interval"]]
-        value, low, high = ("not finite" if x is None else f"{x:.4g}" for x in bounds)
-        rows.append((f"{report['metric']}, {name}", f"{value} [{low}, {high}]"))
-    note = "Not judged: give --data."
-    if "compared" in report:
-        note = f"{report['split'].capitalize()} split, {report['records']} records, 95 % intervals over them; one checkpoint."
-    return Table(("what", "value"), tuple(rows), note)
+def comparison(held_out: HeldOut, dense: Scores, pruned: Scores) -> dict[str, Any]:
+    """Return the compared metric before and after and its change, each with its interval, and all metrics."""
+    values, without = ([dense.value], [pruned.value]), ([dense.without], [pruned.without])
+    intervals = {"dense": mean_interval(values[0], without[0]), "pruned": mean_interval(values[1], without[1])}
+    intervals["change"] = paired_difference(values[1], values[0], without[1], without[0])
+    return {
+        "metric": held_out.metric,
+        "split": held_out.split,
+        "records": len(held_out.records),
+        "compared": {name: interval.to_json() for name, interval in intervals.items()},
+        "metrics": {"dense": dict(dense.metrics), "pruned": dict(pruned.metrics)},
+    }

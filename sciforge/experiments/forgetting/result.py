@@ -1,22 +1,21 @@
 """What a comparison of ways not to forget says: a row for every method and strength, the Pareto front, the budget."""
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sciforge.core.files.output_files import whole_files
 from sciforge.core.files.tables import Table
 from sciforge.experiments.forgetting.methods import METHODS, START
-from sciforge.experiments.held_out import interval
-from sciforge.experiments.label_efficiency.result import Interval, finite
+from sciforge.experiments.held_out import Scores
+from sciforge.experiments.results import ExperimentResult
+from sciforge.experiments.statistics import Interval, finite, mean_interval, paired_difference
 
-Point = tuple[str, float]  # method and the value of its knob
+if TYPE_CHECKING:
+    import pandas as pd
+
+Point = tuple[str, float]  # method and strength
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,16 @@ class Trial:
     """One fine-tuning: both tasks after it.
 
     Args:
-        method, knob, seed: which.
+        method, strength, seed: which.
         new, old: errors on the new and the old task; infinite where the run diverged.
         new_without, old_without: the same without each group of test records.
         metrics: all metrics, `new` and `old`.
-        seconds: of training and judging.
-        about: why the run failed, if it did.
+        seconds: of training and evaluation.
+        failed: why the run failed, if it did.
     """
 
     method: str
-    knob: float
+    strength: float
     seed: int
     new: float
     old: float
@@ -41,7 +40,7 @@ class Trial:
     old_without: tuple[float, ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
-    about: str = ""
+    failed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return every field; infinity as None, which JSON lacks."""
@@ -61,10 +60,10 @@ class Task:
     """What is measured on one of the two tasks.
 
     Args:
-        metric: the figure.
-        error: what errors are: the figure, or 1 less it where higher is better.
+        metric: the metric.
+        error: what errors are: the metric, or 1 less it where higher is better.
         split: of the store.
-        records: how many are judged.
+        records: how many are evaluated.
     """
 
     metric: str
@@ -74,77 +73,78 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The least strength of a method that keeps to the budget; `knob` is None where none does."""
+class BudgetAnswer:
+    """The weakest strength of a method within the budget; `strength` is None where none is."""
 
     method: str
-    knob: float | None
+    strength: float | None
     text: str
 
 
-@dataclass(frozen=True)
-class ForgettingResult:
+@dataclass(frozen=True, repr=False)
+class ForgettingResult(ExperimentResult):
     """All fine-tunings and what follows from them.
 
     Args:
-        runs: every (method, knob, seed), complete.
-        before: the error of the base on the old task, and without each group of records.
+        runs: every (method, strength, seed), complete.
+        before: the error of the parent on the old task.
         new, old: what was measured.
         budget: largest relative growth of the old error, if one was asked for.
         answers: of the methods, to the budget.
         left_out: method -> why it cannot be used here.
     """
 
+    name = "forgetting"
+
     runs: tuple[Trial, ...]
-    before: tuple[float, tuple[float, ...]]
+    before: Scores
     new: Task
     old: Task
     budget: float | None = None
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[BudgetAnswer, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
-        """Every (method, knob), methods in the order of the table, each from weak to strong."""
-        found = {(run.method, run.knob) for run in self.runs}
+        """Every (method, strength), methods in the order of the table, each from weak to strong."""
+        points = {(run.method, run.strength) for run in self.runs}
         names = [START, *METHODS]
         stronger = {name: -1 if method.stride < 1 else 1 for name, method in METHODS.items()}
-        return tuple(sorted(found, key=lambda p: (names.index(p[0]), p[1] * stronger.get(p[0], 1))))
+        return tuple(sorted(points, key=lambda p: (names.index(p[0]), p[1] * stronger.get(p[0], 1))))
 
     def cell(self, point: Point) -> list[Trial]:
-        """Return the runs of a method at a value of its knob, by seed."""
-        return sorted((run for run in self.runs if (run.method, run.knob) == point), key=lambda run: run.seed)
+        """Return the runs of a method at a strength, by seed."""
+        return sorted((run for run in self.runs if (run.method, run.strength) == point), key=lambda run: run.seed)
 
     def new_error(self, point: Point) -> Interval:
         """Return the error on the new task over seeds and records."""
         runs = self.cell(point)
-        return interval([run.new for run in runs], [run.new_without for run in runs])
+        return mean_interval([run.new for run in runs], [run.new_without for run in runs])
 
     def old_error(self, point: Point) -> Interval:
         """Return the error on the old task after fine-tuning."""
         runs = self.cell(point)
-        return interval([run.old for run in runs], [run.old_without for run in runs])
+        return mean_interval([run.old for run in runs], [run.old_without for run in runs])
 
     def growth(self, point: Point) -> Interval | None:
         """Return the relative growth of the old error, each group of records before and after; None if none is defined."""
-        value, without = self.before
+        value, without = self.before.value, self.before.without
         if min((value, *without)) <= 0:
             return None
         runs = self.cell(point)
-        ratios = [[after / was for after, was in zip(run.old_without, without, strict=False)] for run in runs]
-        found = interval([run.old / value for run in runs], ratios)
-        return Interval(found.value - 1, found.low - 1, found.high - 1)
+        ratios = [[now / then for now, then in zip(run.old_without, without, strict=False)] for run in runs]
+        ratio = mean_interval([run.old / value for run in runs], ratios)
+        return Interval(ratio.value - 1, ratio.low - 1, ratio.high - 1)
 
-    def price(self, point: Point) -> Interval | None:
+    def cost(self, point: Point) -> Interval | None:
         """Return the new error less that of plain fine-tuning, seed by seed; None without plain runs."""
         runs, plain = self.cell(point), {run.seed: run for run in self.cell(("plain", 0.0))}
         if not plain or point[0] == "plain":
             return None
         pairs = [(run, plain[run.seed]) for run in runs if run.seed in plain]
-        if any(run.about or other.about for run, other in pairs):
-            return interval([math.inf], [])
-        values = [run.new - other.new for run, other in pairs]
-        return interval(values, [np.subtract(run.new_without, other.new_without) for run, other in pairs])
+        new, other = ([pair[side].new for pair in pairs] for side in (0, 1))
+        new_without, other_without = ([pair[side].new_without for pair in pairs] for side in (0, 1))
+        return paired_difference(new, other, new_without, other_without)
 
     @cached_property
     def front(self) -> frozenset[Point]:
@@ -154,12 +154,12 @@ class ForgettingResult:
 
     def table(self) -> Table:
         """Return one row a point: new error, what it costs against plain, old error, its growth, whether on the front."""
-        rows = [("base", "", "", "", figure(self.before[0]), "", "")]
+        rows = [("parent", "", "", "", significant(self.before.value), "", "")]
         for point in self.points:
-            price, growth = self.price(point), self.growth(point)
-            cells = (text(self.new_error(point)), text(price, sign=True) if price else "", text(self.old_error(point)))
+            cost, growth = self.cost(point), self.growth(point)
+            cells = (text(self.new_error(point)), text(cost, sign=True) if cost else "", text(self.old_error(point)))
             grown = text(growth, percent=True) if growth else ""
-            rows.append((point[0], knob_text(point), *cells, grown, "*" if point in self.front else ""))
+            rows.append((point[0], strength_text(point), *cells, grown, "*" if point in self.front else ""))
         heads = (f"new {self.new.error}", "less plain", f"old {self.old.error}", "growth", "front")
         return Table(("method", "strength", *heads), tuple(rows), self.note())
 
@@ -178,22 +178,26 @@ class ForgettingResult:
             lines.append("The old error is not positive, so its relative growth is not defined.")
         lines.append("* on the Pareto front. Strengths of different estimators are not comparable.")
         lines += [f"{name} left out: {reason}." for name, reason in self.left_out.items()]
-        lost = sorted({f"{r.method} {knob_text((r.method, r.knob))}".strip() for r in self.runs if r.about})
-        return "\n".join([*lines, *([f"Diverged: {', '.join(lost)}."] if lost else [])])
+        diverged = sorted(
+            {f"{r.method} {strength_text((r.method, r.strength))}".strip() for r in self.runs if r.failed}
+        )
+        return "\n".join([*lines, *([f"Diverged: {', '.join(diverged)}."] if diverged else [])])
 
     def budget_table(self) -> Table | None:
-        """Return the least strength of each method that keeps to the budget and the new error there."""
+        """Return the weakest strength of each method within the budget, and the new error there."""
         if self.budget is None:
             return None
         rows = []
         for answer in self.answers:
             cells = ("", "", "")
-            if answer.knob is not None:
-                point = (answer.method, answer.knob)
-                cells = knob_text(point), text(self.new_error(point)), text(self.growth(point), percent=True)
+            if answer.strength is not None:
+                point = (answer.method, answer.strength)
+                growth = self.growth(point)
+                grown = text(growth, percent=True) if growth else ""
+                cells = (strength_text(point), text(self.new_error(point)), grown)
             rows.append((answer.method, *cells, answer.text))
-        heads = ("method", "least strength", f"new {self.new.error}", "growth of old error", "")
-        note = f"Budget: the old error, {figure(self.before[0])} before, grows by at most {100 * self.budget:g} %. "
+        heads = ("method", "weakest strength", f"new {self.new.error}", "growth of old error", "")
+        note = f"Budget: the old error, {significant(self.before.value)} before, grows by at most {100 * self.budget:g} %. "
         note += "Strengths are chosen by the mean on these same old records; on others expect somewhat more growth."
         return Table(heads, tuple(rows), note)
 
@@ -202,37 +206,35 @@ class ForgettingResult:
         return "\n\n".join(table.text() for table in (self.table(), self.budget_table()) if table is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return every figure of the tables, and the runs."""
+        """Return every number of the tables, and the runs."""
         cells = []
         for point in self.points:
-            found = {"new": self.new_error(point), "old": self.old_error(point), "growth": self.growth(point)}
-            found["less_plain"] = self.price(point)
-            metrics = {k: None if v is None else [finite(x) for x in vars(v).values()] for k, v in found.items()}
-            cells.append({"method": point[0], "knob": point[1], **metrics, "front": point in self.front})
-        head = {"new": vars(self.new), "old": vars(self.old), "old_before": self.before[0]}
+            intervals = {"new": self.new_error(point), "old": self.old_error(point), "growth": self.growth(point)}
+            intervals["less_plain"] = self.cost(point)
+            values = {k: None if v is None else [finite(x) for x in vars(v).values()] for k, v in intervals.items()}
+            cells.append({"method": point[0], "strength": point[1], **values, "front": point in self.front})
+        head = {"new": vars(self.new), "old": vars(self.old), "old_before": self.before.value}
         answers = {"budget": self.budget, "answers": [vars(answer) for answer in self.answers]}
         runs = [run.to_json() for run in self.runs]
         return {**head, "cells": cells, **answers, "left_out": dict(self.left_out), "runs": runs}
 
-    def write_csv(self, path: Path) -> Path:
-        """Write one row a run, with every figure of both tasks."""
-        names = [(task, name) for task in ("new", "old") for name in sorted(set().union(
-            *(run.metrics.get(task, {}) for run in self.runs)))]  # fmt: skip
-        with whole_files(path) as (handle,):
-            writer = csv.writer(handle, lineterminator="\n")
-            heads = ["method", "strength", "seed", "new_error", "old_error_before", "old_error", "seconds", "failed"]
-            writer.writerow([*heads, *(f"{task}.{name}" for task, name in names)])
-            for run in self.runs:
-                row = [run.method, knob_text((run.method, run.knob)), run.seed, run.new, self.before[0], run.old]
-                metrics = [run.metrics.get(task, {}).get(name, "") for task, name in names]
-                writer.writerow([*row, f"{run.seconds:.2f}", run.about, *metrics])
-        return Path(path)
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row a run: method, strength, seed, the errors and every metric of both tasks, seconds, failure."""
+        import pandas as pd
 
-    def plot(self, path: Path, title: str = "") -> Path:
-        """Draw new error against old error, one line a method, to a PNG (or what the suffix says)."""
+        rows = []
+        for run in self.runs:
+            row = {"method": run.method, "strength": run.strength, "seed": run.seed, "new_error": run.new}
+            row |= {"old_error_before": self.before.value, "old_error": run.old}
+            row |= {f"{task}.{name}": value for task, of in run.metrics.items() for name, value in of.items()}
+            rows.append({**row, "seconds": run.seconds, "failed": run.failed})
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the new error against the old error, one line a method, and return the axes."""
         from sciforge.experiments.forgetting.plot import draw
 
-        return draw(self, Path(path), title)
+        return draw(self, ax)
 
 
 def pareto(points: Mapping[Any, tuple[float, float]]) -> list[Any]:
@@ -249,7 +251,7 @@ def pareto(points: Mapping[Any, tuple[float, float]]) -> list[Any]:
 
 
 def error_of(value: float, higher_is_better: bool) -> float:
-    """Return a figure as an error: itself, or 1 less it where higher is better (metrics whose best is 1).
+    """Return a metric as an error: itself, or 1 less it where higher is better (metrics whose best is 1).
 
     >>> error_of(0.75, True), error_of(3.0, False)
     (0.25, 3.0)
@@ -257,37 +259,37 @@ def error_of(value: float, higher_is_better: bool) -> float:
     return 1 - value if higher_is_better else value
 
 
-def figure(value: float, sign: bool = False) -> str:
+def significant(value: float, sign: bool = False) -> str:
     """Return a number to three digits, or to the unit.
 
-    >>> figure(0.012345), figure(0.5, sign=True), figure(1234.5)
+    >>> significant(0.012345), significant(0.5, sign=True), significant(1234.5)
     ('0.0123', '+0.5', '1234')
     """
     return f"{value:{'+' if sign else ''}{'.0f' if 1000 <= abs(value) < 1e6 else '.3g'}}"
 
 
-def text(found: Interval, sign: bool = False, percent: bool = False) -> str:
+def text(interval: Interval, sign: bool = False, percent: bool = False) -> str:
     """Return a value with its interval.
 
     >>> text(Interval(0.1, 0.05, 0.15), percent=True)
     '+10 % [+5, +15]'
     """
-    if not math.isfinite(found.value):
+    if not math.isfinite(interval.value):
         return "diverged"
     if percent:
-        value, low, high = (figure(100 * x, sign=True) for x in (found.value, found.low, found.high))
+        value, low, high = (significant(100 * x, sign=True) for x in (interval.value, interval.low, interval.high))
         return f"{value} % [{low}, {high}]"
-    value, low, high = (figure(x, sign) for x in (found.value, found.low, found.high))
+    value, low, high = (significant(x, sign) for x in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
 
 
-def knob_text(point: Point) -> str:
-    """Return the value of a method's knob; empty for a method without one.
+def strength_text(point: Point) -> str:
+    """Return the strength of a method; empty for a method without a parameter.
 
-    >>> knob_text(("lora", 8.0)), knob_text(("ewc-exact", 1e4)), knob_text(("plain", 0.0))
+    >>> strength_text(("lora", 8.0)), strength_text(("ewc-exact", 1e4)), strength_text(("plain", 0.0))
     ('rank 8', '1e+04', '')
     """
     method = METHODS.get(point[0])
-    if method is None or not method.ladder:
+    if method is None or not method.field:
         return ""
-    return f"{method.knob} {point[1]:.4g}" if method.knob != "strength" else f"{point[1]:.4g}"
+    return f"{method.parameter} {point[1]:.4g}" if method.parameter != "strength" else f"{point[1]:.4g}"

@@ -17,12 +17,13 @@ class Forgetting(Settings):
     """Fine-tune a checkpoint in every way that is to forget less, and measure the new and the old task each time.
 
     Args:
-        checkpoint: the base, a path or a name.
-        old: a prepared store of what the base learnt; replay and the Fisher information use its training split,
+        init: the parent checkpoint, a path or a name.
+        old: a prepared store of what the parent learnt; replay and the Fisher information use its training split,
             the old error its validation split (test where there is no validation).
         new: a prepared store of the new task; the new error is on its test split (validation where there is no test).
         objective: what to learn of `new`, a name or an objective.
-        out: folder of the results; a report started again there goes on.
+        out: folder of the results, where a report that was stopped continues; None for a temporary one, which lives as long
+            as the result.
         methods: of plain, frozen, l2sp, ewc-exact, ewc-sampled, ewc-empirical, replay, lora, ewc+replay; empty for all
             that the model allows.
         l2sp: strengths of L2-SP to try.
@@ -30,29 +31,29 @@ class Forgetting(Settings):
         shares: shares of old examples in a batch to try for replay.
         ranks: ranks of LoRA to try; alpha is twice the rank.
         replay_share: share of old examples where replay joins EWC.
-        seeds: paired seeds; each has its own order, labels and start of new heads, the same for all methods.
-        labels: fine-tune on so many training records, chosen by the seed; 0 for all.
-        schedule: steps, batch and rate of every run alike; no early stopping.
-        budget: find for each method the least strength with which the old error grows by at most this, e.g. 10%.
+        seeds: paired seeds; each has its own order, labels and initial heads, the same for all methods.
+        labels: fine-tune on this many training records, chosen by the seed; 0 for all.
+        schedule: steps, batch size and learning rate of every run alike; no early stopping.
+        budget: find for each method the weakest strength with which the old error grows by at most this, e.g. 10%.
         halvings: of the bracket around that strength, on the log scale.
         examples: old training records to estimate the Fisher information from, once for each estimator.
-        step: how the pulls of L2-SP and EWC are taken; `proximal` is stable however strong.
-        heads: the weights that move under frozen, a regular expression; new heads do so too. The default moves the base's
-            own heads as well, which some objectives read; `$^` moves new heads alone.
+        step: how the penalties of L2-SP and EWC are applied; `proximal` is stable at any strength.
+        heads: the weights that are trained under frozen, a regular expression, besides new heads. The default trains the
+            parent's own heads as well, which some objectives read; `$^` trains new heads alone.
         matrices: the weight matrices that LoRA updates, a regular expression.
         new_metric, old_metric: the metrics to compare; None for the objectives' own.
-        new_higher_is_better, old_higher_is_better: their sense; None for what the objective or the figure's name says. The
-            error is 1 less such a figure.
-        most: largest number of old records to judge, evenly spaced.
-        hardware: of training and judging.
+        new_higher_is_better, old_higher_is_better: their direction; None for what the objective or the metric's name says.
+            The error is 1 less such a metric.
+        max_records: largest number of old records to evaluate on, evenly spaced.
+        hardware: of training and evaluation.
         keep: keep the checkpoint of every run under `out`/checkpoints.
     """
 
-    checkpoint: Path
+    init: Path
     old: Path
     new: Path
     objective: Any
-    out: Path
+    out: Path | None = None
     methods: tuple[str, ...] = ()
     l2sp: tuple[float, ...] = (0.01, 1.0, 100.0)
     ewc: tuple[float, ...] = (0.01, 1.0, 100.0, 1e4)
@@ -72,13 +73,13 @@ class Forgetting(Settings):
     old_metric: str | None = None
     new_higher_is_better: bool | None = None
     old_higher_is_better: bool | None = None
-    most: int = MAX_RECORDS
+    max_records: int = MAX_RECORDS
     hardware: Hardware = Hardware()
     keep: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(1, math.inf, "seeds", "examples", "most")
+        self.require(1, math.inf, "seeds", "examples", "max_records")
         self.require(0, math.inf, "labels", "halvings")
         share_of(self.budget)
         for name in self.methods:
@@ -87,7 +88,7 @@ class Forgetting(Settings):
         for name in ("l2sp", "ewc", "shares", "ranks"):
             values = getattr(self, name)
             if not values or min(values) <= 0 or not all(map(math.isfinite, values)):
-                raise ConfigError(f"forget.{name} is {values}; give positive numbers, or leave out the method")
+                raise ConfigError(f"forgetting.{name} is {values}; give positive numbers, or leave out the method")
         if max(*self.shares, self.replay_share) >= 1 or self.replay_share <= 0:
             raise ConfigError("shares of replay must lie between 0 and 1; correct --shares or --replay-share")
         if self.schedule.batch < 2:
@@ -105,9 +106,10 @@ def share_of(budget: float | str | None) -> float | None:
     if budget is None:
         return None
     try:
-        found = float(budget[:-1]) / 100 if str(budget).endswith("%") else float(budget)
+        text = str(budget)
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        found = math.nan
-    if not 0 <= found < 1 and not (str(budget).endswith("%") and 0 <= found < math.inf):
-        raise ConfigError(f"forget.budget is {budget}; give a percentage such as 10%, or a share such as 0.1")
-    return found
+        share = math.nan
+    if not 0 <= share < 1 and not (str(budget).endswith("%") and 0 <= share < math.inf):
+        raise ConfigError(f"forgetting.budget is {budget}; give a percentage such as 10%, or a share such as 0.1")
+    return share

@@ -1,8 +1,8 @@
-"""How much of a label a linear reader finds in some numbers, cross-validated, against chance.
+"""How much of a label a linear probe explains from some features, cross-validated, against chance.
 
 `explained` is the share of the label's variance that ridge regression explains on records it was not fitted to (of classes:
 of their indicators, that is, of the Gini impurity); 0 is what guessing the mean explains, and worse than that is below 0.
-One figure for classes and numbers, linear in the label, so that a thousand permuted labels cost one decomposition.
+One number for classes and numbers, linear in the label, so that a thousand permuted labels cost one decomposition.
 
 Legend of shape letters: N records, F features, C columns of the label, P permutations, R rank.
 """
@@ -17,7 +17,7 @@ from sciforge.core.learners.linear_probe import block_scales
 FOLDS = 5
 PENALTIES = 10.0 ** np.arange(-6, 1.5, 0.5)  # as shares of the total variance of the features
 DRAWS = 1000
-FEWEST = 40  # records: below, five folds say nothing
+MIN_RECORDS = 40  # below, five folds say nothing
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Explained:
     Args:
         value, low, high: of the share.
         chance: what 97.5 % of permuted labels stay below.
-        error_N, base_N: squared errors of the reader and of guessing the mean, by record.
+        error_N, base_N: squared errors of the probe and of guessing the mean, by record.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Explained:
 
 
 def indicators(label_N: np.ndarray) -> np.ndarray:
-    """Return columns for a linear reader [N, C]: a number as it is, classes as one column each.
+    """Return columns for a linear probe [N, C]: a number as it is, classes as one column each.
 
     >>> indicators(np.array(["b", "a", "b"])).tolist()
     [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
@@ -60,15 +60,15 @@ def explain(
     """Return how much of a label some features explain on held-out records.
 
     Args:
-        views: features [N, F]; the figure is the mean over several views of the same records, each with a reader of its own.
+        views: features [N, F]; the share is the mean over several views of the same records, each with a probe of its own.
         target_NC: columns of the label (`indicators`).
         seed: of folds, permutations and the interval.
         permutations: of the labels over the records.
         scaled: give every feature the same variance; else only their total is set.
 
     >>> x = np.arange(60.0)[:, None]
-    >>> found = explain([x], 3 * x)
-    >>> found.value > 0.99, found.informative
+    >>> explained = explain([x], 3 * x)
+    >>> explained.value > 0.99, explained.informative
     (True, True)
     """
     rng = np.random.default_rng(seed)
@@ -81,11 +81,11 @@ def explain(
         out = fold_N == fold
         centre_F, scale_F = _scales(view_NF[~out], scaled)
         middle_PC = target_NPC[~out].mean(0)
-        read = _ridge((view_NF[~out] - centre_F) / scale_F, target_NPC[~out] - middle_PC)
-        away_NPC = target_NPC[out] - middle_PC
-        said_NPC = ((view_NF[out] - centre_F) / scale_F @ read).reshape(away_NPC.shape)
-        base_NP[out] += (away_NPC**2).sum(2)
-        error_NP[out] += ((away_NPC - said_NPC) ** 2).sum(2)
+        weights = _ridge((view_NF[~out] - centre_F) / scale_F, target_NPC[~out] - middle_PC)
+        target_MPC = target_NPC[out] - middle_PC
+        predicted_NPC = ((view_NF[out] - centre_F) / scale_F @ weights).reshape(target_MPC.shape)
+        base_NP[out] += (target_MPC**2).sum(2)
+        error_NP[out] += ((target_MPC - predicted_NPC) ** 2).sum(2)
     share_P = 1 - error_NP.sum(0) / np.maximum(base_NP.sum(0), 1e-300)
     chance = float(np.percentile(share_P[1:], 97.5)) if permutations else 0.0
     error_N, base_N = error_NP[:, 0], base_NP[:, 0]
@@ -98,6 +98,11 @@ def lost(before: Explained, after: Explained, seed: int = 0) -> tuple[float, flo
     one, two = (_drawn_shares(e.error_N, e.base_N, seed) for e in (before, after))
     low, high = np.percentile(one - two, (2.5, 97.5))
     return float(low), float(high)
+
+
+def erases(before: Explained, after: Explained) -> bool:
+    """Return whether more than half of an informative share is lost, beyond chance."""
+    return before.informative and after.value < before.value / 2 and lost(before, after)[0] > 0
 
 
 def _drawn_shares(error_N: np.ndarray, base_N: np.ndarray, seed: int) -> np.ndarray:

@@ -1,65 +1,54 @@
-"""The picture of an invariance report: how far each augmentation moves the embedding, and what it leaves of the labels."""
+"""The plots of an invariance report: how far augmentations move the embedding, and what they leave of the labels."""
 
-from pathlib import Path
 from typing import Any
 
-from sciforge.experiments.privacy.plot import COLOURS
+from sciforge.experiments.plots import BLACK, BLUE, GREY, ORANGE, frame, new_axes
 
-LEAST = 1e-17  # what did not move at all is drawn here, on the logarithmic axis
-# Part of a LabelInformation -> how it is told and drawn: filled as the records are, hollow as the augmentation draws them.
-DRAWN = {
-    "nuisance": ("in what is scrambled", "o", COLOURS[0], True),
-    "nuisance_after": ("the same, afterwards", "o", COLOURS[0], False),
-    "embedding": ("in the embedding", "s", COLOURS[1], True),
-    "embedding_after": ("the same, afterwards", "s", COLOURS[1], False),
+FLOOR = 1e-17  # what did not move at all is drawn here, on the logarithmic axis
+# Part of a LabelInformation -> legend, marker, colour; filled for the records as they are, hollow for augmented ones.
+PARTS = {
+    "nuisance": ("in what is scrambled", "o", BLUE, True),
+    "nuisance_after": ("the same, augmented", "o", BLUE, False),
+    "embedding": ("in the embedding", "s", ORANGE, True),
+    "embedding_after": ("the same, augmented", "s", ORANGE, False),
 }
 
 
-def draw(result: Any, path: Path) -> Path:
-    """Draw an InvarianceResult: shifts on the left, on the right the share of each label that a linear reader explains."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [(found, label) for found in result.metrics for label in found.labels or (None,)]
-    figure = Figure(figsize=(8.6, 1.9 + 0.62 * len(rows)), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
-    for place, (found, label) in enumerate(rows):
-        shift = found.shift
-        left.plot([max(shift.low, LEAST), max(shift.high, LEAST)], [place] * 2, color="#000000", linewidth=1)
-        left.plot(max(shift.value, LEAST), place, "o", color="#000000", markersize=5)
-        if label is not None:
-            _label(right, place, label)
-    left.set(xscale="log", xlabel="shift of the embedding\n(in distances between two records)")
-    left.set_xlim(min(LEAST, left.get_xlim()[0]), max(10, left.get_xlim()[1]))
-    left.axvline(1, color="#7F7F7F", linestyle=":", linewidth=1)
-    names = [found.name if label is None else f"{found.name}\n({label.label})" for found, label in rows]
-    left.set_yticks(range(len(rows)), names, fontsize=8, parse_math=False)
-    left.set_ylim(len(rows) - 0.5, -0.5)
-    right.set_xlabel("share of the label that a linear reader explains")
-    right.axvline(0, color="#7F7F7F", linestyle=":", linewidth=1)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", linewidth=0.5, alpha=0.35)
-    if any(label is not None for _, label in rows):
-        figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", frameon=False, fontsize=8, ncols=3)
-    figure.savefig(path, format="png")
-    return path
+def draw_shifts(result: Any, ax: Any = None) -> Any:
+    """Draw the shift of the embedding under each augmentation with its 95 % interval."""
+    axes = new_axes(ax, (5.2, 1.9 + 0.5 * len(result.effects)))
+    for place, effect in enumerate(result.effects):
+        shift = effect.shift
+        axes.plot([max(shift.low, FLOOR), max(shift.high, FLOOR)], [place] * 2, color=BLACK, linewidth=1)
+        axes.plot(max(shift.value, FLOOR), place, "o", color=BLACK, markersize=5)
+    axes.set(xscale="log", xlabel="shift of the embedding\n(in distances between two records)")
+    axes.set_xlim(min(FLOOR, axes.get_xlim()[0]), max(10, axes.get_xlim()[1]))
+    axes.axvline(1, color=GREY, linestyle=":", linewidth=1)
+    _name_rows(axes, [effect.name for effect in result.effects])
+    return axes
 
 
-def _label(axes: Any, place: int, label: Any) -> None:
-    """Draw the four shares of one label with their intervals, and what chance gives."""
-    first = not axes.get_legend_handles_labels()[0]
-    for turn, (part, (said, marker, colour, filled)) in enumerate(DRAWN.items()):
-        found, at = getattr(label, part), place + 0.16 * (turn - 1.5)
-        axes.plot([found.low, found.high], [at] * 2, color=colour, linewidth=1)
-        face = colour if filled else "#FFFFFF"
-        axes.plot(found.value, at, marker, color=colour, markerfacecolor=face, label=said if first else None)
-    for part, at in (("nuisance", place - 0.16), ("embedding", place + 0.16)):
-        chance = getattr(label, part).chance
-        axes.plot(
-            [chance] * 2,
-            [at - 0.14, at + 0.14],
-            color="#7F7F7F",
-            label="chance" if first and part == "nuisance" else None,
-        )
+def draw_labels(result: Any, ax: Any = None) -> Any:
+    """Draw the share of each label that a linear probe explains, with 95 % intervals and what chance reaches."""
+    rows = [(effect, label) for effect in result.effects for label in effect.labels]
+    axes = new_axes(ax, (6.2, 1.9 + 0.62 * len(rows)))
+    for place, (_, label) in enumerate(rows):
+        for number, (part, (text, marker, color, filled)) in enumerate(PARTS.items()):
+            explained, height = getattr(label, part), place + 0.16 * (number - 1.5)
+            axes.plot([explained.low, explained.high], [height] * 2, color=color, linewidth=1)
+            face, legend = color if filled else "#FFFFFF", None if place else text
+            axes.plot(explained.value, height, marker, color=color, markerfacecolor=face, label=legend)
+        for part, height in (("nuisance", place - 0.16), ("embedding", place + 0.16)):
+            chance, legend = getattr(label, part).chance, None if place or part == "embedding" else "chance"
+            axes.plot([chance] * 2, [height - 0.14, height + 0.14], color=GREY, label=legend)
+    axes.set_xlabel("share of the label that a linear probe explains")
+    axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
+    _name_rows(axes, [f"{effect.name}\n({label.label})" for effect, label in rows])
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return axes
+
+
+def _name_rows(axes: Any, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    frame(axes, "x")

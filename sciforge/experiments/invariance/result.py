@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sciforge.core.files.tables import Table
 from sciforge.experiments.invariance.label_probe import Explained, lost
-from sciforge.experiments.label_efficiency.result import Interval, figure
+from sciforge.experiments.results import ExperimentResult
+from sciforge.experiments.statistics import Interval, decimal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROUNDING = 1e-6  # relative shift in float64 below which an embedding has not moved
 PARTS = ("nuisance", "nuisance_after", "embedding", "embedding_after")
@@ -14,7 +18,7 @@ PARTS = ("nuisance", "nuisance_after", "embedding", "embedding_after")
 
 @dataclass(frozen=True)
 class LabelInformation:
-    """What a linear reader finds of one label, in records as they are and as the augmentation draws them."""
+    """What a linear probe explains of one label, in records as they are and as the augmentation draws them."""
 
     label: str
     records: int
@@ -32,8 +36,8 @@ class LabelInformation:
     def erased(self) -> bool:
         """Whether the augmentation takes the label away: nothing is left, or less than half of what the nuisance shared in.
 
-        Judged by the better of nuisance and embedding, before and after. A reader of the embedding alone may find both
-        strands harder to read than one; that is no loss of the label as long as it stays beyond chance.
+        By the better of nuisance and embedding, before and after. A probe of the embedding alone may find both strands
+        harder than one; that is no loss of the label as long as it stays beyond chance.
         """
         before = max(self.nuisance, self.embedding, key=lambda e: e.value)
         after = max(self.nuisance_after, self.embedding_after, key=lambda e: e.value)
@@ -42,7 +46,7 @@ class LabelInformation:
 
 
 @dataclass(frozen=True)
-class AugmentationFigures:
+class AugmentationEffect:
     """What one augmentation does.
 
     Args:
@@ -74,11 +78,19 @@ class AugmentationFigures:
         return tuple(erased_line(self.name, x.label, x.nuisance, x.embedding) for x in self.labels if x.erased)
 
 
-@dataclass(frozen=True)
-class InvarianceResult:
-    """All augmentations of a checkpoint's domain on some records."""
+@dataclass(frozen=True, repr=False)
+class InvarianceResult(ExperimentResult):
+    """All augmentations of a checkpoint's domain on some records.
 
-    metrics: tuple[AugmentationFigures, ...]
+    Args:
+        effects: of each augmentation.
+        records, split: which records.
+        note: what could not be measured.
+    """
+
+    name = "invariance"
+
+    effects: tuple[AugmentationEffect, ...]
     records: int
     split: str
     note: str = ""
@@ -86,16 +98,16 @@ class InvarianceResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line for each label that an augmentation erases."""
-        return tuple(line for found in self.metrics for line in found.warnings)
+        return tuple(line for effect in self.effects for line in effect.warnings)
 
     def table(self) -> Table:
         """Return one row for each augmentation and label."""
         rows = []
-        for found in self.metrics:
-            moved = max(found.prediction.values(), key=lambda i: i.value, default=None)
-            start = (found.name, _text(found.shift), "" if moved is None else _text(moved))
-            for label in found.labels or (None,):
-                rows.append((*start, *_cells(label), found.verdict(label)))
+        for effect in self.effects:
+            moved = max(effect.prediction.values(), key=lambda i: i.value, default=None)
+            start = (effect.name, _text(effect.shift), "" if moved is None else _text(moved))
+            for label in effect.labels or (None,):
+                rows.append((*start, *_cells(label), effect.verdict(label)))
         head = (
             "augmentation",
             "embedding shift",
@@ -110,49 +122,81 @@ class InvarianceResult:
     def _note(self) -> str:
         lines = [
             f"{self.records} {self.split} records. Shifts: median change, in median distances between two records [95 % interval].",
-            "Label columns: cross-validated share of the label that a linear reader explains [95 % interval]; chance is what "
+            "Label columns: cross-validated share of the label that a linear probe explains [95 % interval]; chance is what "
             "97.5 % of permuted labels stay below; after: on records as the augmentation draws them.",
         ]
         return "\n".join(
             [*lines, *([self.note] if self.note else []), *(f"Warning: {line}." for line in self.warnings)]
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every figure."""
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row an augmentation and label: shift, shares of the label, verdict."""
+        import pandas as pd
+
         rows = []
-        for found in self.metrics:
+        for effect in self.effects:
+            about = {"augmentation": effect.name, "changed": effect.changed, **effect.shift.columns("shift")}
+            for label in effect.labels or (None,):
+                row = {**about, "label": label.label if label else None, "verdict": effect.verdict(label)}
+                for part in PARTS if label else ():
+                    numbers = _numbers(getattr(label, part))
+                    row |= {f"{part}_{name}" if name != "value" else part: x for name, x in numbers.items()}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    @property
+    def panels(self) -> tuple[Any, ...]:
+        """The shifts and the label information."""
+        return (self.plot, self.plot_labels) if any(effect.labels for effect in self.effects) else (self.plot,)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw how far each augmentation moves the embedding, and return the axes."""
+        from sciforge.experiments.invariance.plot import draw_shifts
+
+        return draw_shifts(self, ax)
+
+    def plot_labels(self, ax: Any = None) -> Any:
+        """Draw the share of each label that a linear probe explains, before and after, and return the axes."""
+        from sciforge.experiments.invariance.plot import draw_labels
+
+        return draw_labels(self, ax)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every number."""
+        rows = []
+        for effect in self.effects:
             labels = [
-                {"label": x.label, "records": x.records, "verdict": found.verdict(x)}
-                | {part: _plain(getattr(x, part)) for part in PARTS}
-                for x in found.labels
+                {"label": x.label, "records": x.records, "verdict": effect.verdict(x)}
+                | {part: _numbers(getattr(x, part)) for part in PARTS}
+                for x in effect.labels
             ]
-            moved = {name: vars(interval) for name, interval in found.prediction.items()}
-            row = {"augmentation": found.name, "summary": found.summary, "changed": found.changed}
-            row |= {"shift": vars(found.shift), "prediction": moved, "labels": labels}
-            rows.append(row | ({} if labels else {"verdict": found.verdict()}))
+            moved = {name: vars(interval) for name, interval in effect.prediction.items()}
+            row = {"augmentation": effect.name, "summary": effect.summary, "changed": effect.changed}
+            row |= {"shift": vars(effect.shift), "prediction": moved, "labels": labels}
+            rows.append(row | ({} if labels else {"verdict": effect.verdict()}))
         head = {"records": self.records, "split": self.split, "note": self.note}
         return {**head, "augmentations": rows, "warnings": list(self.warnings)}
 
 
 def erased_line(name: str, label: str, nuisance: Explained, embedding: Explained | None = None) -> str:
     """Return the warning of one label, without a full stop."""
-    said = f"what {name} scrambles explains {figure(nuisance.value)} of {label!r}"
+    reason = f"what {name} scrambles explains {decimal(nuisance.value)} of {label!r}"
     if embedding is not None and not nuisance.informative:
-        said = f"the embedding explains {figure(embedding.value)} of {label!r}"
-    return f"{said}, and the augmentation removes it: training with {name} erases this label"
+        reason = f"the embedding explains {decimal(embedding.value)} of {label!r}"
+    return f"{reason}, and the augmentation removes it: training with {name} erases this label"
 
 
 def _cells(label: LabelInformation | None) -> tuple[str, ...]:
     if label is None:
         return ("",) * 6
     parts = [getattr(label, part) for part in PARTS]
-    told, after, embedded, embedded_after = (Interval(p.value, p.low, p.high).text() for p in parts)
-    return (label.label, told, figure(label.nuisance.chance), after, embedded, embedded_after)
+    nuisance, after, embedded, embedded_after = (Interval(p.value, p.low, p.high).text() for p in parts)
+    return (label.label, nuisance, decimal(label.nuisance.chance), after, embedded, embedded_after)
 
 
 def _text(shift: Interval) -> str:
     return f"{shift.value:.1e}" if 0 < shift.value < 5e-3 else shift.text()
 
 
-def _plain(found: Explained) -> dict[str, float]:
-    return {name: getattr(found, name) for name in ("value", "low", "high", "chance")}
+def _numbers(explained: Explained) -> dict[str, float]:
+    return {name: getattr(explained, name) for name in ("value", "low", "high", "chance")}

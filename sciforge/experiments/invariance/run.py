@@ -8,88 +8,59 @@ Legend of shape letters: N records, D width of the embedding.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sciforge.core.data import sampling
 from sciforge.core.data.store import Store
 from sciforge.core.domain import Augmentation, Objective, Record, get_domain
-from sciforge.core.files.atomic import atomic_folder, write_json
-from sciforge.core.files.settings import Settings
-from sciforge.core.files.tables import Section, write_html
+from sciforge.core.files.atomic import atomic_folder
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluation
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, to_json
 from sciforge.errors import ConfigError, did_you_mean
-from sciforge.experiments.invariance.label_probe import FEWEST, explain, indicators, lost
-from sciforge.experiments.invariance.plot import draw
-from sciforge.experiments.invariance.result import AugmentationFigures, InvarianceResult, LabelInformation, erased_line
-from sciforge.experiments.label_efficiency.result import Interval
+from sciforge.experiments.invariance.label_probe import MIN_RECORDS, erases, explain, indicators
+from sciforge.experiments.invariance.result import AugmentationEffect, InvarianceResult, LabelInformation, erased_line
+from sciforge.experiments.invariance.spec import Invariance
+from sciforge.experiments.statistics import Interval, percentile_interval
 
 TRIES = 16  # draws until one changes the record
-VIEWS = 2  # draws of each record over which metrics of changed records are means
-STRONG = 0.25  # share of the label in the nuisance from which `sciforge train` warns
-ENOUGH = 100  # records for that warning
-
-
-@dataclass(frozen=True, kw_only=True)
-class Invariance(Settings):
-    """What the domain's augmentations do to a checkpoint's embedding and to the label.
-
-    Args:
-        data: a prepared store; with labels where label information is to be measured.
-        out: folder of invariance.json and invariance.html; appears whole.
-        split: whose records; those trained on would flatter a fine-tuned embedding.
-        augmentations: names; empty takes all of the domain.
-        records: the most records, drawn at random.
-        permutations: of the labels, to know what chance reaches.
-        seed: of the records, the augmentations, folds and permutations.
-    """
-
-    data: Path
-    out: Path
-    split: Literal["train", "validation", "test"] = "test"
-    augmentations: tuple[str, ...] = ()
-    records: int = 512
-    permutations: int = 200
-    seed: int = 0
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(2, 10**6, "records")
-        self.require(40, 10**5, "permutations")
-        self.require(0, 2**31, "seed")
+VIEWS = 2  # draws of each record over which numbers of changed records are means
+WARN_SHARE = 0.25  # share of the label in the nuisance from which `sciforge train` warns
+WARN_RECORDS = 100  # records for that warning
 
 
 def measure(checkpoint: Path, spec: Invariance, device: str = "auto", batch: int = 64) -> InvarianceResult:
-    """Measure what augmentations do to a checkpoint, in float64, and write the report.
+    """Measure what augmentations do to a checkpoint, in float64.
 
     Raises:
         ConfigError: the domain names no such augmentations, the data are of another domain or have no such records, or
             `spec.out` exists.
     """
-    plain = Model.load(checkpoint, device, batch)
-    bench = InvarianceRun.open(Exact(plain.checkpoint, plain.network.double(), plain.device, batch), spec)
-    with atomic_folder(spec.out) as work:
-        bar = tqdm(bench.chosen.items(), "invariance", unit="augmentation", disable=None, leave=False)
-        metrics = tuple(bench.measure(name, augmentation) for name, augmentation in bar)
-        result = InvarianceResult(metrics, len(bench.records), spec.split, bench.note)
-        write_json(work / "invariance.json", {"spec": to_json(spec), "checkpoint": str(checkpoint), **result.to_json()})
-        picture = draw(result, work / "invariance.png")
-        shown = ((picture, "How far the embedding moves, and what is left of the labels."),)
-        section = Section(f"{plain.domain.name}: {checkpoint}", result.warnings, (result.table(),), shown)
-        write_html(work / "invariance.html", "What augmentations do", [section])
+    if spec.out is not None and spec.out.exists():
+        raise ConfigError(f"{spec.out} exists already; remove it or choose another folder")
+    model = Model.load(checkpoint, device, batch)
+    exact = Float64Model(model.checkpoint, model.network.double(), model.device, batch)
+    run = InvarianceRun.open(exact, spec)
+    progress = tqdm(run.chosen.items(), "invariance", unit="augmentation", disable=None, leave=False)
+    effects = tuple(run.measure(name, augmentation) for name, augmentation in progress)
+    result = InvarianceResult(effects, len(run.records), spec.split, run.note)
+    about = {"spec": to_json(spec), "checkpoint": str(checkpoint)}
+    result.keep(None, False, about)
+    if spec.out is not None:
+        with atomic_folder(spec.out) as work:
+            result.save(work)
     return result
 
 
-class Exact(Model):
+class Float64Model(Model):
     """A predictor in float64, so that what is invariant moves by rounding alone."""
 
     @property
@@ -125,13 +96,15 @@ class InvarianceRun:
                     f"no augmentation {name!r} in {domain.name}; {did_you_mean(name, domain.augmentations)}"
                 )
         chosen = {n: a for n, a in domain.augmentations.items() if n in (spec.augmentations or domain.augmentations)}
-        records, labels = labelled_records(store, model.objective, spec.split, spec.records, spec.seed)
+        records, labels = labelled_records(store, model.objective, spec.split, spec.max_records, spec.seed)
         if len(records) < 2:
             raise ConfigError(f"{spec.data} has {len(records)} {spec.split} records; choose another --split")
         known = {name: values for name, values in labels.items() if _usable(values)}
-        note = "" if known else f"No label that at least {FEWEST} records have and that varies: no label information."
-        bench = cls(model, spec, chosen, records, known, note, np.zeros(0), {})
-        return cls(model, spec, chosen, records, known, note, bench.embed(records), bench.predict(records))
+        note = (
+            "" if known else f"No label that at least {MIN_RECORDS} records have and that varies: no label information."
+        )
+        run = cls(model, spec, chosen, records, known, note, np.zeros(0), {})
+        return replace(run, embedded_ND=run.embed(records), predicted=run.predict(records))
 
     def embed(self, records: Sequence[Record]) -> np.ndarray:
         """Return the embeddings [N, D] of records, labels and hidden tokens aside."""
@@ -139,37 +112,39 @@ class InvarianceRun:
         with torch.no_grad(), evaluation(model.network, model.objective):
             for part in sampling.micro_batches(records, model.batch):
                 batch = model.codec.collate([model.codec.encode(_unlabelled(record)) for record in part])
-                found: Tensor = model.domain.embed(model.network, model.engine.move(batch))
-                rows.append(found.detach().double().cpu().numpy())
+                assert model.domain.embed is not None
+                embedded_BD: Tensor = model.domain.embed(model.network, model.engine.move(batch))
+                rows.append(embedded_BD.detach().double().cpu().numpy())
         return np.concatenate(rows)
 
     def predict(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
         """Return the checkpoint's outputs of one shape as rows [N, ...]; nothing for a pretraining checkpoint."""
         if type(self.model.objective).predict is Objective.predict:
             return {}
-        found = self.model.outputs(records)
-        return {name: x.reshape(len(x), -1).astype(float) for name, x in found.items() if x.dtype.kind in "fiu"}
+        outputs = self.model.outputs(records)
+        return {name: x.reshape(len(x), -1).astype(float) for name, x in outputs.items() if x.dtype.kind in "fiu"}
 
-    def measure(self, name: str, augmentation: Augmentation) -> AugmentationFigures:
+    def measure(self, name: str, augmentation: Augmentation) -> AugmentationEffect:
         """Measure one augmentation."""
         drawn = [self._changed(augmentation, record, i) for i, record in enumerate(self.records)]
         places = [i for i, record in enumerate(drawn) if record is not None]
-        shift, moved = Interval(0.0, 0.0, 0.0), {}
+        shift = Interval(0.0, 0.0, 0.0)
+        moved: dict[str, Interval] = {}
         if places:
-            changed = [drawn[i] for i in places]
+            changed = [record for record in drawn if record is not None]
             shift = relative_shift(self.embedded_ND, self.embed(changed), places, self.spec.seed)
             after = self.predict(changed)
             moved = {
                 n: relative_shift(x, after[n], places, self.spec.seed) for n, x in self.predicted.items() if n in after
             }
-        labels = ()
+        labels: tuple[LabelInformation, ...] = ()
         if self.labels:
             views = [
                 [self._draw(augmentation, r, i, view) for i, r in enumerate(self.records)] for view in range(VIEWS)
             ]
             embedded = [self.embed(view) for view in views]
             labels = tuple(self._information(x, augmentation, views, embedded) for x in self.labels)
-        return AugmentationFigures(name, augmentation.summary, len(places), shift, moved, labels)
+        return AugmentationEffect(name, augmentation.summary, len(places), shift, moved, labels)
 
     def _draw(self, augmentation: Augmentation, record: Record, index: int, draw: int) -> Record:
         return augmentation.apply(record, sampling.generator(self.spec.seed, sampling.CORRUPT, draw, index))
@@ -177,14 +152,14 @@ class InvarianceRun:
     def _changed(self, augmentation: Augmentation, record: Record, index: int) -> Record | None:
         """Return the first draw that changes the record; None where none does."""
         draws = (self._draw(augmentation, record, index, draw) for draw in range(TRIES))
-        return next((found for found in draws if _differs(record, found)), None)
+        return next((changed for changed in draws if _differs(record, changed)), None)
 
     def _information(
         self, label: str, augmentation: Augmentation, views: list[list[Record]], embedded: list[np.ndarray]
     ) -> LabelInformation:
         kept = np.flatnonzero(_known(self.labels[label]))
         target_NC = indicators(self.labels[label][kept])
-        options = {"seed": self.spec.seed, "permutations": self.spec.permutations}
+        options: dict[str, Any] = {"seed": self.spec.seed, "permutations": self.spec.permutations}
         before, after = nuisances(augmentation, [self.records[i] for i in kept], [[v[i] for i in kept] for v in views])
         return LabelInformation(
             label,
@@ -197,14 +172,15 @@ class InvarianceRun:
 
 
 def labelled_records(
-    store: Store, objective: Objective, split: str, most: int, seed: int
+    store: Store, objective: Objective, split: str, max_records: int, seed: int
 ) -> tuple[list[Record], dict[str, np.ndarray]]:
-    """Return up to `most` records of a split, drawn at random, and their labels by name; windows where there are no labels."""
-    domain, rows = get_domain(store.domain), store.split(split)
+    """Return up to `max_records` records of a split, drawn at random, and their labels by name; windows where there are no labels."""
+    domain = get_domain(store.domain)
+    rows: Sequence[Record] = store.split(split)
     if not domain.labels([store[0]], store.meta):
         rows = objective.examples(store, split)
-    places = np.sort(sampling.generator(seed, sampling.SUBSET).permutation(len(rows))[:most])
-    records = [rows[int(i)] for i in places]
+    places = np.sort(sampling.generator(seed, sampling.SUBSET).permutation(len(rows))[:max_records])
+    records: list[Record] = [rows[int(i)] for i in places]
     return records, dict(domain.labels(records, store.meta)) if records else {}
 
 
@@ -226,21 +202,23 @@ def relative_shift(before_ND: np.ndarray, after_MD: np.ndarray, places: Sequence
     rng = np.random.default_rng(seed)
     steps = rng.integers(1, len(before_ND), (8, len(before_ND)))  # each record's distances to eight others
     others = (np.arange(len(before_ND)) + steps) % len(before_ND)
-    apart = float(np.median(np.linalg.norm(before_ND[others] - before_ND, axis=2)))
+    distance = float(np.median(np.linalg.norm(before_ND[others] - before_ND, axis=2)))
     if not moved.any():
         return Interval(0.0, 0.0, 0.0)
     drawn = np.median(moved[rng.integers(0, len(moved), (1000, len(moved)))], axis=1)
-    middle, (low, high) = np.median(moved), np.percentile(drawn, (2.5, 97.5))
-    return Interval(*(float(x) / apart if apart else float("inf") for x in (middle, low, high)))
+    interval = percentile_interval(float(np.median(moved)), drawn)
+    return Interval(
+        *(x / distance if distance else float("inf") for x in (interval.value, interval.low, interval.high))
+    )
 
 
 def warn_before_training(run: Run) -> None:
     """Warn where the objective augments by something that erases the label of the training records.
 
-    Cheap: it looks at what is scrambled, not at any net, and only for objectives that augment labelled records.
+    Cheap: it looks at what is scrambled, not at any network, and only for objectives that augment labelled records.
     """
     objective = run.objective
-    # A warning would tell of records that are to stay private.
+    # A warning would reveal something of records that are to stay private.
     if run.dp_sgd or not getattr(objective, "augments", ()):
         return
     store = Store.open(run.data, verify=False)  # training itself compares the digests
@@ -251,12 +229,12 @@ def warn_before_training(run: Run) -> None:
         view = [augmentation.apply(r, sampling.generator(0, sampling.CORRUPT, 0, i)) for i, r in enumerate(records)]
         for label, values in labels.items():
             kept = np.flatnonzero(_known(values))
-            if len(kept) < ENOUGH or not _usable(values):
+            if len(kept) < WARN_RECORDS or not _usable(values):
                 continue
             before, (after,) = nuisances(augmentation, [records[i] for i in kept], [[view[i] for i in kept]])
-            told, still = (explain([x], indicators(values[kept]), scaled=True) for x in (before, after))
-            if told.informative and told.value > STRONG and still.value < told.value / 2 and lost(told, still)[0] > 0:
-                warnings.warn(erased_line(name, label, told), stacklevel=2)
+            shares = [explain([x], indicators(values[kept]), scaled=True) for x in (before, after)]
+            if shares[0].value > WARN_SHARE and erases(*shares):
+                warnings.warn(erased_line(name, label, shares[0]), stacklevel=2)
 
 
 def _unlabelled(record: Record) -> dict[str, Any]:
@@ -269,7 +247,7 @@ def _known(values_N: np.ndarray) -> np.ndarray:
 
 def _usable(values_N: np.ndarray) -> bool:
     known = values_N[_known(values_N)]
-    return len(known) >= FEWEST and len(np.unique(known)) > 1
+    return len(known) >= MIN_RECORDS and len(np.unique(known)) > 1
 
 
 def _differs(one: Record, other: Record) -> bool:

@@ -1,7 +1,7 @@
-"""Domain-adaptive pretraining: the base learns on, without labels, from data of the task's own domain (Gururangan et al. 2020).
+"""Domain-adaptive pretraining: further training without labels on data of the task's own domain (Gururangan et al. 2020).
 
-A gain may be of longer training alone. So the same number of steps on general data, of the kind the base was pretrained on, is
-compared beside it; without that control a curve says so.
+A gain may come from longer training alone. So the same number of steps on general data, of the kind the checkpoint was
+pretrained on, is compared beside it; without that control a curve says so.
 """
 
 import math
@@ -32,10 +32,10 @@ class Adaptation(Settings):
         control: a store of general data of that kind, for the same steps: what longer pretraining alone gives.
         steps: optimiser steps of either.
         batch: examples a step.
-        rate: peak learning rate.
+        lr: peak learning rate.
         seed: of the order and the corruption, the same for both.
         seeds: how many adaptations of each kind, from `seed` on; the curve's seeds take them in turn, so that its interval
-            knows what luck in adapting is worth.
+            includes the chance in adapting.
     """
 
     data: Path
@@ -46,7 +46,7 @@ class Adaptation(Settings):
     seed: int = 0
     seeds: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "steps", "batch", "seeds")
         self.require(0, math.inf, "lr")
@@ -59,10 +59,10 @@ class Adaptation(Settings):
 
     def store_of(self, method: str) -> Path:
         """Return the data of a method."""
-        return self.data if method == "adapted" else self.control
+        return self.control if self.control and method == "adapted-control" else self.data
 
     def check(self, parent: Checkpoint) -> None:
-        """Raise ConfigError where the base's objective cannot learn from the data, or both are the same."""
+        """Raise ConfigError where the parent's objective cannot learn from the data, or both are the same."""
         digests = []
         for method in self.methods:
             store, flag = Store.open(self.store_of(method)), ADAPTED[method]
@@ -77,15 +77,15 @@ class Adaptation(Settings):
                 "--adaptation.data and --adaptation.control hold the same data; the control must be general data"
             )
 
-    def fingerprint(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Return what must not change while a curve goes on, by method; a control may be added later."""
         about = {name: getattr(self, name) for name in ("steps", "batch", "lr", "seed", "seeds")}
         return {m: {**about, "data": Store.open(self.store_of(m), verify=False).digests()} for m in self.methods}
 
     def folder(self, method: str, out: Path, seed: int) -> Path:
         """Return where the adaptation stands that a curve's seed takes."""
-        turn = seed % self.seeds
-        return out / (f"{method}-{turn}" if turn else method)
+        number = seed % self.seeds
+        return out / (f"{method}-{number}" if number else method)
 
     def make(self, method: str, parent: Checkpoint, out: Path, hardware: Hardware, seed: int) -> Checkpoint:
         """Return the adapted checkpoint that a curve's seed takes, made where it is not there yet or was cut short.

@@ -1,23 +1,18 @@
-"""What a label-efficiency curve says: means, intervals, differences of paired seeds, labels saved; as table and plot.
-
-Intervals join two sources of chance. Seeds (which labels were drawn, the net's start) are resampled with replacement,
-the same draw for all methods. Test examples enter by leaving out one twentieth at a time (the infinitesimal jackknife), the
-same twentieth for all methods. Of few seeds or groups a bootstrap is too narrow, so its deviations are widened by Student's t
-and the lost degree of freedom (factor 1.58 for five seeds, 1.10 for twenty groups).
-"""
+"""What a label-efficiency curve says: means, intervals, differences of paired seeds, labels saved; as table and plot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sciforge.core.files.tables import Table
+from sciforge.experiments.results import ExperimentResult
+from sciforge.experiments.statistics import LEVELS, Interval, bootstrap, decimal, finite, percentile_interval
 
-DRAWS = 2000
-LEVELS = (2.5, 97.5)
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -27,10 +22,9 @@ class RunMetrics:
     Args:
         method, labels, seed: which.
         metrics: on the test split.
-        without: the compared metric with each group of test examples left out.
-        seconds: of fitting and judging.
-        about: the rate chosen and the losses it was chosen by.
-        outputs: per test example; on disk beside runs.jsonl, not in it.
+        without: the compared metric with each group of test records left out.
+        seconds: of training and evaluation.
+        about: the learning rate chosen and the losses it was chosen by.
     """
 
     method: str
@@ -40,11 +34,10 @@ class RunMetrics:
     without: tuple[float, ...]
     seconds: float = 0.0
     about: Mapping[str, Any] = field(default_factory=dict)
-    outputs: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the outputs."""
-        return {name: value for name, value in vars(self).items() if name != "outputs"}
+        """Return every field."""
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunMetrics":
@@ -53,30 +46,11 @@ class RunMetrics:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def text(self, digits: int = 2, sign: bool = False) -> str:
-        """Return the value and the interval.
-
-        >>> Interval(0.5, 0.4, 0.61).text()
-        '.50 [.40, .61]'
-        """
-        value, low, high = (figure(v, digits, sign) for v in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the value and the interval, None for what is not finite, which JSON lacks."""
-        return {"value": finite(self.value), "interval": [finite(self.low), finite(self.high)]}
-
-
-@dataclass(frozen=True)
 class Saving:
-    """How many labels from scratch reach what the pretrained net reaches with `labels`; None where curves do not meet."""
+    """How many labels the untrained network needs for what the pretrained one reaches with `labels`.
+
+    `factor` is None where the curves do not meet; then `reason` says why.
+    """
 
     labels: int
     metric: float
@@ -90,19 +64,21 @@ class Saving:
         low, high = (
             f"{v:.1f}" if np.isfinite(v) else "beyond the sizes measured" for v in (self.factor.low, self.factor.high)
         )
-        return f"{self.factor.value:.1f} times fewer labels than scratch at {figure(self.metric)} [{low}, {high}]"
+        return f"{self.factor.value:.1f} times fewer labels than untrained at {decimal(self.metric)} [{low}, {high}]"
 
 
-@dataclass(frozen=True)
-class LabelEfficiencyResult:
+@dataclass(frozen=True, repr=False)
+class LabelEfficiencyResult(ExperimentResult):
     """All runs of a curve and what follows from them.
 
     Args:
         runs: every (method, labels, seed), complete.
-        metric: the figure compared.
-        higher_is_better: its sense.
-        kinds: method -> net, control or baseline, in the order of the table.
+        metric: the metric compared.
+        higher_is_better: its direction.
+        kinds: method -> network, control or baseline, in the order of the table.
     """
+
+    name = "label_efficiency"
 
     runs: tuple[RunMetrics, ...]
     metric: str
@@ -127,7 +103,7 @@ class LabelEfficiencyResult:
         """Return the mean of the metric over seeds."""
         return float(np.mean([run.metrics[self.metric] for run in self.cell(method, labels)]))
 
-    def sd(self, method: str, labels: int) -> float:
+    def std(self, method: str, labels: int) -> float:
         """Return the standard deviation over seeds; 0 for one seed."""
         values = [run.metrics[self.metric] for run in self.cell(method, labels)]
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -138,34 +114,19 @@ class LabelEfficiencyResult:
 
     @cached_property
     def draws(self) -> dict[tuple[str, int], np.ndarray]:
-        """The bootstrap distribution [DRAWS] of each (method, labels); draws are paired over methods and sizes."""
-        rng = np.random.default_rng(0)
-        seeds = sorted({run.seed for run in self.runs})
-        num, parts = len(seeds), max(len(run.without) for run in self.runs)
-        chosen = rng.integers(0, num, (DRAWS, num))
-        times = np.stack([(chosen == s).sum(axis=1) for s in range(num)], axis=1) / num
-        groups = rng.multinomial(parts, np.full(parts, 1 / parts), DRAWS) if parts else np.zeros((DRAWS, 0))
-        found = {}
-        for method in self.methods:
-            for labels in self.sizes:
-                runs = self.cell(method, labels)
-                value = np.array([run.metrics[self.metric] for run in runs])
-                drawn = value.mean() + widening(num) * (times @ value - value.mean())
-                if parts:
-                    without = np.array([run.without for run in runs])
-                    pull = (value[:, None] - without).mean(axis=0) * (parts - 1) / parts
-                    drawn = drawn + widening(parts) * ((groups - 1) @ (pull - pull.mean()))
-                found[method, labels] = drawn
-        return found
+        """The bootstrap distribution of each (method, labels); draws are paired over methods and sizes."""
+        cells = {(method, labels): self.cell(method, labels) for method in self.methods for labels in self.sizes}
+        values = {key: [run.metrics[self.metric] for run in runs] for key, runs in cells.items()}
+        return bootstrap(values, {key: [run.without for run in runs] for key, runs in cells.items()})
 
     def interval(self, method: str, labels: int) -> Interval:
         """Return the mean with its interval."""
-        return Interval(self.mean(method, labels), *_percentiles(self.draws[method, labels]))
+        return percentile_interval(self.mean(method, labels), self.draws[method, labels])
 
     def difference(self, one: str, other: str, labels: int) -> Interval:
         """Return the paired difference of two methods with its interval."""
         value = self.mean(one, labels) - self.mean(other, labels)
-        return Interval(value, *_percentiles(self.draws[one, labels] - self.draws[other, labels]))
+        return percentile_interval(value, self.draws[one, labels] - self.draws[other, labels])
 
     def best_baseline(self, labels: int) -> str | None:
         """Return the classical baseline with the best mean on the test split: the choice favours the baseline."""
@@ -175,23 +136,23 @@ class LabelEfficiencyResult:
 
     def saving(self, labels: int) -> Saving | None:
         """Return the label-saving factor of pretraining at the level reached with `labels`, where the curves cross."""
-        if not {"pretrained", "scratch"} <= set(self.methods):
+        if not {"pretrained", "untrained"} <= set(self.methods):
             return None
         sign = 1 if self.higher_is_better else -1
         level = self.mean("pretrained", labels)
-        scratch = [sign * self.mean("scratch", n) for n in self.sizes]
-        needed = labels_needed(self.sizes, scratch, sign * level)
+        untrained = [sign * self.mean("untrained", n) for n in self.sizes]
+        needed = labels_needed(self.sizes, untrained, sign * level)
         if needed == np.inf:
             return Saving(
                 labels,
                 level,
                 None,
-                f"not reached: scratch never gets to {figure(level)} within {self.sizes[-1]} labels",
+                f"not reached: untrained never gets to {decimal(level)} within {self.sizes[-1]} labels",
             )
         if needed == 0:
-            reason = f"no crossing: scratch is beyond {figure(level)} with {self.sizes[0]} labels already"
+            reason = f"no crossing: untrained is beyond {decimal(level)} with {self.sizes[0]} labels already"
             return Saving(labels, level, None, reason)
-        curves = sign * np.stack([self.draws["scratch", n] for n in self.sizes], axis=1)
+        curves = sign * np.stack([self.draws["untrained", n] for n in self.sizes], axis=1)
         levels = sign * self.draws["pretrained", labels]
         drawn = np.array([labels_needed(self.sizes, c, m) for c, m in zip(curves, levels, strict=True)])
         low, high = np.percentile(drawn, LEVELS, method="nearest") / labels
@@ -203,17 +164,17 @@ class LabelEfficiencyResult:
         for method in self.methods:
             cells = []
             for labels in self.sizes:
-                found = self.interval(method, labels)
-                lost = self.collapsed(method, labels)
-                spread = figure(self.sd(method, labels))
-                text = f"{figure(found.value)} ± {spread} [{figure(found.low)}, {figure(found.high)}]"
-                cells.append(text + (f" {lost} collapsed" if lost else ""))
+                interval = self.interval(method, labels)
+                collapsed = self.collapsed(method, labels)
+                std = decimal(self.std(method, labels))
+                text = f"{decimal(interval.value)} ± {std} [{decimal(interval.low)}, {decimal(interval.high)}]"
+                cells.append(text + (f" {collapsed} collapsed" if collapsed else ""))
             rows.append((method, *cells))
-        for other in ("scratch", "best baseline"):
+        for other in ("untrained", "best baseline"):
             if "pretrained" in self.methods and (other in self.methods or self.best_baseline(self.sizes[0])):
                 cells = []
                 for labels in self.sizes:
-                    rival = other if other == "scratch" else self.best_baseline(labels)
+                    rival = other if other == "untrained" else self.best_baseline(labels)
                     if rival is None or rival not in self.methods:
                         break
                     name = "" if rival == other else f" ({rival})"
@@ -222,36 +183,36 @@ class LabelEfficiencyResult:
                     rows.append((f"pretrained - {other}", *cells))
         for one, other in (("adapted", "pretrained"), ("adapted", "adapted-control")):
             if {one, other} <= set(self.methods):
-                found = (self.difference(one, other, n).text(sign=True) for n in self.sizes)
-                rows.append((f"{one} - {other}", *found))
+                differences = (self.difference(one, other, n).text(sign=True) for n in self.sizes)
+                rows.append((f"{one} - {other}", *differences))
         return Table((f"test {self.metric}", *(f"{n} labels" for n in self.sizes)), tuple(rows), self.note())
 
     def note(self) -> str:
         """Return what a reader of the table must know."""
         seeds = len({run.seed for run in self.runs})
-        lines = [f"Mean ± s.d. over {seeds} paired seeds [95 % interval over seeds and test examples]."]
+        lines = [f"Mean ± std over {seeds} paired seeds [95 % interval over seeds and test records]."]
         if seeds < 5:
             lines.append("Fewer than 5 seeds: intervals are coarse.")
-        lost = sum(self.collapsed(m, n) for m in self.methods for n in self.sizes)
-        lines.append(
-            f"{lost} of {len(self.runs)} runs collapsed to one class." if lost else "No run collapsed to one class."
-        )
+        collapsed = sum(self.collapsed(m, n) for m in self.methods for n in self.sizes)
+        count = f"{collapsed} of {len(self.runs)} runs" if collapsed else "No run"
+        lines.append(f"{count} collapsed to one class.")
         if "adapted" in self.methods and "adapted-control" not in self.methods:
             lines.append(
-                "No control of adaptation by equal compute (--adaptation.control): a gain may be of longer training alone."
+                "No control of adaptation by equal compute (--adaptation.control): a gain may come from longer training alone."
             )
         savings = [(n, self.saving(n)) for n in self.sizes]
         lines += [f"Labels saved, {n} labels: {saving.text()}." for n, saving in savings if saving is not None]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return every figure of the table, and the runs."""
+        """Return every number of the table, and the runs."""
         cells = []
         for method in self.methods:
             for labels in self.sizes:
-                found = self.interval(method, labels)
-                cell = {"method": method, "labels": labels, "mean": found.value, "sd": self.sd(method, labels)}
-                cells.append({**cell, "interval": [found.low, found.high], "collapsed": self.collapsed(method, labels)})
+                interval = self.interval(method, labels)
+                cell = {"method": method, "labels": labels, "mean": interval.value, "std": self.std(method, labels)}
+                ends = [finite(interval.low), finite(interval.high)]
+                cells.append({**cell, "interval": ends, "collapsed": self.collapsed(method, labels)})
         savings = {}
         for labels in self.sizes:
             if (saving := self.saving(labels)) is not None:
@@ -261,22 +222,22 @@ class LabelEfficiencyResult:
         head = {"metric": self.metric, "higher_is_better": self.higher_is_better, "kinds": dict(self.kinds)}
         return {**head, "cells": cells, "labels_saved": savings, "runs": runs}
 
-    def plot(self, path: Path, title: str = "") -> Path:
-        """Draw the curves to a PNG (or what the suffix says) and return its path."""
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row a run: method, kind, labels, seed, every metric on the test split, seconds, learning rate."""
+        import pandas as pd
+
+        rows = [
+            {"method": r.method, "kind": self.kinds[r.method], "labels": r.labels, "seed": r.seed, **r.metrics}
+            | {"seconds": r.seconds, "lr": r.about.get("lr")}
+            for r in self.runs
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the means over the number of labels with 95 % intervals, and return the axes."""
         from sciforge.experiments.label_efficiency.plot import draw
 
-        return draw(self, Path(path), title)
-
-
-def widening(num: int) -> float:
-    """Return by how much a bootstrap of so few is too narrow: Student's t against the normal, and a degree of freedom.
-
-    >>> round(widening(5), 2), round(widening(20), 2), widening(1)
-    (1.58, 1.1, 0.0)
-    """
-    from scipy.stats import t as student
-
-    return float(student.ppf(0.975, num - 1) / 1.96 * (num / (num - 1)) ** 0.5) if num > 1 else 0.0
+        return draw(self, ax)
 
 
 def labels_needed(sizes: Sequence[int], curve: Sequence[float], level: float) -> float:
@@ -299,27 +260,3 @@ def labels_needed(sizes: Sequence[int], curve: Sequence[float], level: float) ->
         return float(sizes[0])
     share = (level - rising[right - 1]) / (rising[right] - rising[right - 1])
     return float(np.exp(np.log(sizes[right - 1]) * (1 - share) + np.log(sizes[right]) * share))
-
-
-def figure(value: float, digits: int = 2, sign: bool = False) -> str:
-    """Return a number as tables print it, without the zero before the point.
-
-    >>> figure(0.456), figure(-0.05), figure(0.1, sign=True), figure(12.3)
-    ('.46', '-.05', '+.10', '12.30')
-    """
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    return text.replace("0.", ".", 1) if abs(round(value, digits)) < 1 else text
-
-
-def _percentiles(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(draws, LEVELS)
-    return float(low), float(high)
-
-
-def finite(value: float) -> float | None:
-    """Return a number that JSON can hold.
-
-    >>> finite(1.0), finite(float("inf"))
-    (1.0, None)
-    """
-    return float(value) if np.isfinite(value) else None

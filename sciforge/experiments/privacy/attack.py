@@ -1,4 +1,4 @@
-"""Membership inference: scores of examples, and what they betray (Yeom et al. 2018; LiRA, Carlini et al. 2022).
+"""Membership inference: how well scores of records separate members from others (Yeom et al. 2018; LiRA, Carlini et al. 2022).
 
 Legend of shape letters: N examples, K shadow models, T targets, C canaries.
 
@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from sciforge.core.data import sampling
-from sciforge.experiments.label_efficiency.result import Interval
+from sciforge.experiments.statistics import LEVELS, Interval, clopper_pearson, percentile_interval
 
-RATES = (0.001, 0.01, 0.1)  # false-positive rates at which true positives are told
-OWN_SPREAD = 64  # shadows from which on each example has a variance of its own (Carlini et al. 2022, section VI-B)
+RATES = (0.001, 0.01, 0.1)  # false-positive rates at which true-positive rates are reported
+OWN_VARIANCE = 64  # shadows from which on each example has a variance of its own (Carlini et al. 2022, section VI-B)
 DRAWS = 1000
-LOW, HIGH = 2.5, 97.5
 
 
 def statistic(loss_N: np.ndarray, classes: bool) -> np.ndarray:
@@ -34,7 +33,7 @@ def halves(num: int, shadows: int, seed: int) -> np.ndarray:
     """Return which examples each shadow learns, bool [K, N]: every example is in exactly half of them.
 
     Shadows come in pairs that share nothing: without a pair, still half of the rest has learnt each example, so that a
-    shadow may be a target of the others without its members being told by mere counting.
+    shadow may be a target of the others without mere counting revealing its members.
 
     >>> halves(6, 4, seed=0).sum(0).tolist(), halves(6, 4, seed=0).sum(1).tolist()
     ([2, 2, 2, 2, 2, 2], [3, 3, 3, 3])
@@ -51,7 +50,7 @@ def lira(target_N: np.ndarray, stat_KN: np.ndarray, in_KN: np.ndarray, online: b
     """Return LiRA's scores [N] of a target from shadows that did and did not learn each example.
 
     Online: the log-likelihood ratio of two Gaussians. Offline: how far the target lies above what shadows say that did
-    not learn the example, in standard deviations. Below OWN_SPREAD shadows one variance serves all examples.
+    not learn the example, in standard deviations. Below OWN_VARIANCE shadows one variance serves all examples.
 
     Args:
         target_N: the target's statistics.
@@ -72,12 +71,12 @@ def _gaussians(stat_KN: np.ndarray, chosen_KN: np.ndarray) -> tuple[np.ndarray, 
     count_N = chosen_KN.sum(0)
     mean_N = np.where(chosen_KN, stat_KN, 0).sum(0) / count_N
     variance_N = (np.where(chosen_KN, stat_KN - mean_N, 0) ** 2).sum(0) / (count_N - 1)
-    if len(stat_KN) < OWN_SPREAD:
+    if len(stat_KN) < OWN_VARIANCE:
         variance_N = np.full_like(variance_N, variance_N.mean())
     return mean_N, np.sqrt(np.maximum(variance_N, 1e-12))
 
 
-def left_out(stat_KN: np.ndarray, in_KN: np.ndarray, online: bool) -> np.ndarray:
+def leave_one_out(stat_KN: np.ndarray, in_KN: np.ndarray, online: bool) -> np.ndarray:
     """Return LiRA's scores [K, N] of each shadow in turn as the target, without it and its counterpart of `halves`."""
     scores_KN = np.empty_like(stat_KN)
     for k in range(len(stat_KN)):
@@ -103,8 +102,8 @@ class Ranks:
     def counts(self, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return weighted numbers of members and of non-members at each level."""
         weight = np.ones(len(self.level)) if weight is None else np.ravel(weight)
-        found = (np.bincount(self.level, weight * part, self.num) for part in (self.member, ~self.member))
-        return tuple(found)
+        members, others = (np.bincount(self.level, weight * part, self.num) for part in (self.member, ~self.member))
+        return members, others
 
     def auc(self, weight: np.ndarray | None = None) -> float:
         """Return the area under the ROC curve, half a win for a tie; NaN without members or non-members.
@@ -131,19 +130,6 @@ class Ranks:
         """Return false- and true-positive rates of every threshold, ascending."""
         yes, no = (np.concatenate([[0.0], np.cumsum(part)]) for part in self.counts())
         return no / no[-1], yes / yes[-1]
-
-
-def clopper_pearson(hits: int, num: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share (Clopper and Pearson 1934).
-
-    >>> [round(end, 4) for end in clopper_pearson(0, 100)]
-    [0.0, 0.0362]
-    """
-    from scipy.stats import beta
-
-    low = beta.ppf(LOW / 100, hits, num - hits + 1) if hits else 0.0
-    high = beta.ppf(HIGH / 100, hits + 1, num - hits) if hits < num else 1.0
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -184,7 +170,7 @@ class Attack:
     smallest: float
 
     @classmethod
-    def judge(cls, name: str, score_TN: np.ndarray, member_TN: np.ndarray, seed: int) -> "Attack":
+    def of(cls, name: str, score_TN: np.ndarray, member_TN: np.ndarray, seed: int) -> "Attack":
         """Return the metrics of scores of T targets, with intervals.
 
         One target's shares have Clopper-Pearson intervals. Several targets have their examples in common, so theirs are
@@ -195,13 +181,12 @@ class Attack:
         members, others = int(member_TN.sum()), int((~member_TN).sum())
         rates = [rate for rate in RATES if rate * others >= 1 - 1e-9]
         drawn = _drawn(ranks, score_TN.shape, rates, seed)
-        low, high = np.nanpercentile(drawn[:, 0], (LOW, HIGH))
         points = []
         for place, rate in enumerate(rates, 1):
-            several = drawn[:, [place, place + len(rates)]].T if len(score_TN) > 1 else ([], [])
+            several: Any = drawn[:, [place, place + len(rates)]].T if len(score_TN) > 1 else ([], [])
             pairs = zip(ranks.shares(ranks.levels(rate)), (members, others), several, strict=True)
             points.append(Point(rate, *(_interval(share, num, draws) for share, num, draws in pairs)))
-        return cls(name, Interval(ranks.auc(), float(low), float(high)), tuple(points), ranks.curve(), 1 / others)
+        return cls(name, percentile_interval(ranks.auc(), drawn[:, 0]), tuple(points), ranks.curve(), 1 / others)
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics without the curve."""
@@ -213,7 +198,7 @@ def _interval(share: float, num: int, draws: np.ndarray) -> Interval:
     """Return a share of `num` with the wider ends of its exact interval and of its draws, if there are any."""
     low, high = clopper_pearson(round(share * num), num)
     if len(draws):
-        ends = np.nanpercentile(draws, (LOW, HIGH))
+        ends = np.nanpercentile(draws, LEVELS)
         low, high = min(low, ends[0]), max(high, ends[1])
     return Interval(share, float(low), float(high))
 
@@ -226,9 +211,9 @@ def _drawn(ranks: Ranks, shape: tuple[int, int], rates: list[float], seed: int) 
     """
     rng = sampling.generator(seed, sampling.EVALUATE, 0, 1)
     targets, num = shape
-    found = np.empty((DRAWS, 1 + 2 * len(rates)))
+    draws = np.empty((DRAWS, 1 + 2 * len(rates)))
     levels = [ranks.levels(rate) for rate in rates]
-    for row in found:
+    for row in draws:
         weight_T = np.bincount(rng.integers(targets, size=targets), minlength=targets)
         weight_N = np.bincount(rng.integers(num, size=num), minlength=num)
         weight = np.outer(weight_T, weight_N)
@@ -237,7 +222,7 @@ def _drawn(ranks: Ranks, shape: tuple[int, int], rates: list[float], seed: int) 
             row[0] = ranks.auc(weight)
             own = [ranks.shares(ranks.levels(rate, weight), weight)[0] for rate in rates]
             row[1:] = [*own, *(ranks.shares(level, weight)[1] for level in levels)]
-    return found
+    return draws
 
 
 @dataclass(frozen=True)
@@ -247,33 +232,33 @@ class Exposure:
     Args:
         canaries: how many.
         mean: over canaries and the shadows that learnt them, in bits; the reference is the canaries not learnt.
-        chance: its expectation where nothing is remembered.
-        most: where every canary learnt ranks first.
+        chance: its expectation where nothing is memorised.
+        maximum: where every canary learnt ranks first.
     """
 
     canaries: int
     mean: Interval
     chance: float
-    most: float
+    maximum: float
 
     @classmethod
     def of(cls, loss_KC: np.ndarray, in_KC: np.ndarray, seed: int) -> "Exposure":
         """Return the exposure from each shadow's losses of the canaries; the interval is a bootstrap over shadows and canaries."""
         bits_KC = np.full(loss_KC.shape, np.nan)
-        chance, most = [], []
+        chance: list[float] = []
+        maximum: list[float] = []
         for loss_C, in_C, bits_C in zip(loss_KC, in_KC, bits_KC, strict=True):
             unseen = np.sort(loss_C[~in_C])
             places = len(unseen) + 1
             bits_C[in_C] = np.log2(places) - np.log2(1 + np.searchsorted(unseen, loss_C[in_C]))
             chance += [np.log2(places) - np.log2(np.arange(1, places + 1)).mean()] * int(in_C.sum())
-            most += [np.log2(places)] * int(in_C.sum())
+            maximum += [np.log2(places)] * int(in_C.sum())
         rng = sampling.generator(seed, sampling.EVALUATE, 0, 2)
-        shadows, canaries = bits_KC.shape
+        shadows, canaries = loss_KC.shape[0], loss_KC.shape[1]
         means = np.full(DRAWS, np.nan)
         for draw in range(DRAWS):
             drawn = bits_KC[rng.integers(shadows, size=shadows)][:, rng.integers(canaries, size=canaries)]
             if np.isfinite(drawn).any():  # of a few canaries no shadow drawn may have learnt one
                 means[draw] = np.nanmean(drawn)
-        low, high = np.nanpercentile(means, (LOW, HIGH))
-        mean = Interval(float(np.nanmean(bits_KC)), float(low), float(high))
-        return cls(canaries, mean, float(np.mean(chance)), float(np.mean(most)))
+        mean = percentile_interval(float(np.nanmean(bits_KC)), means)
+        return cls(canaries, mean, float(np.mean(chance)), float(np.mean(maximum)))

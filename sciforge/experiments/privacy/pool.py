@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from sciforge.core.data import sampling
-from sciforge.core.data.store import SPLITS, Rows, ShardWriter, Store
+from sciforge.core.data.store import Rows, Store
 from sciforge.core.domain import Objective
-from sciforge.core.files.atomic import atomic_folder, write_json
 from sciforge.errors import ConfigError
+from sciforge.experiments.subsets import write_store
 
 TARGETS = ("label", "value")  # columns by which a domain says what is to be learnt
 
@@ -24,7 +24,7 @@ class Pool:
     Args:
         rows: where they are.
         member_N: whether the target learnt them; all False where there is no target.
-        dev: records for early stopping, which no shadow learns.
+        validation: records for early stopping, which no shadow learns.
         labels: place in the pool -> a wrong label, for canaries.
         column: which column holds labels; empty without canaries.
     """
@@ -47,21 +47,12 @@ class Pool:
 
     def write(self, path: Path, learnt_N: np.ndarray) -> Store:
         """Write a store in which the chosen records are the training split, in the order of the pool, canaries mislabelled."""
-        first = self.rows[0].store
-        kinds = {name: spec["kind"] for shard in first.index["shards"] for name, spec in shard["columns"].items()}
-        with atomic_folder(path) as work:
-            shard = ShardWriter(work, "shard-00000")
-            try:
-                for i in np.flatnonzero(learnt_N):
-                    changed = {self.column: self.labels[i]} if i in self.labels else {}
-                    _append(shard, kinds, {**self[i], **changed}, "train")
-                for record in self.validation:
-                    _append(shard, kinds, record, "validation")
-                shards = [shard.close()]
-            finally:
-                shard.release()
-            write_json(work / "index.json", {**first.index, "shards": shards, "rejected": 0})
-        return Store.open(path)
+        learnt = ({**self[i], **self._changed(i)} for i in map(int, np.flatnonzero(learnt_N)))
+        return write_store(path, {"train": learnt, "validation": self.validation}, self.rows[0].store)
+
+    def _changed(self, i: int) -> dict[str, Any]:
+        """Return the wrong label of a canary; nothing for other records."""
+        return {self.column: self.labels[i]} if i in self.labels else {}
 
     def with_canaries(self, count: int, seed: int) -> "Pool":
         """Give `count` records a label of another one; never records that the target learnt.
@@ -86,12 +77,6 @@ class Pool:
                 raise ConfigError("all records have the same label; canaries need another: set canaries 0")
             labels[int(place)] = self[int(rng.choice(others))][column]
         return Pool(self.rows, self.member_N, self.validation, labels, column)
-
-
-def _append(shard: ShardWriter, kinds: Mapping[str, str], record: Mapping[str, Any], split: str) -> None:
-    fixed = {name: value for name, value in record.items() if kinds[name] != "ragged"}
-    ragged = {name: value for name, value in record.items() if kinds[name] == "ragged"}
-    shard.add(ragged, **{**fixed, "split": np.int8(SPLITS.index(split))})
 
 
 def records_of(store: Store, split: str, objective: Objective) -> Rows:
@@ -121,7 +106,7 @@ def _digest(record: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(b"".join(name.encode() + str(x.shape).encode() + x.tobytes() for name, x in parts)).digest()
 
 
-def some(rows: Rows, count: int, seed: int) -> Rows:
+def random_subset(rows: Rows, count: int, seed: int) -> Rows:
     """Return `count` of the rows at random, or all of them, in their order."""
     if not count or count >= len(rows):
         return rows
@@ -130,8 +115,8 @@ def some(rows: Rows, count: int, seed: int) -> Rows:
 
 def names_of(pool: Pool, places: Sequence[int]) -> list[str]:
     """Return how to call records: by their name where they have one, else by their place in the store."""
-    found = []
+    names = []
     for place in places:
-        record, index = pool[place], int(np.concatenate([rows.indices for rows in pool.rows])[place])
-        found.append(str(record.get("name") or f"record {index}"))
-    return found
+        record, index = (pool[place], int(np.concatenate([rows.indices for rows in pool.rows])[place]))
+        names.append(str(record.get("name") or f"record {index}"))
+    return names

@@ -1,18 +1,22 @@
-"""What a privacy audit says: areas, true positives at few false ones, canaries, and whether a promised bound holds."""
+"""What a privacy audit says: areas, true positives at few false ones, canaries, and whether the promised bound holds."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sciforge.core.files.tables import Table
 from sciforge.experiments.privacy.attack import RATES, Attack, Exposure, Point
+from sciforge.experiments.results import ExperimentResult
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CANARIES = "canaries, lira online"  # an attack on shadows, also where the target is the checkpoint
 
 
-@dataclass(frozen=True)
-class PrivacyResult:
+@dataclass(frozen=True, repr=False)
+class PrivacyResult(ExperimentResult):
     """What the attacks found.
 
     Args:
@@ -21,10 +25,12 @@ class PrivacyResult:
         exposure: of the canaries, if there are any.
         counts: shadows, records, members, canaries, records without a label.
         privacy: the budget that the checkpoint says it spent; None where it was not trained privately.
-        warnings: why metrics may be too kind.
-        exposed: names and scores of the members that are told most surely.
+        warnings: why the numbers may be too low.
+        exposed: names and scores of the members that are recognised most surely.
         shadow_privacy: the budget that a shadow spends; it learns other records than the checkpoint, and another number.
     """
+
+    name = "privacy"
 
     target: str
     attacks: tuple[Attack, ...]
@@ -46,7 +52,9 @@ class PrivacyResult:
         Kairouz et al. 2015: TPR <= exp(epsilon) FPR + delta for every attack, where one record is added or left out. Training
         sets of one size swap a record for another, which is two such changes (`swapped`).
         """
-        epsilon, delta = (self.promise(attack)[name] for name in ("epsilon", "delta"))
+        promise = self.promise(attack)
+        assert promise is not None
+        epsilon, delta = (promise[name] for name in ("epsilon", "delta"))
         if swapped:
             epsilon, delta = 2 * epsilon, (1 + math.exp(min(epsilon, 700))) * delta
         return min(1.0, math.exp(min(epsilon, 700)) * point.fpr.high + delta)
@@ -94,7 +102,8 @@ class PrivacyResult:
         if self.exposure:
             e = self.exposure
             lines.append(
-                f"Exposure of {e.canaries} mislabelled canaries: {e.mean.text(2)} bits; chance {e.chance:.2f}, most {e.most:.2f}."
+                f"Exposure of {e.canaries} mislabelled canaries: {e.mean.text(2)} bits; chance {e.chance:.2f}, "
+                f"at most {e.maximum:.2f}."
             )
         if self.privacy:
             spent = f"epsilon {self.privacy['epsilon']:.3g} at delta {self.privacy['delta']:.2g}"
@@ -118,6 +127,25 @@ class PrivacyResult:
         if all(p.tpr.low <= self.bound(a, p, swapped=True) for a, p in self.pairs):
             return "is passed, but by no more than swapping one record for another may (twice epsilon)"
         return "IS BROKEN"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row an attack and false-positive rate, with the true-positive rate, and the area, with intervals."""
+        import pandas as pd
+
+        rows = []
+        for attack in self.attacks:
+            area = {"attack": attack.name, **attack.auc.columns("auc")}
+            for point in attack.points:
+                rates = {"allowed_fpr": point.rate, **point.tpr.columns("tpr"), **point.fpr.columns("fpr")}
+                rows.append({**area, **rates})
+            rows += [] if attack.points else [area]
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the ROC curves on logarithmic axes, and return the axes."""
+        from sciforge.experiments.privacy.plot import draw
+
+        return draw(self, ax)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the curves."""
