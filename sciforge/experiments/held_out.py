@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from sciforge.core.data.store import Store
-from sciforge.core.domain import Objective, Record
+from sciforge.core.objective import Objective, Record, Records
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import Tally, as_array, batches, evaluation, means
@@ -38,9 +38,7 @@ class Scores:
 class HeldOutRecords(Sequence):
     """Records whose columns are read once, since metrics are computed on them many times."""
 
-    def __init__(
-        self, records: Sequence[Record], places: np.ndarray | None = None, base: "HeldOutRecords | None" = None
-    ):
+    def __init__(self, records: Records, places: np.ndarray | None = None, base: "HeldOutRecords | None" = None):
         self.records, self.places, self.base = records, places, base
         self.cache: dict[str, np.ndarray] = {}
 
@@ -113,7 +111,7 @@ class HeldOut:
     def on(
         cls,
         objective: Objective,
-        records: Sequence[Record],
+        records: Records,
         split: str,
         metric: str | None = None,
         direction: bool | None = None,

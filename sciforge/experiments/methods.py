@@ -7,7 +7,7 @@ in the same order, and the heads of all networks start alike.
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from sciforge.core.data import sampling
-from sciforge.core.data.store import Rows, Store
-from sciforge.core.domain import Domain, Objective, Record
+from sciforge.core.data.store import Store
+from sciforge.core.domain import Domain, Objective
 from sciforge.core.files.settings import Settings
+from sciforge.core.objective import LabelledRecords
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.loop import train
@@ -28,7 +29,7 @@ from sciforge.errors import ConfigError, DivergedError, did_you_mean
 NETWORKS = ("pretrained", "untrained", "frozen")
 CONTROL = "untrained:"  # prefix of a model preset that is trained from random weights
 BATCH = 256  # records in one forward pass of evaluation
-Predict = Callable[[Sequence[Record]], dict[str, np.ndarray]]  # records -> outputs, first axis the record
+Predict = Callable[[Any], dict[str, np.ndarray]]  # records -> outputs, first axis the record
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class TrainingSet:
     """
 
     data: Path
-    records: Rows
+    records: LabelledRecords
     labels: int
     seed: int
 
@@ -204,9 +205,13 @@ class Methods:
         return loss if math.isfinite(loss) else math.inf
 
 
-def training_records(objective: Objective, store: Store) -> Rows:
-    """Return the records that an objective of labels learns, which know their labels and can be taken from."""
-    return objective.examples(store, "train")  # type: ignore[return-value]
+def training_records(objective: Objective, store: Store) -> LabelledRecords:
+    """Return the training records of an objective; raises ConfigError where it does not learn whole records."""
+    records = objective.examples(store, "train")
+    if not isinstance(records, LabelledRecords):
+        kind = type(objective).__name__
+        raise ConfigError(f"{kind} does not learn whole records; choose an objective of labels")
+    return records
 
 
 def open_parent(init: Path, domain: str, data: Path) -> Checkpoint:

@@ -21,6 +21,7 @@ from sciforge.core.data import sampling
 from sciforge.core.data.store import Store
 from sciforge.core.domain import Augmentation, Objective, Record, get_domain
 from sciforge.core.files.atomic import atomic_folder
+from sciforge.core.objective import Records
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluation
 from sciforge.core.training.model import Model
@@ -176,7 +177,7 @@ def labelled_records(
 ) -> tuple[list[Record], dict[str, np.ndarray]]:
     """Return up to `max_records` records of a split, drawn at random, and their labels by name; windows where there are no labels."""
     domain = get_domain(store.domain)
-    rows: Sequence[Record] = store.split(split)
+    rows: Records = store.split(split)
     if not domain.labels([store[0]], store.meta):
         rows = objective.examples(store, split)
     places = np.sort(sampling.generator(seed, sampling.SUBSET).permutation(len(rows))[:max_records])

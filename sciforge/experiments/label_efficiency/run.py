@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sciforge.core.data.store import Rows, Store
+from sciforge.core.data.store import Store
 from sciforge.core.domain import get_domain
 from sciforge.core.files.atomic import sha256
+from sciforge.core.objective import LabelledRecords
 from sciforge.core.training.run import to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.grid import Grid, Row, cell_name, open_folder, scratch
@@ -62,7 +63,7 @@ class LabelEfficiencyRun:
     folder: Path
     store: Store
     methods: Methods
-    train: Rows
+    train: LabelledRecords
     test: HeldOut
 
     @classmethod

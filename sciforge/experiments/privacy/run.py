@@ -6,7 +6,7 @@ Carlini et al. 2022).
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sciforge.core.data.store import Rows, Store
 from sciforge.core.domain import Categorical, Objective, Record
 from sciforge.core.files.atomic import sha256
 from sciforge.core.methods.dp_sgd import Mechanism
+from sciforge.core.objective import LabelledRecords, Records
 from sciforge.core.training.checkpoint import WEIGHTS, Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.evaluation import evaluation
@@ -66,6 +67,7 @@ class PrivacyRun:
         recipe: its run, for the shadows; data, out and seed are each shadow's own.
         pool: the records.
         seen: the same, as the objective sees them.
+        digests: of the store that holds them.
         work: a scratch folder.
         classes: whether the likelihood is one of classes.
         warnings: what makes the shadows unlike the target.
@@ -77,7 +79,8 @@ class PrivacyRun:
     target: Checkpoint
     recipe: Run
     pool: Pool
-    seen: Rows
+    seen: LabelledRecords
+    digests: Mapping[str, str]
     work: Path
     classes: bool
     warnings: tuple[str, ...]
@@ -97,7 +100,8 @@ class PrivacyRun:
         pool = Pool(pairs, member_N, validation).with_canaries(spec.canaries, spec.seed)
         if len(pool) < 2 * MIN_SHADOWS:
             raise ConfigError(f"only {len(pool)} records to audit with; give at least {2 * MIN_SHADOWS}")
-        seen = training_records(objective, pool.write(work / "pool", np.ones(len(pool), bool)))
+        store = pool.write(work / "pool", np.ones(len(pool), bool))
+        seen = training_records(objective, store)
         schedule, warnings, half = replace(run.schedule, save_every=0), [], len(pool) // 2
         if early and not len(validation):
             schedule = replace(schedule, evaluate_every=0, patience=0)
@@ -116,7 +120,7 @@ class PrivacyRun:
             mechanism = Mechanism.of(recipe.dp_sgd, recipe, half)
             budget = replace(mechanism, steps=schedule.steps).summary()["privacy"]
         classes = _of_classes(target, seen[0])
-        return cls(spec, target, recipe, pool, seen, work, classes, tuple(warnings), budget)
+        return cls(spec, target, recipe, pool, seen, store.digests(), work, classes, tuple(warnings), budget)
 
     def settings(self) -> dict[str, Any]:
         """Return what must not change between two calls for one audit; shadows may grow."""
@@ -125,7 +129,7 @@ class PrivacyRun:
         }
         if self.recipe.init:
             recipe["init"] = self.target.provenance.get("parent")
-        about = {"recipe": recipe, "records": self.seen.store.digests(), "seed": self.spec.seed}
+        about = {"recipe": recipe, "records": self.digests, "seed": self.spec.seed}
         return {**about, "canaries": self.spec.canaries}
 
     def shadow(self, k: int, learnt_N: np.ndarray) -> np.ndarray:
@@ -228,7 +232,7 @@ def _of_classes(target: Checkpoint, record: Record) -> bool:
         return False
 
 
-def losses(checkpoint: Checkpoint, records: Sequence[Record], device: str = "auto") -> np.ndarray:
+def losses(checkpoint: Checkpoint, records: Records, device: str = "auto") -> np.ndarray:
     """Return a checkpoint's loss of each record alone, in evaluation and float64 [N]; NaN where nothing is counted."""
     engine = Engine(choose_device(device), "float64")
     network, objective = checkpoint.build().double().to(engine.device), checkpoint.objectives[0]

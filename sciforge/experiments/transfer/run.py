@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sciforge.core.data.store import SPLITS, Rows, Store
+from sciforge.core.data.store import SPLITS, Store
 from sciforge.core.domain import Objective, get_domain
 from sciforge.core.files.atomic import sha256
 from sciforge.core.training.checkpoint import Checkpoint
@@ -99,7 +99,7 @@ class TransferRun:
         for method in run.names:
             run.methods(run.objective).kind(method)
         for name, store in sources.items():
-            if (count := len(resolved[name].examples(store, "train"))) < max(spec.labels, 1):
+            if (count := len(training_records(resolved[name], store))) < max(spec.labels, 1):
                 raise ConfigError(f"{name} has {count} training labels; labels asks for {spec.labels or 'all'}")
         return run
 
@@ -193,7 +193,3 @@ def _check_same(sources: Mapping[str, Store], resolved: Mapping[str, Objective])
             one, two = (getattr(resolved[key], field, None) for key in (first, name))
             if one != two:
                 raise ConfigError(f"{name} has the {field} {two}, {first} {one}; prepare them with the same")
-    for name, source in sources.items():
-        if not isinstance(resolved[name].examples(source, "train"), Rows):
-            kind = type(resolved[name]).__name__
-            raise ConfigError(f"{kind} does not learn whole records; choose an objective of labels")
