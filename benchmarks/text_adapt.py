@@ -31,7 +31,7 @@ from sciforge.text import ClassifyDocuments, Documents
 SHARED = Path(__file__).resolve().parents[2] / "shared/data/text"
 LABELLED, FIELD = "deceptive_hotel_reviews.tsv.gz", "hotel_reviews_unlabelled.txt.gz"
 RUN_OF_WORDS = 13  # so many words in a row, shared by two reviews, are a copy
-NETS = ("adapted", "adapted-control", "pretrained", "scratch")
+NETS = ("adapted", "adapted-control", "pretrained", "untrained")
 BASELINES = ("letter_tfidf", "word_tfidf", "naive_bayes")
 GOALS = {100: 0.877, 200: 0.915}  # character TF-IDF, as published with the data
 
@@ -111,7 +111,7 @@ def report(result: object, grams: bool, seed: int) -> dict:
     for one, other in (
         ("adapted", "adapted-control"),
         ("adapted", "pretrained"),
-        ("adapted", "scratch"),
+        ("adapted", "untrained"),
         ("adapted", "letter_tfidf"),
     ):
         if {one, other} <= set(result.methods):

@@ -64,7 +64,7 @@ def main() -> None:
     found = {}
     for name in OBJECTIVES:
         checkpoint, seconds = pretrain(name, novels, options)
-        rivals = ("scratch", "word_tfidf", "letter_tfidf") if name == "masked-words" else ()
+        rivals = ("untrained", "word_tfidf", "letter_tfidf") if name == "masked-words" else ()
         spec = api.label_efficiency_runs.LabelEfficiency(
             data=speech,
             out=options.out / f"curve-{name}",
