@@ -39,7 +39,11 @@ class Full(Settings):
 
 @dataclass(frozen=True)
 class Freeze(Settings):
-    """Only weights whose name matches the regular expression move, and new heads; the default is the heads alone."""
+    """Only weights whose name matches a regular expression move, and new heads.
+
+    Args:
+        pattern: regular expression over the names of weights; the default is the heads alone.
+    """
 
     pattern: str = r"^heads\."
 

@@ -98,7 +98,12 @@ class Schedule(Settings):
 
 @dataclass(frozen=True)
 class Replay(Settings):
-    """Mix a share of pretraining examples, with the pretraining objective, into every step."""
+    """Mix a share of pretraining examples, with the pretraining objective, into every step.
+
+    Args:
+        data: the prepared store that `init` was trained on.
+        share: of pretraining examples in a batch, between 0 and 1.
+    """
 
     data: Path
     share: float = 0.2
@@ -111,7 +116,12 @@ class Replay(Settings):
 
 @dataclass(frozen=True)
 class Subset(Settings):
-    """Train on few labels: `count` training examples, classes balanced, chosen by `seed`; nested in count."""
+    """Train on few labels: a subset of the training examples with balanced classes, nested in its size.
+
+    Args:
+        count: number of training examples.
+        seed: of the choice.
+    """
 
     count: int
     seed: int = 0
