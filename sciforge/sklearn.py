@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
@@ -121,7 +122,7 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         if len(self.classes_) < 2:
             raise ValueError(f"y holds the one class {self.classes_[0]!r}; a classifier needs at least two classes")
         codes = np.searchsorted(self.classes_, y)
-        return self._fit(X, [_code(code) for code in codes])
+        return self._fit(X, codes)  # whole numbers are classes in every domain
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, float64 [N, C], in the order of `classes_`."""
@@ -129,7 +130,7 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         if len(self.classes_) == 2:
             second = table["probability"].to_numpy(float)
             return np.stack([1 - second, second], axis=1)
-        names = [f"probability_{_code(code)}" for code in range(len(self.classes_))]
+        names = [f"probability_{code}" for code in range(len(self.classes_))]
         probabilities = table[names].to_numpy(float)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
@@ -180,8 +181,8 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
 
         Args:
             X: natural inputs.
-            return_std: also return the standard deviation, [N], of half the width of a 95 % interval over 1.96.
-            interval: also return the bounds of the 95 % interval, [N] each.
+            return_std: also return the standard deviation, [N]: that of the normal distribution with this interval.
+            interval: also return the bounds of the domain's interval (90 % unless its manual says otherwise), [N] each.
 
         Raises:
             ConfigError: the domain has no intervals.
@@ -191,9 +192,12 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
         if not (return_std or interval):
             return value
         if f"{TARGET}_lower" not in table:
-            raise ConfigError(f"models of {self.model_.domain.name} have no intervals; leave out return_std and interval")
+            raise ConfigError(
+                f"models of {self.model_.domain.name} have no intervals; leave out return_std and interval"
+            )
         lower, upper = (table[f"{TARGET}_{bound}"].to_numpy(float) for bound in ("lower", "upper"))
-        std = ((upper - lower) / (2 * 1.96),) if return_std else ()
+        width = 2 * norm.ppf(0.5 + self.model_.inputs.coverage / 2)
+        std = ((upper - lower) / width,) if return_std else ()
         return (value, *std, *((lower, upper) if interval else ()))
 
 
@@ -218,12 +222,3 @@ def _labels(X: Any, y: Any) -> np.ndarray:
     if not len(y):
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
     return y
-
-
-def _code(number: int) -> str:
-    """Return the name of a class inside, whose order as text is that of `classes_`.
-
-    >>> _code(3)
-    'class-00003'
-    """
-    return f"class-{number:05d}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Annotated, Any, Literal
 
-from sciforge.core.files.docstrings import arguments_of
+from sciforge.core.files.docstrings import arguments_of, summary_of
 from sciforge.errors import ConfigError, did_you_mean
 
 POSITIONAL = ("file", "files", "checkpoint", "names")  # fields and parameters that are given without a flag
@@ -208,10 +208,12 @@ def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str
         marks = [tyro.conf.arg(name=flag.name.replace("_", "-"), help=flag.help or None)]
         if flag.name in POSITIONAL:
             marks = [tyro.conf.Positional, tyro.conf.arg(name=flag.name, help=flag.help or None)]
-        extra = (
-            () if flag.default is MISSING else (dataclasses.field(default_factory=lambda value=flag.default: value),)
-        )
-        fields.append((f"field_{number}", Annotated[(flag.hint, *marks)], *extra))  # type: ignore[misc]
+        hint, default = flag.hint, flag.default
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            hint = _documented(hint, None if default is MISSING else default)
+            default = default if default is MISSING else hint()
+        extra = () if default is MISSING else (dataclasses.field(default_factory=lambda value=default: value),)
+        fields.append((f"field_{number}", Annotated[(hint, *marks)], *extra))  # type: ignore[misc]
     form = dataclasses.make_dataclass("Form", fields, kw_only=True)
     if wants_help(argv):
         tyro.cli(form, prog=prog, description=description, args=["--help"])
@@ -221,7 +223,31 @@ def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str
             made = tyro.cli(form, prog=prog, description=description, args=list(argv))
     except SystemExit:
         raise ConfigError(f"{_complaint(said.getvalue(), argv, form)}; see {prog} --help") from None
-    return {flag.key: getattr(made, f"field_{number}") for number, flag in enumerate(flags)}
+    return {flag.key: _undocumented(flag.hint, getattr(made, f"field_{number}")) for number, flag in enumerate(flags)}
+
+
+def _documented(cls: type, default: Any) -> type:
+    """Return a dataclass with the fields of `cls` whose options carry the sentences of the docstring.
+
+    tyro reads docstrings too, but neither those of parent classes nor `a, b: text`.
+    """
+    import tyro
+
+    fields = []
+    for flag in flags_of_class(cls, default):
+        hint = Annotated[flag.hint, tyro.conf.arg(help=flag.help or None)]
+        extra = () if flag.default is MISSING else (dataclasses.field(default_factory=lambda v=flag.default: v),)
+        fields.append((flag.name, hint, *extra))
+    form = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
+    form.__doc__ = summary_of(cls)
+    return form
+
+
+def _undocumented(hint: Any, value: Any) -> Any:
+    """Return a value of `_documented` as one of the class itself; others as they are."""
+    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)) or isinstance(value, hint):
+        return value
+    return hint(**{field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
 
 
 def _complaint(said: str, argv: Sequence[str], form: type) -> str:

@@ -89,9 +89,11 @@ class Inputs:
     Attributes:
         takes_tables: whether a whole DataFrame is an input (one row a record), not only a column of one.
         recipes: recommended recipes by name; the first is the default of `Model.fit`.
+        coverage: nominal share of true values between the columns NAME_lower and NAME_upper.
     """
 
     takes_tables: ClassVar[bool] = False
+    coverage: ClassVar[float] = 0.9
     recipes: ClassVar[Mapping[str, FitRecipe]] = {}
 
     def of(self, model: Any) -> "Inputs":

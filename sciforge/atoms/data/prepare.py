@@ -54,7 +54,7 @@ class PrepareAtoms:
             more different ones, else time.
         validation_share: share of the validation split, drawn from `files`; not used where `validation` names files.
         test_share: share of the test split, drawn from `files`; not used where `test` names files.
-        dev: files that are the validation split.
+        validation: files that are the validation split.
         test: files that are the test split.
         block: frames of a block of time; 0 cuts each file in 20.
         gap: frames dropped between blocks of different splits; -1 takes twice the memory of the energy.

@@ -66,7 +66,7 @@ class YeastPromoters(_WindowTask):
         genome: FASTA of S. cerevisiae (R64).
         transcripts: BED of Pol II transcripts with measured 5' ends.
         genes: GTF; where given, negatives lie inside coding sequences instead, an easier task.
-        test, dev: chromosomes held out.
+        test, validation: chromosomes held out.
         seed: of the negatives.
     """
 
@@ -125,7 +125,7 @@ class Intervals(_WindowTask):
         length: bases of a centred window.
         upstream, downstream: bases before and after the anchor.
         distance: least distance of a negative from any interval.
-        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
+        test, validation: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
         block_bp: bases of a block.
         seed: of the negatives.
     """
@@ -189,7 +189,7 @@ class Tracks:
         kinds: feature kinds in order of precedence (CDS, tRNA, ...).
         length: bases of a window.
         stranded: a feature on the other strand is a class of its own.
-        test, dev: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
+        test, validation: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
         block_bp: bases of a block.
     """
 

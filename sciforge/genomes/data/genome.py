@@ -37,7 +37,7 @@ class Genome:
     Args:
         files: FASTA or GenBank, plain or compressed.
         test: contigs kept for testing, never trained on.
-        dev: contigs for the validation split.
+        validation: contigs for the validation split.
         hold_out: BED of regions kept for testing; `margin` bases on each side are left out with them.
         exclude: contigs not to use at all (a mitochondrion, say).
         validation_every: where no `validation` is given, one block of 64 kb in so many is the validation split; 0 for none.
