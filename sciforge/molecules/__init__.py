@@ -10,22 +10,25 @@ from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.baselines import BASELINES
 from sciforge.molecules.evaluation.laws import LAWS
-from sciforge.molecules.evaluation.score import Score
+from sciforge.molecules.evaluation.score import Score, ScoreResult
 from sciforge.molecules.generation.constraints import Constraints
 from sciforge.molecules.generation.sampler import Sampling
+from sciforge.molecules.inference.generated import GeneratedMolecules
 from sciforge.molecules.inference.generation import Generate, generate
-from sciforge.molecules.inference.likelihoods import Likelihoods
+from sciforge.molecules.inference.inputs import MoleculeInputs
+from sciforge.molecules.inference.likelihoods import Likelihoods, likelihoods
 from sciforge.molecules.inference.predictions import PredictedProperties
+from sciforge.molecules.inference.scoring import score
 from sciforge.molecules.model.molecule_transformer import MODELS, MoleculeNet, MoleculeNetConfig
 from sciforge.molecules.objectives.generation import Grow
 from sciforge.molecules.objectives.properties import Properties
 from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
 
 
-def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
-    from sciforge.molecules.demo import demo  # brings RDKit's drawing, which most verbs do not need
+def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
+    from sciforge.molecules.demo import demo
 
-    return demo(folder, find, full)
+    return demo(folder, find)
 
 
 DOMAIN = Domain(
@@ -49,16 +52,28 @@ DOMAIN = Domain(
     augmentations=AUGMENTATIONS,
     embed=embed,
     labels=known_labels,
+    inputs=MoleculeInputs(),
+    methods={"generate": generate, "likelihoods": likelihoods, "score": score},
 )
 
 __all__ = [
     "DOMAIN",
     "Constraints",
+    "DescriptorsAndMasked",
     "Generate",
+    "GeneratedMolecules",
     "Grow",
+    "Likelihoods",
+    "MaskedAtoms",
     "MoleculeCodec",
     "MoleculeNet",
     "MoleculeNetConfig",
     "Molecules",
+    "PredictDescriptors",
+    "PredictedProperties",
+    "Properties",
+    "Sampling",
+    "Score",
+    "ScoreResult",
+    "generate",
 ]
-__all__ += ["PredictedProperties", "Properties", "Sampling", "Score", "generate"]

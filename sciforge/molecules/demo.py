@@ -19,7 +19,7 @@ from sciforge.molecules.evaluation.score import Score, table_of
 from sciforge.molecules.generation.constraints import Constraints, parse_formula
 from sciforge.molecules.generation.sampler import Sampling
 from sciforge.molecules.generation.unmasked_validity import unmasked_validity
-from sciforge.molecules.inference.generation import generate_from
+from sciforge.molecules.inference.generation import generate
 from sciforge.molecules.objectives.properties import Properties
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
 
 
 def _draw(model: Model, constraints: Constraints, num: int = 100, seed: int = 0) -> list[str]:
-    return generate_from(model, num, constraints, Sampling(seed=seed), {}).smiles()
+    return generate(model, num, seed=seed, **vars(constraints)).smiles()
 
 
 def kept(smiles: str, constraints: Constraints) -> bool:
@@ -155,11 +155,10 @@ def _scored(smiles: Sequence[str], folder: Path, sample: Path) -> Table:
         file=own,
         reference=files["test"],
         training=files["train"],
-        out=folder / "score.json",
         fcd=False,
         cache=folder / "cache",
     )
-    return table_of({"molecules-mini": score.report()})
+    return table_of({"molecules-mini": score.run().report})
 
 
 def _curve(folder: Path, data: Path, base: Path) -> LabelEfficiencyResult:

@@ -15,6 +15,7 @@ import numpy as np
 
 from sciforge.core.data import sampling
 from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.annotations import (
     Boxes,
@@ -67,7 +68,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class Images(Settings):
     """Pictures from folders of PNG, JPEG and TIFF files, from arrays (.npy, .npz) and from IDX files.
 
     Args:

@@ -16,6 +16,7 @@ import numpy as np
 
 from sciforge.core.data import sampling
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.images.data.boxes import overlaps
 
@@ -36,7 +37,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scenes:
+class Scenes(Settings):
     """Detection scenes composed of the single objects of a prepared store of pictures with classes.
 
     Args:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sciforge.core.domain import Batch, Example, Record
+from sciforge.core.files.settings import Settings
 from sciforge.molecules.chemistry.graph import Graph
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def flags_of(mol: "Chem.Mol") -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class MoleculeCodec:
+class MoleculeCodec(Settings):
     """Graphs as integers; stored properties in units of their std.
 
     Args:

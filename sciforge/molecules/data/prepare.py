@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.descriptors import descriptors, property_functions, scaffold
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol
@@ -37,7 +38,7 @@ MEND = "correct it, or skip bad records with --on-error skip"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Molecules:
+class Molecules(Settings):
     """Molecules from SMILES lists (.smi, .txt), tables (.csv, .tsv) and SDF, each plain or gzipped.
 
     Args:

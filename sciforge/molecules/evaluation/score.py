@@ -3,21 +3,23 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sciforge.catalog import cache_folder
 from sciforge.core.data.store import open_executor
 from sciforge.core.files.atomic import one_line, replace_file, sha256
 from sciforge.core.files.output_files import write_whole
+from sciforge.core.files.results import Result, new_axes
+from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import Table
 from sciforge.core.training.distributed import choose_device
 from sciforge.core.training.run import to_json
-from sciforge.errors import ConfigError, DataError
+from sciforge.errors import DataError
 from sciforge.molecules.evaluation import comparison, features, hash_index
 from sciforge.molecules.evaluation.comparison import Findings, Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments, require_fcd
@@ -25,6 +27,10 @@ from sciforge.molecules.evaluation.features import Traits, traits_of
 from sciforge.molecules.evaluation.generated_files import Sample, in_chunks, judge_all, pick_strings, read_strings
 from sciforge.molecules.evaluation.hash_index import Known, known_of
 from sciforge.molecules.evaluation.metrics import Z95, Figure, fraction, normal, uniqueness
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 UNIQUE_AT = (1000, 10000)
 TITLES = {
@@ -51,8 +57,8 @@ Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """Score generated molecules: validity, uniqueness, novelty, FCD and MOSES' metrics, each with a 95 % interval.
+class Score(Settings):
+    """Metrics of generated molecules: validity, uniqueness, novelty, FCD and MOSES' metrics, each with a 95 % interval.
 
     Every line of the file counts: mixtures, radicals and empty lines are invalid, and the largest fragment is never taken for
     the whole. Metrics that depend on the number of molecules (FCD above all) come with those of as many random molecules of
@@ -63,7 +69,6 @@ class Score:
         file: SMILES, one a line, as the generator wrote them; .smi or .csv, either as .gz.
         reference: molecules that the generator has not seen, the test set; .csv with a column `smiles`, or .smi.
         training: all molecules that the generator was trained on; novelty against a part of them would be inflated.
-        out: the report to write, .json.
         num: strings to score, from the top of the file.
         fcd: whether to compute FCD, which needs the extra [fcd].
         fcd_num: FCD of the first so many valid molecules; by default of all.
@@ -78,7 +83,6 @@ class Score:
     file: Path
     reference: Path
     training: Path
-    out: Path
     num: int = 30000
     fcd: bool = True
     fcd_num: int | None = None
@@ -89,40 +93,36 @@ class Score:
     device: str = "auto"
     seed: int = 0
 
-    def run(self) -> Path:
-        """Score, print the table, write the report and return its path.
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, 10**12, "num", "fcd_num", "reference_num", "workers")
+
+    def run(self) -> "ScoreResult":
+        """Score the molecules of the file.
 
         Raises:
-            ConfigError: a setting is out of range, or a file would be overwritten that is read.
             DataError: a file cannot be read, or holds no valid molecule.
             MissingExtra: FCD is asked for and fcd_torch is not installed.
         """
         self._check()
-        report = self.report()
-        sources = [self.file, self.reference, self.training, *filter(None, [self.reference_stats])]
-        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_whole(self.out, lambda path: path.write_text(text, encoding="utf-8"), sources)
-        print(table_of({self.file.name: report}).text())
-        return self.out
+        return self.score(list(read_strings(self.file, self.num)))
+
+    def score(self, strings: Sequence[str]) -> "ScoreResult":
+        """Score SMILES that are in memory, in place of those of the file; raises as `run` does."""
+        self._check()
+        return ScoreResult(self.report(strings), self.file.name)
 
     def _check(self) -> None:
-        for name in ("num", "fcd_num", "reference_num", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; give at least 1")
-        if self.out.suffix != ".json":
-            raise ConfigError(f"{self.out} does not end in .json; the report is written as JSON")
         for file in (self.training, self.reference):
             next(read_strings(file, 1), None)  # says in one line what is wrong with it
         if self.fcd:
             require_fcd()
 
-    def report(self) -> dict[str, Any]:
-        """Return what is written, as JSON: metrics, floor, reasons, seconds, provenance; raises as `run` does."""
+    def report(self, strings: Sequence[str]) -> dict[str, Any]:
+        """Return metrics, floor, reasons, seconds and provenance as JSON values; raises as `run` does."""
         import rdkit
 
         with open_executor("processes", self.workers) as pool:
-            strings = list(read_strings(self.file, self.num))
             samples = [sample for part in in_chunks(judge_all, strings, pool, "samples") for sample in part]
             valid = [sample for sample in samples if not sample.reason]
             reasons = Counter(sample.reason for sample in samples if sample.reason)
@@ -206,6 +206,60 @@ class Score:
         files = [self.training, self.reference, *filter(None, [self.reference_stats if self.fcd else None])]
         key = (count, self.fcd, self.fcd_num, self.reference_num, self.seed)
         return self._kept("real", key, _Floor, make, *files).metrics
+
+
+class ScoreResult(Result):
+    """Metrics of generated molecules, each with a 95 % interval, beside those of as many real molecules.
+
+    Args:
+        report: what `Score.report` returns.
+        name: of the molecules, in tables.
+    """
+
+    def __init__(self, report: dict[str, Any], name: str):
+        self.report, self.name = report, name
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The settings, the versions and how many molecules were read."""
+        return {key: value for key, value in self.report.items() if key not in ("metrics", "real_molecules")}
+
+    def table(self) -> Table:
+        """Return the metrics as text, with notes on what was not counted."""
+        return table_of({self.name: self.report})
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row a metric: metric, value, low, high (95 %), real (of real molecules), count, by."""
+        import pandas as pd
+
+        rows = []
+        for name, metric in self.report["metrics"].items():
+            real = self.report["real_molecules"].get(name, {}).get("value")
+            rows.append({"metric": name, **metric, "real": real})
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the metrics that lie between 0 and 1, with their intervals, and those of real molecules."""
+        frame = self.to_pandas()
+        frame = frame[(frame["low"] >= 0) & (frame["high"] <= 1)].iloc[::-1].reset_index(drop=True)
+        ax = new_axes(7, 0.35 * len(frame) + 1) if ax is None else ax
+        error = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
+        ax.errorbar(frame["value"], frame.index, xerr=error, fmt="o", capsize=3, label=self.name)
+        ax.plot(frame["real"].astype(float), frame.index, "|", ms=14, color="0.4", label="real molecules")
+        ax.set(yticks=list(frame.index), yticklabels=[TITLES[name] for name in frame["metric"]], xlim=(-0.02, 1.02))
+        ax.legend()
+        return ax
+
+    def save(self, path: Path | str) -> Path:
+        """Write the report as .json, or the metrics as .csv or .tsv; return the path."""
+        path = Path(path)
+        if path.suffix.lower() != ".json":
+            return super().save(path)
+        text = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return write_whole(path, lambda work: work.write_text(text, encoding="utf-8"))
+
+    def __repr__(self) -> str:
+        return self.table().text()
 
 
 @dataclass(frozen=True)

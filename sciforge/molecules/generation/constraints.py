@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.molecules.chemistry.valence import MAX_ORDER, TYPES
 from sciforge.molecules.generation.action_mask import legal
@@ -16,8 +17,8 @@ from sciforge.molecules.generation.partial_graph import Actions, Growth
 MOST_ATOMS = 64
 
 
-@dataclass(frozen=True)
-class Constraints:
+@dataclass(frozen=True, kw_only=True)
+class Constraints(Settings):
     """Hard constraints that every generated molecule keeps, all at once.
 
     Args:
@@ -41,6 +42,7 @@ class Constraints:
     forbidden: tuple[str, ...] = ()
 
     def __post_init__(self):
+        super().__post_init__()
         if not 1 <= self.atoms[0] <= self.atoms[1] <= MOST_ATOMS:
             raise ConfigError(f"atoms is {self.atoms}; give the fewest and the most heavy atoms, 1 to {MOST_ATOMS}")
         if not 0 <= self.rings[0] <= self.rings[1]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.forbidden_substructures import Pattern, patterns_of, restrict
 from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_smiles, smiles_of_graph
@@ -30,8 +31,8 @@ ORDERS = 8  # in which a scaffold is tried
 SORTS = ("stop", "next", "add", "ring")
 
 
-@dataclass(frozen=True)
-class Sampling:
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Settings):
     """How to draw.
 
     Args:
@@ -49,6 +50,7 @@ class Sampling:
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.batch < 1:
             raise ConfigError("temperature must be above 0, top_p in (0, 1] and batch at least 1")
 

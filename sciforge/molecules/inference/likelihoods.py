@@ -1,27 +1,34 @@
 """How likely a molecule is under the generator: of one walk exactly, of the molecule from below."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from sciforge.core.domain import widened
-from sciforge.core.files.output_files import cell, provenance, whole_files
+from sciforge.core.files.output_files import about
+from sciforge.core.files.results import TableResult
+from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
-from sciforge.errors import ConfigError, DataError
+from sciforge.errors import DataError
 from sciforge.molecules.chemistry.graph import Graph, canonical, graph_of_mol
 from sciforge.molecules.chemistry.valence import TYPES
-from sciforge.molecules.data.readers import parts_of, read_part
+from sciforge.molecules.data.in_memory import smiles_of_input
+from sciforge.molecules.data.readers import Entry, parts_of, read_part
 from sciforge.molecules.generation.feasibility import Rules
 from sciforge.molecules.generation.partial_graph import STOP
 from sciforge.molecules.generation.policy import actions_of, read_history
 from sciforge.molecules.generation.trajectories import Target
-from sciforge.molecules.inference.generation import condition_for, need_policy, wishes_of
+from sciforge.molecules.inference.generation import as_words, condition_for, wishes_of
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 from sciforge.molecules.objectives.generation import CANONICAL, lesson
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_ATOMS = 64
 IMPOSSIBLE = -torch.inf
@@ -79,51 +86,83 @@ def _first_of_each(action_WL: Tensor) -> list[int]:
     return list(seen.values())
 
 
+COLUMNS = ("name", "smiles", "atoms", "log_p_walk", "log_p_bound", "walks", "reason")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Likelihoods:
-    """How likely given molecules are under the generator, as a table (TSV): exact for one walk, a bound for the molecule.
+class Likelihoods(Settings):
+    """How likely given molecules are under the generator, as a table: exact for one walk, a lower bound for the molecule.
+
+    Columns: name, smiles, atoms, log_p_walk, log_p_bound (nats), walks, and the reason where there is no value.
 
     Args:
         files: SMILES lists, tables or SDF.
-        out: the table to write: name, smiles, atoms, log_p_walk, log_p_bound (nats), walks, reason where there is no figure.
         smiles_column: its name in tables.
-        walks: different ways of growing to sum over.
-        want: properties that the net is told, as NAME=VALUE.
+        walks: different ways of building a molecule to sum over.
+        want: properties that the net is conditioned on, as NAME=VALUE.
         seed: of the ways.
     """
 
     files: tuple[Path, ...]
-    out: Path
     smiles_column: str = "smiles"
     walks: int = 16
     want: tuple[str, ...] = ()
     seed: int = 0
 
-    def write(self, model: Model) -> Path:
-        """Write the table and return its path; a molecule that cannot be read or grown keeps its row, with the reason."""
-        need_policy(model)
-        if self.walks < 1:
-            raise ConfigError(f"walks is {self.walks}; give at least 1")
-        condition = condition_for(model, wishes_of(self.want))
-        model.network.eval()
-        with whole_files(self.out, sources=self.files) as (table,):
-            table.write(f"# {provenance(self, model)}\n")
-            table.write("name\tsmiles\tatoms\tlog_p_walk\tlog_p_bound\twalks\treason\n")
-            for entry in tqdm(self._entries(), "likelihoods", unit="mol", disable=None, leave=False):
-                table.write("\t".join(self._row(model, entry, condition)) + "\n")
-        return Path(self.out)
+    def __post_init__(self):
+        object.__setattr__(self, "want", as_words(self.want))
+        super().__post_init__()
+        self.require(1, 10**6, "walks")
 
-    def _entries(self):
-        for file in self.files:
-            for part in parts_of(file):
-                yield from read_part(part, self.smiles_column, ())
+    def run(self, model: Model) -> TableResult:
+        """Compute the table; a molecule that cannot be read or built keeps its row, with the reason."""
+        entries = [
+            entry for file in self.files for part in parts_of(file) for entry in read_part(part, self.smiles_column, ())
+        ]
+        return TableResult(likelihood_table(model, entries, self.walks, self.want, self.seed), about(self, model))
 
-    def _row(self, model: Model, entry, condition: Tensor | None) -> Sequence[str]:
-        try:
-            smiles, mol = canonical(entry.mol())
-            graph = graph_of_mol(mol)
-            walk, bound, walks = log_likelihoods(model.network, graph, self.walks, self.seed, condition)
-        except DataError as error:
-            return cell(entry.name), cell(entry.text[:200]), "", "", "", "", cell(str(error))
-        reason = "" if walks else "the rules of growth forbid it (an atom type, a ring size, a charge with hydrogens)"
-        return cell(entry.name), smiles, str(len(graph)), f"{walk:.4f}", f"{bound:.4f}", str(walks), reason
+
+def likelihoods(
+    model: Model,
+    inputs: Sequence[Any],
+    *,
+    walks: int = Likelihoods.walks,
+    want: Mapping[str, float] | Sequence[str] = (),
+    seed: int = Likelihoods.seed,
+) -> "pd.DataFrame":
+    """Return how likely molecules are under a generator, one row each; a method, `generator.likelihoods(smiles)`.
+
+    Args:
+        model: a generator.
+        inputs: SMILES or RDKit molecules; the index of a Series is kept.
+        walks: different ways of building a molecule to sum over.
+        want: properties that the net is conditioned on.
+        seed: of the ways.
+    """
+    texts = [smiles_of_input(value) for value in inputs]
+    entries = [Entry(place, text, False, "", place) for place, text in enumerate(texts)]
+    table = likelihood_table(model, entries, walks, as_words(want), seed).drop(columns="name")
+    return table if (index := getattr(inputs, "index", None)) is None or callable(index) else table.set_index(index)
+
+
+def likelihood_table(
+    model: Model, entries: Sequence[Entry], walks: int, want: Sequence[str], seed: int
+) -> "pd.DataFrame":
+    """Return the table of `Likelihoods` for entries of files."""
+    import pandas as pd
+
+    condition = condition_for(model, wishes_of(want))
+    model.network.eval()
+    bar = tqdm(entries, "likelihoods", unit="mol", disable=None, leave=False)
+    return pd.DataFrame([_row(model, entry, condition, walks, seed) for entry in bar], columns=list(COLUMNS))
+
+
+def _row(model: Model, entry: Entry, condition: Tensor | None, walks: int, seed: int) -> tuple[Any, ...]:
+    try:
+        smiles, mol = canonical(entry.mol())
+        graph = graph_of_mol(mol)
+        walk, bound, counted = log_likelihoods(model.network, graph, walks, seed, condition)
+    except DataError as error:
+        return entry.name, entry.text[:200], None, None, None, None, str(error)
+    forbidden = "the valence rules of the generator forbid it (an atom type, a ring size, a charge with hydrogens)"
+    return entry.name, smiles, len(graph), walk, bound, counted, "" if counted else forbidden

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sciforge.core.domain import Batch
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.molecules.chemistry.valence import MAX_ORDER, ORGANIC, indices_of
 from sciforge.nn.transformer import NORM_EPS, TENSOR_PLAN, GatedMLP
@@ -188,7 +189,7 @@ class MoleculeNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class MoleculeNetConfig:
+class MoleculeNetConfig(Settings):
     """Sizes of a MoleculeNet.
 
     Args:
@@ -208,6 +209,7 @@ class MoleculeNetConfig:
     alphabet: tuple[str, ...] = ORGANIC
 
     def __post_init__(self):
+        super().__post_init__()
         if min(self.width, self.depth, self.heads) < 1 or self.width % self.heads:
             raise ConfigError(f"model.width {self.width} must be a positive multiple of model.heads {self.heads}")
         if not 0 <= self.dropout < 1:

@@ -114,6 +114,7 @@ class Grow(Objective):
     metric: ClassVar[str] = "nats_per_molecule"
 
     def __post_init__(self):
+        super().__post_init__()
         if min(self.canonical_share, self.seeded_share) < 0 or self.canonical_share + self.seeded_share > 1:
             raise ConfigError("objective: canonical_share and seeded_share must be shares that add up to at most 1")
         if not 0 <= self.condition_share <= 1:

@@ -92,6 +92,7 @@ class Properties(Objective):
     fresh: ClassVar[tuple[str, ...]] = ("properties",)
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.readers or set(self.readers) - set(READERS):
             raise ConfigError(f"readers are {self.readers}; choose among {', '.join(READERS)}")
 

@@ -190,6 +190,7 @@ class MaskedAtoms(Objective):
     mask_rate: float = 0.15
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.mask_rate < 1:
             raise ConfigError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
 
@@ -272,6 +273,7 @@ class DescriptorsAndMasked(PredictDescriptors):
     weight: float = 0.1
 
     def __post_init__(self):
+        super().__post_init__()
         if not (0 < self.masked_share < 1 and 0 < self.mask_rate < 1 and self.weight >= 0):
             raise ConfigError("masked_share and mask_rate must lie between 0 and 1, weight must not be negative")
 

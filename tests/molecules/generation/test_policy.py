@@ -29,7 +29,7 @@ from sciforge.molecules.objectives.generation import Grow, lesson
 
 @pytest.fixture(scope="module")
 def domain(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    runs = load_file(ROOT / "tests/molecules/growing_runs.py").tiny(tmp_path_factory.mktemp("growing"))
+    runs = load_file(ROOT / "tests/molecules/generation/growing_runs.py").tiny(tmp_path_factory.mktemp("growing"))
     return Tiny(*runs, train(runs[1]))
 
 

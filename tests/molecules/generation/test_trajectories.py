@@ -21,7 +21,7 @@ from sciforge.molecules.generation.sampler import graphs_of
 from sciforge.molecules.generation.trajectories import OUTSIDE, REOPEN, Target, walk
 from sciforge.molecules.objectives.generation import choose_seed, legal_lesson, lesson
 
-DATA = Path(__file__).parents[3] / "shared/data/molecules"
+DATA = Path(__file__).parents[4] / "shared/data/molecules"
 ALL = Actions(tuple(range(len(TYPES))))
 FILES = {
     "moses": (DATA / "moses/train.csv.gz", "SMILES", 500),

@@ -1,19 +1,29 @@
-"""From a checkpoint to files: what `sciforge generate` and `likelihoods` write, promise and refuse."""
+"""From a generator to molecules in memory and in files: what generate and likelihoods promise and refuse."""
 
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from sciforge import api
-from sciforge.cli.main import main
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules import Constraints, Generate, Grow, MoleculeNetConfig, Molecules, Sampling, generate
+from sciforge.molecules import (
+    DOMAIN,
+    Constraints,
+    Generate,
+    GeneratedMolecules,
+    Grow,
+    MoleculeNetConfig,
+    Molecules,
+    Sampling,
+    generate,
+)  # fmt: skip
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
 from sciforge.molecules.demo import kept
 from sciforge.molecules.generation.unmasked_validity import possible, unmasked_validity
@@ -30,8 +40,10 @@ def checkpoint(tmp_path_factory):
     """A net that has hardly learnt anything: what it promises, it promises by law."""
     room = tmp_path_factory.mktemp("grow")
     (room / "known.smi").write_text("".join(f"{smiles} m{i}\n" for i, smiles in enumerate(MOLECULES)))
-    what = Molecules(files=(room / "known.smi",), split="random", shares=(0.8, 0.2, 0.0), properties=("logp", "size"))
-    api.prepare(what, room / "store")
+    preparer = Molecules(
+        files=(room / "known.smi",), split="random", shares=(0.8, 0.2, 0.0), properties=("logp", "size")
+    )
+    api.prepare(preparer, room / "store")
     run = Run(
         data=room / "store", out=room / "run", model=MoleculeNetConfig(width=16, depth=1, heads=2),
         objective=Grow(conditions=("logp", "size")), schedule=Schedule(steps=3, batch=6), **OPTIONS,
@@ -39,20 +51,31 @@ def checkpoint(tmp_path_factory):
     return api.train(run).path
 
 
-def test_the_command_writes_molecules_and_where_they_come_from(checkpoint, tmp_path, capsys):
-    out, sdf = tmp_path / "new.smi", tmp_path / "new.sdf"
-    argv = ["generate", str(checkpoint), "--num", "12", "--out", str(out), "--formula", "C4H8O2", "--unmasked", "8"]
-    assert main([*argv, "--conformers", str(sdf)]) == 0
-    assert capsys.readouterr().out.strip() == str(out)
-    lines = [line.split("\t") for line in out.read_text().splitlines()]
-    assert [name for _, name in lines] == [f"sciforge-{i}" for i in range(12)]
-    assert {CalcMolFormula(Chem.MolFromSmiles(smiles)) for smiles, _ in lines} == {"C4H8O2"}
-    report = json.loads((tmp_path / "new.smi.json").read_text())
+def test_what_is_drawn_is_a_sequence_with_a_table_pictures_and_files(checkpoint, tmp_path):
+    molecules = Model.load(checkpoint, "cpu").generate(12, formula="C4H8O2", unmasked=8)
+    assert isinstance(molecules, GeneratedMolecules) and len(molecules) == 12 and isinstance(molecules[0], Chem.Mol)
+    assert {CalcMolFormula(mol) for mol in molecules} == {"C4H8O2"}
+    assert molecules.to_pandas()["smiles"].tolist() == molecules.smiles() == [Chem.MolToSmiles(m) for m in molecules]
+    lines = [line.split("\t") for line in molecules.save(tmp_path / "new.smi").read_text().splitlines()]
+    assert lines == [[smiles, f"sciforge-{i}"] for i, smiles in enumerate(molecules.smiles())]
+    report = json.loads((tmp_path / "new.json").read_text())
     assert report["molecules"] == 12 and report["options"]["formula"] == "C4H8O2"
     assert set(report["mask_removed"]) == {"stop", "next", "add", "ring"} and 0 <= report["valid_without_mask"] <= 1
-    embedded = [mol for mol in Chem.SDMolSupplier(str(sdf), removeHs=False) if mol is not None]
-    assert embedded and all(mol.GetConformer().Is3D() for mol in embedded)
-    assert all(CalcMolFormula(mol) == "C4H8O2" for mol in embedded)
+    assert molecules.plot().images[0].get_array().std() > 5 and "<svg" in molecules._repr_html_()
+    assert pd.read_csv(molecules.save(tmp_path / "new.csv")).shape == (12, 3)
+    with pytest.raises(ConfigError, match=r"written as \.smi"):
+        molecules.save(tmp_path / "new.doc")
+
+
+@pytest.mark.filterwarnings("ignore:.* have no conformer")
+def test_conformers_are_written_to_an_sdf(checkpoint, tmp_path):
+    molecules = generate(checkpoint, 12, formula="C4H8O2", device="cpu")
+    solid = [mol for mol in Chem.SDMolSupplier(str(molecules.save(tmp_path / "new.sdf")), removeHs=False) if mol]
+    assert solid and all(mol.GetConformer().Is3D() and CalcMolFormula(mol) == "C4H8O2" for mol in solid)
+    flat = list(Chem.SDMolSupplier(str(molecules.to_sdf(tmp_path / "flat.sdf", conformers=False))))
+    assert [Chem.MolToSmiles(mol) for mol in flat] == molecules.smiles()
+    missing = json.loads((tmp_path / "new.json").read_text())["without_conformer"]
+    assert len(solid) + missing == 12
 
 
 @pytest.mark.parametrize(
@@ -71,22 +94,19 @@ def test_the_command_writes_molecules_and_where_they_come_from(checkpoint, tmp_p
     ids=lambda asked: str({k: v for k, v in vars(asked).items() if v != getattr(Constraints(), k)}),
 )
 def test_an_untaught_net_keeps_every_constraint(checkpoint, asked):
-    drawn = generate(checkpoint, 60, constraints=asked, sampling=Sampling(batch=30, seed=3), device="cpu")
-    assert len(drawn.graphs) == 60
-    assert all(kept(smiles, asked) for smiles in drawn.smiles())
+    molecules = generate(checkpoint, 60, **vars(asked), batch=30, seed=3, device="cpu")
+    assert len(molecules) == 60
+    assert all(kept(smiles, asked) for smiles in molecules.smiles())
 
 
 def test_growth_starts_at_marked_places_only(checkpoint):
-    asked = Constraints(scaffold="*c1ccc(F)cc1", atoms=(8, 14))
     ring = Chem.MolFromSmarts("[$([cH])]1[$([cH])]c(F)[$([cH])][$([cH])]c1")
-    drawn = generate(checkpoint, 40, constraints=asked, device="cpu").smiles()
-    assert all(Chem.MolFromSmiles(smiles).HasSubstructMatch(ring) for smiles in drawn)
+    molecules = generate(checkpoint, 40, scaffold="*c1ccc(F)cc1", atoms=(8, 14), device="cpu")
+    assert all(mol.HasSubstructMatch(ring) for mol in molecules)
 
 
 def test_the_same_seed_gives_the_same_molecules(checkpoint):
-    first, again, other = (
-        generate(checkpoint, 20, sampling=Sampling(seed=seed), device="cpu").smiles() for seed in (5, 5, 6)
-    )
+    first, again, other = (generate(checkpoint, 20, seed=seed, device="cpu").smiles() for seed in (5, 5, 6))
     assert first == again != other
 
 
@@ -114,20 +134,30 @@ def test_wishes_reach_the_net(checkpoint):
         ({"rings": (3, 4), "atoms": (1, 5), "ring_sizes": (5, 6)}, "take more atoms than 5"),
         ({"num": 0}, "at least 1"),
         ({"temperature": 0.0}, "above 0"),
+        ({"num": "ten"}, "generate.num is 'ten'"),
+        ({"atoms": "many"}, "generate.atoms is 'many'"),
+        ({"scafold": "C"}, "did you mean 'scaffold'"),
         ({"want": ("logp",)}, "NAME=VALUE"),
         ({"want": ("qed=0.5",)}, "cannot be steered to 'qed'"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_drawn(checkpoint, tmp_path, change, said):
+def test_what_cannot_be_is_refused_before_anything_is_drawn(checkpoint, change, said):
     with pytest.raises(ConfigError, match=said):
-        api.generate(checkpoint, Generate(out=tmp_path / "x.smi", **{"num": 5, **change}), device="cpu")
-    assert not list(tmp_path.iterdir())
+        generate(checkpoint, **{"num": 5, **change}, device="cpu")
+
+
+def test_python_and_the_command_line_share_one_set_of_defaults(checkpoint):
+    """The settings class is what the command line parses; the function and the method add nothing of their own."""
+    expected = Generate(seed=4).run(Model.load(checkpoint, "cpu")).smiles()
+    assert generate(checkpoint, seed=4, device="cpu").smiles() == expected
+    assert Model.load(checkpoint, "cpu").generate(seed=4).smiles() == expected
+    assert DOMAIN.outputs["generate"] is Generate and len(expected) == Generate().num
 
 
 @pytest.mark.parametrize("scaffold", ["c1ccccc", "C(C)(C)(C)(C)C", "[Na+].[Cl-]", "[CH3]", "", "[13CH4]"])
 def test_bad_scaffolds_are_named(checkpoint, scaffold):
     with pytest.raises(DataError) as caught:
-        generate(checkpoint, 2, constraints=Constraints(scaffold=scaffold), device="cpu")
+        generate(checkpoint, 2, scaffold=scaffold, device="cpu")
     assert "\n" not in str(caught.value) and (scaffold in str(caught.value) or not scaffold)
 
 
@@ -169,24 +199,23 @@ def test_methane_has_one_walk(checkpoint):
 
 def test_likelihoods_keep_a_row_for_every_molecule(checkpoint, tmp_path):
     (tmp_path / "mine.smi").write_text("CCO ethanol\nnonsense bad\n[NH3+]C charged\n")
-    path = api.predict(
-        checkpoint, Likelihoods(files=(tmp_path / "mine.smi",), out=tmp_path / "out.tsv", walks=4), device="cpu"
-    )
-    head, columns, *rows = path.read_text().splitlines()
-    assert json.loads(head[2:])["step"] == 3 and columns.split("\t")[0] == "name"
-    cells = [row.split("\t") for row in rows]
-    assert [row[0] for row in cells] == ["ethanol", "bad", "charged"]
-    assert float(cells[0][3]) < 0 and not cells[0][-1]
-    assert "no valid SMILES" in cells[1][-1] and not cells[1][3]
-    assert math.isinf(float(cells[2][3])) and "rules of growth" in cells[2][-1]
+    model = Model.load(checkpoint, "cpu")
+    frame = Likelihoods(files=tmp_path / "mine.smi", walks=4).run(model).to_pandas()
+    assert frame["name"].tolist() == ["ethanol", "bad", "charged"]
+    assert frame.loc[0, "log_p_walk"] < 0 and not frame.loc[0, "reason"]
+    assert "no valid SMILES" in frame.loc[1, "reason"] and math.isnan(frame.loc[1, "log_p_walk"])
+    assert math.isinf(frame.loc[2, "log_p_bound"]) and "valence rules" in frame.loc[2, "reason"]
+    series = pd.Series(["CCO", "nonsense"], index=["a", "b"])
+    table = model.likelihoods(series, walks=4)
+    assert table.index.tolist() == ["a", "b"] and table.loc["a", "log_p_walk"] == frame.loc[0, "log_p_walk"]
 
 
-def test_a_checkpoint_that_does_not_generate_says_so(checkpoint, tmp_path):
-    predictor = Model.load(checkpoint, "cpu")
-    other = Model(predictor.checkpoint, predictor.network, predictor.device)
+def test_a_checkpoint_that_does_not_generate_says_so(checkpoint):
+    model = Model.load(checkpoint, "cpu")
+    other = Model(model.checkpoint, model.network, model.device)
     type(other).objective, kept_objective = property(lambda self: "not to grow"), type(other).objective
     try:
         with pytest.raises(ConfigError, match="not to generate"):
-            Generate(out=tmp_path / "x.smi", num=2).write(other)
+            other.generate(2)
     finally:
         type(other).objective = kept_objective

@@ -1,9 +1,10 @@
 """Learning properties: gaps, numbers and classes together, the solved head, uncertainty, prediction from files."""
 
-import csv
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -158,14 +159,18 @@ def test_baselines_predict_what_curves_need(store):
 
 def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
     (tmp_path / "new.csv").write_text("smiles,name\nCCO,ethanol\nC(C,broken\nCC(=O)[O-].[Na+],salt\n[Pt],metal\n")
-    out = PredictedProperties(files=(tmp_path / "new.csv",), out=tmp_path / "out.csv").write(Model.load(learnt.path))
-    lines = out.read_text().splitlines()
-    assert lines[0].startswith("# {")
-    rows = list(csv.DictReader(lines[1:]))
-    assert [r["name"] for r in rows] == ["ethanol", "broken", "salt", "metal"]
-    assert rows[2]["smiles"] == "CC(=O)[O-]" and rows[1]["count"] == "" and "cannot be parsed" in rows[1]["problem"]
-    low, value, high = (float(rows[0][f"count{end}"]) for end in ("_low", "", "_high"))
-    assert low < value < high and 0 <= float(rows[0]["p(many)"]) <= 1
+    model = Model.load(learnt.path)
+    result = PredictedProperties(files=(tmp_path / "new.csv",)).run(model)
+    frame = result.to_pandas()
+    assert frame["name"].tolist() == ["ethanol", "broken", "salt", "metal"]
+    assert frame.loc[2, "smiles"] == "CC(=O)[O-]" and np.isnan(frame.loc[1, "count"])
+    assert "cannot be parsed" in frame.loc[1, "problem"] and not frame.loc[0, "problem"]
+    low, value, high = (frame.loc[0, f"count{end}"] for end in ("_lower", "", "_upper"))
+    assert low < value < high and 0 <= frame.loc[0, "many_probability"] <= 1
+    assert high - value == pytest.approx(1.6449 * frame.loc[0, "count_std"], rel=1e-4)
+    written = pd.read_csv(result.save(tmp_path / "out.csv"))  # opens with defaults; provenance lies beside
+    assert written["count"].iloc[0] == pytest.approx(value)
+    assert json.loads((tmp_path / "out.json").read_text())["options"]["level"] == 0.9
     labelled = [
         f"{r['smiles']},{r['label'][0]}"
         for name in ("validation", "test")
@@ -173,20 +178,17 @@ def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
         if np.isfinite(r["label"][0])
     ]
     (tmp_path / "cal.csv").write_text("smiles,count\n" + "\n".join(labelled) + "\n")
-    options = {"files": (tmp_path / "new.csv",), "also": (learnt.path,), "calibrate": tmp_path / "cal.csv"}
-    again = PredictedProperties(out=tmp_path / "again.csv", **options).write(Model.load(learnt.path))
-    row = list(csv.DictReader(again.read_text().splitlines()[1:]))[0]
-    assert float(row["count_disagreement"]) == 0 and float(row["count"]) == pytest.approx(value, rel=1e-3)
+    options = {"files": tmp_path / "new.csv", "also": [learnt.path], "calibrate": str(tmp_path / "cal.csv")}
+    again = PredictedProperties(**options).run(model).to_pandas()
+    assert again.loc[0, "count_disagreement"] == 0 and again.loc[0, "count"] == pytest.approx(value, rel=1e-3)
     (tmp_path / "few.csv").write_text("smiles,count\nCC,1\n")
     with pytest.raises(DataError, match="1 labels of 'count'; calibration needs at least 20"):
-        PredictedProperties(files=options["files"], out=tmp_path / "x.csv", calibrate=tmp_path / "few.csv").write(
-            Model.load(learnt.path)
-        )
+        PredictedProperties(files=options["files"], calibrate=tmp_path / "few.csv").run(model)
 
 
 def test_only_property_checkpoints_predict_properties(pretrained, tmp_path):
     with pytest.raises(ConfigError, match="was trained for PredictDescriptors, not for properties"):
-        PredictedProperties(files=(), out=tmp_path / "x.csv").write(Model.load(pretrained.path))
+        PredictedProperties(files=()).run(Model.load(pretrained.path))
 
 
 def test_conformal_intervals_cover():

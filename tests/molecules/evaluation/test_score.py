@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sciforge.errors import ConfigError, DataError, MissingExtra
 from sciforge.molecules.evaluation import score as scoring
 from sciforge.molecules.evaluation.score import TITLES, Score, table_of
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "molecules"
+SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "molecules"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
 PARTS = [*("c1ccc2ccccc2c1", "c1ccc(-c2ccccc2)cc1", "O=C(Nc1ccccc1)c1ccncc1"), *("C" * n + "O" for n in range(3, 10))]
 TRAIN = [f"{part}{end}" for part in PARTS for end in ("", "C", "N", "CC", "CO")]
@@ -27,16 +28,17 @@ def files(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "test.csv.gz").write_bytes(gzip.compress(("SMILES\n" + "\n".join(TEST) + "\n").encode()))
     sample = [*NOVEL[:6], NOVEL[0], "OCCC", "NOCCC", "CC.CC", "", "C[CH2]"]
     (tmp_path / "ours.smi").write_text("\n".join(sample) + "\n")
-    names = {"file": "ours.smi", "training": "train.csv", "reference": "test.csv.gz", "out": "out/report.json"}
+    names = {"file": "ours.smi", "training": "train.csv", "reference": "test.csv.gz"}
     return {**{name: tmp_path / file for name, file in names.items()}, "cache": tmp_path / "cache"}
 
 
 def scored(files: dict[str, Path], **changes) -> dict:
-    return json.loads(Score(**{**files, "fcd": False, **changes}).run().read_text())
+    return Score(**{**files, "fcd": False, **changes}).run().report
 
 
-def test_report_and_table(files, capsys):
-    report = scored(files)
+def test_report_and_table(files):
+    result = Score(**files, fcd=False).run()
+    report = result.report
     metrics = report["metrics"]
     assert metrics["validity"]["value"] == 9 / 12 and metrics["validity"]["by"] == "Wilson"
     assert metrics["unique"]["value"] == 8 / 9
@@ -46,9 +48,20 @@ def test_report_and_table(files, capsys):
     assert report["strings"] == 12 and report["real_molecules"]["snn"]["count"] == 9
     for name, figure in metrics.items():
         assert figure["low"] <= figure["value"] <= figure["high"], name
-    said = capsys.readouterr().out
-    assert all(TITLES[name] in said for name in metrics)
-    assert "30,000 were asked for" in said and "1 invalid: radical" in said and "nan" not in said.lower()
+    text = repr(result)
+    assert all(TITLES[name] in text for name in metrics)
+    assert "30,000 were asked for" in text and "1 invalid: radical" in text and "nan" not in text.lower()
+
+
+def test_a_result_is_a_table_a_picture_and_a_file(files, tmp_path):
+    result = Score(**files, fcd=False).run()
+    frame = result.to_pandas().set_index("metric")
+    assert frame.loc["validity", "value"] == 9 / 12 and np.isnan(frame.loc["validity", "real"])
+    assert result.plot().get_xlim() == (-0.02, 1.02)
+    assert json.loads(result.save(tmp_path / "report.json").read_text()) == result.report
+    assert pd.read_csv(result.save(tmp_path / "score.csv"))["metric"].tolist() == frame.index.tolist()
+    with pytest.raises(ConfigError, match=r"\.csv or \.tsv"):
+        result.save(tmp_path / "score.doc")
 
 
 def test_a_training_set_is_not_novel_but_near(files):
@@ -92,7 +105,7 @@ def test_fcd_with_its_floor_and_given_statistics(files):
     excess = report["metrics"]["fcd"]["value"] - report["real_molecules"]["fcd"]["value"]
     assert report["metrics"]["fcd_excess"]["value"] == pytest.approx(excess)
     moments = next(path for path in files["cache"].iterdir() if path.name.startswith("moments"))
-    stats = files["out"].parent / "stats.npz"
+    stats = files["file"].with_name("stats.npz")
     stats.write_bytes(moments.read_bytes())
     again = scored(files, fcd=True, reference_stats=stats)
     assert again["metrics"]["fcd"]["value"] == pytest.approx(report["metrics"]["fcd"]["value"])
@@ -110,7 +123,7 @@ def test_a_floor_of_fewer_molecules_gives_no_excess(files):
     ("changes", "error", "says"),
     [
         ({"num": 0}, ConfigError, "num is 0"),
-        ({"out": Path("report.txt")}, ConfigError, ".json"),
+        ({"num": "ten"}, ConfigError, "score.num is 'ten'"),
         ({"file": Path("nowhere.smi")}, DataError, "nowhere.smi"),
         ({"training": Path("nowhere.csv")}, DataError, "nowhere.csv"),
     ],
@@ -118,7 +131,6 @@ def test_a_floor_of_fewer_molecules_gives_no_excess(files):
 def test_settings_and_files_that_are_wrong(files, changes, error, says):
     with pytest.raises(error, match=says):
         scored(files, **changes)
-    assert not files["out"].exists()
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", ">seq1\nACGTNNN_\n", "<html>\n</html>\n"])
@@ -131,14 +143,6 @@ def test_files_without_a_molecule(files, text):
     files["reference"].write_text(text)
     with pytest.raises(DataError, match="reference.smi"):
         scored(files)
-
-
-def test_the_report_does_not_replace_its_sources(files):
-    source = files["file"].with_suffix(".json")
-    source.write_text("CCO\n")
-    with pytest.raises(ConfigError, match="also read from"):
-        scored(files, file=source, out=source)
-    assert source.read_text() == "CCO\n"
 
 
 def test_fcd_without_its_package_is_said_before_the_work(files, monkeypatch):

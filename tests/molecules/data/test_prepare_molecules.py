@@ -14,7 +14,7 @@ from sciforge.molecules.data.codec import flags_of
 from sciforge.molecules.data.finalization import LEFT_OUT
 from sciforge.molecules.data.prepare import Molecules
 
-SHARED = Path(__file__).parents[3] / "shared/data/molecules"
+SHARED = Path(__file__).parents[4] / "shared/data/molecules"
 BAD = {
     "C(C": "cannot be parsed",
     "C(C)(C)(C)(C)C": "valence",

@@ -14,7 +14,7 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.annotations import read_boxes, read_labels
 from sciforge.images.data.prepare import Images
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "L") -> Path:

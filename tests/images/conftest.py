@@ -1,0 +1,1 @@
+"""Makes image_stores importable from the tests in the folders below."""
