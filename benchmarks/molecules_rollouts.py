@@ -161,7 +161,7 @@ def roll(seed: int, name: str, num: int) -> tuple[str, Count]:
     torch.set_num_threads(1)
     model = untrained(seed, sharpness=(0.0, 1.0, 4.0)[seed % 3])
     start = time.perf_counter()
-    drawn = sample(model, num, REQUESTS[name], Sampling(batch=num, seed=seed))
+    drawn = sample(model, num, REQUESTS[name], Sampling(parallel=num, seed=seed))
     spent = time.perf_counter() - start
     wrong = faults(drawn, REQUESTS[name]) + ["missing molecules"] * (len(drawn.graphs) != num)
     return name, Count(num, wrong, Counter(drawn.removed), 1, spent)

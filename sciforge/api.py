@@ -211,16 +211,15 @@ def predict(checkpoint: Model | Place, output: Any, *, device: str = "auto", bat
 
 
 @options_as_keywords("outputs", "generate", "what")
-def generate(checkpoint: Model | Place, what: Any, *, device: str = "auto", batch: int = 64) -> Result:
+def generate(checkpoint: Model | Place, what: Any, *, device: str = "auto") -> Result:
     """Generate new molecules that keep hard constraints, valid by construction.
 
     Args:
         checkpoint: path, name or Model.
         what: a `Generate` with its options, e.g. `molecules.Generate(num=1000, formula="C9H8O4")`.
         device: `auto`, `cpu` or `cuda`.
-        batch: molecules in one forward pass.
     """
-    return _computed(what, _model(checkpoint, device, batch))
+    return _computed(what, _model(checkpoint, device))
 
 
 @options_as_keywords("tools", "label", "what")

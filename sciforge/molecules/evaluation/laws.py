@@ -86,7 +86,7 @@ def validity(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator)
     if "policy" not in model.heads:
         return 0.0, 0.0
     asked = Constraints(atoms=(1, 24))
-    drawn = sample(model, 64, asked, Sampling(batch=64, seed=int(rng.integers(2**31))))
+    drawn = sample(model, 64, asked, Sampling(parallel=64, seed=int(rng.integers(2**31))))
     return float(np.mean([not _sound(graph, asked) for graph in drawn.graphs])), 0.0
 
 

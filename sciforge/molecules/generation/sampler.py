@@ -38,21 +38,21 @@ class Sampling(Settings):
     Args:
         temperature: of the softmax, after the mask.
         top_p: keep the likeliest actions up to that probability, after the mask; 1 keeps all.
-        batch: molecules at once; results depend on it and on the seed, not on the machine's load.
+        parallel: molecules at once; results depend on it and on the seed, not on the machine's load.
         seed: of all draws.
         precision: of the net; bfloat16 is faster on processors and GPUs that calculate in it.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
-    batch: int = 512
+    parallel: int = 512
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         super().__post_init__()
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.batch < 1:
-            raise ConfigError("temperature must be above 0, top_p in (0, 1] and batch at least 1")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.parallel < 1:
+            raise ConfigError("temperature must be above 0, top_p in (0, 1] and parallel at least 1")
 
 
 @dataclass
@@ -87,7 +87,7 @@ def sample(
         model: with a policy; put into evaluation mode by the caller.
         num: how many.
         constraints: hard; the defaults ask for a neutral molecule of at most 40 heavy atoms with rings of 3 to 8.
-        sampling: temperature, top-p, batch, seed.
+        sampling: temperature, top-p, seed.
         condition: [2 P] as growing.condition_of makes it, None where the net knows none.
 
     Raises:
@@ -99,8 +99,8 @@ def sample(
     task = _Task.plan(model, constraints, sampling, condition)
     drawn, removed, steps = Drawn(), torch.zeros(len(SORTS), device=task.device), 0
     with tqdm(total=num, desc="generate", unit="mol", disable=None, leave=False) as bar:
-        for number, start in enumerate(range(0, num, sampling.batch)):
-            made = task.draw(min(sampling.batch, num - start), number)
+        for number, start in enumerate(range(0, num, sampling.parallel)):
+            made = task.draw(min(sampling.parallel, num - start), number)
             drawn.graphs += made.graphs
             drawn.log_likelihood += made.log_likelihood
             removed, steps = removed + task.removed, steps + task.steps

@@ -41,8 +41,8 @@ def unmasked_validity(
         room: most heavy atoms.
     """
     actions, device, valid = actions_of(model), model.relation.weight.device, 0
-    for number, start in enumerate(range(0, num, sampling.batch)):
-        count = min(sampling.batch, num - start)
+    for number, start in enumerate(range(0, num, sampling.parallel)):
+        count = min(sampling.parallel, num - start)
         rng = torch.Generator(device).manual_seed(sampling.seed * 1_000_003 + number)
         told = None if condition is None else condition.to(device).expand(count, -1)
         reader = Reader(model, count, room, STYLES.index("canonical"), told)

@@ -18,12 +18,12 @@ rollouts = load_file(ROOT / "benchmarks/molecules_rollouts.py")
 @pytest.mark.parametrize("name", rollouts.REQUESTS)
 def test_random_weights_keep_every_promise(name: str):
     asked = rollouts.REQUESTS[name]
-    drawn = sample(rollouts.untrained(5), 24, asked, Sampling(batch=24, seed=1))
+    drawn = sample(rollouts.untrained(5), 24, asked, Sampling(parallel=24, seed=1))
     assert len(drawn.graphs) == 24 and not rollouts.faults(drawn, asked)
 
 
 def test_the_judge_finds_faults():
-    drawn = sample(rollouts.untrained(0), 8, Constraints(atoms=(3, 6)), Sampling(batch=8))
+    drawn = sample(rollouts.untrained(0), 8, Constraints(atoms=(3, 6)), Sampling(parallel=8))
     wrong = Constraints(atoms=(7, 9), charge=1, rings=(4, 5), formula=None, scaffold="C1CCCCC1", types=("C",))
     assert len(rollouts.faults(drawn, wrong)) == 8
     for word in ("charge", "atoms", "rings", "scaffold"):
@@ -50,7 +50,7 @@ def test_any_mixture_of_requests_is_refused_or_kept(seed: int):
         asked = Constraints(**{name: rng.choice(CHOICES[name]) for name in names})
         model = rollouts.untrained(number, sharpness=rng.choice((0.0, 1.0, 6.0)))
         try:
-            drawn = sample(model, 16, asked, Sampling(batch=16, seed=number))
+            drawn = sample(model, 16, asked, Sampling(parallel=16, seed=number))
         except SciforgeError:
             continue
         kept += 1
@@ -72,13 +72,13 @@ def test_any_mixture_of_requests_is_refused_or_kept(seed: int):
 )
 def test_former_dead_ends(asked: Constraints, seed: int):
     for sharpness in (0.0, 6.0):
-        drawn = sample(rollouts.untrained(seed, sharpness=sharpness), 128, asked, Sampling(batch=128, seed=seed))
+        drawn = sample(rollouts.untrained(seed, sharpness=sharpness), 128, asked, Sampling(parallel=128, seed=seed))
         assert not rollouts.faults(drawn, asked)
 
 
 def test_iodine_keeps_to_single_bonds():
     """RDKit rewrites I=O as [I+][O-], which the table does not hold."""
-    drawn = sample(rollouts.untrained(2), 64, Constraints(types=("C", "I", "O"), atoms=(3, 9)), Sampling(batch=64))
+    drawn = sample(rollouts.untrained(2), 64, Constraints(types=("C", "I", "O"), atoms=(3, 9)), Sampling(parallel=64))
     assert any("I" in text for text in drawn.smiles()) and not any("[I+" in text for text in drawn.smiles())
 
 
@@ -133,17 +133,17 @@ def test_hydrogens_do_not_count_in_forbidden_parts():
 
 def test_the_same_seed_draws_the_same_and_another_does_not():
     model, asked = rollouts.untrained(1), Constraints(atoms=(4, 12))
-    once, twice = (sample(model, 40, asked, Sampling(batch=16, seed=3)).smiles() for _ in range(2))
-    assert once == twice != sample(model, 40, asked, Sampling(batch=16, seed=4)).smiles()
-    assert sample(model, 16, asked, Sampling(batch=16, seed=3)).smiles() == once[:16]  # a batch does not see the next
+    once, twice = (sample(model, 40, asked, Sampling(parallel=16, seed=3)).smiles() for _ in range(2))
+    assert once == twice != sample(model, 40, asked, Sampling(parallel=16, seed=4)).smiles()
+    assert sample(model, 16, asked, Sampling(parallel=16, seed=3)).smiles() == once[:16]  # a batch does not see the next
 
 
 def test_order_and_scores_survive_the_compaction(monkeypatch: pytest.MonkeyPatch):
     model, asked = rollouts.untrained(1), Constraints(atoms=(1, 12))
     monkeypatch.setattr(sampler, "CHECK_EVERY", 10_000)
-    whole = sample(model, 1, asked, Sampling(batch=1, seed=3))
+    whole = sample(model, 1, asked, Sampling(parallel=1, seed=3))
     monkeypatch.setattr(sampler, "CHECK_EVERY", 1)
-    again = sample(model, 1, asked, Sampling(batch=1, seed=3))
+    again = sample(model, 1, asked, Sampling(parallel=1, seed=3))
     assert whole.smiles() == again.smiles() and whole.log_likelihood == pytest.approx(again.log_likelihood)
 
 
@@ -163,5 +163,5 @@ def test_temperature_and_top_p_come_after_the_mask():
 
 def test_what_the_mask_takes_does_not_depend_on_the_room():
     model = rollouts.untrained(1)
-    shares = [sample(model, 64, Constraints(atoms=(1, n)), Sampling(batch=64)).removed for n in (4, 4)]
+    shares = [sample(model, 64, Constraints(atoms=(1, n)), Sampling(parallel=64)).removed for n in (4, 4)]
     assert shares[0] == shares[1] and sum(shares[0].values()) < 1

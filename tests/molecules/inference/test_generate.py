@@ -94,7 +94,7 @@ def test_conformers_are_written_to_an_sdf(checkpoint, tmp_path):
     ids=lambda asked: str({k: v for k, v in vars(asked).items() if v != getattr(Constraints(), k)}),
 )
 def test_an_untaught_net_keeps_every_constraint(checkpoint, asked):
-    molecules = generate(checkpoint, 60, **vars(asked), batch=30, seed=3, device="cpu")
+    molecules = generate(checkpoint, 60, **vars(asked), parallel=30, seed=3, device="cpu")
     assert len(molecules) == 60
     assert all(kept(smiles, asked) for smiles in molecules.smiles())
 
@@ -163,7 +163,7 @@ def test_bad_scaffolds_are_named(checkpoint, scaffold):
 
 def test_without_the_mask_validity_is_a_matter_of_luck(checkpoint):
     model = Model.load(checkpoint, "cpu").network.eval()
-    share = unmasked_validity(model, 64, Sampling(batch=64), torch.zeros(4), room=12)
+    share = unmasked_validity(model, 64, Sampling(parallel=64), torch.zeros(4), room=12)
     assert share < 1, "an untaught net should break valences when it may"
 
 
