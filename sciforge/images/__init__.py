@@ -1,14 +1,20 @@
 """Images: a Vision Transformer, pretrained by filling hidden patches, specialised with few labels."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from sciforge.core.domain import Domain
+from sciforge.core.files.tables import Section
 from sciforge.images.data.augmentations import AUGMENTATIONS
 from sciforge.images.data.codec import ImageCodec
 from sciforge.images.data.prepare import Images
 from sciforge.images.data.scenes import Scenes
-from sciforge.images.demo import demo
 from sciforge.images.evaluation.baselines import BASELINES
 from sciforge.images.evaluation.laws import LAWS
-from sciforge.images.inference.predictions import (
+from sciforge.images.inference.inputs import ImageInputs
+from sciforge.images.inference.outputs import (
+    METHODS,
+    OUTPUTS,
     AttentionMaps,
     Detections,
     ImageEmbeddings,
@@ -22,6 +28,13 @@ from sciforge.images.objectives.inpainting import InpaintPatches
 from sciforge.images.objectives.relative_position import RelativePositions
 from sciforge.images.objectives.segmentation import SegmentPatches
 from sciforge.images.objectives.supervised import ClassifyImages, RegressImages
+
+
+def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
+    from sciforge.images.demo import demo
+
+    return demo(folder, find, full)
+
 
 DOMAIN = Domain(
     name="images",
@@ -37,28 +50,33 @@ DOMAIN = Domain(
         "detect": DetectObjects,
         "segment": SegmentPatches,
     },
-    outputs={
-        "image-labels": ImageLabels,
-        "image-embeddings": ImageEmbeddings,
-        "detections": Detections,
-        "segments": Segments,
-        "reconstructions": Reconstructions,
-        "attention": AttentionMaps,
-    },
+    outputs=OUTPUTS,
     laws=LAWS,
     baselines=BASELINES,
-    demo=demo,
+    demo=_demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
+    inputs=ImageInputs(),
+    methods=METHODS,
 )
 
 __all__ = [
     "DOMAIN",
+    "AttentionMaps",
     "ClassifyImages",
+    "DetectObjects",
+    "Detections",
     "ImageCodec",
+    "ImageEmbeddings",
+    "ImageLabels",
     "Images",
     "InpaintPatches",
+    "Reconstructions",
+    "RegressImages",
+    "RelativePositions",
     "Scenes",
+    "SegmentPatches",
+    "Segments",
     "VisionTransformer",
     "VitConfig",
 ]

@@ -15,8 +15,8 @@ from sciforge.core.training.run import Run, Schedule, Subset
 from sciforge.images.data.prepare import Images
 from sciforge.images.data.scenes import Scenes
 from sciforge.images.evaluation.baselines import BASELINES
-from sciforge.images.inference.panels import draw_attention, draw_reconstructions, sheet
-from sciforge.images.inference.predictions import drawn
+from sciforge.images.inference.outputs import attention, box_panel, reconstruct
+from sciforge.images.inference.sheets import ImageSheet
 from sciforge.images.model.center_maps import clearest
 from sciforge.images.objectives.detection import DetectObjects
 from sciforge.images.objectives.supervised import ClassifyImages
@@ -55,22 +55,23 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     model = Model.load(init, device="cpu")
     test = objects.split("test")
     shown = [test[i] for i in np.linspace(0, len(test) - 1, 8).astype(int)]
-    filled = draw_reconstructions(folder / "filled.png", model, model.objective, shown)
-    attention = draw_attention(folder / "attention.png", model, shown[:3])
+    pictures = [record["image"] for record in shown]
+    filled = reconstruct(model, pictures).save(folder / "filled.png")
+    attended = attention(model, pictures[:3]).save(folder / "attention.png")
     accuracy = {name: [compared(name, objects, folder, init, seed) for seed in range(SEEDS)] for name in _methods()}
     scenes = _made(folder / "scenes", lambda: Scenes(images=objects.path, scenes=SCENES, size=(48, 48)))
     metrics, detections = _detection(scenes, folder, init)
     paragraphs = (WHAT.format(labels=LABELS, tests=len(test)), metrics)
-    pictures = (
+    captioned = (
         (filled, "Test pictures, the quarter of the patches that the encoder saw, and what was filled in."),
         (
             detections,
             "Test scenes: the clearest detections, as many as there are objects, with scores in hundredths; true boxes are dashed.",
         ),
-        (attention, "Where the last block looks, all heads and each."),
+        (attended, "Where the last block looks, all heads and each."),
     )
     return Section(
-        "Images: a Vision Transformer from hidden patches to few labels", paragraphs, (_table(accuracy),), pictures
+        "Images: a Vision Transformer from hidden patches to few labels", paragraphs, (_table(accuracy),), captioned
     )
 
 
@@ -133,12 +134,16 @@ def _detection(scenes: Store, folder: Path, init: Path) -> tuple[str, Path]:
     metrics = {name: _learnt(scenes, folder / f"find-{name}", init, name, objective, FIND) for name in _methods()[:2]}
     model, test = Model.load(folder / "find-pretrained", device="cpu"), scenes.split("test")
     records = [test[i] for i in range(8)]
-    found = model.outputs(records)["detections"]
+    detections = model.outputs(records)["detections"]
+    import pandas as pd
+
     panels = [
-        drawn(record["image"], clearest(one, len(record["boxes"])), model.objective.classes, record["boxes"])
-        for record, one in zip(records, found, strict=True)
+        box_panel(
+            record["image"], clearest(detection_T6, len(record["boxes"])), model.objective.classes, record["boxes"]
+        )
+        for record, detection_T6 in zip(records, detections, strict=True)
     ]
-    picture = sheet(folder / "detections.png", [panels[:4], panels[4:]])
+    picture = ImageSheet(pd.DataFrame(), [panels[:4], panels[4:]]).save(folder / "detections.png")
     best, scratch = metrics["pretrained"], metrics["scratch"]
     text = FOUND.format(
         scenes=SCENES[0],

@@ -25,10 +25,10 @@ from sciforge.molecules.objectives.properties import Properties
 from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
 
 
-def _demo(folder: Path, find: Callable[[str], Path]) -> Section:
+def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
     from sciforge.molecules.demo import demo
 
-    return demo(folder, find)
+    return demo(folder, find, full)
 
 
 DOMAIN = Domain(

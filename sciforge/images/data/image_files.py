@@ -39,6 +39,13 @@ class Picture:
         back_K4 = (np.asarray(box_K4, np.float64) - np.array([self.fit.left, self.fit.top] * 2)) / scale
         return np.clip(back_K4, 0, np.array([self.size[1], self.size[0]] * 2))
 
+    def map_in_file(self, map_HW: np.ndarray) -> np.ndarray:
+        """Return a label map of the frame in the size of the file: the nearest label of each of its pixels."""
+        (height, width), fit = self.size, self.fit
+        row = fit.top + ((np.arange(height) + 0.5) * fit.inner[0] / height).astype(int)
+        column = fit.left + ((np.arange(width) + 0.5) * fit.inner[1] / width).astype(int)
+        return map_HW[row[:, None], column]
+
 
 def read_files(
     files: Iterable[Path], codec: ImageCodec, rules: Rules, size: tuple[int, int] | None = None

@@ -345,7 +345,10 @@ class Images(Settings):
         if self.masks is not None:
             known = [m[m != IGNORE].max(initial=0) for m in (store[i]["segments"] for i in range(len(store)))]
             meta["segment_classes"] = int(max(known)) + 1
-        return meta | {"left_out": int((split_N == LEFT_OUT).sum())}
+        meta["left_out"] = int((split_N == LEFT_OUT).sum())
+        if meta["left_out"]:
+            meta["notes"] = [f"{meta['left_out']} images left out: copies of images in a more held-out split"]
+        return meta
 
 
 def _listed(place: Path) -> list[tuple[Path, str]]:

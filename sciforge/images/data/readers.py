@@ -98,7 +98,7 @@ def pixels(image: Any, rules: Rules = Rules()) -> np.ndarray:
     if mode == "F":
         raise DataError("floating point; scale it to 0..255 and save it as 8 bits")
     if mode.startswith("I"):
-        return _narrowed(np.asarray(image), rules)[..., None]
+        return narrowed(np.asarray(image), rules)[..., None]
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         if rules.alpha == "reject":
             raise DataError("transparent (an alpha channel); use alpha composite, or save it without")
@@ -121,7 +121,7 @@ def composited(rgba_HW4: np.ndarray, background: tuple[int, int, int]) -> np.nda
     return np.rint(mixed).astype(np.uint8)
 
 
-def _narrowed(values: np.ndarray, rules: Rules) -> np.ndarray:
+def narrowed(values: np.ndarray, rules: Rules) -> np.ndarray:
     """Return integers of more than 8 bits as uint8, `white` and above as 255."""
     if values.size and not 0 <= int(values.min()) <= int(values.max()) <= 65535:
         raise DataError(f"values from {values.min()} to {values.max()}; 16 bits hold 0 to 65535")
@@ -238,7 +238,7 @@ def _shaped(array: np.ndarray, path: Path, rules: Rules) -> np.ndarray:
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise DataError(f"{array.dtype} is not unsigned 8 or 16 bits; scale to 0..255 and save as uint8", path)
     if array.dtype.itemsize == 2:
-        array = np.stack([_narrowed(picture, rules) for picture in array])
+        array = np.stack([narrowed(picture, rules) for picture in array])
     if array.shape[-1] == 4:
         if rules.alpha == "reject":
             raise DataError("transparent (a fourth channel); use alpha composite, or save it without", path)

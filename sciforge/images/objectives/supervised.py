@@ -119,10 +119,12 @@ class RegressImages(OneNumber, _Labelled):
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`.
         bins, layers, warm_start: as for ClassifyImages.
         mean, std: of the training labels; a std of 0 takes both from the data.
+        target_name: of the number, in tables of predictions; from the data where they name it.
     """
 
     mean: float = 0.0
     std: float = 0.0
+    target_name: str = "value"
 
     head: ClassVar[str] = "value"
     metric: ClassVar[str] = "rmse"
@@ -136,7 +138,8 @@ class RegressImages(OneNumber, _Labelled):
         value_N = np.asarray(train.column("value"), np.float64) if len(train) else np.zeros(0)
         if not len(value_N) or not np.isfinite(value_N).all():
             raise DataError("regression needs finite numbers as labels; prepare with numeric labels", store.path)
-        return replace(self, mean=float(value_N.mean()), std=float(value_N.std()) or 1.0)
+        target = store.meta.get("target", self.target_name)
+        return replace(self, mean=float(value_N.mean()), std=float(value_N.std()) or 1.0, target_name=target)
 
     def start(
         self, model: nn.Module, codec: ImageCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -95,7 +96,7 @@ class Score(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(1, 10**12, "num", "fcd_num", "reference_num", "workers")
+        self.require(1, math.inf, "num", "fcd_num", "reference_num", "workers")
 
     def run(self) -> "ScoreResult":
         """Score the molecules of the file.

@@ -1,5 +1,6 @@
 """Molecules on request: what may be asked of a generator, in one settings class for Python and the command line."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,8 +37,8 @@ class Generate(Constraints, Sampling):
     def __post_init__(self):
         object.__setattr__(self, "want", as_words(self.want))
         super().__post_init__()
-        self.require(1, 10**9, "num")
-        self.require(0, 10**9, "unmasked")
+        self.require(1, math.inf, "num")
+        self.require(0, math.inf, "unmasked")
 
     def run(self, model: Model) -> GeneratedMolecules:
         """Draw the molecules.

@@ -1,5 +1,6 @@
 """How likely a molecule is under the generator: of one walk exactly, of the molecule from below."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ class Likelihoods(Settings):
     def __post_init__(self):
         object.__setattr__(self, "want", as_words(self.want))
         super().__post_init__()
-        self.require(1, 10**6, "walks")
+        self.require(1, math.inf, "walks")
 
     def run(self, model: Model) -> TableResult:
         """Compute the table; a molecule that cannot be read or built keeps its row, with the reason."""

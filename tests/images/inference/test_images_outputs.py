@@ -1,11 +1,12 @@
 """What a checkpoint says of files: tables, boxes in the file's own pixels, label maps, pictures; and what it refuses."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from image_stores import scenes_store, shapes_store
@@ -19,8 +20,7 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.images import ClassifyImages, ImageCodec, InpaintPatches, VitConfig
 from sciforge.images.data.image_files import Picture, read_files
 from sciforge.images.data.readers import Fit, Rules
-from sciforge.images.inference.panels import HIDDEN, reconstructed
-from sciforge.images.inference.predictions import (
+from sciforge.images.inference.outputs import (
     AttentionMaps,
     Detections,
     ImageEmbeddings,
@@ -28,6 +28,7 @@ from sciforge.images.inference.predictions import (
     Reconstructions,
     Segments,
 )
+from sciforge.images.inference.reconstruction import HIDDEN, reconstructed
 from sciforge.images.objectives.detection import DetectObjects
 from sciforge.images.objectives.segmentation import SegmentPatches
 
@@ -70,37 +71,33 @@ def finder(scenes, folder) -> Model:
     return learnt(scenes, folder / "finder", DetectObjects(), 4, steps=120, lr=3e-3)
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    text = path.read_text().splitlines()
-    about = json.loads(text[0].removeprefix("# "))
-    assert about["options"]["out"] == str(path) and len(about["weights_sha256"]) == 64
-    return list(csv.DictReader(text[1:]))
-
-
 def test_the_table_of_classes_is_what_predict_says(bars, folder):
-    predictor = learnt(bars, folder / "classes", ClassifyImages(bins=2), 3)
-    out = ImageLabels(files=(folder / "bars.npy",), out=folder / "classes.csv").write(predictor)
-    rows = table(out)
-    pictures = np.load(folder / "bars.npy")[..., None]
-    probability_NC = predictor.outputs({"image": picture} for picture in pictures)["probability"]
-    assert [row["name"] for row in rows] == [f"bars.npy[{i}]" for i in range(len(pictures))]
-    found = np.array([[float(row["p(lying)"]), float(row["p(standing)"])] for row in rows])
-    np.testing.assert_allclose(found, probability_NC, atol=1e-6)
-    assert [row["class"] for row in rows] == [("lying", "standing")[i] for i in probability_NC.argmax(1)]
+    model = learnt(bars, folder / "classes", ClassifyImages(bins=2), 3)
+    result = ImageLabels(files=folder / "bars.npy").run(model)
+    rows = pd.read_csv(result.save(folder / "classes.csv"))  # opens with defaults, provenance beside
+    about = json.loads((folder / "classes.json").read_text())
+    assert about["options"]["files"] == [str(folder / "bars.npy")] and len(about["weights_sha256"]) == 64
+    pictures = np.load(folder / "bars.npy")
+    probability_NC = model.outputs({"image": picture[..., None]} for picture in pictures)["probability"]
+    assert rows["name"].tolist() == [f"bars.npy[{i}]" for i in range(len(pictures))]
+    np.testing.assert_allclose(rows["probability"], probability_NC[:, 1], atol=1e-6)
+    assert rows["label"].tolist() == [("lying", "standing")[i] for i in probability_NC.argmax(1)]
+    pd.testing.assert_frame_equal(model.predict(list(pictures)), result.to_pandas().drop(columns="name"))
 
 
 def test_embeddings_of_layers_do_not_depend_on_the_batch(filler, folder):
-    out = ImageEmbeddings(files=(folder / "bars.npy",), out=folder / "e.npz", layers=(0, -1, 2)).write(filler)
+    result = ImageEmbeddings(files=(folder / "bars.npy",), layers=(0, -1, 2)).run(filler)
+    out = result.save(folder / "e.npz")
     with np.load(out) as arrays:
         assert set(arrays.files) == {"names", "provenance", "layer_0", "layer_2"}
-        found = arrays["layer_2"]
+        embedding_ND = arrays["layer_2"]
+    assert result.to_pandas().shape == (len(embedding_ND), 1 + 2 * embedding_ND.shape[1])
     with torch.no_grad():
         picture = torch.from_numpy(np.load(folder / "bars.npy")[9][None, ..., None])
         alone = filler.network({"image": picture}).mean(1)
-    np.testing.assert_allclose(found[9], alone[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(embedding_ND[9], alone[0].numpy(), atol=1e-5)
     with pytest.raises(ConfigError, match="layers 0 to 2"):
-        ImageEmbeddings(files=(folder / "bars.npy",), out=folder / "f.npz", layers=(3,)).write(filler)
-    assert not (folder / "f.npz").exists()
+        ImageEmbeddings(files=(folder / "bars.npy",), layers=(3,)).run(filler)
 
 
 def test_boxes_are_told_in_pixels_of_the_file(finder, folder):
@@ -109,14 +106,13 @@ def test_boxes_are_told_in_pixels_of_the_file(finder, folder):
         half = np.asarray(image)[:12]
     Image.fromarray(half).save(folder / "half.png")
     options = {"background": (0, 0, 0), "score": 0.05}
-    rows = table(Detections(files=(folder / "half.png",), out=folder / "half.csv", **options).write(finder))
+    rows = Detections(files=(folder / "half.png",), **options).run(finder).to_pandas()
     framed = np.zeros((24, 24, 1), np.uint8)
     framed[6:18, :, 0] = half
     direct_T6 = finder.outputs([{"image": framed}])["detections"][0]
     expected_K4 = (direct_T6[direct_T6[:, 4] > 0.05][:, :4] - [0, 6, 0, 6]).clip(0, [24, 12, 24, 12])
-    found_K4 = np.array([[float(row[k]) for k in ("x0", "y0", "x1", "y1")] for row in rows])
-    assert len(rows) and {row["image"] for row in rows} == {"half.png"}
-    np.testing.assert_allclose(found_K4, expected_K4, atol=0.006)
+    assert len(rows) and set(rows["image"]) == {"half.png"}
+    np.testing.assert_allclose(rows[["x0", "y0", "x1", "y1"]], expected_K4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(12, 24), (48, 60), (7, 5), (24, 24)])
@@ -128,31 +124,54 @@ def test_boxes_find_their_way_back_to_the_file(size):
 
 
 def test_found_boxes_lie_on_the_bright_objects(finder, folder):
-    rows = table(Detections(files=(folder / "pictures",), out=folder / "all.csv", score=0.5).write(finder))
+    rows = Detections(files=folder / "pictures", score=0.5).run(finder).to_pandas()
     inside, outside = [], []
-    for row in rows:
+    for _, row in rows.iterrows():
         with Image.open(folder / "pictures" / row["image"]) as image:
             bright = np.asarray(image) > 100
-        x0, y0, x1, y1 = (round(float(row[k])) for k in ("x0", "y0", "x1", "y1"))
+        x0, y0, x1, y1 = (round(row[k]) for k in ("x0", "y0", "x1", "y1"))
         inside.append(bright[y0:y1, x0:x1].mean())
         outside.append(bright.mean())
     assert len(rows) > 100 and np.mean(inside) > 0.6 > 3 * np.mean(outside)
 
 
 def test_drawings_are_whole_pictures(finder, filler, folder):
-    files = {"files": (folder / "pictures",)}
-    Detections(out=folder / "d.csv", drawing=folder / "d.png", count=5, **files).write(finder)
-    AttentionMaps(out=folder / "attention.png", count=2, **files).write(finder)
-    bars = {"files": (folder / "bars.npy",)}
-    Reconstructions(out=folder / "filled.png", count=4, mask_rate=0.5, **bars).write(filler)
-    sizes = []
-    for name in ("d.png", "attention.png", "filled.png"):
-        with Image.open(folder / name) as image:
+    pictures, bars = {"files": folder / "pictures"}, {"files": folder / "bars.npy"}
+    results = {
+        "d.png": Detections(count=5, **pictures).run(finder),
+        "attention.png": AttentionMaps(count=2, **pictures).run(finder),
+        "filled.png": Reconstructions(count=4, mask_rate=0.5, **bars).run(filler),
+    }
+    for name, result in results.items():
+        with Image.open(result.save(folder / name)) as image:
             image.load()
-            sizes.append(image.size)
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
-    assert sizes[1] == pytest.approx((4 * 225 + 45, 2 * 225), abs=3)  # an image, all heads and two heads, twice
+        assert "<img" in result._repr_html_() and len(result.to_pandas())
+    assert len(results["attention.png"].plot().images) == 2 * (1 + 2 * 3)  # an image; all heads and two, each over it
+    assert plt.get_fignums() == plt.get_fignums()[-1:]  # only the axes that plot returned are open
+    plt.close("all")
+    with pytest.raises(ConfigError, match=r"\.png"):
+        results["d.png"].save(folder / "d.gif")
     assert not list(folder.glob(".*tmp*"))
+
+
+def test_methods_of_models_take_arrays_and_paths(finder, filler, folder):
+    path = folder / "pictures/003.png"
+    with Image.open(path) as image:
+        array = np.asarray(image)
+        objects = [finder.detect([given], score=0.05).to_pandas() for given in (array, path, image, array / 255)]
+    assert len(objects[0]) and set(objects[0]["image"]) == {0}
+    for frame in objects[1:]:
+        pd.testing.assert_frame_equal(frame, objects[0])
+    small = finder.detect([array[::2, ::2]], score=0.05).to_pandas()  # corners are in pixels of what was given
+    assert small[["x1", "y1"]].to_numpy().max() <= 12
+    filled = filler.reconstruct([array[:12, :12]], seed=2)
+    assert filled.images.shape == filled.filled.shape == (1, 12, 12, 1) and filled.to_pandas()["rmse"].iloc[0] > 0
+    assert filler.attention([array]).to_pandas()["head"].tolist() == ["all heads", "head 1", "head 2"]
+    with pytest.raises(ConfigError, match=r"use model.detect\(images\)"):
+        finder.predict([array])
+    with pytest.raises(DataError, match="input 1: floats from 0 to 2; give 0"):
+        filler.reconstruct([array, np.full((4, 4), 2.0) * (np.arange(4) > 1)])
 
 
 def test_reconstructions_keep_what_was_seen_and_fill_the_rest(filler, bars):
@@ -163,22 +182,27 @@ def test_reconstructions_keep_what_was_seen_and_fill_the_rest(filler, bars):
     assert (filled[hidden] != images[hidden]).mean() > 0.5
     normalised = replace(filler.objective, normalise=True)  # any weights: its flat patches must come back flat
     flat = {"image": np.full((12, 12, 1), 90, np.uint8)}
-    *_, told = reconstructed(filler, normalised, [flat], seed=1)
-    assert abs(told.astype(int) - 90).max() <= 15
+    *_, filled = reconstructed(filler, normalised, [flat], seed=1)
+    assert abs(filled.astype(int) - 90).max() <= 15
 
 
 def test_label_maps_are_written_beside_each_other(scenes, folder):
-    predictor = learnt(scenes, folder / "segmenter", SegmentPatches(), 4)
-    out = Segments(files=(folder / "pictures",), out=folder / "maps").write(predictor)
+    model = learnt(scenes, folder / "segmenter", SegmentPatches(), 4)
+    result = Segments(files=folder / "pictures").run(model)
+    out = result.save(folder / "maps")
     names = sorted(path.name for path in out.glob("*.png"))
     assert names == [f"{i:03d}.png" for i in range(160)] and (out / "provenance.json").exists()
-    with Image.open(out / "007.png") as image:
-        found = np.asarray(image)
     with Image.open(folder / "pictures/007.png") as image:
-        told = predictor.outputs([{"image": np.asarray(image)[..., None]}])["segments"][0]
-    assert (found == told).all()
+        picture = np.asarray(image)
+    with Image.open(out / "007.png") as image:
+        assert (np.asarray(image) == model.outputs([{"image": picture[..., None]}])["segments"][0]).all()
+    np.testing.assert_allclose(result.to_pandas().drop(columns="name").sum(axis=1), 1)
+    assert len(result.plot().images) == 16
+    plt.close("all")
+    double = picture.repeat(2, 0).repeat(2, 1)
+    assert model.segment([double])[0].shape == double.shape  # in the size of what was given
     with pytest.raises(ConfigError, match="exists already"):
-        Segments(files=(folder / "pictures",), out=folder / "maps").write(predictor)
+        result.save(folder / "maps")
 
 
 def test_an_image_of_another_size_keeps_its_size_if_asked(filler, folder):
@@ -195,16 +219,15 @@ def test_what_outputs_refuse(filler, folder, tmp_path):
     bars = {"files": (folder / "bars.npy",)}
     for output in (ImageLabels, Detections, Segments):
         with pytest.raises(ConfigError, match="was trained for InpaintPatches, this output needs"):
-            output(out=tmp_path / "x", **bars).write(filler)
+            output(**bars).run(filler)
     with pytest.raises(ConfigError, match="at least one image"):
-        Reconstructions(out=tmp_path / "x.png", count=0, **bars).write(filler)
+        Reconstructions(count=0, **bars).run(filler)
+    with pytest.raises(ConfigError, match="detections.score is 'high'"):
+        Detections(score="high", **bars)
     with pytest.raises(ConfigError, match="no image among the files"):
-        ImageEmbeddings(files=(tmp_path,), out=tmp_path / "x.npz").write(filler)
+        ImageEmbeddings(files=(tmp_path,)).run(filler)
     (tmp_path / "torn.png").write_bytes((folder / "pictures/000.png").read_bytes()[:100])
     with pytest.raises(DataError, match="torn.png: not a readable picture"):
-        ImageEmbeddings(files=(tmp_path / "torn.png",), out=tmp_path / "x.npz").write(filler)
+        ImageEmbeddings(files=(tmp_path / "torn.png",)).run(filler)
     with pytest.raises(DataError, match="neither a picture"):
-        ImageEmbeddings(files=(Path(__file__),), out=tmp_path / "x.npz").write(filler)
-    with pytest.raises(ConfigError, match="also read from"):
-        ImageEmbeddings(out=folder / "bars.npy", **bars).write(filler)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["torn.png"]
+        ImageEmbeddings(files=(Path(__file__),)).run(filler)

@@ -126,7 +126,7 @@ def test_one_task_of_several_and_unknown_ones(store, tmp_path):
     assert Properties(tasks=("many",)).resolve(store).yes_no == (True,)
     with pytest.raises(DataError, match="did you mean 'count'"):
         Properties(tasks=("counts",)).resolve(store)
-    with pytest.raises(ConfigError, match="choose among"):
+    with pytest.raises(ConfigError, match="known: forest"):
         Properties(readers=("trees",))
     run = _run(store, tmp_path / "one", model=TINY, objective=Properties(tasks=("many",)), subset=Subset(30))
     assert Model.load(train(run).path).evaluate(store, split="test")["auroc"] > 0.6
