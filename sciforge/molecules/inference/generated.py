@@ -157,12 +157,11 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
             count: how many molecules.
             columns: of the grid.
         """
-        from PIL import Image
+        from matplotlib.image import imread
 
-        with Image.open(io.BytesIO(_png(self.mols[:count], columns))) as image:
-            if ax is None:
-                ax = new_axes(image.width / 90, image.height / 90)
-            ax.imshow(image)
+        pixels_HWC = imread(io.BytesIO(_png(self.mols[:count], columns)), format="png")
+        ax = new_axes(pixels_HWC.shape[1] / 90, pixels_HWC.shape[0] / 90) if ax is None else ax
+        ax.imshow(pixels_HWC)
         ax.axis("off")
         return ax
 
@@ -202,6 +201,7 @@ def _grid(mols: "Sequence[Chem.Mol]", columns: int, vector: bool) -> Any:
     columns = min(columns, len(mols))
     size = (columns * CELL[0], -(-len(mols) // columns) * CELL[1], *CELL)
     drawer = rdMolDraw2D.MolDraw2DSVG(*size) if vector else rdMolDraw2D.MolDraw2DCairo(*size)
+    drawer.drawOptions().padding = 0.03
     drawer.DrawMolecules([rdMolDraw2D.PrepareMolForDrawing(mol) for mol in mols])
     drawer.FinishDrawing()
     return drawer.GetDrawingText()
