@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sciforge.core.files.atomic import disk_error, sha256
 from sciforge.core.files.tables import Table

@@ -149,7 +149,7 @@ class Objective(Settings):
         seed: int,
         parent: "Checkpoint | None",
     ) -> Mapping[str, Any] | None:
-        """Set parts of the model from the training records before the first step (a solved linear head, say).
+        """Set parts of the model from the training records before the first step (such as a solved linear head).
 
         `parent` is the checkpoint the weights came from, None for a fresh model. The checkpoint keeps what is
         returned (numbers, text).

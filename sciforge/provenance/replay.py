@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sciforge.core.files.metrics_log import TIMING
 from sciforge.core.methods import finetuning

@@ -1,6 +1,9 @@
-"""Write a golden checkpoint of the present format; run once for each new format, never to mend a failing test.
+"""Write golden checkpoints of the present format; run once for each new format, never to mend a failing test.
 
-python tests/golden/make.py
+    python tests/golden/make.py [DOMAIN ...]
+
+For each domain, from the tiny runs of tests/<domain>/contract.py: the fine-tuned checkpoint in float32, its store, what it
+predicts for the test split, and every metric of both runs in float64.
 """
 
 import json
@@ -12,35 +15,51 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from sciforge.core.checkpoint import FORMAT
-from sciforge.core.loop import train
-from sciforge.core.predictor import Predictor
-from sciforge.core.run import Hardware
+
+from sciforge.core.data.store import Store
+from sciforge.core.domain import domain_names
+from sciforge.core.files.metrics_log import read_metrics
+from sciforge.core.training.checkpoint_formats import FORMAT
+from sciforge.core.training.loop import train
+from sciforge.core.training.model import Model
 
 TESTS = Path(__file__).resolve().parents[1]
-SEQUENCES = ["TCACTTTGCGATGCGCGTTAGACTTTCACCTACGGATTCG", "ACGT" * 10, "TATAATG" * 5 + "ACGTA", "GCCGGCA" * 5 + "ACGTA"]
+sys.path.insert(0, str(TESTS))
+
+from tiny_runs import load_file  # noqa: E402
 
 
-def main() -> None:
-    """Train the tiny genome runs in float32 and keep the second with its predictions."""
-    sys.path.insert(0, str(TESTS))
-    from tiny_runs import load_file
+def plain(value: np.ndarray) -> list:
+    """Return an output as JSON values; a ragged one as a list for each record."""
+    return [plain(np.asarray(part)) for part in value] if value.dtype == object else value.astype(float).tolist()
 
-    hardware = Hardware(device="cpu", precision="float32", threads=1)
-    out = TESTS / "golden" / f"genomes-v{FORMAT}"
+
+def write(domain: str) -> Path:
+    """Train the tiny runs of a domain, in float64 and in float32, and keep what they gave."""
+    out = TESTS / "golden" / f"{domain}-v{FORMAT}"
     shutil.rmtree(out, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # short relative paths in the recorded run
-        _, pretraining, finetuning = load_file(TESTS / "genomes" / "contract.py").tiny(Path("."))
-        train(replace(pretraining, hardware=hardware))
-        checkpoint = train(replace(finetuning, hardware=hardware))
-        records = [{"bases": np.array(["ACGT".index(base) for base in text], np.uint8)} for text in SEQUENCES]
-        predicted = Predictor.load(checkpoint.path, device="cpu").outputs(records)
-        shutil.copytree(checkpoint.path, out / "checkpoint")
-        os.chdir(TESTS)
-    metrics = {name: values.astype(float).tolist() for name, values in predicted.items()}
-    (out / "expected.json").write_text(json.dumps({"sequences": SEQUENCES, **metrics}, indent=1) + "\n")
+    out.mkdir()
+    for precision in ("float64", "float32"):
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)  # short relative paths in the recorded run
+            runs = load_file(TESTS / domain / "contract.py").tiny(Path("."))[1:]
+            runs = [replace(run, hardware=replace(run.hardware, precision=precision)) for run in runs]
+            checkpoint = [train(run) for run in runs][1]
+            if precision == "float64":
+                for run in runs:
+                    lines = [json.dumps(line) + "\n" for line in read_metrics(run.out / "metrics.jsonl")]
+                    (out / f"{run.out.name}.jsonl").write_text("".join(lines))
+            else:
+                shutil.copytree(checkpoint.path, out / "checkpoint")
+                shutil.copytree(runs[1].data, out / "store")
+                model = Model.load(checkpoint.path, device="cpu")
+                outputs = model.outputs(model.objective.examples(Store.open(runs[1].data), "test"))
+                expected = {name: plain(value) for name, value in outputs.items()}
+                (out / "expected.json").write_text(json.dumps(expected) + "\n")
+            os.chdir(TESTS)
+    return out
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:] or domain_names():
+        print(write(name))

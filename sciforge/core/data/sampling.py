@@ -102,6 +102,6 @@ def balanced_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """
     rng = generator(seed, SUBSET)
     shuffled = [rng.permutation(np.flatnonzero(labels == value)) for value in np.unique(labels)]
-    turn = np.repeat(rng.permutation(len(shuffled)), [len(s) for s in shuffled])  # which class comes first
+    order = np.repeat(rng.permutation(len(shuffled)), [len(s) for s in shuffled])  # which class comes first
     place = np.concatenate([np.arange(len(s)) for s in shuffled])
-    return np.concatenate(shuffled)[np.lexsort((turn, place))][:count]  # one of each class in turn
+    return np.concatenate(shuffled)[np.lexsort((order, place))][:count]  # one of each class in turn

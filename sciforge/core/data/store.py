@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sciforge.core.files.atomic import atomic_folder, check_files, check_shape, one_line, read_json, sha256, write_json
 from sciforge.core.files.settings import to_json
@@ -61,7 +61,7 @@ class Preparer(Protocol):
 class ShardWriter:
     """Appends records to the files of one shard, holding only a record's small columns in memory."""
 
-    def __init__(self, folder: Path, name: str):
+    def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
         self.columns: dict[str, dict[str, Any]] = {}
         self.num_records = 0
@@ -118,8 +118,8 @@ class ShardWriter:
                 offsets = np.asarray(self._offsets.get(column, [0]), "<i8")
                 offsets.tofile(self.folder / f"{self.name}.{column}.offsets.bin")
             elif self._rows[column] != self.num_records:
-                found = f"{self._rows[column]} of {self.num_records} records"
-                raise DataError(f"column {column!r} is in {found} of {self.name}; give it to all or none")
+                share = f"{self._rows[column]} of {self.num_records} records"
+                raise DataError(f"column {column!r} is in {share} of {self.name}; give it to all or none")
         files = sorted(f.name for f in self.folder.glob(f"{self.name}.*.bin"))
         digests = {name: sha256(self.folder / name) for name in files}
         return {"name": self.name, "num_records": self.num_records, "columns": self.columns, "files": digests}
@@ -207,7 +207,7 @@ def prepare(
 class Store:
     """A prepared store, read by memory mapping; `store[i]` is a record."""
 
-    def __init__(self, path: Path, index: dict[str, Any]):
+    def __init__(self, path: Path, index: dict[str, Any]) -> None:
         self.path, self.index = Path(path), index
         self.domain: str = index["domain"]
         self.kind: str = index["kind"]
@@ -377,8 +377,8 @@ def describe_store(store: "Store") -> dict[str, Any]:
     preparer = store.index.get("preparer") or {}
     files = preparer.get("files") if isinstance(preparer, dict) else None
     names = [Path(str(file)).name for file in files] if isinstance(files, list) else []
-    found = {"kind": store.kind, "preparer": preparer.get("type"), "files": names[:100]}
-    return found | {
+    description = {"kind": store.kind, "preparer": preparer.get("type"), "files": names[:100]}
+    return description | {
         "records": {name: len(store.split(name)) for name in SPLITS},
         "rejected": store.index.get("rejected", 0),
     }

@@ -24,7 +24,7 @@ def sha256(path: Path) -> str:
 
 
 def sweep(parent: Path) -> None:
-    """Remove temporaries whose writer is gone (left by kill -9): nobody holds their lock any more."""
+    """Remove temporaries whose writer is gone (left by kill -9): no process holds their lock any more."""
     for stale in parent.glob(f"{TEMPORARY}*"):
         if (lock := try_lock(stale)) is None:
             continue

@@ -14,7 +14,7 @@ FLOOR_BYTES = 2**28
 class _Bounded(io.RawIOBase):
     """What a decompressor yields, counted."""
 
-    def __init__(self, inner: Any, path: Path):
+    def __init__(self, inner: Any, path: Path) -> None:
         self._inner, self._path, self._bytes = inner, path, 0
         self._most = max(FLOOR_BYTES, LARGEST_RATIO * path.stat().st_size)
 

@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all, and what each says of where it comes from."""
+"""Output files that appear whole or not at all, and their provenance."""
 
 import json
 import os
@@ -68,9 +68,9 @@ def write_whole(out: Path, write: Callable[[Path], Any], sources: Iterable[Path]
 def about(output: Any, model: Any) -> dict[str, Any]:
     """Return where an output comes from: checkpoint, digest of its weights, step, version, options."""
     checkpoint = model.checkpoint
-    found = {"checkpoint": str(checkpoint.path), "weights_sha256": checkpoint.body["files"]["model.safetensors"]}
+    origin = {"checkpoint": str(checkpoint.path), "weights_sha256": checkpoint.body["files"]["model.safetensors"]}
     version = checkpoint.provenance.get("versions", {}).get("sciforge")
-    return found | {"step": checkpoint.step, "sciforge": version, "options": to_json(output)}
+    return origin | {"step": checkpoint.step, "sciforge": version, "options": to_json(output)}
 
 
 def provenance(output: Any, model: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a demo or an audit has to say: sections of text, tables and pictures, as text or one self-contained HTML page."""
+"""Reports of demos and audits: sections of text, tables and pictures, as text or one self-contained HTML page."""
 
 import base64
 import html
@@ -42,7 +42,7 @@ class Section:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What an audit found; `warnings` are the reasons not to believe a figure."""
+    """What an audit found; `warnings` are the reasons not to rely on a metric."""
 
     section: Section
     metrics: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Figures of merit that several domains share."""
+"""Metrics that several domains share."""
 
 import numpy as np
 
@@ -26,11 +26,11 @@ def classification_metrics(labels_N: np.ndarray, probability_NC: np.ndarray) -> 
 def regression_metrics(target_N: np.ndarray, predicted_N: np.ndarray) -> dict[str, float]:
     """Return root mean squared error, mean absolute error, R2 and Pearson correlation."""
     error_N = predicted_N - target_N
-    spread = float(((target_N - target_N.mean()) ** 2).sum())
+    variation = float(((target_N - target_N.mean()) ** 2).sum())
     both_vary = len(target_N) > 1 and target_N.std() > 0 and predicted_N.std() > 0
     return {
         "rmse": float(np.sqrt((error_N**2).mean())),
         "mae": float(np.abs(error_N).mean()),
-        "r2": 1 - float((error_N**2).sum()) / spread if spread else 0.0,
+        "r2": 1 - float((error_N**2).sum()) / variation if variation else 0.0,
         "pearson": float(np.corrcoef(target_N, predicted_N)[0, 1]) if both_vary else 0.0,
     }

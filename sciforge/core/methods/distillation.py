@@ -1,7 +1,7 @@
-"""Distillation: a run learns what another checkpoint says of each training example, besides the labels.
+"""Distillation: a run learns what another checkpoint predicts for each training example, besides the labels.
 
 The term is that of Hinton et al. 2015 (arXiv 1503.02531): for classes T^2 KL(teacher || student) of softmax(logits / T),
-for numbers half the squared difference of the means in units of the likelihood's scale. What a checkpoint says is its
+for numbers half the squared difference of the means in units of the likelihood's scale. What a checkpoint predicts is its
 objective's likelihood, which pretraining objectives have too (hidden bases, hidden atoms, descriptors).
 """
 
@@ -29,7 +29,7 @@ TEACHER = "teacher"  # key of the teacher's batch beside the student's, where th
 
 @dataclass(frozen=True)
 class Teacher(Settings):
-    """Learn what another checkpoint of the same objective says of each training example (Hinton et al. 2015, arXiv 1503.02531).
+    """Learn what another checkpoint of the same objective predicts (Hinton et al. 2015, arXiv 1503.02531).
 
     Args:
         checkpoint: the teacher.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sciforge.core.training.run import Run
     from sciforge.core.training.training_state import TrainingState
 
-# What the metrics do not cover; every private checkpoint says so.
+# What the metrics do not cover; every private checkpoint holds this text.
 UNCOVERED = (
     "The budget covers records of the training split, one added or left out. It does not cover the validation "
     "split (evaluation, early stopping), what preparation and objective take from the store (digests, class names, "
@@ -48,7 +48,7 @@ class DPSGD(Settings):
     What is protected is one record of the training split (added or left out). `epsilon` or `noise` must be given.
 
     Args:
-        epsilon: the privacy to spend over all steps; the noise is found for it.
+        epsilon: the privacy to spend over all steps; the noise is chosen for it.
         noise: the noise multiplier instead; what it spends is reported.
         delta: the chance allowed to leak more; below 1 / the number of training records.
         clip: largest norm of one example's gradient.
@@ -218,7 +218,7 @@ def check_records(run: "Run", records: Records, store: Store, parent: "Checkpoin
         return
     if len(records) != len(store.split("train")) or not isinstance(records, Rows):
         raise ConfigError(
-            f"{type(run.objective).__name__} learns from windows of records, which share what they tell; private "
+            f"{type(run.objective).__name__} learns from windows of records, which share what they reveal; private "
             "training protects whole records: fine-tune on labelled ones"
         )
     if parent and parent.run.dp_sgd is None and parent.provenance.get("data") == store.digests():
@@ -286,7 +286,7 @@ def spent(noise: float, delta: float, rate: float, steps: int, accountant: str) 
 
 @contextmanager
 def _opacus() -> Iterator[Any]:
-    """Yield opacus's accountants, whose warnings on orders of Renyi divergence help nobody here."""
+    """Yield opacus's accountants, without their warnings on orders of Renyi divergence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -77,10 +77,10 @@ def vectorised_gradients(
 ) -> tuple[list[Tensor], Tensor]:
     """Return the gradients of examples [B, *parameter] and their losses [B], by vmap over batches of one, alike in shape.
 
-    What is equal in all (their length, say) is not mapped over, so that control flow may depend on it.
+    What is equal in all (such as their length) is not mapped over, so that control flow may depend on it.
 
     Raises:
-        RuntimeError, NotImplementedError, ValueError, TypeError: what torch says where vmap cannot.
+        RuntimeError, NotImplementedError, ValueError, TypeError: what torch raises where vmap cannot.
     """
     shared = {k: v for k, v in singles[0].items() if all(torch.equal(v, other[k]) for other in singles[1:])}
     mapped = {k: torch.stack([single[k] for single in singles]) for k in singles[0].keys() - shared.keys()}

@@ -1,4 +1,4 @@
-"""Which weights move, and how fast: all, those that match a pattern, or low-rank updates (LoRA)."""
+"""Which weights train, and at what rate: all, those that match a pattern, or low-rank updates (LoRA)."""
 
 import math
 import re
@@ -13,18 +13,18 @@ from torch.nn.utils import parametrize
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 
-# Bricks name their stack of layers `blocks` and what feeds it `...embed...`, so that names tell a weight's depth.
+# Networks name their stack of layers `blocks` and what feeds it `...embed...`, so a weight's depth follows from its name.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 HEADS = "heads."
 
 
 @dataclass(frozen=True)
 class Full(Settings):
-    """Every weight moves.
+    """Every weight trains.
 
     Args:
         layer_decay: the rate of each block is this times the rate of the block above (1 for equal rates).
-        frozen_steps: steps at the start in which only new heads move.
+        frozen_steps: steps at the start in which only new heads train.
         backbone_lr_mult: rate of the weights that came from `init` as a share of the rate of new heads.
     """
 
@@ -39,10 +39,10 @@ class Full(Settings):
 
 @dataclass(frozen=True)
 class Freeze(Settings):
-    """Only weights whose name matches a regular expression move, and new heads.
+    """Only weights whose name matches the regular expression train, and new heads.
 
     Args:
-        pattern: regular expression over the names of weights; the default is the heads alone.
+        pattern: regular expression over the names of weights; the default matches the heads alone.
     """
 
     pattern: str = r"^heads\."
@@ -70,7 +70,7 @@ class LoRA(Settings):
 class LowRank(nn.Module):
     """The parametrization W + (alpha / rank) B A (Hu et al. 2021); B starts at 0, so training starts at W."""
 
-    def __init__(self, weight_OI: Tensor, rank: int, alpha: float):
+    def __init__(self, weight_OI: Tensor, rank: int, alpha: float) -> None:
         super().__init__()
         rows, columns = weight_OI.shape
         self.scale = alpha / rank
@@ -179,7 +179,7 @@ class Group:
 
 
 def groups(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], weight_decay: float) -> list[Group]:
-    """Sort the moving parameters into groups by rate and weight decay; vectors are not decayed."""
+    """Sort the training parameters into groups by rate and weight decay; vectors are not decayed."""
     fresh = set(fresh)
     depths = [int(m.group(1)) for name, _ in model.named_parameters() if (m := BLOCK.search(name))]
     num_blocks = max(depths, default=-1) + 1

@@ -102,7 +102,7 @@ class Checkpoint:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Figures of the last evaluation."""
+        """Metrics of the last evaluation."""
         return dict(self.body["metrics"])
 
     @property

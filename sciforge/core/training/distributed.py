@@ -1,8 +1,8 @@
 """One process or many: the only importer of torch.distributed.
 
 Gradients are summed by hand once per step, not by DDP's hooks: forces need double backward, which DDP and FSDP
-do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cuts the matrices of blocks that say how
-(`tensor_plan`) over the processes of a node, which then work on the same examples (Megatron-LM, arXiv 1909.08053).
+do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cuts the matrices of blocks with a
+`tensor_plan` over the processes of a node, which then work on the same examples (Megatron-LM, arXiv 1909.08053).
 """
 
 import os
@@ -113,7 +113,7 @@ class Engine:
         """Move a model to the device and precision; under `shard` and `tensor` split it over the processes.
 
         Raises:
-            ConfigError: under `tensor`, the model says no way to cut it, or cannot be cut into so many pieces.
+            ConfigError: under `tensor`, the model has no plan for cutting it, or cannot be cut into so many pieces.
         """
         model.to(device=self.device, dtype=DTYPES[self.precision])
         if self.mesh is not None:
@@ -142,7 +142,7 @@ class Engine:
 
     @contextmanager
     def enough_memory(self, examples: int) -> Iterator[None]:
-        """Turn too little memory for so many examples at once into one line that says how to need less.
+        """Turn an out-of-memory error with so many examples at once into one line with a remedy.
 
         Raises:
             ConfigError: torch ran out of memory.
@@ -267,15 +267,15 @@ class Engine:
 
     def agree(self, error: str | None) -> str | None:
         """Return the first error that any process reports, so that all stop together."""
-        return next((found for found in self._gather(error, self.world, None) if found), None)
+        return next((first for first in self._gather(error, self.world, None) if first), None)
 
     @staticmethod
     def _gather(value: Any, num: int, group: Any) -> list[Any]:
         if num == 1:
             return [value]
-        found: list[Any] = [None] * num
-        dist.all_gather_object(found, value, group=group)
-        return found
+        values: list[Any] = [None] * num
+        dist.all_gather_object(values, value, group=group)
+        return values
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -289,7 +289,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def cut(model: nn.Module, mesh: Any) -> None:
-    """Cut the matrices of a model over the processes of a mesh of one dimension, in place, as its blocks say.
+    """Cut the matrices of a model over the processes of a mesh of one dimension, in place, as its blocks plan.
 
     A block has `tensor_plan`, names of its submodules -> `column` (cut by outputs), `row` (by inputs) or `bias by head`
     (its second argument by dimension 1), and `tensor_units`, how many equal pieces it has. Where that is no multiple of
@@ -300,7 +300,7 @@ def cut(model: nn.Module, mesh: Any) -> None:
     """
     blocks: list[Any] = [module for module in model.modules() if hasattr(module, "tensor_plan")]
     if not blocks:
-        raise ConfigError("this model has no blocks that say how to cut them; use --strategy shard or replicate")
+        raise ConfigError("this model has no blocks with a tensor_plan; use --strategy shard or replicate")
     chosen = [block for block in blocks if block.tensor_units % mesh.size() == 0]
     if not chosen:
         units = max(block.tensor_units for block in blocks)

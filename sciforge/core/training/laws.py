@@ -32,7 +32,7 @@ class CheckResult(Result):
         laws: one result for each law.
     """
 
-    def __init__(self, laws: Sequence[LawResult]):
+    def __init__(self, laws: Sequence[LawResult]) -> None:
         self.laws = tuple(laws)
 
     @property

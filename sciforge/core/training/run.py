@@ -177,10 +177,10 @@ class Run(Settings):
         finetuning: which weights move.
         regularization: a pull towards the weights of `init`.
         replay: pretraining data mixed in.
-        retention: data of what `init` learnt: the checkpoint then tells its metrics there before and after (forgetting).
+        retention: data of what `init` learnt: the checkpoint then keeps its metrics there before and after (forgetting).
             The data of replay or of the regularization serve where this is not given.
         subset: train on few labels.
-        dp_sgd: bound by noise what the weights can tell of any training record.
+        dp_sgd: bound by noise what the weights can reveal of any training record.
         pruning: zeros cut into the weight matrices, and held.
         teacher: a checkpoint to learn from besides the labels (distillation).
         log: `tensorboard` writes event files beside metrics.jsonl, for `tensorboard --logdir OUT`.

@@ -189,7 +189,7 @@ def _start(
     with dp_sgd.nothing_learnt(model, run):
         model.to(engine.device)
         notes = source.objective.start(model, codec, source.records, single, run.seed, parent)
-    return {} if run.dp_sgd else dict(notes or {})  # under DP-SGD they could tell of the records
+    return {} if run.dp_sgd else dict(notes or {})  # under DP-SGD they could reveal records
 
 
 def _load_parent(model: nn.Module, objectives: tuple[Objective, ...], parent: Checkpoint | None, run: Run) -> set[str]:

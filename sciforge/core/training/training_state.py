@@ -110,7 +110,7 @@ class TrainingState:
             yield
 
     def enough_memory(self) -> AbstractContextManager[None]:
-        """Return the context in which too little memory becomes one line that says how to need less."""
+        """Return the context in which an out-of-memory error becomes one line with a remedy."""
         return self.engine.enough_memory(self.run.hardware.micro_batch or self.run.schedule.batch)
 
     def records_of(self, step: int) -> str:

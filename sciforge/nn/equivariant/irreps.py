@@ -30,14 +30,14 @@ def harmonics(x: Tensor, y: Tensor, z: Tensor, order: int) -> list[Tensor]:
 
     The first harmonic is left out as it is 1 everywhere.
     """
-    found = []
+    components = []
     if order >= 1:
-        found += [math.sqrt(3) * x, math.sqrt(3) * y, math.sqrt(3) * z]
+        components += [math.sqrt(3) * x, math.sqrt(3) * y, math.sqrt(3) * z]
     if order >= 2:
         root = math.sqrt(15)
-        found += [root * x * z, root * x * y, math.sqrt(5) * (y * y - 0.5 * (x * x + z * z))]
-        found += [root * y * z, 0.5 * root * (z * z - x * x)]
-    return found
+        components += [root * x * z, root * x * y, math.sqrt(5) * (y * y - 0.5 * (x * x + z * z))]
+        components += [root * y * z, 0.5 * root * (z * z - x * x)]
+    return components
 
 
 def _sphere(degree: int) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ def test_a_process_holds_half_of_the_matrices(four):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("heat", "no blocks that say how to cut them"),
+        ("heat", "no blocks with a tensor_plan"),
         ("four", "blocks of 2 equal pieces .* 4 processes"),
         ("three", "hardware.tensor 3 does not divide 4 processes"),
         ("lora", "cannot cut matrices under LoRA"),
