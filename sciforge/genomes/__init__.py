@@ -1,28 +1,27 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
 from sciforge.core.domain import Domain
-from sciforge.genomes.data.annotated_windows import (
-    EcoliCoding,
-    Intervals,
-    Tracks,
-    YeastPromoters,
-)
+from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, Tracks, YeastPromoters
 from sciforge.genomes.data.augmentations import AUGMENTATIONS, embed
 from sciforge.genomes.data.codec import KmerCodec
-from sciforge.genomes.data.genome import Genome, Sequences
+from sciforge.genomes.data.genome import Genome
+from sciforge.genomes.data.labelled_sequences import Sequences, SequencesInMemory
 from sciforge.genomes.demo import demo
 from sciforge.genomes.evaluation.audits import AuditMasks, AuditShortcuts, AuditSplits
 from sciforge.genomes.evaluation.baselines import BASELINES
 from sciforge.genomes.evaluation.laws import LAWS
-from sciforge.genomes.inference.mutagenesis import Mutagenesis
-from sciforge.genomes.inference.scan import Scan
-from sciforge.genomes.inference.sequence_classes import Classes, Embeddings
-from sciforge.genomes.inference.variants import Variants
+from sciforge.genomes.inference.embeddings import Embeddings
+from sciforge.genomes.inference.inputs import SequenceInputs
+from sciforge.genomes.inference.mutagenesis import Mutagenesis, mutagenesis
+from sciforge.genomes.inference.scan import Scan, scan
+from sciforge.genomes.inference.sequence_classes import Classes
+from sciforge.genomes.inference.variants import Variants, variants
 from sciforge.genomes.model.cnn import SmallCnnConfig
 from sciforge.genomes.model.dna_bert import MODELS, DnaBert, DnaBertConfig
+from sciforge.genomes.objectives.base_tags import TagBases
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
-from sciforge.genomes.objectives.sequence_labels import Classify, Regress, TagBases
+from sciforge.genomes.objectives.sequence_labels import Classify, Regress
 
 DOMAIN = Domain(
     name="genomes",
@@ -57,6 +56,34 @@ DOMAIN = Domain(
     demo=demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
+    inputs=SequenceInputs(),
+    methods={"scan": scan, "variants": variants, "mutagenesis": mutagenesis},
 )
 
-__all__ = ["DOMAIN", "Classify", "DnaBert", "DnaBertConfig", "KmerCodec", "MaskedKmers"]
+__all__ = [
+    "DOMAIN",
+    "AuditMasks",
+    "AuditShortcuts",
+    "AuditSplits",
+    "Classes",
+    "Classify",
+    "DnaBert",
+    "DnaBertConfig",
+    "EcoliCoding",
+    "Embeddings",
+    "Genome",
+    "Intervals",
+    "KmerCodec",
+    "MaskedKmers",
+    "Mutagenesis",
+    "Regress",
+    "ReplacedKmers",
+    "Scan",
+    "Sequences",
+    "SequencesInMemory",
+    "SmallCnnConfig",
+    "TagBases",
+    "Tracks",
+    "Variants",
+    "YeastPromoters",
+]

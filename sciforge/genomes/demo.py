@@ -83,18 +83,20 @@ def _store(folder: Path, genome: Path) -> Store:
 
 
 def _scan(model: Model, folder: Path, genome: Path) -> tuple[Path, str]:
-    """Scan a genome, draw the scores, and say what was found."""
+    """Scan a genome, draw the scores, and describe them in a sentence."""
     bed = folder / "phage-lambda.bed"
-    Scan(genome=genome, out=bed, step=50).write(model)
-    at, score = _read_scores(bed.with_suffix(".bedGraph"))
+    result = Scan(genome=genome, step=50).run(model)
+    result.save(bed)
+    scores = result.to_pandas()
+    middle, score = (scores["start"] + scores["end"]) / 2, scores["probability"].to_numpy()
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 2.4), layout="constrained")
-    axes.fill_between(at / 1000, np.convolve(score, np.ones(9) / 9, mode="same"), color="#0072B2", lw=0)
-    axes.set(xlabel="phage lambda, kb", ylabel="probability of coding", ylim=(0, 1), xlim=(0, at.max() / 1000))
+    axes.fill_between(middle / 1000, np.convolve(score, np.ones(9) / 9, mode="same"), color="#0072B2", lw=0)
+    axes.set(xlabel="phage lambda, kb", ylabel="probability of coding", ylim=(0, 1), xlim=(0, middle.max() / 1000))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     picture = folder / "phage-lambda.png"
@@ -106,9 +108,3 @@ def _scan(model: Model, folder: Path, genome: Path) -> tuple[Path, str]:
         f"(its genes cover about nine tenths of it); tracks for a genome browser: {bed.name}, {bed.stem}.bedGraph."
     )
     return picture, summary
-
-
-def _read_scores(graph: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return places and scores of a bedGraph."""
-    lines = [line.split("\t") for line in graph.read_text().splitlines() if not line.startswith(("#", "track"))]
-    return np.array([float(c[1]) for c in lines]), np.array([float(c[3]) for c in lines])

@@ -19,7 +19,7 @@ from sciforge.experiments.invariance.run import measure
 from sciforge.experiments.invariance.spec import Invariance
 from sciforge.genomes import Classify
 from sciforge.genomes.data.augmentations import phases, strand_bias
-from sciforge.genomes.data.genome import Sequences
+from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import reverse_complement
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec, MaskedKmers
-from sciforge.genomes.data.genome import Genome, Sequences
+from sciforge.genomes.data.genome import Genome
+from sciforge.genomes.data.labelled_sequences import Sequences
 
 
 def letters(rng: np.random.Generator, length: int) -> str:

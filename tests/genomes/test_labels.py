@@ -15,8 +15,8 @@ from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import DataError
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
 from sciforge.genomes.data.annotated_windows import Tracks
-from sciforge.genomes.data.genome import Sequences
 from sciforge.genomes.data.genome_windows import GenomeWindows
+from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
 from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
 from sciforge.genomes.objectives.sequence_labels import Regress, TagBases, reversed_batch

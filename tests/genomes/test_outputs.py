@@ -13,7 +13,7 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes import Classify, DnaBertConfig, KmerCodec
-from sciforge.genomes.data.genome import Sequences
+from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.inference import mutagenesis
 from sciforge.genomes.inference.mutagenesis import Mutagenesis

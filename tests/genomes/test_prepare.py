@@ -10,8 +10,9 @@ import pytest
 from sciforge.core.data.store import SPLITS, Store, prepare
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, YeastPromoters
-from sciforge.genomes.data.genome import Genome, Sequences
+from sciforge.genomes.data.genome import Genome
 from sciforge.genomes.data.homology import canonical_words, share_within
+from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.evaluation.audits import AuditShortcuts, AuditSplits
 

@@ -264,7 +264,7 @@ def test_damaged_genbank_fails_in_one_kind(tmp_path, at, noise, drop):
 
 
 def test_labelled_table(tmp_path):
-    path = put(tmp_path, "id\tsequence\tlabel\nx\tACgt\t1\n\ny\tAC NN\tno\n", "t.tsv")
+    path = put(tmp_path, "id\tsequence\tlabel\nx\tACgt\t1\n\ny\t ACNN \tno\n", "t.tsv")
     rows = list(read_labelled(path))
     assert [(r.name, as_letters(r.bases), r.label, r.line) for r in rows] == [
         ("x", "ACgt", "1", 2),
@@ -282,6 +282,7 @@ def test_labelled_table(tmp_path):
         ("sequence\tlabel\nAC\n", 2, ["fewer than the header"]),
         ("sequence\tlabel\nAC\t\n", 2, ["empty"]),
         ("sequence\tlabel\n\t1\n", 2, ["empty"]),
+        ("sequence\tlabel\nACG CGT GTA\t1\n", 2, ["blanks", "3-mers"]),
     ],
 )
 def test_what_is_wrong_with_a_table(tmp_path, content, line, words):

@@ -2,14 +2,15 @@
 
 import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciforge.core.files.output_files import whole_paths
+from sciforge.core.files.output_files import whole_files, whole_paths
 from sciforge.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -105,6 +106,54 @@ class TableResult(Result):
         ax = new_axes() if ax is None else ax
         self._draw(self.frame, ax)
         return ax
+
+
+class ArrayResult(Result):
+    """Arrays with a name for each row: embeddings of several layers, say.
+
+    Args:
+        names: of the rows [N].
+        arrays: name -> [N, D]; the last is the one that `to_pandas` returns.
+        about: where they come from, as JSON values.
+    """
+
+    def __init__(self, names: Sequence[str], arrays: "Mapping[str, np.ndarray]", about: Mapping[str, Any] | None = None):
+        self.names, self.arrays, self._about = list(names), dict(arrays), dict(about or {})
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where the arrays come from, as JSON values."""
+        return self._about
+
+    def __getitem__(self, name: str) -> "np.ndarray":
+        return self.arrays[name]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the last array as a DataFrame, indexed by the names of the rows."""
+        import pandas as pd
+
+        name, values_ND = list(self.arrays.items())[-1]
+        columns = [f"{name}_{place}" for place in range(values_ND.shape[1])]
+        return pd.DataFrame(values_ND, index=pd.Index(self.names, name="name"), columns=columns)
+
+    def save(self, path: Path | str) -> Path:
+        """Write all arrays as .npz (`names`, `provenance`, and each array), or the last one as .csv or .tsv; return the path.
+
+        Raises:
+            ConfigError: another suffix, or the path is a folder.
+            DataError: the disk is full or may not be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".npz":
+            return super().save(path)
+        import numpy as np
+
+        with whole_files(path, binary=True) as (file,):
+            np.savez(file, names=np.array(self.names), provenance=np.array(json.dumps(self.about)), **self.arrays)
+        return path
 
 
 class Metrics(dict[str, float], Result):

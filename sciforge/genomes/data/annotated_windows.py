@@ -1,21 +1,23 @@
 """What `sciforge prepare` makes of a genome with its annotation: labelled windows, or a class for every base."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from sciforge.core.data.store import SPLITS, ShardWriter, Store
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data import labelled_windows, window_tasks
-from sciforge.genomes.data.annotation import Annotation, check_assembly, read_annotation, reconcile
+from sciforge.genomes.data.annotation import Annotation, check_assembly, join_annotations, read_annotation, reconcile
 from sciforge.genomes.data.genome import OnReject, load_genome
 from sciforge.genomes.data.sequences import N_CODE
 
 
-class _WindowTask:
+class _WindowTask(Settings):
     """What the annotation tasks share: one unit of work that writes a table of windows."""
 
     domain: ClassVar[str] = "genomes"
@@ -66,7 +68,8 @@ class YeastPromoters(_WindowTask):
         genome: FASTA of S. cerevisiae (R64).
         transcripts: BED of Pol II transcripts with measured 5' ends.
         genes: GTF; where given, negatives lie inside coding sequences instead, an easier task.
-        test, validation: chromosomes held out.
+        test: chromosomes held out for the test split.
+        validation: chromosomes held out for the validation split.
         seed: of the negatives.
     """
 
@@ -106,6 +109,11 @@ class EcoliCoding(_WindowTask):
 
     names: ClassVar[tuple[str, str]] = ("intergenic", "coding")
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "length")
+        self.require(0, math.inf, "seed")
+
     def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
         """Return the genome and the windows."""
         genome = load_genome([self.genome])
@@ -118,22 +126,24 @@ class Intervals(_WindowTask):
     """Windows around any intervals of yours against matched windows away from all of them.
 
     Args:
-        genome: FASTA or GenBank.
-        intervals: BED, GFF3, GTF or GenBank.
+        genome: FASTA or GenBank, one or several files.
+        intervals: BED, GFF3, GTF or GenBank, one or several files.
         kinds: take only features of these kinds (gene, CDS, ...); all for BED.
         anchor: `middle` centres windows of `length`; `start` and `end` take `upstream` and `downstream` bases, by strand.
         length: bases of a centred window.
-        upstream, downstream: bases before and after the anchor.
+        upstream: bases before the anchor.
+        downstream: bases from the anchor on.
         distance: least distance of a negative from any interval.
-        test, validation: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
+        test: contigs held out for the test split; where none is held out, blocks take turns (3 in 10 test, 1 validation).
+        validation: contigs held out for the validation split.
         block_bp: bases of a block.
         seed: of the negatives.
     """
 
-    genome: Path
-    intervals: Path
+    genome: tuple[Path, ...]
+    intervals: tuple[Path, ...]
     kinds: tuple[str, ...] = ()
-    anchor: str = "middle"
+    anchor: Literal["middle", "start", "end"] = "middle"
     length: int = 200
     upstream: int = 200
     downstream: int = 50
@@ -143,10 +153,18 @@ class Intervals(_WindowTask):
     block_bp: int = 50_000
     seed: int = 0
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "length", "block_bp")
+        self.require(0, math.inf, "distance", "seed")
+        if not self.genome or not self.intervals:
+            raise ConfigError("intervals.genome and intervals.intervals need a file each; give FASTA and BED, for instance")
+
     def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
         """Return the genome and the windows."""
-        genome = load_genome([self.genome])
-        intervals = _fitted(self.intervals, genome, self.genome)
+        genome = load_genome(self.genome)
+        source = ", ".join(map(str, self.genome))
+        intervals = join_annotations([_fitted(path, genome, source) for path in self.intervals])
         if self.kinds:
             _known_kinds(self.kinds, intervals)
             intervals = intervals.of_kind(*self.kinds)
@@ -171,7 +189,7 @@ def _rule(options: "Intervals | Tracks") -> labelled_windows.SplitRule:
     return labelled_windows.ByBlock(options.block_bp, 10, test=(2, 5, 8), validation=(0,))
 
 
-def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> Annotation:
+def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path | str) -> Annotation:
     """Read an annotation and make sure that it belongs to the genome."""
     lengths = {name: len(codes) for name, codes in genome.items()}
     intervals = read_annotation(annotation)
@@ -180,7 +198,7 @@ def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path) -> An
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracks:
+class Tracks(Settings):
     """Windows of a genome with a class for every base, from annotation; the first kind given wins where kinds overlap.
 
     Args:
@@ -189,7 +207,8 @@ class Tracks:
         kinds: feature kinds in order of precedence (CDS, tRNA, ...).
         length: bases of a window.
         stranded: a feature on the other strand is a class of its own.
-        test, validation: contigs held out; where none is given, blocks of `block_bp` take turns (3 in 10 test, 1 validation).
+        test: contigs held out for the test split; where none is held out, blocks take turns (3 in 10 test, 1 validation).
+        validation: contigs held out for the validation split.
         block_bp: bases of a block.
     """
 
@@ -201,6 +220,10 @@ class Tracks:
     test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     block_bp: int = 50_000
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "length", "block_bp")
 
     domain: ClassVar[str] = "genomes"
     kind: ClassVar[str] = "tracks"

@@ -6,7 +6,7 @@ spans the origin of a circular contig) becomes several intervals that share a na
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -252,6 +252,19 @@ def _add_feature(rows: _Rows, contig: str, feature: Any, line: int, number: int)
             raise DataError(f"the ends of {feature.type!r} {name!r} are unknown; correct it", rows.path, line) from None
         if 0 <= start < end < 10**12:
             rows.add(contig, start, end, part.strand or 0, feature.type, name, line, number)
+
+
+def join_annotations(parts: Sequence[Annotation]) -> Annotation:
+    """Return the rows of several annotations, one after another; features stay apart."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = ("contig", "start", "end", "strand", "kind", "name", "line")
+    joined = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
+    offsets = np.cumsum([0] + [int(part.feature.max()) + 1 for part in parts[:-1]])
+    feature = np.concatenate([part.feature + offset for part, offset in zip(parts, offsets, strict=True)])
+    declared = {name: length for part in parts for name, length in part.declared_bp.items()}
+    path = ", ".join(part.path for part in parts)
+    return Annotation(**joined, feature=feature, path=path, declared_bp=declared)
 
 
 def _aliases(name: str) -> list[str]:

@@ -1,5 +1,6 @@
-"""What `sciforge prepare` makes of genome files: a genome to pretrain on, or labelled windows to specialise with."""
+"""Whole genomes, prepared to pretrain on: bases, held-out contigs and regions, runs of unknown bases."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sciforge.core.data.sampling import balanced_subset
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data.annotation import Annotation, read_bed, reconcile
 from sciforge.genomes.data.genome_windows import spans_of_split
-from sciforge.genomes.data.labelled_tables import read_labelled
 from sciforge.genomes.data.sequences import N_CODE, read_sequences
 
 OnReject = Callable[[Reject], None] | None
@@ -31,7 +31,7 @@ def load_genome(files: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Genome:
+class Genome(Settings):
     """Bases of whole genomes, stored once for every k, stride and strand.
 
     Args:
@@ -55,6 +55,10 @@ class Genome:
     domain: ClassVar[str] = "genomes"
     kind: ClassVar[str] = "genome"
     block_bp: ClassVar[int] = 65_536
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(0, math.inf, "validation_every", "margin")
 
     def sources(self) -> Sequence[Path]:
         """Return the sequence files, one shard each."""
@@ -151,73 +155,3 @@ class UnknownRuns:
     def close(self) -> np.ndarray:
         """Return the runs, int64 [n, 2]."""
         return np.array(self.runs, np.int64).reshape(-1, 2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sequences:
-    """Labelled sequences from tables (TSV, CSV, the UCI promoters file).
-
-    Args:
-        files: tables with a sequence and a label in each row.
-        sequence_column, label_column: their names in the header.
-        test_share, validation_share: shares of the rows drawn, class by class, for the splits where no `split` is in the table.
-        numeric: the labels are numbers (for regression), not classes.
-        seed: of the split.
-    """
-
-    files: tuple[Path, ...]
-    sequence_column: str = "sequence"
-    label_column: str = "label"
-    test_share: float = 0.2
-    validation_share: float = 0.1
-    numeric: bool = False
-    seed: int = 0
-
-    domain: ClassVar[str] = "genomes"
-    kind: ClassVar[str] = "windows"
-
-    def sources(self) -> Sequence[tuple[Path, ...]]:
-        """Return all files as one unit, since the split looks at them together."""
-        if not self.files:
-            raise ConfigError("no table; give TSV or CSV files")
-        if not 0 <= self.test_share + self.validation_share < 1:
-            raise ConfigError("test_share + validation_share must leave something to train on")
-        return [self.files]
-
-    def write(self, source: tuple[Path, ...], shard: ShardWriter, on_reject: OnReject) -> None:
-        """Write all rows with their splits; equal sequences are kept in one split."""
-        rows = [r for f in source for r in read_labelled(f, self.sequence_column, self.label_column, on_reject)]
-        _, group = np.unique([r.bases.tobytes() for r in rows], return_inverse=True) if rows else ((), ())
-        first = {g: r.label for g, r in zip(reversed(list(group)), reversed(rows), strict=True)}
-        num = len(first)
-        labels = np.array([first[g] for g in range(num)])
-        order = balanced_or_natural(labels, self.seed)
-        split = np.zeros(num, np.uint8)
-        tests, devs = round(self.test_share * num), round(self.validation_share * num)
-        split[order[:tests]], split[order[tests : tests + devs]] = SPLITS.index("test"), SPLITS.index("validation")
-        for row, g in zip(rows, group, strict=True):
-            extra: dict[str, Any] = {"label": row.label, "name": row.name, "split": split[g]}
-            if self.numeric:
-                extra["value"] = np.float64(_number(row.label, source[0], row.line))
-            shard.add({"bases": row.bases}, **extra)
-
-    def finish(self, store: Store) -> dict[str, Any]:
-        """Return the class names, sorted."""
-        return {"classes": [] if self.numeric else sorted(set(store.column("label")))}
-
-
-def balanced_or_natural(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return an order in which every prefix holds the classes in about their own proportions."""
-    order = balanced_subset(labels, len(labels), seed)
-    rank = np.empty(len(order))
-    for value in np.unique(labels):
-        members = order[labels[order] == value]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.argsort(rank, kind="stable")
-
-
-def _number(text: str, path: Path, line: int) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(f"label {text!r} is not a number; correct it or leave --numeric out", path, line) from None

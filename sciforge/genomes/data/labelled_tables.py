@@ -2,33 +2,40 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sciforge.core.data.store import SPLIT_NAMES, Reject
 from sciforge.errors import DataError, did_you_mean
 from sciforge.genomes.data.genbank import MEND
-from sciforge.genomes.data.sequences import OnReject, Reject, encode, open_stream
+from sciforge.genomes.data.sequences import encode_text, open_stream
+
+NAME_COLUMNS = ("name", "id")
+UCI_COLUMNS = ("label", "name", "sequence")  # of the UCI promoters file, which has no header
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSequence:
-    """One row of a labelled table: bases uint8 [length]."""
+    """One row of a labelled table: bases uint8 [length], its line, and the number of its split where one is named."""
 
     name: str
     bases: np.ndarray
     label: str
     line: int
+    split: int = 0
 
 
 def read_labelled(
     path: Path | str,
     sequence_column: str = "sequence",
     label_column: str = "label",
-    on_reject: OnReject | None = None,
+    split_column: str = "",
+    on_reject: Callable[[Reject], None] | None = None,
 ) -> Iterator[LabelledSequence]:
     """Yield the rows of a TSV or CSV with a header, or of the header-less UCI promoters file (label, name, sequence).
 
@@ -38,36 +45,64 @@ def read_labelled(
         DataError: the file is unreadable, a column is missing, or (without on_reject) a row is bad.
     """
     path = Path(path)
-    with open_stream(path) as stream:
-        first = stream.peek(8192)[:8192].split(b"\n")[0].decode("utf-8", "backslashreplace").rstrip("\r")
-        uci = first.startswith(("+,", "-,"))
-        delimiter = "," if uci else max("\t,;", key=first.count)
-        reader = csv.reader(io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter)
-        if uci:
-            label_at, name_at, sequence_at = 0, 1, 2
-        else:
-            header = [column.strip() for column in next(_rows(reader, path), [])]
-            for column in (sequence_column, label_column):
-                if column not in header:
-                    raise DataError(f"no column {column!r} in the header; {did_you_mean(column, header)}", path, 1)
-            label_at, sequence_at = header.index(label_column), header.index(sequence_column)
-            name_at = next((header.index(column) for column in ("name", "id") if column in header), None)
+    with _open_table(path) as (header, reader):
+        if header == list(UCI_COLUMNS):
+            sequence_column, label_column = "sequence", "label"
+        columns = {"sequence": sequence_column, "label": label_column, "split": split_column}
+        places = {part: _place(column, header, path) for part, column in columns.items() if column}
+        if named := next((column for column in NAME_COLUMNS if column in header), None):
+            places["name"] = header.index(named)
         for row in _rows(reader, path):
             line, name = reader.line_num, f"line{reader.line_num}"
             try:
-                if len(row) <= max(label_at, sequence_at, name_at or 0):
+                if len(row) <= max(places.values()):
                     raise DataError(f"the row has {len(row)} columns, fewer than the header")
-                name = row[name_at].strip() if name_at is not None else name
-                bases, label = encode(row[sequence_at].encode()), row[label_at].strip()
-                if not label or not bases.size:
-                    raise DataError("the sequence or the label is empty")
+                cells = {part: row[place].strip() for part, place in places.items()}
+                name = cells.get("name", name)
+                yield LabelledSequence(name, encode_text(cells["sequence"]), _label(cells), line, _split(cells))
             except DataError as error:
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:
                     raise DataError(f"{reason}; {MEND}", path, line) from None
                 on_reject(Reject(str(path), line, name, reason))
-                continue
-            yield LabelledSequence(name, bases, label, line)
+
+
+def header_of(path: Path) -> list[str]:
+    """Return the names of a table's columns."""
+    with _open_table(Path(path)) as (header, _):
+        return header
+
+
+@contextmanager
+def _open_table(path: Path) -> Iterator[tuple[list[str], Any]]:
+    """Yield the header of a table and a csv reader of the rows behind it."""
+    with open_stream(path) as stream:
+        first = stream.peek(8192)[:8192].split(b"\n")[0].decode("utf-8", "backslashreplace").rstrip("\r")
+        uci = first.startswith(("+,", "-,"))
+        delimiter = "," if uci else max("\t,;", key=first.count)
+        reader = csv.reader(io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter)
+        header = list(UCI_COLUMNS) if uci else [column.strip() for column in next(_rows(reader, path), [])]
+        yield header, reader
+
+
+def _place(column: str, header: Sequence[str], path: Path) -> int:
+    if column not in header:
+        raise DataError(f"no column {column!r} in the header; {did_you_mean(column, header)}", path, 1)
+    return header.index(column)
+
+
+def _label(cells: dict[str, str]) -> str:
+    if not cells["label"]:
+        raise DataError("the label is empty")
+    return cells["label"]
+
+
+def _split(cells: dict[str, str]) -> int:
+    if "split" not in cells:
+        return 0
+    if cells["split"].lower() not in SPLIT_NAMES:
+        raise DataError(f"no split {cells['split']!r}, {did_you_mean(cells['split'].lower(), SPLIT_NAMES)}")
+    return SPLIT_NAMES[cells["split"].lower()]
 
 
 def _rows(reader: Any, path: Path) -> Iterator[list[str]]:

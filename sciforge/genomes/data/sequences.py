@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
+from sciforge.core.data.store import Reject
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError
 from sciforge.genomes.data.genbank import MEND, locus_bp, parse_genbank, split_genbank
@@ -58,16 +59,6 @@ class Piece:
     circular: bool
 
 
-@dataclass(frozen=True)
-class Reject:
-    """A record that was skipped, and why."""
-
-    path: str
-    line: int
-    name: str
-    reason: str
-
-
 OnReject = Callable[[Reject], None]
 
 
@@ -90,6 +81,21 @@ def encode(letters: bytes) -> np.ndarray:
     if _BAD in codes:
         raise DataError(f"letter {_first_bad(letters)[1]!r} is not a nucleotide; correct it")
     return np.frombuffer(codes, np.uint8).copy()
+
+
+def encode_text(text: str) -> np.ndarray:
+    """Return the codes, uint8 [length], of one sequence as text, blanks around it aside.
+
+    Raises:
+        DataError: it is empty, a letter is not a nucleotide, or there are blanks within it, as between k-mers.
+    """
+    text = text.strip()
+    if not text:
+        raise DataError("the sequence is empty; leave it out")
+    if len(words := text.split()) > 1:
+        kind = f"overlapping {len(words[0])}-mers" if len({*map(len, words)}) == 1 else f"{len(words)} words"
+        raise DataError(f"there are blanks within the sequence ({kind}); give the plain bases, not k-mers")
+    return encode(text.encode())
 
 
 def as_letters(codes: np.ndarray) -> str:

@@ -19,7 +19,7 @@ from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.genome_windows import GenomeWindows
 from sciforge.genomes.data.homology import canonical_words, duplicates, overlaps, share_within
 from sciforge.genomes.evaluation.markov import LARGEST_ORDER, Markov
-from sciforge.genomes.inference.masked_likelihood import need_masked
+from sciforge.genomes.inference.requirements import need_masked
 from sciforge.genomes.objectives.masking import SCORED_MASKED, covered, draw_masks
 
 NATS_OF_BIT = float(np.log(2))

@@ -11,17 +11,7 @@ from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.sequences import reverse_complement
-from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 from sciforge.genomes.objectives.masking import touching_tokens
-
-
-def need_masked(model: Model) -> None:
-    """Raise ConfigError unless the checkpoint was trained to fill in hidden bases."""
-    if not isinstance(model.objective, MaskedKmers):
-        kind = type(model.objective).__name__
-        raise ConfigError(
-            f"{model.checkpoint.path} was trained for {kind}; give a pretraining (MaskedKmers) checkpoint"
-        )
 
 
 def hide(bases: np.ndarray, start: int, stop: int, codec: KmerCodec) -> dict[str, Tensor]:

@@ -3,13 +3,16 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.data.sequences import Piece, encode, open_stream, read_sequences
+from sciforge.genomes.data.sequences import Piece, as_letters, encode_text, open_stream, read_sequences
+
+Window = tuple[str, int, np.ndarray, bool]  # contig, start, bases, whether it is the contig's last
 
 
 def read_any(files: Sequence[Path]) -> Iterator[Piece]:
@@ -57,18 +60,34 @@ def _row(row: list[str], at: int, name_at: int | None, path: Path, line: int) ->
     if len(row) <= max(at, name_at or 0):
         raise DataError(f"the row has {len(row)} columns, fewer than the header; correct it", path, line)
     try:
-        bases = encode(row[at].encode())
+        bases = encode_text(row[at])
     except DataError as error:
         raise DataError(str(error), path, line) from None
-    if not bases.size:
-        raise DataError("the sequence is empty; correct it", path, line)
     name = row[name_at].strip() if name_at is not None else ""
     return Piece(name or f"line{line}", 0, bases, True, False)
 
 
+def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield lists of up to `size` items.
+
+    >>> list(in_groups("abc", 2))
+    [['a', 'b'], ['c']]
+    """
+    items = iter(items)
+    while group := list(islice(items, size)):
+        yield group
+
+
+def need_tokens(group: Sequence[Window], k: int) -> None:
+    """Raise ConfigError naming the first sequence that is shorter than a token."""
+    for name, _, bases, _ in group:
+        if len(bases) < k:
+            raise ConfigError(f"{name!r} ({as_letters(bases)}) is shorter than k = {k}; leave it out")
+
+
 def sliding(
     pieces: Iterable[Piece], window: int | None, step: int, short: bool
-) -> Iterator[tuple[str, int, np.ndarray, bool]]:
+) -> Iterator[Window]:
     """Yield (contig, start, bases, whether it is the contig's last) windows, the last one flush with the contig's end.
 
     No window crosses two contigs, and no more than a piece and a window are held at a time.
@@ -102,13 +121,6 @@ def sliding(
         elif window is not None:
             keep = min(max(start - step, offset), end)
             held, offset = held[keep - offset :], keep
-
-
-def trained_length(objective: Any, window: int | None) -> int | None:
-    """Return the bases of a window: as asked, or as the objective records; None where neither says."""
-    if window is not None and window < 1:
-        raise ConfigError(f"window is {window}; it must be at least 1")
-    return window or getattr(objective, "length", None) or None
 
 
 def read_contigs(path: Path, wanted: Sequence[str] = ()) -> dict[str, np.ndarray]:

@@ -1,25 +1,35 @@
 """Variant effects: how much a pretrained or a fine-tuned net prefers the reference or the alternative allele."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from sciforge.core.files.output_files import cell, provenance, whole_files
+from sciforge.core.files.output_files import about
+from sciforge.core.files.results import TableResult
+from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
-from sciforge.errors import ConfigError, DataError
+from sciforge.errors import DataError
 from sciforge.genomes.data.annotation import Annotation, reconcile
 from sciforge.genomes.data.sequences import as_letters, encode, open_stream, reverse_complement
 from sciforge.genomes.inference.masked_likelihood import centred_window, log_probabilities
-from sciforge.genomes.inference.sequence_classes import class_index, in_groups
-from sciforge.genomes.inference.sequence_windows import contig_lengths, read_contigs, trained_length
+from sciforge.genomes.inference.requirements import class_index, need_length
+from sciforge.genomes.inference.sequence_windows import contig_lengths, in_groups, read_contigs
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 _COLUMNS = {"chrom": "chrom", "contig": "chrom", "chr": "chrom", "pos": "pos", "position": "pos"}
 _COLUMNS |= {"ref": "ref", "alt": "alt", "id": "id", "name": "id"}
 _LARGEST_ALLELE = 50
+IN_MEMORY = Path("variants")  # what takes the place of a file's name
+SHOWN = 20  # effects in a picture
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,20 @@ def read_variants(path: Path) -> Iterator[Variant]:
         raise DataError("no header; give VCF, or a table with chrom, pos, ref, alt", path)
 
 
+def variants_of_table(table: "pd.DataFrame") -> Iterator[Variant]:
+    """Yield the alleles of a DataFrame with columns chrom, pos (from 1), ref, alt and perhaps id; rows count from 0.
+
+    Raises:
+        DataError: a column is missing, or a row is wrong; names the row.
+    """
+    names = [str(name).strip().lower() for name in table.columns]
+    columns = {_COLUMNS[name]: place for place, name in enumerate(names) if name in _COLUMNS}
+    if missing := [name for name in ("chrom", "pos", "ref", "alt") if name not in columns]:
+        raise DataError(f"no column {missing[0]!r} in the table; give chrom, pos, ref and alt")
+    for row, cells in enumerate(table.itertuples(index=False)):
+        yield from _alleles([str(value) for value in cells], columns, IN_MEMORY, row)
+
+
 def _alleles(cells: list[str], columns: dict[str, int], path: Path, line: int) -> Iterator[Variant]:
     if len(cells) <= max(columns.values()):
         raise DataError(f"the row has {len(cells)} columns, fewer than the header; correct it", path, line)
@@ -77,8 +101,8 @@ def _alleles(cells: list[str], columns: dict[str, int], path: Path, line: int) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variants:
-    """Effects of variants, as a table (TSV): positive where the net prefers the alternative allele.
+class Variants(Settings):
+    """Effects of variants, as a table: positive where the net prefers the alternative allele.
 
     With a pretraining checkpoint `score` is log p(alt) - log p(ref) in nats with all tokens that touch the position
     hidden (so the allele itself is never seen), averaged over both strands; where several bases change it is their sum,
@@ -88,63 +112,109 @@ class Variants:
     Args:
         genome: FASTA or GenBank of the reference.
         variants: VCF, or a table with columns chrom, pos (from 1), ref, alt and perhaps id; plain or compressed.
-        out: the table to write.
         label: the class to score; of two classes the second by default.
         window: bases around a variant; by default the length trained on, where the checkpoint records it.
     """
 
     genome: Path
     variants: Path
-    out: Path
     label: str = ""
     window: int | None = None
 
-    def write(self, model: Model) -> Path:
-        """Write the table and return its path.
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "window")
+
+    def run(self, model: Model) -> TableResult:
+        """Return the table: chrom, pos, id, ref, alt, score (and plus, minus of a classification checkpoint).
 
         Raises:
             DataError: a row is wrong, or its ref is not what the genome has there; names file and line.
         """
-        masked = isinstance(model.objective, MaskedKmers)
-        column = 0 if masked else class_index(model, self.label)
-        window = trained_length(model.objective, self.window)
-        if window is None:
-            raise ConfigError("the checkpoint does not record the length it was trained on; give --window")
-        variants = list(read_variants(self.variants))
-        if not variants:
-            raise DataError("no variant in it; give rows below the header", self.variants)
-        contigs, genome = self._places(variants)
-        heads = ["chrom", "pos", "id", "ref", "alt", "score", *([] if masked else ["plus", "minus"])]
-        with (
-            whole_files(self.out) as (table,),
-            tqdm(total=len(variants), desc="variants", disable=None, leave=False) as bar,
-        ):
-            table.write(f"# {provenance(self, model)}\n" + "\t".join(heads) + "\n")
-            for group in in_groups(zip(variants, contigs, strict=True), 4 * model.batch):
-                found = [(variant, genome[contig]) for variant, contig in group]
-                score = masked_scores if masked else class_scores
-                for (v, contig), metrics in zip(group, score(model, found, window, column), strict=True):
-                    places = [cell(contig), str(v.start + 1), cell(v.name), v.ref, v.alt]
-                    table.write("\t".join([*places, *(f"{figure:.5f}" for figure in metrics)]) + "\n")
-                bar.update(len(group))
-        return self.out
+        alleles = list(read_variants(self.variants))
+        return effects(model, alleles, self.genome, self.variants, self.label, self.window, about(self, model))
 
-    def _places(self, variants: list[Variant]) -> tuple[list[str], dict[str, np.ndarray]]:
-        """Return each variant's contig as the genome spells it, and those contigs; checks every ref."""
-        n, blank = len(variants), np.full(len(variants), "", object)
-        start = np.array([v.start for v in variants], np.int64)
-        end = start + np.array([len(v.ref) for v in variants])
-        line = np.array([v.line for v in variants], np.int64)
-        names = np.array([v.contig for v in variants], object)
-        rows = Annotation(names, start, end, np.ones(n, np.int8), blank, blank, line, line, path=str(self.variants))
-        contigs = list(reconcile(rows, contig_lengths(self.genome), str(self.genome)).contig)
-        genome = read_contigs(self.genome, set(contigs))
-        for variant, contig in zip(variants, contigs, strict=True):
-            here = as_letters(genome[contig][variant.start : variant.start + len(variant.ref)]).upper()
-            if here != variant.ref:
-                what = f"ref is {variant.ref} but {contig} has {here} at {variant.start + 1:,}"
-                raise DataError(f"{what}; use the assembly the variants were called on", self.variants, variant.line)
-        return contigs, genome
+
+def variants(
+    model: Model, table: "Path | str | pd.DataFrame", genome: Path | str, *, label: str = "", window: int | None = None
+) -> TableResult:
+    """Return the effects of variants: chrom, pos, id, ref, alt, score (and plus, minus of a classification model).
+
+    Args:
+        model: fine-tuned to classify, or pretrained on hidden bases.
+        table: VCF, a table's path, or a DataFrame with columns chrom, pos (from 1), ref, alt and perhaps id.
+        genome: FASTA or GenBank of the reference.
+        label: the class to score; of two classes the second by default.
+        window: bases around a variant; by default the length trained on.
+
+    Raises:
+        ConfigError: a class is unknown, or no window is known.
+        DataError: a row is wrong, or its ref is not what the genome has there; names it.
+    """
+    if isinstance(table, str | Path):
+        return Variants(genome=Path(genome), variants=Path(table), label=label, window=window).run(model)
+    options = {"genome": str(genome), "variants": f"{len(table)} rows in memory", "label": label, "window": window}
+    alleles = list(variants_of_table(table))
+    return effects(model, alleles, Path(genome), IN_MEMORY, label, window, about(options, model))
+
+
+def effects(
+    model: Model,
+    alleles: Sequence[Variant],
+    genome: Path,
+    source: Path,
+    label: str,
+    window: int | None,
+    facts: Mapping[str, Any],
+) -> TableResult:
+    """Return the effects of alleles as a table; `source` is named in errors."""
+    import pandas as pd
+
+    masked = isinstance(model.objective, MaskedKmers)
+    column = 0 if masked else class_index(model, label)
+    length = need_length(model.objective, window)
+    if not alleles:
+        raise DataError("no variant in it; give rows below the header", source)
+    contigs, codes = _locate(alleles, genome, source)
+    score = masked_scores if masked else class_scores
+    rows: list[tuple[Any, ...]] = []
+    with tqdm(total=len(alleles), desc="variants", disable=None, leave=False) as bar:
+        for group in in_groups(zip(alleles, contigs, strict=True), 4 * model.batch):
+            places = [(allele, codes[contig]) for allele, contig in group]
+            for (allele, contig), values in zip(group, score(model, places, length, column), strict=True):
+                place = (contig, allele.start + 1, allele.name or ".", allele.ref, allele.alt)
+                rows.append((*place, *(round(value, 5) for value in values)))
+            bar.update(len(group))
+    names = ["chrom", "pos", "id", "ref", "alt", "score", *([] if masked else ["plus", "minus"])]
+    return TableResult(pd.DataFrame(rows, columns=names), facts, draw=_draw)
+
+
+def _draw(frame: "pd.DataFrame", ax: "Axes") -> None:
+    """Draw the largest effects as bars, the largest on top."""
+    largest = frame.loc[frame["score"].abs().sort_values().dropna().index[-SHOWN:]]
+    names = [f"{row.chrom}:{row.pos:,} {row.ref}>{row.alt}" for row in largest.itertuples()]
+    ax.barh(range(len(names)), largest["score"], color=np.where(largest["score"] < 0, "#2166ac", "#b2182b"))
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_xlabel("effect of the alternative allele")
+
+
+def _locate(alleles: Sequence[Variant], genome: Path, source: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return each variant's contig as the genome spells it, and the codes of those contigs; checks every ref."""
+    n, blank = len(alleles), np.full(len(alleles), "", object)
+    start = np.array([allele.start for allele in alleles], np.int64)
+    end = start + np.array([len(allele.ref) for allele in alleles])
+    line = np.array([allele.line for allele in alleles], np.int64)
+    names = np.array([allele.contig for allele in alleles], object)
+    rows = Annotation(names, start, end, np.ones(n, np.int8), blank, blank, line, line, path=str(source))
+    contigs = list(reconcile(rows, contig_lengths(genome), str(genome)).contig)
+    codes = read_contigs(genome, sorted(set(contigs)))
+    for allele, contig in zip(alleles, contigs, strict=True):
+        here = as_letters(codes[contig][allele.start : allele.start + len(allele.ref)]).upper()
+        if here != allele.ref:
+            what = f"ref is {allele.ref} but {contig} has {here} at {allele.start + 1:,}"
+            raise DataError(f"{what}; use the assembly the variants were called on", source, allele.line)
+    return contigs, codes
 
 
 Place = tuple[Variant, np.ndarray]

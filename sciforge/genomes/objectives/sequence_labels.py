@@ -1,4 +1,4 @@
-"""What a DNA-BERT learns from labels: a class, a number, or a class for every base.
+"""What a DNA-BERT learns from labels of sequences: a class, or a number.
 
 Legend of shape letters: B batch, T tokens, L bases, C classes.
 """
@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import Batch, Example, Objective, Record, widened
 from sciforge.core.learners.boosted_trees import fit_classes, fit_numbers
 from sciforge.core.learners.linear_probe import fit_logistic, fit_ridge
 from sciforge.core.learners.supervised import OneClass, OneNumber
@@ -22,7 +21,6 @@ from sciforge.core.training.evaluation import batches, evaluation
 from sciforge.errors import DataError
 from sciforge.genomes.data.codec import KmerCodec, torch_kmer_ids
 from sciforge.genomes.data.sequences import reverse_complement
-from sciforge.genomes.model.dna_bert import TokenHead
 from sciforge.genomes.model.heads import FrameHead, SequenceHead
 
 
@@ -156,26 +154,36 @@ class Regress(OneNumber, _Sequences):
     """One number a sequence (expression, affinity), learnt in units of the training labels' std.
 
     Args:
-        strand_free, shift, bins, length, warm_start, trees: as for Classify.
-        mean, std: of the training labels; a std of 0 takes both from the data.
+        strand_free: the number does not depend on the strand; then training takes either strand and predictions
+            average both.
+        shift: random crops move the token grid by up to this many bases in training.
+        bins: positional bins of the pooling.
+        length: bases of the longest sequence; 0 takes it from the data.
+        warm_start: solve the linear part of the head before the first step.
+        trees: add boosted trees to the solved head; they are not moved by descent.
+        mean: of the training labels.
+        std: of the training labels; 0 takes it and the mean from the data.
+        target_name: of the number, which names the column of predictions; empty takes it from the data.
     """
 
     mean: float = 0.0
     std: float = 0.0
+    target_name: str = ""
 
     head: ClassVar[str] = "value"
     metric: ClassVar[str] = "rmse"
     fresh: ClassVar[tuple[str, ...]] = ("value",)
 
     def resolve(self, store: Any) -> Self:
-        """Take length, mean and std from the training split; raises DataError where there are no numbers."""
+        """Take length, name, mean and std from the training split; raises DataError where there are no numbers."""
         values = np.asarray(store.split("train").column("value"), np.float64)
         if not len(values) or not np.isfinite(values).all():
             raise DataError("regression needs finite numbers as labels; prepare with --numeric", store.path)
-        known = {"mean": self.mean, "std": self.std}
+        scale = {"mean": self.mean, "std": self.std}
         if not self.std:
-            known = {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
-        return replace(self, length=self.length or int(store.lengths("bases").max()), **known)
+            scale = {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+        name = self.target_name or str(store.meta.get("target", ""))
+        return replace(self, length=self.length or int(store.lengths("bases").max()), target_name=name, **scale)
 
     def start(
         self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
@@ -198,57 +206,6 @@ class Regress(OneNumber, _Sequences):
         if self.strand_free:
             value_B = (value_B + self.scores(model, reversed_batch(batch, model))[:, 0]) / 2
         return {"value": value_B * self.std + self.mean}
-
-
-@dataclass(frozen=True)
-class TagBases(Objective):
-    """One class a base (coding or not, a track of annotation).
-
-    Args:
-        classes: names; empty takes them from the data.
-    """
-
-    classes: tuple[str, ...] = ()
-
-    metric: ClassVar[str] = "loss"
-    fresh: ClassVar[tuple[str, ...]] = ("bases",)
-
-    def resolve(self, store: Any) -> Self:
-        """Take the class names from the store; raises DataError where it is no store of tracks."""
-        classes = self.classes or tuple(store.meta.get("track_classes", ()))
-        if len(classes) < 2:
-            raise DataError("per-base labelling needs a store made by `sciforge prepare tracks`", store.path)
-        return replace(self, classes=classes)
-
-    def attach(self, model: nn.Module) -> None:
-        """Add the head in which each token votes on its bases."""
-        model.heads["bases"] = TokenHead(model.width, len(self.classes), model.k, model.stride)
-
-    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
-        """Encode a window and its track; bases behind the last token have no target."""
-        example = codec.encode({"bases": np.asarray(record["bases"])})
-        if "track" in record:
-            covered = (codec.num_tokens(len(record["bases"])) - 1) * codec.stride + codec.k
-            track_L = np.asarray(record["track"]).astype(np.int64)
-            track_L[covered:] = -100
-            example["target_track"] = torch.from_numpy(track_L)
-        return example
-
-    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits_BLC = widened(model.heads["bases"](model(batch), batch["lengths"]))
-        return F.pad(logits_BLC, (0, 0, 0, batch["bases"].shape[1] - logits_BLC.shape[1]))
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the cross-entropy summed over bases."""
-        logits_BLC, target_BL = self._logits(model, batch), batch["target_track"]
-        total = F.cross_entropy(logits_BLC.flatten(0, 1), target_BL.flatten(), ignore_index=-100, reduction="sum")
-        count = (target_BL >= 0).sum()
-        return Loss(total, count, {"accuracy": ((logits_BLC.argmax(-1) == target_BL).sum(), count)})
-
-    def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return the distribution over classes of each base."""
-        logits_BLC, target_BL = self._logits(model, batch), batch["target_track"]
-        return Categorical(logits_BLC[target_BL >= 0], target_BL[target_BL >= 0])
 
 
 def _countable(label_N: np.ndarray, num_classes: int) -> bool:
