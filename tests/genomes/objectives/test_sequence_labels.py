@@ -18,8 +18,9 @@ from sciforge.genomes.data.annotated_windows import Tracks
 from sciforge.genomes.data.genome_windows import GenomeWindows
 from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import as_letters, reverse_complement
+from sciforge.genomes.objectives.base_tags import TagBases
 from sciforge.genomes.objectives.replaced_kmers import ReplacedKmers
-from sciforge.genomes.objectives.sequence_labels import Regress, TagBases, reversed_batch
+from sciforge.genomes.objectives.sequence_labels import Regress, reversed_batch
 
 CODEC = KmerCodec(k=4, stride=2)
 TINY = DnaBertConfig(width=16, depth=1, heads=2, hidden=32)

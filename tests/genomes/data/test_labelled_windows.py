@@ -33,7 +33,7 @@ from sciforge.genomes.data.window_tasks import (
     yeast_promoters,
 )
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "genomes"
+SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "genomes"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
 COLUMNS = ("contig", "start", "length", "strand", "label", "split", "name")
 
