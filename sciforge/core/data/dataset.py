@@ -3,7 +3,6 @@
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from sciforge.core.data.store import SPLITS, Store, prepare
 from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Inputs, Record, get_domain
-from sciforge.core.files.atomic import copy_folder
+from sciforge.core.files.atomic import TemporaryFolder, copy_folder
 from sciforge.core.files.results import SEPARATORS, Result, new_axes
 from sciforge.errors import ConfigError
 
@@ -31,7 +30,7 @@ class Dataset(Result):
         remarks: what was given and is not used, one sentence each.
     """
 
-    def __init__(self, store: Store, folder: "TemporaryDirectory[str] | None" = None, remarks: Sequence[str] = ()):
+    def __init__(self, store: Store, folder: TemporaryFolder | None = None, remarks: Sequence[str] = ()):
         self.store, self._folder, self.remarks = store, folder, tuple(remarks)
 
     @classmethod
@@ -177,7 +176,7 @@ def prepare_dataset(preparer: Any, out: Path | str | None = None, **options: Any
     """
     if out is not None:
         return Dataset(prepare(preparer, Path(out), **options))
-    folder = TemporaryDirectory(prefix="sciforge-")
+    folder = TemporaryFolder()
     return Dataset(prepare(preparer, Path(folder.name) / "store", **options), folder)
 
 

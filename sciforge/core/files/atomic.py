@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,18 @@ from sciforge.errors import ConfigError, DataError, SciforgeError
 
 TEMPORARY = ".writing-"
 ASIDE = "-old-"
+
+
+class TemporaryFolder:
+    """A folder that is removed with this object; unlike tempfile's, without a warning, since no one need close it.
+
+    Attributes:
+        name: its path.
+    """
+
+    def __init__(self) -> None:
+        self.name = tempfile.mkdtemp(prefix="sciforge-")
+        weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

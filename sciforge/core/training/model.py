@@ -5,7 +5,6 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from sciforge.core.data.dataset import Dataset, as_dataset, is_prepared
 from sciforge.core.data.store import Store
 from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Domain, FitRecipe, Inputs, Objective, Record
-from sciforge.core.files.atomic import copy_folder
+from sciforge.core.files.atomic import TemporaryFolder, copy_folder
 from sciforge.core.files.results import Metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
@@ -49,7 +48,7 @@ class Model:
     network: nn.Module
     device: torch.device
     batch: int = 64
-    folder: "TemporaryDirectory[str] | None" = field(default=None, compare=False)
+    folder: TemporaryFolder | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", batch: int = 64) -> "Model":
@@ -316,7 +315,7 @@ class Model:
         chosen_fields = {**chosen.settings(dataset.store, self.checkpoint), **overrides}
         if labels is not None:
             chosen_fields["subset"] = Subset(labels, seed)
-        folder = TemporaryDirectory(prefix="sciforge-") if out is None else None
+        folder = TemporaryFolder() if out is None else None
         place = Path(folder.name) / "run" if folder else Path(out or ".")
         run = Run(data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **chosen_fields)
         if verbose:
@@ -370,7 +369,7 @@ class Model:
 
 def _model_from_files(name: str, files: Mapping[str, bytes], device: str, batch: int) -> Model:
     """Return the model whose checkpoint has these files, on the CPU where there is no such device."""
-    folder = TemporaryDirectory(prefix="sciforge-")
+    folder = TemporaryFolder()
     place = Path(folder.name) / name
     for relative, content in files.items():
         (place / relative).parent.mkdir(parents=True, exist_ok=True)
