@@ -130,7 +130,8 @@ def test_a_checkpoint_predicts_as_it_did(domain: Tiny, fit):
 
 def test_laws_hold_on_a_fresh_model(domain: Tiny):
     house = get_domain(domain.store.domain)
-    model = seeded_model(domain.checkpoint.model_config, domain.checkpoint.codec, (), 0).double().eval()
+    seed = domain.pretraining.seed
+    model = seeded_model(domain.checkpoint.model_config, domain.checkpoint.codec, (), seed).double().eval()
     for number, law in enumerate(house.laws.values()):
         violation, tolerance = law(model, domain.checkpoint.codec, sampling.generator(0, sampling.EVALUATE, 1, number))
         assert violation <= tolerance, law
