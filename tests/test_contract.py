@@ -50,8 +50,8 @@ def examples(checkpoint: Checkpoint, split: str = "train", count: int = 8) -> li
 def test_the_same_seed_gives_the_values_it_gave(domain: Tiny, finetuned: Checkpoint, kind: str):
     """Every metric of every step of the tiny runs, in float64, is what it was when the golden files were written.
 
-    Sums in another order (another processor or version of torch) differ by 1e-16, which a step of Adam from a second
-    moment near 0 and heads solved in float32 can multiply; 1e-6 leaves room for both and for nothing else.
+    With other vector instructions (ATEN_CPU_CAPABILITY=default) sums in another order and initial weights, which are drawn
+    in float32, leave relative differences of 3e-6 at most; 1e-5 has room for them and for nothing else.
     """
     now: dict[tuple[int, str], float] = {}
     for line in read_metrics(getattr(domain, kind).out / "metrics.jsonl"):
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_values_it_gave(domain: Tiny, finetuned: Checkpo
         then = golden_metrics(file)
         assert not set(then) - set(now), "a metric is gone; if it was renamed, say so in RENAMED_METRICS of tiny_runs.py"
         for place, value in then.items():
-            assert now[place] == pytest.approx(value, rel=1e-6, abs=1e-9), (file.parent.name, place)
+            assert now[place] == pytest.approx(value, rel=1e-5, abs=1e-8), (file.parent.name, place)
     assert files or domain.store.domain not in GOLDEN_DOMAINS
 
 
