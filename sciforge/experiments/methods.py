@@ -214,6 +214,23 @@ def training_records(objective: Objective, store: Store) -> LabelledRecords:
     return records
 
 
+def resolve_objective(objective: Any, store: Store, parent: Checkpoint) -> Objective:
+    """Return an objective by name or as given, or that of the domain's first recipe, with what it takes from the store.
+
+    Raises:
+        ConfigError: there is no such objective, or none is given and the domain has no recipe.
+    """
+    domain = parent.domain
+    if objective is None:
+        recipes = domain.inputs.recipes if domain.inputs else {}
+        if not recipes:
+            raise ConfigError(
+                f"the domain {domain.name} recommends no objective; give one of {', '.join(domain.objectives)}"
+            )
+        objective = next(iter(recipes.values())).settings(store, parent)["objective"]
+    return domain.objective(objective).resolve(store)
+
+
 def open_parent(init: Path, domain: str, data: Path) -> Checkpoint:
     """Open the checkpoint to start from; raises ConfigError where it is of another domain than the data."""
     parent = Checkpoint.open(init)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from sciforge.core.domain import FitRecipe, Inputs
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments import methods as module
@@ -378,3 +379,15 @@ def test_without_out_the_runs_live_as_long_as_the_result(spec, tmp_path):
     assert not folder.exists() and (saved / "label_efficiency.json").exists()
     assert len(measure(replace(spec, out=saved, methods=("gc_only",))).runs) == 4  # continues from what was saved
     assert len((saved / "runs.jsonl").read_text().splitlines()) == 4
+
+
+def test_without_an_objective_the_domains_recipe_chooses(spec, monkeypatch):
+    class Own(Inputs):
+        recipes = {"first": FitRecipe("a test", lambda store, parent: {"objective": Classify(bins=2)})}
+
+    monkeypatch.setitem(vars(DOMAIN), "inputs", Own())
+    work = LabelEfficiencyRun.open(replace(spec, objective=None))
+    assert work.methods.objective.bins == 2 and len(work.methods.objective.classes) == 2
+    monkeypatch.setitem(vars(DOMAIN), "inputs", Inputs())
+    with pytest.raises(ConfigError, match="recommends no objective; give one of"):
+        LabelEfficiencyRun.open(replace(spec, objective=None))

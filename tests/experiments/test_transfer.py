@@ -167,10 +167,12 @@ def test_molecules_of_two_sources(tmp_path, trained):
 
 def test_what_cannot_be_compared_is_refused_before_any_training(spec, tiny, trained, tmp_path):
     heat = make_tiny("heat", tmp_path)
+    (tmp_path / "other.tsv").write_text("sequence\tlabel\n" + "ACGTACGTAC\tleft\nTTGGTTGGTT\tright\n" * 20)
+    other = prepare(Sequences(files=(tmp_path / "other.tsv",)), tmp_path / "other")
     for change, message in (
         ({"labels": 1000}, "ant has .* training labels; labels asks for 1000"),
         ({"methods": ("pretraind",)}, "did you mean.*pretrained"),
-        ({"data": (spec.data[0], tiny.labelled.path)}, "has the classes"),
+        ({"data": (spec.data[0], other.path)}, "other has the classes"),
         ({"data": (spec.data[0], heat.labelled.path)}, "store of|needs"),
     ):
         with pytest.raises(SciforgeError, match=message):

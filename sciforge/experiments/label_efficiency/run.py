@@ -21,7 +21,7 @@ from sciforge.experiments.held_out import HeldOut
 from sciforge.experiments.label_efficiency.adaptation import ADAPTED
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
 from sciforge.experiments.label_efficiency.spec import LabelEfficiency
-from sciforge.experiments.methods import Methods, TrainingSet, open_parent, training_records
+from sciforge.experiments.methods import Methods, TrainingSet, open_parent, resolve_objective, training_records
 from sciforge.experiments.statistics import require_direction
 
 
@@ -71,7 +71,7 @@ class LabelEfficiencyRun:
         """Open what a curve names, and check it before any work is done."""
         store = Store.open(spec.data)
         domain, parent = get_domain(store.domain), open_parent(spec.init, store.domain, spec.data)
-        objective = domain.objective(spec.objective).resolve(store)
+        objective = resolve_objective(spec.objective, store, parent)
         test = HeldOut.of(store, objective, ("test",), spec.metric, spec.higher_is_better)
         if spec.adaptation:
             spec.adaptation.check(parent)

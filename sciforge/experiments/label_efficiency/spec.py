@@ -20,7 +20,7 @@ class LabelEfficiency(Settings):
         out: folder of the results, where a curve that was stopped continues; None for a temporary one, which lives as long
             as the result.
         init: the pretrained checkpoint, a path or a name.
-        objective: what to learn, a name or an objective.
+        objective: what to learn, a name or an objective; None for that of the domain's first recipe.
         sizes: numbers of labels; 0 means all.
         seeds: how many subsets of each size.
         methods: of pretrained, untrained, frozen, untrained:PRESET and the domain's baselines; empty for all of them. With
@@ -37,7 +37,7 @@ class LabelEfficiency(Settings):
     data: Path
     out: Path | None = None
     init: Path
-    objective: Any = "classify"
+    objective: Any = None
     sizes: tuple[int, ...] = (32, 128, 512)
     seeds: int = 5
     methods: tuple[str, ...] = ()

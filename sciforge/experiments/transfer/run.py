@@ -21,7 +21,7 @@ from sciforge.core.training.run import to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.grid import Grid, Row, open_folder, scratch
 from sciforge.experiments.held_out import HeldOut
-from sciforge.experiments.methods import Methods, TrainingSet, open_parent, training_records
+from sciforge.experiments.methods import Methods, TrainingSet, open_parent, resolve_objective, training_records
 from sciforge.experiments.statistics import higher_is_better, require_direction
 from sciforge.experiments.subsets import write_store
 from sciforge.experiments.transfer.result import TransferResult, TransferScore
@@ -87,8 +87,7 @@ class TransferRun:
         sources = open_sources(spec, work)
         first = next(iter(sources.values()))
         parent = open_parent(spec.init, first.domain, first.path)
-        objective = get_domain(first.domain).objective(spec.objective)
-        resolved = {name: objective.resolve(store) for name, store in sources.items()}
+        resolved = {name: resolve_objective(spec.objective, store, parent) for name, store in sources.items()}
         _check_same(sources, resolved)
         training = dict(sources)
         for name in sources:
@@ -126,8 +125,12 @@ class TransferRun:
     def settings(self) -> dict[str, Any]:
         """Return what must not change between two calls; seeds and methods may grow."""
         body = to_json(self.spec)
-        about = {name: body[name] for name in ("objective", "groups", "labels", "recipe", "frozen")}
-        about |= {"metric": self.metric, "init": sha256(self.parent.path / "checkpoint.json")}
+        about = {name: body[name] for name in ("groups", "labels", "recipe", "frozen")}
+        about |= {
+            "objective": to_json(self.objective),
+            "metric": self.metric,
+            "init": sha256(self.parent.path / "checkpoint.json"),
+        }
         return {**about, "data": {name: store.digests() for name, store in self.sources.items()}}
 
     def targets(self, source: str) -> list[str]:
@@ -138,7 +141,7 @@ class TransferRun:
     def run(self, method: str, source: str, seed: int) -> Row:
         """Train or fit one method on one training set and evaluate it on its targets."""
         start, store = time.monotonic(), self.training[source]
-        objective = get_domain(store.domain).objective(self.spec.objective).resolve(store)
+        objective = resolve_objective(self.spec.objective, store, self.parent)
         records = training_records(objective, store)
         training = TrainingSet(store.path, records, self.spec.labels or len(records), seed)
         targets = {}

@@ -22,7 +22,7 @@ class Transfer(Settings):
         out: folder of the results, where an experiment that was stopped continues; None for a temporary one, which lives as
             long as the result.
         init: the pretrained checkpoint, a path or a name.
-        objective: what to learn, a name or an objective.
+        objective: what to learn, a name or an objective; None for that of the domain's first recipe.
         labels: how many training labels of a source are learnt, the same for all; 0 for all that each has.
         seeds: how many subsets and initialisations, paired over methods and sources.
         methods: of pretrained, untrained, frozen, untrained:PRESET and the domain's baselines; empty for all of them.
@@ -37,7 +37,7 @@ class Transfer(Settings):
     groups: str = ""
     out: Path | None = None
     init: Path
-    objective: Any = "classify"
+    objective: Any = None
     labels: int = 0
     seeds: int = 3
     methods: tuple[str, ...] = ()
