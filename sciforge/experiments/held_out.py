@@ -32,7 +32,12 @@ class Scores:
 
     metrics: Mapping[str, float]
     value: float
-    without: tuple[float, ...]
+    without: tuple[float, ...] = ()
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Scores":
+        """Return the scores of a line of a results log."""
+        return cls(row["metrics"], row["value"], tuple(row["without"]))
 
 
 class HeldOutRecords(Sequence):

@@ -11,8 +11,9 @@ from tiny_runs import Tiny, make_tiny
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError
+from sciforge.experiments.held_out import Scores
 from sciforge.experiments.schedules import run as schedules
-from sciforge.experiments.schedules.result import ScheduleRun, SchedulesResult
+from sciforge.experiments.schedules.result import SchedulesResult
 from sciforge.experiments.schedules.run import measure
 from sciforge.experiments.schedules.spec import KINDS, Schedules, area, final_lr
 
@@ -64,7 +65,7 @@ def test_it_runs_on_tiny_stores_and_goes_on(domain, tmp_path, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(schedules, "train", stop)
-    assert measure(spec).runs == found.runs
+    assert measure(spec).scores == found.scores
     for change in (
         {"schedule": replace(spec.schedule, steps=4)},
         {"split": "validation"},
@@ -100,11 +101,11 @@ def test_the_sense_of_a_figure_is_known_or_asked_for(tiny, tmp_path):
 
 def test_a_difference_is_told_only_where_its_interval_leaves_zero():
     values = {"exponential": [1.0, 1.1, 0.9, 1.0], "step": [0.5, 0.62, 0.4, 0.5], "cosine": [0.9, 1.2, 1.0, 0.9]}
-    runs = tuple(ScheduleRun(k, seed, {"loss": v}, v) for k, of in values.items() for seed, v in enumerate(of))
-    made = SchedulesResult(runs, {name: Schedule(kind=name) for name in values}, "loss", False, "area")
+    scores = {(k, seed): Scores({"loss": v}, v) for k, of in values.items() for seed, v in enumerate(of)}
+    made = SchedulesResult(scores, {name: Schedule(kind=name) for name in values}, "loss", False, "area")
     assert made.verdict("step") == "better" and made.verdict("cosine") == "undecided"
     assert replace(made, higher_is_better=True).verdict("step") == "worse"
-    one = replace(made, runs=tuple(run for run in runs if run.seed == 0))
+    one = replace(made, scores={key: score for key, score in scores.items() if key[1] == 0})
     assert one.verdict("step") == "undecided"
     assert len(made.to_pandas()) == 12 and made.plot(Figure().add_subplot()).get_ylabel() == "loss"
 

@@ -60,7 +60,7 @@ def distill(spec: Distill) -> "DistillationResult":
             return vars(held_out.evaluate_checkpoint(checkpoint, engine))
 
         rows = grid.run(cells, evaluate, "distill")
-        scores = {cell: scores_of(row) for cell, row in zip(cells, rows, strict=True)}
+        scores = {cell: Scores.from_json(row) for cell, row in zip(cells, rows, strict=True)}
         first = {TEACHER: teacher, DISTILLED: student(DISTILLED, 0), ALONE: student(ALONE, 0)}
         sizes = sizes_and_speeds(first, held_out, engine)
         about = held_out.metric, held_out.higher_is_better, len(held_out.records), held_out.split
@@ -99,11 +99,6 @@ def student_run(spec: Distill, teacher: Checkpoint, kind: str, seed: int, folder
         hardware=spec.hardware,
         seed=seed,
     )
-
-
-def scores_of(row: Row) -> Scores:
-    """Return a line of the results log."""
-    return Scores(row["metrics"], row["value"], tuple(row["without"]))
 
 
 def sizes_and_speeds(

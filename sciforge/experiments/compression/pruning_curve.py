@@ -54,9 +54,10 @@ def measure(spec: Prune) -> "PruningCurveResult":
                 run = replace(spec, out=work / "run")
                 return vars(_evaluate(run, held_out, engine, members[name, seed], seed, share))
 
-        runs = tuple(PrunedRun.from_json(row) for row in grid.run(cells, evaluate, "prune"))
+        rows = grid.run(cells, evaluate, "prune")
+        scores = {cell: Scores.from_json(row) for cell, row in zip(cells, rows, strict=True)}
         about = held_out.split, len(held_out.records), bool(spec.tune)
-        result = PruningCurveResult(runs, held_out.metric, held_out.higher_is_better, *about)
+        result = PruningCurveResult(scores, held_out.metric, held_out.higher_is_better, *about)
         places = {str(path): name for path, name in zip(spec.init, names, strict=True)}
         result.keep(folder, spec.out is None, {"spec": to_json(spec), "checkpoints": places})
     return result
@@ -81,30 +82,6 @@ def _evaluate(spec: Prune, held_out: HeldOut, engine: Engine, parent: Checkpoint
     assert spec.out is not None
     run = tuned_run(spec, parent, share, spec.out, spec.seed + seed)
     return held_out.evaluate_checkpoint(train(run if share else replace(run, pruning=None)), engine)
-
-
-@dataclass(frozen=True)
-class PrunedRun:
-    """One checkpoint at one sparsity.
-
-    Args:
-        group, sparsity, seed: which.
-        metrics: on the held-out records.
-        value: the compared one.
-        without: the same without each group of records.
-    """
-
-    group: str
-    sparsity: float
-    seed: int
-    metrics: Mapping[str, float]
-    value: float
-    without: tuple[float, ...]
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "PrunedRun":
-        """Return a line of the results log."""
-        return cls(**{**row, "without": tuple(row["without"])})
 
 
 def group_names(parents: Sequence[Checkpoint]) -> tuple[str, ...]:
@@ -152,7 +129,7 @@ class PruningCurveResult(ExperimentResult):
     """All runs of a curve and what follows from them.
 
     Args:
-        runs: of every (group, sparsity, seed).
+        scores: of every (group, sparsity, seed).
         metric, higher_is_better: the metric compared and its direction.
         split, records: which records it was evaluated on.
         tuned: whether each was fine-tuned after pruning.
@@ -160,7 +137,7 @@ class PruningCurveResult(ExperimentResult):
 
     name = "prune"
 
-    runs: tuple[PrunedRun, ...]
+    scores: Mapping[tuple[str, float, int], Scores]
     metric: str
     higher_is_better: bool | None
     split: str
@@ -170,21 +147,21 @@ class PruningCurveResult(ExperimentResult):
     @property
     def groups(self) -> tuple[str, ...]:
         """Groups in the order given."""
-        return tuple(dict.fromkeys(run.group for run in self.runs))
+        return tuple(dict.fromkeys(group for group, _, _ in self.scores))
 
     @property
     def levels(self) -> tuple[float, ...]:
         """Sparsities, ascending."""
-        return tuple(sorted({run.sparsity for run in self.runs}))
+        return tuple(sorted({level for _, level, _ in self.scores}))
 
-    def cell(self, group: str, level: float) -> list[PrunedRun]:
+    def cell(self, group: str, level: float) -> list[Scores]:
         """Return the seeds of a group at a sparsity."""
-        return sorted((r for r in self.runs if (r.group, r.sparsity) == (group, level)), key=lambda r: r.seed)
+        return [self.scores[key] for key in sorted(self.scores) if key[:2] == (group, level)]
 
     def interval(self, group: str, level: float) -> Interval:
         """Return the mean over seeds at a sparsity with its 95 % interval."""
         cell = self.cell(group, level)
-        return mean_interval([r.value for r in cell], [r.without for r in cell])
+        return mean_interval([s.value for s in cell], [s.without for s in cell])
 
     def area(self, group: str, less: str | None = None) -> Interval:
         """Return the mean over sparsities with its interval, or its paired difference from another group's."""
@@ -235,14 +212,14 @@ class PruningCurveResult(ExperimentResult):
         less = {g: self.area(g, self.groups[0]).to_json() for g in self.groups[1:]}
         head: dict[str, Any] = {"metric": self.metric, "higher_is_better": self.higher_is_better, "split": self.split}
         head |= {"records": self.records, "tuned": self.tuned, "summary": self.table().text()}
-        runs = [dict(vars(run)) for run in self.runs]
+        runs = [{"group": g, "sparsity": level, "seed": n, **vars(s)} for (g, level, n), s in self.scores.items()]
         return {**head, "quality": cells, "area": areas, "area_less_first": less, "runs": runs}
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return one row a run: group, sparsity, seed, and every metric."""
         import pandas as pd
 
-        rows = [{"group": r.group, "sparsity": r.sparsity, "seed": r.seed, **r.metrics} for r in self.runs]
+        rows = [{"group": g, "sparsity": level, "seed": n, **s.metrics} for (g, level, n), s in self.scores.items()]
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:

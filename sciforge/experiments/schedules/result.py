@@ -9,6 +9,7 @@ import numpy as np
 
 from sciforge.core.files.tables import Table
 from sciforge.core.training.run import Schedule, to_json
+from sciforge.experiments.held_out import Scores
 from sciforge.experiments.plots import COLORS, frame, new_axes
 from sciforge.experiments.results import ExperimentResult
 from sciforge.experiments.schedules.spec import area, final_lr
@@ -18,35 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class ScheduleRun:
-    """One run under one schedule.
-
-    Args:
-        kind, seed: which.
-        metrics: on the held-out records.
-        value: the compared one.
-        without: the same without each group of records.
-    """
-
-    kind: str
-    seed: int
-    metrics: Mapping[str, float]
-    value: float
-    without: tuple[float, ...] = ()
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "ScheduleRun":
-        """Return a line of the results log."""
-        return cls(**{**row, "without": tuple(row["without"])})
-
-
 @dataclass(frozen=True, repr=False)
 class SchedulesResult(ExperimentResult):
     """All runs of a comparison and what follows from them.
 
     Args:
-        runs: every (kind, seed), complete.
+        scores: every (kind, seed), complete.
         schedules: kind -> its schedule; the first is what the others are compared with.
         metric, higher_is_better: the metric compared and its direction.
         equal: area or peak.
@@ -54,7 +32,7 @@ class SchedulesResult(ExperimentResult):
 
     name = "schedules"
 
-    runs: tuple[ScheduleRun, ...]
+    scores: Mapping[tuple[str, int], Scores]
     schedules: Mapping[str, Schedule]
     metric: str
     higher_is_better: bool
@@ -65,9 +43,9 @@ class SchedulesResult(ExperimentResult):
         """The kind that the others are compared with."""
         return next(iter(self.schedules))
 
-    def cell(self, kind: str) -> list[ScheduleRun]:
+    def cell(self, kind: str) -> list[Scores]:
         """Return the runs of a kind, by seed."""
-        return sorted((run for run in self.runs if run.kind == kind), key=lambda run: run.seed)
+        return [self.scores[key] for key in sorted(self.scores) if key[0] == kind]
 
     def difference(self, kind: str) -> Interval:
         """Return the paired difference from the first kind with its 95 % interval over seeds and records."""
@@ -101,10 +79,10 @@ class SchedulesResult(ExperimentResult):
         import pandas as pd
 
         rows = []
-        for run in self.runs:
-            schedule = self.schedules[run.kind]
+        for (kind, seed), scores in self.scores.items():
+            schedule = self.schedules[kind]
             about = {"peak_lr": schedule.lr, "final_lr": final_lr(schedule), "area": area(schedule)}
-            rows.append({"kind": run.kind, "seed": run.seed, **run.metrics, **about})
+            rows.append({"kind": kind, "seed": seed, **scores.metrics, **about})
         return pd.DataFrame(rows)
 
     @property
@@ -141,4 +119,5 @@ class SchedulesResult(ExperimentResult):
         about = {"metric": self.metric, "higher_is_better": self.higher_is_better, "equal": self.equal}
         about["schedules"] = {kind: to_json(schedule) for kind, schedule in self.schedules.items()}
         differences = {kind: self.difference(kind).to_json() for kind in self.schedules if kind != self.first}
-        return {**about, "differences": differences, "runs": [dict(vars(run)) for run in self.runs]}
+        runs = [{"kind": kind, "seed": seed, **vars(scores)} for (kind, seed), scores in self.scores.items()]
+        return {**about, "differences": differences, "runs": runs}

@@ -14,8 +14,8 @@ from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Run, to_json
 from sciforge.experiments.grid import Grid, Row, open_folder, scratch
-from sciforge.experiments.held_out import HeldOut
-from sciforge.experiments.schedules.result import ScheduleRun, SchedulesResult
+from sciforge.experiments.held_out import HeldOut, Scores
+from sciforge.experiments.schedules.result import SchedulesResult
 from sciforge.experiments.schedules.spec import Schedules
 from sciforge.experiments.statistics import require_direction
 
@@ -34,7 +34,7 @@ def measure(spec: Schedules) -> SchedulesResult:
     with open_folder(spec.out) as folder:
         grid = Grid.open(folder, ("kind", "seed"), _settings(spec, store, held_out), "a comparison")
 
-        def evaluate(kind: Any, seed: int) -> Row:
+        def evaluate(kind: str, seed: int) -> Row:
             with scratch(folder) as work:
                 run = Run(
                     data=spec.data,
@@ -51,10 +51,11 @@ def measure(spec: Schedules) -> SchedulesResult:
             require_direction(held_out.higher_is_better, held_out.metric)  # now, not when all is trained
             return vars(scores)
 
-        cells = [(kind, seed) for seed in range(spec.seeds) for kind in spec.kinds]
-        runs = tuple(ScheduleRun.from_json(row) for row in grid.run(cells, evaluate, "schedules"))
+        cells = [(str(kind), seed) for seed in range(spec.seeds) for kind in spec.kinds]
+        rows = grid.run(cells, evaluate, "schedules")
+        scores = {cell: Scores.from_json(row) for cell, row in zip(cells, rows, strict=True)}
         direction = require_direction(held_out.higher_is_better, held_out.metric)
-        result = SchedulesResult(runs, schedules, held_out.metric, direction, spec.equal)
+        result = SchedulesResult(scores, schedules, held_out.metric, direction, spec.equal)
         result.keep(folder, spec.out is None, {"spec": to_json(spec)})
     return result
 
