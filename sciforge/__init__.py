@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 
 _VERBS = (
     "prepare", "train", "fit", "fisher", "evaluate", "predict", "generate", "label", "sample", "score", "check", "audit",
-    "label_efficiency", "forgetting", "schedules", "invariance", "privacy", "prune", "distill", "export", "verify", "card",
+    "label_efficiency", "transfer", "forgetting", "schedules", "invariance", "privacy", "prune", "distill", "export",
+    "verify", "card",
 )  # fmt: skip
 _DOMAINS = ("genomes", "atoms", "molecules", "heat", "images", "text")
 _HOMES = {
