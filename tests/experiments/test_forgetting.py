@@ -108,7 +108,7 @@ def test_few_old_records_are_judged_against_their_own_labels(spec, tiny, fit):
 
 def test_what_is_retained_is_judged_all_over_the_split(tiny, fit, monkeypatch):
     base = fit(tiny.finetuning, "base", schedule={"steps": 1, "evaluate_every": 0, "patience": 0})
-    monkeypatch.setattr(retaining, "MOST", 4)
+    monkeypatch.setattr(retaining, "MAX_RECORDS", 4)
     engine = Engine(torch.device("cpu"), "float32")
     told = retained(base, base.weights(), tiny.finetuning.data, engine)
     records = tiny.labelled.split("validation")
@@ -149,7 +149,7 @@ def test_a_stopped_report_goes_on_and_may_grow(spec, trained):
 
 def test_the_fisher_is_estimated_once(spec, monkeypatch):
     measure(spec)
-    monkeypatch.setattr(module.regularization, "fisher_information", None)
+    monkeypatch.setattr(module.fisher, "fisher_information", None)
     assert len(measure(replace(spec, ewc=(1.0, 1e3))).points) == 4
 
 
