@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch, Codec, Loss, Objective, Records
@@ -14,20 +14,47 @@ from sciforge.core.training.distributed import Engine
 
 
 class Tally:
-    """Adds up losses and their parts by name, in float64."""
+    """Adds up losses and their parts by name, in float64, on the device that computed them.
+
+    The host waits for the device when `pairs` is read, once for all names together.
+    """
 
     def __init__(self) -> None:
-        self.pairs: dict[str, tuple[float, float]] = {}
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, loss: Loss) -> None:
         """Add one batch's sums and counts."""
-        for name, (total, count) in {"loss": (loss.total, loss.count), **loss.parts}.items():
-            before = self.pairs.get(name, (0.0, 0.0))
-            self.pairs[name] = before[0] + _number(total), before[1] + _number(count)
+        for name, pair in {"loss": (loss.total, loss.count), **loss.parts}.items():
+            total, count = (_wide(torch.as_tensor(value).detach()) for value in pair)
+            if name in self._sums:
+                total, count = self._sums[name][0] + total, self._sums[name][1] + count
+            self._sums[name] = total, count
+
+    @property
+    def pairs(self) -> dict[str, tuple[float, float]]:
+        """The sum and the count of each name."""
+        numbers = iter(to_numbers([value for pair in self._sums.values() for value in pair]))
+        return {name: (next(numbers), next(numbers)) for name in self._sums}
 
 
-def _number(value: Any) -> float:
-    return float(torch.as_tensor(value).detach())
+def _wide(value: Tensor) -> Tensor:
+    return value.to(torch.float32 if value.device.type == "mps" else torch.float64)  # MPS has no float64
+
+
+def to_numbers(values: Sequence[Tensor]) -> list[float]:
+    """Return scalars as numbers; those of a device come in one copy.
+
+    >>> to_numbers([torch.tensor(1.5), torch.tensor(2)])
+    [1.5, 2.0]
+    """
+    numbers = [0.0] * len(values)
+    for on_device in (False, True):
+        places = [i for i, value in enumerate(values) if (value.device.type != "cpu") == on_device]
+        if places:
+            copied = torch.stack([_wide(values[i].detach()) for i in places]).tolist()
+            for place, number in zip(places, copied, strict=True):
+                numbers[place] = number
+    return numbers
 
 
 def means(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
@@ -89,21 +116,24 @@ def evaluate(
             for name, value in predicted.items():
                 outputs.setdefault(name, []).append(as_array(value))
     joined = {name: np.concatenate(parts) for name, parts in outputs.items()}
+    pairs = tally.pairs
     if not engine.shard:
-        tally.pairs = engine.sum(tally.pairs)
+        pairs = engine.sum(pairs)
         joined = _in_order(engine.gather(joined), len(records))
-    metrics = means(tally.pairs)
+    metrics = means(pairs)
     if joined:
         metrics |= {name: float(value) for name, value in objective.metrics(joined, records).items()}
     return metrics
 
 
 def as_array(value: torch.Tensor | Sequence[torch.Tensor]) -> np.ndarray:
-    """Return an output as an array, bfloat16 widened; a ragged one becomes an array of arrays, one an example."""
+    """Return an output as an array, bfloat16 widened; a ragged one as an array of arrays, one an example."""
     if not isinstance(value, torch.Tensor):
         ragged = np.empty(len(value), object)
+        flat = as_array(torch.cat([item.flatten() for item in value])) if value else None  # one copy from the device
+        ends = np.cumsum([item.numel() for item in value])
         for place, item in enumerate(value):  # assigned at once, equal shapes would become one array
-            ragged[place] = as_array(item)
+            ragged[place] = flat[ends[place] - item.numel() : ends[place]].reshape(item.shape).copy()
         return ragged
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
