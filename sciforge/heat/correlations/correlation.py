@@ -150,7 +150,7 @@ def filled(points: Points) -> dict[str, Tensor]:
     whole: dict[str, Tensor] = {}
     for name, value in ABSENT.items():
         try:
-            whole[name] = torch.as_tensor(points.get(name, value), dtype=dtype, device=device)
+            whole[name] = torch.as_tensor(points.get(name, value), dtype=dtype).to(device, non_blocking=True)
         except (TypeError, ValueError) as error:
             raise DataError(f"the group {name!r} is not numbers ({error}); correct it") from None
     try:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sciforge.core.domain import Batch, Example, Record
 from sciforge.errors import DataError
 from sciforge.heat.correlations.groups import GROUPS, Points
+from sciforge.nn.constants import constant
 
 CHANNEL = tuple(GROUPS)
 # b = 1 - alpha/90 is 0 for transverse ribs. angle_60 and angle_30 are the two parabolas through it that are 1 at 60 or at 30
@@ -75,12 +76,12 @@ class HeatCodec:
     def logs(self, x_NG: Tensor) -> Tensor:
         """Return log(group / reference) of each column [N, G]; 0 where a group stands for a smooth wall."""
         if self.channel:
-            reference_G = x_NG.new_tensor([GROUPS[name].reference for name in self.columns])
+            reference_G = constant([GROUPS[name].reference for name in self.columns], x_NG.device, x_NG.dtype)
             present_NG = x_NG > 0
             return torch.where(present_NG, torch.where(present_NG, x_NG, 1.0) / reference_G, 1.0).log()
-        logged_G = torch.tensor(self.logged, device=x_NG.device)
+        logged_G = constant(self.logged, x_NG.device)
         values_NG = torch.where(logged_G, torch.where(logged_G, x_NG, 1.0).log(), x_NG)
-        return values_NG - x_NG.new_tensor(self.centres)
+        return values_NG - constant(self.centres, x_NG.device, x_NG.dtype)
 
     def featured(self, x_NG: Tensor) -> Tensor:
         """Return the features [N, F] of rows of groups."""
@@ -96,7 +97,7 @@ class HeatCodec:
         """Return where rows lie [N, D], for distances: logarithms, and the angle as 1 - alpha/90; others in widths."""
         log_NG = self.logs(x_NG)
         if not self.channel:
-            return log_NG / x_NG.new_tensor(self.widths)
+            return log_NG / constant(self.widths, x_NG.device, x_NG.dtype)
         return torch.cat([log_NG[..., :4], 1 - x_NG[..., 4:5] / 90, log_NG[..., 5:]], -1)
 
     def row(self, record: Mapping[str, Any]) -> np.ndarray:

@@ -7,7 +7,6 @@ The posterior of measured points is exact (posterior.py); its points and weights
 Legend of shape letters: B points of a batch, N points of a campaign or of the fit, G groups, F features, D coordinates, K laws.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL, HeatCodec
 from sciforge.heat.model import posterior
 from sciforge.heat.model.posterior import Prior, Rows
+from sciforge.nn.constants import constant
 
 POWER = "power"  # the law that knows nothing: log Nu = 0 before its corrections
 # Standard deviations of the corrections before any pretraining: a factor of 1.6 in level, .2 in the Reynolds exponent.
@@ -112,25 +112,21 @@ class NusseltNet(nn.Module):
     def prior(self, centre_KF: Tensor | None = None) -> Prior:
         """Return the prior in float64, about `centre_KF` where it is given, differentiable in the parameters."""
         rig = {name: size for name, size in posterior.RIG_SHAPE.items()}
-        device = self.delta_KF.device
-
-        def constant(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=device)
-
+        device, kind = self.delta_KF.device, torch.float64
         return Prior(
             centre_KF=(self.delta_KF if centre_KF is None else centre_KF).double(),
             spread_KF=self.log_spread_KF.double().exp(),
             law_K=self.law_K.double(),
             length_D=self.log_length_D.double().exp(),
-            noise_S=constant(posterior.NOISE_S),
+            noise_S=constant(posterior.NOISE_S, device, kind),
             noise_logit_S=self.noise_logit_S.double(),
-            amplitude_A=constant(posterior.AMPLITUDE_A),
+            amplitude_A=constant(posterior.AMPLITUDE_A, device, kind),
             amplitude_logit_A=self.amplitude_logit_A.double(),
-            rig_T=constant(posterior.RIG_T),
-            scale_L=constant(posterior.SCALE_L),
-            scaled_F=torch.tensor([name != "Pr" for name in self.codec.features], device=device),
-            plate_D=torch.tensor([name in GEOMETRY for name in self.codec.columns], device=device),
-            rig_F=constant([rig.get(name, 0.0) for name in self.codec.features]),
+            rig_T=constant(posterior.RIG_T, device, kind),
+            scale_L=constant(posterior.SCALE_L, device, kind),
+            scaled_F=constant([name != "Pr" for name in self.codec.features], device),
+            plate_D=constant([name in GEOMETRY for name in self.codec.columns], device),
+            rig_F=constant([rig.get(name, 0.0) for name in self.codec.features], device, kind),
         )
 
     def bases(self, x_BG: Tensor) -> Tensor:

@@ -137,9 +137,10 @@ def evidence(
     pair_BNM = mask_BN[:, :, None] & mask_BN[:, None]
     shared_BKNM = prior.linear(feature_BNF, feature_BNF)[:, :, None, None]
     radial_BNM = prior.residual(coordinate_BND, coordinate_BND)
-    noise_SANM = (prior.noise_S**2)[:, None, None, None] * torch.eye(mask_BN.shape[1], dtype=away_BKN.dtype)
+    eye_NM = torch.eye(mask_BN.shape[1], dtype=away_BKN.dtype, device=away_BKN.device)
+    noise_SANM = (prior.noise_S**2)[:, None, None, None] * eye_NM
     full = shared_BKNM + prior.amplitude_A[:, None, None] ** 2 * radial_BNM[:, None, None, None] + noise_SANM
-    full = torch.where(pair_BNM[:, None, None, None], full, torch.eye(mask_BN.shape[1], dtype=full.dtype))
+    full = torch.where(pair_BNM[:, None, None, None], full, eye_NM)
     left_BKN = away_BKN - torch.einsum("bnf,kf->bkn", feature_BNF, prior.centre_KF)
     left_BKN = torch.where(mask_BN[:, None], left_BKN, 0.0)
     found = _log_normal(full, left_BKN[:, :, None, None], mask_BN.sum(-1)[:, None, None, None])

@@ -60,8 +60,8 @@ def leave_one_out(prior: Prior, rows: Rows) -> LeftOut:
         weight_C, mean_C1, variance_C1 = weight_CN[:, point], mean_CN[:, point, None], variance_CN[:, point, None]
         tails = (quantile(weight_C, mean_C1, variance_C1, share) for share in (0.05, 0.95))
         parts.append((*moments(weight_C, mean_C1, variance_C1), *tails))
-    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-    return LeftOut(*columns, nats_N.numpy())
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    return LeftOut(*columns, nats_N.cpu().numpy())
 
 
 def compare(
@@ -74,7 +74,7 @@ def compare(
         x_NG, log_N, factor_N, rig_N: measured points, float64.
         used: names of the laws to compare; empty takes all.
     """
-    bare = NusseltConfig((POWER,)).build(model.codec).double().requires_grad_(False)
+    bare = NusseltConfig((POWER,)).build(model.codec).to(x_NG).requires_grad_(False)
     found = {NOTHING: leave_one_out(bare.prior(), bare.rows(x_NG, log_N, factor_N, rig_N))}
     prior, rows = model.prior(), model.rows(x_NG, log_N, factor_N, rig_N)
     usable = [not used or name in used for name in model.laws]
