@@ -70,6 +70,9 @@ SYNCHRONISES = {
 }
 
 
+LOAD_STATE_DICT = torch.nn.Module.load_state_dict
+
+
 class MixedDeviceError(RuntimeError):
     """An operation on tensors, or a generator, of two devices that CUDA would refuse."""
 
@@ -491,6 +494,15 @@ class Autocast:
 # The switch ---------------------------------------------------------------------------------------
 
 
+def _load_state_dict(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Load by copying into the parameters: swapping, which moves a module, is not for tensors in use."""
+    torch.__future__.set_swap_module_params_on_conversion(False)
+    try:
+        return LOAD_STATE_DICT(self, *args, **kwargs)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(True)
+
+
 def _pinned(tensor: Tensor) -> Tensor:
     tensor.pretends_to_be_pinned = True
     return tensor
@@ -518,6 +530,7 @@ def pretend_cuda() -> Iterator[PretendGpu]:
         },
         torch: {"autocast": Autocast, "Generator": Generator},
         torch.amp: {"autocast": Autocast},
+        torch.nn.Module: {"load_state_dict": _load_state_dict},
         Tensor: {
             "pin_memory": lambda self, device=None: _pinned(self.clone()),
             "is_pinned": lambda self, device=None: getattr(self, "pretends_to_be_pinned", False),

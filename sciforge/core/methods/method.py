@@ -27,8 +27,11 @@ class Method:
     def before_step(self, state: "TrainingState", step: int) -> None:
         """Change weights before the loss of a step (0-based) is computed."""
 
-    def after_backward(self, state: "TrainingState", step: int) -> dict[str, float]:
-        """Change `.grad`, reduced and divided, before it is clipped; return metrics to log."""
+    def after_backward(self, state: "TrainingState", step: int) -> dict[str, float | Tensor]:
+        """Change `.grad`, reduced and divided, before it is clipped; return metrics to log.
+
+        A metric may be a scalar on the device: the loop copies them all at once.
+        """
         return {}
 
     def after_step(self, state: "TrainingState", step: int) -> None:

@@ -5,7 +5,7 @@ Both are strength/2 * sum precision (p - centre)^2; L2-SP has precision 1, EWC t
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sciforge.core.files.settings import Settings
 from sciforge.core.methods.finetuning import merged_name
 from sciforge.core.methods.method import Method
+from sciforge.core.transfers import to_numbers
 from sciforge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class QuadraticPenalty(Method):
         terms: one for each parameter that is pulled.
         strength: of the quadratic.
         proximal: take the implicit step after the optimiser's instead of adding the gradient.
+        steps: how many the optimiser has taken with each parameter, as far as was asked; proximal only.
     """
 
     name: ClassVar[str] = "regularization"
@@ -93,10 +95,11 @@ class QuadraticPenalty(Method):
     terms: tuple[Term, ...]
     strength: float
     proximal: bool = False
+    steps: dict[nn.Parameter, float] = field(default_factory=dict, repr=False, compare=False)
 
-    def after_backward(self, state: "TrainingState", step: int) -> dict[str, float]:
+    def after_backward(self, state: "TrainingState", step: int) -> dict[str, float | Tensor]:
         """Add the gradient of the quadratic and return its value."""
-        penalty = float(self.penalty())
+        penalty = self.penalty()
         self.add_gradient()
         return {"penalty": penalty}
 
@@ -124,13 +127,21 @@ class QuadraticPenalty(Method):
         if not self.proximal:
             return
         options = {p: (g["lr"], g["betas"][1], g["eps"]) for g in optimizer.param_groups for p in g["params"]}
-        for term in self.terms:
-            if term.parameter.grad is not None:
-                lr, beta, eps = options[term.parameter]
-                moments = optimizer.state[term.parameter]
-                scale = (moments["exp_avg_sq"] / (1 - beta ** float(moments["step"]))).sqrt() + eps
-                pull = lr * self.strength * term.precision / scale
-                term.parameter.copy_((term.parameter + pull * term.centre) / (1 + pull))
+        terms = [term for term in self.terms if term.parameter.grad is not None]
+        self._count(optimizer, [term.parameter for term in terms])
+        for term in terms:
+            lr, beta, eps = options[term.parameter]
+            variance = optimizer.state[term.parameter]["exp_avg_sq"]
+            scale = (variance / (1 - beta ** self.steps[term.parameter])).sqrt() + eps
+            pull = lr * self.strength * term.precision / scale
+            term.parameter.copy_((term.parameter + pull * term.centre) / (1 + pull))
+
+    def _count(self, optimizer: torch.optim.Optimizer, moved: list[nn.Parameter]) -> None:
+        """Count a step of parameters; the optimiser's own counts lie on the device and are read once."""
+        fresh = [p for p in moved if p not in self.steps]
+        self.steps.update({p: self.steps[p] + 1 for p in moved if p in self.steps})
+        counts = to_numbers([optimizer.state[p]["step"] for p in fresh])
+        self.steps.update(zip(fresh, counts, strict=True))
 
     @torch.no_grad()
     def penalty(self) -> Tensor:

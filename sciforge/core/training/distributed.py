@@ -203,11 +203,14 @@ class Engine:
             else:
                 grad.copy_(piece.view_as(grad))
 
-    def clip(self, parameters: Sequence[nn.Parameter], largest: float) -> float:
-        """Scale gradients so that their norm over all weights is at most `largest`; return the norm before."""
+    def clip(self, parameters: Sequence[nn.Parameter], largest: float) -> float | Tensor:
+        """Scale gradients so that their norm over all weights is at most `largest`; return the norm before.
+
+        The host does not wait for the norm, except under `tensor`.
+        """
         if self.mesh is None:
             total = nn.utils.clip_grad_norm_(parameters, largest)
-            return float(total.full_tensor() if hasattr(total, "full_tensor") else total)
+            return total.full_tensor() if hasattr(total, "full_tensor") else total
         grads: list[Any] = [parameter.grad for parameter in parameters]
         whole, pieces = ([g for g in grads if hasattr(g, "to_local") == cut] for cut in (False, True))
         squares = [nn.utils.get_total_norm(whole).double().square()] if whole else []  # the same on all processes

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch, Codec, Loss, Objective, Records
 from sciforge.core.training.distributed import Engine
+from sciforge.core.transfers import to_numbers, wide
 
 
 class Tally:
@@ -25,7 +25,7 @@ class Tally:
     def add(self, loss: Loss) -> None:
         """Add one batch's sums and counts."""
         for name, pair in {"loss": (loss.total, loss.count), **loss.parts}.items():
-            total, count = (_wide(torch.as_tensor(value).detach()) for value in pair)
+            total, count = (wide(torch.as_tensor(value)) for value in pair)
             if name in self._sums:
                 total, count = self._sums[name][0] + total, self._sums[name][1] + count
             self._sums[name] = total, count
@@ -35,26 +35,6 @@ class Tally:
         """The sum and the count of each name."""
         numbers = iter(to_numbers([value for pair in self._sums.values() for value in pair]))
         return {name: (next(numbers), next(numbers)) for name in self._sums}
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.float32 if value.device.type == "mps" else torch.float64)  # MPS has no float64
-
-
-def to_numbers(values: Sequence[Tensor]) -> list[float]:
-    """Return scalars as numbers; those of a device come in one copy.
-
-    >>> to_numbers([torch.tensor(1.5), torch.tensor(2)])
-    [1.5, 2.0]
-    """
-    numbers = [0.0] * len(values)
-    for on_device in (False, True):
-        places = [i for i, value in enumerate(values) if (value.device.type != "cpu") == on_device]
-        if places:
-            copied = torch.stack([_wide(values[i].detach()) for i in places]).tolist()
-            for place, number in zip(places, copied, strict=True):
-                numbers[place] = number
-    return numbers
 
 
 def means(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:

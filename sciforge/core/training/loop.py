@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch
@@ -22,6 +23,7 @@ from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.run import Run
 from sciforge.core.training.set_up import own_folder, set_up
 from sciforge.core.training.training_state import TrainingState
+from sciforge.core.transfers import as_numbers
 from sciforge.errors import DivergedError
 
 LOGGER = logging.getLogger("sciforge")
@@ -47,7 +49,11 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             return Checkpoint.open(run.out / "final")
         LOGGER.info("%s: steps %d to %d of %s", run.out, start, schedule.steps, type(state.objectives[0]).__name__)
         folder = run.out if engine.main else None
-        options: dict[str, Any] = {"examples": schedule.batch, "device": engine.device, "tensorboard": run.log == "tensorboard"}
+        options: dict[str, Any] = {
+            "examples": schedule.batch,
+            "device": engine.device,
+            "tensorboard": run.log == "tensorboard",
+        }
         with closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log:
             for step, batches in state.data.load(range(start, schedule.steps), run.hardware.workers):
                 metrics = take_step(state, step, batches)
@@ -72,11 +78,13 @@ def take_step(state: TrainingState, step: int, batches: Sequence[Sequence[Batch]
     for method in state.methods:
         method.before_step(state, step)
     with state.enough_memory():
-        metrics = state.gradient(state, step, batches)
+        metrics: dict[str, float | Tensor] = {**state.gradient(state, step, batches)}
     for method in state.methods:
         metrics |= method.after_backward(state, step)
     training = [p for group in state.groups for p in group.parameters if p.grad is not None]
-    norm = state.engine.clip(training, state.run.schedule.clip or math.inf)
+    metrics["grad_norm"] = state.engine.clip(training, state.run.schedule.clip or math.inf)
+    numbers = as_numbers(metrics)
+    norm = numbers.pop("grad_norm")
     if not math.isfinite(norm):
         where = f"step {step}: the gradient is not finite; {state.records_of(step)}"
         raise DivergedError(f"{where}; lower schedule.lr")
@@ -86,7 +94,7 @@ def take_step(state: TrainingState, step: int, batches: Sequence[Sequence[Batch]
     state.optimizer.step()
     for method in state.methods:
         method.after_step(state, step)
-    return {**metrics, "lr": lr, "grad_norm": norm}
+    return {**numbers, "lr": lr, "grad_norm": norm}
 
 
 def stop_early(state: TrainingState, step: int, metrics_log: MetricsLog) -> bool:

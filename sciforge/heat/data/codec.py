@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sciforge.core.domain import Batch, Example, Record
+from sciforge.core.transfers import constant
 from sciforge.errors import DataError
 from sciforge.heat.correlations.groups import GROUPS, Points
-from sciforge.nn.constants import constant
 
 CHANNEL = tuple(GROUPS)
 # b = 1 - alpha/90 is 0 for transverse ribs. angle_60 and angle_30 are the two parabolas through it that are 1 at 60 or at 30

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from sciforge.core.files.settings import Settings
+from sciforge.core.transfers import constant
 from sciforge.errors import ConfigError
 from sciforge.heat.correlations.groups import GEOMETRY
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL, HeatCodec
 from sciforge.heat.model import posterior
 from sciforge.heat.model.posterior import Prior, Rows
-from sciforge.nn.constants import constant
 
 POWER = "power"  # the law that knows nothing: log Nu = 0 before its corrections
 # Standard deviations of the corrections before any pretraining: a factor of 1.6 in level, .2 in the Reynolds exponent.

@@ -143,14 +143,20 @@ def evidence(
     full = torch.where(pair_BNM[:, None, None, None], full, eye_NM)
     left_BKN = away_BKN - torch.einsum("bnf,kf->bkn", feature_BNF, prior.centre_KF)
     left_BKN = torch.where(mask_BN[:, None], left_BKN, 0.0)
-    found = _log_normal(full, left_BKN[:, :, None, None], mask_BN.sum(-1)[:, None, None, None])
+    count_B = mask_BN.sum(-1)[:, None, None, None]
+    found = _log_normal(_cholesky_or_nan(full), left_BKN[:, :, None, None], count_B)
     found = found + prior.weights() + torch.where(law_BK, 0.0, -torch.inf)[:, :, None, None]
     return found.flatten(1).logsumexp(-1)
 
 
-def _log_normal(covariance: Tensor, left: Tensor, count: Tensor) -> Tensor:
-    """Return log N(left; 0, covariance) over the last axis, broadcasting."""
-    factor = torch.linalg.cholesky(covariance)
+def _cholesky_or_nan(covariance: Tensor) -> Tensor:
+    """Return Cholesky factors, NaN where there is none: in training the host need not wait, the loss tells."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    return torch.where(failed[..., None, None] == 0, factor, torch.nan)
+
+
+def _log_normal(factor: Tensor, left: Tensor, count: Tensor) -> Tensor:
+    """Return log N(left; 0, factor factor^T) over the last axis, broadcasting."""
     half = torch.linalg.solve_triangular(factor, left[..., None].expand(*factor.shape[:-1], 1), upper=False)[..., 0]
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return -0.5 * half.square().sum(-1) - log_det - 0.5 * count * math.log(2 * math.pi)
@@ -325,7 +331,7 @@ def weigh(prior: Prior, rows: Rows, negligible: float = NEGLIGIBLE) -> Component
         linear_KNM = torch.einsum("nf,kf,mf->knm", feature_NF, whole_KF, feature_NF)
         linear_KNM = linear_KNM - torch.einsum("nf,kf,mf->knm", feature_NF, unshared_KF, feature_NF) * apart_NM
         full = linear_KNM[:, None, None] + noise_SNM[:, None] + radial_ANM
-        found.append(_log_normal(full, left_KN[:, None, None], count) + prior.weights())
+        found.append(_log_normal(torch.linalg.cholesky(full), left_KN[:, None, None], count) + prior.weights())
     log_RKSA = torch.stack(found)
     if not bool(log_RKSA.isfinite().any()):
         raise DataError("no law of the library has a value at these points; check the groups, or choose other laws")

@@ -7,6 +7,7 @@ that may explain it. So what is learnt is how far the published laws are from a 
 Legend of shape letters: B campaigns, N points, G groups, F features, K laws.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciforge.core.data.sampling import micro_batches
 from sciforge.core.domain import Batch, Example, Gaussian, Loss, Objective, Record
 from sciforge.errors import DataError
 from sciforge.heat.correlations.library import CORRELATIONS
@@ -59,6 +61,17 @@ class Campaigns(Objective):
             )
         return replace(self, systems=self.systems or len(store.meta["systems"]))
 
+    def start(
+        self, model: NusseltNet, codec: HeatCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+    ) -> None:
+        """Look once whether the laws can explain every campaign; raises DataError."""
+        model.eval()
+        rng = np.random.default_rng(0)
+        with torch.no_grad():
+            for indices in micro_batches(range(len(records)), 256):
+                examples = [self.prepare(records[i], codec, rng, training=False) for i in indices]
+                self._seen(model, engine.move(codec.collate(examples)))
+
     def prepare(self, record: Record, codec: HeatCodec, rng: np.random.Generator, training: bool) -> Example:
         """Draw the rig's own deviation and the noise of its readings."""
         x_NG = torch.from_numpy(np.array(record["x"], np.float64))
@@ -93,7 +106,7 @@ class Campaigns(Objective):
         away_BKN = torch.where(
             usable_BK[..., None] & mask_BN[:, None], batch["log_nu"].double()[:, None] - base_BKN, 0.0
         )
-        if not (usable_BK & ~own_BK).any(1).all():
+        if not model.training and not (usable_BK & ~own_BK).any(1).all():  # `start` has looked at those of training
             raise DataError(
                 "a campaign is explained by no law but its own; give the model more laws, or drop the system"
             )
@@ -126,7 +139,7 @@ def _drawn(batch: Batch, place: int | None) -> Tensor:
 
 def _hyperprior(model: NusseltNet) -> Tensor:
     """Return minus the log density of learnt values about those they start from; a library holds few systems."""
-    fresh = model.fresh_values()
+    fresh = {name: value.to(model.delta_KF.device, non_blocking=True) for name, value in model.fresh_values().items()}
     widths = {"delta_KF": CENTRE_SPREAD, "log_spread_KF": SPREAD_SPREAD, "log_length_D": LENGTH_SPREAD}
     parts = []
     for name, value in fresh.items():

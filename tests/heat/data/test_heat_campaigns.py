@@ -6,6 +6,7 @@ import torch
 
 from sciforge.core.data import sampling
 from sciforge.core.data.store import prepare
+from sciforge.core.training.distributed import Engine
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
 from sciforge.heat.data.campaigns import PrepareCampaigns
@@ -66,8 +67,10 @@ def test_a_system_that_only_its_own_law_explains_is_refused(store):
     objective = Campaigns().resolve(store)
     records = [r for r in store.split("train") if r["system"] == "webb-1971"]
     batch = codec.collate([objective.prepare(records[0], codec, np.random.default_rng(0), True)])
-    with pytest.raises(DataError, match="no law but its own"):
-        objective.loss(model, batch)
+    with pytest.raises(DataError, match="no law but its own"):  # before the first step
+        objective.start(model, codec, records, Engine(torch.device("cpu"), "float64"), 0, None)
+    with pytest.raises(DataError, match="no law but its own"):  # in evaluation
+        objective.loss(model.eval(), batch)
 
 
 def test_rigs_are_off_by_what_is_said(store):
