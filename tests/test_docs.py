@@ -96,7 +96,7 @@ def test_links_lead_somewhere(page):
 
 def test_the_readme_is_one_screen_and_names_both_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 95
+    assert len(text.splitlines()) < 100
     assert "pip install -e . && sciforge demo" in text and 'pip install -e ".[test]" && pytest' in text
 
 
