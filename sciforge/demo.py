@@ -16,6 +16,8 @@ from sciforge.core.domain import discover, get_domain
 from sciforge.core.files.tables import Section, write_html
 from sciforge.errors import SciforgeError
 
+SHORTEST = "heat"  # runs first, so that there is something to see after a few seconds
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,7 +54,8 @@ def demo(*, domain: str | None = None, out: Path = Path("sciforge-demo"), jobs: 
     out.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
     report = out / "report.html"
-    for outcome in _outcomes(chosen, out, full, min(jobs, len(chosen))):
+    order = sorted(chosen, key=lambda name: name != SHORTEST)
+    for outcome in _outcomes(order, out, full, min(jobs, len(chosen))):
         outcomes[outcome.domain] = outcome
         _show(outcome)
         sections = [outcomes[name].section for name in chosen if name in outcomes]

@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
-from sciforge import demo
+from sciforge import catalog, demo
 from sciforge.cli import main as cli
+from sciforge.core.domain import get_domain
 from sciforge.core.files.tables import Section
 from sciforge.errors import DataError
 
@@ -47,3 +49,15 @@ def test_two_sections_at_a_time(tmp_path, monkeypatch, capsys):
     outcomes = list(demo._outcomes(["nowhere", "nothing"], tmp_path, False, 2))
     assert {outcome.domain for outcome in outcomes} == {"nowhere", "nothing"}
     assert all("no domain" in outcome.error and not outcome.trace for outcome in outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("domain", "sign"), [("heat", -1), ("images", 1), ("text", 1)])
+def test_a_section_shows_the_rivals_and_where_we_are_ahead_of_them(domain, sign, tmp_path):
+    section = get_domain(domain).demo(tmp_path, catalog.find, False)
+    values = [sign * float(row[1].split()[0]) for row in section.tables[0].rows[:4]]
+    assert values[0] > max(values[1:])  # ours is the first row; the untrained network and rivals follow
+    for path, caption in section.pictures:
+        with Image.open(path) as image:
+            image.load()
+        assert caption.endswith(".")
