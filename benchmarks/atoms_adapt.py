@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from sciforge import api
-from sciforge.atoms import EnergyForces, PrepareAtoms
+from sciforge.atoms import EnergyForces, Structures
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.structures.labelling.xtb_dynamics import Walk
-from sciforge.structures.readers import write_extxyz
+from sciforge.structures.labelling.xtb_dynamics import XtbDynamics
+from sciforge.structures.extxyz import write_extxyz
 
 
 def main() -> None:
@@ -34,10 +34,10 @@ def main() -> None:
     frames, data = options.out / "gfn2.extxyz", options.out / "store"
     begun = time.process_time()
     if not frames.exists():
-        write_extxyz(frames, list(Walk(options.frames, options.temperature, seed=1).of(options.smiles)))
+        write_extxyz(frames, list(XtbDynamics(options.frames, options.temperature, seed=1).of(options.smiles)))
         print(f"labels: {(time.process_time() - begun) / 60:.1f} CPU minutes", flush=True)
     if not data.exists():
-        api.prepare(PrepareAtoms(files=(frames,), split="time", validation_share=0.04, test_share=0.0), data)
+        api.prepare(Structures(files=(frames,), split="time", validation_share=0.04, test_share=0.0), data)
     schedule = Schedule(
         steps=options.steps, batch=8, lr=options.rate, kind="cosine", min_lr_ratio=0.005, warmup=0.02, weight_decay=0.0,
         betas=(0.9, 0.999), clip=10.0, ema_decay=0.999, save_every=1000,

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from sciforge import api
-from sciforge.atoms import EnergyForces, PrepareAtoms
+from sciforge.atoms import EnergyForces, Structures
 from sciforge.core.training.run import Hardware, Run, Schedule, Subset
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "atoms"
@@ -34,7 +34,7 @@ def main() -> None:
     data = options.out / options.molecule
     if not data.exists():
         train, test = (SHARED / name for name in FILES[options.molecule])
-        preparer = PrepareAtoms(files=(train,), test=(test,), validation_share=0.0, split="random", level="pbe")
+        preparer = Structures(files=(train,), test=(test,), validation_share=0.0, split="random", level="pbe")
         api.prepare(preparer, data)
     print("| steps | CPU minutes | F MAE meV/A | E MAE meV/molecule |\n|---|---|---|---|", flush=True)
     for steps in options.steps:

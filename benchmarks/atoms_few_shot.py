@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sciforge import api, catalog
-from sciforge.atoms import EnergyForces, PrepareAtoms
+from sciforge.atoms import EnergyForces, Structures
 from sciforge.core.data.store import Store
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import Full, Hardware, Run, Schedule, Subset
@@ -48,10 +48,10 @@ def task_store(name: str, out: Path) -> Store:
         return Store.open(out / name)
     if name == "malonaldehyde":
         files = (catalog.find("malonaldehyde-dft"),)
-        return api.prepare(PrepareAtoms(files=files, split="time", validation_share=0.05, test_share=0.35), out / name)
+        return api.prepare(Structures(files=files, split="time", validation_share=0.05, test_share=0.35), out / name)
     files, test = TASKS[name]
     return api.prepare(
-        PrepareAtoms(files=files, test=test, validation_share=0.1, split="time", level="pbe"), out / name
+        Structures(files=files, test=test, validation_share=0.1, split="time", level="pbe"), out / name
     )
 
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from sciforge import catalog
 from sciforge.heat.data.codec import CHANNEL
-from sciforge.heat.data.readers import Measurements, read_table
+from sciforge.heat.data.readers import MeasuredTable, read_table
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.inference.estimator import NusseltLaw
 from sciforge.heat.objectives.nusselt import Nusselt
@@ -77,7 +77,7 @@ class Points:
 
 def load() -> Points:
     """Return the bundled points."""
-    table: Measurements = read_table(catalog.fetch("ribbed-channel"), warn=False)
+    table: MeasuredTable = read_table(catalog.fetch("ribbed-channel"), warn=False)
     return Points({**table.points, "value": table.nu, "rig": np.array(table.rig)})
 
 

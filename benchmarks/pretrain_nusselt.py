@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sciforge import api
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.heat.data.campaigns import PrepareCampaigns
-from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.data.campaigns import Campaigns
+from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 
 V_RIBS = "lau-1990-90+lau-1990-v45+lau-1990-v60+lau-1990-v60-p20"
 REVERSED_V_RIBS = "lau-1990-90+lau-1990-v120+lau-1990-v120-p20+lau-1990-v135"
@@ -28,9 +28,9 @@ SMOOTH = (
     "plate-turbulent-mean",
 )
 PRIORS = {
-    "nusselt-ribbed": ("ribbed", (*TUBES, "han-park-1988"), Campaigns()),
-    "nusselt-tubes": ("tubes", TUBES, Campaigns()),
-    "nusselt-smooth": ("smooth", SMOOTH, Campaigns(level=0.8)),
+    "nusselt-ribbed": ("ribbed", (*TUBES, "han-park-1988"), CampaignEvidence()),
+    "nusselt-tubes": ("tubes", TUBES, CampaignEvidence()),
+    "nusselt-smooth": ("smooth", SMOOTH, CampaignEvidence(level=0.8)),
 }
 SCHEDULE = Schedule(steps=400, batch=24, lr=0.03, min_lr_ratio=0.03, weight_decay=0.0, clip=20.0, evaluate_every=200)
 
@@ -38,7 +38,7 @@ SCHEDULE = Schedule(steps=400, batch=24, lr=0.03, min_lr_ratio=0.03, weight_deca
 def pretrain(name: str, out: Path) -> None:
     """Prepare the campaigns of one prior, pretrain it and give it the Fisher information that EWC needs."""
     preset, systems, objective = PRIORS[name]
-    store = api.prepare(PrepareCampaigns(systems=systems, campaigns=300), out / f"{name}-campaigns")
+    store = api.prepare(Campaigns(systems=systems, campaigns=300), out / f"{name}-campaigns")
     hardware = Hardware(device="cpu", precision="float64", threads=1)
     run = Run(data=store.path, out=out / name, objective=objective, model=preset, schedule=SCHEDULE, hardware=hardware)
     made = api.train(run)

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from sciforge import api
-from sciforge.atoms import EnergyForces, PrepareAtoms
+from sciforge.atoms import EnergyForces, Structures
 from sciforge.atoms.model.potential import MODELS
 from sciforge.core.data.store import Store
 from sciforge.core.training.run import Hardware, Run, Schedule
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     data = options.out / "store"
     if not data.exists():
-        preparer = PrepareAtoms(files=tuple(options.files), split="molecule", validation_share=0.03, test_share=0.03)
+        preparer = Structures(files=tuple(options.files), split="molecule", validation_share=0.03, test_share=0.03)
         api.prepare(preparer, data, workers=2)
     run = Run(
         data=data,

@@ -7,19 +7,22 @@ from typing import Any
 
 from sciforge.atoms.data.augmentations import AUGMENTATIONS, known_labels
 from sciforge.atoms.data.codec import AtomsCodec
-from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.atoms.data.structures import Structures
 from sciforge.atoms.evaluation.baselines import BASELINES
 from sciforge.atoms.evaluation.laws import LAWS
+from sciforge.atoms.inference import methods
+from sciforge.atoms.inference.active_learning import Uncertain
 from sciforge.atoms.inference.embeddings import embed
+from sciforge.atoms.inference.energies import Energies
 from sciforge.atoms.inference.export import Export
-from sciforge.atoms.inference.predictions import Energies
-from sciforge.atoms.inference.uncertainty import Uncertain
+from sciforge.atoms.inference.inputs import StructureInputs
 from sciforge.atoms.model.potential import MODELS, Potential, PotentialConfig
-from sciforge.atoms.objectives.energy_forces import Denoise, EnergyForces, MaskedElements
+from sciforge.atoms.objectives.energy_forces import EnergyForces
+from sciforge.atoms.objectives.self_supervised import Denoise, MaskedElements
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
-from sciforge.structures.labelling.geometries import Sample
-from sciforge.structures.labelling.quantum import Label
+from sciforge.structures.labelling.label import Label
+from sciforge.structures.labelling.sample import Sample
 
 
 def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
@@ -31,7 +34,7 @@ def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Sect
 DOMAIN = Domain(
     name="atoms",
     summary="an equivariant potential: energies, forces and stress of molecules and crystals from few expensive labels",
-    preparers={"atoms": PrepareAtoms},
+    preparers={"structures": Structures},
     codec=AtomsCodec(),
     models=MODELS,
     objectives={"energy-forces": EnergyForces, "denoise": Denoise, "masked-elements": MaskedElements},
@@ -44,23 +47,25 @@ DOMAIN = Domain(
     augmentations=AUGMENTATIONS,
     embed=embed,
     labels=known_labels,
+    inputs=StructureInputs(),
+    methods={
+        "calculator": methods.calculator,
+        "relax": methods.relax,
+        "run_md": methods.run_md,
+        "embed": methods.embed,
+    },
 )
 
 # Named on demand: ASE's calculators are slow to import, and most verbs need none.
 _LAZY = {
     "Calculator": "inference.calculator",
-    "relax": "simulation.dynamics",
-    "run_md": "simulation.dynamics",
     "Committee": "inference.uncertainty",
     "Laplace": "inference.uncertainty",
+    "calibrated": "inference.uncertainty",
+    "reliabilities": "inference.calibration",
+    "relax": "simulation.dynamics",
+    "run_md": "simulation.dynamics",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 __all__ = [
     "DOMAIN",
@@ -73,5 +78,20 @@ __all__ = [
     "Export",
     "Label",
     "Laplace",
+    "MaskedElements",
+    "Potential",
+    "PotentialConfig",
+    "Sample",
+    "Structures",
+    "Uncertain",
+    "calibrated",
+    "reliabilities",
+    "relax",
+    "run_md",
 ]
-__all__ += ["MaskedElements", "Potential", "PotentialConfig", "PrepareAtoms", "Sample", "Uncertain", "relax", "run_md"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

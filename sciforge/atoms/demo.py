@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.atoms.data.structures import Structures
 from sciforge.atoms.inference.calculator import Calculator
 from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.atoms.simulation.dynamics import run_md
@@ -18,7 +18,8 @@ from sciforge.core.training.run import EWC, Full, Hardware, Replay, Run, Schedul
 from sciforge.experiments.label_efficiency.run import measure
 from sciforge.experiments.label_efficiency.spec import LabelEfficiency
 from sciforge.experiments.methods import Recipe
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.extxyz import write_extxyz
+from sciforge.structures.readers import read_structures
 
 SIZES, SEEDS = (10, 50), 3
 STRENGTH = 1e-3
@@ -71,7 +72,7 @@ def _new_data(folder: Path, file: Path) -> Store:
     place = folder / "malonaldehyde"
     if place.exists():
         return Store.open(place)
-    return prepare(PrepareAtoms(files=(file,), split="time", validation_share=0.05, test_share=0.4), place)
+    return prepare(Structures(files=(file,), split="time", validation_share=0.05, test_share=0.4), place)
 
 
 def _old_data(folder: Path, file: Path, every: int = 40) -> Store:
@@ -81,7 +82,7 @@ def _old_data(folder: Path, file: Path, every: int = 40) -> Store:
         return Store.open(place)
     write_extxyz(folder / "old.extxyz", islice(read_structures(file), 0, None, every))
     return prepare(
-        PrepareAtoms(files=(folder / "old.extxyz",), split="molecule", validation_share=0.3, test_share=0.0), place
+        Structures(files=(folder / "old.extxyz",), split="molecule", validation_share=0.3, test_share=0.0), place
     )
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
-from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.campaigns import Campaigns
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.evaluation.laws import LAWS
 from sciforge.heat.inference.predictions import LawFormula, NextExperiment, PredictedNusselt
 from sciforge.heat.model.nusselt_net import MODELS, NusseltConfig, NusseltNet
-from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 from sciforge.heat.objectives.nusselt import Nusselt
 
 
@@ -27,10 +27,10 @@ def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Sect
 DOMAIN = Domain(
     name="heat",
     summary="a Nusselt law: published correlations, corrected by few measured points, with intervals",
-    preparers={"measurements": PrepareMeasurements, "campaigns": PrepareCampaigns},
+    preparers={"measurements": Measurements, "campaigns": Campaigns},
     codec=HeatCodec(),
     models=MODELS,
-    objectives={"nusselt": Nusselt, "campaigns": Campaigns},
+    objectives={"nusselt": Nusselt, "campaign-evidence": CampaignEvidence},
     outputs={"nusselt": PredictedNusselt, "formula": LawFormula, "next-experiment": NextExperiment},
     baselines=BASELINES,
     laws=LAWS,
@@ -45,8 +45,8 @@ _LATER = {
     "get_correlation": "correlations.library",
 }
 
-__all__ = ["DOMAIN", "Campaigns", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
-__all__ += ["PredictedNusselt", "PrepareCampaigns", "PrepareMeasurements", *_LATER]
+__all__ = ["DOMAIN", "CampaignEvidence", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
+__all__ += ["PredictedNusselt", "Campaigns", "Measurements", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from sciforge.core.files.tables import Section, Table
 from sciforge.heat.correlations.library import get_correlation
-from sciforge.heat.data.readers import Measurements, read_table
+from sciforge.heat.data.readers import MeasuredTable, read_table
 from sciforge.heat.inference.estimator import HeatWarning, NusseltLaw
 from sciforge.heat.inference.formula import formula
 from sciforge.heat.inference.plot import plot
@@ -89,7 +89,7 @@ def compare(x_NG: np.ndarray, nusselt_N: np.ndarray, find: Callable[[str], Path]
     return errors
 
 
-def _published(data: Measurements) -> dict[str, float]:
+def _published(data: MeasuredTable) -> dict[str, float]:
     """Return the median error of published laws as they are, in %."""
     points = {name: torch.from_numpy(np.array(column)) for name, column in data.points.items()}
     found = {}

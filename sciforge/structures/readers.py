@@ -12,7 +12,6 @@ neighbouring strains to a percent (so the energies are in eV), which a test repe
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -270,61 +269,3 @@ def _mlearn(entry: Mapping[str, Any], labels: Labels, frame: int) -> Structure:
     outputs["name"] = f"{labels.path.name}#{frame} {entry.get('description', '')}".strip()
     cell = np.array(structure["lattice"]["matrix"], np.float64)
     return labels.structure(numbers, pos, cell, np.ones(3, bool), outputs, arrays, frame)
-
-
-def write_extxyz(path: Path, structures: Iterable[Structure]) -> int:
-    """Write structures so that reading them gives back every bit, and return how many; a path with .gz is compressed.
-
-    ASE reads the file too. It appears whole or not at all.
-
-    Raises:
-        DataError: the place cannot be written.
-    """
-    path = Path(path)
-    work = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        packed = path.name.lower().endswith(".gz")
-        with open(work, "wb") as raw:
-            # no name and no time in the header: equal structures make equal files
-            stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
-            count = 0
-            for structure in structures:
-                stream.write(_xyz_text(structure).encode())
-                count += 1
-            if packed:
-                stream.close()
-        work.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror})", path) from None
-    finally:
-        work.unlink(missing_ok=True)
-    return count
-
-
-def _xyz_text(structure: Structure) -> str:
-    from ase.data import chemical_symbols
-
-    def row(values: Any) -> str:
-        return " ".join(map(repr, np.asarray(values, np.float64).ravel().tolist()))
-
-    head = []
-    if structure.cell_A_33.any() or structure.pbc_3.any():
-        head.append(f'Lattice="{row(structure.cell_A_33)}"')
-    forces = structure.forces_eV_A_N3
-    head.append("Properties=species:S:1:pos:R:3" + ("" if forces is None else ":forces:R:3"))
-    if structure.energy_eV is not None:
-        head.append(f"energy={float(structure.energy_eV)!r}")
-    if structure.stress_eV_A3_6 is not None:
-        head.append(f'stress="{row(structure.stress_eV_A3_6[[0, 5, 4, 5, 1, 3, 4, 3, 2]])}"')
-    head += [f"charge={structure.charge}", f"spin={structure.spin}"]
-    for key in ("level", "name", "group"):
-        if text := getattr(structure, key):
-            quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-            head.append(f'{key}="{quoted}"')
-    head.append('pbc="' + " ".join("T" if p else "F" for p in structure.pbc_3) + '"')
-    out = io.StringIO()
-    out.write(f"{len(structure)}\n{' '.join(head)}\n")
-    block = structure.pos_A_N3 if forces is None else np.hstack([structure.pos_A_N3, forces])
-    for number, values in zip(structure.numbers_N.tolist(), block.tolist(), strict=True):
-        out.write(f"{chemical_symbols[number]} {' '.join(map(repr, values))}\n")
-    return out.getvalue()

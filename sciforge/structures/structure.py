@@ -105,3 +105,14 @@ def _require_cell(structure: Structure, where: str | None) -> None:
             raise DataError("stress of a structure that is not periodic in three directions; leave it out", where)
         if structure.stress_eV_A3_6.shape != (6,) or not np.isfinite(structure.stress_eV_A3_6).all():
             raise DataError("the stress must be six finite numbers; correct the file", where)
+
+
+def formula(numbers_N: np.ndarray) -> str:
+    """Return the formula in Hill's order.
+
+    >>> formula(np.array([8, 1, 6, 1, 1, 1]))
+    'CH4O'
+    """
+    from ase.symbols import Symbols
+
+    return Symbols(np.asarray(numbers_N, int)).get_chemical_formula("hill")

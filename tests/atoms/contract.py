@@ -6,10 +6,10 @@ import numpy as np
 from ase.build import molecule
 from ase.calculators.emt import EMT
 
-from sciforge.atoms import AtomsCodec, EnergyForces, PotentialConfig, PrepareAtoms
+from sciforge.atoms import AtomsCodec, EnergyForces, PotentialConfig, Structures
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.structures.readers import write_extxyz
+from sciforge.structures.extxyz import write_extxyz
 from sciforge.structures.structure import Structure
 
 
@@ -32,9 +32,9 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     old = ["H2O", "NH3", "CH4", "CO2", "HCN", "N2", "CH3OH", "C2H2", "H2CO", "CO", "O2", "N2H4"]
     write_extxyz(folder / "old.xyz", shaken(old, 5, rng, "emt"))
     write_extxyz(folder / "new.xyz", shaken(["CH3CH2OH"], 60, rng, "emt"))
-    store = prepare(PrepareAtoms(files=(folder / "old.xyz",), validation_share=0.2, test_share=0.2), folder / "old")
+    store = prepare(Structures(files=(folder / "old.xyz",), validation_share=0.2, test_share=0.2), folder / "old")
     split = {"split": "random", "validation_share": 0.3, "test_share": 0.2}
-    prepare(PrepareAtoms(files=(folder / "new.xyz",), **split), folder / "new")
+    prepare(Structures(files=(folder / "new.xyz",), **split), folder / "new")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
         data=folder / "old",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sciforge import api, catalog
-from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.atoms.data.structures import Structures
 from sciforge.core.files.atomic import sha256
 from sciforge.structures.labelling.geometries import molecule, skeleton
 from sciforge.structures.labelling.quantum import LevelOfTheory, single_point
@@ -103,10 +103,10 @@ def test_malonaldehyde(malonaldehyde):
 
 def test_the_isolated_atoms_become_references(tmp_path):
     path = catalog.fetch("malonaldehyde-dft")
-    store = api.prepare(PrepareAtoms(files=(path,), split="time"), tmp_path / "store")
+    store = api.prepare(Structures(files=(path,), split="time"), tmp_path / "store")
     reference = store.meta["reference"]["pbe/def2-svp"]
     assert reference["isolated_eV"].keys() == {"H", "C", "O"} and reference["how"] == "isolated"
-    assert store.meta["isolated_frames"] == 3 and not store.meta["warnings"]
+    assert store.meta["isolated_frames"] == 3 and not store.meta["notes"]
     # atomisation takes 42 eV, so the levels and spins of the atoms are those of the frames
     apart = sum(n * reference["isolated_eV"][s] for s, n in (("C", 3), ("H", 4), ("O", 2)))
     assert -43 < store.column("energy_eV").mean() - apart < -42

@@ -8,10 +8,10 @@ import torch
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.heat.correlations.library import get_correlation
-from sciforge.heat.data.campaigns import PrepareCampaigns
-from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.campaigns import Campaigns
+from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.model.nusselt_net import NusseltConfig
-from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 from sciforge.heat.objectives.nusselt import Nusselt
 
 HEAD = "Re,Pr,e_D,P_e,alpha_deg,W_H,Nu,rig"
@@ -39,16 +39,16 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     """Return a store, a pretraining run on it, and a fine-tuning run from that run's checkpoint."""
     systems = ("webb-1971", "ravigururajan-bergles-1996", "lau-1990-90+lau-1990-v45")
     store = prepare(
-        PrepareCampaigns(systems=systems, campaigns=20, plates=2, readings=4, validation_share=0.3), folder / "old"
+        Campaigns(systems=systems, campaigns=20, plates=2, readings=4, validation_share=0.3), folder / "old"
     )
     shares = (0.5, 0.25, 0.25)
-    prepare(PrepareMeasurements(files=(measured(folder / "new.csv"),), shares=shares), folder / "new")
+    prepare(Measurements(files=(measured(folder / "new.csv"),), shares=shares), folder / "new")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}
     pretraining = Run(
         data=folder / "old",
         out=folder / "pretraining",
         model=NusseltConfig(("dittus-boelter", "webb-1971", "ravigururajan-bergles-1996")),
-        objective=Campaigns(),
+        objective=CampaignEvidence(),
         schedule=Schedule(steps=6, batch=8, lr=3e-2, evaluate_every=3, ema_decay=0.5),
         **common,
     )

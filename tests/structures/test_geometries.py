@@ -9,12 +9,11 @@ import pytest
 pytest.importorskip("rdkit", reason="RDKit makes the geometries")
 
 from sciforge.errors import ConfigError, DataError, MissingExtra
-from sciforge.structures.labelling import geometries
+from sciforge.structures.labelling import sample as sampling
 from sciforge.structures.labelling.geometries import (
     BOLTZMANN_EV_K,
     KCAL_MOL_EV,
     SOFTEST_EV_A2,
-    Sample,
     charge_and_spin,
     dimer,
     find_wells,
@@ -23,30 +22,31 @@ from sciforge.structures.labelling.geometries import (
     skeleton,
     stretched,
 )
+from sciforge.structures.labelling.sample import Sample
 from sciforge.structures.readers import read_structures
 
 
-def sample(tmp_path, name="out.extxyz", smiles=("CCO", "CC(=O)[O-]"), **changes):
-    return Sample(smiles=smiles, out=tmp_path / name, **{"conformers": 2, "per_conformer": 4} | changes)
+def sample(smiles=("CCO", "CC(=O)[O-]"), **changes):
+    return Sample(smiles=smiles, **{"conformers": 2, "per_conformer": 4} | changes)
 
 
 def test_same_seed_same_bytes(tmp_path):
-    first, again = (sample(tmp_path, f"{i}.extxyz").run().read_bytes() for i in range(2))
-    other = sample(tmp_path, "2.extxyz", seed=1).run().read_bytes()
+    first, again = (sample().run().save(tmp_path / f"{i}.extxyz").read_bytes() for i in range(2))
+    other = sample(seed=1).run().save(tmp_path / "2.extxyz").read_bytes()
     assert first == again != other
 
 
 def test_a_molecule_does_not_depend_on_its_neighbours_in_the_file(tmp_path):
-    both = list(read_structures(sample(tmp_path).run()))
-    alone = list(read_structures(sample(tmp_path, "alone.extxyz", smiles=("CC(=O)[O-]",)).run()))
+    both = list(sample().run())
+    alone = list(sample(smiles=("CC(=O)[O-]",)).run())
     assert len(both) == 16 and len(alone) == 8
     for a, b in zip(both[8:], alone, strict=True):
         assert a.name == b.name and np.array_equal(a.pos_A_N3, b.pos_A_N3)
 
 
 def test_charge_spin_and_group(tmp_path):
-    out = sample(tmp_path, smiles=("CC(=O)[O-]", "C[NH3+]", "[CH3]", "CCO"), conformers=1, per_conformer=1).run()
-    found = list(read_structures(out))
+    out = sample(smiles=("CC(=O)[O-]", "C[NH3+]", "[CH3]", "CCO"), conformers=1, per_conformer=1).run()
+    found = list(out)
     assert [one.charge for one in found] == [-1, 1, 0, 0]
     assert [one.spin for one in found] == [1, 1, 2, 1]
     assert found[3].group == "LFQSCWFLJHTTHZ"  # InChIKey of ethanol: LFQSCWFLJHTTHZ-UHFFFAOYSA-N
@@ -122,15 +122,15 @@ def test_stretched_changes_one_bond():
 
 
 def test_wild_and_stretched_are_shares(tmp_path):
-    out = sample(tmp_path, smiles=("CCO",), conformers=1, per_conformer=400, wild=0.25, stretched=0.25).run()
-    names = [one.name for one in read_structures(out)]
+    out = sample(smiles=("CCO",), conformers=1, per_conformer=400, wild=0.25, stretched=0.25).run()
+    names = [one.name for one in out]
     assert 70 < sum(name.endswith("wild") for name in names) < 130
     assert 70 < sum(name.endswith("stretched") for name in names) < 130
 
 
 @pytest.mark.parametrize("closest_A", [2.0, 4.5])
 def test_dimer_touches_at_the_distance_asked(tmp_path, closest_A):
-    first, second = (next(Sample(smiles=(s,), out=tmp_path).geometries(s)) for s in ("CC(=O)[O-]", "O"))
+    first, second = (next(Sample(smiles=(s,)).geometries(s)) for s in ("CC(=O)[O-]", "O"))
     random = np.random.default_rng(4)
     for _ in range(20):
         both = dimer(first, second, closest_A, random)
@@ -143,31 +143,28 @@ def test_dimer_touches_at_the_distance_asked(tmp_path, closest_A):
         assert (both.charge, both.spin, both.group) == (-1, 1, f"{first.group}.{second.group}")
 
 
-def test_files_of_smiles(tmp_path, capsys):
+def test_files_of_smiles(tmp_path, caplog):
     file = tmp_path / "some.smi"
     file.write_text("# a comment\nCCO ethanol\n\nC1CC\nO\nFS(F)(F)(F)(F)F\n")
-    out = sample(tmp_path, smiles=file, conformers=1, per_conformer=1).run()
+    out = sample(smiles=file, conformers=1, per_conformer=1).run().save(tmp_path / "out.extxyz")
     assert [one.name.split()[0] for one in read_structures(out)] == ["CCO", "O"]
     rejected = [json.loads(line) for line in Path(f"{out}.rejected.jsonl").read_text().splitlines()]
     assert [(reject["line"], reject["name"]) for reject in rejected] == [(4, "C1CC"), (6, "FS(F)(F)(F)(F)F")]
     assert "no SMILES" in rejected[0]["reason"] and "parameters" in rejected[1]["reason"]
-    assert "2 of 4 molecules rejected" in capsys.readouterr().err
+    assert "2 of 4 molecules rejected" in caplog.text
 
 
 def test_mistakes_are_named(tmp_path, monkeypatch):
     def fails(error, match, **changes):
         with pytest.raises(error, match=match):
-            sample(tmp_path, **changes).run()
+            sample(**changes).run()
 
     fails(ConfigError, "at least 1", conformers=0)
     fails(ConfigError, "kelvin", temperature_K=(-1.0,))
     fails(ConfigError, "kelvin", temperature_K=())
     fails(ConfigError, "shares", wild=0.7, stretched=0.7)
-    fails(ConfigError, "extxyz", name="out.csv")
     fails(DataError, "no SMILES of a molecule", smiles=("nonsense",))
     fails(DataError, "there is no SMILES", smiles=())
     fails(DataError, "none.smi", smiles=tmp_path / "none.smi")
-    (tmp_path / "there.extxyz").write_text("")
-    fails(ConfigError, "exists already", name="there.extxyz")
-    monkeypatch.setattr(geometries, "find_spec", lambda package: None)
+    monkeypatch.setattr(sampling, "find_spec", lambda package: None)
     fails(MissingExtra, "rdkit is not installed")

@@ -14,9 +14,12 @@ import pytest
 from ase.build import bulk, molecule
 
 from sciforge.errors import ConfigError, DataError, MissingExtra
-from sciforge.structures.labelling import quantum
-from sciforge.structures.labelling.quantum import Label, LevelOfTheory, isolated_atoms, scatter, single_point
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.extxyz import write_extxyz
+from sciforge.structures.labelling import label, quantum
+from sciforge.structures.labelling.label import Label
+from sciforge.structures.labelling.quantum import LevelOfTheory, isolated_atoms, single_point
+from sciforge.structures.labelling.worker_pool import scatter
+from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure
 
 STEP_A = 1e-3
@@ -155,7 +158,7 @@ def frames(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def labelled(frames) -> Path:
     needs_tblite()
-    return Label(file=frames, out=frames.with_name("one.extxyz"), workers=1).run()
+    return Label(file=frames, workers=1).run().save(frames.with_name("one.extxyz"))
 
 
 def test_failures_go_to_the_reject_file(labelled):
@@ -165,7 +168,6 @@ def test_failures_go_to_the_reject_file(labelled):
     for reject, reason in zip(rejected, ("Z >86", "unpaired electrons", "eV/A is above 100"), strict=True):
         assert reason in reject["reason"]
     assert rejected[0]["name"] == "uranium"
-    assert not labelled.with_name("one.extxyz.partial.jsonl").exists()
 
 
 def test_labels_keep_order_and_origin(labelled, frames):
@@ -178,82 +180,78 @@ def test_labels_keep_order_and_origin(labelled, frames):
     assert (one.level, one.group, one.charge, one.spin) == ("gfn2-xtb", "H2O", 0, 1)
 
 
-def test_two_workers_equal_one(labelled, frames, capsys):
-    two = Label(file=frames, out=frames.with_name("two.extxyz"), workers=2).run()
+def test_two_workers_equal_one(labelled, frames, caplog):
+    two = Label(file=frames, workers=2).run().save(frames.with_name("two.extxyz"))
     assert two.read_bytes() == labelled.read_bytes()
     assert Path(f"{two}.rejected.jsonl").read_bytes() == Path(f"{labelled}.rejected.jsonl").read_bytes()
-    assert "3 of 15 structures rejected" in capsys.readouterr().err
+    assert "3 of 15 structures rejected" in caplog.text
 
 
 def test_a_killed_run_goes_on(labelled, frames, tmp_path):
     many = tmp_path / "many.extxyz"
     write_extxyz(many, [replace(one, name=f"{one.name} {i}") for i in range(20) for one in read_structures(frames)])
-    out, partial_file = tmp_path / "out.extxyz", tmp_path / "out.extxyz.partial.jsonl"
+    out, journal = tmp_path / "out.extxyz", tmp_path / "done.jsonl"
     code = f"""
 from pathlib import Path
-from sciforge.structures.labelling.quantum import Label
+from sciforge.structures.labelling.label import Label
 if __name__ == "__main__":
-    Label(file=Path({str(many)!r}), out=Path({str(out)!r}), workers=1).run()
+    run = Label(file=Path({str(many)!r}), journal=Path({str(journal)!r}), workers=1).run()
+    run.save({str(out)!r})
 """
     script = tmp_path / "script.py"
     script.write_text(code)
-    root = Path(quantum.__file__).parents[2]
+    root = Path(quantum.__file__).parents[3]
     process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)})
     deadline = time.time() + 60
-    while time.time() < deadline and not (partial_file.exists() and partial_file.stat().st_size > 8_000):
+    while time.time() < deadline and not (journal.exists() and journal.stat().st_size > 8_000):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists(), "it was killed too late for this test"
-    done = partial_file.read_bytes()
-    partial_file.write_bytes(done + b'{"index": 299, "digest": "torn')
-    Label(file=many, out=out, workers=1).run()
-    whole = Label(file=many, out=tmp_path / "whole.extxyz", workers=1).run()
-    assert out.read_bytes() == whole.read_bytes() and not partial_file.exists()
+    done = journal.read_bytes()
+    journal.write_bytes(done + b'{"index": 299, "digest": "torn')
+    Label(file=many, journal=journal, workers=1).run().save(out)
+    assert journal.read_bytes().startswith(done)
+    whole = Label(file=many, workers=1).run().save(tmp_path / "whole.extxyz")
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_finished_work_is_not_done_again(frames, tmp_path, monkeypatch):
     needs_tblite()
     asked = [one for one in read_structures(frames) if one.name.startswith("CH4")]
     write_extxyz(tmp_path / "in.extxyz", asked)
-    run = Label(file=tmp_path / "in.extxyz", out=tmp_path / "out.extxyz", workers=1)
-    given = []
-    scattered = quantum.scatter
+    run = Label(file=tmp_path / "in.extxyz", journal=tmp_path / "done.jsonl", workers=1)
+    tasks_given = []
 
-    def watched(function, jobs, workers):
-        given.append([index for index, _ in jobs])
-        return scattered(function, jobs, workers)
+    def watched(function, tasks, workers):
+        tasks_given.append([index for index, _ in tasks])
+        return scatter(function, tasks, workers)
 
-    def disturbed(path, structures):
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(quantum, "scatter", watched)
-    with monkeypatch.context() as patch, pytest.raises(DataError, match="disk is full"):
-        patch.setattr(quantum, "write_extxyz", disturbed)
-        run.run()
+    monkeypatch.setattr(label, "scatter", watched)
+    first = run.run()
     moved = asked[1].moved(asked[1].pos_A_N3 + 0.01)
     write_extxyz(run.file, [asked[0], moved, *asked[2:]])
-    run.run()
-    assert given == [[0, 1, 2, 3], [1]]
+    again = run.run()
+    assert tasks_given == [[0, 1, 2, 3], [1]]
+    assert [s.energy_eV for s in again][::2] == [s.energy_eV for s in first][::2]
 
 
 def test_all_failed(tmp_path):
     needs_tblite()
     write_extxyz(tmp_path / "in.extxyz", [Structure(np.array([92]), np.zeros((1, 3)))])
     with pytest.raises(DataError, match="none of its structures could be labelled.*Z >86"):
-        Label(file=tmp_path / "in.extxyz", out=tmp_path / "out.extxyz", workers=1).run()
+        Label(file=tmp_path / "in.extxyz", workers=1).run()
 
 
 def test_mistakes_are_named(frames, tmp_path, monkeypatch):
     def fails(error, match, **changes):
         with pytest.raises(error, match=match):
-            Label(**{"file": frames, "out": tmp_path / "out.extxyz", "workers": 1} | changes).run()
+            Label(**{"file": frames, "workers": 1} | changes).run()
 
     fails(ConfigError, "gfn1-xtb, gfn2-xtb nor functional/basis; did you mean 'gfn2-xtb'", method="gfn3-xtb")
     fails(ConfigError, "at least 1", workers=0)
     fails(ConfigError, "positive", fmax_eV_A=float("nan"))
-    fails(ConfigError, "does not end in .extxyz", out=tmp_path / "out.csv")
-    fails(ConfigError, "exists already", out=frames)
+    fails(ConfigError, "label.workers is 'two'", workers="two")
     monkeypatch.setattr(quantum, "find_spec", lambda package: None)
     fails(MissingExtra, r'tblite is not installed; pip install "sciforge\[label\]"')
     fails(MissingExtra, "pyscf is not installed", method="pbe/def2-svp")
@@ -294,9 +292,9 @@ def test_failed_self_consistency_is_rejected(tmp_path):
     else:
         pytest.skip("it converges with this tblite")
     write_extxyz(tmp_path / "in.extxyz", [restless, structure("H2O")])
-    out = Label(file=tmp_path / "in.extxyz", out=tmp_path / "out.extxyz", workers=1).run()
-    assert [one.name for one in read_structures(out)] == ["H2O 0"]
-    assert "restless" in (text := Path(f"{out}.rejected.jsonl").read_text()) and "not converged" in text
+    result = Label(file=tmp_path / "in.extxyz", workers=1).run()
+    assert [one.name for one in result] == ["H2O 0"]
+    assert result.rejected[0]["name"] == "restless" and "not converged" in result.rejected[0]["reason"]
 
 
 def test_density_functional_that_does_not_converge_is_an_error(monkeypatch):

@@ -14,7 +14,8 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from sciforge.errors import ConfigError, DataError, MissingExtra
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.extxyz import write_extxyz
+from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure, require_physical
 from sciforge.structures.units import Units, suspect_units, unit_factor
 

@@ -11,11 +11,11 @@ pytest.importorskip("tblite", reason="tblite moves the atoms")
 from sciforge.errors import ConfigError, DataError, MissingExtra
 from sciforge.structures.labelling import xtb_dynamics
 from sciforge.structures.labelling.quantum import LevelOfTheory, single_point
-from sciforge.structures.labelling.xtb_dynamics import Walk
+from sciforge.structures.labelling.xtb_dynamics import XtbDynamics
 
 
 def test_labels_are_those_of_single_points():
-    found = list(Walk(frames=2, temperatures_K=(300.0, 600.0), every=3, settle=5).of("CO"))
+    found = list(XtbDynamics(frames=2, temperatures_K=(300.0, 600.0), every=3, settle=5).of("CO"))
     assert len(found) == 4 and [s.name for s in found] == ["CO walker 0"] * 2 + ["CO walker 1"] * 2
     for structure in found:
         again = single_point(structure, LevelOfTheory.parse("gfn2-xtb"))
@@ -26,7 +26,7 @@ def test_labels_are_those_of_single_points():
 
 def test_the_seed_decides():
     first, again, other = (
-        list(Walk(frames=1, temperatures_K=(300.0,), settle=5, seed=s).of("O"))[0] for s in (0, 0, 1)
+        list(XtbDynamics(frames=1, temperatures_K=(300.0,), settle=5, seed=s).of("O"))[0] for s in (0, 0, 1)
     )
     np.testing.assert_allclose(first.pos_A_N3, again.pos_A_N3, atol=1e-6)
     assert np.abs(first.pos_A_N3 - other.pos_A_N3).max() > 1e-3
@@ -36,23 +36,23 @@ def test_a_hot_walk_spreads_more():
     """The spread of a bond's length grows with temperature, by about its square root."""
     spread = []
     for temperature in (100.0, 900.0):
-        frames = Walk(frames=150, temperatures_K=(temperature,), every=7, settle=300, seed=3).of("O")
+        frames = XtbDynamics(frames=150, temperatures_K=(temperature,), every=7, settle=300, seed=3).of("O")
         spread.append(np.std([np.linalg.norm(s.pos_A_N3[0] - s.pos_A_N3[1]) for s in frames]))
     assert 1.8 < spread[1] / spread[0] < 5.0
 
 
 def test_ions_have_their_charge():
-    (ion,) = Walk(frames=1, temperatures_K=(300.0,), settle=0).of("[OH-]")
+    (ion,) = XtbDynamics(frames=1, temperatures_K=(300.0,), settle=0).of("[OH-]")
     assert (ion.charge, ion.spin, len(ion)) == (-1, 1, 2)
     assert ion.energy_eV == pytest.approx(single_point(ion, LevelOfTheory.parse("gfn2-xtb")).energy_eV, abs=1e-5)
 
 
 def test_what_cannot_walk_is_said(monkeypatch):
     with pytest.raises(DataError, match="no SMILES"):
-        list(Walk().of("C(("))
+        list(XtbDynamics().of("C(("))
     for wrong in ({"frames": 0}, {"temperatures_K": ()}, {"temperatures_K": (-1.0,)}, {"timestep_fs": 0.0}):
         with pytest.raises(ConfigError):
-            Walk(**wrong)
+            XtbDynamics(**wrong)
     monkeypatch.setattr(xtb_dynamics, "find_spec", lambda name: None if name == "tblite" else find_spec(name))
     with pytest.raises(MissingExtra, match="label"):
-        next(Walk().of("O"))
+        next(XtbDynamics().of("O"))

@@ -1,7 +1,7 @@
 """The first pass over files of structures: what they hold, and from that every split, for all files together."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,9 +9,8 @@ import numpy as np
 
 from sciforge.errors import ConfigError, DataError
 from sciforge.structures import splits as cut_by
-from sciforge.structures.file_labels import Keys
 from sciforge.structures.neighbours import find_neighbours
-from sciforge.structures.readers import read_frames
+from sciforge.structures.readers import Frame
 from sciforge.structures.splits import DEV, DROPPED, TEST, TRAIN
 from sciforge.structures.structure import Structure, require_physical
 from sciforge.structures.units import UnitGuard
@@ -47,10 +46,16 @@ class Survey:
     suspicions: list[str] = field(default_factory=list)
 
 
-def survey(path: Path, units: str, keys: Keys, level: str, cutoff_A: float) -> Survey:
-    """Read a file once and return what the splits need to know of it; raises DataError where it is damaged."""
+def survey(path: Path, frames: Iterable[Frame], cutoff_A: float) -> Survey:
+    """Go through the frames of one file once and return what the splits need to know of them.
+
+    Args:
+        path: of the file, for messages.
+        frames: (number, structure or the error of a bad frame), as `read_frames` gives them.
+        cutoff_A: atoms with no neighbour within it are isolated.
+    """
     found, guard = Survey(path), UnitGuard()
-    for _, structure in read_frames(path, units, keys, level):
+    for _, structure in frames:
         try:
             if isinstance(structure, DataError):
                 raise structure

@@ -1,6 +1,6 @@
 """A potential as an ASE calculator: relaxation, molecular dynamics, phonons, and whatever else ASE can do.
 
-What a step costs beyond the model is kept small: pairs are listed anew only when needed (skin.py), and the batch is made
+What a step costs beyond the model is kept small: pairs are listed anew only when needed (verlet_list.py), and the batch is made
 from them without a record in between. Legend: N atoms.
 """
 
@@ -22,7 +22,7 @@ from sciforge import catalog
 from sciforge.atoms.data.codec import DENSE_ATOMS
 from sciforge.atoms.model.potential import Potential, require_elements
 from sciforge.atoms.objectives.energy_forces import EnergyForces
-from sciforge.atoms.simulation.verlet_list import SkinList, all_pairs
+from sciforge.atoms.simulation.verlet_list import VerletList, all_pairs
 from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, did_you_mean
 from sciforge.structures.structure import Structure, require_physical
@@ -85,7 +85,7 @@ class Calculator(ase_calculator.Calculator):
         self.device = opened[0].device
         self.members = [_member(model, level, self.device, self.dtype) for model in opened]
         self.cutoff_A = max(member.model.cutoff_A for member in self.members)
-        self.pairs = SkinList(self.cutoff_A, skin_A, self.device)
+        self.pairs = VerletList(self.cutoff_A, skin_A, self.device)
         self.evaluations = 0
         self._fixed: tuple[Any, dict[str, Tensor]] = (None, {})
 

@@ -3,17 +3,18 @@
 Legend: S structures, N atoms of a structure, L levels of coverage.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from sciforge.core.files.output_files import write_whole
 from sciforge.errors import ConfigError
 from sciforge.structures.structure import Structure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COVERAGE_L = np.linspace(0.05, 0.95, 19)
 
@@ -36,21 +37,21 @@ class Predictions:
 
     Args:
         energy_eV_S: total energies.
-        energy_sigma_eV_atom_S: standard deviation of the energy per atom.
+        energy_std_eV_atom_S: standard deviation of the energy per atom.
         forces_eV_A: forces [N, 3] of each structure.
-        force_sigma_eV_A: standard deviation of each component, [N, 3].
+        force_std_eV_A: standard deviation of each component, [N, 3].
     """
 
     energy_eV_S: np.ndarray
-    energy_sigma_eV_atom_S: np.ndarray
+    energy_std_eV_atom_S: np.ndarray
     forces_eV_A: list[np.ndarray]
-    force_sigma_eV_A: list[np.ndarray]
+    force_std_eV_A: list[np.ndarray]
 
     def scaled(self, factors: Factors) -> "Predictions":
         """Return the same means with the standard deviations times their factors."""
-        forces = [factors.forces * sigma for sigma in self.force_sigma_eV_A]
-        energy_S = factors.energy * self.energy_sigma_eV_atom_S
-        return replace(self, energy_sigma_eV_atom_S=energy_S, force_sigma_eV_A=forces)
+        forces = [factors.forces * sigma for sigma in self.force_std_eV_A]
+        energy_S = factors.energy * self.energy_std_eV_atom_S
+        return replace(self, energy_std_eV_atom_S=energy_S, force_std_eV_A=forces)
 
     def part(self, start: int, stop: int) -> "Predictions":
         """Return those of some structures."""
@@ -58,8 +59,8 @@ class Predictions:
 
     @property
     def score_S(self) -> np.ndarray:
-        """The largest spread of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020)."""
-        return np.array([np.linalg.norm(sigma, axis=1).max() for sigma in self.force_sigma_eV_A])
+        """The largest standard deviation of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020)."""
+        return np.array([np.linalg.norm(sigma, axis=1).max() for sigma in self.force_std_eV_A])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class Reliability:
         expected_error: mean |observed - nominal| (expected calibration error; Kuleshov et al. 2018, arXiv 1807.00263).
         spearman: rank correlation of sigma with |error|.
         rmse: of the errors, in eV/atom or eV/angstrom.
-        mean_sigma: in the same unit.
+        mean_std: in the same unit.
         count: errors looked at.
     """
 
@@ -79,7 +80,7 @@ class Reliability:
     expected_error: float
     spearman: float
     rmse: float
-    mean_sigma: float
+    mean_std: float
     count: int
 
     @classmethod
@@ -107,11 +108,11 @@ def errors_of(found: Predictions, true: Sequence[Structure]) -> dict[str, tuple[
     kept = [i for i, s in enumerate(true) if s.energy_eV is not None]
     if kept:
         error = [(found.energy_eV_S[i] - true[i].energy_eV) / len(true[i]) for i in kept]
-        pairs["energy"] = np.array(error), found.energy_sigma_eV_atom_S[kept]
+        pairs["energy"] = np.array(error), found.energy_std_eV_atom_S[kept]
     kept = [i for i, s in enumerate(true) if s.forces_eV_A_N3 is not None]
     if kept:
         error = [(found.forces_eV_A[i] - true[i].forces_eV_A_N3).ravel() for i in kept]
-        pairs["forces"] = np.concatenate(error), np.concatenate([found.force_sigma_eV_A[i].ravel() for i in kept])
+        pairs["forces"] = np.concatenate(error), np.concatenate([found.force_std_eV_A[i].ravel() for i in kept])
     if not pairs:
         raise ConfigError("no structure has a label to compare with; give structures with energies or forces")
     return pairs
@@ -136,28 +137,21 @@ def fit_factors(found: Predictions, true: Sequence[Structure]) -> Factors:
     return Factors(**factors)
 
 
-def plot_reliability(path: Path, found: Mapping[str, Mapping[str, Reliability]], sources: Iterable[Path] = ()) -> Path:
-    """Draw observed against nominal coverage, one curve a method, forces and energies side by side.
+def draw_reliability(axes: "Axes", curves: Mapping[str, Reliability], kind: str) -> "Axes":
+    """Draw observed against nominal coverage, one curve a method.
 
-    Raises:
-        ConfigError: the place is a folder or one of the `sources`.
-        DataError: it cannot be written.
+    Args:
+        axes: where to draw.
+        curves: reliability by the name of the method.
+        kind: `forces` or `energy`, for the title.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    kinds = [kind for kind in ("forces", "energy") if any(kind in parts for parts in found.values())]
-    figure = Figure(figsize=(4.2 * len(kinds), 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="ideal")
-        for name, parts in found.items():
-            if kind in parts:
-                part = parts[kind]
-                label = f"{name}: off by {part.expected_error:.3f}, rank {part.spearman:.2f}"
-                axes.plot(COVERAGE_L, part.observed_L, marker="o", ms=3, label=label)
-        axes.set(title=kind, xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect=1)
-        # below the picture: inside, it hides a curve wherever it is put
-        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    kind = Path(path).suffix.lstrip(".") or "png"
-    return write_whole(path, lambda work: figure.savefig(work, format=kind, dpi=150), sources)
+    axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="ideal")
+    for name, reliability in curves.items():
+        error, rank = reliability.expected_error, reliability.spearman
+        label = f"{name}: off by {error:.3f}, rank {rank:.2f}"
+        axes.plot(COVERAGE_L, reliability.observed_L, marker="o", ms=3, label=label)
+    axes.set(xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1))
+    axes.set(title=kind, aspect=1)
+    # below the picture: inside, it would hide a curve
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    return axes

@@ -22,18 +22,22 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sciforge.atoms.inference.predictions import need_ending, need_level, need_potential
+from sciforge.atoms.inference.predictions import need_level, need_potential
 from sciforge.atoms.model.potential import Potential
-from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.core.files.output_files import about, write_whole
+from sciforge.core.files.results import Result
+from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
-from sciforge.errors import CheckpointError
+from sciforge.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRACED = (7, 5)  # atoms and neighbours of the trace: unequal, and neither 0 nor 1, which torch takes for constants
 CHECKED = ((7, 5), (23, 11), (2, 30))
@@ -100,12 +104,12 @@ def exported(model: Potential, slot: int = 0, charge: int = 0, spin: int = 1) ->
         traced.recompile()
         atoms, places = torch.export.Dim("atoms", min=2), torch.export.Dim("neighbours", min=2)
         shapes = ({0: atoms}, {0: atoms, 1: places}, {0: atoms, 1: places})
-        made = torch.export.export(traced, inputs, dynamic_shapes=shapes)
-        _require_equal(program, made.module(), model)
+        exported_program = torch.export.export(traced, inputs, dynamic_shapes=shapes)
+        _require_equal(program, exported_program.module(), model)
     finally:
         for parameter in moving:
             parameter.requires_grad_(True)
-    return made
+    return exported_program
 
 
 def _require_equal(program: Program, copy: Program, model: Potential) -> None:
@@ -121,41 +125,81 @@ def _require_equal(program: Program, copy: Program, model: Potential) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """The potential as a program without sciforge (torch.export, .pt2), for engines of molecular dynamics.
+class Export(Settings):
+    """The potential as a program without sciforge (torch.export), for engines of molecular dynamics; saved as .pt2.
 
     It takes atomic numbers [N], edge vectors [N, J, 3] and neighbours [N, J] and gives energies of atoms, forces, the
-    virial and the derivative by the edge vectors; sciforge/atoms/inference/export.py states the conventions, and the file repeats
-    them, the cutoff, the elements and where it comes from under `sciforge.json`.
+    virial and the derivative by the edge vectors. The file states the conventions, the cutoff, the elements and where
+    it comes from under `sciforge.json`.
 
     Args:
-        out: the file to write, .pt2.
         precision: float32 or float64.
         level: level of theory, of a potential that knows several.
         charge: total charge, for a potential that takes charges; fixed in the file.
         spin: multiplicity 2S + 1, likewise.
     """
 
-    out: Path
     precision: Literal["float32", "float64"] = "float32"
     level: str = ""
     charge: int = 0
     spin: int = 1
 
-    def write(self, model: Model) -> Path:
-        """Write the program and return its path."""
-        need_ending(self.out, ".pt2")
+    def run(self, model: Model) -> "ExportedPotential":
+        """Return the program.
+
+        Raises:
+            ConfigError: no potential, or a level of theory that it does not know.
+            CheckpointError: the program does not give what the model gives.
+        """
         objective = need_potential(model)
         need_level(objective, self.level, "")
         slot = objective.levels.index(self.level) if objective.levels else 0
         network = model.checkpoint.build().to(model.device, getattr(torch, self.precision))
-        made = exported(network, slot, self.charge, self.spin)
-        beside = {BESIDE: json.dumps({**self._about(network, objective), **about(self, model)}, indent=1)}
-        return write_whole(self.out, lambda work: torch.export.save(made, work, extra_files=beside))
+        program = exported(network, slot, self.charge, self.spin)
+        return ExportedPotential(program, {**self._facts(network), **about(self, model)})
 
-    def _about(self, model: Potential, objective: EnergyForces) -> dict[str, Any]:
+    def _facts(self, network: Potential) -> dict[str, Any]:
         from ase.data import chemical_symbols
 
-        elements = [chemical_symbols[int(z)] for z in model.elements_known.nonzero()]
-        found = {"cutoff_A": model.cutoff_A, "elements": elements, "device": str(model.scale_eV.device)}
-        return found | {"level": self.level, "precision": self.precision, "conventions": __doc__}
+        elements = [chemical_symbols[int(z)] for z in network.elements_known.nonzero()]
+        device = str(network.scale_eV.device)
+        facts = {"cutoff_A": network.cutoff_A, "elements": elements, "device": device}
+        return {**facts, "level": self.level, "precision": self.precision, "conventions": __doc__}
+
+
+class ExportedPotential(Result):
+    """A potential as a program of plain tensor operations.
+
+    Args:
+        program: what torch.export gave.
+        about: cutoff, elements, conventions and where it comes from.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram, about: dict[str, Any]):
+        self.program, self._about = program, about
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Cutoff, elements, conventions and where the program comes from, as JSON values."""
+        return self._about
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row: cutoff_A, elements, level, precision and device."""
+        import pandas as pd
+
+        names = ("cutoff_A", "elements", "level", "precision", "device")
+        row = {name: self._about[name] for name in names}
+        return pd.DataFrame([{**row, "elements": " ".join(row["elements"])}])
+
+    def save(self, path: Path | str) -> Path:
+        """Write the program, .pt2, and return its path.
+
+        Raises:
+            ConfigError: another suffix.
+            DataError: the disk is full or may not be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".pt2":
+            raise ConfigError(f"{path}: the name decides the kind of file; end it with .pt2")
+        beside = {BESIDE: json.dumps(self._about, indent=1)}
+        return write_whole(path, lambda work: torch.export.save(self.program, work, extra_files=beside))

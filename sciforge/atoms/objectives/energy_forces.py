@@ -1,4 +1,4 @@
-"""What a potential learns: energies, forces and stress; or, without labels, to undo noise and to name hidden elements."""
+"""What a potential learns from labels: energies, forces and stress."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,12 +7,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sciforge.atoms.data.codec import AtomsCodec, joined_energy
-from sciforge.atoms.model.potential import MASKED, NUM_ELEMENTS, Potential
+from sciforge.atoms.model.potential import NUM_ELEMENTS, Potential
 from sciforge.atoms.objectives.initialization import start_potential
-from sciforge.core.domain import Batch, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import Batch, Example, Gaussian, Likelihood, Loss, Objective, Record
 from sciforge.errors import ConfigError, DataError, did_you_mean
 
 References = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
@@ -194,87 +193,3 @@ def potential_metrics(outputs: Mapping[str, np.ndarray], records: Sequence[Any])
 
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
-
-
-@dataclass(frozen=True)
-class Denoise(Objective):
-    """Undo Gaussian noise on the positions (Zaidi et al. 2022, arXiv 2206.00133), label-free.
-
-    The model's forces, in units of its scale, learn -noise / sigma: the score of the noised structures, which near
-    relaxed geometries is the force field of springs. No head is needed, so all that is learnt is kept.
-
-    Args:
-        sigma_A: standard deviation of the noise.
-    """
-
-    metric: ClassVar[str] = "loss"
-    needs_grad: ClassVar[bool] = True
-
-    sigma_A: float = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(1e-4, 1.0, "sigma_A")
-
-    def prepare(self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool) -> Example:
-        """Displace the atoms; the mean displacement is nobody's force and is taken off."""
-        noise = rng.normal(size=np.shape(record["pos_A"]))
-        noise -= noise.mean(0)
-        example = codec.encode(record, displaced_A=self.sigma_A * noise)
-        example["forces_eV_A"] = torch.from_numpy(-noise)
-        return example
-
-    def loss(self, model: Potential, batch: Batch) -> Loss:
-        """Return the mean squared error of the unit noise, summed over structures."""
-        found = model(batch)
-        error_N3 = (found["forces_eV_A"] / model.scale_eV - batch["forces_eV_A"]).flatten(0, 1)
-        per_B = torch.zeros(len(batch["size"]), dtype=error_N3.dtype, device=error_N3.device)
-        per_B = per_B.index_add(0, batch["graph"], error_N3.square().sum(1)) / (3 * batch["size"])
-        return Loss(per_B.sum(), torch.tensor(len(per_B)))
-
-
-@dataclass(frozen=True)
-class MaskedElements(Objective):
-    """Name the hidden elements of a structure from where its atoms stand (as in Hu et al. 2020, arXiv 1905.12265).
-
-    Args:
-        share: probability that an atom is hidden; at least one always is.
-    """
-
-    metric: ClassVar[str] = "accuracy"
-    higher_is_better: ClassVar[bool] = True
-    fresh: ClassVar[tuple[str, ...]] = ("element",)
-
-    share: float = 0.15
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(0.01, 0.9, "share")
-
-    def attach(self, model: Potential) -> None:
-        """Add the classifier of elements, on the scalars of every block."""
-        width = model.config.channels * model.config.blocks
-        model.heads["element"] = nn.Linear(width, NUM_ELEMENTS)
-
-    def prepare(self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool) -> Example:
-        """Hide some elements."""
-        example = codec.encode(record)
-        size = len(example["number"])
-        hidden = rng.random(size) < self.share
-        hidden[rng.integers(size)] = True
-        hidden_N = torch.from_numpy(hidden)
-        example["target"] = torch.where(hidden_N, example["number"], 0)
-        example["number"] = torch.where(hidden_N, MASKED, example["number"])
-        # the label travels as a per-atom column, which collation lays out as it lays out forces
-        example["forces_eV_A"] = example["target"][:, None].expand(-1, 3).double()
-        return example
-
-    def loss(self, model: Potential, batch: Batch) -> Loss:
-        """Return the cross-entropy summed over hidden atoms."""
-        _, scalars = model.features(batch)
-        target_N = batch["forces_eV_A"].flatten(0, 1)[:, 0].round().long()
-        hidden_N = target_N > 0
-        logits = widened(model.heads["element"](torch.cat(scalars, -1)[hidden_N]))
-        total = F.cross_entropy(logits, target_N[hidden_N], reduction="sum")
-        right = (logits.argmax(-1) == target_N[hidden_N]).sum()
-        return Loss(total, hidden_N.sum(), {"accuracy": (right, hidden_N.sum())})

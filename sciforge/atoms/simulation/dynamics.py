@@ -1,21 +1,26 @@
 """Relaxation and molecular dynamics in one call each, by ASE's optimisers and integrators."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
+from sciforge.core.files.results import TableResult
 from sciforge.errors import ConfigError, DivergedError
+from sciforge.structures.ase_atoms import as_atoms
 from sciforge.structures.structure import Structure
 from sciforge.structures.velocities import draw_momenta
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
 FRICTION_PER_FS = 0.01
-HESSIAN_ATOMS = (
-    100  # BFGS diagonalises its Hessian at every step: beyond this many atoms the limited-memory one is faster
-)
+# BFGS diagonalises its Hessian at every step: beyond this many atoms the limited-memory one is faster.
+HESSIAN_ATOMS = 100
 
 
 @dataclass(frozen=True)
@@ -33,20 +38,6 @@ class Relaxation:
     converged: bool
     steps: int
     fmax_eV_A: float
-
-
-def as_atoms(structure: Structure | Atoms) -> Atoms:
-    """Return a copy as ASE's atoms, without labels and calculator; charge and spin in `info`."""
-    if isinstance(structure, Atoms):
-        return structure.copy()
-    info = {"charge": structure.charge, "spin": structure.spin}
-    return Atoms(
-        numbers=structure.numbers_N,
-        positions=structure.pos_A_N3,
-        cell=structure.cell_A_33,
-        pbc=structure.pbc_3,
-        info=info,
-    )
 
 
 def relax(
@@ -80,6 +71,22 @@ def relax(
     return Relaxation(atoms, converged, optimiser.nsteps, largest)
 
 
+class MolecularDynamics(TableResult):
+    """What was logged: time_fs, potential_eV, kinetic_eV, total_eV and temperature_K; `log["total_eV"]` is a column."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.frame[name].to_numpy()
+
+
+def _draw_energies(frame: "pd.DataFrame", ax: "Axes") -> None:
+    start = frame["total_eV"].iloc[0]
+    for name, colour in (("potential", "#0072B2"), ("kinetic", "#D55E00"), ("total", "black")):
+        above = frame[f"{name}_eV"] - (0 if name == "kinetic" else start)
+        ax.plot(frame["time_fs"], above, color=colour, label=name)
+    ax.set(xlabel="time, fs", ylabel="energy above the start, eV")
+    ax.legend(frameon=False)
+
+
 def run_md(
     atoms: Atoms,
     calculator: Any,
@@ -89,7 +96,7 @@ def run_md(
     ensemble: Literal["nve", "nvt"] = "nve",
     interval: int = 1,
     seed: int = 0,
-) -> dict[str, np.ndarray]:
+) -> MolecularDynamics:
     """Run molecular dynamics; the atoms move.
 
     Args:
@@ -103,7 +110,7 @@ def run_md(
         seed: of velocities and thermostat.
 
     Returns:
-        time_fs, potential_eV, kinetic_eV, total_eV and temperature_K, each [1 + steps // interval].
+        A table of time_fs, potential_eV, kinetic_eV, total_eV and temperature_K, 1 + steps // interval rows.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -135,7 +142,12 @@ def run_md(
         time_fs = integrator.nsteps * timestep_fs
         rows.append((time_fs, potential, kinetic, potential + kinetic, atoms.get_temperature()))
 
+    import pandas as pd
+
     integrator.attach(log, interval=interval)
     integrator.run(steps)
     names = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
-    return dict(zip(names, np.array(rows).T, strict=True))
+    settings = {"steps": steps, "temperature_K": temperature_K, "timestep_fs": timestep_fs}
+    settings |= {"ensemble": ensemble, "seed": seed}
+    frame = pd.DataFrame(np.array(rows), columns=list(names))
+    return MolecularDynamics(frame, settings, _draw_energies)

@@ -13,7 +13,7 @@ from sciforge.structures.neighbours import find_neighbours
 from sciforge.structures.structure import OVERLAP_A
 
 
-class SkinList:
+class VerletList:
     """Pairs within cutoff + skin of the positions they were listed at, and their vectors at any later positions.
 
     Args:

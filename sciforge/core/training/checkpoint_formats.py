@@ -16,6 +16,7 @@ _TYPES_2 = {
     "Private": "DPSGD",
     "Sparse": "Pruning",
     "ModernConfig": "ModernBertConfig",
+    "Campaigns": "CampaignEvidence",
 }
 _FIELDS_2 = {
     "Schedule": {"rate": "lr", "final": "min_lr_ratio", "shape": "kind", "average": "ema_decay"},

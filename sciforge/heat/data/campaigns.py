@@ -36,7 +36,7 @@ AIR = 0.703
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareCampaigns(Settings):
+class Campaigns(Settings):
     """Campaigns of virtual rigs that obey published laws, to pretrain on.
 
     Args:

@@ -36,7 +36,7 @@ def check_shares(shares: Sequence[float]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareMeasurements(Settings):
+class Measurements(Settings):
     """Measured heat transfer of channels from tables (.csv, .tsv, plain or gzipped).
 
     Args:

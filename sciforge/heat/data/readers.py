@@ -31,7 +31,7 @@ SMALLEST_ANGLE = math.pi / 2  # degrees; a table whose angles all lie below is i
 
 
 @dataclass(frozen=True)
-class Measurements:
+class MeasuredTable:
     """Points of a table, one row a measurement.
 
     Args:
@@ -68,7 +68,7 @@ def read_table(
     basis: str = "",
     measured: bool = True,
     warn: bool = True,
-) -> Measurements:
+) -> MeasuredTable:
     """Read a table of measurements.
 
     Args:
@@ -114,7 +114,7 @@ def read_table(
     rig, split = ([name for name, kept in zip(texts[key], keep, strict=True) if kept] for key in ("rig", "split"))
     rig = tuple(name or table.remarks.get("rig") or _stem(path) for name in rig)
     kept = (column[keep] for column in (nu, fanning, uncertainty))
-    found = Measurements(points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes))
+    found = MeasuredTable(points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes))
     if warn:
         for note in (*notes, *(suspicions(points, rig, found.nu) if measured else ())):
             warnings.warn(f"{path}: {note}", stacklevel=2)

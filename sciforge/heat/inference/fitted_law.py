@@ -18,7 +18,7 @@ from sciforge.heat.correlations.groups import GROUPS, check_points
 from sciforge.heat.data.codec import HeatCodec
 from sciforge.heat.model.nusselt_net import NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG, Posterior, Rows
-from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 from sciforge.heat.objectives.nusselt import HEAD, Nusselt
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class FittedLaw:
             raise ConfigError(f"{model.checkpoint.path} is no Nusselt law; give a checkpoint of heat")
         net = copy.deepcopy(model.network).cpu().double().eval().requires_grad_(False)
         objective = model.objective
-        if isinstance(objective, Campaigns):
+        if isinstance(objective, CampaignEvidence):
             empty_NG = torch.ones(0, len(net.codec.columns), dtype=torch.float64)
             name = Path(model.checkpoint.path).name
             return cls(net, Posterior.of(net.prior(), net.rows(empty_NG)), empty_NG, name)

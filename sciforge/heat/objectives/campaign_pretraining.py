@@ -28,7 +28,7 @@ CENTRE_SPREAD, SPREAD_SPREAD, LENGTH_SPREAD, WEIGHT_SPREAD = 0.3, 1.0, 0.3, 1.0
 
 
 @dataclass(frozen=True)
-class Campaigns(Objective):
+class CampaignEvidence(Objective):
     """The evidence of campaigns under the prior, which is what is learnt, in nats a campaign.
 
     Args:

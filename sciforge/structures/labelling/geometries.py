@@ -6,20 +6,12 @@ that of the MMFF94 force field by central differences: wrong by some ten percent
 put the labels where molecules are, and 1000 times cheaper than quantum chemistry.
 """
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from sciforge.core.files.atomic import one_line
-from sciforge.errors import ConfigError, DataError, MissingExtra
-from sciforge.structures.labelling.quantum import write_rejected
-from sciforge.structures.readers import write_extxyz
+from sciforge.errors import DataError
 from sciforge.structures.structure import Structure
 
 BOLTZMANN_EV_K = 8.617333262e-5
@@ -210,101 +202,3 @@ def _rotation(random: np.random.Generator) -> np.ndarray:
             [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
         ]
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Make geometries of molecules from their SMILES, to be labelled; seeded, so the same seed gives the same file.
-
-    A molecule's geometries depend on its SMILES and the seed, not on what else is in the file. What fails goes to
-    `<out>.rejected.jsonl` with a reason.
-
-    Args:
-        smiles: a file with a SMILES at the beginning of each line (`#` begins a comment); in Python also a tuple of them.
-        out: the file to write, .extxyz.
-        conformers: minima to look for in each molecule; small rigid ones have fewer.
-        per_conformer: geometries for each of `conformers`, however many there are.
-        temperature_K: temperatures of the thermal motion, taken in turn.
-        wild: share of the geometries with a random displacement of 0.03 to 0.15 A on every coordinate as well.
-        stretched: share of the geometries with one bond stretched or compressed as well.
-        seed: another seed gives other geometries.
-    """
-
-    smiles: Path | tuple[str, ...]
-    out: Path
-    conformers: int = 4
-    per_conformer: int = 5
-    temperature_K: tuple[float, ...] = (300.0, 600.0, 1200.0)
-    wild: float = 0.1
-    stretched: float = 0.1
-    seed: int = 0
-
-    def run(self) -> Path:
-        """Sample and return `out`.
-
-        Raises:
-            ConfigError: a setting is out of range, or `out` exists.
-            DataError: the file cannot be read, the place cannot be written, or no SMILES gives a molecule.
-            MissingExtra: RDKit is not installed.
-        """
-        self._check()
-        found, rejected = [], []
-        entries = self._entries()
-        for line, smiles in tqdm(entries, desc="sample", unit="molecule", disable=None):
-            try:
-                found += list(self.geometries(smiles))
-            except DataError as error:
-                rejected.append({"line": line, "name": smiles, "reason": str(error)})
-        with one_line(self.out):
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            write_rejected(self.out, rejected, f"{len(entries)} molecules")
-        if not found:
-            why = rejected[0]["reason"] if rejected else "there is no SMILES in it"
-            raise DataError(f"no molecule to sample: {why}", self.smiles if isinstance(self.smiles, Path) else None)
-        write_extxyz(self.out, found)
-        return self.out
-
-    def geometries(self, smiles: str) -> Iterator[Structure]:
-        """Yield conformers x per_conformer geometries of one molecule; raises DataError where there is none."""
-        mol = molecule(smiles)
-        digest = hashlib.blake2b(f"{self.seed}:{smiles}".encode(), digest_size=8).digest()
-        random = np.random.default_rng(int.from_bytes(digest, "big"))
-        wells = find_wells(mol, self.conformers, int(random.integers(2**31 - 1)))
-        numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
-        group, (charge, spin) = skeleton(mol), charge_and_spin(mol)
-        for index in range(self.conformers * self.per_conformer):
-            temperature = self.temperature_K[index // len(wells) % len(self.temperature_K)]
-            pos, kind = wells[index % len(wells)].thermal(temperature, random), f"{temperature:g} K"
-            draw = random.random()
-            if draw < self.wild:
-                pos, kind = pos + random.uniform(*WILD_A) * random.standard_normal(pos.shape), kind + " wild"
-            elif draw < self.wild + self.stretched:
-                pos, kind = stretched(mol, pos, random), kind + " stretched"
-            yield Structure(numbers, pos, charge=charge, spin=spin, name=f"{smiles} {index} {kind}", group=group)
-
-    def _check(self) -> None:
-        if find_spec("rdkit") is None:
-            raise MissingExtra("rdkit", "label")
-        for name in ("conformers", "per_conformer"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give at least 1")
-        if not self.temperature_K or not all(0 <= t < 1e5 for t in self.temperature_K):
-            raise ConfigError(f"temperature_K is {self.temperature_K}; give temperatures in kelvin, none negative")
-        if min(self.wild, self.stretched) < 0 or self.wild + self.stretched > 1:
-            raise ConfigError(f"wild {self.wild} and stretched {self.stretched} are shares; at most 1 together")
-        if self.out.suffix not in (".extxyz", ".xyz"):
-            raise ConfigError(f"{self.out} does not end in .extxyz; geometries are written as extended XYZ")
-        if self.out.exists():
-            raise ConfigError(f"{self.out} exists already; remove it or choose another out")
-
-    def _entries(self) -> list[tuple[int, str]]:
-        """Return (line number, SMILES)."""
-        lines: tuple[str, ...] | list[str] = self.smiles if not isinstance(self.smiles, Path) else []
-        if isinstance(self.smiles, Path):
-            with one_line(self.smiles):
-                try:
-                    lines = self.smiles.read_text(encoding="utf-8").splitlines()
-                except UnicodeDecodeError:
-                    raise DataError("not a text file; give SMILES, one per line", self.smiles) from None
-        words = [(number, line.split()) for number, line in enumerate(lines, 1)]
-        return [(number, word[0]) for number, word in words if word and not word[0].startswith("#")]

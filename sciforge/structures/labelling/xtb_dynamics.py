@@ -5,13 +5,14 @@ The forces that move the atoms are the labels, so a frame costs no calculation b
 of a force field (sampling.py), at the price of frames that resemble each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, MissingExtra
 from sciforge.structures.labelling.geometries import charge_and_spin, find_wells, molecule, skeleton
 from sciforge.structures.structure import Structure
@@ -22,12 +23,12 @@ RELAXED_EV_A = 0.1  # MMFF94's minimum is not GFN2's: from there the first picos
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Langevin dynamics under GFN2-xTB, one walker a temperature, from one conformer after another.
+class XtbDynamics(Settings):
+    """Langevin dynamics under GFN2-xTB, one trajectory a temperature, from one conformer after another.
 
     Args:
-        frames: kept of each walker.
-        temperatures_K: of the walkers; somewhat above the temperature of interest, so that it lies inside.
+        frames: kept of each trajectory.
+        temperatures_K: of the trajectories; somewhat above the temperature of interest, so that it lies inside.
         every: steps between frames.
         settle: steps before the first frame.
         timestep_fs: of a step; 1 serves to sample, not to conserve energy.
@@ -35,20 +36,21 @@ class Walk:
     """
 
     frames: int = 300
-    temperatures_K: Sequence[float] = (400.0, 400.0, 500.0, 500.0)
+    temperatures_K: tuple[float, ...] = (400.0, 400.0, 500.0, 500.0)
     every: int = 10
     settle: int = 200
     timestep_fs: float = 1.0
     seed: int = 0
 
     def __post_init__(self):
+        super().__post_init__()
         if min(self.frames, self.every) < 1 or self.settle < 0 or self.timestep_fs <= 0:
-            raise ConfigError("a walk needs frames >= 1, every >= 1, settle >= 0 and timestep_fs > 0")
+            raise ConfigError("XtbDynamics needs frames >= 1, every >= 1, settle >= 0 and timestep_fs > 0")
         if not self.temperatures_K or min(self.temperatures_K) <= 0:
             raise ConfigError(f"temperatures_K is {self.temperatures_K}; give temperatures in kelvin above 0")
 
     def of(self, smiles: str) -> Iterator[Structure]:
-        """Yield structures with energy and forces at gfn2-xtb, walker by walker; seeded.
+        """Yield structures with energy and forces at gfn2-xtb, trajectory by trajectory; seeded.
 
         Raises:
             MissingExtra: tblite or RDKit is not installed.
@@ -63,11 +65,11 @@ class Walk:
         for number, temperature_K in enumerate(self.temperatures_K):
             start_N3 = wells[number % len(wells)].pos_A_N3
             try:
-                yield from self._walker(mol, f"{smiles} walker {number}", start_N3, temperature_K, random)
+                yield from self._trajectory(mol, f"{smiles} walker {number}", start_N3, temperature_K, random)
             except RuntimeError as error:  # tblite's, where its iterations do not converge
                 raise DataError(f"{smiles!r} at {temperature_K:g} K: {error}; lower temperatures_K") from None
 
-    def _walker(
+    def _trajectory(
         self, mol: Any, name: str, start_N3: np.ndarray, temperature_K: float, random: np.random.Generator
     ) -> Iterator[Structure]:
         from ase import Atoms, units

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from sciforge.atoms.data.prepare import PrepareAtoms
+from sciforge.atoms.data.structures import Structures
 from sciforge.core.data.store import SPLITS, prepare
 from sciforge.errors import ConfigError, DataError
 from sciforge.structures import splits
+from sciforge.structures.extxyz import write_extxyz
 from sciforge.structures.neighbours import find_neighbours
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure
 
 SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "atoms"
@@ -58,7 +59,7 @@ def test_columns_and_meta(tmp_path):
             np.array(crystal.numbers), crystal.positions, crystal.cell.array, crystal.pbc, None, None, np.ones(6) / 9
         )
     )
-    store = prepare(PrepareAtoms(files=(written(tmp_path / "a.xyz", mixed),)), tmp_path / "store")
+    store = prepare(Structures(files=(written(tmp_path / "a.xyz", mixed),)), tmp_path / "store")
     columns = store.index["shards"][0]["columns"]
     assert {k: v["dtype"] for k, v in columns.items() if v["kind"] == "ragged"} == RAGGED
     assert {k: v["dtype"] for k, v in columns.items() if v["kind"] == "fixed"} == FIXED
@@ -76,18 +77,18 @@ def test_columns_and_meta(tmp_path):
 
 def test_stores_are_identical_for_any_number_of_workers(tmp_path):
     files = [written(tmp_path / f"{i}.xyz", frames(NAMES[3 * i : 3 * i + 3], 4, seed=i)) for i in range(4)]
-    one = prepare(PrepareAtoms(files=tuple(files)), tmp_path / "one")
-    two = prepare(PrepareAtoms(files=tuple(files)), tmp_path / "two", workers=2)
+    one = prepare(Structures(files=tuple(files)), tmp_path / "one")
+    two = prepare(Structures(files=tuple(files)), tmp_path / "two", workers=2)
     assert contents(one.path) == contents(two.path)
 
 
 def test_no_molecule_is_in_two_splits(tmp_path):
     files = (written(tmp_path / "a.xyz", frames(NAMES, 5)), written(tmp_path / "b.xyz", frames(NAMES[::-1], 3, seed=1)))
-    store = prepare(PrepareAtoms(files=files, validation_share=0.2, test_share=0.2), tmp_path / "store")
+    store = prepare(Structures(files=files, validation_share=0.2, test_share=0.2), tmp_path / "store")
     group, split = store.column("group"), store.column("split")
     assert all(len(set(split[group == g])) == 1 for g in set(group)) and store.meta["groups"] == len(set(group)) == 12
     assert set(split) == {0, 1, 2}
-    alone = prepare(PrepareAtoms(files=files[:1], validation_share=0.2, test_share=0.2), tmp_path / "alone")
+    alone = prepare(Structures(files=files[:1], validation_share=0.2, test_share=0.2), tmp_path / "alone")
     assert np.array_equal(alone.column("split"), split[: len(alone)])
 
 
@@ -105,7 +106,7 @@ def test_the_skeleton_is_the_same_from_smiles_and_from_geometry():
 
 def test_time_blocks_never_touch(tmp_path):
     path = written(tmp_path / "a.xyz", frames(["CH3OH"], 200))
-    store = prepare(PrepareAtoms(files=(path,), block=10, gap=3), tmp_path / "store")
+    store = prepare(Structures(files=(path,), block=10, gap=3), tmp_path / "store")
     frame = np.array([int(name.split("#")[1]) for name in store.column("name")])
     split, group = store.column("split"), store.column("group")
     assert store.meta["split"] == "time" and store.meta["dropped_frames"] == 200 - len(store) > 0
@@ -125,33 +126,33 @@ def test_the_gap_follows_the_memory_of_the_energy(tmp_path):
         walk[i] = 0.95 * walk[i - 1] + rng.normal()
     assert 12 < splits.memory_length(walk) < 30
     slow = [replace(s, energy_eV=float(e)) for s, e in zip(frames(["CH3OH"], 600), walk[:600], strict=True)]
-    store = prepare(PrepareAtoms(files=(written(tmp_path / "a.xyz", slow),)), tmp_path / "store")
+    store = prepare(Structures(files=(written(tmp_path / "a.xyz", slow),)), tmp_path / "store")
     assert store.meta["dropped_frames"] > 40
 
 
 def test_given_and_random_splits(tmp_path):
     grouped = [replace(s, group=f"run {i // 4}") for i, s in enumerate(frames(["CH3OH"], 40))]
     path = written(tmp_path / "a.xyz", grouped)
-    store = prepare(PrepareAtoms(files=(path,), split="given"), tmp_path / "given")
+    store = prepare(Structures(files=(path,), split="given"), tmp_path / "given")
     split = store.column("split")
     assert (split.reshape(10, 4) == split[::4, None]).all() and set(split) == {0, 1, 2}
-    store = prepare(PrepareAtoms(files=(path,), split="random"), tmp_path / "random")
-    assert len(of_split(store, "test")) == 4 and "neighbours in time" in store.meta["warnings"][0]
+    store = prepare(Structures(files=(path,), split="random"), tmp_path / "random")
+    assert len(of_split(store, "test")) == 4 and "neighbours in time" in store.meta["notes"][0]
     plain = written(tmp_path / "b.xyz", frames(["CH3OH"], 5))
     with pytest.raises(DataError, match="b.xyz: frame 1 has no group"):
-        prepare(PrepareAtoms(files=(plain,), split="given"), tmp_path / "none")
+        prepare(Structures(files=(plain,), split="given"), tmp_path / "none")
 
 
 def test_named_test_files(tmp_path):
     train, test = (written(tmp_path / f"{i}.xyz", frames(["CH3OH"], 40, seed=i)) for i in range(2))
-    store = prepare(PrepareAtoms(files=(train,), test=(test,), gap=0), tmp_path / "store")
+    store = prepare(Structures(files=(train,), test=(test,), gap=0), tmp_path / "store")
     assert len(of_split(store, "test")) == 40 and len(of_split(store, "validation")) == 4
     copy = tmp_path / "copy.xyz"
     copy.write_bytes(train.read_bytes())
     with pytest.warns(UserWarning, match=r"frame\(s\) are in two splits, atom for atom"):
-        prepare(PrepareAtoms(files=(train,), test=(copy,)), tmp_path / "leak")
+        prepare(Structures(files=(train,), test=(copy,)), tmp_path / "leak")
     with pytest.raises(ConfigError, match="named twice"):
-        prepare(PrepareAtoms(files=(train,), test=(train,)), tmp_path / "twice")
+        prepare(Structures(files=(train,), test=(train,)), tmp_path / "twice")
 
 
 def isolated_atoms(**changes):
@@ -163,7 +164,7 @@ def test_isolated_atoms_are_references_not_records(tmp_path):
     total = {1: -13.6, 6: -1025.3, 8: -2035.6}
     made = [replace(s, energy_eV=sum(total[z] for z in s.numbers_N) - 20) for s in frames(["CH3OH"], 30)]
     inside = written(tmp_path / "a.xyz", [*made, *isolated_atoms()])
-    store = prepare(PrepareAtoms(files=(inside,), level="pbe"), tmp_path / "inside")
+    store = prepare(Structures(files=(inside,), level="pbe"), tmp_path / "inside")
     reference = store.meta["reference"]["pbe"]
     assert store.meta["isolated_frames"] == 3 and store.column("name") and len(store) <= 30
     assert reference["how"] == "isolated" and reference["rank"] == 1 and reference["isolated_eV"]["C"] == -1025.3
@@ -176,17 +177,17 @@ def test_isolated_atoms_are_references_not_records(tmp_path):
         ("dict", {"isolated_eV": {"H": -13.6, "C": -1025.3, "O": -2035.6}}),
         ("file", {"isolated": written(tmp_path / "e0.xyz", boxed)}),
     ):
-        other = prepare(PrepareAtoms(files=(bare,), level="pbe", **options), tmp_path / name)
+        other = prepare(Structures(files=(bare,), level="pbe", **options), tmp_path / name)
         assert other.meta["reference"]["pbe"] == reference, name
     with pytest.raises(DataError, match="no element 'Q'"):
-        prepare(PrepareAtoms(files=(bare,), isolated_eV={"Q": 1.0}), tmp_path / "bad")
+        prepare(Structures(files=(bare,), isolated_eV={"Q": 1.0}), tmp_path / "bad")
 
 
 def test_two_levels_never_share_references(tmp_path):
     pair = [
         replace(s, level=f"level {i % 2}", energy_eV=-100.0 * (1 + i % 2)) for i, s in enumerate(frames(["CH4"], 60))
     ]
-    store = prepare(PrepareAtoms(files=(written(tmp_path / "a.xyz", pair),)), tmp_path / "store")
+    store = prepare(Structures(files=(written(tmp_path / "a.xyz", pair),)), tmp_path / "store")
     sums = [v["energies_eV"]["C"] + 4 * v["energies_eV"]["H"] for v in store.meta["reference"].values()]
     assert sums == pytest.approx([-100, -200], abs=1e-4)
     clash = [
@@ -195,7 +196,7 @@ def test_two_levels_never_share_references(tmp_path):
         *(replace(a, energy_eV=-1.0) for a in isolated_atoms(level="level 0")),
     ]
     with pytest.raises(DataError, match="isolated H has -13.6000 and -1.0000 eV at one level"):
-        prepare(PrepareAtoms(files=(written(tmp_path / "b.xyz", clash),)), tmp_path / "clash")
+        prepare(Structures(files=(written(tmp_path / "b.xyz", clash),)), tmp_path / "clash")
 
 
 def bad_frames():
@@ -216,7 +217,7 @@ def test_bad_frames_are_fatal_or_counted(tmp_path):
     path = written(tmp_path / "a.xyz", [*good[:6], *bad, *good[6:]])
     text = path.read_text() + "1\n\nX 0 0 0\n1\n\nQq 0 0 0\n"
     path.write_text(text)
-    store = prepare(PrepareAtoms(files=(path,), block=1, gap=0), tmp_path / "store", on_error="skip")
+    store = prepare(Structures(files=(path,), block=1, gap=0), tmp_path / "store", on_error="skip")
     lines = [json.loads(line) for line in (store.path / "rejected.jsonl").read_text().splitlines()]
     assert len(store) == 12 and [line["line"] for line in lines] == [7, 8, 9, 10, 11, 18, 19]
     reasons = " | ".join(line["reason"] for line in lines)
@@ -231,13 +232,13 @@ def test_bad_frames_are_fatal_or_counted(tmp_path):
     ):
         assert reason in reasons
     with pytest.raises(DataError, match="a.xyz: frame 7: atom 3 has no finite position"):
-        prepare(PrepareAtoms(files=(path,)), tmp_path / "fatal")
+        prepare(Structures(files=(path,)), tmp_path / "fatal")
     assert not (tmp_path / "fatal").exists()
 
 
 def test_one_atom_without_an_energy_is_a_record(tmp_path):
     ions = [Structure(np.array([z]), np.zeros((1, 3)), charge=q) for z, q in ((11, 1), (17, -1), (18, 0))]
-    store = prepare(PrepareAtoms(files=(written(tmp_path / "a.xyz", ions),)), tmp_path / "store")
+    store = prepare(Structures(files=(written(tmp_path / "a.xyz", ions),)), tmp_path / "store")
     assert len(store) == 3 and store[0]["receiver"].size == 0 and store.column("charge").tolist() == [1, -1, 0]
     assert (store.column("split") == 0).all()
 
@@ -257,24 +258,24 @@ def test_one_atom_without_an_energy_is_a_record(tmp_path):
 def test_options_are_checked(tmp_path, options, match):
     path = written(tmp_path / "a.xyz", frames(["CH3OH"], 20))
     with pytest.raises(ConfigError, match=match):
-        prepare(PrepareAtoms(**{"files": (path,), **options}), tmp_path / "store")
+        prepare(Structures(**{"files": (path,), **options}), tmp_path / "store")
 
 
 def test_wrong_units_warn_and_stay_in_the_store(tmp_path):
     wrong = [replace(s, forces_eV_A_N3=s.forces_eV_A_N3 * 23.06) for s in frames(["CH3OH"], 20)]
     with pytest.warns(UserWarning, match="are they in kcal/mol"):
-        store = prepare(PrepareAtoms(files=(written(tmp_path / "a.xyz", wrong),)), tmp_path / "store")
-    assert "kcal/mol" in store.meta["warnings"][0]
+        store = prepare(Structures(files=(written(tmp_path / "a.xyz", wrong),)), tmp_path / "store")
+    assert "kcal/mol" in store.meta["notes"][0]
 
 
 @needs_shared
 def test_ethanol_and_methanol(tmp_path):
     folder = SHARED / "botnet"
     train = written(tmp_path / "a.xyz", islice(read_structures(folder / "dataset_ethanol_train_eth_meth.xyz.gz"), 500))
-    made = PrepareAtoms(files=(train, folder / "dataset_ethanol_isolated_atoms.xyz.gz"), level="pbe")
+    made = Structures(files=(train, folder / "dataset_ethanol_isolated_atoms.xyz.gz"), level="pbe")
     store = prepare(made, tmp_path / "store")
     reference = store.meta["reference"]["pbe"]
-    assert store.meta["warnings"] == [] and reference["rank"] == 2 and reference["residual_meV_atom"] < 40
+    assert store.meta["notes"] == [] and reference["rank"] == 2 and reference["residual_meV_atom"] < 40
     assert abs(reference["energies_eV"]["C"] + 1027) < 4 and set(reference["isolated_eV"]) == {"H", "C", "N", "O"}
 
 
@@ -283,4 +284,4 @@ def test_the_two_carbons_are_refused_at_one_level(tmp_path):
     names = ("dataset_ethanol_train", "dataset_ethanol_isolated_atoms", "dataset_acac_isolated_atoms")
     files = tuple(SHARED / "botnet" / f"{name}.xyz.gz" for name in names)
     with pytest.raises(DataError, match="isolated C has -1025.2771 and -1026.8"):
-        prepare(PrepareAtoms(files=files), tmp_path / "store")
+        prepare(Structures(files=files), tmp_path / "store")

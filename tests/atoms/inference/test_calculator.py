@@ -13,12 +13,13 @@ from ase.md.verlet import VelocityVerlet
 
 from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, PotentialConfig
 from sciforge.atoms.inference.calculator import Calculator
-from sciforge.atoms.simulation.dynamics import as_atoms, relax, run_md
-from sciforge.atoms.simulation.verlet_list import SkinList
+from sciforge.atoms.simulation.dynamics import relax, run_md
+from sciforge.atoms.simulation.verlet_list import VerletList
 from sciforge.core.training.checkpoint import save
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Schedule
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, SciforgeError
+from sciforge.structures.ase_atoms import as_atoms
 from sciforge.structures.structure import Structure
 from sciforge.structures.velocities import draw_momenta
 
@@ -110,14 +111,14 @@ def test_the_answers_are_those_of_records(make, checkpoint, exact):
 def test_no_pair_is_missed_while_atoms_and_cell_move(make):
     """Random walks in which the list is kept for several steps; an unlisted pair within the cutoff would show."""
     random, atoms = np.random.default_rng(0), make()
-    kept = SkinList(4.0, 1.0, torch.device("cpu"))
+    kept = VerletList(4.0, 1.0, torch.device("cpu"))
     for step in range(40):
         atoms.positions += 0.06 * random.standard_normal(atoms.positions.shape) + 0.2  # and a drift of all
         if atoms.pbc.all():
             atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.004 * random.standard_normal((3, 3))), scale_atoms=True)
         if step == 20:
             atoms.wrap()
-        fresh = SkinList(4.0, 0.0, torch.device("cpu"))
+        fresh = VerletList(4.0, 0.0, torch.device("cpu"))
         distances = []
         for pairs in (kept, fresh):
             pairs.update(atoms.positions, atoms.cell.array, atoms.pbc)

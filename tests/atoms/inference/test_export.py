@@ -7,7 +7,7 @@ import torch
 from test_outputs_atoms import frames, tiny_checkpoint
 
 from sciforge.atoms.data.codec import _packed
-from sciforge.atoms.inference.export import BESIDE, Export, example_inputs, packed_program
+from sciforge.atoms.inference.export import BESIDE, Export, ExportedPotential, example_inputs, packed_program
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 
@@ -20,7 +20,7 @@ def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     tiny_checkpoint(folder / "tiny")
     predictor = Model.load(folder / "tiny", "cpu")
-    path = Export(out=folder / "potential.pt2", precision=request.param).write(predictor)
+    path = Export(precision=request.param).run(predictor).save(folder / "potential.pt2")
     notes = {BESIDE: ""}
     program = torch.export.load(path, extra_files=notes).module()
     model = predictor.network.to(getattr(torch, request.param))
@@ -71,6 +71,7 @@ def test_the_file_says_what_it_is(exported, tmp_path):
     notes = exported[2]
     assert notes["cutoff_A"] == 4.0 and notes["elements"] == ["H", "C", "O"]
     assert "sender_NJ" in notes["conventions"] and notes["weights_sha256"]
-    tiny_checkpoint(tmp_path / "tiny")
     with pytest.raises(ConfigError, match="end it with .pt2"):
-        Export(out=tmp_path / "potential.pt").write(Model.load(tmp_path / "tiny", "cpu"))
+        ExportedPotential(None, notes).save(tmp_path / "potential.pt")
+    table = ExportedPotential(None, notes).to_pandas()
+    assert table.loc[0, "elements"] == "H C O" and table.loc[0, "cutoff_A"] == 4.0

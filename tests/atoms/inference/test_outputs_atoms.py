@@ -11,14 +11,15 @@ from ase.io import read
 
 from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, PotentialConfig
 from sciforge.atoms.evaluation.laws import answer
-from sciforge.atoms.inference.predictions import Energies
+from sciforge.atoms.inference.energies import Energies
 from sciforge.core.domain import seeded_model
 from sciforge.core.files.output_files import whole_files, write_whole
 from sciforge.core.training.checkpoint import save
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, Subset
 from sciforge.errors import ConfigError, DataError
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.extxyz import write_extxyz
+from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure
 
 REFERENCE_EV = {1: -13.6, 6: -1027.3, 8: -2040.1}
@@ -65,12 +66,13 @@ def source(tmp_path):
 
 
 def rows_of(path):
-    return list(csv.DictReader(line for line in path.read_text().splitlines() if not line.startswith("#")))
+    with open(path, newline="") as handle:
+        return list(csv.DictReader(handle))
 
 
 def test_extended_xyz_holds_what_the_model_says_of_each_structure(predictor, source, tmp_path):
     given = list(read_structures(source))
-    out = Energies(files=(source,), out=tmp_path / "out.xyz", stress=True).write(predictor)
+    out = Energies(files=(source,), stress=True).run(predictor).save(tmp_path / "out.xyz")
     found = list(read_structures(out))
     assert len(found) == len(given)
     for one, other in zip(given, found, strict=True):
@@ -93,7 +95,7 @@ def test_extended_xyz_holds_what_the_model_says_of_each_structure(predictor, sou
 def test_the_table_has_one_row_a_structure_and_errors_where_labels_are(predictor, source, tmp_path):
     packed = tmp_path / "two.xyz.gz"
     write_extxyz(packed, frames(1, labelled=False))
-    out = Energies(files=(source, packed), out=tmp_path / "deep" / "out.csv").write(predictor)
+    out = Energies(files=(source, packed)).run(predictor).save(tmp_path / "deep" / "out.csv")
     rows = rows_of(out)
     places = [(str(source), str(n)) for n in range(1, 8)] + [(str(packed), str(n)) for n in range(1, 8)]
     assert [(row["file"], row["frame"]) for row in rows] == places
@@ -106,7 +108,7 @@ def test_the_table_has_one_row_a_structure_and_errors_where_labels_are(predictor
     assert float(rows[0]["force_mae_meV_A"]) == pytest.approx(mae, rel=1e-3)
     assert float(rows[0]["max_force_eV_A"]) == pytest.approx(np.linalg.norm(alone, axis=1).max(), rel=1e-3)
     assert {row["energy_error_meV_atom"] + row["force_mae_meV_A"] for row in rows[6:]} == {""}
-    about = json.loads(out.read_text().splitlines()[0][2:])
+    about = json.loads(out.with_suffix(".json").read_text())
     assert about["checkpoint"] == str(predictor.checkpoint.path) and about["options"]["type"] == "Energies"
 
 
@@ -127,34 +129,49 @@ def broken(kind):
         ("overlap", DataError, "0.017 angstrom apart"),
     ],
 )
-@pytest.mark.parametrize("name", ["out.csv", "out.xyz"])
-def test_a_bad_frame_is_named_and_no_file_is_left(predictor, tmp_path, kind, error, match, name):
+def test_a_bad_frame_is_named(predictor, tmp_path, kind, error, match):
     write_extxyz(tmp_path / "in.xyz", [*frames()[:3], broken(kind)])
     with pytest.raises(error, match=rf"in\.xyz.*frame 4.*{match}") as caught:
-        Energies(files=(tmp_path / "in.xyz",), out=tmp_path / "out" / name).write(predictor)
+        Energies(files=(tmp_path / "in.xyz",)).run(predictor)
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_refusals_before_any_work(predictor, source, tmp_path):
-    for out, match in ((tmp_path / "out.txt", "end it with"), (source, "also read from")):
+def test_refusals(predictor, source, tmp_path):
+    result = Energies(files=(source,)).run(predictor)
+    for out, match in ((tmp_path / "out.txt2", "another name"), (source, "also read from")):
         with pytest.raises(ConfigError, match=match):
-            Energies(files=(source,), out=out).write(predictor)
+            result.save(out)
+    assert len(list(read_structures(source))) == 7
     with pytest.raises(ConfigError, match="at least one"):
-        Energies(files=(), out=tmp_path / "out.csv").write(predictor)
+        Energies(files=()).run(predictor)
+    with pytest.raises(ConfigError, match="energies.stress"):
+        Energies(files=(source,), stress="yes")
     tiny_checkpoint(tmp_path / "denoise", objective=Denoise())
     with pytest.raises(ConfigError, match="trained for Denoise"):
-        Energies(files=(source,), out=tmp_path / "out.csv").write(Model.load(tmp_path / "denoise", "cpu"))
+        Energies(files=(source,)).run(Model.load(tmp_path / "denoise", "cpu"))
+
+
+def test_predictions_become_atoms_and_a_plot(predictor, source):
+    result = Energies(files=(source,), stress=True).run(predictor)
+    for atoms, structure in zip(result.to_atoms(), result.structures, strict=True):
+        assert atoms.get_potential_energy() == structure.energy_eV
+        np.testing.assert_array_equal(atoms.get_forces(), structure.forces_eV_A_N3)
+    pytest.importorskip("matplotlib").use("Agg")
+    axes = result.plot()
+    points = [line for line in axes.lines if line.get_marker() == "."]
+    labelled = [s for s in frames() if s.forces_eV_A_N3 is not None]
+    assert len(points[0].get_xdata()) == sum(3 * len(s) for s in labelled)
 
 
 def test_the_level_of_theory_decides_between_readouts(source, tmp_path):
     tiny_checkpoint(tmp_path / "two", objective=EnergyForces(levels=("xtb", "pbe")), levels=2)
-    two, out = Model.load(tmp_path / "two", "cpu"), tmp_path / "out.csv"
+    two = Model.load(tmp_path / "two", "cpu")
     with pytest.raises(ConfigError, match=r"frame 7: level of theory '' is none"):
-        Energies(files=(source,), out=out).write(two)
+        Energies(files=(source,)).run(two)
     energy = {}
     for level in two.objective.levels:
-        energy[level] = float(rows_of(Energies(files=(source,), out=out, level=level).write(two))[0]["energy_eV"])
+        table = Energies(files=(source,), level=level).run(two).to_pandas()
+        energy[level] = table["energy_eV"][0]
     assert abs(energy["xtb"] - energy["pbe"]) > 1e-3
 
 

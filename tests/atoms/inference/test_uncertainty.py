@@ -10,20 +10,23 @@ from ase.io import read
 from test_outputs_atoms import frames, tiny_checkpoint
 
 from sciforge.atoms.evaluation.laws import answer
+from sciforge.atoms.inference.active_learning import Uncertain, pick
 from sciforge.atoms.inference.calibration import (
     COVERAGE_L,
     Factors,
     Predictions,
     Reliability,
+    draw_reliability,
     fit_factors,
-    plot_reliability,
     reliabilities,
 )
-from sciforge.atoms.inference.uncertainty import FISHER, Committee, Laplace, Uncertain, calibrated, pick
+from sciforge.atoms.inference.uncertainty import FISHER, Committee, Laplace, calibrated
+from sciforge.core.files.results import new_axes
 from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training.model import Model
 from sciforge.errors import CheckpointError, ConfigError
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.extxyz import write_extxyz
+from sciforge.structures.readers import read_structures
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +52,11 @@ def test_a_committee_spreads_as_its_members_do(folder):
     for i, structure in enumerate(given):
         alone = np.stack([answer(m.network, m.codec, structure)["forces"] for m in members])
         np.testing.assert_allclose(found.forces_eV_A[i], alone.mean(0), atol=1e-3)
-        np.testing.assert_allclose(found.force_sigma_eV_A[i], 2 * alone.std(0, ddof=1), atol=1e-3)
+        np.testing.assert_allclose(found.force_std_eV_A[i], 2 * alone.std(0, ddof=1), atol=1e-3)
         energy = [float(answer(m.network, m.codec, structure)["energy"]) for m in members]
-        assert found.energy_sigma_eV_atom_S[i] == pytest.approx(3 * np.std(energy, ddof=1) / len(structure), abs=1e-3)
+        assert found.energy_std_eV_atom_S[i] == pytest.approx(3 * np.std(energy, ddof=1) / len(structure), abs=1e-3)
     same = Committee(tuple(load(folder, 1, 1))).predict(given)
-    assert same.energy_sigma_eV_atom_S.max() == 0 and same.score_S.max() == 0
+    assert same.energy_std_eV_atom_S.max() == 0 and same.score_S.max() == 0
     with pytest.raises(ConfigError, match="committee of one"):
         Committee(tuple(members[:1]))
 
@@ -75,8 +78,8 @@ def test_laplace_propagates_a_weight_s_variance(folder, weight):
         answers.append(answer(predictor.network, predictor.codec, water))
     slope = {name: np.abs(answers[0][name] - answers[1][name]) / 2e-5 for name in ("energy", "forces")}
     assert slope["forces"].max() > 1e-4
-    np.testing.assert_allclose(found.force_sigma_eV_A[0], 0.2 * slope["forces"], rtol=1e-4, atol=1e-8)
-    assert found.energy_sigma_eV_atom_S[0] == pytest.approx(0.2 * slope["energy"] / 3, rel=1e-4)
+    np.testing.assert_allclose(found.force_std_eV_A[0], 0.2 * slope["forces"], rtol=1e-4, atol=1e-8)
+    assert found.energy_std_eV_atom_S[0] == pytest.approx(0.2 * slope["energy"] / 3, rel=1e-4)
 
 
 def test_laplace_takes_precision_from_the_fisher_and_count(folder):
@@ -105,7 +108,7 @@ def synthetic(rng, forces=1.0, energy=1.0):
     return Predictions(errors, spread, [forces * rng.normal(size=x.shape) * x for x in sigma], sigma), true
 
 
-def test_calibration_finds_both_factors_and_then_coverage_is_nominal(tmp_path):
+def test_calibration_finds_both_factors_and_then_coverage_is_nominal():
     found, true = synthetic(np.random.default_rng(0), forces=3.0, energy=0.2)
     factors = fit_factors(found, true)
     assert factors.forces == pytest.approx(3.0, rel=0.03) and factors.energy == pytest.approx(0.2, rel=0.1)
@@ -114,22 +117,20 @@ def test_calibration_finds_both_factors_and_then_coverage_is_nominal(tmp_path):
         assert before[kind].expected_error > 0.2 and after[kind].expected_error < most
         assert after[kind].spearman == before[kind].spearman > 0.5
         assert after[kind].metrics()["nominal_L"] == COVERAGE_L.tolist()
-    picture = plot_reliability(tmp_path / "plot.png", {"before": before, "after": after})
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    axes = draw_reliability(new_axes(), {"before": before["forces"], "after": after["forces"]}, "forces")
+    assert [len(line.get_xdata()) for line in axes.lines] == [2, len(COVERAGE_L), len(COVERAGE_L)]
     with pytest.raises(ConfigError, match="no structure has a label"):
         fit_factors(found, [replace(s, energy_eV=None, forces_eV_A_N3=None) for s in true])
     with pytest.raises(ConfigError, match="sigma of energy is 0"):
         fit_factors(found.scaled(Factors(energy=0.0)), true)
 
 
-def test_without_energies_their_factor_stays_one(tmp_path):
+def test_without_energies_their_factor_stays_one():
     found, true = synthetic(np.random.default_rng(1), forces=2.0)
     true = [replace(s, energy_eV=None) for s in true]
     factors = fit_factors(found, true)
     assert factors.energy == 1.0 and factors.forces == pytest.approx(2.0, rel=0.03)
-    picture = plot_reliability(tmp_path / "plot.svg", {"forces alone": reliabilities(found, true)})
-    text = picture.read_text()
-    assert "<svg" in text
+    assert set(reliabilities(found, true)) == {"forces"}
 
 
 def test_reliability_of_a_constant_sigma_has_no_rank():
@@ -159,7 +160,8 @@ def test_uncertain_writes_the_picked_frames_without_predictions(folder, tmp_path
     write_extxyz(tmp_path / "in.xyz", [*given, *given])
     (predictor,) = load(folder, 0)
     wanted = {"members": tuple(folder / str(seed) for seed in members), "top": 4}
-    out = Uncertain(files=(tmp_path / "in.xyz",), out=tmp_path / "out.extxyz", **wanted).write(predictor)
+    result = Uncertain(files=(tmp_path / "in.xyz",), **wanted).run(predictor)
+    out = result.save(tmp_path / "out.extxyz")
     method = Committee(tuple(load(folder, 0, *members))) if members else Laplace.of(predictor)
     score = method.predict(given).score_S
     picked = read(out, ":")
@@ -169,11 +171,15 @@ def test_uncertain_writes_the_picked_frames_without_predictions(folder, tmp_path
         place %= len(given)
         assert atoms.info["rank"] == rank and atoms.calc is None
         assert atoms.info["uncertainty"] == pytest.approx(score[place], rel=1e-2)
-        assert atoms.arrays["force_sigma"].max() == pytest.approx(atoms.info["uncertainty"])
+        assert atoms.arrays["force_std"].max() == pytest.approx(atoms.info["uncertainty"])
         assert (atoms.positions == given[place].pos_A_N3).all()
     assert all(s.energy_eV is None and s.forces_eV_A_N3 is None for s in read_structures(out))
     with pytest.raises(ConfigError, match="top"):
-        Uncertain(files=(tmp_path / "in.xyz",), out=out, top=0).write(predictor)
+        Uncertain(files=(tmp_path / "in.xyz",), top=0)
+    table = result.to_pandas()
+    assert table["rank"].tolist() == [1, 2, 3, 4] and (table["frame"] == [p + 1 for p in places]).all()
+    with pytest.raises(ConfigError, match="--labelled"):
+        result.plot()
 
 
 @pytest.mark.parametrize("members", [(1, 2), ()])
@@ -185,40 +191,38 @@ def test_uncertain_calibrates_on_the_first_half_and_judges_on_the_second(folder,
     found, true = method.predict(given), []
     for i, structure in enumerate(given):
         wrong = 2.0 if i < len(given) // 2 else 8.0
-        sigma = found.force_sigma_eV_A[i]
+        sigma = found.force_std_eV_A[i]
         forces = found.forces_eV_A[i] + wrong * sigma * rng.normal(size=sigma.shape)
-        energy = found.energy_eV_S[i] + 0.5 * wrong * len(structure) * found.energy_sigma_eV_atom_S[i] * rng.normal()
+        energy = found.energy_eV_S[i] + 0.5 * wrong * len(structure) * found.energy_std_eV_atom_S[i] * rng.normal()
         true.append(replace(structure, energy_eV=float(energy), forces_eV_A_N3=forces))
     write_extxyz(tmp_path / "labelled.xyz", true)
     write_extxyz(tmp_path / "pool.xyz", frames(1, labelled=False))
     wanted = {"members": tuple(folder / str(seed) for seed in members), "top": 3, "files": (tmp_path / "pool.xyz",)}
-    Uncertain(out=tmp_path / "raw.xyz", **wanted).write(predictor)
-    about = {"labelled": (tmp_path / "labelled.xyz",), "plot": tmp_path / "sub" / "reliability.png"}
-    Uncertain(out=tmp_path / "out.xyz", **wanted, **about).write(predictor)
-    assert about["plot"].read_bytes().startswith(b"\x89PNG")
-    told = json.loads(about["plot"].with_suffix(".json").read_text())
-    assert told["factors"]["forces"] == pytest.approx(2.0, rel=0.15)
-    assert told["factors"]["energy"] == pytest.approx(1.0, rel=0.5)
-    raw, calibrated_ = (told["metrics"][name]["forces"] for name in ("as it comes", "calibrated"))
+    Uncertain(**wanted).run(predictor).save(tmp_path / "raw.xyz")
+    result = Uncertain(**wanted, labelled=(tmp_path / "labelled.xyz",)).run(predictor)
+    result.save(tmp_path / "out.xyz")
+    assert result.save(tmp_path / "sub" / "coverage.png").read_bytes().startswith(b"\x89PNG")
+    result.save(tmp_path / "sub" / "picks.csv")
+    about = json.loads((tmp_path / "sub" / "picks.json").read_text())
+    assert about["factors"]["forces"] == pytest.approx(2.0, rel=0.15)
+    assert about["factors"]["energy"] == pytest.approx(1.0, rel=0.5)
+    raw, calibrated_ = (about["metrics"][name]["forces"] for name in ("uncalibrated", "calibrated"))
     size = sum(3 * len(s) for s in true[len(true) // 2 :])
     assert calibrated_["count"] == size and raw["rmse"] == calibrated_["rmse"]
-    assert calibrated_["mean_sigma"] == pytest.approx(told["factors"]["forces"] * raw["mean_sigma"])
+    assert calibrated_["mean_std"] == pytest.approx(about["factors"]["forces"] * raw["mean_std"])
     assert raw["expected_error"] > calibrated_["expected_error"] > 0.2  # too sure still, as the second half is worse
     pair = zip(read(tmp_path / "raw.xyz", ":"), read(tmp_path / "out.xyz", ":"), strict=True)
     for before, after in pair:
         assert after.info["source"] == before.info["source"]
-        for name, kind in (("uncertainty", "forces"), ("energy_sigma_eV_atom", "energy")):
-            assert after.info[name] == pytest.approx(told["factors"][kind] * before.info[name], rel=1e-3)
+        for name, kind in (("uncertainty", "forces"), ("energy_std_eV_atom", "energy")):
+            assert after.info[name] == pytest.approx(about["factors"][kind] * before.info[name], rel=1e-3)
 
 
-def test_a_plot_needs_labels(folder, tmp_path):
+def test_calibration_needs_labels(folder, tmp_path):
     write_extxyz(tmp_path / "in.xyz", frames(labelled=False))
     (predictor,) = load(folder, 0)
-    common = {"files": (tmp_path / "in.xyz",), "out": tmp_path / "out.xyz"}
-    with pytest.raises(ConfigError, match="--labelled"):
-        Uncertain(plot=tmp_path / "plot.png", **common).write(predictor)
+    files = (tmp_path / "in.xyz",)
     with pytest.raises(ConfigError, match="no structure has a label"):
-        Uncertain(plot=tmp_path / "plot.png", labelled=common["files"], **common).write(predictor)
+        Uncertain(files=files, labelled=files).run(predictor)
     with pytest.raises(ConfigError, match="above 0"):
-        Uncertain(factor_forces=0.0, **common).write(predictor)
-    assert [path.name for path in tmp_path.iterdir()] == ["in.xyz"]
+        Uncertain(files=files, factor_forces=0.0)

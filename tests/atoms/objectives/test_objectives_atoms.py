@@ -8,7 +8,7 @@ import torch
 from ase.build import molecule
 from tiny_runs import ROOT, load_file
 
-from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, MaskedElements, PotentialConfig, PrepareAtoms
+from sciforge.atoms import AtomsCodec, Denoise, EnergyForces, MaskedElements, PotentialConfig, Structures
 from sciforge.atoms.data.codec import joined_energy, split_energy
 from sciforge.atoms.objectives.energy_forces import potential_metrics
 from sciforge.atoms.objectives.initialization import start_potential
@@ -20,7 +20,7 @@ from sciforge.core.training.distributed import Engine
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.structures.readers import write_extxyz
+from sciforge.structures.extxyz import write_extxyz
 from sciforge.structures.structure import Structure
 
 CONTRACT = load_file(ROOT / "tests" / "atoms" / "contract.py")
@@ -39,7 +39,7 @@ def base(tmp_path_factory) -> tuple[Store, Checkpoint]:
 
 def stored(folder, structures, **options) -> Store:
     write_extxyz(folder / "made.xyz", structures)
-    return prepare(PrepareAtoms(files=(folder / "made.xyz",), split="random", **options), folder / "made")
+    return prepare(Structures(files=(folder / "made.xyz",), split="random", **options), folder / "made")
 
 
 def made(count: int = 20, level: str = "emt", names=("CH3OH",), seed: int = 1) -> list[Structure]:

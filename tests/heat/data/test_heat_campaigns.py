@@ -9,18 +9,18 @@ from sciforge.core.data.store import prepare
 from sciforge.core.training.distributed import Engine
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
-from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.campaigns import Campaigns
 from sciforge.heat.data.codec import CHANNEL, HeatCodec
 from sciforge.heat.model import posterior
 from sciforge.heat.model.nusselt_net import MODELS, NusseltConfig
-from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 
 SYSTEMS = ("han-park-1988", "webb-1971", "gnielinski", "lau-1990-90+lau-1990-v45")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return prepare(PrepareCampaigns(systems=SYSTEMS, campaigns=60), tmp_path_factory.mktemp("heat") / "store")
+    return prepare(Campaigns(systems=SYSTEMS, campaigns=60), tmp_path_factory.mktemp("heat") / "store")
 
 
 def test_every_plate_lies_inside_its_law_and_has_its_nusselt_number(store):
@@ -45,13 +45,13 @@ def test_a_rig_has_one_fluid_and_smooth_walls_have_no_ribs(store):
 
 
 def test_campaigns_are_the_same_whoever_makes_them(store, tmp_path):
-    again = prepare(PrepareCampaigns(systems=SYSTEMS, campaigns=60), tmp_path / "again", workers=2)
+    again = prepare(Campaigns(systems=SYSTEMS, campaigns=60), tmp_path / "again", workers=2)
     assert again.digests() == store.digests()
 
 
 def test_a_law_may_not_explain_its_own_campaigns(store):
     codec, model = HeatCodec(), MODELS["ribbed"].build(HeatCodec()).double()
-    objective = Campaigns().resolve(store)
+    objective = CampaignEvidence().resolve(store)
     records = store.split("train")
     made = [objective.prepare(records[i], codec, np.random.default_rng(i), True) for i in range(len(records))]
     _, _, law_BK = objective._seen(model, codec.collate(made))
@@ -64,7 +64,7 @@ def test_a_law_may_not_explain_its_own_campaigns(store):
 
 def test_a_system_that_only_its_own_law_explains_is_refused(store):
     codec, model = HeatCodec(), NusseltConfig(("webb-1971",)).build(HeatCodec()).double()
-    objective = Campaigns().resolve(store)
+    objective = CampaignEvidence().resolve(store)
     records = [r for r in store.split("train") if r["system"] == "webb-1971"]
     batch = codec.collate([objective.prepare(records[0], codec, np.random.default_rng(0), True)])
     with pytest.raises(DataError, match="no law but its own"):  # before the first step
@@ -75,7 +75,7 @@ def test_a_system_that_only_its_own_law_explains_is_refused(store):
 
 def test_rigs_are_off_by_what_is_said(store):
     """Over many draws of one campaign the level varies by `rig` and the noise by `noise`."""
-    codec, objective = HeatCodec(), Campaigns(rig=0.2, noise=0.03, noise_spread=0.0).resolve(store)
+    codec, objective = HeatCodec(), CampaignEvidence(rig=0.2, noise=0.03, noise_spread=0.0).resolve(store)
     record = next(r for r in store.split("train") if len(r["log_nu"]) > 6)
     x_NG = torch.from_numpy(np.array(record["x"]))
     drawn = [
@@ -91,9 +91,9 @@ def test_rigs_are_off_by_what_is_said(store):
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="did you mean 'han-park-1988'"):
-        PrepareCampaigns(systems=("han-park-88",))
+        Campaigns(systems=("han-park-88",))
     with pytest.raises(ConfigError, match="different names"):
-        PrepareCampaigns(systems=())
+        Campaigns(systems=())
     with pytest.raises(ConfigError, match="different names"):
         NusseltConfig(("webb-1971", "webb-1971"))
     with pytest.raises(ConfigError, match="published laws need the columns"):

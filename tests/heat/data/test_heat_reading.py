@@ -11,7 +11,7 @@ from sciforge import catalog
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.atomic import sha256
 from sciforge.errors import ConfigError, DataError, SciforgeError
-from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.data.readers import read_table
 
 BASIS = "# basis: ribbed wall, projected area, smooth diameter\n"
@@ -223,7 +223,7 @@ def made(folder: Path, *files: Path, **options) -> Store:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = folder / f"store-{len(list(folder.iterdir()))}"
-        return prepare(PrepareMeasurements(files=files or (catalog.fetch("ribbed-channel"),), **options), out)
+        return prepare(Measurements(files=files or (catalog.fetch("ribbed-channel"),), **options), out)
 
 
 @pytest.mark.parametrize(

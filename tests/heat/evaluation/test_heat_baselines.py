@@ -10,7 +10,7 @@ import torch
 from sciforge.core.data.store import prepare
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL
-from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.objectives.nusselt import Nusselt
 
@@ -129,7 +129,7 @@ def test_a_published_law_without_a_value_falls_back_to_the_smooth_one():
 
 
 def test_measured_points_give_what_the_notes_state(tmp_path):
-    store = prepare(PrepareMeasurements(files=(RIBBED_CHANNEL,), shares=(0.6, 0, 0.4)), tmp_path / "store")
+    store = prepare(Measurements(files=(RIBBED_CHANNEL,), shares=(0.6, 0, 0.4)), tmp_path / "store")
     train, test = store.split("train"), store.split("test")
     most = {"log_gp": 5, "boosting_ratio": 7, "boosting_nu": 13, "ridge_power_law": 10, "least_squares": 10, "mlp": 6}
     most |= {"constant_dittus_boelter": 16, "han_park_1988": 10, "webb_1971": 16, "ravigururajan_bergles_1996": 22}

@@ -19,7 +19,7 @@ from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat import demo as heat_demo
 from sciforge.heat.data.codec import CHANNEL
-from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.data.readers import read_table
 from sciforge.heat.inference.estimator import NusseltLaw
 from sciforge.heat.inference.fitted_law import FittedLaw
@@ -44,7 +44,7 @@ def tuned(tmp_path_factory) -> Model:
     rig = [line for line in lines if not line[0].isalpha() or line.startswith(("rig,", "nasa"))]
     (folder / "rig.csv").write_text("\n".join(rig) + "\n")
     with pytest.warns(UserWarning):  # W/H and the pitch never change on this rig
-        prepare(PrepareMeasurements(files=(folder / "rig.csv",)), folder / "store")
+        prepare(Measurements(files=(folder / "rig.csv",)), folder / "store")
     schedule = Schedule(steps=1, batch=64, lr=0.0, weight_decay=0.0)
     hardware = Hardware(device="cpu", precision="float64", threads=1)
     run = Run(data=folder / "store", out=folder / "out", init=catalog.find("nusselt-ribbed"), objective=Nusselt(),

@@ -15,15 +15,15 @@ from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import EWC, Hardware, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat.data.campaigns import PrepareCampaigns
+from sciforge.heat.data.campaigns import Campaigns
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.data.prepare import PrepareMeasurements
+from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.model import posterior as module
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import MODELS, POWER, NusseltConfig
 from sciforge.heat.model.posterior import NEW_RIG, Posterior, evidence, weigh
 from sciforge.heat.model.transfer_audit import leave_one_out
-from sciforge.heat.objectives.campaign_pretraining import Campaigns
+from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 from sciforge.heat.objectives.nusselt import HEAD, Nusselt, keep
 
 DOUBLE = Hardware(device="cpu", precision="float64", threads=1)
@@ -148,8 +148,8 @@ def test_evidence_of_padded_campaigns_is_that_of_each():
 
 def test_pretraining_finds_the_population_it_was_drawn_from(tmp_path):
     """Rigs that are off by .12 in level and .06 in the exponent of one law: the prior learns those two numbers."""
-    store = prepare(PrepareCampaigns(systems=("gnielinski",), campaigns=300, plates=1, readings=8), tmp_path / "store")
-    objective = Campaigns(rig=0.12, noise_spread=0.0)
+    store = prepare(Campaigns(systems=("gnielinski",), campaigns=300, plates=1, readings=8), tmp_path / "store")
+    objective = CampaignEvidence(rig=0.12, noise_spread=0.0)
     config = NusseltConfig(("dittus-boelter", "gnielinski"))  # Gnielinski may not explain its own campaigns
     run = Run(
         data=store.path, out=tmp_path / "run", objective=objective, model=config, hardware=DOUBLE,
@@ -165,9 +165,9 @@ def test_pretraining_finds_the_population_it_was_drawn_from(tmp_path):
 
 def test_fisher_of_the_population_is_one_over_its_variance(tmp_path):
     systems = ("webb-1971", "ravigururajan-bergles-1996")
-    store = prepare(PrepareCampaigns(systems=systems, campaigns=10), tmp_path / "store")
+    store = prepare(Campaigns(systems=systems, campaigns=10), tmp_path / "store")
     model = MODELS["tubes"].build(HeatCodec()).double()
-    objective = Campaigns().resolve(store)
+    objective = CampaignEvidence().resolve(store)
     found = fisher_information(model, objective, HeatCodec(), store.split("train"), examples=6)
     variance = model.log_spread_KF.detach().exp() ** 2
     assert found["delta_KF"].numpy() == pytest.approx((1 / variance).numpy(), rel=1e-9)
@@ -184,7 +184,7 @@ def small(tmp_path_factory):
     _, pretraining, _ = contract.tiny(folder)
     parent = loop.train(pretraining)
     path = contract.measured(folder / "few.csv", num=24, rigs=1)
-    store = prepare(PrepareMeasurements(files=(path,), shares=(0.5, 0.0, 0.5)), folder / "few")
+    store = prepare(Measurements(files=(path,), shares=(0.5, 0.0, 0.5)), folder / "few")
     opened = Checkpoint.open(parent.path)
     records = opened.objectives[0].examples(Store.open(pretraining.data), "train")
     fisher = fisher_information(opened.build().double(), opened.objectives[0], opened.codec, records, examples=16)
@@ -256,7 +256,7 @@ def test_a_law_is_refused_by_name(small, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'webb-1971'"):
         loop.train(run)
     with pytest.raises(DataError, match="prepare campaigns"):
-        Campaigns().resolve(store)
+        CampaignEvidence().resolve(store)
 
 
 def test_residual_fades_and_pure_power_law_is_recovered():

@@ -7,7 +7,7 @@ depend on who writes them.
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,14 @@ import numpy as np
 from sciforge.atoms.data.reference_basis import Reference, fit_reference
 from sciforge.atoms.data.split_plan import BAD, Plan, Survey, make_plan, survey
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
-from sciforge.errors import ConfigError, DataError, did_you_mean
+from sciforge.core.files.settings import Settings
+from sciforge.errors import ConfigError, DataError
 from sciforge.structures.file_labels import Keys
 from sciforge.structures.neighbours import find_neighbours, require_apart
-from sciforge.structures.readers import read_frames, read_structures
+from sciforge.structures.readers import Frame, read_frames, read_structures
 from sciforge.structures.structure import Structure, require_physical
 from sciforge.structures.units import Units
 
-SPLITTERS = ("auto", "molecule", "time", "random", "given")
 OnReject = Callable[[Reject], None] | None
 
 
@@ -41,8 +41,80 @@ class Source:
         return str(self.path)
 
 
+class StructureStore:
+    """Writes structures as graphs, and the reference energies beside them; the preparers say which structures."""
+
+    cutoff_A: float
+
+    def plan(self) -> Plan:
+        """Return the split and group of every frame."""
+        raise TypeError(f"{type(self).__name__} must define plan")
+
+    def frames(self, path: Path) -> Iterable[Frame]:
+        """Return (number from 1, structure or the error of a bad frame) of a source."""
+        raise TypeError(f"{type(self).__name__} must define frames")
+
+    def named(self, number: int) -> str:
+        """Return what messages call a frame, by its number from 1."""
+        return f"frame {number}"
+
+    def free_atoms(self, plan: Plan) -> dict[str, dict[int, float]]:
+        """Return level -> atomic number -> energy of the free atom, eV."""
+        raise TypeError(f"{type(self).__name__} must define free_atoms")
+
+    def write(self, source: Source, shard: ShardWriter, on_reject: OnReject) -> None:
+        """Write the frames of one file that belong to a split, with their edges."""
+        for number, structure in self.frames(source.path):
+            if number > len(source.split):
+                raise DataError("the file changed while it was read; prepare again", source.path)
+            split = int(source.split[number - 1])
+            if split < 0 and split != BAD:
+                continue
+            try:
+                if isinstance(structure, DataError):
+                    raise structure
+                add_record(shard, structure, self.cutoff_A, split, int(source.group[number - 1]))
+            except DataError as error:
+                message = str(error).removeprefix(f"{source.path}: ")
+                if not message.startswith((f"{source.path}:", "frame ")):
+                    message = f"{self.named(number)}: {message}"
+                if on_reject is None:
+                    raise DataError(message, source.path) from None
+                name = getattr(structure, "name", "")
+                on_reject(Reject(str(source.path), number, name, message))
+
+    def finish(self, store: Store) -> dict[str, Any]:
+        """Return levels, elements, counts and reference energies; raises DataError where no frame is left to train on."""
+        plan = self.plan()
+        split = store.column("split")
+        if not (split == SPLITS.index("train")).any():
+            raise DataError("no structure is left to train on; lower the shares of validation and test")
+        energy, level = store.column("energy_eV"), np.array(store.column("level"))
+        counts, num_forces = compositions(store)
+        isolated = self.free_atoms(plan)
+        references: dict[str, Any] = {}
+        notes = [*plan.alarms, *plan.notes]
+        notes += [f"isolated atoms of level {k!r} serve no structure" for k in sorted(set(isolated) - set(plan.levels))]
+        for name in plan.levels:
+            rows = (level == name) & np.isfinite(energy) & (split == SPLITS.index("train"))
+            apart = isolated.get(name, {})
+            reference = fit_reference(counts[rows], energy[rows], apart) if rows.any() else None
+            elements = set(np.flatnonzero(counts[level == name].any(0)).tolist())
+            references[name], more = describe(reference, apart, elements)
+            notes += [f"level {name or 'unnamed'}: {line}" for line in more]
+        return {
+            "levels": list(plan.levels), "elements": np.flatnonzero(counts.any(0)).tolist(),
+            "cutoff_A": self.cutoff_A, "split": plan.how, "groups": len(np.unique(store.column("group"))),
+            "structures": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
+            "energies": int(np.isfinite(energy).sum()), "forces": num_forces,
+            "stresses": int(np.isfinite(store.column("stress_eV_A3")).all(1).sum()),
+            "dropped_frames": plan.num_dropped, "isolated_frames": plan.num_isolated,
+            "reference": references, "notes": notes,
+        }  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
-class PrepareAtoms:
+class Structures(StructureStore, Settings):
     """Structures with what is known of energies, forces and stresses, as graphs.
 
     Args:
@@ -105,7 +177,15 @@ class PrepareAtoms:
     @cached_property
     def _surveys(self) -> list[Survey]:
         everything = [*self.files, *self.validation, *self.test]
-        return [survey(Path(f), self.units, self.keys, self.level, self.cutoff_A) for f in everything]
+        return [survey(file, self.frames(file), self.cutoff_A) for file in everything]
+
+    def frames(self, path: Path) -> Iterable[Frame]:
+        """Return the frames of a file."""
+        return read_frames(path, self.units, self.keys, self.level)
+
+    def plan(self) -> Plan:
+        """Return the splits and groups of all frames of all files."""
+        return self._plan
 
     @cached_property
     def _plan(self) -> Plan:
@@ -126,8 +206,8 @@ class PrepareAtoms:
         plan = self._plan
         for line in plan.alarms:
             warnings.warn(line, stacklevel=2)
-        found = zip(self._surveys, plan.split, plan.group, strict=True)
-        return [Source(s.path, split, group) for s, split, group in found]
+        decided = zip(self._surveys, plan.split, plan.group, strict=True)
+        return [Source(s.path, split, group) for s, split, group in decided]
 
     def _check(self) -> None:
         everything = [Path(f) for f in (*self.files, *self.validation, *self.test)]
@@ -141,61 +221,12 @@ class PrepareAtoms:
         if min(shares) < 0 or sum(shares) >= 1:
             raise ConfigError("validation_share + test_share must leave something to train on")
         Units.parse(self.units)
-        if self.split not in SPLITTERS:
-            raise ConfigError(f"no split {self.split!r}; {did_you_mean(self.split, SPLITTERS)}")
         if self.block < 0 or self.gap < -1:
             raise ConfigError("block and gap count frames; use 0 and -1 for the automatic choice")
 
-    def write(self, source: Source, shard: ShardWriter, on_reject: OnReject) -> None:
-        """Write the frames of one file that belong to a split, with their edges."""
-        for number, found in read_frames(source.path, self.units, self.keys, self.level):
-            if number > len(source.split):
-                raise DataError("the file changed while it was read; prepare again", source.path)
-            split = int(source.split[number - 1])
-            if split < 0 and split != BAD:
-                continue
-            try:
-                if isinstance(found, DataError):
-                    raise found
-                add_record(shard, found, self.cutoff_A, split, int(source.group[number - 1]))
-            except DataError as error:
-                what = str(error).removeprefix(f"{source.path}: ")
-                what = what if what.startswith((f"{source.path}:", "frame ")) else f"frame {number}: {what}"
-                if on_reject is None:
-                    raise DataError(what, source.path) from None
-                on_reject(Reject(str(source.path), number, getattr(found, "name", ""), what))
-
-    def finish(self, store: Store) -> dict[str, Any]:
-        """Return levels, elements, counts and reference energies; raises DataError where no frame is left to train on."""
-        plan = self._plan
-        split = store.column("split")
-        if not (split == SPLITS.index("train")).any():
-            raise DataError("no structure is left to train on; lower the shares of validation and test", self.files[0])
-        energy, level = store.column("energy_eV"), np.array(store.column("level"))
-        counts, num_forces = compositions(store)
-        isolated = self._isolated(plan)
-        found: dict[str, Any] = {}
-        notes = [*plan.alarms, *plan.notes]
-        notes += [f"isolated atoms of level {k!r} serve no structure" for k in sorted(set(isolated) - set(plan.levels))]
-        for name in plan.levels:
-            rows = (level == name) & np.isfinite(energy) & (split == SPLITS.index("train"))
-            apart = isolated.get(name, {})
-            reference = fit_reference(counts[rows], energy[rows], apart) if rows.any() else None
-            found[name], more = describe(reference, apart, set(np.flatnonzero(counts[level == name].any(0)).tolist()))
-            notes += [f"level {name or 'unnamed'}: {line}" for line in more]
-        return {
-            "levels": list(plan.levels), "elements": np.flatnonzero(counts.any(0)).tolist(),
-            "cutoff_A": self.cutoff_A, "split": plan.how, "groups": len(np.unique(store.column("group"))),
-            "structures": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
-            "energies": int(np.isfinite(energy).sum()), "forces": num_forces,
-            "stresses": int(np.isfinite(store.column("stress_eV_A3")).all(1).sum()),
-            "dropped_frames": plan.num_dropped, "isolated_frames": plan.num_isolated,
-            "reference": found, "warnings": notes,
-        }  # fmt: skip
-
-    def _isolated(self, plan: Plan) -> dict[str, dict[int, float]]:
+    def free_atoms(self, plan: Plan) -> dict[str, dict[int, float]]:
         """Return level -> atomic number -> eV from the frames, the file and the dictionary; the last given wins."""
-        found = {level: dict(values) for level, values in plan.isolated.items()}
+        energies = {level: dict(values) for level, values in plan.isolated.items()}
         given = named_energies(self.isolated_eV, "isolated_eV")
         if self.isolated and Path(self.isolated).suffix == ".json":
             try:
@@ -207,12 +238,12 @@ class PrepareAtoms:
             for atom in read_structures(self.isolated, self.units, self.key_energy, level=self.level):
                 if len(atom) != 1 or atom.energy_eV is None:
                     raise DataError(f"{atom.name} is not one atom with an energy; leave it out", self.isolated)
-                found.setdefault(atom.level, {})[int(atom.numbers_N[0])] = atom.energy_eV
+                energies.setdefault(atom.level, {})[int(atom.numbers_N[0])] = atom.energy_eV
         if given and len(plan.levels) > 1:
             raise DataError("energies of isolated atoms for several levels of theory; give a file that names the level")
         for level in plan.levels if given else ():
-            found.setdefault(level, {}).update(given)
-        return found
+            energies.setdefault(level, {}).update(given)
+        return energies
 
 
 def named_energies(table: dict[str, float], where: str) -> dict[int, float]:
