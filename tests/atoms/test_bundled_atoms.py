@@ -103,7 +103,7 @@ def test_malonaldehyde(malonaldehyde):
 
 def test_the_isolated_atoms_become_references(tmp_path):
     path = catalog.fetch("malonaldehyde-dft")
-    store = api.prepare(Structures(files=(path,), split="time"), tmp_path / "store")
+    store = api.prepare(Structures(files=(path,), split="time"), tmp_path / "store").store
     reference = store.meta["reference"]["pbe/def2-svp"]
     assert reference["isolated_eV"].keys() == {"H", "C", "O"} and reference["how"] == "isolated"
     assert store.meta["isolated_frames"] == 3 and not store.meta["notes"]

@@ -10,7 +10,7 @@ from sciforge.atoms.data.in_memory import StructuresInMemory, as_structures
 from sciforge.atoms.model.potential import Potential, require_elements
 from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.core.domain import FitRecipe, Inputs, Record
-from sciforge.core.training.run import Schedule
+from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError, DataError
 from sciforge.structures.structure import Structure
 
@@ -51,8 +51,12 @@ def _schedule(steps: int, batch: int, lr: float) -> Schedule:
 
 
 def few_labels(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
-    """Return the settings for up to a few hundred frames."""
-    return {"objective": _objective(store, parent), "schedule": _schedule(FEW_STEPS, 5, 5e-3)}
+    """Return the settings for up to a few hundred frames; one thread is fastest for batches of small molecules."""
+    return {
+        "objective": _objective(store, parent),
+        "schedule": _schedule(FEW_STEPS, 5, 5e-3),
+        "hardware": Hardware(threads=1),
+    }
 
 
 def many_labels(store: "Store", parent: "Checkpoint") -> dict[str, Any]:

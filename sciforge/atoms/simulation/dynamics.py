@@ -116,23 +116,12 @@ def run_md(
         ConfigError: a setting is out of range.
         DivergedError: the atoms fly apart.
     """
-    if ensemble not in ("nve", "nvt"):
-        raise ConfigError(f"ensemble is {ensemble!r}; it must be 'nve' or 'nvt'")
-    if ensemble == "nvt" and temperature_K is None:
-        raise ConfigError("nvt needs a temperature_K")
-    if temperature_K is not None and temperature_K < 0 or timestep_fs <= 0 or steps < 0 or interval < 1:
-        raise ConfigError("run_md needs temperature_K >= 0, timestep_fs > 0, steps >= 0 and interval >= 1")
+    _check_md(ensemble, steps, temperature_K, timestep_fs, interval)
     atoms.calc = calculator
     random = np.random.default_rng(seed)
     if temperature_K is not None:
         draw_momenta(atoms, temperature_K, random)
-    timestep = timestep_fs * units.fs
-    if ensemble == "nve":
-        integrator = VelocityVerlet(atoms, timestep)
-    else:
-        friction = FRICTION_PER_FS / units.fs
-        options = {"temperature_K": temperature_K, "friction": friction, "rng": random, "fixcm": False}
-        integrator = Langevin(atoms, timestep, **options)
+    integrator = _integrator(atoms, ensemble, temperature_K, timestep_fs, random)
     rows = []
 
     def log() -> None:
@@ -151,3 +140,29 @@ def run_md(
     settings |= {"ensemble": ensemble, "seed": seed}
     frame = pd.DataFrame(np.array(rows), columns=list(names))
     return MolecularDynamics(frame, settings, _draw_energies)
+
+
+def _check_md(
+    ensemble: str, steps: int, temperature_K: float | None, timestep_fs: float, interval: int
+) -> None:
+    if ensemble not in ("nve", "nvt"):
+        raise ConfigError(f"ensemble is {ensemble!r}; it must be 'nve' or 'nvt'")
+    if ensemble == "nvt" and temperature_K is None:
+        raise ConfigError("nvt needs a temperature_K")
+    if (temperature_K is not None and temperature_K < 0) or timestep_fs <= 0 or steps < 0 or interval < 1:
+        raise ConfigError("run_md needs temperature_K >= 0, timestep_fs > 0, steps >= 0 and interval >= 1")
+
+
+def _integrator(
+    atoms: Atoms,
+    ensemble: str,
+    temperature_K: float | None,
+    timestep_fs: float,
+    random: np.random.Generator,
+) -> VelocityVerlet | Langevin:
+    timestep = timestep_fs * units.fs
+    if ensemble == "nve":
+        return VelocityVerlet(atoms, timestep)
+    friction = FRICTION_PER_FS / units.fs
+    options = {"temperature_K": temperature_K, "friction": friction, "rng": random, "fixcm": False}
+    return Langevin(atoms, timestep, **options)
