@@ -15,8 +15,8 @@ from pathlib import Path
 from sciforge import api
 from sciforge.atoms import EnergyForces, Structures
 from sciforge.core.training.run import Hardware, Run, Schedule
-from sciforge.structures.labelling.xtb_dynamics import XtbDynamics
 from sciforge.structures.extxyz import write_extxyz
+from sciforge.structures.labelling.xtb_dynamics import XtbDynamics
 
 
 def main() -> None:

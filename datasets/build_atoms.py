@@ -29,9 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from sciforge.atoms import Label, Sample
+from sciforge.structures.extxyz import write_extxyz
 from sciforge.structures.labelling.geometries import dimer
 from sciforge.structures.labelling.quantum import isolated_atoms
-from sciforge.structures.readers import read_structures, write_extxyz
+from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure
 
 HERE = Path(__file__).resolve().parent
