@@ -1,110 +1,78 @@
-"""The genomes section of `sciforge demo`: few labels on a real task, beside scratch and classical rivals, then a scan."""
+"""The genomes section of `sciforge demo`: few labels of a real task, beside rivals, then a scan of another genome."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.tables import Section, Table
-from sciforge.core.training.loop import train
-from sciforge.core.training.model import Model
-from sciforge.core.training.run import Full, Run, Schedule, Subset
-from sciforge.experiments.label_efficiency.run import measure
-from sciforge.experiments.label_efficiency.spec import LabelEfficiency
-from sciforge.experiments.methods import Recipe
-from sciforge.genomes.data.annotated_windows import EcoliCoding
-from sciforge.genomes.inference.scan import Scan
-from sciforge.genomes.objectives.sequence_labels import Classify
 
-SIZES = (32, 128)
-SEEDS = 5
-METHODS = ("pretrained", "untrained", "kmer_lr", "frames_boosting")
-GENTLE = Schedule(steps=8, batch=32, lr=2e-4, kind="step", warmup=0.1)
-WHAT = (
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASK = (
     "The task: is a window of 100 bases part of a protein-coding gene? Windows of Leptospira kirschneri are matched in GC "
     "content, so composition alone says nothing; training and test windows lie in different blocks of the genome. All "
-    "methods see the same few labels, seed by seed. The net was pretrained on this genome's bare sequence among others, "
-    "never on its annotation; its reading-frame task uses the genetic code. frames_boosting is the classical rival that is "
-    "given the same knowledge by hand: gradient boosting on k-mers, bases by place and open reading frames."
+    "methods see the same few labels, seed by seed. The network was pretrained on the bare sequence of this genome among "
+    "others, never on its annotation; its reading-frame task uses the genetic code. frames_boosting is the classical rival "
+    "that is given the same knowledge by hand: gradient boosting on k-mers, bases by place and open reading frames."
+)
+SCAN = (
+    "Phage lambda, which the network has not seen, in windows of 100 bases: {share:.0%} score above .5 for coding (its genes "
+    "cover about nine tenths of it). The regions above .9 are in {bed}, for a genome browser."
 )
 
 
 def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
-    """Fine-tune dna-bert-mini on few labels of real windows, compare, and scan a phage it has never seen.
+    """Fine-tune dna-bert-mini on few labels of real windows, compare it with rivals, and scan a phage.
 
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
         full: more numbers of labels and seeds; takes minutes.
     """
-    store = _store(folder, find("leptospira-kirschneri"))
-    spec = LabelEfficiency(
-        data=store.path,
-        out=folder / "curve",
+    import sciforge as sf
+    from sciforge.experiments.methods import PROBE, Recipe
+
+    task = _task(folder / "windows", find("leptospira-kirschneri"))
+    rivals = ("kmer_lr", "gradient_boosting", "frames_boosting") if full else ("kmer_lr", "frames_boosting")
+    curve = sf.label_efficiency(
+        task,
         init=find("dna-bert-mini"),
-        objective=Classify(strand_free=True),
-        sizes=SIZES,
-        seeds=SEEDS,
-        methods=METHODS,
-        recipe=Recipe(GENTLE, Full(layer_decay=0.8), epochs=0.0),
+        sizes=(32, 128, 512) if full else (32,),
+        seeds=5 if full else 3,
+        methods=("pretrained", "untrained", *rivals),
+        recipe=Recipe() if full else PROBE,
+        out=folder / "curve",
     )
-    result = measure(spec)
-    picture = result.save(folder / "curve.png")
-    checkpoint = folder / "coding"
-    if not (checkpoint / "final").exists():
-        train(
-            Run(
-                data=store.path,
-                out=checkpoint,
-                init=spec.init,
-                objective=Classify(strand_free=True),
-                subset=Subset(512),
-                schedule=GENTLE,
-            )
-        )
-    model = Model.load(checkpoint)
-    scan, summary = _scan(model, folder, find("phage-lambda"))
-    metrics = model.evaluate(store, split="test")
+    model = sf.load(find("dna-bert-mini")).fit(task, labels=512 if full else 128, verbose=False)
+    metrics = model.evaluate(task)
+    scan = model.scan(find("phage-lambda"), step=25 if full else 50)
+    scan.to_bed(folder / "phage-lambda.bed", threshold=0.9)
+    scores = scan.to_pandas()
+    text = SCAN.format(share=(scores["probability"] > 0.5).mean(), bed="phage-lambda.bed")
     rows = tuple((name, f"{metrics[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
-    table = Table(("figure, 512 labels", "test"), rows, "The checkpoint whose scan of phage lambda is drawn below.")
+    note = "Of the model whose scan is drawn below."
     pictures = (
-        (picture, "MCC against the number of labels, with 95 % intervals."),
-        (scan, "Probability of coding along phage lambda."),
+        (curve.save(folder / "curve.png"), "MCC on test windows against the number of labels, with 95 % intervals."),
+        (_draw_scan(scores, folder / "phage-lambda.png"), "Probability of coding along phage lambda."),
     )
-    return Section(
-        "Genomes: a DNA-BERT specialised with few labels", (WHAT, summary), (result.table(), table), pictures
-    )
+    tables = (curve.table(), Table((f"{512 if full else 128} labels", "test"), rows, note))
+    return Section("Genomes: coding windows from few labels", (TASK, text), tables, pictures)
 
 
-def _store(folder: Path, genome: Path) -> Store:
-    place = folder / "windows"
-    return Store.open(place) if place.exists() else prepare(EcoliCoding(genome=genome), place)
+def _task(place: Path, genome: Path) -> Any:
+    import sciforge as sf
+
+    return sf.Dataset.open(place) if place.exists() else sf.prepare(sf.genomes.EcoliCoding(genome=genome), place)
 
 
-def _scan(model: Model, folder: Path, genome: Path) -> tuple[Path, str]:
-    """Scan a genome, draw the scores, and describe them in a sentence."""
-    bed = folder / "phage-lambda.bed"
-    result = Scan(genome=genome, step=50).run(model)
-    result.save(bed)
-    scores = result.to_pandas()
-    middle, score = (scores["start"] + scores["end"]) / 2, scores["probability"].to_numpy()
-    import matplotlib
+def _draw_scan(scores: "pd.DataFrame", out: Path) -> Path:
+    """Draw the running mean of nine windows along the genome."""
+    from sciforge.core.files.results import new_axes
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 2.4), layout="constrained")
-    axes.fill_between(middle / 1000, np.convolve(score, np.ones(9) / 9, mode="same"), color="#0072B2", lw=0)
-    axes.set(xlabel="phage lambda, kb", ylabel="probability of coding", ylim=(0, 1), xlim=(0, middle.max() / 1000))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    picture = folder / "phage-lambda.png"
-    figure.savefig(picture, dpi=150)
-    pyplot.close(figure)
-    share = float((score > 0.5).mean())
-    summary = (
-        f"Phage lambda, which the net has never seen, read in windows of 100 bases: {share:.0%} score above .5 for coding "
-        f"(its genes cover about nine tenths of it); tracks for a genome browser: {bed.name}, {bed.stem}.bedGraph."
-    )
-    return picture, summary
+    middle = (scores["start"] + scores["end"]) / 2000
+    axes = new_axes(9, 2.4)
+    axes.fill_between(middle, scores["probability"].rolling(9, center=True, min_periods=1).mean(), lw=0)
+    axes.set(xlabel="phage lambda, kb", ylabel="probability of coding", ylim=(0, 1), xlim=(0, middle.max()))
+    axes.figure.savefig(out, dpi=150)
+    return out
