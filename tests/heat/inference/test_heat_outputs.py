@@ -1,4 +1,4 @@
-"""What checkpoints of heat write, the picture, and the demo."""
+"""What checkpoints of heat write, and the picture."""
 
 import csv
 import json
@@ -17,7 +17,6 @@ from sciforge.core.training.loop import train
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat import demo as heat_demo
 from sciforge.heat.data.codec import CHANNEL
 from sciforge.heat.data.prepare import Measurements
 from sciforge.heat.data.readers import read_table
@@ -190,16 +189,3 @@ def test_picture_of_awkward_names_and_no_path(tmp_path):
     law.plot(tmp_path / "law.svg")  # mathematics in names would fail here
     with pytest.raises(ConfigError, match="suffix"):
         plot(law, tmp_path / "law.gif")
-
-
-# --- the demo ---
-
-
-def test_demo(tmp_path, monkeypatch):
-    monkeypatch.setattr(heat_demo, "SEEDS", 3)
-    section = heat_demo.demo(tmp_path, catalog.find)
-    assert all(path.is_file() for path, _ in section.pictures)
-    text = section.text()
-    assert "Nu = " in text and "What pretraining gained" in text and "flatters" in text
-    errors = {row[0]: [float(cell) for cell in row[1:]] for row in section.tables[-1].rows}
-    assert errors["published ribbed laws (nusselt-ribbed)"][0] < errors["no pretraining, the same form"][0]
