@@ -4,10 +4,16 @@ from sciforge.core.domain import Domain
 from sciforge.text.data.augmentations import AUGMENTATIONS, embed
 from sciforge.text.data.codec import TextCodec
 from sciforge.text.data.documents import Documents
+from sciforge.text.data.documents_in_memory import DocumentsInMemory
 from sciforge.text.demo import demo
 from sciforge.text.evaluation.baselines import BASELINES
 from sciforge.text.evaluation.laws import LAWS
-from sciforge.text.inference.documents import DocumentEmbeddings, DocumentScores, FillMasks, RocCurve, WordTags
+from sciforge.text.inference.document_embeddings import DocumentEmbeddings
+from sciforge.text.inference.document_scores import DocumentScores
+from sciforge.text.inference.fill_masks import FillMasks, fill_masks
+from sciforge.text.inference.inputs import TextInputs
+from sciforge.text.inference.roc import RocCurve, roc_curve_of
+from sciforge.text.inference.word_tags import WordTags, tags
 from sciforge.text.model.bert import MODELS, Bert, BertConfig
 from sciforge.text.model.modern_bert import MODELS as MODERN
 from sciforge.text.model.modern_bert import ModernBert, ModernBertConfig
@@ -42,15 +48,29 @@ DOMAIN = Domain(
     demo=demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
+    inputs=TextInputs(),
+    methods={"fill_masks": fill_masks, "tags": tags, "roc": roc_curve_of},
 )
 
-__all__ = ["DOMAIN", "Bert", "BertConfig", "ClassifyDocuments", "MaskedWords", "Documents", "RateDocuments"]
-__all__ += [
+__all__ = [
+    "DOMAIN",
+    "Bert",
+    "BertConfig",
+    "ClassifyDocuments",
+    "DocumentEmbeddings",
+    "DocumentScores",
+    "Documents",
+    "DocumentsInMemory",
+    "FillMasks",
+    "MaskedWords",
     "ModernBert",
     "ModernBertConfig",
+    "RateDocuments",
     "ReplacedWords",
+    "RocCurve",
     "TagWords",
     "TextCodec",
+    "WordTags",
     "from_transformers",
     "import_bert",
 ]

@@ -63,7 +63,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
 
 def filled(model: Model) -> Table:
     """Return the likeliest words at the [MASK] of some sentences."""
-    from sciforge.text.inference.documents import fill
+    from sciforge.text.inference.fill_masks import fill
 
     rows = []
     for text in SENTENCES:

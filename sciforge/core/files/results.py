@@ -22,7 +22,12 @@ class Result:
     """What a verb returns: subclasses give `to_pandas`, and a picture where there is one.
 
     A result is in memory; nothing is on disk until `save`.
+
+    Attributes:
+        sources: files that were read, which `save` must not replace.
     """
+
+    sources: tuple[Path, ...] = ()
 
     @property
     def about(self) -> dict[str, Any]:
@@ -57,7 +62,7 @@ class Result:
             ConfigError: another suffix, or the path is a folder.
             DataError: the disk is full or may not be written.
         """
-        return write_table(Path(path), self.to_pandas(), self.about)
+        return write_table(Path(path), self.to_pandas(), self.about, self.sources)
 
     def __repr__(self) -> str:
         frame = self.to_pandas()
@@ -77,6 +82,7 @@ class TableResult(Result):
         frame: the table.
         about: where it comes from, as JSON values.
         draw: function(frame, axes) that draws the table.
+        sources: files that were read, which `save` must not replace.
     """
 
     def __init__(
@@ -84,8 +90,9 @@ class TableResult(Result):
         frame: "pd.DataFrame",
         about: Mapping[str, Any] | None = None,
         draw: "Callable[[pd.DataFrame, Axes], None] | None" = None,
+        sources: Sequence[Path] = (),
     ):
-        self.frame, self._about, self._draw = frame, dict(about or {}), draw
+        self.frame, self._about, self._draw, self.sources = frame, dict(about or {}), draw, tuple(sources)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -179,13 +186,13 @@ def new_axes(width: float = 6.4, height: float = 4.0) -> "Axes":
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def write_table(path: Path, frame: "pd.DataFrame", about: Mapping[str, Any]) -> Path:
+def write_table(path: Path, frame: "pd.DataFrame", about: Mapping[str, Any], sources: Sequence[Path] = ()) -> Path:
     """Write a table that pandas and spreadsheets open with their defaults, and NAME.json beside it; whole or not at all.
 
     The index is written where it is more than row numbers.
 
     Raises:
-        ConfigError: the suffix is neither .csv nor .tsv.
+        ConfigError: the suffix is neither .csv nor .tsv, or the table would replace one of the sources.
         DataError: the disk is full or may not be written.
     """
     separator = SEPARATORS.get(path.suffix.lower())
@@ -194,7 +201,7 @@ def write_table(path: Path, frame: "pd.DataFrame", about: Mapping[str, Any]) -> 
     import pandas as pd
 
     numbered = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
-    with whole_paths(path, path.with_suffix(".json")) as (table, beside):
+    with whole_paths(path, path.with_suffix(".json"), sources=sources) as (table, beside):
         frame.to_csv(table, sep=separator, index=not numbered)
         beside.write_text(json.dumps(dict(about), indent=1) + "\n", encoding="utf-8")
     return path

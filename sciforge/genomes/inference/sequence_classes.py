@@ -55,4 +55,5 @@ class Classes(Settings):
                 places += [(name, start, start + len(bases)) for name, start, bases, _ in group]
                 bar.update(len(group))
         frame = pd.DataFrame(places, columns=["name", "start", "end"])
-        return TableResult(frame.assign(**class_columns(classes, np.concatenate(probabilities))), about(self, model))
+        frame = frame.assign(**class_columns(classes, np.concatenate(probabilities)))
+        return TableResult(frame, about(self, model), sources=self.files)

@@ -186,7 +186,7 @@ def effects(
                 rows.append((*place, *(round(value, 5) for value in values)))
             bar.update(len(group))
     names = ["chrom", "pos", "id", "ref", "alt", "score", *([] if masked else ["plus", "minus"])]
-    return TableResult(pd.DataFrame(rows, columns=names), facts, draw=_draw)
+    return TableResult(pd.DataFrame(rows, columns=names), facts, draw=_draw, sources=(genome, source))
 
 
 def _draw(frame: "pd.DataFrame", ax: "Axes") -> None:

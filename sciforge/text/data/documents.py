@@ -7,6 +7,7 @@ and `tags` text, one a word, between spaces.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ import numpy as np
 
 from sciforge.core.data.sampling import SUBSET, generator
 from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, Store
+from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.text.data.lines import Document, Layout
 from sciforge.text.data.readers import MEND, TAGGED, OnReject, kind_of, read_documents
@@ -26,7 +28,7 @@ NONE = len(SPLITS)  # in no split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Documents:
+class Documents(Settings):
     """Documents from .txt, .csv, .tsv, .jsonl and .conll files, each plain or gzipped; the vocabulary is fitted in training.
 
     Args:
@@ -63,6 +65,17 @@ class Documents:
     domain: ClassVar[str] = "text"
     kind: ClassVar[str] = "documents"
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(1, math.inf, "longest")
+        self.require(0, math.inf, "seed")
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] == 0:
+            raise ConfigError(
+                f"documents.shares is {self.shares}; give those of train, validation and test, which add up to 1"
+            )
+        if self.numeric and not self.label_column:
+            raise ConfigError("documents.numeric needs documents.label_column (--numeric needs --label-column)")
+
     def sources(self) -> Sequence[Path]:
         """Return the files, one shard each; raises ConfigError for settings that cannot be."""
         if not self.files:
@@ -70,12 +83,6 @@ class Documents:
         tagged = {kind_of(file) in TAGGED or bool(self.tags_column) for file in self.files}
         if len(tagged) > 1:
             raise ConfigError("some files have tagged words and others have not; prepare them apart")
-        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] == 0:
-            raise ConfigError(f"shares are {self.shares}; give those of train, validation and test, which add up to 1")
-        if self.numeric and not self.label_column:
-            raise ConfigError("--numeric needs --label-column")
-        if self.longest < 1:
-            raise ConfigError(f"longest is {self.longest}; it must be at least 1")
         for file in self.exclude:
             kind_of(file)
         return self.files
@@ -106,48 +113,82 @@ class Documents:
                 on_reject(Reject(str(source), document.line, document.name, str(error)))
 
     def _add(self, document: Document, shard: ShardWriter, unwanted: frozenset[int]) -> None:
-        key = key_of(document.text)
         split = _split_of(document.split) if self.split_column else 0
-        fixed: dict[str, Any] = {
-            "text": document.text,
-            "name": document.name,
-            "line": np.int64(document.line),
-            "key": key,
-            "group": _digest(document.group) if self.group_column else key,
-            "split": np.uint8(NONE if int(key) in unwanted else split),
-        }
-        ragged = {"sentences": sentence_offsets(document.text)}
+        if int(key_of(document.text)) in unwanted:
+            split = NONE
+        group = document.group if self.group_column else None
+        labels: dict[str, Any] = {}
         if self.numeric:
-            fixed["value"] = _number(document.label)
+            labels["value"] = _number(document.label)
         elif self.label_column:
-            fixed["label"] = document.label
-        if document.words:
-            ragged["words"] = np.array(document.words, np.int32)
-            fixed["tags"] = " ".join(document.tags)
-        shard.add(ragged, **fixed)
+            labels["label"] = document.label
+        add_document(shard, document, split, labels, group)
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Settle the splits over all files; return the classes, the tags and what was counted."""
-        split_N = np.array(store.column("split"))
-        excluded = int((split_N == NONE).sum())
-        key_N, group_N = store.column("key"), store.column("group")
         if not self.split_column:
+            split_N = np.array(store.column("split"))
             used = split_N != NONE
-            split_N[used] = split_by_group(group_N[used], self.shares, self.seed)
-        copies_N = copies_of_held_out(key_N, split_N)
-        split_N[copies_N] = NONE
-        store.rewrite("split", split_N)
-        if not (split_N == 0).any():
-            raise DataError("no document is left for training; check the splits and --exclude", store.path)
-        columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
-        classes = sorted(set(store.column("label"))) if "label" in columns else []
-        tags = sorted({tag for line in store.column("tags") for tag in line.split()}) if "tags" in columns else []
-        used = split_N != NONE
-        counts = {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)}
-        counts |= {"excluded": excluded, "copies_of_held_out": int(copies_N.sum())}
-        counts["repeated"] = int(used.sum() - len(np.unique(key_N[used])))
-        sentences = int((store.lengths("sentences") - 1).sum())
-        return {"classes": classes, "tags": tags, "counts": counts, "sentences": sentences}
+            split_N[used] = split_by_group(store.column("group")[used], self.shares, self.seed)
+            store.rewrite("split", split_N)
+            store = Store(store.path, store.index)  # reads the splits anew
+        return finished(store, self.label_column)
+
+
+def add_document(
+    shard: ShardWriter, document: Document, split: int, labels: dict[str, Any], group: str | None = None
+) -> None:
+    """Append a document.
+
+    Args:
+        shard: where to.
+        document: its text, and words with tags where it has them.
+        split: the number of its split.
+        labels: fixed columns `label` or `value`.
+        group: what must not be divided among splits; None for copies of the document alone.
+    """
+    key = key_of(document.text)
+    fixed: dict[str, Any] = {
+        "text": document.text,
+        "name": document.name,
+        "line": np.int64(document.line),
+        "key": key,
+        "group": key if group is None else _digest(group),
+        "split": np.uint8(split),
+        **labels,
+    }
+    ragged = {"sentences": sentence_offsets(document.text)}
+    if document.words:
+        ragged["words"] = np.array(document.words, np.int32)
+        fixed["tags"] = " ".join(document.tags)
+    shard.add(ragged, **fixed)
+
+
+def finished(store: Store, target: str) -> dict[str, Any]:
+    """Take copies of held-out documents out of earlier splits; return the classes, the tags and what was counted."""
+    split_N = np.array(store.column("split"))
+    excluded = int((split_N == NONE).sum())
+    key_N = store.column("key")
+    copies_N = copies_of_held_out(key_N, split_N)
+    split_N[copies_N] = NONE
+    store.rewrite("split", split_N)
+    if not (split_N == 0).any():
+        raise DataError("no document is left for training; check the splits and --exclude", store.path)
+    columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
+    classes = sorted(set(store.column("label"))) if "label" in columns else []
+    tags = sorted({tag for line in store.column("tags") for tag in line.split()}) if "tags" in columns else []
+    used = split_N != NONE
+    counts = {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)}
+    counts |= {"excluded": excluded, "copies_of_held_out": int(copies_N.sum())}
+    counts["repeated"] = int(used.sum() - len(np.unique(key_N[used])))
+    sentences = int((store.lengths("sentences") - 1).sum())
+    notes = []
+    if excluded:
+        notes.append(f"{excluded} documents excluded, as asked")
+    if counts["copies_of_held_out"]:
+        notes.append(f"{counts['copies_of_held_out']} copies of held-out documents left out of earlier splits")
+    meta = {"classes": classes, "tags": tags, "counts": counts, "sentences": sentences, "target": target}
+    return meta | ({"notes": notes} if notes else {})
 
 
 def split_by_group(group_N: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:

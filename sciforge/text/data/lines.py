@@ -93,6 +93,15 @@ def tidy(text: str) -> str:
     return "\n\n".join(part for part in paragraphs if part)
 
 
+def word_places(text: str) -> tuple[tuple[int, int], ...]:
+    """Return from where to where the words of a text stand, what stands between spaces.
+
+    >>> word_places("a  bc")
+    ((0, 1), (3, 5))
+    """
+    return tuple((match.start(), match.end()) for match in re.finditer(r"\S+", text))
+
+
 def checked(document: Document, layout: Layout) -> Document | Bad:
     """Return the document with its text tidied, or why it cannot be used."""
     text = document.text if document.words else tidy(document.text)

@@ -141,12 +141,18 @@ class RateDocuments(OneNumber, _Documents):
     """One number a document (stars, a grade), learnt in units of the training labels' std.
 
     Args:
-        length, cut, grams, warm_start: as for ClassifyDocuments.
-        mean, std: of the training labels; a std of 0 takes both from the data.
+        length: tokens of a row; longer documents are cut.
+        cut: of a long document take the `head`, or both `ends` (a quarter of the head, the rest of the tail).
+        grams: read hashed grams of 2 to 5 letters beside the hidden states, so that the head knows what TF-IDF knows.
+        warm_start: solve the linear head before the first step.
+        mean: of the training labels.
+        std: of the training labels; 0 takes it and the mean from the data.
+        target_name: of the number, which names the column of predictions; empty takes it from the data.
     """
 
     mean: float = 0.0
     std: float = 0.0
+    target_name: str = ""
 
     head: ClassVar[str] = "document_value"
     metric: ClassVar[str] = "rmse"
@@ -157,9 +163,10 @@ class RateDocuments(OneNumber, _Documents):
         values = np.asarray(store.split("train").column("value"), np.float64)
         if not len(values) or not np.isfinite(values).all():
             raise DataError("regression needs finite numbers as labels; prepare with --numeric", store.path)
+        named = replace(self, target_name=self.target_name or str(store.meta.get("target", "")))
         if self.std:
-            return self
-        return replace(self, mean=float(values.mean()), std=float(values.std()) or 1.0)
+            return named
+        return replace(named, mean=float(values.mean()), std=float(values.std()) or 1.0)
 
     def start(
         self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any

@@ -12,7 +12,7 @@ from sciforge.errors import ConfigError
 from sciforge.text.data.documents import Documents
 from sciforge.text.evaluation.baselines import BASELINES
 
-REVIEWS = Path(__file__).parents[3] / "shared/data/text/deceptive_hotel_reviews.tsv.gz"
+REVIEWS = Path(__file__).parents[4] / "shared/data/text/deceptive_hotel_reviews.tsv.gz"
 CLASSES = SimpleNamespace(classes=("cold", "unseen", "warm"))
 RECORDS = [{"text": f"the {word} day number {n}", "label": word} for n in range(12) for word in ("cold", "warm")]
 

@@ -13,7 +13,7 @@ from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.model import Model
 from sciforge.text.data.documents import Documents
 
-DATASETS = Path(__file__).parents[2] / "datasets"
+DATASETS = Path(__file__).parents[3] / "datasets"
 MINI = DATASETS / "checkpoints" / "modern-mini-english"
 
 

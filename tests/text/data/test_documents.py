@@ -12,8 +12,8 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.text.data.documents import Documents, key_of, split_by_group
 from sciforge.text.data.sentences import split_sentences
 
-DATA = Path(__file__).parents[2] / "datasets"
-REVIEWS = Path(__file__).parents[3] / "shared/data/text"
+DATA = Path(__file__).parents[3] / "datasets"
+REVIEWS = Path(__file__).parents[4] / "shared/data/text"
 
 
 def written(path: Path, lines: list[str]) -> Path:
