@@ -95,17 +95,17 @@ def read_labels(path: Path, image_column: str, label_column: str, split_column: 
     Raises:
         DataError: a column is missing, a row is short, an image comes twice, or a split is unknown.
     """
-    found: dict[str, Said] = {}
+    rows: dict[str, Said] = {}
     for line, row in _rows(path, (image_column, label_column)):
         name = row[image_column]
-        if name in found:
-            raise DataError(f"image {name!r} is in line {found[name].line} too; keep one", path, line)
+        if name in rows:
+            raise DataError(f"image {name!r} is in line {rows[name].line} too; keep one", path, line)
         text = row.get(split_column, "")
         try:
-            found[name] = Said(row[label_column], split_number(text) if text else None, line)
+            rows[name] = Said(row[label_column], split_number(text) if text else None, line)
         except DataError as error:
             raise DataError(str(error), path, line) from None
-    return found
+    return rows
 
 
 def read_boxes(path: Path, image_column: str) -> tuple[dict[str, Boxes], list[str]]:
@@ -122,9 +122,9 @@ def read_boxes(path: Path, image_column: str) -> tuple[dict[str, Boxes], list[st
 
 def read_box_table(path: Path, image_column: str) -> tuple[dict[str, Boxes], list[str]]:
     """Return image name -> boxes, and the sorted names of classes, of a CSV; raises DataError."""
-    found: dict[str, Boxes] = {}
+    tables: dict[str, Boxes] = {}
     for line, row in _rows(path, (image_column, *CORNERS, "label")):
-        boxes = found.setdefault(row[image_column], Boxes(line=line))
+        boxes = tables.setdefault(row[image_column], Boxes(line=line))
         cells = [row[name] for name in (*CORNERS, "label")]
         if not any(cells):
             continue
@@ -137,7 +137,7 @@ def read_box_table(path: Path, image_column: str) -> tuple[dict[str, Boxes], lis
             boxes.problem = f"line {line} has a box without a label"
         boxes.rows.append(corners)
         boxes.names.append(cells[4])
-    return found, sorted({name for boxes in found.values() for name in boxes.names})
+    return tables, sorted({name for boxes in tables.values() for name in boxes.names})
 
 
 def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
@@ -152,9 +152,9 @@ def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
     with _fields(path):
         names = {int(c["id"]): str(c["name"]) for c in sorted(body["categories"], key=lambda c: int(c["id"]))}
         images = {entry["id"]: str(entry["file_name"]) for entry in body["images"]}
-        found = {name: Boxes() for name in images.values()}
+        boxes_of = {name: Boxes() for name in images.values()}
         for entry in body["annotations"]:
-            boxes, kind = found.get(images.get(entry["image_id"], "")), names.get(entry["category_id"])
+            boxes, kind = boxes_of.get(images.get(entry["image_id"], "")), names.get(entry["category_id"])
             if boxes is None:
                 raise DataError(f"annotation {entry.get('id')!r} is of an image that is not listed; correct it", path)
             if kind is None or entry.get("iscrowd"):
@@ -164,7 +164,7 @@ def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
             x, y, width, height = map(float, entry["bbox"])
             boxes.rows.append((x, y, x + width, y + height))
             boxes.names.append(kind)
-    return found, list(dict.fromkeys(names.values()))
+    return boxes_of, list(dict.fromkeys(names.values()))
 
 
 class _fields:
@@ -231,8 +231,8 @@ def of_name(table: Mapping[str, Any], name: str) -> Any | None:
     >>> of_name({"b.png": 1}, "a/b.png")
     1
     """
-    found = table.get(name)
-    return table.get(name.rsplit("/", 1)[-1]) if found is None else found
+    matches = table.get(name)
+    return table.get(name.rsplit("/", 1)[-1]) if matches is None else matches
 
 
 def unmatched(table: Mapping[str, Any], names: list[str], path: Path) -> list[tuple[str, int | None]]:

@@ -142,13 +142,13 @@ class ColourJitter(Settings):
 def moved(record: Record, matrix: Matrix) -> dict[str, Any]:
     """Return a record with picture, boxes and label map moved by a map; boxes mostly out of view are left out."""
     size = np.shape(record["image"])[:2]
-    found = {**record, "image": warped(np.asarray(record["image"]), matrix)}
+    changed = {**record, "image": warped(np.asarray(record["image"]), matrix)}
     if "segments" in record:
-        found["segments"] = _nearest(np.asarray(record["segments"]), matrix)
+        changed["segments"] = _nearest(np.asarray(record["segments"]), matrix)
     if "boxes" in record:
         box_K4, kept = moved_boxes(np.asarray(record["boxes"], np.float32).reshape(-1, 4), matrix, size)
-        found |= {"boxes": box_K4[kept], "box_labels": np.asarray(record["box_labels"])[kept]}
-    return found
+        changed |= {"boxes": box_K4[kept], "box_labels": np.asarray(record["box_labels"])[kept]}
+    return changed
 
 
 def moved_boxes(box_K4: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -191,8 +191,8 @@ def _nearest(label_HW: np.ndarray, matrix: Matrix) -> np.ndarray:
     """Return a label map read at the nearest places of a map; IGNORE outside."""
     x_HW, y_HW = (np.rint(place).astype(np.intp) for place in _places(label_HW.shape, matrix))
     inside = (x_HW >= 0) & (x_HW < label_HW.shape[1]) & (y_HW >= 0) & (y_HW < label_HW.shape[0])
-    found = label_HW[np.where(inside, y_HW, 0), np.where(inside, x_HW, 0)]
-    return np.where(inside, found, IGNORE).astype(label_HW.dtype)
+    labels = label_HW[np.where(inside, y_HW, 0), np.where(inside, x_HW, 0)]
+    return np.where(inside, labels, IGNORE).astype(label_HW.dtype)
 
 
 def _places(size: tuple[int, int], matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -67,16 +67,18 @@ def average_precision(predictions: Sequence[Found], truths: Sequence[Found], thr
     Raises:
         ValueError: predictions and truths are not as many.
     """
-    found = [_class_precision(predictions, truths, label, (threshold,))[0] for label in _classes(predictions, truths)]
-    return float(np.mean(found)) if found else float("nan")
+    precisions = [
+        _class_precision(predictions, truths, label, (threshold,))[0] for label in _classes(predictions, truths)
+    ]
+    return float(np.mean(precisions)) if precisions else float("nan")
 
 
 def mean_average_precision(
     predictions: Sequence[Found], truths: Sequence[Found], thresholds: Sequence[float] = THRESHOLDS
 ) -> float:
     """Return COCO's AP: average precision, the mean over overlaps from 0.5 to 0.95 as well; NaN without true boxes."""
-    found = [_class_precision(predictions, truths, label, thresholds) for label in _classes(predictions, truths)]
-    return float(np.mean(found)) if found else float("nan")
+    precisions = [_class_precision(predictions, truths, label, thresholds) for label in _classes(predictions, truths)]
+    return float(np.mean(precisions)) if precisions else float("nan")
 
 
 def _classes(predictions: Sequence[Found], truths: Sequence[Found]) -> list[int]:
@@ -90,12 +92,12 @@ def _class_precision(
 ) -> list[float]:
     """Return the average precision of one class at each overlap."""
     scores, hits, total = [], [], 0
-    for found, truth in zip(predictions, truths, strict=True):
+    for predicted, truth in zip(predictions, truths, strict=True):
         true_K4 = np.asarray(truth["boxes"]).reshape(-1, 4)[np.asarray(truth["labels"]) == label]
-        mine = np.flatnonzero(np.asarray(found["labels"]) == label)
-        best = mine[np.argsort(-np.asarray(found["scores"], np.float64)[mine], kind="stable")][:MOST]
-        overlap = overlaps(np.asarray(found["boxes"]).reshape(-1, 4)[best], true_K4)
-        scores.append(np.asarray(found["scores"], np.float64)[best])
+        own = np.flatnonzero(np.asarray(predicted["labels"]) == label)
+        best = own[np.argsort(-np.asarray(predicted["scores"], np.float64)[own], kind="stable")][:MOST]
+        overlap = overlaps(np.asarray(predicted["boxes"]).reshape(-1, 4)[best], true_K4)
+        scores.append(np.asarray(predicted["scores"], np.float64)[best])
         hits.append(np.array([matched(overlap, threshold) for threshold in thresholds]).reshape(len(thresholds), -1))
         total += len(true_K4)
     order = np.argsort(-np.concatenate(scores), kind="stable")

@@ -65,10 +65,10 @@ def read_files(
     codec.check_size(*frame)
     num = 0
     for path in map(Path, files):
-        for name, found in _images(path, rules):
-            fit = Fit.letterbox(found.shape[:2], frame)
-            image = fit.picture(in_channels(found, codec.channels), rules.background)
-            yield Picture(name, image, found.shape[:2], fit)
+        for name, image_in_file in _images(path, rules):
+            fit = Fit.letterbox(image_in_file.shape[:2], frame)
+            image = fit.picture(in_channels(image_in_file, codec.channels), rules.background)
+            yield Picture(name, image, image_in_file.shape[:2], fit)
             num += 1
     if not num:
         raise ConfigError("no image among the files; give pictures, folders of them, arrays or IDX files")

@@ -60,8 +60,10 @@ def _bytes(array: np.ndarray, rules: Rules) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            low, high = np.nanmin(array), np.nanmax(array)
+        if not np.isfinite(array).all():
+            raise DataError("floats that are not finite; give 0 (black) to 1 (white), or bytes (uint8)")
+        if array.min() < 0 or array.max() > 1:
+            low, high = array.min(), array.max()
             raise DataError(f"floats from {low:g} to {high:g}; give 0 (black) to 1 (white), or bytes (uint8)")
         return np.rint(array * 255).astype(np.uint8)
     if array.dtype.kind not in "iu":

@@ -160,24 +160,24 @@ class Images(Settings):
 
     def _items(self) -> list[Item]:
         """Return every file with the split it was given for, and with its labels where it holds many pictures."""
-        found = [
+        items = [
             Item(path, name, split)
             for split, places in ((None, self.files), (1, self.validation), (2, self.test))
             for place in places
             for path, name in _listed(Path(place))
         ]
-        if not found:
+        if not items:
             raise DataError(f"no picture in {', '.join(map(str, self.files))}; PNG, JPEG and TIFF files are read")
-        many = [item for item in found if kind_of(item.path) != "picture"]
+        many = [item for item in items if kind_of(item.path) != "picture"]
         arrays = [Path(path) for path in self.labels if Path(path) != self.table]
         if arrays and len(arrays) != len(many):
             raise ConfigError(f"{len(arrays)} files of labels for {len(many)} arrays or IDX files; give one for each")
         if many and self.boxes:
             raise ConfigError("boxes belong to picture files; arrays and IDX files have no names")
-        if len(many) < len(found) and self.labels and self.table is None:
+        if len(many) < len(items) and self.labels and self.table is None:
             raise ConfigError("labels of picture files come in a CSV; give one")
         of = dict(zip(many, arrays, strict=False))
-        return [Item(item.path, item.name, item.split, of.get(item)) for item in found]
+        return [Item(item.path, item.name, item.split, of.get(item)) for item in items]
 
     def _frame(self, items: Sequence[Item]) -> tuple[tuple[int, int], int]:
         """Return rows, columns and channels of the store: as asked for, else of the first picture that can be read."""
@@ -196,7 +196,7 @@ class Images(Settings):
     def _missing(self, names: list[str]) -> tuple[tuple[Path, str, int | None], ...]:
         tables = [(self.table, self._said())] if self.table else []
         tables += [(self.boxes, read_boxes(Path(self.boxes), self.image_column)[0])] if self.boxes else []
-        return tuple((path, name, line) for path, said in tables for name, line in unmatched(said, names, path))
+        return tuple((path, name, line) for path, table in tables for name, line in unmatched(table, names, path))
 
     def _said(self) -> dict[str, Said]:
         if self.table is None:
@@ -209,13 +209,13 @@ class Images(Settings):
         """Read the files of one chunk and append their pictures."""
         for path, name, line in source.missing:
             _refuse(DataError(f"no picture {name!r} among the files"), path, line, name, on_reject)
-        said = self._said()
+        labels = self._said()
         boxes, names = read_boxes(Path(self.boxes), self.image_column) if self.boxes else ({}, [])
         numbers = {name: place for place, name in enumerate(names)}
         for item in source.items:
             if kind_of(item.path) == "picture":
                 try:
-                    self._add_picture(item, source, shard, said, boxes, numbers)
+                    self._add_picture(item, source, shard, labels, boxes, numbers)
                 except DataError as error:
                     _refuse(error, item.path, None, item.name, on_reject)
             else:
@@ -226,13 +226,13 @@ class Images(Settings):
         item: Item,
         chunk: Chunk,
         shard: ShardWriter,
-        said: dict[str, Said],
+        labels: dict[str, Said],
         boxes: dict[str, Boxes],
         numbers: dict[str, int],
     ) -> None:
         """Append one picture file; raises DataError where it cannot be used."""
-        found, split = read_picture(item.path, self.rules), item.split
-        image, fit = self._framed(found, chunk)
+        pixels, split = read_picture(item.path, self.rules), item.split
+        image, fit = self._framed(pixels, chunk)
         fixed: dict[str, Any] = {"image": image, "name": item.name}
         if self.folder_labels:
             folders = item.name.split("/")[:-1]
@@ -241,7 +241,7 @@ class Images(Settings):
             fixed |= self._label(folders[-1])
             split = next((SPLIT_NAMES[f.lower()] for f in folders[:-1] if f.lower() in SPLIT_NAMES), split)
         elif self.table is not None:
-            if (entry := of_name(said, item.name)) is None or not entry.label:
+            if (entry := of_name(labels, item.name)) is None or not entry.label:
                 raise DataError(f"no label in {self.table.name}")
             fixed |= self._label(entry.label)
             split = split if entry.split is None else entry.split
@@ -249,10 +249,10 @@ class Images(Settings):
         if self.boxes is not None:
             if (entry := of_name(boxes, item.name)) is None:
                 raise DataError(f"not named in {Path(self.boxes).name}; a row without corners says: no object")
-            box_K4, label_K = entry.arrays(numbers, found.shape[:2])
+            box_K4, label_K = entry.arrays(numbers, pixels.shape[:2])
             ragged = {"boxes": fit.boxes(box_K4), "box_labels": label_K}
         if self.masks is not None:
-            fixed["segments"] = fit.segments(self._mask(item, found.shape[:2]), IGNORE)
+            fixed["segments"] = fit.segments(self._mask(item, pixels.shape[:2]), IGNORE)
         shard.add(ragged, **fixed, split=np.uint8(UNDRAWN if split is None else split))
 
     def _add_many(self, item: Item, chunk: Chunk, shard: ShardWriter, on_reject: OnReject) -> None:
@@ -270,33 +270,33 @@ class Images(Settings):
             return _refuse(error, item.path, None, item.name, on_reject)
         given = UNDRAWN if item.split is None else item.split
         split_N = np.full(len(many.images), given) if many.splits is None else many.splits
-        for at, found in enumerate(many.images):
+        for at, pixels in enumerate(many.images):
             name = f"{item.path.name}[{at}]"
             try:
-                fixed = {"image": self._framed(found, chunk)[0], "name": name}
+                fixed = {"image": self._framed(pixels, chunk)[0], "name": name}
                 if labels is not None:
                     fixed |= self._label(str(labels[at]))
                 shard.add({}, **fixed, split=np.uint8(split_N[at]))
             except DataError as error:
                 _refuse(error, item.path, None, name, on_reject)
 
-    def _framed(self, found: np.ndarray, chunk: Chunk) -> tuple[np.ndarray, Fit]:
+    def _framed(self, pixels: np.ndarray, chunk: Chunk) -> tuple[np.ndarray, Fit]:
         """Return a picture in the store's size and channels, and how it was laid there."""
-        if self.size is None and found.shape[:2] != chunk.size:
-            rows, columns = found.shape[:2]
+        if self.size is None and pixels.shape[:2] != chunk.size:
+            rows, columns = pixels.shape[:2]
             raise DataError(f"{columns} x {rows} pixels, the first has {chunk.size[1]} x {chunk.size[0]}; use --size")
-        fit = Fit.letterbox(found.shape[:2], chunk.size)
-        return fit.picture(self._in_channels(found, chunk.channels), self.background), fit
+        fit = Fit.letterbox(pixels.shape[:2], chunk.size)
+        return fit.picture(self._in_channels(pixels, chunk.channels), self.background), fit
 
-    def _in_channels(self, found: np.ndarray, channels: int) -> np.ndarray:
-        if found.shape[2] == channels:
-            return found
+    def _in_channels(self, pixels: np.ndarray, channels: int) -> np.ndarray:
+        if pixels.shape[2] == channels:
+            return pixels
         if channels == 3:
-            return np.repeat(found, 3, axis=2)
+            return np.repeat(pixels, 3, axis=2)
         if self.channels == "grey":  # ITU-R 601, as Pillow's
-            return np.rint(found @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
-        if (found == found[..., :1]).all():
-            return found[..., :1]
+            return np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+        if (pixels == pixels[..., :1]).all():
+            return pixels[..., :1]
         raise DataError("in colour, the first is grey; use --channels rgb or grey")
 
     def _label(self, text: str) -> dict[str, Any]:
@@ -318,14 +318,16 @@ class Images(Settings):
             with Image.open(path, formats=("PNG",)) as image:
                 if image.mode not in ("L", "P"):
                     raise DataError(f"mode {image.mode}; a label map has one channel of 8 bits", path)
-                found = np.asarray(image)
+                label_map = np.asarray(image)
         except FileNotFoundError:
             raise DataError("no label map of this name", path) from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"not a readable label map ({error})", path) from None
-        if found.shape != size:
-            raise DataError(f"{found.shape[1]} x {found.shape[0]} pixels, its picture {size[1]} x {size[0]}", path)
-        return found
+        if label_map.shape != size:
+            raise DataError(
+                f"{label_map.shape[1]} x {label_map.shape[0]} pixels, its picture {size[1]} x {size[0]}", path
+            )
+        return label_map
 
     # All shards together -------------------------------------------------------------------------------------------
 
@@ -370,10 +372,10 @@ def _refuse(error: DataError, path: Path, line: int | None, name: str, on_reject
 def _label_array(path: Path, count: int) -> np.ndarray:
     """Return the labels [count] of an IDX, .npy or .npz file; raises DataError where there are not so many."""
     if kind_of(path) == "idx":
-        found = read_idx(path)
+        labels = read_idx(path)
     else:
         arrays = read_arrays(path)
-        found = arrays.get("labels", next(iter(arrays.values())))
-    if found.shape != (count,):
-        raise DataError(f"labels of shape {list(found.shape)} for {count} pictures", path)
-    return found
+        labels = arrays.get("labels", next(iter(arrays.values())))
+    if labels.shape != (count,):
+        raise DataError(f"labels of shape {list(labels.shape)} for {count} pictures", path)
+    return labels

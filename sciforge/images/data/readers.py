@@ -103,8 +103,8 @@ def pixels(image: Any, rules: Rules = Rules()) -> np.ndarray:
         if rules.alpha == "reject":
             raise DataError("transparent (an alpha channel); use alpha composite, or save it without")
         grey = mode in ("L", "1", "LA", "La")
-        found = composited(np.asarray(image.convert("RGBA")), rules.background)
-        return found[..., :1] if grey and len(set(rules.background)) == 1 else found
+        rgb_HW3 = composited(np.asarray(image.convert("RGBA")), rules.background)
+        return rgb_HW3[..., :1] if grey and len(set(rules.background)) == 1 else rgb_HW3
     if mode in ("1", "L"):
         return np.asarray(image.convert("L"))[..., None]
     return np.asarray(image.convert("RGB"))
@@ -154,14 +154,14 @@ def read_many(path: Path, rules: Rules = Rules()) -> Many:
     arrays = read_arrays(path)
     if "images" not in arrays and len(arrays) != 1:
         raise DataError(f"no array 'images' among {', '.join(sorted(arrays))}; rename the one to use", path)
-    found = _shaped(arrays.get("images", next(iter(arrays.values()))), path, rules)
+    images = _shaped(arrays.get("images", next(iter(arrays.values()))), path, rules)
     labels, splits = arrays.get("labels"), arrays.get("splits")
     for name, array in (("labels", labels), ("splits", splits)):
-        if array is not None and array.shape != (len(found),):
-            raise DataError(f"{name} of shape {list(array.shape)} for {len(found)} pictures; give one for each", path)
+        if array is not None and array.shape != (len(images),):
+            raise DataError(f"{name} of shape {list(array.shape)} for {len(images)} pictures; give one for each", path)
     if splits is not None and not np.isin(splits, (0, 1, 2)).all():
         raise DataError("splits other than 0 (train), 1 (validation) and 2 (test); correct them", path)
-    return Many(found, labels, splits)
+    return Many(images, labels, splits)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -176,16 +176,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise DataError(
                     f"unpacks to more than {most:,} bytes, as a decompression bomb; save it with np.savez", path
                 )
-            found = {name: loaded[name] for name in loaded.files}
+            arrays = {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError, MemoryError) as error:
         raise DataError(f"not a readable array ({' '.join(str(error).split())}); correct it", path) from None
-    if strange := [name for name, value in found.items() if not isinstance(value, np.ndarray)]:
+    if strange := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
         raise DataError(f"{printable(strange[0])} is no array; correct it", path)
-    return found
+    return arrays
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -268,16 +268,16 @@ class Fit:
     scale_y: float
 
     @classmethod
-    def letterbox(cls, found: tuple[int, int], size: tuple[int, int]) -> "Fit":
+    def letterbox(cls, picture_size: tuple[int, int], size: tuple[int, int]) -> "Fit":
         """Return the largest fit of a picture (rows, columns) that shows all of it, in the middle of the frame.
 
         >>> Fit.letterbox((50, 100), (20, 20))
         Fit(size=(20, 20), inner=(10, 20), left=0, top=5, scale_x=0.2, scale_y=0.2)
         """
-        scale = min(size[0] / found[0], size[1] / found[1])
-        height, width = (max(1, min(size[i], round(found[i] * scale))) for i in (0, 1))
+        scale = min(size[0] / picture_size[0], size[1] / picture_size[1])
+        height, width = (max(1, min(size[i], round(picture_size[i] * scale))) for i in (0, 1))
         left, top = (size[1] - width) // 2, (size[0] - height) // 2
-        return cls(size, (height, width), left, top, width / found[1], height / found[0])
+        return cls(size, (height, width), left, top, width / picture_size[1], height / picture_size[0])
 
     def picture(self, image_HWC: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
         """Return the picture in its frame, resampled by area-aware bilinear filtering, background around it."""
@@ -298,7 +298,8 @@ class Fit:
         """Return a label map in its frame: the nearest label, `ignore` around it."""
         out = np.full(self.size, ignore, np.uint8)
         rows, columns = (
-            ((np.arange(n) + 0.5) * found / n).astype(int) for n, found in zip(self.inner, label_HW.shape, strict=True)
+            ((np.arange(n) + 0.5) * length / n).astype(int)
+            for n, length in zip(self.inner, label_HW.shape, strict=True)
         )
         out[self.window] = label_HW[rows[:, None], columns]
         return out

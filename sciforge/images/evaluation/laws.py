@@ -61,16 +61,16 @@ def hidden_patches(model: nn.Module, codec: ImageCodec, rng: np.random.Generator
     patches_BNP = to_patches(batch["image"], codec.patch)
     other_BNP = patches_BNP.clone()
     other_BNP[0, hidden_BK[0]] = 255 - other_BNP[0, hidden_BK[0]]
-    told = []
+    filled = []
     for patches in (patches_BNP, other_BNP):
         seen = {"image": from_patches(patches, codec.grid, codec.patch)}
         states_BMD = model(seen, visible_BM)
-        told.append(states_BMD.flatten())
+        filled.append(states_BMD.flatten())
         if "inpainting" in model.heads:
-            told[-1] = torch.cat(
-                [told[-1], model.heads["inpainting"](states_BMD, visible_BM, hidden_BK, codec.grid).flatten()]
+            filled[-1] = torch.cat(
+                [filled[-1], model.heads["inpainting"](states_BMD, visible_BM, hidden_BK, codec.grid).flatten()]
             )
-    return _largest(*told), 0.0
+    return _largest(*filled), 0.0
 
 
 @torch.no_grad()
@@ -115,12 +115,12 @@ def boxes_round_trip(model: nn.Module, codec: ImageCodec, rng: np.random.Generat
     half_M2 = rng.uniform(0.1, 0.3, corner_M2.shape) * size
     truth = {"boxes": np.concatenate([corner_M2 - half_M2, corner_M2 + half_M2], 1)}
     truth["labels"] = rng.integers(0, 2, len(picked))
-    made = centre_map(truth["boxes"], truth["labels"], codec.grid, size)
-    heat, label, frame = (torch.from_numpy(made[f"target_{name}"])[None] for name in ("heat", "label", "frame"))
+    written = centre_map(truth["boxes"], truth["labels"], codec.grid, size)
+    heat, label, frame = (torch.from_numpy(written[f"target_{name}"])[None] for name in ("heat", "label", "frame"))
     one_hot = torch.nn.functional.one_hot(label.clamp(min=0), 2).double()
-    found = found_boxes(peaks((heat * (heat == 1)).double(), one_hot, frame.double(), size, len(picked))[0].numpy())
-    precision = average_precision([found], [truth], 0.95)
-    worst = overlaps(found["boxes"], truth["boxes"]).max(0).min()
+    read = found_boxes(peaks((heat * (heat == 1)).double(), one_hot, frame.double(), size, len(picked))[0].numpy())
+    precision = average_precision([read], [truth], 0.95)
+    worst = overlaps(read["boxes"], truth["boxes"]).max(0).min()
     return max(1 - precision, 1 - worst), 1e-4  # sizes and offsets are float32
 
 

@@ -55,8 +55,8 @@ class PointHead(nn.Module):
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of centres [B, R, S], of classes [B, R, S, K], and width, height (in cells), offset [B, R, S, 4]."""
         scaled_BRSF = (self.features(x_BND, grid) - self.centre_F) / self.scale_F
-        told_BRSO = F.linear(scaled_BRSF, self.weight_OF, self.bias_O)
-        return told_BRSO[..., 0], told_BRSO[..., 1 : 1 + self.classes], told_BRSO[..., 1 + self.classes :]
+        output_BRSO = F.linear(scaled_BRSF, self.weight_OF, self.bias_O)
+        return output_BRSO[..., 0], output_BRSO[..., 1 : 1 + self.classes], output_BRSO[..., 1 + self.classes :]
 
     @torch.no_grad()
     def solve(self, cell_NF: np.ndarray, at_N: np.ndarray, centre: Fit, classes: Fit, frame: Fit) -> None:
@@ -154,6 +154,6 @@ def clearest(detection_T6: np.ndarray, most: int) -> dict[str, np.ndarray]:
     >>> clearest(told, 2)["scores"].tolist()
     [0.9, 0.7]
     """
-    found = found_boxes(detection_T6)
-    kept = suppressed(found["boxes"], found["scores"], np.zeros(len(found["scores"])), 0.5)[:most]
-    return {name: values[kept] for name, values in found.items()}
+    boxes = found_boxes(detection_T6)
+    kept = suppressed(boxes["boxes"], boxes["scores"], np.zeros(len(boxes["scores"])), 0.5)[:most]
+    return {name: values[kept] for name, values in boxes.items()}

@@ -86,9 +86,9 @@ def read_features(
             for start in range(0, len(records), 64):
                 part = range(start, min(start + 64, len(records)))
                 # every copy draws of its own, and none the draws of the steps
-                made = [
+                features = [
                     objective.prepare(records[i], codec, np.random.default_rng((seed, copy, i)), training=copies > 1)
                     for i in part
                 ]
-                rows.append(read(model, engine.move(codec.collate(made))).cpu().numpy())
+                rows.append(read(model, engine.move(codec.collate(features))).cpu().numpy())
     return np.concatenate(rows)

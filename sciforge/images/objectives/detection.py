@@ -72,14 +72,14 @@ class DetectObjects(Viewed):
         if not self.warm_start or (parent is not None and self in parent.objectives):
             return
         head, few = model.heads["points"], range(0, len(records), -(-len(records) // MOST_IMAGES))
-        found: list[tuple[np.ndarray, ...]] = []
+        images: list[tuple[np.ndarray, ...]] = []
         with evaluation(model, self):
             for batch in batches(self, codec, records, few, seed, 16):
                 batch = engine.move(batch)
                 cells_BRSF = head.features(model(batch), model.grid_of(batch)).cpu().numpy()
-                told = (batch[name].cpu().numpy() for name in ("target_heat", "target_label", "target_frame"))
-                found += list(zip(cells_BRSF, *told, strict=True))
-        cell_NF, label_N, frame_N4, empty_share = chosen_cells(found, sampling.generator(seed, sampling.SUBSET, 1))
+                targets = (batch[name].cpu().numpy() for name in ("target_heat", "target_label", "target_frame"))
+                images += list(zip(cells_BRSF, *targets, strict=True))
+        cell_NF, label_N, frame_N4, empty_share = chosen_cells(images, sampling.generator(seed, sampling.SUBSET, 1))
         at_N = label_N != NO_CLASS
         if at_N.sum() > 1:
             fits = partial(_centre, at_N, empty_share, seed), partial(_classes, label_N[at_N], len(self.classes), seed)
@@ -121,19 +121,19 @@ class DetectObjects(Viewed):
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return detections [B, T, 6], best first: x0, y0, x1, y1 in pixels, score, class number."""
         centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
-        found = peaks(centre_BRS.sigmoid(), class_BRSK.softmax(-1), frame_BRS4, model.patch, self.max_detections)
-        return {"detections": found}
+        detections = peaks(centre_BRS.sigmoid(), class_BRSK.softmax(-1), frame_BRS4, model.patch, self.max_detections)
+        return {"detections": detections}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return `ap` (mean over overlaps .50 to .95, as COCO's), `ap50` and `ap75`."""
         truths = [{"boxes": np.asarray(r["boxes"]), "labels": np.asarray(r["box_labels"])} for r in records]
         if not any(len(truth["labels"]) for truth in truths):
             raise DataError(f"no object in {len(truths)} images, so precision means nothing; evaluate on another split")
-        found = [found_boxes(detection_T6) for detection_T6 in outputs["detections"]]
+        predictions = [found_boxes(detection_T6) for detection_T6 in outputs["detections"]]
         return {
-            "ap": mean_average_precision(found, truths),
-            "ap50": average_precision(found, truths, 0.5),
-            "ap75": average_precision(found, truths, 0.75),
+            "ap": mean_average_precision(predictions, truths),
+            "ap50": average_precision(predictions, truths, 0.5),
+            "ap75": average_precision(predictions, truths, 0.75),
         }
 
 

@@ -132,8 +132,8 @@ class InpaintPatches(Viewed):
         height, width, _ = example["image"].shape
         visible_M, hidden_K = draw_hidden(height // codec.patch * (width // codec.patch), self.mask_rate, rng)
         if self.decoded_share < 1:
-            asked = max(1, round(self.decoded_share * len(hidden_K)))
-            hidden_K = np.sort(rng.permutation(hidden_K)[:asked])
+            decoded = max(1, round(self.decoded_share * len(hidden_K)))
+            hidden_K = np.sort(rng.permutation(hidden_K)[:decoded])
         return example | {"visible": torch.from_numpy(visible_M), "hidden": torch.from_numpy(hidden_K)}
 
     def filled(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -65,8 +65,8 @@ class SegmentPatches(Viewed):
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return scores of every pixel [B, H, W, K]."""
-        told_BNQ = model.heads["segments"](model(batch))
-        return widened(from_patches(told_BNQ, model.grid_of(batch), model.patch))
+        output_BNQ = model.heads["segments"](model(batch))
+        return widened(from_patches(output_BNQ, model.grid_of(batch), model.patch))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropy summed over pixels of a class."""
@@ -87,8 +87,8 @@ class SegmentPatches(Viewed):
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return `iou` and `dice`, means over the classes that occur in labels or predictions, over all pixels together."""
         true_Q = np.concatenate([np.asarray(record["segments"]).ravel() for record in records])
-        told_Q = outputs["segments"].ravel()
-        iou_K, dice_K = overlaps(told_Q[true_Q != IGNORE], true_Q[true_Q != IGNORE], self.classes)
+        predicted_Q = outputs["segments"].ravel()
+        iou_K, dice_K = overlaps(predicted_Q[true_Q != IGNORE], true_Q[true_Q != IGNORE], self.classes)
         return {"iou": float(np.nanmean(iou_K)), "dice": float(np.nanmean(dice_K))}
 
 

@@ -61,8 +61,8 @@ def descriptors(mol: "Chem.Mol") -> np.ndarray:
     from rdkit.Chem import Descriptors
 
     with rdBase.BlockLogs():
-        found = Descriptors.CalcMolDescriptors(mol, missingVal=np.nan, silent=True)
-    values = np.array([found[name] for name in descriptor_names()], np.float64)
+        computed = Descriptors.CalcMolDescriptors(mol, missingVal=np.nan, silent=True)
+    values = np.array([computed[name] for name in descriptor_names()], np.float64)
     return np.clip(values, -LARGEST, LARGEST).astype(np.float32)
 
 

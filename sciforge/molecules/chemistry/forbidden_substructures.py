@@ -54,9 +54,9 @@ class Pattern:
                     fits &= growth.bond[row, chosen[:, earlier]] == order
             which, place = fits.nonzero(as_tuple=True)
             row, chosen = row[which], torch.cat([chosen[which], place[:, None]], 1)
-        found = torch.zeros(len(growth), dtype=torch.bool, device=growth.device)
-        found[row] = True
-        return found
+        present = torch.zeros(len(growth), dtype=torch.bool, device=growth.device)
+        present[row] = True
+        return present
 
 
 def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
@@ -67,7 +67,7 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
     """
     from rdkit import Chem
 
-    found = []
+    patterns = []
     for text in smiles:
         forms = {}
         for form in Chem.ResonanceMolSupplier(mol_of_smiles(text), Chem.KEKULE_ALL, MOST_FORMS):
@@ -77,8 +77,8 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
                 atom.SetNumRadicalElectrons(0)  # [O-] stands for any such oxygen: hydrogens do not count
             graph = graph_of_mol(Chem.RenumberAtoms(form, _connected_order(form)))
             forms[graph.order_M.tobytes() + graph.pair_M2.tobytes()] = graph
-        found += [Pattern(text, graph) for graph in forms.values()]
-    return tuple(found)
+        patterns += [Pattern(text, graph) for graph in forms.values()]
+    return tuple(patterns)
 
 
 def _connected_order(mol: "Chem.Mol") -> list[int]:

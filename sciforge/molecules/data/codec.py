@@ -64,8 +64,8 @@ class MoleculeCodec(Settings):
 
     def fit(self, store: Any) -> Self:
         """Return a copy with the statistics of the stored properties, which preparation took from training only."""
-        found = store.meta.get("properties", [])
-        columns = [tuple(entry[key] for entry in found) for key in ("name", "mean", "std")]
+        statistics = store.meta.get("properties", [])
+        columns = [tuple(entry[key] for entry in statistics) for key in ("name", "mean", "std")]
         return type(self)(*columns)
 
     def encode(self, record: Record) -> Example:

@@ -146,13 +146,13 @@ def _split(given_N: np.ndarray, group_N: np.ndarray, options: Any) -> np.ndarray
 
 def _statistics(names: tuple[str, ...], values_NK: np.ndarray) -> list[dict[str, Any]]:
     """Return name, count, mean, std, and whether all are 0 or 1, of each column over its known values."""
-    found = []
+    statistics = []
     for name, column in zip(names, np.asarray(values_NK, np.float64).T, strict=True):
         known = column[np.isfinite(column)]
         mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
         binary = bool(len(known) and np.isin(known, (0, 1)).all())
-        found.append({"name": name, "count": len(known), "mean": mean, "std": std or 1.0, "binary": binary})
-    return found
+        statistics.append({"name": name, "count": len(known), "mean": mean, "std": std or 1.0, "binary": binary})
+    return statistics
 
 
 def scales(values_ND: np.ndarray) -> dict[str, list[float]]:

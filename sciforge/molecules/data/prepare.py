@@ -135,8 +135,8 @@ class Molecules(Settings):
         if self.labels:
             fixed["label"] = label_K
         if self.properties:
-            found = [function(plain) for function in property_functions(self.properties)]
-            fixed["property"] = np.array(found, np.float32)
+            properties = [function(plain) for function in property_functions(self.properties)]
+            fixed["property"] = np.array(properties, np.float32)
         if self.descriptors:
             fixed["descriptor"] = descriptors(plain)
         bonds = np.concatenate([graph.pair_M2, graph.order_M[:, None]], axis=1)

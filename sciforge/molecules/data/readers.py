@@ -201,10 +201,10 @@ def _sdf_records(text: IO[str], part: Part, columns: Sequence[str]) -> Iterator[
 
 
 def _sdf_entry(number: int, line: int, block: list[str], columns: Sequence[str]) -> Entry:
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for place, text in enumerate(block):
         if text.startswith(">") and "<" in text and ">" in text[text.index("<") :]:
             name = text[text.index("<") + 1 : text.rindex(">")]
-            found[name] = block[place + 1].strip() if place + 1 < len(block) else ""
-    cells = tuple(found.get(column, "") for column in columns)
+            fields[name] = block[place + 1].strip() if place + 1 < len(block) else ""
+    cells = tuple(fields.get(column, "") for column in columns)
     return Entry(number, "\n".join(block), True, block[0].strip() if block else "", line, cells)

@@ -71,45 +71,45 @@ def compare(
         pool: processes for RDKit.
         device: for ChemNet and the similarities.
     """
-    found = Findings()
-    with found.clock("traits"):
+    findings = Findings()
+    with findings.clock("traits"):
         traits = traits_of(smiles, True, pool)
     if reference.frechet is not None:
-        with found.clock("fcd"):
-            _fcd(found, smiles[:fcd_num], reference.frechet, seed, device)
-    with found.clock("snn"):
-        found.metrics["snn"] = mean_of(nearest(traits.bits_NB, reference.traits.bits_NB, device))
-    with found.clock("diversity"):
-        _diversity(found, traits, device)
-    found.metrics["filters"] = fraction(int(traits.passed_N.sum()), len(traits))
-    with found.clock("fragments, scaffolds and distributions"):
-        _cosines(found, traits, reference.traits, seed)
-        _distances(found, traits, reference.traits, seed)
-    return found
+        with findings.clock("fcd"):
+            _fcd(findings, smiles[:fcd_num], reference.frechet, seed, device)
+    with findings.clock("snn"):
+        findings.metrics["snn"] = mean_of(nearest(traits.bits_NB, reference.traits.bits_NB, device))
+    with findings.clock("diversity"):
+        _diversity(findings, traits, device)
+    findings.metrics["filters"] = fraction(int(traits.passed_N.sum()), len(traits))
+    with findings.clock("fragments, scaffolds and distributions"):
+        _cosines(findings, traits, reference.traits, seed)
+        _distances(findings, traits, reference.traits, seed)
+    return findings
 
 
-def _fcd(found: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, device: str) -> None:
+def _fcd(findings: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, device: str) -> None:
     if len(smiles) < LEAST:
-        found.omitted["fcd"] = f"{len(smiles)} valid molecule has no covariance"
+        findings.omitted["fcd"] = f"{len(smiles)} valid molecule has no covariance"
         return
     acts = activations(smiles, device)
-    found.metrics["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
+    findings.metrics["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
 
 
-def _diversity(found: Findings, traits: Traits, device: str) -> None:
+def _diversity(findings: Findings, traits: Traits, device: str) -> None:
     row_N = 1 - mean_similarity(traits.bits_NB, device)
     # A mean over pairs: each molecule is in two places, so the std is twice that of a mean of rows (Hoeffding 1948).
     std = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
-    found.metrics["diversity"] = normal(float(row_N.mean()), std, len(row_N), "projection", SHARE)
+    findings.metrics["diversity"] = normal(float(row_N.mean()), std, len(row_N), "projection", SHARE)
 
 
-def _cosines(found: Findings, traits: Traits, reference: Traits, seed: int) -> None:
+def _cosines(findings: Findings, traits: Traits, reference: Traits, seed: int) -> None:
     pairs = {"fragments": (traits.fragments, reference.fragments), "scaffolds": (traits.scaffolds, reference.scaffolds)}
     for name, (sample, other) in pairs.items():
         if reason := _lacking(sample, other, name):
-            found.omitted[name] = reason
+            findings.omitted[name] = reason
         else:
-            found.metrics[name] = bootstrapped(cosine_to(sample, other), len(traits), seed, bounds=SHARE)
+            findings.metrics[name] = bootstrapped(cosine_to(sample, other), len(traits), seed, bounds=SHARE)
 
 
 def _lacking(sample: Bag, other: Bag, what: str) -> str:
@@ -119,18 +119,18 @@ def _lacking(sample: Bag, other: Bag, what: str) -> str:
     )
 
 
-def _distances(found: Findings, traits: Traits, reference: Traits, seed: int) -> None:
+def _distances(findings: Findings, traits: Traits, reference: Traits, seed: int) -> None:
     everyone = np.arange(len(traits))
     for column, name in enumerate(PROPERTIES):
-        ours, theirs = traits.values_NP[:, column], reference.values_NP[:, column]
-        if np.isnan(ours).any() or np.isnan(theirs).any():
-            found.omitted[f"{name}_distance"] = f"RDKit could not compute {name} (SA needs its Contrib folder)"
+        ours, reference_values = traits.values_NP[:, column], reference.values_NP[:, column]
+        if np.isnan(ours).any() or np.isnan(reference_values).any():
+            findings.omitted[f"{name}_distance"] = f"RDKit could not compute {name} (SA needs its Contrib folder)"
             continue
-        statistic = wasserstein_to(ours, everyone, theirs)
-        found.metrics[f"{name}_distance"] = bootstrapped(statistic, len(traits), seed)
+        statistic = wasserstein_to(ours, everyone, reference_values)
+        findings.metrics[f"{name}_distance"] = bootstrapped(statistic, len(traits), seed)
     if reason := _lacking(traits.rings, reference.rings, "rings"):
-        found.omitted["rings_distance"] = reason
+        findings.omitted["rings_distance"] = reason
         return
-    ours, theirs = (np.array(bag.words, float)[bag.word_M] for bag in (traits.rings, reference.rings))
-    statistic = wasserstein_to(ours, traits.rings.owner_M, theirs)
-    found.metrics["rings_distance"] = bootstrapped(statistic, len(traits), seed)
+    ours, reference_values = (np.array(bag.words, float)[bag.word_M] for bag in (traits.rings, reference.rings))
+    statistic = wasserstein_to(ours, traits.rings.owner_M, reference_values)
+    findings.metrics["rings_distance"] = bootstrapped(statistic, len(traits), seed)

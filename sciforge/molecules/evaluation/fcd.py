@@ -42,15 +42,15 @@ class Moments:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                found = cls(arrays["mu"].astype(float), arrays["sigma"].astype(float), int(arrays.get("count", 0)))
+                moments = cls(arrays["mu"].astype(float), arrays["sigma"].astype(float), int(arrays.get("count", 0)))
         except FileNotFoundError:
             raise DataError("there is no such file; correct the path", path) from None
         except Exception:  # numpy raises a different error for each way of not being such a file
-            found = None
-        fits = found is not None and found.mean_D.shape == (WIDTH,) and found.cov_DD.shape == (WIDTH, WIDTH)
-        if not fits or not (np.isfinite(found.mean_D).all() and np.isfinite(found.cov_DD).all()):
+            moments = None
+        fits = moments is not None and moments.mean_D.shape == (WIDTH,) and moments.cov_DD.shape == (WIDTH, WIDTH)
+        if not fits or not (np.isfinite(moments.mean_D).all() and np.isfinite(moments.cov_DD).all()):
             raise DataError(f"it does not hold mu ({WIDTH},) and sigma ({WIDTH}, {WIDTH}) as plain arrays", path)
-        return found
+        return moments
 
 
 def require_fcd() -> Any:
@@ -71,15 +71,15 @@ def activations(smiles: Sequence[str], device: str = "cpu") -> np.ndarray:
     net = require_fcd().FCD(canonize=False).model.to(device).eval()
     from fcd_torch.utils import get_one_hot
 
-    found = [np.zeros((0, WIDTH), np.float32)]
+    rows = [np.zeros((0, WIDTH), np.float32)]
     with torch.inference_mode(), tqdm(total=len(smiles), desc="ChemNet", disable=None, leave=False) as bar:
         for start in range(0, len(smiles), BATCH):
             letters = [get_one_hot(one, LENGTH) for one in smiles[start : start + BATCH]]
             one_hot = torch.from_numpy(np.stack(letters).astype(np.float32)).transpose(1, 2).to(device)
             # The net was trained on one-hot letters divided by their number; fcd_torch does so in its data set.
-            found.append(net(one_hot / one_hot.shape[1]).cpu().numpy())
+            rows.append(net(one_hot / one_hot.shape[1]).cpu().numpy())
             bar.update(len(letters))
-    return np.concatenate(found)
+    return np.concatenate(rows)
 
 
 def moments(acts_ND: np.ndarray, weight_N: np.ndarray | None = None) -> Moments:

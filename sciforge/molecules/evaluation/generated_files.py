@@ -140,8 +140,8 @@ def pick_strings(path: Path, num: int, seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
     total = sum(1 for _ in read_strings(path))
     wanted = set(rng.choice(total, num, replace=False).tolist()) if num < total else range(total)
-    found = [text for number, text in enumerate(read_strings(path)) if number in wanted]
-    return [found[i] for i in rng.permutation(len(found))]
+    picked = [text for number, text in enumerate(read_strings(path)) if number in wanted]
+    return [picked[i] for i in rng.permutation(len(picked))]
 
 
 def in_chunks(

@@ -57,8 +57,8 @@ class Known:
 
 
 def _hashes(texts: Sequence[str]) -> tuple[np.ndarray, int]:
-    found = [hash_of(sample.plain) for sample in map(judge, texts) if not sample.reason]
-    return np.array(found, np.uint64), len(texts) - len(found)
+    hashes = [hash_of(sample.plain) for sample in map(judge, texts) if not sample.reason]
+    return np.array(hashes, np.uint64), len(texts) - len(hashes)
 
 
 def known_of(path: Path, pool: Executor | None = None) -> Known:

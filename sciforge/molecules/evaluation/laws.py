@@ -39,7 +39,7 @@ EXACT = 1e-9
 
 def examples(codec: MoleculeCodec, rng: np.random.Generator | None) -> list[dict]:
     """Return SMILES as examples, their atoms in a random order if `rng` is given, with it as `order`."""
-    found = []
+    examples_ = []
     for smiles in SMILES:
         mol = canonical(mol_of_smiles(smiles))[1]
         order = np.arange(mol.GetNumAtoms()) if rng is None else rng.permutation(mol.GetNumAtoms())
@@ -47,16 +47,16 @@ def examples(codec: MoleculeCodec, rng: np.random.Generator | None) -> list[dict
         place = np.argsort(order)  # where each atom goes; the Kekule structure stays
         bond = np.concatenate([np.sort(place[graph.pair_M2.astype(int)], 1), graph.order_M[:, None]], 1)
         record = {"atom": graph.atom_N[order], "bond": bond, "hydrogens": hydrogens[order], "flags": flags[order]}
-        found.append({**codec.encode(record), "order": torch.from_numpy(order)})
-    return found
+        examples_.append({**codec.encode(record), "order": torch.from_numpy(order)})
+    return examples_
 
 
-def _states(model: MoleculeNet, codec: MoleculeCodec, made: list[dict]) -> torch.Tensor:
+def _states(model: MoleculeNet, codec: MoleculeCodec, batch: list[dict]) -> torch.Tensor:
     """Return the molecules' states and those of their atoms in the order of the canonical SMILES, one behind the other."""
-    plain = [{name: value for name, value in example.items() if name != "order"} for example in made]
+    plain = [{name: value for name, value in example.items() if name != "order"} for example in batch]
     x_BLD = model(_on(codec.collate(plain), model))
     parts = []
-    for row, example in enumerate(made):
+    for row, example in enumerate(batch):
         parts += [x_BLD[row, :1], x_BLD[row, 1 : 1 + len(example["order"])][torch.argsort(example["order"])]]
     return torch.cat(parts)
 
@@ -75,9 +75,9 @@ def permutation(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generat
 @torch.no_grad()
 def padding(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
     """A molecule has the same states alone and in a batch with larger ones."""
-    made = examples(codec, None)
-    alone = torch.cat([_states(model, codec, [example]) for example in made])
-    together = _states(model, codec, made)
+    batch = examples(codec, None)
+    alone = torch.cat([_states(model, codec, [example]) for example in batch])
+    together = _states(model, codec, batch)
     return float((alone - together).abs().max() / alone.abs().max().clamp(min=1)), EXACT
 
 
@@ -105,9 +105,9 @@ def _sound(graph: Graph, asked: Constraints) -> bool:
 def _walks(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[list[str], Target, Rules]:
     """Return molecules that the model's alphabet can build, how to walk them from random roots, and the rules of their charges."""
     known = torch.tensor([PAD, *model.alphabet])
-    made = [{k: v for k, v in e.items() if k != "order"} for e in examples(codec, None)]
-    kept = [row for row, example in enumerate(made) if bool(torch.isin(example["atom"], known).all())]
-    batch = _on(codec.collate([made[row] for row in kept]), model)
+    lessons = [{k: v for k, v in e.items() if k != "order"} for e in examples(codec, None)]
+    kept = [row for row, example in enumerate(lessons) if bool(torch.isin(example["atom"], known).all())]
+    batch = _on(codec.collate([lessons[row] for row in kept]), model)
     kind = batch["atom"]
     rank = torch.from_numpy(np.stack([rng.permutation(kind.shape[1]) for _ in kept])).to(kind.device)
     charges = torch.tensor([t.charge for t in TYPES], device=kind.device)

@@ -133,19 +133,19 @@ class Score(Settings):
             known = self._kept("known", (), Known, lambda: known_of(self.training, pool), self.training)
             reference = self._reference(pool)
             settings = {"fcd_num": self.fcd_num, "seed": self.seed, "pool": pool, "device": self._device}
-            found = compare([sample.smiles for sample in valid], reference, **settings)
+            findings = compare([sample.smiles for sample in valid], reference, **settings)
             floor = self._floor(len(valid), reference, settings)
-        metrics = _own_metrics(samples, valid, known) | found.metrics
-        _excess(metrics, floor, found)
+        metrics = _own_metrics(samples, valid, known) | findings.metrics
+        _excess(metrics, floor, findings)
         return {
             "metrics": {name: metrics[name].as_json() for name in TITLES if name in metrics},
             "real_molecules": {name: figure.as_json() for name, figure in floor.items()},
-            "omitted": {**found.omitted, **_too_few(len(valid))},
+            "omitted": {**findings.omitted, **_too_few(len(valid))},
             "strings": len(strings),
             "invalid": dict(reasons.most_common()),
             "rejected_of_training": known.rejected,
             "reference_molecules": len(reference.traits),
-            "seconds": found.seconds,
+            "seconds": findings.seconds,
             "options": to_json(self),
             "versions": {"sciforge": version("sciforge"), "rdkit": rdkit.__version__},
         }
@@ -164,11 +164,11 @@ class Score(Settings):
         path = (self.cache or cache_folder() / "score") / f"{what}-{name}"
         if path.exists():
             return kind.load(path)
-        made = make()
+        value = make()
         with one_line(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, made.save)
-        return made
+            replace_file(path, value.save)
+        return value
 
     def _reference(self, pool: Executor | None) -> Reference:
         key = (self.reference_num, self.seed if self.reference_num else 0)
@@ -179,21 +179,21 @@ class Score(Settings):
             else:
                 texts = pick_strings(self.reference, self.reference_num, self.seed)
             parts = in_chunks(judge_all, texts, pool, "reference")
-            found = [sample.smiles for part in parts for sample in part if not sample.reason]
-            if len(found) < 2:
-                raise DataError(f"{len(found)} valid molecules in it; give at least two", self.reference)
-            return found
+            smiles = [sample.smiles for part in parts for sample in part if not sample.reason]
+            if len(smiles) < 2:
+                raise DataError(f"{len(smiles)} valid molecules in it; give at least two", self.reference)
+            return smiles
 
-        found = self._kept("traits", key, Traits, lambda: traits_of(molecules(), False, pool), self.reference)
+        reference = self._kept("traits", key, Traits, lambda: traits_of(molecules(), False, pool), self.reference)
         if not self.fcd:
-            return Reference(found, None)
+            return Reference(reference, None)
         if self.reference_stats is not None:
-            return Reference(found, FrechetTo(Moments.load(self.reference_stats)))
+            return Reference(reference, FrechetTo(Moments.load(self.reference_stats)))
 
         def chemnet() -> Moments:
             return moments(activations(molecules(), self._device))
 
-        return Reference(found, FrechetTo(self._kept("moments", key, Moments, chemnet, self.reference)))
+        return Reference(reference, FrechetTo(self._kept("moments", key, Moments, chemnet, self.reference)))
 
     def _floor(self, count: int, reference: Reference, settings: dict[str, Any]) -> dict[str, Figure]:
         """Return the metrics of as many random molecules of the training set."""
@@ -201,8 +201,8 @@ class Score(Settings):
         def make() -> "_Floor":
             texts = pick_strings(self.training, count + count // 100 + 16, self.seed)
             parts = in_chunks(judge_all, texts, settings["pool"], "real molecules")
-            found = [sample.smiles for part in parts for sample in part if not sample.reason]
-            return _Floor(compare(found[:count], reference, **settings).metrics)
+            smiles = [sample.smiles for part in parts for sample in part if not sample.reason]
+            return _Floor(compare(smiles[:count], reference, **settings).metrics)
 
         files = [self.training, self.reference, *filter(None, [self.reference_stats if self.fcd else None])]
         key = (count, self.fcd, self.fcd_num, self.reference_num, self.seed)
@@ -278,22 +278,22 @@ class _Floor:
 
 def _own_metrics(samples: list[Sample], valid: list[Sample], known: Known) -> dict[str, Figure]:
     plain = [sample.plain for sample in valid]
-    found = {"validity": fraction(len(valid), len(samples)), "unique": uniqueness(plain)}
-    found |= {f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)}
+    metrics = {"validity": fraction(len(valid), len(samples)), "unique": uniqueness(plain)}
+    metrics |= {f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)}
     different = sorted(set(plain))
-    return found | {"novelty": fraction(int((~known.holds(different)).sum()), len(different))}
+    return metrics | {"novelty": fraction(int((~known.holds(different)).sum()), len(different))}
 
 
 def _too_few(count: int) -> dict[str, str]:
     return {f"unique_{first}": f"only {count} valid molecules" for first in UNIQUE_AT if first > count}
 
 
-def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], found: Findings) -> None:
+def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], findings: Findings) -> None:
     if "fcd" not in metrics:
         return
     ours, real = metrics["fcd"], floor.get("fcd")
     if real is None or real.count != ours.count:
-        found.omitted["fcd_excess"] = "the training set has fewer molecules than the sample"
+        findings.omitted["fcd_excess"] = "the training set has fewer molecules than the sample"
         return
     std = sum((figure.high - figure.low) ** 2 for figure in (ours, real)) ** 0.5 / (2 * Z95)
     metrics["fcd_excess"] = normal(ours.value - real.value, std, ours.count, "both bootstraps", (-1e9, 1e9))

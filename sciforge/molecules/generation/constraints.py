@@ -93,7 +93,7 @@ def chain_capacities(four: int, three: int, two: int) -> Tensor:
     def most(free: int, fours: int, threes: int, twos: int) -> int:
         if not fours + threes + twos:
             return 0
-        found = IMPOSSIBLE
+        best = IMPOSSIBLE
         for bonds, rest in (
             (4, (fours - 1, threes, twos)),
             (3, (fours, threes - 1, twos)),
@@ -101,8 +101,8 @@ def chain_capacities(four: int, three: int, two: int) -> Tensor:
         ):
             if min(rest) >= 0:
                 for order in range(1, min(MAX_ORDER, free, bonds) + 1):
-                    found = max(found, order - 1 + most(bonds - order, *rest))
-        return max(found, IMPOSSIBLE)
+                    best = max(best, order - 1 + most(bonds - order, *rest))
+        return max(best, IMPOSSIBLE)
 
     for free in range(table.shape[0]):
         for fours in range(four + 1):

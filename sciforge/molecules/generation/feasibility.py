@@ -237,8 +237,8 @@ def _places(
         limits = [size - 1 for size in table.shape]
         places = [first, fours, three, two]
         legal = torch.stack([(p >= 0) & (p <= m) for p, m in zip(places, limits, strict=True)]).all(0)
-        found = table[tuple(p.clamp(0, m) for p, m in zip(places, limits, strict=True))]
-        return torch.where(legal, found, IMPOSSIBLE)
+        best = table[tuple(p.clamp(0, m) for p, m in zip(places, limits, strict=True))]
+        return torch.where(legal, best, IMPOSSIBLE)
 
     none_owed = owed_rings == 0
     ok = none_owed & (spare <= torch.where(empty, 0, capacity(best, four)))

@@ -100,11 +100,11 @@ def sample(
     drawn, removed, steps = Drawn(), torch.zeros(len(SORTS), device=task.device), 0
     with tqdm(total=num, desc="generate", unit="mol", disable=None, leave=False) as bar:
         for number, start in enumerate(range(0, num, sampling.parallel)):
-            made = task.draw(min(sampling.parallel, num - start), number)
-            drawn.graphs += made.graphs
-            drawn.log_likelihood += made.log_likelihood
+            batch = task.draw(min(sampling.parallel, num - start), number)
+            drawn.graphs += batch.graphs
+            drawn.log_likelihood += batch.log_likelihood
             removed, steps = removed + task.removed, steps + task.steps
-            bar.update(len(made.graphs))
+            bar.update(len(batch.graphs))
     drawn.removed = {name: float(x) / max(steps, 1) for name, x in zip(SORTS, removed.tolist(), strict=True)}
     return drawn
 

@@ -44,8 +44,8 @@ def unmasked_validity(
     for number, start in enumerate(range(0, num, sampling.parallel)):
         count = min(sampling.parallel, num - start)
         rng = torch.Generator(device).manual_seed(sampling.seed * 1_000_003 + number)
-        told = None if condition is None else condition.to(device).expand(count, -1)
-        reader = Reader(model, count, room, STYLES.index("canonical"), told)
+        condition_BP = None if condition is None else condition.to(device).expand(count, -1)
+        reader = Reader(model, count, room, STYLES.index("canonical"), condition_BP)
         growth = Growth.empty(count, room, device)
         for _ in range(5 * room):  # without the mask nothing promises an end
             action, _ = choose(reader.read(growth), possible(growth, actions), sampling, rng)

@@ -63,14 +63,14 @@ def log_likelihoods(
     bond[:, i, j] = bond[:, j, i] = torch.from_numpy(graph.order_M.astype("int64"))
     target = Target(*(x.to(device) for x in (kind, bond, rank, torch.zeros_like(kind, dtype=torch.bool))))
     charge = torch.full((walks,), sum(TYPES[k].charge for k in graph.atom_N), device=device)
-    made = lesson(target, actions_of(model), Rules((1, MOST_ATOMS), charge))
+    walked = lesson(target, actions_of(model), Rules((1, MOST_ATOMS), charge))
     style = torch.full((walks,), CANONICAL, device=device)
-    told = None if condition is None else condition.to(device).expand(walks, -1)
-    logits = widened(read_history(model, made.history, style, told)).masked_fill(~made.legal, -torch.inf)
-    chosen = logits.log_softmax(-1).gather(-1, made.action.clamp(min=0)[..., None])[..., 0]
-    log_p = torch.where(made.counts, chosen, 0).sum(1).double()
-    log_p = torch.where(made.counts.any(1), log_p, IMPOSSIBLE).cpu()
-    first = _first_of_each(made.action.cpu())
+    condition_WP = None if condition is None else condition.to(device).expand(walks, -1)
+    logits = widened(read_history(model, walked.history, style, condition_WP)).masked_fill(~walked.legal, -torch.inf)
+    chosen = logits.log_softmax(-1).gather(-1, walked.action.clamp(min=0)[..., None])[..., 0]
+    log_p = torch.where(walked.counts, chosen, 0).sum(1).double()
+    log_p = torch.where(walked.counts.any(1), log_p, IMPOSSIBLE).cpu()
+    first = _first_of_each(walked.action.cpu())
     return float(log_p[0]), float(log_p[first].logsumexp(0)), int(torch.isfinite(log_p[first]).sum())
 
 

@@ -84,11 +84,11 @@ class PropertyHead(nn.Module):
             computed_BP: descriptors in units of std.
         """
         kernel_BK, std_B = self.kernel(computed_BP[:, self.order_P])
-        said_BK, said_std_B = self.said(encoded_BF[:, self.order_P])
-        readers = [self.linear(encoded_BF), kernel_BK, said_BK, self.forest(computed_BP)]
-        said_BKC = torch.stack(readers, -1)
-        std_B = (std_B * said_std_B).sqrt()
-        scores_BK = ((said_BKC * self.slope_KC + self.offset_KC) * self.share_KC).sum(-1)
+        read_BK, read_std_B = self.said(encoded_BF[:, self.order_P])
+        readers = [self.linear(encoded_BF), kernel_BK, read_BK, self.forest(computed_BP)]
+        read_BKC = torch.stack(readers, -1)
+        std_B = (std_B * read_std_B).sqrt()
+        scores_BK = ((read_BKC * self.slope_KC + self.offset_KC) * self.share_KC).sum(-1)
         return scores_BK, std_B[:, None] * self.widen_K
 
     @torch.no_grad()
@@ -159,21 +159,21 @@ class PropertyHead(nn.Module):
         share_C, slope_C, offset_C = np.zeros((3, len(READERS)))
         slope_C[0], offset_C[0] = (1.0, 0.0) if yes_no else (std, mean)  # so that training starts well without it too
         names = [READERS.index(name) for name in held]
-        for name, said_N in held.items():
+        for name, predicted_N in held.items():
             place = READERS.index(name)
-            slope_C[place], offset_C[place] = platt(said_N, label_N) if yes_no else (std, mean)
-        said_NC = np.stack([held[READERS[c]] * slope_C[c] + offset_C[c] for c in names], 1)
+            slope_C[place], offset_C[place] = platt(predicted_N, label_N) if yes_no else (std, mean)
+        predicted_NC = np.stack([held[READERS[c]] * slope_C[c] + offset_C[c] for c in names], 1)
         even = yes_no and len(label_N) < FEW_LABELS
-        share_C[names] = 1 / len(names) if even else shares(said_NC, label_N, yes_no)
-        blended_N = said_NC @ share_C[names]
+        share_C[names] = 1 / len(names) if even else shares(predicted_NC, label_N, yes_no)
+        blended_N = predicted_NC @ share_C[names]
         # the linear reader takes its slope in, so that training moves it in the units of the loss
         self.weight_KF[task] *= slope_C[0]
         self.bias_K[task] = self.bias_K[task] * slope_C[0] + offset_C[0]
         slope_C[0], offset_C[0] = 1.0, 0.0
         for slot, values in ((self.share_KC, share_C), (self.slope_KC, slope_C), (self.offset_KC, offset_C)):
             slot[task] = torch.as_tensor(values)
-        said_N = 1 / (1 + np.exp(-blended_N)) if yes_no else blended_N
-        return share_C, said_N - label_N
+        predicted_N = 1 / (1 + np.exp(-blended_N)) if yes_no else blended_N
+        return share_C, predicted_N - label_N
 
 
 def ridge(x_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
@@ -190,9 +190,9 @@ def ridge(x_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float, np
     best = None
     for penalty in PENALTIES:
         shrink_R = singular_R**2 / (singular_R**2 + penalty)
-        said_N = left_NR @ (shrink_R * along_R) + mean
+        predicted_N = left_NR @ (shrink_R * along_R) + mean
         hat_N = (left_NR**2 * shrink_R).sum(1) + 1 / len(target_N)
-        held_N = target_N - (target_N - said_N) / np.clip(1 - hat_N, 1e-3, None)
+        held_N = target_N - (target_N - predicted_N) / np.clip(1 - hat_N, 1e-3, None)
         error = ((held_N - target_N) ** 2).mean()
         if best is None or error < best[0]:
             weight_F = right_RF.T @ (singular_R / (singular_R**2 + penalty) * along_R)
@@ -200,7 +200,7 @@ def ridge(x_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float, np
     return best[1:]
 
 
-def platt(said_N: np.ndarray, label_N: np.ndarray) -> tuple[float, float]:
+def platt(predicted_N: np.ndarray, label_N: np.ndarray) -> tuple[float, float]:
     """Return slope and offset that turn scores into log-odds (Platt 1999), under a weak prior that keeps them finite.
 
     >>> slope, offset = platt(np.array([-1.0, 1.0, -1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0]))
@@ -210,7 +210,7 @@ def platt(said_N: np.ndarray, label_N: np.ndarray) -> tuple[float, float]:
     yes, no = label_N.sum(), (1 - label_N).sum()
     smooth_N = np.where(label_N > 0.5, (yes + 1) / (yes + 2), 1 / (no + 2))  # Platt's targets
     theta = np.array([1.0, np.log((yes + 1) / (no + 1))])
-    x_N2 = np.stack([said_N, np.ones_like(said_N)], 1)
+    x_N2 = np.stack([predicted_N, np.ones_like(predicted_N)], 1)
     for _ in range(50):
         p_N = 1 / (1 + np.exp(-np.clip(x_N2 @ theta, -30, 30)))
         gradient = x_N2.T @ (p_N - smooth_N) + 1e-2 * theta
@@ -219,7 +219,7 @@ def platt(said_N: np.ndarray, label_N: np.ndarray) -> tuple[float, float]:
     return max(float(theta[0]), 1e-3), float(theta[1])
 
 
-def shares(said_NC: np.ndarray, label_N: np.ndarray, yes_no: bool) -> np.ndarray:
+def shares(predicted_NC: np.ndarray, label_N: np.ndarray, yes_no: bool) -> np.ndarray:
     """Return weights [C] of readers, which add up to 1, from what they say of molecules that they have not seen.
 
     Every mix on a grid counts by its likelihood, so few labels give an even mix and many give the best one.
@@ -227,8 +227,10 @@ def shares(said_NC: np.ndarray, label_N: np.ndarray, yes_no: bool) -> np.ndarray
     >>> shares(np.array([[0.0, 1.0], [1.0, 0.0]] * 50), np.array([0.0, 1.0] * 50), False).round(2).tolist()
     [1.0, 0.0]
     """
-    mixes_MC = np.array([mix for mix in product(range(GRID + 1), repeat=said_NC.shape[1]) if sum(mix) == GRID]) / GRID
-    score_NM = said_NC @ mixes_MC.T
+    mixes_MC = (
+        np.array([mix for mix in product(range(GRID + 1), repeat=predicted_NC.shape[1]) if sum(mix) == GRID]) / GRID
+    )
+    score_NM = predicted_NC @ mixes_MC.T
     if yes_no:
         score_NM = np.clip(score_NM, -MOST_LOGIT, MOST_LOGIT)
         nats_M = np.logaddexp(0, np.where(label_N[:, None] > 0.5, -score_NM, score_NM)).sum(0)

@@ -82,15 +82,15 @@ def legal_lesson(target: Target, actions: Actions, rules: Rules) -> Lesson:
     A few cages (1 of 3,500 molecules of MOSES) can be closed in canonical order only by a ring of more than eight atoms that
     later bonds divide; from another atom they need none. What is illegal from all places tried is left out.
     """
-    made, size = lesson(target, actions, rules), (target.kind >= 0).sum(1, keepdim=True)
+    walked, size = lesson(target, actions, rules), (target.kind >= 0).sum(1, keepdim=True)
     for quarter in range(1, TURNS):
-        again = (made.illegal > 0)[:, None]
+        again = (walked.illegal > 0)[:, None]
         if not bool(again.any()):
             break
         turned = (target.rank + quarter * size // TURNS) % size
-        made = lesson(replace(target, rank=torch.where(again, turned, target.rank)), actions, rules)
-        target = replace(target, rank=torch.where(again & (made.illegal == 0)[:, None], turned, target.rank))
-    return made
+        walked = lesson(replace(target, rank=torch.where(again, turned, target.rank)), actions, rules)
+        target = replace(target, rank=torch.where(again & (walked.illegal == 0)[:, None], turned, target.rank))
+    return walked
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class Grow(Objective):
         seed = choose_seed(example["bond"].numpy(), size, rng) if style == SEEDED else np.zeros(size, np.int64)
         example |= {"rank": torch.from_numpy(rank), "seed": torch.from_numpy(seed), "style": torch.tensor(style)}
         if self.conditions:
-            told = rng.random(len(self.conditions)) < (self.condition_share if training else 0)
-            example["condition"] = condition_of(self.values(record, codec), told)
+            given = rng.random(len(self.conditions)) < (self.condition_share if training else 0)
+            example["condition"] = condition_of(self.values(record, codec), given)
         return example
 
     def values(self, record: Record, codec: MoleculeCodec) -> np.ndarray:
@@ -165,46 +165,46 @@ class Grow(Objective):
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return nats summed over the actions of the walks; also nats per molecule, and the probability that the mask removes."""
-        made, logits_BLA = self._read(model, batch)
-        log_BLA = widened(logits_BLA).masked_fill(~made.legal, -torch.inf).log_softmax(-1)
-        chosen_BL = log_BLA.gather(-1, made.action.clamp(min=0)[..., None])[..., 0]
-        nats_BL = -torch.where(made.counts, chosen_BL, 0)
-        whole = (batch["style"] != SEEDED) & made.counts.any(1)
+        walked, logits_BLA = self._read(model, batch)
+        log_BLA = widened(logits_BLA).masked_fill(~walked.legal, -torch.inf).log_softmax(-1)
+        chosen_BL = log_BLA.gather(-1, walked.action.clamp(min=0)[..., None])[..., 0]
+        nats_BL = -torch.where(walked.counts, chosen_BL, 0)
+        whole = (batch["style"] != SEEDED) & walked.counts.any(1)
         parts = {"nats_per_molecule": (nats_BL.sum(1)[whole].sum(), whole.sum())}
-        parts["illegal_walks"] = ((made.illegal > 0).sum(), torch.tensor(len(made.illegal)))
+        parts["illegal_walks"] = ((walked.illegal > 0).sum(), torch.tensor(len(walked.illegal)))
         with torch.no_grad():
-            parts |= removed_mass(logits_BLA, made, actions_of(model))
-        return Loss(nats_BL.sum(), made.counts.sum(), parts)
+            parts |= removed_mass(logits_BLA, walked, actions_of(model))
+        return Loss(nats_BL.sum(), walked.counts.sum(), parts)
 
     def _read(self, model: nn.Module, batch: Batch) -> tuple[Lesson, Tensor]:
-        made = self.lesson(model, batch)
-        return made, read_history(model, made.history, batch["style"], batch.get("condition"))
+        walked = self.lesson(model, batch)
+        return walked, read_history(model, walked.history, batch["style"], batch.get("condition"))
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the distribution of every action that counts; illegal ones get a logit that rules them out."""
-        made, logits_BLA = self._read(model, batch)
-        logits_BLA = logits_BLA.masked_fill(~made.legal, -1e4)
-        return Categorical(logits_BLA[made.counts], made.action[made.counts])
+        walked, logits_BLA = self._read(model, batch)
+        logits_BLA = logits_BLA.masked_fill(~walked.legal, -1e4)
+        return Categorical(logits_BLA[walked.counts], walked.action[walked.counts])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the log-likelihood of each molecule's walk [B]."""
-        made, logits_BLA = self._read(model, batch)
-        log_BLA = widened(logits_BLA).masked_fill(~made.legal, -torch.inf).log_softmax(-1)
-        chosen_BL = log_BLA.gather(-1, made.action.clamp(min=0)[..., None])[..., 0]
-        return {"log_likelihood": torch.where(made.counts, chosen_BL, 0).sum(1)}
+        walked, logits_BLA = self._read(model, batch)
+        log_BLA = widened(logits_BLA).masked_fill(~walked.legal, -torch.inf).log_softmax(-1)
+        chosen_BL = log_BLA.gather(-1, walked.action.clamp(min=0)[..., None])[..., 0]
+        return {"log_likelihood": torch.where(walked.counts, chosen_BL, 0).sum(1)}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return nothing: the parts of the loss say it."""
         return {}
 
 
-def removed_mass(logits_BLA: Tensor, made: Lesson, actions: Actions) -> dict[str, tuple[Tensor, Tensor]]:
+def removed_mass(logits_BLA: Tensor, walked: Lesson, actions: Actions) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the probability that the mask takes from each sort of action, summed over steps, and the number of steps."""
-    there_BLN = made.history.distance < UNREACHED  # a ring to an atom to come is no choice, else padding would count
+    there_BLN = walked.history.distance < UNREACHED  # a ring to an atom to come is no choice, else padding would count
     there_BLA = F.pad(there_BLN.repeat_interleave(RING_ORDERS, -1), (actions.first_ring, 0), value=True)
     free_BLA = widened(logits_BLA).masked_fill(~there_BLA, -torch.inf).softmax(-1)
-    lost_BLA = free_BLA * ~made.legal * made.counts[..., None]
-    first, steps = actions.first_ring, made.counts.sum()
+    lost_BLA = free_BLA * ~walked.legal * walked.counts[..., None]
+    first, steps = actions.first_ring, walked.counts.sum()
     sorts = {
         "stop": slice(STOP, NEXT),
         "next": slice(NEXT, FIRST_ADD),
@@ -214,9 +214,9 @@ def removed_mass(logits_BLA: Tensor, made: Lesson, actions: Actions) -> dict[str
     return {f"masked_{name}": (lost_BLA[..., part].sum(), steps) for name, part in sorts.items()}
 
 
-def condition_of(values_P: np.ndarray, told_P: np.ndarray) -> Tensor:
+def condition_of(values_P: np.ndarray, given_P: np.ndarray) -> Tensor:
     """Return conditions as the net reads them [2 P]: values, 0 where not told, then 1 where told."""
-    return torch.from_numpy(np.concatenate([np.where(told_P, values_P, 0), told_P]).astype(np.float32))
+    return torch.from_numpy(np.concatenate([np.where(given_P, values_P, 0), given_P]).astype(np.float32))
 
 
 def choose_seed(bond_M3: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -102,24 +102,24 @@ class Properties(Objective):
         Raises:
             DataError: it has no labels, not the tasks asked for, or descriptors of another RDKit release.
         """
-        found = {entry["name"]: entry for entry in store.meta.get("labels", [])}
-        if not found:
+        labels = {entry["name"]: entry for entry in store.meta.get("labels", [])}
+        if not labels:
             raise DataError("no labels in this store; prepare it with --labels", store.path)
-        tasks = self.tasks or tuple(found)
+        tasks = self.tasks or tuple(labels)
         for name in tasks:
-            if name not in found:
-                raise DataError(f"no labels {name!r} in this store; {did_you_mean(name, found)}", store.path)
+            if name not in labels:
+                raise DataError(f"no labels {name!r} in this store; {did_you_mean(name, labels)}", store.path)
         if tuple(store.meta.get("descriptors", {}).get("names", descriptor_names())) != descriptor_names():
             raise DataError("its descriptors are of another RDKit release; prepare it again", store.path)
         if self.yes_no:  # a trained objective keeps its own statistics
             return self
-        if empty := [name for name in tasks if not found[name]["count"]]:
+        if empty := [name for name in tasks if not labels[name]["count"]]:
             raise DataError(
                 f"no training molecule has a label {empty[0]!r}; leave it out or split otherwise", store.path
             )
-        yes_no = tuple(bool(found[name]["binary"]) for name in tasks)
-        means = tuple(0.0 if found[name]["binary"] else found[name]["mean"] for name in tasks)
-        stds = tuple(1.0 if found[name]["binary"] else found[name]["std"] for name in tasks)
+        yes_no = tuple(bool(labels[name]["binary"]) for name in tasks)
+        means = tuple(0.0 if labels[name]["binary"] else labels[name]["mean"] for name in tasks)
+        stds = tuple(1.0 if labels[name]["binary"] else labels[name]["std"] for name in tasks)
         num = self.molecules or len(store.split("train"))
         return replace(self, tasks=tasks, yes_no=yes_no, means=means, stds=stds, molecules=num)
 
@@ -153,8 +153,10 @@ class Properties(Objective):
                 encoded.append(encode(model, batch).cpu().numpy())
                 computed.append(bent(head, batch).cpu().numpy())
         label_NK = (self.known_labels(records) - np.array(self.means)) / np.array(self.stds)
-        told = parent is not None and any(isinstance(o, PredictDescriptors | Properties) for o in parent.objectives)
-        readers = self.readers if told else tuple(name for name in self.readers if name != "said") or ("linear",)
+        pretrained = parent is not None and any(
+            isinstance(o, PredictDescriptors | Properties) for o in parent.objectives
+        )
+        readers = self.readers if pretrained else tuple(name for name in self.readers if name != "said") or ("linear",)
         return head.solve(np.concatenate(encoded), np.concatenate(computed), label_NK, readers, seed)
 
     def _set_scales(self, head: PropertyHead, records: Sequence[Record], parent: Any) -> None:
@@ -163,16 +165,16 @@ class Properties(Objective):
         if known:
             if known[0].names != descriptor_names():
                 raise ConfigError(f"{parent.path} learnt the descriptors of another RDKit release; pretrain it again")
-            found = {name: getattr(known[0], name) for name in ("centre", "width", "mean", "std")}
+            statistics = {name: getattr(known[0], name) for name in ("centre", "width", "mean", "std")}
         elif parent is not None and any(isinstance(o, Properties) for o in parent.objectives):
             weights = parent.weights()
             for name in ("centre_P", "width_P", "mean_P", "std_P"):
                 getattr(head, name).copy_(weights[f"heads.properties.{name}"])
             return
         else:
-            found = scales(np.stack([descriptors_of(record) for record in records]))
+            statistics = scales(np.stack([descriptors_of(record) for record in records]))
         for name in ("centre", "width", "mean", "std"):
-            getattr(head, f"{name}_P").copy_(torch.tensor(found[name]))
+            getattr(head, f"{name}_P").copy_(torch.tensor(statistics[name]))
 
     def known_labels(self, records: Sequence[Record]) -> np.ndarray:
         """Return labels float64 [N, K] in the order of `tasks`, NaN where missing."""
@@ -237,7 +239,7 @@ class Properties(Objective):
         figure comes by task too, as NAME/rmse.
         """
         label_NK = self.known_labels(records)
-        found: dict[str, list[float]] = {}
+        by_metric: dict[str, list[float]] = {}
         by_task: dict[str, float] = {}
         for k, name in enumerate(self.tasks):
             rows = np.isfinite(label_NK[:, k])
@@ -245,9 +247,9 @@ class Properties(Objective):
                 continue
             metrics = self._metrics(k, label_NK[rows, k], outputs["value"][rows, k], outputs.get("std", None), rows)
             for figure, value in metrics.items():
-                found.setdefault(figure, []).append(value)
+                by_metric.setdefault(figure, []).append(value)
                 by_task[f"{name}/{figure}"] = value
-        means = {figure: float(np.mean(values)) for figure, values in found.items()}
+        means = {figure: float(np.mean(values)) for figure, values in by_metric.items()}
         return means | (by_task if len(self.tasks) > 1 else {})
 
     def _metrics(

@@ -78,14 +78,14 @@ class PredictDescriptors(Objective):
 
     def resolve(self, store: Any) -> Self:
         """Take names and scales from the store; raises DataError where it holds no descriptors."""
-        found = store.meta.get("descriptors")
-        if found is None:
+        statistics = store.meta.get("descriptors")
+        if statistics is None:
             raise DataError("no descriptors in this store; prepare it with --descriptors", store.path)
         if self.names:
-            if list(self.names) != found["names"]:
+            if list(self.names) != statistics["names"]:
                 raise DataError("its descriptors are of another RDKit release than the checkpoint's", store.path)
             return self
-        return replace(self, **{name: tuple(column) for name, column in found.items()})
+        return replace(self, **{name: tuple(column) for name, column in statistics.items()})
 
     def attach(self, model: nn.Module) -> None:
         """Add the descriptor head, unless another objective that reads it was first."""
@@ -116,11 +116,11 @@ class PredictDescriptors(Objective):
         total = self.regression(self.said(model, batch), self.bend(batch["target_descriptors"]))
         return Loss(total, torch.tensor(len(batch["num"])))
 
-    def regression(self, said_BP: Tensor, target_BP: Tensor) -> Tensor:
+    def regression(self, predicted_BP: Tensor, target_BP: Tensor) -> Tensor:
         """Return half the squared error summed over molecules, each the mean over the descriptors learnt."""
         (std_P,) = _rows((self.std,), target_BP.device)
         learnt_P = std_P > 0
-        error_BP = torch.where(target_BP.isfinite() & learnt_P, said_BP - target_BP.nan_to_num(), 0.0)
+        error_BP = torch.where(target_BP.isfinite() & learnt_P, predicted_BP - target_BP.nan_to_num(), 0.0)
         return 0.5 * (error_BP**2).sum() / learnt_P.sum()
 
     def said(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -129,10 +129,10 @@ class PredictDescriptors(Objective):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return a Gaussian of unit std about each descriptor that is known."""
-        said_BP, target_BP = self.said(model, batch), self.bend(batch["target_descriptors"])
+        predicted_BP, target_BP = self.said(model, batch), self.bend(batch["target_descriptors"])
         (std_P,) = _rows((self.std,), target_BP.device)
         known_BP = target_BP.isfinite() & (std_P > 0)
-        return Gaussian(said_BP[known_BP], torch.ones_like(said_BP[known_BP]), target_BP[known_BP])
+        return Gaussian(predicted_BP[known_BP], torch.ones_like(predicted_BP[known_BP]), target_BP[known_BP])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the descriptors in units of std [B, P]; `unbend` gives their own units."""
@@ -205,7 +205,7 @@ class MaskedAtoms(Objective):
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropies of hidden atoms (type and hydrogens) and bonds, summed; counted are both."""
         logits = self._logits(model, batch)
-        sums = [F.cross_entropy(said, target, reduction="sum") for said, target in logits]
+        sums = [F.cross_entropy(predicted, target, reduction="sum") for predicted, target in logits]
         atoms, bonds = len(logits[0][1]), len(logits[2][1])
         right = (logits[0][0].argmax(-1) == logits[0][1]).sum()
         parts = {"accuracy": (right, torch.tensor(atoms))}
@@ -298,7 +298,7 @@ class DescriptorsAndMasked(PredictDescriptors):
             widened(model.heads[HEAD](pooled(x_BLD, batch))), self.bend(batch["target_descriptors"])
         )
         logits = guesses(model, batch, x_BLD[:, 1:])
-        nats = sum(F.cross_entropy(said, target, reduction="sum") for said, target in logits)
+        nats = sum(F.cross_entropy(predicted, target, reduction="sum") for predicted, target in logits)
         guessed = torch.tensor(max(len(logits[0][1]) + len(logits[2][1]), 1))
         holes = (batch["target_atom"] >= 0).any(1).sum()
         total = regression + self.weight * nats * holes / guessed

@@ -81,21 +81,21 @@ def test_images_in_memory_are_the_store_that_their_file_gives(bars, tmp_path):
 def test_fit_takes_images_of_any_size_and_names_its_classes(filler, bars, capsys):
     lying = np.array([picture.max(1).sum() < picture.max(0).sum() for picture in bars])
     large = [picture.repeat(2, 0).repeat(2, 1) for picture in bars]
-    model = filler.fit(large[:100], lying[:100])
-    assert "100 training records" in capsys.readouterr().out
-    table = model.predict(pd.Series(large[100:110], index=list("abcdefghij")))
+    model = filler.fit(large[:40], lying[:40])
+    assert "40 training records" in capsys.readouterr().out
+    table = model.predict(pd.Series(large[40:50], index=list("abcdefghij")))
     assert table.index.tolist() == list("abcdefghij") and table.columns.tolist() == ["label", "probability"]
     assert table["label"].dtype == bool
-    assert model.evaluate(large[100:150], lying[100:150])["accuracy"] > 0.9
+    assert model.evaluate(large[40:], lying[40:])["accuracy"] > 0.9
     assert model.embed(large[:3]).shape == (3, 32)
 
 
 def test_floats_are_numbers_to_regress_on(filler, bars):
     brightness = bars.mean((1, 2)) / 255
-    model = filler.fit(list(bars[:100]), pd.Series(brightness[:100], name="brightness"), verbose=False)
-    table = model.predict(list(bars[100:120]))
+    model = filler.fit(list(bars[:40]), pd.Series(brightness[:40], name="brightness"), verbose=False)
+    table = model.predict(list(bars[40:60]))
     assert table.columns.tolist() == ["brightness"]
-    assert np.corrcoef(table["brightness"], brightness[100:120])[0, 1] > 0.8
+    assert np.corrcoef(table["brightness"], brightness[40:60])[0, 1] > 0.8
 
 
 def test_what_cannot_be_learnt_is_refused(filler, bars):

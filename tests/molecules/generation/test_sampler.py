@@ -135,7 +135,9 @@ def test_the_same_seed_draws_the_same_and_another_does_not():
     model, asked = rollouts.untrained(1), Constraints(atoms=(4, 12))
     once, twice = (sample(model, 40, asked, Sampling(parallel=16, seed=3)).smiles() for _ in range(2))
     assert once == twice != sample(model, 40, asked, Sampling(parallel=16, seed=4)).smiles()
-    assert sample(model, 16, asked, Sampling(parallel=16, seed=3)).smiles() == once[:16]  # a batch does not see the next
+    assert (
+        sample(model, 16, asked, Sampling(parallel=16, seed=3)).smiles() == once[:16]
+    )  # a batch does not see the next
 
 
 def test_order_and_scores_survive_the_compaction(monkeypatch: pytest.MonkeyPatch):
