@@ -26,6 +26,7 @@ CHOSEN = {
     "train": ["masked"],
     "predict": ["dna-bert-mini", "embeddings"],
     "label-efficiency": ["classify"],
+    "transfer": ["classify"],
     "schedules": ["classify"],
     "forgetting": ["--objective", "classify"],
     "generate": ["molecules-mini"],
@@ -45,11 +46,12 @@ def help_of(words: list[str], capsys) -> str:
 
 def options_of(page: str) -> dict[str, str]:
     """Return name -> text of the options and arguments on a page of help."""
-    lines = [re.sub(r"[│╭╮╰╯─|]", " ", line).strip() for line in page.splitlines()]
     options: dict[str, str] = {}
     name = None
-    for line in lines:
-        if match := re.match(r"(?:-\w, )?--([a-z][\w.-]*)|\[?(?:PATH|STR)\b", line):
+    for raw in page.splitlines():
+        line = re.sub(r"[│╭╮╰╯─|]", " ", raw).strip()
+        first = re.match(r"[│| ] \S", raw)  # continued text is indented
+        if first and (match := re.match(r"(?:-\w, )?--([a-z][\w.-]*)|\[?(?:PATH|STR)\b", line)):
             name = (match[1] or line.split()[0]).replace("-", "_")
             options[name] = line
         elif name and line:
