@@ -94,7 +94,7 @@ def test_command_and_function_have_the_same_options(verb, capsys):
     for name in words & set(parameters) - offered:
         default = parameters[name].default
         if isinstance(default, int | float | str) and name in page and "default:" in page[name]:
-            shown = re.findall(r"\(default: (.*)\)$", page[name])[-1]
+            shown = re.findall(r"\(default: (.*)\)", page[name])[-1]
             assert shown.strip("'") in (str(default), "{None}"), name
     assert set(arguments_of(function)) >= set(parameters), "a parameter has no sentence in the docstring"
 
