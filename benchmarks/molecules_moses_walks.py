@@ -26,7 +26,7 @@ from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_s
 from sciforge.molecules.chemistry.valence import ORGANIC, TYPES, indices_of
 from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.generation.action_mask import legal
-from sciforge.molecules.generation.feasibility import Rules
+from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import Actions
 from sciforge.molecules.generation.sampler import graphs_of
 from sciforge.molecules.generation.trajectories import Target, walk
@@ -57,7 +57,7 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
     if random:
         rank = torch.rand(kind.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
     target = Target(kind, batch["bond"], rank, torch.zeros_like(kind, dtype=torch.bool))
-    rules = Rules((1, 64), (CHARGES[kind.clamp(min=0)] * (kind >= 0)).sum(1))
+    rules = Feasibility((1, 64), (CHARGES[kind.clamp(min=0)] * (kind >= 0)).sum(1))
     illegal = torch.zeros(len(kind), dtype=torch.bool)
     for step in walk(target, ACTIONS):  # the mask is asked before each step
         live = ~step.growth.done

@@ -12,7 +12,6 @@ holds a pickle, which can run code when it is read: only give a file whose origi
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -60,11 +59,12 @@ def main() -> None:
         start = time.perf_counter()
         score = Score(
             file=file, reference=args.data / "moses/test.csv.gz", training=args.data / "moses/train.csv.gz",
-            out=args.out / f"{name}.json", num=args.num, fcd_num=args.fcd_num, reference_num=args.reference_num,
+            num=args.num, fcd_num=args.fcd_num, reference_num=args.reference_num,
             reference_stats=stats, cache=args.cache, workers=args.workers,
         )  # fmt: skip
-        score.run()
-        reports[name] = json.loads(score.out.read_text(encoding="utf-8"))
+        result = score.run()
+        result.save(args.out / f"{name}.json")
+        reports[name] = result.report
         print(f"{name}: {time.perf_counter() - start:.0f} s\n", flush=True)
     print(table_of(reports).text())
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from sciforge.errors import ConfigError
 from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_smiles
 from sciforge.molecules.chemistry.valence import TYPES
-from sciforge.molecules.generation.feasibility import Rules, charges_of
-from sciforge.molecules.generation.partial_graph import Growth
+from sciforge.molecules.generation.feasibility import Feasibility, charges_of
+from sciforge.molecules.generation.partial_graph import PartialGraph
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -41,7 +41,7 @@ class Pattern:
         pairs = zip(self.graph.pair_M2.tolist(), self.graph.order_M.tolist(), strict=True)
         return {(max(pair), min(pair)): order for pair, order in pairs}
 
-    def found(self, growth: Growth) -> Tensor:
+    def found(self, growth: PartialGraph) -> Tensor:
         """Return which molecules hold the pattern [B]."""
         kinds, bonds = self.graph.atom_N.tolist(), self.bonds()
         row, first = (growth.kind == kinds[0]).nonzero(as_tuple=True)
@@ -91,8 +91,8 @@ def _connected_order(mol: "Chem.Mol") -> list[int]:
 
 
 def restrict(
-    patterns: tuple[Pattern, ...], rules: Rules, alphabet: tuple[int, ...], growth: Growth
-) -> tuple[tuple[int, ...], Rules]:
+    patterns: tuple[Pattern, ...], rules: Feasibility, alphabet: tuple[int, ...], growth: PartialGraph
+) -> tuple[tuple[int, ...], Feasibility]:
     """Return the types that may be used beside forbidden patterns without a dead end, and the rules of a plan that avoids them.
 
     Args:

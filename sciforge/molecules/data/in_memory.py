@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
 from sciforge.errors import DataError, did_you_mean
-from sciforge.molecules.data.leakage import Known
+from sciforge.molecules.data.leakage import KnownMolecules
 from sciforge.molecules.data.prepare import Molecules, OnReject
 from sciforge.molecules.data.readers import Entry, Part
 
@@ -90,7 +90,7 @@ class MoleculesInMemory(Molecules):
 
     def write(self, source: Part, shard: ShardWriter, on_reject: OnReject) -> None:
         """Append the molecules; those that cannot be stored are counted."""
-        nothing = Known(frozenset(), frozenset())
+        nothing = KnownMolecules(frozenset(), frozenset())
         for entry in self.entries:
             try:
                 mol = entry.mol()

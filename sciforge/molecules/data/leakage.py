@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownMolecules:
     """Keys of molecules and the skeletons that they have."""
 
     keys: frozenset[str]
@@ -47,7 +47,7 @@ def skeleton(graph: Graph) -> str:
 
 
 @lru_cache(2)
-def known_molecules(files: tuple[Path, ...], smiles_column: str) -> Known:
+def known_molecules(files: tuple[Path, ...], smiles_column: str) -> KnownMolecules:
     """Return the molecules of files, every component of a mixture by itself; unreadable rows are no molecules.
 
     The column of a table is `smiles_column`, else the first that looks like one (smiles, SMILES, mol).
@@ -69,7 +69,7 @@ def known_molecules(files: tuple[Path, ...], smiles_column: str) -> Known:
             for part in Chem.GetMolFrags(mol, asMols=True):
                 keys.add(connectivity_key(part))
                 skeletons.add(_skeleton_of_mol(part))
-    return Known(frozenset(keys), frozenset(skeletons))
+    return KnownMolecules(frozenset(keys), frozenset(skeletons))
 
 
 def _skeleton_of_mol(mol: "Chem.Mol") -> str:

@@ -26,7 +26,7 @@ from sciforge.molecules.chemistry.descriptors import descriptors, property_funct
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol
 from sciforge.molecules.data.codec import flags_of
 from sciforge.molecules.data.finalization import LEFT_OUT, complete
-from sciforge.molecules.data.leakage import Known, known_molecules
+from sciforge.molecules.data.leakage import KnownMolecules, known_molecules
 from sciforge.molecules.data.readers import ROWS, Entry, Part, parts_of, read_part
 from sciforge.molecules.data.splits import Rule, check_shares, split_of_name
 
@@ -109,7 +109,7 @@ class Molecules(Settings):
                     raise DataError(f"{reason}; {MEND}", source.path, entry.line) from None
                 on_reject(Reject(str(source.path), entry.line, entry.name or entry.text[:80], reason))
 
-    def add(self, entry: Entry, mol: "Chem.Mol", shard: ShardWriter, known: Known) -> None:
+    def add(self, entry: Entry, mol: "Chem.Mol", shard: ShardWriter, known: KnownMolecules) -> None:
         """Append one molecule; raises DataError where it cannot be used.
 
         Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sciforge.molecules.evaluation.fcd import LEAST, FrechetTo, activations
-from sciforge.molecules.evaluation.features import PROPERTIES, Traits, traits_of
+from sciforge.molecules.evaluation.features import PROPERTIES, Features, features_of
 from sciforge.molecules.evaluation.metrics import (
     Bag,
     Figure,
@@ -30,7 +30,7 @@ SHARE = (0.0, 1.0)  # bounds of a figure that is a share or a cosine
 class Reference:
     """What samples are compared with; `frechet` is None where FCD is not asked for."""
 
-    traits: Traits
+    features: Features
     frechet: FrechetTo | None
 
 
@@ -72,19 +72,19 @@ def compare(
         device: for ChemNet and the similarities.
     """
     findings = Findings()
-    with findings.clock("traits"):
-        traits = traits_of(smiles, True, pool)
+    with findings.clock("features"):
+        features = features_of(smiles, True, pool)
     if reference.frechet is not None:
         with findings.clock("fcd"):
             _fcd(findings, smiles[:fcd_num], reference.frechet, seed, device)
     with findings.clock("snn"):
-        findings.metrics["snn"] = mean_of(nearest(traits.bits_NB, reference.traits.bits_NB, device))
+        findings.metrics["snn"] = mean_of(nearest(features.bits_NB, reference.features.bits_NB, device))
     with findings.clock("diversity"):
-        _diversity(findings, traits, device)
-    findings.metrics["filters"] = fraction(int(traits.passed_N.sum()), len(traits))
+        _diversity(findings, features, device)
+    findings.metrics["filters"] = fraction(int(features.passed_N.sum()), len(features))
     with findings.clock("fragments, scaffolds and distributions"):
-        _cosines(findings, traits, reference.traits, seed)
-        _distances(findings, traits, reference.traits, seed)
+        _cosines(findings, features, reference.features, seed)
+        _distances(findings, features, reference.features, seed)
     return findings
 
 
@@ -96,20 +96,23 @@ def _fcd(findings: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: in
     findings.metrics["fcd"] = bootstrapped(frechet.of_weighted(acts), len(acts), seed)
 
 
-def _diversity(findings: Findings, traits: Traits, device: str) -> None:
-    row_N = 1 - mean_similarity(traits.bits_NB, device)
+def _diversity(findings: Findings, features: Features, device: str) -> None:
+    row_N = 1 - mean_similarity(features.bits_NB, device)
     # A mean over pairs: each molecule is in two places, so the std is twice that of a mean of rows (Hoeffding 1948).
     std = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
     findings.metrics["diversity"] = normal(float(row_N.mean()), std, len(row_N), "projection", SHARE)
 
 
-def _cosines(findings: Findings, traits: Traits, reference: Traits, seed: int) -> None:
-    pairs = {"fragments": (traits.fragments, reference.fragments), "scaffolds": (traits.scaffolds, reference.scaffolds)}
+def _cosines(findings: Findings, features: Features, reference: Features, seed: int) -> None:
+    pairs = {
+        "fragments": (features.fragments, reference.fragments),
+        "scaffolds": (features.scaffolds, reference.scaffolds),
+    }
     for name, (sample, other) in pairs.items():
         if reason := _lacking(sample, other, name):
             findings.omitted[name] = reason
         else:
-            findings.metrics[name] = bootstrapped(cosine_to(sample, other), len(traits), seed, bounds=SHARE)
+            findings.metrics[name] = bootstrapped(cosine_to(sample, other), len(features), seed, bounds=SHARE)
 
 
 def _lacking(sample: Bag, other: Bag, what: str) -> str:
@@ -119,18 +122,18 @@ def _lacking(sample: Bag, other: Bag, what: str) -> str:
     )
 
 
-def _distances(findings: Findings, traits: Traits, reference: Traits, seed: int) -> None:
-    everyone = np.arange(len(traits))
+def _distances(findings: Findings, features: Features, reference: Features, seed: int) -> None:
+    everyone = np.arange(len(features))
     for column, name in enumerate(PROPERTIES):
-        ours, reference_values = traits.values_NP[:, column], reference.values_NP[:, column]
+        ours, reference_values = features.values_NP[:, column], reference.values_NP[:, column]
         if np.isnan(ours).any() or np.isnan(reference_values).any():
             findings.omitted[f"{name}_distance"] = f"RDKit could not compute {name} (SA needs its Contrib folder)"
             continue
         statistic = wasserstein_to(ours, everyone, reference_values)
-        findings.metrics[f"{name}_distance"] = bootstrapped(statistic, len(traits), seed)
-    if reason := _lacking(traits.rings, reference.rings, "rings"):
+        findings.metrics[f"{name}_distance"] = bootstrapped(statistic, len(features), seed)
+    if reason := _lacking(features.rings, reference.rings, "rings"):
         findings.omitted["rings_distance"] = reason
         return
-    ours, reference_values = (np.array(bag.words, float)[bag.word_M] for bag in (traits.rings, reference.rings))
-    statistic = wasserstein_to(ours, traits.rings.owner_M, reference_values)
-    findings.metrics["rings_distance"] = bootstrapped(statistic, len(traits), seed)
+    ours, reference_values = (np.array(bag.words, float)[bag.word_M] for bag in (features.rings, reference.rings))
+    statistic = wasserstein_to(ours, features.rings.owner_M, reference_values)
+    findings.metrics["rings_distance"] = bootstrapped(statistic, len(features), seed)

@@ -26,8 +26,8 @@ CHUNK = 250  # molecules at a time for a process: about half a second
 
 
 @dataclass(frozen=True)
-class Traits:
-    """Traits of N molecules.
+class Features:
+    """Features of N molecules.
 
     Args:
         bits_NB: Morgan fingerprints of radius 2, 1024 bits packed in 128 bytes, uint8.
@@ -49,7 +49,7 @@ class Traits:
         return len(self.bits_NB)
 
     def save(self, path: Path) -> None:
-        """Write the traits as arrays."""
+        """Write the features as arrays."""
         bags = {"fragments": self.fragments, "scaffolds": self.scaffolds, "rings": self.rings}
         arrays: dict[str, Any] = {"bits": self.bits_NB, "values": self.values_NP, "passed": self.passed_N}
         for name, bag in bags.items():
@@ -59,7 +59,7 @@ class Traits:
             np.savez(handle, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "Traits":
+    def load(cls, path: Path) -> "Features":
         """Return what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             bags = [_load_bag(arrays, name) for name in ("fragments", "scaffolds", "rings")]
@@ -134,8 +134,8 @@ def _describe(texts: Sequence[str], filters: bool) -> list[tuple[Any, ...]]:
     return rows
 
 
-def traits_of(smiles: Sequence[str], filters: bool, pool: Executor | None = None) -> Traits:
-    """Return the traits of valid molecules.
+def features_of(smiles: Sequence[str], filters: bool, pool: Executor | None = None) -> Features:
+    """Return the features of valid molecules.
 
     Args:
         smiles: of valid molecules, at least one.
@@ -143,9 +143,9 @@ def traits_of(smiles: Sequence[str], filters: bool, pool: Executor | None = None
         pool: processes that do it.
     """
     work = partial(_describe, filters=filters)
-    rows = [row for chunk in in_chunks(work, smiles, pool, "traits", CHUNK) for row in chunk]
+    rows = [row for chunk in in_chunks(work, smiles, pool, "features", CHUNK) for row in chunk]
     bits, fragments, scaffolds, rings, values, passed = zip(*rows, strict=True)
-    return Traits(
+    return Features(
         np.stack(bits), Bag.of(fragments), Bag.of(scaffolds), Bag.of(rings),
         np.array(values, np.float64), np.array([one for some in passed for one in some], bool),
     )  # fmt: skip

@@ -27,7 +27,7 @@ def hash_of(plain: str) -> int:
 
 
 @dataclass(frozen=True)
-class Known:
+class HashIndex:
     """The molecules of a training set.
 
     Args:
@@ -50,7 +50,7 @@ class Known:
             np.savez(handle, hashes=self.hashes_K, rejected=self.rejected)
 
     @classmethod
-    def load(cls, path: Path) -> "Known":
+    def load(cls, path: Path) -> "HashIndex":
         """Return what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(arrays["hashes"], int(arrays["rejected"]))
@@ -61,7 +61,7 @@ def _hashes(texts: Sequence[str]) -> tuple[np.ndarray, int]:
     return np.array(hashes, np.uint64), len(texts) - len(hashes)
 
 
-def known_of(path: Path, pool: Executor | None = None) -> Known:
+def hash_index_of(path: Path, pool: Executor | None = None) -> HashIndex:
     """Return the molecules of a file, read as a stream; about 6,000 a second on a core.
 
     Raises:
@@ -71,4 +71,4 @@ def known_of(path: Path, pool: Executor | None = None) -> Known:
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(part for part, _ in parts)]))
     if not len(hashes):
         raise DataError("no valid molecule in it; give the SMILES that the generator was trained on", path)
-    return Known(hashes, sum(rejected for _, rejected in parts))
+    return HashIndex(hashes, sum(rejected for _, rejected in parts))

@@ -21,7 +21,7 @@ from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.codec import PAD, MoleculeCodec, flags_of
 from sciforge.molecules.generation.action_mask import legal
 from sciforge.molecules.generation.constraints import Constraints
-from sciforge.molecules.generation.feasibility import Rules
+from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import RING_ORDERS
 from sciforge.molecules.generation.policy import Reader, actions_of, read_history
 from sciforge.molecules.generation.sampler import Sampling, graphs_of, sample
@@ -102,7 +102,7 @@ def _sound(graph: Graph, asked: Constraints) -> bool:
     return not radicals and whole and asked.atoms[0] <= mol.GetNumAtoms() <= asked.atoms[1]
 
 
-def _walks(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[list[str], Target, Rules]:
+def _walks(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[list[str], Target, Feasibility]:
     """Return molecules that the model's alphabet can build, how to walk them from random roots, and the rules of their charges."""
     known = torch.tensor([PAD, *model.alphabet])
     lessons = [{k: v for k, v in e.items() if k != "order"} for e in examples(codec, None)]
@@ -113,7 +113,7 @@ def _walks(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -
     charges = torch.tensor([t.charge for t in TYPES], device=kind.device)
     charge = (charges[kind.clamp(min=0)] * (kind >= 0)).sum(1)
     target = Target(kind, batch["bond"], rank, torch.zeros_like(kind, dtype=torch.bool))
-    return [SMILES[row] for row in kept], target, Rules((1, 64), charge)
+    return [SMILES[row] for row in kept], target, Feasibility((1, 64), charge)
 
 
 @torch.no_grad()

@@ -24,9 +24,9 @@ from sciforge.errors import DataError
 from sciforge.molecules.evaluation import comparison, features, hash_index
 from sciforge.molecules.evaluation.comparison import Findings, Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments, require_fcd
-from sciforge.molecules.evaluation.features import Traits, traits_of
+from sciforge.molecules.evaluation.features import Features, features_of
 from sciforge.molecules.evaluation.generated_files import Sample, in_chunks, judge_all, pick_strings, read_strings
-from sciforge.molecules.evaluation.hash_index import Known, known_of
+from sciforge.molecules.evaluation.hash_index import HashIndex, hash_index_of
 from sciforge.molecules.evaluation.metrics import Z95, Figure, fraction, normal, uniqueness
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Score(Settings):
             if not valid:
                 first = f"the first, {strings[0][:40]!r}: {samples[0].reason}" if strings else "it is empty"
                 raise DataError(f"no valid molecule among {len(strings)} lines ({first}); give SMILES", self.file)
-            known = self._kept("known", (), Known, lambda: known_of(self.training, pool), self.training)
+            known = self._kept("known", (), HashIndex, lambda: hash_index_of(self.training, pool), self.training)
             reference = self._reference(pool)
             settings = {"fcd_num": self.fcd_num, "seed": self.seed, "pool": pool, "device": self._device}
             findings = compare([sample.smiles for sample in valid], reference, **settings)
@@ -144,7 +144,7 @@ class Score(Settings):
             "strings": len(strings),
             "invalid": dict(reasons.most_common()),
             "rejected_of_training": known.rejected,
-            "reference_molecules": len(reference.traits),
+            "reference_molecules": len(reference.features),
             "seconds": findings.seconds,
             "options": to_json(self),
             "versions": {"sciforge": version("sciforge"), "rdkit": rdkit.__version__},
@@ -184,7 +184,7 @@ class Score(Settings):
                 raise DataError(f"{len(smiles)} valid molecules in it; give at least two", self.reference)
             return smiles
 
-        reference = self._kept("traits", key, Traits, lambda: traits_of(molecules(), False, pool), self.reference)
+        reference = self._kept("features", key, Features, lambda: features_of(molecules(), False, pool), self.reference)
         if not self.fcd:
             return Reference(reference, None)
         if self.reference_stats is not None:
@@ -276,7 +276,7 @@ class _Floor:
         return cls({name: Figure(**body) for name, body in json.loads(path.read_text(encoding="utf-8")).items()})
 
 
-def _own_metrics(samples: list[Sample], valid: list[Sample], known: Known) -> dict[str, Figure]:
+def _own_metrics(samples: list[Sample], valid: list[Sample], known: HashIndex) -> dict[str, Figure]:
     plain = [sample.plain for sample in valid]
     metrics = {"validity": fraction(len(valid), len(samples)), "unique": uniqueness(plain)}
     metrics |= {f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)}

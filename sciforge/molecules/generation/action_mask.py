@@ -9,12 +9,27 @@ import torch
 from torch import Tensor
 
 from sciforge.molecules.chemistry.valence import MAX_ORDER, NONE
-from sciforge.molecules.generation.feasibility import ELEMENT_OF, ELEMENTS, SINGLE_BONDS, Outlook, Rules, completable
-from sciforge.molecules.generation.partial_graph import FIRST_ADD, RING_ORDERS, STOP, Actions, Growth, bends, tables
+from sciforge.molecules.generation.feasibility import (
+    ELEMENT_OF,
+    ELEMENTS,
+    SINGLE_BONDS,
+    Feasibility,
+    Outlook,
+    completable,
+)
+from sciforge.molecules.generation.partial_graph import (
+    FIRST_ADD,
+    RING_ORDERS,
+    STOP,
+    Actions,
+    PartialGraph,
+    bends,
+    tables,
+)
 
 
 def legal(
-    growth: Growth, actions: Actions, rules: Rules, only: Tensor | None = None, banned: Tensor | None = None
+    growth: PartialGraph, actions: Actions, rules: Feasibility, only: Tensor | None = None, banned: Tensor | None = None
 ) -> Tensor:
     """Return which actions may be taken [B, A]; molecules that are done may only stop.
 
@@ -45,9 +60,9 @@ def legal(
 class _State:
     """What the mask needs of a growth, computed once a step; see Outlook for the words."""
 
-    growth: Growth
+    growth: PartialGraph
     actions: Actions
-    rules: Rules
+    rules: Feasibility
     focus: Tensor
     slots: Tensor
     free: Tensor
@@ -57,7 +72,7 @@ class _State:
     clean: Tensor
 
     @classmethod
-    def of(cls, growth: Growth, actions: Actions, rules: Rules) -> "_State":
+    def of(cls, growth: PartialGraph, actions: Actions, rules: Feasibility) -> "_State":
         slots_table, need_table, charges = tables(growth.device)
         slots = growth.lookup(slots_table) * growth.open
         need = growth.lookup(need_table) * growth.open

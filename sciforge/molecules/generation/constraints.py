@@ -11,8 +11,8 @@ from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.molecules.chemistry.valence import MAX_ORDER, TYPES
 from sciforge.molecules.generation.action_mask import legal
-from sciforge.molecules.generation.feasibility import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Rules, charges_of
-from sciforge.molecules.generation.partial_graph import Actions, Growth
+from sciforge.molecules.generation.feasibility import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Feasibility, charges_of
+from sciforge.molecules.generation.partial_graph import Actions, PartialGraph
 
 MOST_ATOMS = 64
 
@@ -121,7 +121,9 @@ def alphabet_of(constraints: Constraints, alphabet: tuple[int, ...]) -> tuple[in
     return tuple(place for place in alphabet if place in allowed)
 
 
-def compile_rules(constraints: Constraints, alphabet: tuple[int, ...], device: torch.device | str = "cpu") -> Rules:
+def compile_feasibility(
+    constraints: Constraints, alphabet: tuple[int, ...], device: torch.device | str = "cpu"
+) -> Feasibility:
     """Return the constraints as tensors.
 
     Args:
@@ -139,7 +141,7 @@ def compile_rules(constraints: Constraints, alphabet: tuple[int, ...], device: t
     brings = max(t.valences[0] for t in allowed if t.charge == 0) - 2
     options |= {"sizes": constraints.ring_sizes, "anion": anion, "cation": cation, "brings": brings}
     if constraints.formula is None:
-        return Rules(constraints.atoms, **options)
+        return Feasibility(constraints.atoms, **options)
     counts, hydrogens = parse_formula(constraints.formula)
     neutral = {t.symbol for t in allowed if t.charge == 0}
     if missing := sorted(set(counts) - neutral):
@@ -152,10 +154,12 @@ def compile_rules(constraints: Constraints, alphabet: tuple[int, ...], device: t
     atoms = sum(counts.values())
     formula = torch.tensor([counts.get(e, 0) for e in ELEMENTS], device=device)
     chain = chain_capacities(by_bonds[4], by_bonds[3], by_bonds[2]).to(device)
-    return Rules((atoms, atoms), **options, formula=formula, hydrogens=hydrogens, chain=chain)
+    return Feasibility((atoms, atoms), **options, formula=formula, hydrogens=hydrogens, chain=chain)
 
 
-def require_feasible(constraints: Constraints, rules: Rules, growth: Growth, actions: Actions, only: Tensor) -> None:
+def require_feasible(
+    constraints: Constraints, rules: Feasibility, growth: PartialGraph, actions: Actions, only: Tensor
+) -> None:
     """Refuse a request that no molecule can meet, or none is known to, before anything is drawn.
 
     Args:

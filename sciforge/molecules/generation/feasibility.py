@@ -17,7 +17,7 @@ neutral type of three or more bonds, the filler) and the charged atoms that are 
    atoms set aside, the other atoms with more than one bond form one chain whose bond orders take up to `chain_capacity` of U (any
    smaller number too, since an order can be lowered by one), and rings closed from the focus take the rest. Atoms of one
    bond find slots, because S is H and theirs in the end by the same sum.
-3. Beside forbidden parts (`Rules.filler` is set). No forbidden part holds an atom of the filler's type with single bonds only
+3. Beside forbidden parts (`Feasibility.filler` is set). No forbidden part holds an atom of the filler's type with single bonds only
    (forbidden.restrict sees to it, or else nothing but needs is owed). So a bond with a clean end, that is a filler with single bonds
    only, never completes one, and the plan makes no other bonds: each need is met by a filler, a charge stands on a filler of
    its own (or on the focus, while no ring is owed), a ring is closed by a new filler or from a clean focus.
@@ -38,7 +38,7 @@ NO_LIMIT = 255
 
 
 @dataclass(frozen=True)
-class Rules:
+class Feasibility:
     """Hard constraints as tensors.
 
     Args:
@@ -112,7 +112,7 @@ class Outlook(NamedTuple):
 
 
 def charges_of(alphabet: tuple[int, ...]) -> tuple[bool, int]:
-    """Return `anion` and `cation` of Rules for types that may be used.
+    """Return `anion` and `cation` of Feasibility for types that may be used.
 
     >>> charges_of((0, 13)), charges_of((0, 12, 15))
     ((True, 0), (False, 3))
@@ -121,7 +121,7 @@ def charges_of(alphabet: tuple[int, ...]) -> tuple[bool, int]:
     return anion, min((TYPES[place].valences[0] for place in alphabet if TYPES[place].charge == 1), default=0)
 
 
-def completable(look: Outlook, rules: Rules, elements: Tensor | None) -> Tensor:
+def completable(look: Outlook, rules: Feasibility, elements: Tensor | None) -> Tensor:
     """Return whether a plan is known to finish (see the module's proof); `elements` [B, elements] are atoms so far."""
     owed_charge = (
         torch.zeros_like(look.charge) if rules.charge is None else _like(rules.charge, look.charge) - look.charge
@@ -139,7 +139,7 @@ def _like(value_B: Tensor, other: Tensor) -> Tensor:
     return value_B.view(-1, *[1] * (other.ndim - 1))
 
 
-def _plain_plan(look: Outlook, rules: Rules, owed_charge: Tensor) -> Tensor:
+def _plain_plan(look: Outlook, rules: Feasibility, owed_charge: Tensor) -> Tensor:
     """Return what `_free_plan` does where no ring is owed, in fewer operations: most generation is of this kind."""
     anions, cations = (-owed_charge).clamp(min=0), owed_charge.clamp(min=0)
     few = look.atoms + torch.maximum(look.need, anions) < rules.atoms[0]
@@ -154,19 +154,19 @@ def _plain_plan(look: Outlook, rules: Rules, owed_charge: Tensor) -> Tensor:
     return possible & ((look.slots >= 1) | ((cost == 0) & (look.atoms >= rules.atoms[0])))
 
 
-def _carriers(slots: Tensor, anions: Tensor, few: Tensor, rules: Rules) -> Tensor:
+def _carriers(slots: Tensor, anions: Tensor, few: Tensor, rules: Feasibility) -> Tensor:
     """Return how many fillers must come first, so that all anions find slots, and one is left where more has to follow."""
     lacking = (anions + few - slots).clamp(min=0) * (anions > 0)
     return torch.div(lacking + rules.brings - 1, rules.brings, rounding_mode="floor")
 
 
-def _on_fillers(look: Outlook, rules: Rules, anions: Tensor, cations: Tensor, owed_rings: Tensor) -> Tensor:
+def _on_fillers(look: Outlook, rules: Feasibility, anions: Tensor, cations: Tensor, owed_rings: Tensor) -> Tensor:
     """Return the atoms that charges take if each stands on a filler; the module's proof, part 3."""
     there = look.clean & (look.free >= 1) & (look.slots >= 2) & (owed_rings == 0) & (anions + cations > 0)
     return 2 * anions + (1 + rules.cation) * cations - there.long()
 
 
-def _free_plan(look: Outlook, rules: Rules, owed_charge: Tensor, owed_rings: Tensor) -> Tensor:
+def _free_plan(look: Outlook, rules: Feasibility, owed_charge: Tensor, owed_rings: Tensor) -> Tensor:
     """Return whether fillers can settle what is owed within the room; the module's proof, part 1."""
     room, smallest = rules.atoms[1] - look.atoms, rules.sizes[0]
     anions, cations = (-owed_charge).clamp(min=0), owed_charge.clamp(min=0)
@@ -191,7 +191,9 @@ def _free_plan(look: Outlook, rules: Rules, owed_charge: Tensor, owed_rings: Ten
     return possible & begins & (cost <= room)
 
 
-def _formula_plan(look: Outlook, rules: Rules, elements: Tensor, owed_charge: Tensor, owed_rings: Tensor) -> Tensor:
+def _formula_plan(
+    look: Outlook, rules: Feasibility, elements: Tensor, owed_charge: Tensor, owed_rings: Tensor
+) -> Tensor:
     """Return whether the remaining atoms can be placed with exactly the owed hydrogens; the module's proof, part 2."""
     device = look.atoms.device
     element_of = torch.tensor((*ELEMENT_OF, 0), device=device)
@@ -226,7 +228,7 @@ def _formula_plan(look: Outlook, rules: Rules, elements: Tensor, owed_charge: Te
 
 
 def _places(
-    look: Outlook, rules: Rules, chain: tuple, best: Tensor, spare: Tensor, owed_rings: Tensor, waiting: Tensor
+    look: Outlook, rules: Feasibility, chain: tuple, best: Tensor, spare: Tensor, owed_rings: Tensor, waiting: Tensor
 ) -> Tensor:
     """Return whether `spare` bond orders can be placed: on a chain, in rings closed from the focus, or both."""
     four, three, two = chain

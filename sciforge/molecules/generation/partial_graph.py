@@ -72,7 +72,7 @@ class Actions:
 
 
 @dataclass
-class Growth:
+class PartialGraph:
     """B molecules on their way.
 
     Args:
@@ -105,7 +105,7 @@ class Growth:
     done: Tensor
 
     @classmethod
-    def empty(cls, batch: int, atoms: int, device: torch.device | str = "cpu") -> "Growth":
+    def empty(cls, batch: int, atoms: int, device: torch.device | str = "cpu") -> "PartialGraph":
         """Return molecules without an atom and with room for `atoms`."""
         device = torch.device(device)
         flat, square = (batch, atoms), (batch, atoms, atoms)
@@ -143,16 +143,16 @@ class Growth:
         """Return the value of one atom of each molecule [B] (or [B, ...]); atom -1 reads the first."""
         return value_BN[torch.arange(len(self), device=self.device), atom_B.clamp(min=0)]
 
-    def select(self, rows: Tensor) -> "Growth":
+    def select(self, rows: Tensor) -> "PartialGraph":
         """Return some of the molecules."""
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
-    def copy(self) -> "Growth":
+    def copy(self) -> "PartialGraph":
         """Return a copy that further actions do not change."""
         return replace(self, **{field.name: getattr(self, field.name).clone() for field in fields(self)})
 
     @classmethod
-    def join(cls, states: Sequence["Growth"]) -> "Growth":
+    def join(cls, states: Sequence["PartialGraph"]) -> "PartialGraph":
         """Return L states of B molecules as one of B L rows, the steps of a molecule together."""
         stacked = {
             f.name: torch.stack([getattr(state, f.name) for state in states], 1).flatten(0, 1) for f in fields(cls)

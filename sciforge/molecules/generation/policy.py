@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.molecules.chemistry.valence import MAX_ORDER
-from sciforge.molecules.generation.partial_graph import RING_ORDERS, Actions, Growth, tables
+from sciforge.molecules.generation.partial_graph import RING_ORDERS, Actions, PartialGraph, tables
 from sciforge.molecules.model.molecule_transformer import HIDDEN, MOLECULE, MOST_TYPES, MoleculeNet, relations
 
 STYLES = ("canonical", "random", "seeded")  # how a walk is ordered; told to the net, so that each can be asked for
@@ -30,7 +30,7 @@ NUM_ONE_HOT = sum(FEATURES.values())
 NUM_FEATURES = NUM_ONE_HOT + MAX_ORDER * MOST_TYPES + MOST_SIZE + 1
 
 
-def features(growth: Growth) -> Tensor:
+def features(growth: PartialGraph) -> Tensor:
     """Return what a step tells of itself [B, F], uint8: its last action, the focus, its neighbours, rings in reach, counts."""
     focus, device = growth.focus, growth.device
     slots_table, need_table, charges = tables(device)
@@ -171,7 +171,7 @@ class Reader:
         self.keys = weight.new_zeros(rows, atoms, model.width // 2)
         self.style = torch.full((rows,), style, device=weight.device)
 
-    def read(self, growth: Growth) -> Tensor:
+    def read(self, growth: PartialGraph) -> Tensor:
         """Return the logits of the next action [B, A] and keep the step."""
         policy: Policy = self.model.heads["policy"]
         at, focus = self.steps, growth.focus

@@ -19,9 +19,9 @@ from sciforge.molecules.chemistry.forbidden_substructures import Pattern, patter
 from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.generation.action_mask import legal
-from sciforge.molecules.generation.constraints import Constraints, alphabet_of, compile_rules, require_feasible
-from sciforge.molecules.generation.feasibility import Rules
-from sciforge.molecules.generation.partial_graph import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, Growth
+from sciforge.molecules.generation.constraints import Constraints, alphabet_of, compile_feasibility, require_feasible
+from sciforge.molecules.generation.feasibility import Feasibility
+from sciforge.molecules.generation.partial_graph import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, PartialGraph
 from sciforge.molecules.generation.policy import STYLES, Reader, actions_of
 from sciforge.molecules.generation.trajectories import Target, walk
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
@@ -116,7 +116,7 @@ class _Task:
     model: MoleculeNet
     actions: Actions
     allowed: Tensor
-    rules: Rules
+    rules: Feasibility
     room: int
     scaffold: "_Scaffold | None"
     patterns: tuple[Pattern, ...]
@@ -136,11 +136,11 @@ class _Task:
         """Compile a request and refuse one that cannot be met."""
         actions, device = actions_of(model), model.relation.weight.device
         alphabet = alphabet_of(constraints, model.alphabet)
-        rules = compile_rules(constraints, alphabet, device)
+        rules = compile_feasibility(constraints, alphabet, device)
         room = rules.atoms[1]
         scaffold = _Scaffold.read(constraints, room) if constraints.scaffold is not None else None
         patterns = patterns_of(constraints.forbidden)
-        growth = scaffold.read_in(1, room, device) if scaffold else Growth.empty(1, room, device)
+        growth = scaffold.read_in(1, room, device) if scaffold else PartialGraph.empty(1, room, device)
         alphabet, rules = restrict(patterns, rules, alphabet, growth)
         allowed = torch.tensor([kind in alphabet for kind in model.alphabet], device=device)
         require_feasible(constraints, rules, growth, actions, _only(actions, allowed, room))
@@ -157,7 +157,7 @@ class _Task:
         condition = None if self.condition is None else self.condition.to(self.device).expand(count, -1)
         reader = Reader(self.model, count, self.room, style, condition)
         only = _only(self.actions, self.allowed, self.room)
-        growth = Growth.empty(count, self.room, self.device)
+        growth = PartialGraph.empty(count, self.room, self.device)
         if self.scaffold:
             growth = self.scaffold.read_in(count, self.room, self.device, reader, self._order(only, rng))
         place = torch.arange(count, device=self.device)
@@ -195,7 +195,7 @@ class _Task:
         return torch.arange(self.room, device=self.device)  # the order in which the request was found feasible
 
     def _choose(
-        self, logits: Tensor, may: Tensor, growth: Growth, only: Tensor, rng: torch.Generator
+        self, logits: Tensor, may: Tensor, growth: PartialGraph, only: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Draw an action [B] and its log-probability; one that completes a forbidden pattern is taken back and masked."""
         action, log_p = choose(logits, may, self.sampling, rng)
@@ -213,7 +213,7 @@ class _Task:
             again, again_p = choose(logits, may, self.sampling, rng)
             action, log_p = torch.where(bad, again, action), torch.where(bad, again_p, log_p)
 
-    def _count(self, logits: Tensor, may: Tensor, growth: Growth) -> None:
+    def _count(self, logits: Tensor, may: Tensor, growth: PartialGraph) -> None:
         """Add up what the mask takes from each sort of action; a ring to an atom that is not there is none."""
         first, done = self.actions.first_ring, growth.done
         absent = F.pad((growth.kind < 0).repeat_interleave(RING_ORDERS, 1), (first, 0), value=False)
@@ -242,7 +242,7 @@ def _only(actions: Actions, allowed: Tensor, room: int) -> Tensor:
     return only
 
 
-def graphs_of(growth: Growth) -> list[Graph]:
+def graphs_of(growth: PartialGraph) -> list[Graph]:
     """Return the molecules of a growth as graphs."""
     kind, bond, num = (x.cpu().numpy() for x in (growth.kind, growth.bond, growth.num))
     graphs = []
@@ -253,7 +253,7 @@ def graphs_of(growth: Growth) -> list[Graph]:
     return graphs
 
 
-def _keep(growth: Growth, place: Tensor, score: Tensor, graphs: list, scores: list) -> None:
+def _keep(growth: PartialGraph, place: Tensor, score: Tensor, graphs: list, scores: list) -> None:
     """Put finished molecules where they belong."""
     for graph, where, value in zip(graphs_of(growth), place.tolist(), score.tolist(), strict=True):
         graphs[where], scores[where] = graph, value
@@ -307,7 +307,7 @@ class _Scaffold:
         device: torch.device,
         reader: Reader | None = None,
         rank: Tensor | None = None,
-    ) -> Growth:
+    ) -> PartialGraph:
         """Return the scaffold as a growth with room for more, built in the order of `rank` [N] before the eyes of a reader."""
         size, rank = len(self.graph), torch.arange(room, device=device) if rank is None else rank
         kind = torch.full((count, room), -1, device=device)

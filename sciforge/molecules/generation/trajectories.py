@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciforge.molecules.generation.partial_graph import NEXT, STOP, Actions, Growth
+from sciforge.molecules.generation.partial_graph import NEXT, STOP, Actions, PartialGraph
 
 REOPEN = -1  # not an action that a generator may take: the seed is complete
 OUTSIDE = -2  # the molecule holds an atom type that the alphabet does not
@@ -48,7 +48,7 @@ class Step(NamedTuple):
         whose: [B, N] the target's atom that each atom of the growth is.
     """
 
-    growth: Growth
+    growth: PartialGraph
     action: Tensor
     seeding: Tensor
     whose: Tensor
@@ -57,7 +57,7 @@ class Step(NamedTuple):
 def walk(target: Target, actions: Actions) -> Iterator[Step]:
     """Yield the steps that build targets, all molecules at once, until all are complete."""
     batch, atoms = target.kind.shape
-    growth = Growth.empty(batch, atoms, target.kind.device)
+    growth = PartialGraph.empty(batch, atoms, target.kind.device)
     rank = torch.where(target.kind >= 0, target.rank, LATE)
     built = torch.full_like(target.kind, -1)  # place in the growth of each atom of the target
     whose = torch.zeros_like(target.kind)  # and the reverse
@@ -81,7 +81,7 @@ def walk(target: Target, actions: Actions) -> Iterator[Step]:
 
 
 def _step(
-    growth: Growth, target: Target, actions: Actions, rank: Tensor, built: Tensor, whose: Tensor, wanted: Tensor
+    growth: PartialGraph, target: Target, actions: Actions, rank: Tensor, built: Tensor, whose: Tensor, wanted: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the walk's action [B] and the target's atom that it adds [B], -1 for none: close rings, add, leave, stop."""
     batch, atoms = target.kind.shape

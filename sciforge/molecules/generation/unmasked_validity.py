@@ -5,13 +5,13 @@ from torch import Tensor
 
 from sciforge.errors import DataError
 from sciforge.molecules.chemistry.graph import mol_of_graph
-from sciforge.molecules.generation.partial_graph import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, Growth
+from sciforge.molecules.generation.partial_graph import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, PartialGraph
 from sciforge.molecules.generation.policy import STYLES, Reader, actions_of
 from sciforge.molecules.generation.sampler import Sampling, choose, graphs_of
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 
 
-def possible(growth: Growth, actions: Actions) -> Tensor:
+def possible(growth: PartialGraph, actions: Actions) -> Tensor:
     """Return which actions can be written down at all [B, A]: room for an atom, two atoms without a bond; valence is not asked."""
     focus, room = growth.focus, growth.kind.shape[1]
     begun = growth.num > 0
@@ -46,7 +46,7 @@ def unmasked_validity(
         rng = torch.Generator(device).manual_seed(sampling.seed * 1_000_003 + number)
         condition_BP = None if condition is None else condition.to(device).expand(count, -1)
         reader = Reader(model, count, room, STYLES.index("canonical"), condition_BP)
-        growth = Growth.empty(count, room, device)
+        growth = PartialGraph.empty(count, room, device)
         for _ in range(5 * room):  # without the mask nothing promises an end
             action, _ = choose(reader.read(growth), possible(growth, actions), sampling, rng)
             growth.act(actions, action)

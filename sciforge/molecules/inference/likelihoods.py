@@ -20,7 +20,7 @@ from sciforge.molecules.chemistry.graph import Graph, canonical, graph_of_mol
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.in_memory import smiles_of_input
 from sciforge.molecules.data.readers import Entry, parts_of, read_part
-from sciforge.molecules.generation.feasibility import Rules
+from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import STOP
 from sciforge.molecules.generation.policy import actions_of, read_history
 from sciforge.molecules.generation.trajectories import Target
@@ -63,7 +63,7 @@ def log_likelihoods(
     bond[:, i, j] = bond[:, j, i] = torch.from_numpy(graph.order_M.astype("int64"))
     target = Target(*(x.to(device) for x in (kind, bond, rank, torch.zeros_like(kind, dtype=torch.bool))))
     charge = torch.full((walks,), sum(TYPES[k].charge for k in graph.atom_N), device=device)
-    walked = lesson(target, actions_of(model), Rules((1, MOST_ATOMS), charge))
+    walked = lesson(target, actions_of(model), Feasibility((1, MOST_ATOMS), charge))
     style = torch.full((walks,), CANONICAL, device=device)
     condition_WP = None if condition is None else condition.to(device).expand(walks, -1)
     logits = widened(read_history(model, walked.history, style, condition_WP)).masked_fill(~walked.legal, -torch.inf)

@@ -17,8 +17,16 @@ from sciforge.errors import ConfigError, did_you_mean
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.generation.action_mask import legal
-from sciforge.molecules.generation.feasibility import Rules
-from sciforge.molecules.generation.partial_graph import FIRST_ADD, NEXT, RING_ORDERS, STOP, UNREACHED, Actions, Growth
+from sciforge.molecules.generation.feasibility import Feasibility
+from sciforge.molecules.generation.partial_graph import (
+    FIRST_ADD,
+    NEXT,
+    RING_ORDERS,
+    STOP,
+    UNREACHED,
+    Actions,
+    PartialGraph,
+)
 from sciforge.molecules.generation.policy import STYLES, History, actions_of, features, new_policy, read_history
 from sciforge.molecules.generation.trajectories import OUTSIDE, Target, walk
 
@@ -47,7 +55,7 @@ class Lesson:
 
 
 @torch.no_grad()
-def lesson(target: Target, actions: Actions, rules: Rules) -> Lesson:
+def lesson(target: Target, actions: Actions, rules: Feasibility) -> Lesson:
     """Walk through targets and look at every step; all on the device, the mask of all steps at once.
 
     Args:
@@ -59,7 +67,7 @@ def lesson(target: Target, actions: Actions, rules: Rules) -> Lesson:
         taken.append(step.action)
         seeded.append(step.seeding)
     steps, batch = len(states), len(target.kind)
-    growth = Growth.join(states)
+    growth = PartialGraph.join(states)
     action_BL, seeding_BL = torch.stack(taken, 1), torch.stack(seeded, 1)
     may_BLA = legal(growth, actions, replace(rules, charge=rules.charge.repeat_interleave(steps))).unflatten(
         0, (batch, steps)
@@ -76,7 +84,7 @@ def lesson(target: Target, actions: Actions, rules: Rules) -> Lesson:
     return Lesson(history, action_BL, may_BLA, counts_BL, illegal_B)
 
 
-def legal_lesson(target: Target, actions: Actions, rules: Rules) -> Lesson:
+def legal_lesson(target: Target, actions: Actions, rules: Feasibility) -> Lesson:
     """Return a lesson in which molecules whose walk meets an illegal step are walked from other atoms on.
 
     A few cages (1 of 3,500 molecules of MOSES) can be closed in canonical order only by a ring of more than eight atoms that
@@ -161,7 +169,7 @@ class Grow(Objective):
         charges = torch.tensor([t.charge for t in TYPES], device=kind.device)
         charge = (charges[kind.clamp(min=0)] * (kind >= 0)).sum(1)
         target = Target(kind, batch["bond"], batch["rank"], batch["seed"] > 0)
-        return legal_lesson(target, actions_of(model), Rules((1, MOST_ATOMS), charge))
+        return legal_lesson(target, actions_of(model), Feasibility((1, MOST_ATOMS), charge))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return nats summed over the actions of the walks; also nats per molecule, and the probability that the mask removes."""

@@ -11,10 +11,10 @@ from sciforge.errors import DataError, MissingExtra
 from sciforge.molecules.evaluation import fcd
 from sciforge.molecules.evaluation.comparison import Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments
-from sciforge.molecules.evaluation.features import Traits, scaffold_of, traits_of
+from sciforge.molecules.evaluation.features import Features, features_of, scaffold_of
 from sciforge.molecules.evaluation.filters import MCF, passes
 from sciforge.molecules.evaluation.generated_files import judge, pick_strings, read_strings
-from sciforge.molecules.evaluation.hash_index import known_of
+from sciforge.molecules.evaluation.hash_index import hash_index_of
 from sciforge.molecules.evaluation.metrics import Bag, bootstrapped, cosine, fraction, uniqueness, wasserstein_to
 from sciforge.molecules.evaluation.similarity import BLOCK, mean_similarity, nearest
 
@@ -47,8 +47,8 @@ MOSES_FCD = 50.112609825350745
 
 
 @pytest.fixture(scope="module")
-def others() -> Traits:
-    return traits_of(OTHERS, False)
+def others() -> Features:
+    return features_of(OTHERS, False)
 
 
 def needs_fcd() -> None:
@@ -96,7 +96,7 @@ def test_a_fraction_lies_in_its_interval(hits: int, count: int):
     assert figure.high - figure.low > 0
 
 
-def test_metrics_are_those_of_moses(others: Traits):
+def test_metrics_are_those_of_moses(others: Features):
     found = compare(SAMPLE, Reference(others, None))
     assert "fcd" not in found.metrics and not found.omitted
     for name, value in MOSES.items():
@@ -111,7 +111,7 @@ def test_fcd_is_that_of_moses_though_the_covariances_are_singular():
     assert distance == pytest.approx(MOSES_FCD, rel=1e-3)
 
 
-def test_a_sample_is_at_no_distance_from_itself(others: Traits):
+def test_a_sample_is_at_no_distance_from_itself(others: Features):
     needs_fcd()
     frechet = FrechetTo(moments(activations(OTHERS)))
     metrics = compare(OTHERS, Reference(others, frechet)).metrics
@@ -204,16 +204,16 @@ def test_the_interval_of_diversity_is_honest():
     assert np.mean(reach) == pytest.approx(np.std(values), rel=0.4)
 
 
-def test_traits_come_back_from_disk(tmp_path, others: Traits):
-    others.save(tmp_path / "traits")
-    back = Traits.load(tmp_path / "traits")
+def test_traits_come_back_from_disk(tmp_path, others: Features):
+    others.save(tmp_path / "features")
+    back = Features.load(tmp_path / "features")
     assert (back.bits_NB == others.bits_NB).all() and (back.values_NP == others.values_NP).all()
     for name in ("fragments", "scaffolds", "rings"):
         one, other = getattr(back, name), getattr(others, name)
         assert one.words == other.words and (one.word_M == other.word_M).all() and (one.owner_M == other.owner_M).all()
 
 
-def test_molecules_without_rings_or_scaffolds_leave_metrics_out(others: Traits):
+def test_molecules_without_rings_or_scaffolds_leave_metrics_out(others: Features):
     found = compare(["CCO", "CC"], Reference(others, None))
     assert set(found.omitted) == {"scaffolds", "rings_distance"}
     assert all(
@@ -222,7 +222,7 @@ def test_molecules_without_rings_or_scaffolds_leave_metrics_out(others: Traits):
     assert scaffold_of(Chem.MolFromSmiles("CCO")) == ""
 
 
-def test_one_molecule_has_no_fcd_but_finite_metrics(others: Traits):
+def test_one_molecule_has_no_fcd_but_finite_metrics(others: Features):
     frechet = FrechetTo(Moments(np.zeros(512), np.eye(512), 9))
     found = compare(["c1ccc2ccccc2c1"], Reference(others, frechet))
     assert "covariance" in found.omitted["fcd"]
@@ -241,7 +241,7 @@ def test_filters_refuse_what_they_should():
 def test_a_training_molecule_in_another_spelling_is_not_novel(tmp_path):
     file = tmp_path / "train.smi"
     file.write_text("SMILES\nOCC\nC[C@H](O)CC\nnonsense\n")
-    known = known_of(file)
+    known = hash_index_of(file)
     asked = [judge(text).plain for text in ("C(O)C", "CCC(O)C", "CCN")]
     assert known.holds(asked).tolist() == [True, True, False] and known.rejected == 1
 

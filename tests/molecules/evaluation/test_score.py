@@ -80,9 +80,9 @@ def test_num_takes_the_first_lines(files):
 def test_what_is_kept_serves_again_and_changed_files_do_not_use_it(files, monkeypatch):
     before = scored(files)
     kept = sorted(files["cache"].iterdir())
-    assert [path.name.partition("-")[0] for path in kept] == ["known", "real", "traits"]
+    assert [path.name.partition("-")[0] for path in kept] == ["features", "known", "real"]
     with monkeypatch.context() as patched:
-        for name in ("known_of", "pick_strings"):
+        for name in ("hash_index_of", "pick_strings"):
             patched.setattr(scoring, name, lambda *_: pytest.fail("computed again"))
         assert scored(files)["metrics"] == before["metrics"]
     files["training"].write_text("SMILES\n" + "\n".join([*TRAIN, *NOVEL]) + "\n")

@@ -16,8 +16,8 @@ from sciforge.molecules.chemistry.forbidden_substructures import Pattern, patter
 from sciforge.molecules.chemistry.graph import Graph
 from sciforge.molecules.chemistry.valence import NONE, TYPES, indices_of
 from sciforge.molecules.generation.action_mask import _State, legal
-from sciforge.molecules.generation.constraints import Constraints, alphabet_of, compile_rules
-from sciforge.molecules.generation.feasibility import ELEMENTS, Rules
+from sciforge.molecules.generation.constraints import Constraints, alphabet_of, compile_feasibility
+from sciforge.molecules.generation.feasibility import ELEMENTS, Feasibility
 from sciforge.molecules.generation.partial_graph import (
     FIRST_ADD,
     MAX_ORDER,
@@ -25,7 +25,7 @@ from sciforge.molecules.generation.partial_graph import (
     RING_ORDERS,
     STOP,
     Actions,
-    Growth,
+    PartialGraph,
     tables,
 )
 from sciforge.molecules.generation.sampler import _only, _Scaffold
@@ -40,20 +40,20 @@ class Game:
 
     constraints: Constraints
     actions: Actions
-    rules: Rules
+    rules: Feasibility
     only: Tensor
     patterns: tuple[Pattern, ...]
-    start: Growth
+    start: PartialGraph
 
     @classmethod
     def of(cls, constraints: Constraints, names: tuple[str, ...]) -> "Game":
         """Compile a request for a net with an alphabet, as sampling does."""
         known = indices_of(names)
         alphabet = alphabet_of(constraints, known)
-        rules = compile_rules(constraints, alphabet)
+        rules = compile_feasibility(constraints, alphabet)
         patterns = patterns_of(constraints.forbidden)
         room = rules.atoms[1]
-        start = Growth.empty(1, room)
+        start = PartialGraph.empty(1, room)
         if constraints.scaffold:
             start = _Scaffold.read(constraints, room).read_in(1, room, torch.device("cpu"))
         alphabet, rules = restrict(patterns, rules, alphabet, start)
@@ -61,16 +61,16 @@ class Game:
         only = _only(actions, torch.tensor([kind in alphabet for kind in known]), room)
         return cls(constraints, actions, rules, only, patterns, start)
 
-    def offered(self, growth: Growth) -> Tensor:
+    def offered(self, growth: PartialGraph) -> Tensor:
         """Return the mask of sampling [B, A], forbidden parts aside."""
         return legal(growth, self.actions, self.rules, self.only) & ~growth.done[:, None]
 
-    def strained(self, growth: Growth) -> Tensor:
+    def strained(self, growth: PartialGraph) -> Tensor:
         """Return what the mask avoids for the strain of linear atoms in small rings [B, A]."""
         state, none = _State.of(growth, self.actions, self.rules), torch.zeros(len(growth), FIRST_ADD, dtype=torch.bool)
         return torch.cat([none, state.strained_adds().flatten(1), state.strained_rings().flatten(1)], 1)
 
-    def possible(self, growth: Growth) -> Tensor:
+    def possible(self, growth: PartialGraph) -> Tensor:
         """Return what valence, room and ring sizes alone allow, and stopping where the request is met [B, A]."""
         slots_of, need_of, _ = tables(growth.device)
         rows, focus, (low, high) = torch.arange(len(growth)), growth.focus, self.rules.sizes
@@ -105,7 +105,7 @@ class Game:
         made[:, STOP] = (need.sum(1) == 0) & self.met(growth)
         return made & self.only & ~growth.done[:, None]
 
-    def met(self, growth: Growth) -> Tensor:
+    def met(self, growth: PartialGraph) -> Tensor:
         """Return which molecules would meet the request if they ended now [B]."""
         slots_of, _, charges = tables(growth.device)
         kind, there = growth.kind.clamp(min=0), growth.kind >= 0
@@ -120,7 +120,7 @@ class Game:
                 ok &= ((torch.from_numpy(ELEMENT_OF)[kind] == element) & there).sum(1) == count
         return ok
 
-    def holds_forbidden(self, growth: Growth) -> Tensor:
+    def holds_forbidden(self, growth: PartialGraph) -> Tensor:
         """Return which molecules hold a forbidden part [B]."""
         found = torch.zeros(len(growth), dtype=torch.bool)
         for pattern in self.patterns:
@@ -128,7 +128,7 @@ class Game:
         return found
 
 
-def key(growth: Growth, formula: bool) -> np.ndarray:
+def key(growth: PartialGraph, formula: bool) -> np.ndarray:
     """Return bytes [B] that are equal where the future is."""
     _, _, charges = tables(growth.device)
     first = torch.argsort((~growth.open).int(), dim=1, stable=True)
@@ -160,7 +160,7 @@ def key(growth: Growth, formula: bool) -> np.ndarray:
     return made.view([("", f"V{made.shape[1]}")])["f0"][:, 0] if made.shape[1] else made
 
 
-def whole_key(growth: Growth) -> np.ndarray:
+def whole_key(growth: PartialGraph) -> np.ndarray:
     """Return bytes [B] of the whole graph and which atoms are open."""
     parts = [growth.kind, growth.open, growth.done[:, None], growth.bond.flatten(1)]
     made = np.ascontiguousarray(torch.cat([p.to(torch.int8) for p in parts], 1).numpy())
@@ -213,7 +213,7 @@ def explore(game: Game, whole: bool = False, brute: bool = True) -> Found:
     return found
 
 
-def _expand(game: Game, growth: Growth, reachable: np.ndarray, found: Found, brute: bool, whole: bool) -> dict:
+def _expand(game: Game, growth: PartialGraph, reachable: np.ndarray, found: Found, brute: bool, whole: bool) -> dict:
     """Take every action in every state of a level; states of the next level once each."""
     sources, kinds, offers, strains, keys, states = [], [], [], [], [], []
     for start in range(0, len(growth), AT_ONCE):
@@ -270,10 +270,10 @@ def _expand(game: Game, growth: Growth, reachable: np.ndarray, found: Found, bru
     }  # fmt: skip
 
 
-def _cat(parts: list[Growth]) -> Growth:
+def _cat(parts: list[PartialGraph]) -> PartialGraph:
     from dataclasses import fields
 
-    return Growth(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Growth)})
+    return PartialGraph(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(PartialGraph)})
 
 
 def _look_back(levels: list[dict], found: Found) -> None:
@@ -297,7 +297,7 @@ def _look_back(levels: list[dict], found: Found) -> None:
         after = good
 
 
-def said(growth: Growth, row: int = 0) -> str:
+def said(growth: PartialGraph, row: int = 0) -> str:
     """Return a state in words."""
     num = int(growth.num[row])
     names = [
@@ -313,7 +313,7 @@ def said(growth: Growth, row: int = 0) -> str:
     return " ".join(names) + " | " + " ".join(bonds)
 
 
-def graphs(growth: Growth) -> Iterator[Graph]:
+def graphs(growth: PartialGraph) -> Iterator[Graph]:
     """Yield the molecules of a growth."""
     for row in range(len(growth)):
         num = int(growth.num[row])

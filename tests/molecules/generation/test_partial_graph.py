@@ -7,15 +7,15 @@ from every_growth import Game, graphs
 
 from sciforge.molecules.chemistry.graph import mol_of_graph
 from sciforge.molecules.generation.constraints import Constraints
-from sciforge.molecules.generation.partial_graph import STOP, UNREACHED, Actions, Growth
+from sciforge.molecules.generation.partial_graph import STOP, UNREACHED, Actions, PartialGraph
 
 NAMES = ("C", "N", "O", "S", "N+", "O-")
 
 
-def wander(rows: int, atoms: int, seed: int) -> list[Growth]:
+def wander(rows: int, atoms: int, seed: int) -> list[PartialGraph]:
     """Return the states of random growths."""
     game, rng = Game.of(Constraints(atoms=(3, atoms)), NAMES), torch.Generator().manual_seed(seed)
-    growth = Growth.empty(rows, atoms)
+    growth = PartialGraph.empty(rows, atoms)
     states = [growth.copy()]
     while not bool(growth.done.all()):
         may = game.offered(growth)
@@ -59,7 +59,7 @@ def test_what_was_left_and_what_is_done_never_changes():
 
 
 def test_select_and_copy_are_independent():
-    growth = Growth.empty(3, 4)
+    growth = PartialGraph.empty(3, 4)
     actions = Actions((0,))
     growth.act(actions, torch.tensor([2, 2, 2]))
     some, copy = growth.select(torch.tensor([2, 0])), growth.copy()

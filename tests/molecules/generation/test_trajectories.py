@@ -15,7 +15,7 @@ from sciforge.errors import DataError
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.codec import MoleculeCodec
-from sciforge.molecules.generation.feasibility import Rules
+from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import NEXT, STOP, Actions
 from sciforge.molecules.generation.sampler import graphs_of
 from sciforge.molecules.generation.trajectories import OUTSIDE, REOPEN, Target, walk
@@ -124,13 +124,13 @@ def test_rules_of_training_allow_walks_with_charges():
         ["C[N+](=O)[O-]", "[O-][n+]1ccccc1", "CS(C)(=O)=O", "C[N+](C)(C)C", "CC(=O)[O-]"], random=False
     )
     assert counts["molecules"] == 5 and not counts["illegal walks"]
-    assert Rules((1, 64), None).plain
+    assert Feasibility((1, 64), None).plain
 
 
 def test_a_cage_is_learnt_from_another_place():
     """Its canonical walk would first close a ring of more than eight atoms; molecules beside it keep their walk."""
     _, target = known(iter(["CN1CN2C(=O)N3CN(C)CN4C(=O)N(C1)C2C34", "CCO"]))
-    rules = Rules((1, 64), torch.zeros(2, dtype=torch.long))
+    rules = Feasibility((1, 64), torch.zeros(2, dtype=torch.long))
     first, made = lesson(target, ALL, rules), legal_lesson(target, ALL, rules)
     assert first.illegal.tolist() == [1, 0] and made.illegal.tolist() == [0, 0]
     assert int(made.counts[0].sum()) > int(made.counts[1].sum()) > 0

@@ -169,15 +169,15 @@ def test_without_the_mask_validity_is_a_matter_of_luck(checkpoint):
 
 def test_what_is_possible_holds_what_is_legal(checkpoint):
     from sciforge.molecules.generation.action_mask import legal
-    from sciforge.molecules.generation.feasibility import Rules
-    from sciforge.molecules.generation.partial_graph import Growth
+    from sciforge.molecules.generation.feasibility import Feasibility
+    from sciforge.molecules.generation.partial_graph import PartialGraph
     from sciforge.molecules.generation.policy import actions_of
 
     model = Model.load(checkpoint, "cpu").network
-    actions, growth = actions_of(model), Growth.empty(64, 10)
+    actions, growth = actions_of(model), PartialGraph.empty(64, 10)
     rng = torch.Generator().manual_seed(0)
     for _ in range(30):
-        may = legal(growth, actions, Rules((1, 10), torch.zeros(1, dtype=torch.long)))
+        may = legal(growth, actions, Feasibility((1, 10), torch.zeros(1, dtype=torch.long)))
         assert not bool((may & ~possible(growth, actions)).any())
         growth.act(actions, torch.multinomial(may.float(), 1, generator=rng)[:, 0])
 
