@@ -20,8 +20,7 @@ from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, 
 from sciforge.experiments.label_efficiency.run import measure
 from sciforge.experiments.label_efficiency.spec import LabelEfficiency
 from sciforge.experiments.methods import Recipe
-from sciforge.genomes import Classify
-from sciforge.genomes.data.genome import Genome
+from sciforge.genomes import Classify, Genome
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
 SHORT = Recipe(Schedule(steps=2, batch=4, lr=1e-3, kind="step"), epochs=0.0)

@@ -10,7 +10,7 @@ from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.experiments.held_out import HeldOut
-from sciforge.genomes.data.genome import Sequences
+from sciforge.genomes import Sequences
 
 ENGINE = Engine(torch.device("cpu"), "float32")
 

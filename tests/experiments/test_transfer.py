@@ -18,8 +18,7 @@ from sciforge.experiments.transfer import run as module
 from sciforge.experiments.transfer.result import OTHERS, TransferResult, TransferScore
 from sciforge.experiments.transfer.run import measure
 from sciforge.experiments.transfer.spec import Transfer
-from sciforge.genomes import DOMAIN, Classify
-from sciforge.genomes.data.genome import Sequences
+from sciforge.genomes import DOMAIN, Classify, Sequences
 
 CPU = Hardware(device="cpu", precision="float32", threads=1)
 SHORT = Recipe(Schedule(steps=2, batch=4, lr=1e-3, kind="step"), epochs=0.0)
