@@ -158,7 +158,9 @@ class Intervals(_WindowTask):
         self.require(1, math.inf, "length", "block_bp")
         self.require(0, math.inf, "distance", "seed")
         if not self.genome or not self.intervals:
-            raise ConfigError("intervals.genome and intervals.intervals need a file each; give FASTA and BED, for instance")
+            raise ConfigError(
+                "intervals.genome and intervals.intervals need a file each; give FASTA and BED, for instance"
+            )
 
     def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
         """Return the genome and the windows."""

@@ -149,10 +149,10 @@ def read_bed(path: Path | str) -> Annotation:
 
 def _attributes(text: str) -> dict[str, str]:
     """Return column 9 as a dict: GFF3 'key=value;' or GTF 'key "value";'."""
-    found = {}
+    attributes = {}
     for key, value in _ATTRIBUTE.findall(text):
-        found[key] = value.strip('"') if value.startswith('"') else unquote(value.strip())
-    return found
+        attributes[key] = value.strip('"') if value.startswith('"') else unquote(value.strip())
+    return attributes
 
 
 def read_gff(path: Path | str) -> Annotation:
@@ -183,13 +183,15 @@ def read_gff(path: Path | str) -> Annotation:
             mend = "GFF counts from 1 and keeps the end; correct it"
             raise DataError(f"start {start}, end {end} is no interval; {mend}", rows.path, line)
         strand = _strand(cells[6], rows.path, line)
-        found = _attributes(cells[8]) if len(cells) == 9 else {}
-        name = next((found[key] for key in ("Name", "gene", "locus_tag", "gene_id", "ID") if found.get(key)), "")
+        attributes = _attributes(cells[8]) if len(cells) == 9 else {}
+        name = next(
+            (attributes[key] for key in ("Name", "gene", "locus_tag", "gene_id", "ID") if attributes.get(key)), ""
+        )
         contig, kind = unquote(cells[0]), cells[2]
-        if found.get("Is_circular") == "true":
+        if attributes.get("Is_circular") == "true":
             circular.add(contig)
         # GFF3 says that rows of one ID are one feature; GTF rows of one transcript and kind are
-        mark = found.get("ID") or found.get("transcript_id")
+        mark = attributes.get("ID") or attributes.get("transcript_id")
         feature = features.setdefault((contig, kind, mark) if mark else line, len(features))
         length = rows.declared_bp.get(contig, 0)
         if contig in circular and start <= length < end <= 2 * length:
@@ -226,15 +228,15 @@ def read_genbank(path: Path | str) -> Annotation:
 
 def _feature_lines(text: str, first_line: int) -> list[int]:
     """Return the file's line numbers of the feature keys of one record: five blanks, then the key (INSDC 4.1)."""
-    found, inside = [], False
+    numbers, inside = [], False
     for number, row in enumerate(text.split("\n"), first_line):
         if row.startswith("FEATURES"):
             inside = True
         elif inside and row[:1] not in ("", " "):
             break
         elif inside and row[:5] == "     " and row[5:6].strip():
-            found.append(number)
-    return found
+            numbers.append(number)
+    return numbers
 
 
 def _add_feature(rows: _Rows, contig: str, feature: Any, line: int, number: int) -> None:

@@ -54,9 +54,9 @@ def strand_bias(record: Record) -> np.ndarray:
 def another_start(record: Record, rng: np.random.Generator) -> dict[str, Any]:
     """Return the record without up to 12 bases (a tenth of short sequences) at its ends, how many at which drawn at random."""
     bases = np.asarray(record["bases"])
-    room = min(MOST_SHIFT, len(bases) // 10)
-    left = int(rng.integers(0, room + 1))
-    return {**record, "bases": bases[left : len(bases) - (room - left)]}
+    spare = min(MOST_SHIFT, len(bases) // 10)
+    left = int(rng.integers(0, spare + 1))
+    return {**record, "bases": bases[left : len(bases) - (spare - left)]}
 
 
 def phases(record: Record) -> np.ndarray:

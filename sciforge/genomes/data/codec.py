@@ -205,8 +205,8 @@ def numpy_kmer_ids(bases: np.ndarray, k: int, stride: int) -> np.ndarray:
         block = bases[..., start * stride : (stop - 1) * stride + k]
         if (block & 4).any():
             flags = np.where(block & 4, np.int32(_N_FLAG), block & 3)
-            found = _concatenate_runs(flags, k)[..., ::stride]
-            ids[..., start:stop] = np.where(found >= _N_FLAG, 4**k + SPECIALS.index("[UNK]"), found)
+            flagged = _concatenate_runs(flags, k)[..., ::stride]
+            ids[..., start:stop] = np.where(flagged >= _N_FLAG, 4**k + SPECIALS.index("[UNK]"), flagged)
         else:
             ids[..., start:stop] = _clean_ids(block & 3, k)[..., ::stride]
     return ids

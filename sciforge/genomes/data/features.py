@@ -61,9 +61,9 @@ def reading_frames(sequences: Sequence[np.ndarray]) -> np.ndarray:
 
 def _runs(bases: np.ndarray) -> np.ndarray:
     """Return for each of three frames: longest stop-free run, run at the left, at the right, longest from an ATG [3, 4]."""
-    found = np.zeros((3, 4))
+    run_34 = np.zeros((3, 4))
     if len(bases) < 5:
-        return found
+        return run_34
     first, second, third = bases[:-2], bases[1:-1], bases[2:]
     stop = (first == 3) & (((second == 0) & ((third == 0) | (third == 2))) | ((second == 2) & (third == 0)))
     start = (first == 0) & (second == 3) & (third == 2)
@@ -76,5 +76,5 @@ def _runs(bases: np.ndarray) -> np.ndarray:
         after = 0
         if len(starts):
             after = (borders[np.searchsorted(borders, starts)] - starts).max()
-        found[frame] = lengths.max(), lengths[0], lengths[-1], after
-    return found
+        run_34[frame] = lengths.max(), lengths[0], lengths[-1], after
+    return run_34

@@ -61,5 +61,5 @@ def parse_genbank(text: str, path: Path, line: int, features: bool) -> Any:
 
 def locus_bp(text: str) -> int | None:
     """Return the length that a GenBank record's LOCUS line declares, in bases, or None when it declares none."""
-    found = re.match(r"LOCUS\s+\S+\s+(\d{1,12})\s+bp", text, re.ASCII)
-    return int(found[1]) if found else None
+    match = re.match(r"LOCUS\s+\S+\s+(\d{1,12})\s+bp", text, re.ASCII)
+    return int(match[1]) if match else None

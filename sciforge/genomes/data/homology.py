@@ -29,8 +29,8 @@ def canonical_words(sequences: Sequence[np.ndarray]) -> np.ndarray:
     >>> np.array_equal(canonical_words([a]), canonical_words([reverse_complement(a)]))
     True
     """
-    found = [_canonical(bases) for bases in sequences if len(bases) >= WORD]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint32)
+    words = [_canonical(bases) for bases in sequences if len(bases) >= WORD]
+    return np.unique(np.concatenate(words)) if words else np.empty(0, np.uint32)
 
 
 def _canonical(bases: np.ndarray) -> np.ndarray:

@@ -160,9 +160,7 @@ def write_rows(
         shard.add({"bases": row.bases}, **fixed)
 
 
-def drawn_splits(
-    rows: Sequence[LabelledSequence], test_share: float, validation_share: float, seed: int
-) -> np.ndarray:
+def drawn_splits(rows: Sequence[LabelledSequence], test_share: float, validation_share: float, seed: int) -> np.ndarray:
     """Return the split of each row, uint8 [N], drawn class by class; equal sequences are kept in one split."""
     _, group_N = np.unique([row.bases.tobytes() for row in rows], return_inverse=True) if rows else ((), ())
     first_label = {group: row.label for group, row in zip(reversed(list(group_N)), reversed(rows), strict=True)}

@@ -94,19 +94,19 @@ def around(
     anchor_at = np.where(forward == (anchor == "start"), intervals.start, intervals.end - 1)
     start = np.where(forward, anchor_at - upstream, anchor_at - downstream + 1)
     contig = _contig_index(intervals, genome)
-    found = windows_of(tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name)
-    key = np.stack([found.contig, found.start, found.strand], axis=1)
+    windows = windows_of(tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name)
+    key = np.stack([windows.contig, windows.start, windows.strand], axis=1)
     _, once = np.unique(key, axis=0, return_index=True)
-    found = found.select(np.sort(once))
-    return found.select((found.start >= 0) & (found.end <= lengths_bp(genome)[found.contig]))
+    windows = windows.select(np.sort(once))
+    return windows.select((windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig]))
 
 
 def centred(intervals: Annotation, genome: Contigs, length: int) -> Windows:
     """Return one window of the given length about the middle of each interval (strand 0 is read as +)."""
     start = (intervals.start + intervals.end - length) // 2
     strand = np.where(intervals.strand < 0, -1, 1)
-    found = windows_of(tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name)
-    return found.select((found.start >= 0) & (found.end <= lengths_bp(genome)[found.contig]))
+    windows = windows_of(tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name)
+    return windows.select((windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig]))
 
 
 def _contig_index(intervals: Annotation, genome: Contigs) -> np.ndarray:
@@ -289,7 +289,7 @@ def matched(
     cells = -(-lengths_bp(genome) // cell_bp)
     contig = np.repeat(np.arange(len(genome)), cells)
     cell_start = (np.arange(len(contig)) - np.repeat(np.cumsum(cells) - cells, cells)) * cell_bp
-    wanted, found, got = _strata(genome, like, gc_bin), [], np.zeros(0, np.int64)
+    wanted, partners, matched_keys = _strata(genome, like, gc_bin), [], np.zeros(0, np.int64)
     unmet = wanted
     for _ in range(_ROUNDS):
         order = generator.permutation(len(contig))
@@ -301,13 +301,13 @@ def matched(
         fit = np.flatnonzero((drawn.split != "") & within.hold(drawn))
         keys = _strata(genome, drawn.select(fit), gc_bin)
         taken = _ranks(keys) < _count_of(keys, unmet)
-        found.append(drawn.select(fit[taken]))
-        got = np.concatenate([got, keys[taken]])
-        unmet = wanted[_ranks(wanted) >= _count_of(wanted, got)]
+        partners.append(drawn.select(fit[taken]))
+        matched_keys = np.concatenate([matched_keys, keys[taken]])
+        unmet = wanted[_ranks(wanted) >= _count_of(wanted, matched_keys)]
         contig, cell_start = np.delete(contig, fit[taken]), np.delete(cell_start, fit[taken])
         if not len(unmet):
             break
-    return like.select(_ranks(wanted) < _count_of(wanted, got)), join(*found)
+    return like.select(_ranks(wanted) < _count_of(wanted, matched_keys)), join(*partners)
 
 
 def _count_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -105,10 +105,10 @@ def ecoli_coding(
     ]
     contig, start = np.array(tiles, np.int64).reshape(-1, 2).T
     strand = generator.integers(0, 2, len(tiles)) * 2 - 1
-    found = windows_of(tuple(genome), contig, start, length, strand, np.full(len(tiles), ""))
-    found = assigned(without_unknown(genome, found), rule)
+    tiled = windows_of(tuple(genome), contig, start, length, strand, np.full(len(tiles), ""))
+    tiled = assigned(without_unknown(genome, tiled), rule)
     coding = Regions.of(annotation.of_kind("CDS"), genome)
-    noncoding, coding_windows = matched(genome, found, coding, rule, generator, gc_bin=0.04, cell_bp=length)
+    noncoding, coding_windows = matched(genome, tiled, coding, rule, generator, gc_bin=0.04, cell_bp=length)
     return _labelled(coding_windows, noncoding)
 
 

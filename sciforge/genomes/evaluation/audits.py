@@ -36,7 +36,8 @@ class AuditMasks(Settings):
     Args:
         data: a genome store.
         checkpoint: a pretraining checkpoint to compare with Markov models of the same genome; None leaves that out.
-        k, stride: the codec, where no checkpoint is given.
+        k: bases of a token, where no checkpoint is given.
+        stride: bases from one token to the next, where no checkpoint is given.
         windows: how many windows to look at.
         highest_order: Markov models of order 0 to this, one- and two-sided.
     """
@@ -62,11 +63,11 @@ class AuditMasks(Settings):
         chosen = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
         bases = [np.asarray(r["bases"])[r["inside"][0] : r["inside"][0] + 512] for r in chosen]
         ours = readable_share(bases, codec)
-        theirs = dnabert_readable_share(bases, KmerCodec(codec.k, 1))
+        dnabert = dnabert_readable_share(bases, KmerCodec(codec.k, 1))
         rows = [(f"spans of bases, k {codec.k}, stride {codec.stride} (ours)", f"{ours:.1%}")]
-        rows.append((f"DNABERT's scheme, k {codec.k}, stride 1", f"{theirs:.1%}"))
+        rows.append((f"DNABERT's scheme, k {codec.k}, stride 1", f"{dnabert:.1%}"))
         tables = [Table(("masking", "scored [MASK] tokens readable from visible ones"), tuple(rows))]
-        metrics = {"readable": ours, "readable_dnabert": theirs}
+        metrics = {"readable": ours, "readable_dnabert": dnabert}
         warnings = () if ours == 0 else ("hidden bases can be read off visible tokens",)
         if model is not None:
             table, bits = self._bits(store, model)
@@ -86,9 +87,9 @@ class AuditMasks(Settings):
             raise ConfigError(
                 f"{store.path} has no validation split; prepare it with --validation or --validation-every"
             )
-        few = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
-        found = evaluate(model.network, objective, model.codec, few, model.engine)
-        bits = {"checkpoint": found["nats_per_base"] / NATS_OF_BIT}
+        sample = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
+        metrics = evaluate(model.network, objective, model.codec, sample, model.engine)
+        bits = {"checkpoint": metrics["nats_per_base"] / NATS_OF_BIT}
         rows = [("this checkpoint, spans of bases hidden", f"{bits['checkpoint']:.4f}")]
         for two_sided in (False, True):
             for order in range(self.highest_order + 1 if not two_sided else self.highest_order // 2 + 1):
@@ -113,12 +114,12 @@ def readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) -> float:
     readable = masked = 0
     for number, bases in enumerate(sequences):
         masks = draw_masks(bases, codec, generator(0, EVALUATE, 1, number), rate=0.15, shortest=3, longest=12)
-        seen = covered(~masks.masked_T, len(bases), codec)
+        visible_L = covered(~masks.masked_T, len(bases), codec)
         hidden = masks.scored_L == SCORED_MASKED
         for token in np.flatnonzero(masks.masked_T):
             here = slice(token * codec.stride, token * codec.stride + codec.k)
             masked += 1
-            readable += bool(hidden[here].any() and seen[here][hidden[here]].all())
+            readable += bool(hidden[here].any() and visible_L[here][hidden[here]].all())
     return readable / masked if masked else 0.0
 
 
@@ -135,10 +136,10 @@ def dnabert_readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) ->
             chosen[max(0, left) : left + codec.k] = True
         draw = rng.random(num)
         visible = ~chosen | (draw >= 0.9)  # 80 % masked, 10 % random, 10 % kept: the kept ones are true
-        seen = covered(visible, len(bases), codec)
+        visible_L = covered(visible, len(bases), codec)
         for token in np.flatnonzero(chosen):
             scored += 1
-            readable += bool(seen[token : token + codec.k].all())
+            readable += bool(visible_L[token : token + codec.k].all())
     return readable / scored if scored else 0.0
 
 
@@ -167,10 +168,10 @@ class AuditShortcuts(Settings):
         }
         rows, metrics, warnings = [], {}, []
         for name, describe in SHORTCUTS.items():
-            found = _judge(describe, sequences, labels, self.seed)
-            metrics |= {f"{name} {key}": value for key, value in found.items()}
-            rows.append((name, *(f"{found[key]:.3f}" if key in found else "" for key in ("mcc", "auroc"))))
-            if found.get("auroc", 0.5 + abs(found["mcc"]) / 2) > STRONG.get(name, STRONG_SHORTCUT):
+            scores = _judge(describe, sequences, labels, self.seed)
+            metrics |= {f"{name} {key}": value for key, value in scores.items()}
+            rows.append((name, *(f"{scores[key]:.3f}" if key in scores else "" for key in ("mcc", "auroc"))))
+            if scores.get("auroc", 0.5 + abs(scores["mcc"]) / 2) > STRONG.get(name, STRONG_SHORTCUT):
                 warnings.append(
                     f"{name} alone separates the classes; match the negatives, or report this beside any score"
                 )

@@ -76,10 +76,10 @@ def _targets(objective: Any, records: Sequence[Record]) -> np.ndarray:
     return np.array([objective.classes.index(record["label"]) for record in records])
 
 
-def _spread(probability_NC: np.ndarray, seen: np.ndarray, objective: Any) -> Outputs:
+def _all_classes(probability_NC: np.ndarray, known_classes: np.ndarray, objective: Any) -> Outputs:
     """Give a classifier's columns their places among all classes; one never seen has probability 0."""
     full = np.zeros((len(probability_NC), len(objective.classes)), np.float32)
-    full[:, seen] = probability_NC
+    full[:, known_classes] = probability_NC
     return {"probability": full}
 
 
@@ -89,7 +89,7 @@ def _logistic(
     """Fit on centred blocks of unit total variance, so that no block drowns another; C by cross-validation."""
     target_N = _targets(objective, train)
     if len(np.unique(target_N)) == 1:
-        return _spread(np.ones((len(test), 1)), np.unique(target_N), objective)
+        return _all_classes(np.ones((len(test), 1)), np.unique(target_N), objective)
     train_X, test_X = [], []
     strands_train, strands_test = _strands(train, objective), _strands(test, objective)
     for block in features:
@@ -105,7 +105,7 @@ def _logistic(
     copies = len(strands_train)
     model = _fit_logistic(x @ axes.T, target_N, copies, seed)
     parts = [np.concatenate([block[strand] for block in test_X], axis=1) @ axes.T for strand in range(copies)]
-    return _spread(np.mean([model.predict_proba(part) for part in parts], axis=0), model.classes_, objective)
+    return _all_classes(np.mean([model.predict_proba(part) for part in parts], axis=0), model.classes_, objective)
 
 
 def _fit_logistic(x: np.ndarray, target_N: np.ndarray, copies: int, seed: int) -> Any:
@@ -141,7 +141,7 @@ def _boosted(
 
     target_N = _targets(objective, train)
     if len(np.unique(target_N)) == 1:
-        return _spread(np.ones((len(test), 1)), np.unique(target_N), objective)
+        return _all_classes(np.ones((len(test), 1)), np.unique(target_N), objective)
     strands_train, strands_test = _strands(train, objective), _strands(test, objective)
 
     def table(strand: Sequence[np.ndarray]) -> np.ndarray:
@@ -150,7 +150,7 @@ def _boosted(
     x, labels = np.concatenate([table(s) for s in strands_train]), np.tile(target_N, len(strands_train))
     model = HistGradientBoostingClassifier(**boosting_options(len(target_N)), random_state=seed).fit(x, labels)
     guesses = [model.predict_proba(table(strand)) for strand in strands_test]
-    return _spread(np.mean(guesses, axis=0), model.classes_, objective)
+    return _all_classes(np.mean(guesses, axis=0), model.classes_, objective)
 
 
 def boosting_options(labels: int) -> dict[str, Any]:

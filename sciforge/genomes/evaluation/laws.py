@@ -51,8 +51,10 @@ def padding(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Ver
     alone, padded = _states(model, codec, [short])[0], _states(model, codec, [short, long])[0]
     changed = _largest(alone, padded)
     if "class" in model.heads:
-        judged = [_probabilities(model, codec, rng, rows, strand_free=False)[0] for rows in ([short], [short, long])]
-        changed = max(changed, _largest(*judged))
+        probabilities = [
+            _probabilities(model, codec, rng, rows, strand_free=False)[0] for rows in ([short], [short, long])
+        ]
+        changed = max(changed, _largest(*probabilities))
     return changed, ROUNDING
 
 
@@ -60,9 +62,9 @@ def batch_mates(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) ->
     """What else is in the batch, and in which order, never changes a result."""
     rows = [_bases(rng, size + codec.k) for size in (30, 80, 55, 80)]
     together = _states(model, codec, rows)
-    turned = _states(model, codec, rows[::-1])[::-1]
+    reversed_states = _states(model, codec, rows[::-1])[::-1]
     others = _states(model, codec, [rows[0], _bases(rng, 80 + codec.k)])[0]
-    return max(_largest(others, together[0]), *map(_largest, together, turned)), ROUNDING
+    return max(_largest(others, together[0]), *map(_largest, together, reversed_states)), ROUNDING
 
 
 def soft_mask(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Verdict:

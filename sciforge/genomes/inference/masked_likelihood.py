@@ -36,8 +36,8 @@ def log_probabilities(model: Model, windows: Sequence[tuple[np.ndarray, int, int
             if flip:
                 part = [(reverse_complement(b), len(b) - stop, len(b) - start) for b, start, stop in part]
             batch = model.codec.collate([hide(*window, model.codec) for window in part])
-            found = _votes(model, model.engine.move(batch), [(start, stop) for _, start, stop in part])
-            for i, log_p in enumerate(found, first):
+            votes = _votes(model, model.engine.move(batch), [(start, stop) for _, start, stop in part])
+            for i, log_p in enumerate(votes, first):
                 total[i] += (log_p[::-1, ::-1] if flip else log_p) / 2
     return [log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True) for log_p in total]
 

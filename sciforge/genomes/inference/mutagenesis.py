@@ -58,7 +58,9 @@ class Mutagenesis(Settings):
         """
         contig, start, stop, strand, codes = self._region()
         changes = Changes(model, codes, start, stop, strand, self.label, self.window)
-        return MutagenesisMap.of(contig, start, strand, codes[start:stop], changes.effects(), changes.title, about(self, model))
+        return MutagenesisMap.of(
+            contig, start, strand, codes[start:stop], changes.effects(), changes.title, about(self, model)
+        )
 
     def _region(self) -> tuple[str, int, int, int, np.ndarray]:
         region = Region.parse(self.region)

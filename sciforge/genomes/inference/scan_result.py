@@ -58,7 +58,10 @@ class ScanResult(TableResult):
                 new[1:] = (chrom[1:] != chrom[:-1]) | (start[1:] > end[:-1])
                 first = np.flatnonzero(new)
                 last = np.append(first[1:], len(high)) - 1
-                best = [a + int(high["probability"].to_numpy()[a : b + 1].argmax()) for a, b in zip(first, last, strict=True)]
+                best = [
+                    a + int(high["probability"].to_numpy()[a : b + 1].argmax())
+                    for a, b in zip(first, last, strict=True)
+                ]
                 score = np.round(1000 * high["probability"].to_numpy()[best]).astype(int)
                 rows.append(
                     pd.DataFrame(

@@ -85,9 +85,7 @@ def need_tokens(group: Sequence[Window], k: int) -> None:
             raise ConfigError(f"{name!r} ({as_letters(bases)}) is shorter than k = {k}; leave it out")
 
 
-def sliding(
-    pieces: Iterable[Piece], window: int | None, step: int, short: bool
-) -> Iterator[Window]:
+def sliding(pieces: Iterable[Piece], window: int | None, step: int, short: bool) -> Iterator[Window]:
     """Yield (contig, start, bases, whether it is the contig's last) windows, the last one flush with the contig's end.
 
     No window crosses two contigs, and no more than a piece and a window are held at a time.

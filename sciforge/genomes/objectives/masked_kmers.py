@@ -38,13 +38,16 @@ class MaskedKmers(Objective):
     Args:
         length: bases of a window.
         mask_rate: share of the bases to score.
-        shortest, longest: bases of a hidden span.
-        random_share, keep_share: shares of spans replaced by random bases or left as they are.
+        shortest: fewest bases of a hidden span.
+        longest: most bases of a hidden span.
+        random_share: share of spans replaced by random bases.
+        keep_share: share of spans left as they are.
         soft_mask_weight: weight of soft-masked (repeat) bases in the loss; GPN uses 0.1.
         short_share: share of windows cut to a random length, so that short sequences are known too.
         unmasked_share: share of windows in which nothing is hidden, so that side tasks also learn from whole
             sequence, which is what fine-tuning shows.
-        frame_weight: weight of the reading-frame task (see `frames`), in nats per token; 0 leaves it out.
+        frame_weight: weight of the reading-frame task (strand, codon position, distance to start and stop codons), in nats
+            per token; 0 leaves it out.
         pair_weight: weight of next-segment prediction (BERT's second task); off by default, since RoBERTa found no gain.
         pair: half of the windows get another second half: `next` takes one from elsewhere within 1,500 bases, so that
             composition does not tell; `strand` turns it onto the other strand.

@@ -88,8 +88,8 @@ def draw_masks(
         size = -(-int(rng.integers(shortest, longest + 1)) // codec.stride) * codec.stride
         start = int(rng.integers(0, max(1, last - size + 1))) // codec.stride * codec.stride
         stop = min(start + size, last)
-        room = slice(max(0, start - codec.k), stop + codec.k)
-        if hidden[room].any():  # spans must not touch, or their treatments would mix in one token
+        around = slice(max(0, start - codec.k), stop + codec.k)
+        if hidden[around].any():  # spans must not touch, or their treatments would mix in one token
             continue
         how = SCORED_MASKED
         draw = rng.random()

@@ -32,21 +32,21 @@ def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, 
     """
     length = len(bases)
     plain = bases & 7
-    found = []
+    frames = []
     for strand in (1, -1):
         codes = plain if strand == 1 else np.where(plain < 4, 3 - plain, 4)[::-1]
-        found += [
+        frames += [
             (stop - start, start, stop, strand, *ends) for start, stop, *ends in _frames_of_strand(codes, shortest)
         ]
-    found.sort(key=lambda f: (-f[0], f[3], f[1]))
-    covered, kept = np.zeros(length, bool), []
-    for _, start, stop, strand, has_start, has_stop in found:
+    frames.sort(key=lambda f: (-f[0], f[3], f[1]))
+    covered, chosen = np.zeros(length, bool), []
+    for _, start, stop, strand, has_start, has_stop in frames:
         if strand == -1:
             start, stop = length - stop, length - start
         if covered[start:stop].mean() <= MAX_OVERLAP:
             covered[start:stop] = True
-            kept.append((start, stop, strand, bool(has_start), bool(has_stop)))
-    return kept
+            chosen.append((start, stop, strand, bool(has_start), bool(has_stop)))
+    return chosen
 
 
 def _frames_of_strand(codes: np.ndarray, shortest: int) -> list[tuple[int, int, bool, bool]]:
@@ -54,7 +54,7 @@ def _frames_of_strand(codes: np.ndarray, shortest: int) -> list[tuple[int, int, 
     ends = (first == 3) & (((second == 0) & ((third == 0) | (third == 2))) | ((second == 2) & (third == 0)))
     unknown = (first > 3) | (second > 3) | (third > 3)
     starts = (first == 0) & (second == 3) & (third == 2)
-    found = []
+    frames = []
     for frame in range(3):
         breaks = np.flatnonzero((ends | unknown)[frame::3]) * 3 + frame
         last = frame + (len(codes) - frame) // 3 * 3
@@ -74,8 +74,8 @@ def _frames_of_strand(codes: np.ndarray, shortest: int) -> list[tuple[int, int, 
             else:
                 continue
             if stop - start >= shortest:
-                found.append((start, stop, has_start, has_stop))
-    return found
+                frames.append((start, stop, has_start, has_stop))
+    return frames
 
 
 def frame_targets(bases: np.ndarray, shortest: int = 300) -> tuple[np.ndarray, np.ndarray]:

@@ -61,9 +61,9 @@ class ReplacedKmers(MaskedKmers):
         real_BT = torch.arange(logits_BT.shape[1], device=logits_BT.device) < batch["lengths"][:, None]
         nats_BT = F.binary_cross_entropy_with_logits(logits_BT, replaced_BT.to(logits_BT.dtype), reduction="none")
         detection, tokens = (nats_BT * real_BT).sum(), real_BT.sum()
-        found = ((logits_BT > 0) == replaced_BT) & real_BT
+        right_BT = ((logits_BT > 0) == replaced_BT) & real_BT
         parts = {"generator_nats_per_base": generator.parts["nats_per_base"]}
-        parts |= {"detection_nats": (detection, tokens), "detection_accuracy": (found.sum(), tokens)}
+        parts |= {"detection_nats": (detection, tokens), "detection_accuracy": (right_BT.sum(), tokens)}
         parts |= {"replaced_share": ((replaced_BT & real_BT).sum(), tokens)}
         # A token has mask_rate * stride hidden bases, so that the one count divides both losses.
         per_base = self.discriminator_weight * self.mask_rate * model.stride

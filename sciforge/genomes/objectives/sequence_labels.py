@@ -84,11 +84,11 @@ class _Sequences(Objective):
         with evaluation(model, self):
             for batch in batches(self, codec, records, range(len(records)), 0, 64):
                 batch = engine.move(batch)
-                for found in strands:
-                    seen = batch if found is strands[0] else reversed_batch(batch, model)
-                    features_BF = model.heads[self.head].features(model(seen), model.heads["frames"], seen)
-                    found.append(features_BF.cpu().numpy())
-        return np.concatenate([rows for found in strands for rows in found])
+                for parts in strands:
+                    oriented = batch if parts is strands[0] else reversed_batch(batch, model)
+                    features_BF = model.heads[self.head].features(model(oriented), model.heads["frames"], oriented)
+                    parts.append(features_BF.cpu().numpy())
+        return np.concatenate([rows for parts in strands for rows in parts])
 
 
 @dataclass(frozen=True)

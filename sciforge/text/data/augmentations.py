@@ -52,8 +52,8 @@ def drop_punctuation(record: Record, rng: np.random.Generator) -> dict[str, Any]
     """Return the record with half of its punctuation marks taken out, drawn at random; never all of its letters."""
     text = record["text"]
     taken = [mark in MARKS and rng.random() < DROPPED for mark in text]
-    found = "".join(letter for letter, gone in zip(text, taken, strict=True) if not gone)
-    return _with(record, found if found.strip() else text)
+    shortened = "".join(letter for letter, gone in zip(text, taken, strict=True) if not gone)
+    return _with(record, shortened if shortened.strip() else text)
 
 
 def punctuation(record: Record) -> np.ndarray:
@@ -94,10 +94,10 @@ def neighbours(record: Record) -> np.ndarray:
     np.True_
     """
     words = record["text"].lower().split()
-    found = np.zeros(BUCKETS)
+    shares = np.zeros(BUCKETS)
     for pair in zip(words[:-1], words[1:], strict=True):
-        found[zlib.crc32(" ".join(pair).encode()) % BUCKETS] += 1
-    return found / max(len(words) - 1, 1)
+        shares[zlib.crc32(" ".join(pair).encode()) % BUCKETS] += 1
+    return shares / max(len(words) - 1, 1)
 
 
 def keep_half(record: Record, rng: np.random.Generator) -> dict[str, Any]:
@@ -115,11 +115,11 @@ def ends(record: Record) -> np.ndarray:
     (33,)
     """
     words = record["text"].lower().split()
-    found = np.zeros((2, 16))
-    for row, part in zip(found, (words[:3], words[-3:]), strict=True):
+    counts = np.zeros((2, 16))
+    for row, part in zip(counts, (words[:3], words[-3:]), strict=True):
         for word in part:
             row[zlib.crc32(word.encode()) % 16] += 1
-    return np.concatenate([[np.log1p(len(words))], found.ravel()])
+    return np.concatenate([[np.log1p(len(words))], counts.ravel()])
 
 
 AUGMENTATIONS = {

@@ -29,11 +29,11 @@ def counted(rows: Iterable[np.ndarray], tokens: int) -> tuple[np.ndarray, Any]:
     """
     from scipy import sparse
 
-    parts, seen = [], 0
+    parts, num_tokens = [], 0
     for ids in rows:
         parts += [ids.astype(np.int64), np.full(WINDOW, -1)]  # no neighbours across rows
-        seen += len(ids)
-        if seen >= MOST_TOKENS:
+        num_tokens += len(ids)
+        if num_tokens >= MOST_TOKENS:
             break
     joined_T = np.concatenate(parts or [np.zeros(0, np.int64)])
     near_VV = sparse.csr_matrix((tokens, tokens))

@@ -211,10 +211,10 @@ def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:
     >>> copies_of_held_out(np.array([1, 1, 2, 2, 3]), np.array([0, 2, 1, 0, 0])).tolist()
     [True, False, False, True, False]
     """
-    found = np.zeros(len(key_N), bool)
+    copies_N = np.zeros(len(key_N), bool)
     for split in range(1, NONE):
-        found |= (split_N < split) & np.isin(key_N, key_N[split_N == split])
-    return found
+        copies_N |= (split_N < split) & np.isin(key_N, key_N[split_N == split])
+    return copies_N
 
 
 @cache

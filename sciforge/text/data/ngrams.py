@@ -26,13 +26,13 @@ def letter_grams(text: str, lower: bool = True) -> tuple[np.ndarray, np.ndarray]
     """
     text = f" {spaces(text.lower() if lower else text)} "
     letter_L = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    found = []
+    buckets = []
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the hash
         hash_L = np.zeros(len(letter_L), np.uint64)
         for size in range(1, min(LONGEST, len(letter_L)) + 1):
             tail = letter_L[size - 1 :]
             hash_L = hash_L[: len(tail)] * _PRIME + tail + np.uint64(1)
             if size >= SHORTEST:
-                found.append(((hash_L + np.uint64(size)) * _MIX) >> np.uint64(64 - BITS))
-    bucket_G, count_G = np.unique(np.concatenate(found or [np.zeros(0, np.uint64)]), return_counts=True)
+                buckets.append(((hash_L + np.uint64(size)) * _MIX) >> np.uint64(64 - BITS))
+    bucket_G, count_G = np.unique(np.concatenate(buckets or [np.zeros(0, np.uint64)]), return_counts=True)
     return bucket_G.astype(np.int64), (1 + np.log(count_G)).astype(np.float32)

@@ -30,16 +30,16 @@ class Part(NamedTuple):
 
 
 def fill_row(
-    record: Record, codec: TextCodec, rng: np.random.Generator, training: bool, room: int, across: bool
+    record: Record, codec: TextCodec, rng: np.random.Generator, training: bool, capacity: int, across: bool
 ) -> Part:
-    """Return up to `room` tokens from a sentence of the record's place on.
+    """Return up to `capacity` tokens from a sentence of the record's place on.
 
     Args:
         record: of a TextRows.
         codec: of the tokens.
         rng: draws the sentence in training; else it is the place's first.
         training: whether to draw it.
-        room: tokens, special ones aside.
+        capacity: tokens, special ones aside.
         across: go on in the next documents, [SEP] between them, until the row is full.
     """
     first, last = first_sentences(record)
@@ -47,20 +47,20 @@ def fill_row(
     ids, words, starts, size, word = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [], 0, 0
     for sentence in _running(record, start, across):
         if sentence is None:
-            found, number = np.array([codec.special[END]]), np.array([NO_WORD])
+            pieces, number = np.array([codec.special[END]]), np.array([NO_WORD])
         else:  # the space belongs to the next word where pieces are of bytes
-            found, number = codec.pieces(f" {sentence}" if size else sentence)
-        if not len(found) or (sentence is None and not size):
+            pieces, number = codec.pieces(f" {sentence}" if size else sentence)
+        if not len(pieces) or (sentence is None and not size):
             continue
         if sentence is not None:
             starts.append(size)
-        ids.append(found)
+        ids.append(pieces)
         words.append(np.where(number < 0, NO_WORD, number + word))
-        size, word = size + len(found), word + int(number.max()) + 1
-        if size >= room:
+        size, word = size + len(pieces), word + int(number.max()) + 1
+        if size >= capacity:
             break
-    starts = np.array([at for at in starts if at < room], np.int64)
-    return Part(np.concatenate(ids)[:room], np.concatenate(words)[:room], starts)
+    starts = np.array([at for at in starts if at < capacity], np.int64)
+    return Part(np.concatenate(ids)[:capacity], np.concatenate(words)[:capacity], starts)
 
 
 def _running(record: Record, start: int, across: bool) -> Iterator[str | None]:
@@ -74,20 +74,20 @@ def _running(record: Record, start: int, across: bool) -> Iterator[str | None]:
 
 
 def fill_pair(
-    record: Record, codec: TextCodec, rng: np.random.Generator, training: bool, room: int
+    record: Record, codec: TextCodec, rng: np.random.Generator, training: bool, capacity: int
 ) -> tuple[list[Part], int]:
-    """Return two segments of up to `room` tokens together, and whether the second is NEXT or RANDOM (half of the rows).
+    """Return two segments of up to `capacity` tokens together, and whether the second is NEXT or RANDOM (half of the rows).
 
     The first is some sentences, the second what follows them in the document, or as many tokens of another one: its
     length tells nothing. What is one sentence is cut between two words, so that both kinds are equally frequent there.
     """
-    whole, kind = fill_row(record, codec, rng, training, room, across=False), int(rng.integers(2))
+    whole, kind = fill_row(record, codec, rng, training, capacity, across=False), int(rng.integers(2))
     cuts = whole.starts[whole.starts > 0]
     if not len(cuts):
         cuts = np.flatnonzero(np.diff(whole.words) != 0) + 1
     if not len(cuts):  # one word has no next segment
         other = _elsewhere(record, codec, rng, 1)
-        return [whole.cut(0, max(1, room - len(other.ids))), other], RANDOM
+        return [whole.cut(0, max(1, capacity - len(other.ids))), other], RANDOM
     cut = int(rng.choice(cuts))
     first, second = whole.cut(0, cut), whole.cut(cut, len(whole.ids))
     if kind == RANDOM:
@@ -95,10 +95,10 @@ def fill_pair(
     return [first, second], kind
 
 
-def _elsewhere(record: Record, codec: TextCodec, rng: np.random.Generator, room: int) -> Part:
+def _elsewhere(record: Record, codec: TextCodec, rng: np.random.Generator, capacity: int) -> Part:
     """Return tokens from a sentence of another document, both drawn at random."""
     other = record["corpus"].another(record["place"][0], rng)
-    return fill_row({**other, "place": (0, 0, 1)}, codec, rng, True, room, across=False)
+    return fill_row({**other, "place": (0, 0, 1)}, codec, rng, True, capacity, across=False)
 
 
 def words_of_row(parts: list[Part]) -> np.ndarray:

@@ -53,8 +53,8 @@ def read_documents(path: Path, layout: Layout, on_reject: OnReject = None) -> It
     with open_bytes(path) as (stream, at):
         lines = Lines(stream, layout, at)
         reader = _plain if kind in PLAIN else _tagged if kind in TAGGED else _json_lines
-        found = _table(lines, layout, TABLES[kind], path) if kind in TABLES else reader(lines, layout)
-        for item in found:
+        items = _table(lines, layout, TABLES[kind], path) if kind in TABLES else reader(lines, layout)
+        for item in items:
             document = item if isinstance(item, Bad) else checked(item, layout)
             if isinstance(document, Document):
                 yield document
@@ -162,9 +162,9 @@ def _unquoted(cell: str) -> str:
     return inner.replace('""', '"') if whole else cell
 
 
-def _csv_rows(texts: Iterator[str], delimiter: str, most: int) -> Iterator[tuple[int, list[str], str]]:
+def _csv_rows(texts: Iterator[str], delimiter: str, max_field: int) -> Iterator[tuple[int, list[str], str]]:
     """Yield rows of a CSV with the line each begins on; a quote that is never closed is a problem, not a cell."""
-    csv.field_size_limit(max(csv.field_size_limit(), most))
+    csv.field_size_limit(max(csv.field_size_limit(), max_field))
     first = next(texts, "")
     if first.count(";") > first.count(","):
         delimiter = ";"

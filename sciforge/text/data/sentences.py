@@ -47,9 +47,9 @@ def sentence_offsets(text: str) -> np.ndarray:
     [0, 22, 38]
     """
     starts = [0]
-    for found in CANDIDATE.finditer(text):
-        end = found.end()
-        if found["stop"] is None or _ends(text, found):
+    for match in CANDIDATE.finditer(text):
+        end = match.end()
+        if match["stop"] is None or _ends(text, match):
             while end < len(text) and text[end].isspace():
                 end += 1
             if end > starts[-1]:
@@ -69,30 +69,30 @@ def split_sentences(text: str) -> list[str]:
     return [text[start:stop].strip() for start, stop in zip(offsets, offsets[1:], strict=False)]
 
 
-def _ends(text: str, found: re.Match) -> bool:
+def _ends(text: str, match: re.Match) -> bool:
     """Whether the stop of a candidate ends its sentence."""
-    stop, close = found["stop"], found["close"]
-    after = WORD_AFTER.match(text, found.end(), found.end() + LONGEST_WORD)[1]
+    stop, close = match["stop"], match["close"]
+    after = WORD_AFTER.match(text, match.end(), match.end() + LONGEST_WORD)[1]
     if not after:  # the end of the text, or a dash, comma or stop follows
-        return not text[found.end() :].strip()[:1] or text[found.end() :].lstrip()[:1] not in ",;:.!?…—–-)"
+        return not text[match.end() :].strip()[:1] or text[match.end() :].lstrip()[:1] not in ",;:.!?…—–-)"
     if after[0].islower():  # "Why?" he asked; an i.e. clause; a name of lower case is taken for the same
         return False
     if "!" in stop or "?" in stop:
         return not (close.startswith((")", "]")) and not _opens(after))
-    before = WORD_BEFORE.search(text, max(0, found.start() - LONGEST_WORD), found.start())[0]
+    before = WORD_BEFORE.search(text, max(0, match.start() - LONGEST_WORD), match.start())[0]
     if len(stop) > 1 or "…" in stop:
         return not after[0].isdigit()
-    return _full_stop_ends(text, found, before, after)
+    return _full_stop_ends(text, match, before, after)
 
 
-def _full_stop_ends(text: str, found: re.Match, before: str, after: str) -> bool:
+def _full_stop_ends(text: str, match: re.Match, before: str, after: str) -> bool:
     word = before.lower()
-    if found["close"] and not found["close"].startswith((")", "]")):
+    if match["close"] and not match["close"].startswith((")", "]")):
         return True  # a closing quote behind the stop
     if word in NEVER_LAST:
         return False
-    at_line_start = not text[max(0, found.start() - len(before) - 1) : found.start() - len(before)].strip(" ")
-    if ENUMERATION.fullmatch(before) and at_line_start and _starts_here(text, found.start() - len(before)):
+    at_line_start = not text[max(0, match.start() - len(before) - 1) : match.start() - len(before)].strip(" ")
+    if ENUMERATION.fullmatch(before) and at_line_start and _starts_here(text, match.start() - len(before)):
         return False  # "1. First", "b. Second"
     if word in MAY_BE_LAST:
         return _opens(after) and not (word == "no" and after[0].isdigit())

@@ -49,11 +49,11 @@ def train_wordpiece(texts: Iterable[str], size: int, lower: bool, least: int) ->
     joined.normalizer, joined.pre_tokenizer = kit.normalizers.BertNormalizer(lowercase=lower), words
     texts = sorted(texts)
     letters = len(_pieces_of(joined, texts, 1, least)) - 1
-    found = _pieces_of(joined, texts, max(1, size - len(SPECIALS) - letters), least)
-    if len(found) < 2:
+    learnt = _pieces_of(joined, texts, max(1, size - len(SPECIALS) - letters), least)
+    if len(learnt) < 2:
         raise DataError("the training texts hold no word; there is no vocabulary to learn")
-    alone = sorted(piece for piece in found if len(piece) == 1 and piece != WORD)
-    longer = [piece for piece in found if len(piece) > 1]
+    alone = sorted(piece for piece in learnt if len(piece) == 1 and piece != WORD)
+    longer = [piece for piece in learnt if len(piece) > 1]
     pieces = [piece[1:] if piece.startswith(WORD) else f"##{piece}" for piece in longer]
     table = dict.fromkeys([*SPECIALS, *alone, *(f"##{letter}" for letter in alone), *pieces])
     return wordpiece({piece: number for number, piece in enumerate(table)}, lower)
@@ -144,13 +144,13 @@ def pieces(tokenizer: str, text: str, specials: bool = False) -> tuple[np.ndarra
 
     Kept in memory for the texts seen last: pretraining asks for the same text in every epoch.
     """
-    found = open_tokenizer(tokenizer, specials).encode(text, add_special_tokens=False)
-    ids, words = np.array(found.ids, np.int32), found.word_ids
+    encoding = open_tokenizer(tokenizer, specials).encode(text, add_special_tokens=False)
+    ids, words = np.array(encoding.ids, np.int32), encoding.word_ids
     words = np.array([-1 if word is None else word for word in words], np.int32)
-    made = ids, words, np.array(found.offsets, np.int32).reshape(len(ids), 2)
-    for array in made:
+    arrays = ids, words, np.array(encoding.offsets, np.int32).reshape(len(ids), 2)
+    for array in arrays:
         array.setflags(write=False)  # they are shared with whoever asks again
-    return made
+    return arrays
 
 
 def plain(tokenizer: str, text: str) -> str:

@@ -23,9 +23,9 @@ ROUNDING = 1e-9  # of float64 through a dozen blocks; float32 leaves 1e-5
 
 def _parts(codec: TextCodec, rng: np.random.Generator, *sizes: int) -> list[Part]:
     """Return segments of random pieces, as many as fit the codec."""
-    room = codec.length - len(sizes) - 1
-    made = [rng.choice(codec.ordinary, max(1, min(size, room // len(sizes)))) for size in sizes]
-    return [Part(ids, np.arange(len(ids)), np.zeros(1, np.int64)) for ids in made]
+    capacity = codec.length - len(sizes) - 1
+    segments = [rng.choice(codec.ordinary, max(1, min(size, capacity // len(sizes)))) for size in sizes]
+    return [Part(ids, np.arange(len(ids)), np.zeros(1, np.int64)) for ids in segments]
 
 
 def _batch(model: nn.Module, codec: TextCodec, rows: list[list[Part]]) -> Batch:
@@ -56,8 +56,8 @@ def padding(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> Ver
     changed = max(_largest(_states(model, codec, [row])[0], x) for row, x in zip(rows, together, strict=True))
     if "document_class" in model.heads:
         texts = [codec.decode(np.concatenate([part.ids for part in row])) for row in rows]
-        judged = _probabilities(model, codec, texts)
-        for text, p_C in zip(texts, judged, strict=True):
+        probabilities = _probabilities(model, codec, texts)
+        for text, p_C in zip(texts, probabilities, strict=True):
             changed = max(changed, _largest(_probabilities(model, codec, [text])[0], p_C))
     return changed, ROUNDING
 
@@ -81,8 +81,8 @@ def masks_hide(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> 
     other[hidden] = rng.choice(codec.ordinary, int(hidden.sum()))
     logits = []
     for ids in (first, other):
-        made = hide._hide(ids, words_of_row([part]), codec, np.random.default_rng(seed))
-        batch = {**_batch(model, codec, [[part]]), "ids": made["ids"][None].to(next(model.parameters()).device)}
+        masked = hide._hide(ids, words_of_row([part]), codec, np.random.default_rng(seed))
+        batch = {**_batch(model, codec, [[part]]), "ids": masked["ids"][None].to(next(model.parameters()).device)}
         logits.append(model.word_logits(model(batch)[0, torch.from_numpy(hidden)]))
     missing = abs(logits[0].shape[-1] - codec.num_tokens)
     return _largest(*logits) + float(missing), 0.0

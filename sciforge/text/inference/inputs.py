@@ -80,7 +80,11 @@ class TextInputs(Inputs):
     ) -> DocumentsInMemory:
         """Return a preparer of labelled texts, or of texts whose words are tagged; as `Inputs.preparer`."""
         documents = documents_of(inputs)
-        if targets is not None and targets.shape[1] == 1 and isinstance(next(iter(targets.iloc[:, 0]), None), list | tuple):
+        if (
+            targets is not None
+            and targets.shape[1] == 1
+            and isinstance(next(iter(targets.iloc[:, 0]), None), list | tuple)
+        ):
             return DocumentsInMemory.tagged(documents, targets.iloc[:, 0].tolist(), split, seed)
         return DocumentsInMemory.labelled(documents, one_target(targets, "text"), split, seed)
 

@@ -44,5 +44,7 @@ def _finetune(store: Any, parent: Any) -> dict[str, Any]:
 RECIPES: Mapping[str, FitRecipe] = {
     "few-labels": FitRecipe("A solved head on the states of every layer and on n-grams of letters.", _few_labels),
     "states-alone": FitRecipe("As few-labels without n-grams: what the net alone knows.", _states_alone),
-    "finetune": FitRecipe("The solved head, then 32 gentle steps of the whole net: for thousands of labels.", _finetune),
+    "finetune": FitRecipe(
+        "The solved head, then 32 gentle steps of the whole net: for thousands of labels.", _finetune
+    ),
 }

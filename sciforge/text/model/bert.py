@@ -100,8 +100,8 @@ class Embeddings(nn.Module):
     def forward(self, ids_BL: Tensor, segments_BL: Tensor) -> Tensor:
         """Return the embedded tokens [B, L, E]; raises ConfigError for rows longer than the positions."""
         if ids_BL.shape[1] > self.position.num_embeddings:
-            most = self.position.num_embeddings
-            raise ConfigError(f"a row of {ids_BL.shape[1]} tokens is longer than the {most} positions of the model")
+            capacity = self.position.num_embeddings
+            raise ConfigError(f"a row of {ids_BL.shape[1]} tokens is longer than the {capacity} positions of the model")
         x_BLE = self.word(ids_BL) + self.position.weight[: ids_BL.shape[1]] + self.segment(segments_BL)
         return self.dropout(self.norm(x_BLE))
 
@@ -185,15 +185,15 @@ class Encoder(nn.Module):
         if only_BL is not None and layers:
             raise ConfigError("only leaves nothing of the earlier layers to return; use one of the two")
         mask = None if lengths_B is None else padding_mask(lengths_B, x_BLD.shape[1])
-        found = [x_BLD]
+        states = [x_BLD]
         for number in range(self.depth - (only_BL is not None)):
-            found.append(self._run(number, found[-1], mask))
+            states.append(self._run(number, states[-1], mask))
             if not layers:
-                found = found[-1:]
+                states = states[-1:]
         if only_BL is None:
-            return found if layers else found[-1]
+            return states if layers else states[-1]
         order_BM, chosen_BM = chosen_first(only_BL)
-        return self._run(self.depth - 1, found[-1], mask, order_BM)[chosen_BM]
+        return self._run(self.depth - 1, states[-1], mask, order_BM)[chosen_BM]
 
     def _run(self, number: int, x_BLD: Tensor, mask: Tensor | None, at_BM: Tensor | None = None) -> Tensor:
         block = self.blocks[number % len(self.blocks)]

@@ -85,5 +85,5 @@ def weigh(score_KNC: np.ndarray, label_N: np.ndarray) -> np.ndarray:
         p_NC[at, label_N] -= 1
         return float(nats), (score_KNC * p_NC).sum((1, 2)) + 2 * SHRINK * (share_K - equal_K)
 
-    found: Any = minimize(loss, equal_K, jac=True, bounds=[(0, None)] * len(equal_K))
-    return found.x if found.x.any() else equal_K
+    solution: Any = minimize(loss, equal_K, jac=True, bounds=[(0, None)] * len(equal_K))
+    return solution.x if solution.x.any() else equal_K

@@ -84,9 +84,11 @@ class DocumentHead(nn.Module):
         """
         centre_F, scale_F = block_scales(features_NF, self.blocks_F)
         parts = np.split((features_NF - centre_F) / scale_F, np.cumsum(self.blocks_F)[:-1], axis=1)
-        turned = [rotate(part) for part in parts]
-        weights, bias = fit([coordinates for coordinates, _ in turned])
-        weight_CF = np.concatenate([np.atleast_2d(w) @ basis for w, (_, basis) in zip(weights, turned, strict=True)], 1)
+        rotated = [rotate(part) for part in parts]
+        weights, bias = fit([coordinates for coordinates, _ in rotated])
+        weight_CF = np.concatenate(
+            [np.atleast_2d(w) @ basis for w, (_, basis) in zip(weights, rotated, strict=True)], 1
+        )
         slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight_CF), (self.bias_C, bias)
         for slot, value in slots:
             slot.copy_(torch.as_tensor(np.asarray(value)).reshape(slot.shape))

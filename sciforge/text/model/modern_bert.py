@@ -47,7 +47,9 @@ class ModernBertConfig(Settings):
         self.require(1, math.inf, "width", "depth", "heads", "hidden")
         self.require(0, 1, "dropout")
         if self.width % (2 * self.heads):
-            raise ConfigError(f"model.width is {self.width}, no multiple of twice {self.heads} heads; change one of them")
+            raise ConfigError(
+                f"model.width is {self.width}, no multiple of twice {self.heads} heads; change one of them"
+            )
 
     def where(self, name: str) -> str:
         """Return how an error names a field: model.width."""

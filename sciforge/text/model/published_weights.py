@@ -56,13 +56,13 @@ def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> list(translated({"bert.encoder.layer.0.attention.output.LayerNorm.gamma": None}))
     ['encoder.blocks.0.attention_norm.weight']
     """
-    found = {}
+    weights = {}
     for name, tensor in state.items():
         for pattern, ours in RENAMES:
             name = re.sub(pattern, ours, name)
         if not LEFT_OUT.search(name):
-            found[name] = tensor
-    return found
+            weights[name] = tensor
+    return weights
 
 
 def config_of(body: Mapping[str, Any], path: Path | str = "config.json") -> tuple[BertConfig, int]:

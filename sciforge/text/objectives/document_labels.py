@@ -78,16 +78,16 @@ class _Documents(Objective):
         head.solve(np.concatenate(rows), fit)
 
 
-def shortened(ids: np.ndarray, room: int, cut: str) -> np.ndarray:
-    """Return at most `room` tokens: the first, or some of the first and more of the last.
+def shortened(ids: np.ndarray, capacity: int, cut: str) -> np.ndarray:
+    """Return at most `capacity` tokens: the first, or some of the first and more of the last.
 
     >>> shortened(np.arange(10), 4, "head").tolist(), shortened(np.arange(10), 4, "ends").tolist()
     ([0, 1, 2, 3], [0, 7, 8, 9])
     """
-    tail = round(TAIL_SHARE * room) if cut == "ends" else 0
-    if len(ids) <= room or not tail:
-        return ids[:room]
-    return np.concatenate([ids[: room - tail], ids[-tail:]])
+    tail = round(TAIL_SHARE * capacity) if cut == "ends" else 0
+    if len(ids) <= capacity or not tail:
+        return ids[:capacity]
+    return np.concatenate([ids[: capacity - tail], ids[-tail:]])
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ class MaskedWords(Objective):
     Args:
         length: tokens of a row, special tokens included.
         mask_rate: share of the tokens to hide and score.
-        random_share, keep_share: shares of these that become a random piece or stay as they are; the rest becomes [MASK].
+        random_share: share of these that becomes a random piece.
+        keep_share: share of these that stays as it is; the rest becomes [MASK].
         whole_words: hide all pieces of a word together (BERT's later release).
         across: a row that reaches the end of its document goes on in the next one, a [SEP] between them.
         dynamic: draw masks anew each time; off, each row has one of 10 masks for good, as BERT's data had.

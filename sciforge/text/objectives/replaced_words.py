@@ -24,7 +24,8 @@ class ReplacedWords(MaskedWords):
     Takes the options of MaskedWords for the generator's masks. The generator shares the net's embeddings.
 
     Args:
-        random_share, keep_share: as for MaskedWords; 0 as published.
+        random_share: share of hidden tokens that becomes a random piece; 0 as published.
+        keep_share: share of hidden tokens that stays as it is; 0 as published.
         generator_share: width of the generator as a share of the net's (1/4 in the paper's base model).
         generator_depth: blocks of the generator; 0 takes the net's depth.
         discriminator_weight: of the net's loss against the generator's (50 in the paper).

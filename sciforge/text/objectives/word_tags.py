@@ -63,15 +63,15 @@ class TagWords(Objective):
         """Solve the linear head on up to 20,000 training words, unless the parent learnt this very objective."""
         if not self.warm_start or (parent is not None and self in parent.objectives):
             return
-        features, labels, found = [], [], 0
+        features, labels, num_words = [], [], 0
         with evaluation(model, self):
             for batch in batches(self, codec, records, range(len(records)), seed, 32):
                 batch = engine.move(batch)
                 x_BWF, known_BW = self._states(model, batch), batch["target_tags"] >= 0
                 features.append(x_BWF[known_BW].double().cpu().numpy())
                 labels.append(batch["target_tags"][known_BW].cpu().numpy())
-                found += len(labels[-1])
-                if found >= MOST_SOLVED:
+                num_words += len(labels[-1])
+                if num_words >= MOST_SOLVED:
                     break
         model.heads["word_tag"].solve(
             np.concatenate(features),
@@ -82,9 +82,9 @@ class TagWords(Objective):
         """Encode a document and find the first piece of each of its words."""
         if "words" not in record:
             raise DataError(f"{record.get('name', 'a document')!r} has no words; prepare a .conll file")
-        room = min(self.length, codec.length) - 2
-        example = codec.row(codec.pieces(record["text"])[0][:room])
-        first_W = first_pieces(codec.places(record["text"])[:room], np.asarray(record["words"]).reshape(-1, 2))
+        capacity = min(self.length, codec.length) - 2
+        example = codec.row(codec.pieces(record["text"])[0][:capacity])
+        first_W = first_pieces(codec.places(record["text"])[:capacity], np.asarray(record["words"]).reshape(-1, 2))
         example["word_token"] = torch.from_numpy(first_W + 1)  # [CLS] stands before; 0 is a word without a piece
         example["num_words"] = torch.tensor(len(first_W))
         if "tags" in record:
@@ -126,10 +126,12 @@ class TagWords(Objective):
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return the share of words that are right, and precision, recall and F1 of whole entities (BIO) or of words not `O`."""
-        told = [record["tags"].split() for record in records]
-        found = [self.names(row) for row in outputs["tag"]]
-        pairs = [(a, b) for one, two in zip(told, found, strict=True) for a, b in zip(one, two, strict=True)]
-        return {"accuracy": float(np.mean([a == b for a, b in pairs])), **entity_metrics(told, found)}
+        true_tags = [record["tags"].split() for record in records]
+        predicted_tags = [self.names(row) for row in outputs["tag"]]
+        pairs = [
+            (a, b) for one, two in zip(true_tags, predicted_tags, strict=True) for a, b in zip(one, two, strict=True)
+        ]
+        return {"accuracy": float(np.mean([a == b for a, b in pairs])), **entity_metrics(true_tags, predicted_tags)}
 
     def names(self, tags_W: np.ndarray) -> list[str]:
         """Return the classes' names; a word without a piece is outside."""
@@ -162,25 +164,25 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     >>> sorted(entities(["B-a", "I-a", "O", "I-b", "B-b", "I-a"]))
     [('a', 0, 2), ('a', 5, 6), ('b', 3, 4), ('b', 4, 5)]
     """
-    found, start, kind = set(), 0, ""
+    spans, start, kind = set(), 0, ""
     for at, tag in enumerate([*tags, OUTSIDE]):
         mark, _, name = tag.partition("-")
         if kind and not (mark == "I" and name == kind):
-            found.add((kind, start, at))
+            spans.add((kind, start, at))
             kind = ""
         if tag == OUTSIDE:
             continue
         if mark not in ("B", "I") or not name:
-            found.add((tag, at, at + 1))
+            spans.add((tag, at, at + 1))
         elif not kind:
             start, kind = at, name
-    return found
+    return spans
 
 
-def entity_metrics(told: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> dict[str, float]:
+def entity_metrics(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return precision, recall and F1 of whole entities, and how many there are; 0 where there is nothing to count."""
-    right = sum(len(entities(a) & entities(b)) for a, b in zip(told, found, strict=True))
-    there, said = (sum(len(entities(row)) for row in rows) for rows in (told, found))
-    precision, recall = right / said if said else 0.0, right / there if there else 0.0
-    f1 = 2 * right / (said + there) if right else 0.0
-    return {"f1": f1, "precision": precision, "recall": recall, "entities": float(there)}
+    right = sum(len(entities(a) & entities(b)) for a, b in zip(true_tags, predicted_tags, strict=True))
+    num_true, num_predicted = (sum(len(entities(row)) for row in rows) for rows in (true_tags, predicted_tags))
+    precision, recall = right / num_predicted if num_predicted else 0.0, right / num_true if num_true else 0.0
+    f1 = 2 * right / (num_predicted + num_true) if right else 0.0
+    return {"f1": f1, "precision": precision, "recall": recall, "entities": float(num_true)}

@@ -1,6 +1,5 @@
 """Embeddings of sequences: means of real tokens, whatever the batch."""
 
-
 import numpy as np
 import pytest
 import torch

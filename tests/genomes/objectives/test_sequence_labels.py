@@ -44,9 +44,7 @@ def motifs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("motifs")
     (folder / "t.tsv").write_text("sequence\tlabel\tnumber\n" + "\n".join(rows) + "\n")
     classes = prepare(Sequences(files=(folder / "t.tsv",)), folder / "classes")
-    numbers = prepare(
-        Sequences(files=(folder / "t.tsv",), label_column="number", numeric=True), folder / "numbers"
-    )
+    numbers = prepare(Sequences(files=(folder / "t.tsv",), label_column="number", numeric=True), folder / "numbers")
     return classes, numbers
 
 

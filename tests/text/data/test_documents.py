@@ -158,9 +158,7 @@ def test_an_unknown_split_and_no_training_document(tmp_path: Path):
 
 def test_workers_change_no_byte(tmp_path: Path):
     files = tuple(written(tmp_path / f"{n}.txt", [f"line {n} {m}." for m in range(50)]) for n in range(3))
-    stores = [
-        prepare(Documents(files=files, documents="line"), tmp_path / f"store{n}", workers=n) for n in (1, 2)
-    ]
+    stores = [prepare(Documents(files=files, documents="line"), tmp_path / f"store{n}", workers=n) for n in (1, 2)]
     assert stores[0].digests() == stores[1].digests() and stores[0].meta == stores[1].meta
 
 

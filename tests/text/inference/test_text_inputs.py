@@ -39,7 +39,13 @@ def test_memory_and_file_give_the_same_store(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "fault"),
-    [(" \n ", "empty"), ("...", "no letter"), (None, "NoneType is no text"), (b"a", "bytes is no text"), (["a", ""], "a word")],
+    [
+        (" \n ", "empty"),
+        ("...", "no letter"),
+        (None, "NoneType is no text"),
+        (b"a", "bytes is no text"),
+        (["a", ""], "a word"),
+    ],
 )
 def test_what_is_no_text_is_named_by_its_place(value, fault):
     with pytest.raises(DataError, match=r"^input 1: ") as error:
