@@ -9,10 +9,12 @@ from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
 from sciforge.heat.data.campaigns import Campaigns
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.data.prepare import Measurements
+from sciforge.heat.data.measurements import Measurements
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.evaluation.laws import LAWS
-from sciforge.heat.inference.predictions import LawFormula, NextExperiment, PredictedNusselt
+from sciforge.heat.inference.inputs import PointInputs
+from sciforge.heat.inference.law_formula import LawFormula
+from sciforge.heat.inference.predictions import NextExperiment, PredictedNusselt
 from sciforge.heat.model.nusselt_net import MODELS, NusseltConfig, NusseltNet
 from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 from sciforge.heat.objectives.nusselt import Nusselt
@@ -36,17 +38,22 @@ DOMAIN = Domain(
     laws=LAWS,
     demo=_demo,
     shardable=False,
+    inputs=PointInputs(),
 )
 
 # NusseltLaw brings scikit-learn, which most verbs do not need.
 _LATER = {
+    "HeatWarning": "inference.estimator",
     "NusseltLaw": "inference.estimator",
+    "WallNusseltLaw": "inference.wall_law",
+    "convert": "data.reference_basis",
+    "read_table": "data.readers",
     "CORRELATIONS": "correlations.library",
     "get_correlation": "correlations.library",
 }
 
 __all__ = ["DOMAIN", "CampaignEvidence", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
-__all__ += ["PredictedNusselt", "Campaigns", "Measurements", *_LATER]
+__all__ += ["Campaigns", "LawFormula", "Measurements", "NextExperiment", "PredictedNusselt", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,9 +48,9 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     error = _error(law.predict(X.iloc[rest]), nu_N[rest])
     text = TASK.format(points=POINTS, count=len(X), rest=len(rest), error=error, inside=inside)
     picture = folder / "nusselt-law.png"
-    law.plot(picture)
+    law.figure().savefig(picture)
     caption = f"The law of {POINTS} points: each point predicted from the others, and the source of each exponent."
-    sources = (law.ledger_.table(),) if law.ledger_ else ()
+    sources = (law.transfer_audit_.table(),) if law.transfer_audit_ else ()
     compared = _compared(points, find, (3, 5, 10, 20) if full else (5, 10), draws=20 if full else 5)
     paragraphs = (text, *law.formula().splitlines(), LIMIT)
     tables = (compared, *sources)

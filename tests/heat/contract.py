@@ -9,7 +9,7 @@ from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.campaigns import Campaigns
-from sciforge.heat.data.prepare import Measurements
+from sciforge.heat.data.measurements import Measurements
 from sciforge.heat.model.nusselt_net import NusseltConfig
 from sciforge.heat.objectives.campaign_pretraining import CampaignEvidence
 from sciforge.heat.objectives.nusselt import Nusselt

@@ -17,7 +17,6 @@ from sciforge.atoms.inference.calibration import (
     fit_factors,
     reliabilities,
 )
-from sciforge.atoms.inference.energies import need_other_file
 from sciforge.atoms.inference.file_frames import FileFrame, FromFiles
 from sciforge.atoms.inference.predictions import mean_features
 from sciforge.atoms.inference.uncertainty import Committee, Laplace, Method
@@ -221,14 +220,13 @@ class PickedStructures(Result):
             DataError: the disk is full or may not be written.
         """
         path = Path(path)
-        need_other_file(path, self.sources)
         if path.name.lower().endswith(SUFFIXES):
             write_texts(path, self._texts(), self.sources)
             return path
         if path.suffix.lower() not in PICTURES:
             return super().save(path)
         figure = self.plot().figure
-        write_whole(path, lambda work: figure.savefig(work, format=path.suffix[1:].lower(), dpi=150))
+        write_whole(path, lambda work: figure.savefig(work, format=path.suffix[1:].lower(), dpi=150), self.sources)
         return path
 
     def _texts(self) -> list[str]:

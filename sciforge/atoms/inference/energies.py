@@ -134,7 +134,6 @@ class PredictedStructures(Result):
             DataError: the disk is full or may not be written.
         """
         path = Path(path)
-        need_other_file(path, self.sources)
         if not path.name.lower().endswith(SUFFIXES):
             return super().save(path)
         names = ("checkpoint", "weights_sha256", "step")
@@ -145,12 +144,6 @@ class PredictedStructures(Result):
         )
         write_texts(path, texts, self.sources)
         return path
-
-
-def need_other_file(path: Path, sources: Sequence[Path]) -> None:
-    """Raise ConfigError where a file to write is one that was read."""
-    if path.resolve() in {Path(source).resolve() for source in sources}:
-        raise ConfigError(f"{path} is also read from; give another name to write to")
 
 
 def _row(frame: FileFrame, structure: Structure) -> tuple[Any, ...]:

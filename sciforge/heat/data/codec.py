@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sciforge.core.domain import Batch, Example, Record
+from sciforge.core.files.settings import Settings
 from sciforge.core.transfers import constant
 from sciforge.errors import DataError
 from sciforge.heat.correlations.groups import GROUPS, Points
@@ -24,7 +25,7 @@ CHANNEL_FEATURES = ("level", "Re", "Pr", "e_D", "P_e", "W_H", "angle_60", "angle
 
 
 @dataclass(frozen=True)
-class HeatCodec:
+class HeatCodec(Settings):
     """Rows of groups and the features of the law: logarithms of group / reference, so that each coefficient is an exponent.
 
     The six groups of a ribbed channel have their own features (angles among them). Other columns are taken as they come: those

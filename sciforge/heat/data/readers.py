@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +27,11 @@ from sciforge.heat.data.quantities import QUANTITIES, TEXT, complete, in_unit, k
 from sciforge.heat.data.reference_basis import Basis
 from sciforge.heat.data.table_checks import OnReject, Rows, suspicions
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TABLES = (".csv", ".tsv")
+IN_MEMORY = Path("table")  # stands for the file of a table in memory
 SMALLEST_ANGLE = math.pi / 2  # degrees; a table whose angles all lie below is in radians
 
 
@@ -85,7 +90,58 @@ def read_table(
         MissingExtra: a unit needs pint, or a fluid CoolProp.
     """
     path = Path(path)
-    table = _read_cells(path)
+    table = _measured(_read_cells(path), path, columns, on_reject, basis, measured)
+    if warn:
+        for note in (*table.notes, *(suspicions(table.points, table.rig, table.nu) if measured else ())):
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+    return table
+
+
+def read_frame(
+    frame: "pd.DataFrame",
+    columns: Sequence[str] = (),
+    *,
+    basis: str = "",
+    measured: bool = True,
+) -> MeasuredTable:
+    """Read a table in memory as `read_table` reads a file; lines count the rows from 0.
+
+    Args:
+        frame: columns by their names or aliases, with units in brackets; `attrs` may hold basis, rig and fluid.
+        columns: `ours=theirs` where a column is not found by itself.
+        basis: of Nu, where `frame.attrs["basis"]` does not state it.
+        measured: whether the table must have Nu and its basis.
+
+    Raises:
+        DataError: a column is missing or found twice, no basis, or a bad row, named by its place.
+    """
+    header = tuple(str(name).strip() for name in frame.columns)
+    cells = ["" if value is None else str(value) for value in frame.to_numpy(object).ravel().tolist()]
+    cells = ["" if cell in ("nan", "<NA>", "NaT") else cell for cell in cells]
+    width = len(header)
+    rows = tuple((place, tuple(cells[place * width : (place + 1) * width])) for place in range(len(frame)))
+    if not rows:
+        raise DataError("there are no rows; give at least one")
+    remarks = {name: str(frame.attrs[name]) for name in ("basis", "rig", "fluid") if name in frame.attrs}
+    try:
+        return _measured(_Table(header, 0, rows, remarks), IN_MEMORY, columns, None, basis, measured)
+    except DataError as error:
+        message = str(error).removeprefix(f"{IN_MEMORY}: ")
+        row = re.match(rf"{IN_MEMORY}:(\d+): ", message)
+        at_header = row and error.line == 0 and ("header" in message or "column" in message)
+        place = "the table: " if at_header or not row else f"input {row[1]}: "
+        raise DataError(place + message[row.end() if row else 0 :]) from None
+
+
+def _measured(
+    table: "_Table",
+    path: Path,
+    columns: Sequence[str],
+    on_reject: OnReject,
+    basis: str,
+    measured: bool,
+) -> MeasuredTable:
+    """Return what the cells of a table say, bad rows left out; raises as `read_table`."""
     places = _find_columns(table, columns, path)
     stated = _basis_of(table, basis, path, required=measured)
     places = _settle_friction(places, table, basis or table.remarks.get("basis", ""), path)
@@ -114,11 +170,7 @@ def read_table(
     rig, split = ([name for name, kept in zip(texts[key], keep, strict=True) if kept] for key in ("rig", "split"))
     rig = tuple(name or table.remarks.get("rig") or _stem(path) for name in rig)
     kept = (column[keep] for column in (nu, fanning, uncertainty))
-    found = MeasuredTable(points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes))
-    if warn:
-        for note in (*notes, *(suspicions(points, rig, found.nu) if measured else ())):
-            warnings.warn(f"{path}: {note}", stacklevel=2)
-    return found
+    return MeasuredTable(points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes))
 
 
 # Cells ---------------------------------------------------------------------------------------------------------------

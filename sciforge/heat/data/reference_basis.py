@@ -60,6 +60,8 @@ MUST = ("wall", "area", "diameter")  # must be stated; the others have a default
 PLATE = {"laminar": 2.0, "turbulent": 1.25}  # mean / local from x^(1/2) and x^(4/5): 1 / (exponent of Re)
 GBAR_OVER_G = {"han-1988": 4.5 / 3.7, "han-park-1988": 1.2}  # at the same e+; 1.10 to 1.41 between rigs
 QUANTITIES = ("Nu", "Re", "friction", "e_D")
+# What every number of a channel is on: the published laws that models start from share it.
+CHANNEL_BASIS = "ribbed wall, projected area, smooth-channel diameter, bulk properties"
 
 
 @dataclass(frozen=True)

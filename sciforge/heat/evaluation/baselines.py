@@ -1,7 +1,7 @@
 """Classical rivals in every label-efficiency curve of heat: power laws, a Gaussian process, boosting, a net, published laws.
 
 Every function takes (objective, train records, test records, seed) and returns {"value": [N]}, Nusselt numbers, and, where the
-method knows how far it may be off, `spread` (of log Nu), `low` and `high` (the 90 % interval), as `Nusselt.predict` does.
+method knows how far it may be off, `std` (of log Nu), `low` and `high` (the 90 % interval), as `Nusselt.predict` does.
 
 Legend of shape letters: N points, F features.
 """
@@ -188,5 +188,5 @@ def _outputs(log_N: np.ndarray, spread_N: np.ndarray | None = None, free: float 
     found = {"value": np.exp(log_N)}
     if spread_N is not None:
         reach_N = np.minimum(t.ppf((1 + COVERAGE) / 2, free) * spread_N, LARGEST)
-        found |= {"spread": spread_N, "low": np.exp(log_N - reach_N), "high": np.exp(log_N + reach_N)}
+        found |= {"std": spread_N, "low": np.exp(log_N - reach_N), "high": np.exp(log_N + reach_N)}
     return found

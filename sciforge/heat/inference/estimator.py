@@ -31,6 +31,7 @@ from sciforge.heat.model.transfer_audit import FEWEST, NOTHING, compare
 from sciforge.heat.objectives.nusselt import HEAD, Nusselt, keep
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sciforge.heat.inference.experiment_design import Suggestions
@@ -49,17 +50,17 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
 
     X is a DataFrame or a mapping with the columns Re, Pr, e_D, P_e, alpha_deg, W_H (those of a smooth square channel may be left
     out), or an array whose columns `columns` names; y is the Nusselt number on the basis of the prior's laws: ribbed wall,
-    projected area, hydraulic diameter of the smooth channel (basis.py converts).
+    projected area, hydraulic diameter of the smooth channel (`sciforge.heat.data.reference_basis.convert` converts).
 
     Args:
         prior: name or path of a pretrained checkpoint (`nusselt-ribbed`); None starts from a vague power law.
         columns: names of an array's columns; None takes the six groups where there is a prior, else columns without a meaning,
             of which those that are positive enter by their logarithm.
         laws: which of the prior's laws to use; None takes all. Without a prior, laws of the library under a vague prior.
-        audit: whether `fit` keeps a ledger of leave-one-out errors and drops laws that harm (on FEWEST points or more).
+        audit: whether `fit` audits the leave-one-out errors of each law and drops laws that harm (on FEWEST points or more).
 
     Attributes:
-        ledger_: what each source did to the leave-one-out error; None on fewer than FEWEST points or without a prior.
+        transfer_audit_: what each source did to the leave-one-out error; None on fewer than FEWEST points or without a prior.
         notes_: weights of laws, noise, and how much of the evidence asks for a residual.
     """
 
@@ -111,7 +112,7 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         factor_N = np.ones(len(log_N)) if factor is None else np.broadcast_to(np.asarray(factor, float), log_N.shape)
         self._points = tuple(map(torch.from_numpy, (x_NG, log_N, np.array(factor_N), rig_N)))
         used = tuple(self.laws or ())
-        self.ledger_ = None
+        self.transfer_audit_ = None
         if self.audit and self.prior is not None and len(log_N) >= FEWEST:
             used = self._audited(used)
         self._solve(used)
@@ -141,15 +142,15 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return model, objective
 
     def _audited(self, used: tuple[str, ...]) -> tuple[str, ...]:
-        """Keep the ledger and return the laws that do not harm, saying which were dropped."""
-        self.ledger_ = compare(self._fresh(used, 1)[0], *self._points, used)
-        if self.ledger_.kept:
+        """Keep the transfer audit and return the laws that do not harm, saying which were dropped."""
+        self.transfer_audit_ = compare(self._fresh(used, 1)[0], *self._points, used)
+        if self.transfer_audit_.kept:
             text = (
-                f"{', '.join(self.ledger_.harmful)} made leave-one-out errors on these points larger than no pretraining"
-                f" does; dropped (kept: {', '.join(self.ledger_.kept)}); audit=False keeps all"
+                f"{', '.join(self.transfer_audit_.harmful)} made leave-one-out errors on these points larger than no pretraining"
+                f" does; dropped (kept: {', '.join(self.transfer_audit_.kept)}); audit=False keeps all"
             )
             warnings.warn(HeatWarning(text), stacklevel=4)
-        return self.ledger_.kept or used
+        return self.transfer_audit_.kept or used
 
     def fitted_law(self) -> FittedLaw:
         """Return what formulas, exports and plots need of the fit; raises NotFittedError."""
@@ -179,7 +180,7 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
             return np.concatenate(found)
         pairs = [moments(*self._mixture(part)) for part in self._parts(X, rig)]
         nusselt_M = torch.cat([mean.exp() for mean, _ in pairs]).numpy()
-        return nusselt_M, nusselt_M * torch.cat([torch.expm1(spread**2).sqrt() for _, spread in pairs]).numpy()
+        return nusselt_M, nusselt_M * torch.cat([torch.expm1(std**2).sqrt() for _, std in pairs]).numpy()
 
     def _middle(self, rows: Rows) -> np.ndarray:
         """Return medians of points: of the fit's one rig by its collapsed law, which is the same and faster."""
@@ -307,9 +308,21 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         """Return the source of a function `nusselt(Re, Pr, ...)` that needs the standard library only."""
         return python_source.to_python(self)
 
-    def plot(self, path: str | Path | None = None) -> "Path | Figure":
-        """Draw parity, residuals and exponents to .png, .pdf or .svg; without a path return matplotlib's figure."""
-        return plot.plot(self, path)
+    def plot(self, group: str | None = None, ax: "Axes | None" = None) -> "Axes":
+        """Draw the Nusselt number against a group with its 90 % band and the measured points, or predicted against measured.
+
+        Args:
+            group: name of a column, e.g. Re; None draws predicted against measured Nusselt numbers.
+            ax: where to draw; None for axes of their own.
+
+        Returns:
+            The axes, to go on with.
+        """
+        return plot.draw_parity(self, ax) if group is None else plot.draw_group(self, group, ax)
+
+    def figure(self) -> "Figure":
+        """Return a figure of parity, residuals against each group that varies, and exponents with their intervals."""
+        return plot.draw_law(self)
 
     def next_experiment(self, candidates: Any, count: int = 1) -> "Suggestions":
         """Return which of the candidate readings to take next, the most useful first; raises DataError, ConfigError."""

@@ -11,7 +11,7 @@ Legend of shape letters: M candidates, G groups, C components.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from sciforge.core.files.tables import Table
 from sciforge.errors import ConfigError, DataError, printable
 from sciforge.heat.inference.fitted_law import Fitted, FittedLaw
 from sciforge.heat.model.posterior import Rows, covariance
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST = 3000  # candidates; their covariance is held whole
 BLOCK = 4_000_000  # numbers of covariances computed at a time
@@ -33,15 +36,15 @@ class Suggestion:
         place: which candidate, counted from 0.
         groups: its groups.
         nusselt: what is expected (the median).
-        spread: standard deviation of log Nu there before this reading (and after those above it), without the reading's noise.
-        remaining: root mean square of the spread over all candidates after it.
+        std: standard deviation of log Nu there before this reading (and after those above it), without the reading's noise.
+        remaining: root mean square of the std over all candidates after it.
         plate: `measured`, `new`, or `as 2` where reading 2 of this list is on it.
     """
 
     place: int
     groups: dict[str, float]
     nusselt: float
-    spread: float
+    std: float
     remaining: float
     plate: str
 
@@ -52,11 +55,22 @@ class Suggestions:
 
     Args:
         readings: in this order; each counts on those before it.
-        before: root mean square of the spread over all candidates before any of them.
+        before: root mean square of the std over all candidates before any of them.
     """
 
     readings: tuple[Suggestion, ...]
     before: float
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a row for each reading: reading, the groups, plate, Nu_expected, std_there, std_of_all_after."""
+        import pandas as pd
+
+        rows = [
+            {"reading": number, **r.groups, "plate": r.plate, "Nu_expected": r.nusselt, "std_there": r.std,
+             "std_of_all_after": r.remaining}
+            for number, r in enumerate(self.readings, 1)
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
 
     def table(self) -> Table:
         """Return the readings as a table; groups that are the same in all stand in its note."""
@@ -65,11 +79,11 @@ class Suggestions:
         shown = [name for name in names if name not in still]
         rows = []
         for number, r in enumerate(self.readings, 1):
-            metrics = (f"{r.nusselt:.4g}", f"{100 * r.spread:.1f}", f"{100 * r.remaining:.2f}")
+            metrics = (f"{r.nusselt:.4g}", f"{100 * r.std:.1f}", f"{100 * r.remaining:.2f}")
             rows.append((str(number), *(f"{r.groups[name]:.6g}" for name in shown), r.plate, *metrics))
         same = "".join(f"; {printable(name)} {self.readings[0].groups[name]:.6g} in all" for name in still)
-        note = f"before the first, the candidates' spread is {100 * self.before:.2f} %{same}"
-        heads = ("reading", *map(printable, shown), "plate", "Nu expected", "spread there %", "spread of all after %")
+        note = f"before the first, the candidates' std is {100 * self.before:.2f} %{same}"
+        heads = ("reading", *map(printable, shown), "plate", "Nu expected", "std there %", "std of all after %")
         return Table(heads, tuple(rows), note)
 
 
@@ -107,14 +121,14 @@ def next_experiment(law: Fitted | FittedLaw, candidates: Any, count: int = 1) ->
         gain_M = joint_MM.square().sum(0) / (joint_MM.diagonal() + noise)
         gain_M[[s.place for s in found]] = -1.0
         best = int(gain_M.argmax())
-        spread = math.sqrt(float(joint_MM[best, best]))
+        std = math.sqrt(float(joint_MM[best, best]))
         joint_MM = joint_MM - torch.outer(joint_MM[best], joint_MM[best]) / (joint_MM[best, best] + noise)
         remaining = math.sqrt(max(float(joint_MM.diagonal().mean()), 0.0))
         groups = dict(zip(view.columns, x_MG[best].tolist(), strict=True))
         earlier = [n for n, s in enumerate(found, 1) if plates[s.place] == plates[best]]
         plate = f"as {earlier[0]}" if earlier and plates[best] != "measured" else plates[best]
         plate = "new" if plate.startswith("plate") else plate
-        found.append(Suggestion(best, groups, math.exp(float(mean_M[best])), spread, remaining, plate))
+        found.append(Suggestion(best, groups, math.exp(float(mean_M[best])), std, remaining, plate))
     return Suggestions(tuple(found), before)
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 TRANSVERSE = 89.5  # degrees, from where ribs count as transverse
 LARGEST_BLOCK = 4_000_000  # numbers of a covariance that predictions hold at a time
-# What every number of a channel is on: the laws of the library that `model.MODELS` names share it.
-CHANNEL_BASIS = "ribbed wall, projected area, smooth-channel diameter, bulk properties"
 
 
 @dataclass(frozen=True, eq=False)

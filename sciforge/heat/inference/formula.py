@@ -8,7 +8,7 @@ Legend of shape letters: N points, G groups, F features, K laws, C components.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +16,13 @@ from torch import Tensor
 from sciforge.core.files.tables import Table
 from sciforge.errors import ConfigError, printable
 from sciforge.heat.correlations.groups import GROUPS
-from sciforge.heat.inference.fitted_law import CHANNEL_BASIS, Fitted, FittedLaw
+from sciforge.heat.data.reference_basis import CHANNEL_BASIS
+from sciforge.heat.inference.fitted_law import Fitted, FittedLaw
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import POWER
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TAILS = (0.05, 0.95)
 LEARNT, UNLEARNT = (
@@ -40,8 +44,8 @@ class Exponent:
         group: whose it is; "Nu" for the level at the centre.
         kind: `exponent`, `level`, the `rate` d log Nu / d x of a column that may be negative, or the `factor` at an angle.
         value, low, high: the number.
-        spread: standard deviation (of the logarithm, of levels and factors).
-        prior_value, prior_spread: what they were before any point.
+        std: standard deviation (of the logarithm, of levels and factors).
+        prior_value, prior_std: what they were before any point.
         varied: whether the measured points vary in this group.
         angle: degrees, of a factor.
     """
@@ -51,16 +55,16 @@ class Exponent:
     value: float
     low: float
     high: float
-    spread: float
+    std: float
     prior_value: float
-    prior_spread: float
+    prior_std: float
     varied: bool
     angle: float | None = None
 
     @property
     def ratio(self) -> float:
         """Posterior over prior standard deviation: 0 is all from the data, 1 all from the prior."""
-        return self.spread / self.prior_spread if self.prior_spread > 0 else 1.0
+        return self.std / self.prior_std if self.prior_std > 0 else 1.0
 
     @property
     def source(self) -> Source:
@@ -96,6 +100,17 @@ class Tangent:
         """Return the numbers of one kind."""
         return [number for number in self.numbers if number.kind == kind]
 
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a row for each number: group, kind, value, lower, upper, std_over_prior and source."""
+        import pandas as pd
+
+        rows = [
+            {"group": n.name, "kind": n.kind, "value": n.value, "lower": n.low, "upper": n.high,
+             "std_over_prior": n.ratio, "source": n.source}
+            for n in self.numbers
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
     def table(self) -> Table:
         """Return the numbers as a table."""
         rows = []
@@ -103,8 +118,8 @@ class Tangent:
             digits = ".4g" if n.kind in ("level", "rate") else ".3f"
             cells = (f"{n.value:{digits}}", f"{n.low:{digits}} to {n.high:{digits}}", f"{n.ratio:.2f}", n.source)
             rows.append((n.name, n.kind, *cells))
-        note = "spread / prior: 0 is known from the data alone, 1 from the prior alone"
-        return Table(("group", "kind", "value", "90 % interval", "spread / prior", "from the"), tuple(rows), note)
+        note = "std / prior: 0 is known from the data alone, 1 from the prior alone"
+        return Table(("group", "kind", "value", "90 % interval", "std / prior", "from the"), tuple(rows), note)
 
 
 def exponents(law: Fitted | FittedLaw) -> Tangent:
@@ -145,7 +160,7 @@ def exponents(law: Fitted | FittedLaw) -> Tangent:
 
 
 class _Measure:
-    """Gives mean, ends of the interval and spread, then prior mean and spread, of what is linear in the corrections."""
+    """Gives mean, ends of the interval and std, then prior mean and std, of what is linear in the corrections."""
 
     def __init__(self, view: FittedLaw, at_G: Tensor):
         self.components = view.posterior.components
@@ -161,19 +176,19 @@ class _Measure:
         c, prior = self.components, self.prior
         mean_C = fixed_K[c.law_C] + self.mean_CF @ linear_F
         variance_C = torch.einsum("f,cfe,e->c", linear_F, self.covariance_CFF, linear_F).clamp(min=1e-18)
-        mean, spread = moments(c.weight_C, mean_C[:, None], variance_C[:, None])
+        mean, std = moments(c.weight_C, mean_C[:, None], variance_C[:, None])
         low, high = (quantile(c.weight_C, mean_C[:, None], variance_C[:, None], share) for share in TAILS)
         usable_K = self.law_K > 0
         before_K = torch.where(usable_K, fixed_K, 0.0) + prior.centre_KF @ linear_F
         before_LK = prior.scale_L[:, None] ** 2 * (prior.spread_KF**2 @ linear_F**2)
         before, wide = moments(self.law_K, before_K[:, None], before_LK.mean(0)[:, None])
-        return float(mean), float(low), float(high), float(spread), float(before), float(wide)
+        return float(mean), float(low), float(high), float(std), float(before), float(wide)
 
 
 def _exponential(found: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the numbers of `_Measure` as those of the exponential; spreads stay those of the logarithm."""
-    mean, low, high, spread, before, wide = found
-    return math.exp(mean), math.exp(low), math.exp(high), spread, math.exp(before), wide
+    """Return the numbers of `_Measure` as those of the exponential; stds stay those of the logarithm."""
+    mean, low, high, std, before, wide = found
+    return math.exp(mean), math.exp(low), math.exp(high), std, math.exp(before), wide
 
 
 def _at(view: FittedLaw, at_G: Tensor) -> tuple[Tensor, Tensor]:

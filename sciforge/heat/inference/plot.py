@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 from sciforge.core.files.output_files import write_whole
-from sciforge.errors import ConfigError, printable
+from sciforge.core.files.results import new_axes
+from sciforge.errors import ConfigError, did_you_mean, printable
+from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.inference.fitted_law import Fitted, FittedLaw
 from sciforge.heat.inference.formula import Tangent, exponents
 from sciforge.heat.model.mixture import quantile
 from sciforge.heat.model.transfer_audit import FEWEST, leave_one_out
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 # Okabe and Ito's palette, told apart with every kind of colour vision.
 COLOURS = {"data": "#0072B2", "data and prior": "#009E73", "prior": "#D55E00"}
@@ -43,29 +45,94 @@ class _Seen:
     left_out: bool
 
 
-def plot(law: Fitted | FittedLaw, path: str | Path | None = None) -> "Path | Figure":
-    """Draw a fitted law and return the picture's path, or the figure where no path is given.
-
-    Args:
-        law: fitted; of a prior without points only the exponents are drawn.
-        path: .png, .pdf or .svg.
+def draw_parity(law: Fitted | FittedLaw, ax: "Axes | None" = None) -> "Axes":
+    """Draw predicted against measured Nusselt numbers with 90 % bars; each point predicted from the others where possible.
 
     Raises:
-        ConfigError: another suffix, or as `exponents`.
+        ConfigError: a prior without measured points.
     """
-    if path is not None and Path(path).suffix.lower() not in SUFFIXES:
+    view = FittedLaw.of(law)
+    if not len(view.x_NG):
+        raise ConfigError("the law has no measured points to draw; fit it first")
+    ax = new_axes(5.2, 5.2) if ax is None else ax
+    _parity(ax, _seen(view))
+    return ax
+
+
+def draw_group(law: Fitted | FittedLaw, group: str, ax: "Axes | None" = None) -> "Axes":
+    """Draw the Nusselt number against one group at the centre of the others: median, 90 % band and measured points.
+
+    Args:
+        law: fitted.
+        group: name of the column, e.g. Re.
+        ax: where to draw; None for axes of their own.
+
+    Raises:
+        ConfigError: no such group.
+    """
+    view = FittedLaw.of(law)
+    if group not in view.columns:
+        raise ConfigError(f"no group {group!r}; {did_you_mean(group, view.columns)}")
+    place = view.columns.index(group)
+    logged = view.logged(place)
+    x_M = _span(view, place, logged)
+    x_MG = view.centre().repeat(len(x_M), 1)
+    x_MG[:, place] = torch.from_numpy(x_M)
+    mixture = view.mixture(x_MG)
+    middle_M = torch.einsum("c,cm->m", mixture[0], mixture[1]).exp().numpy()
+    low_M, high_M = (quantile(*mixture, share).exp().numpy() for share in (0.05, 0.95))
+    ax = new_axes() if ax is None else ax
+    ax.fill_between(x_M, low_M, high_M, color=POINT, alpha=0.18, linewidth=0, label="90 % of new readings")
+    ax.plot(x_M, middle_M, color=POINT, label="law at the centre of the other groups")
+    if len(view.x_NG):
+        nusselt_N = view.posterior.rows.log_N.exp().numpy()
+        ax.plot(view.x_NG[:, place].numpy(), nusselt_N, "o", color="black", markersize=4, label="measured")
+    if logged:
+        ax.set_xscale("log")
+        _log_ticks(ax.xaxis, float(x_M.min()), float(x_M.max()))
+    ax.set_yscale("log")
+    _log_ticks(ax.yaxis, *ax.get_ylim())
+    ax.set_xlabel(LABELS.get(group, printable(group)), parse_math=False)
+    ax.set_ylabel("Nu")
+    ax.legend(frameon=False, fontsize=9)
+    _clean(ax, "")
+    return ax
+
+
+def _span(view: FittedLaw, place: int, logged: bool) -> np.ndarray:
+    """Return 80 values of a group from somewhat below the measured points to somewhat above, within what physics allows."""
+    column_N = view.x_NG[:, place].numpy() if len(view.x_NG) else view.centre()[place : place + 1].numpy()
+    low, high = float(column_N.min()), float(column_N.max())
+    if logged and low > 0:
+        x_M = np.geomspace(low / 1.5, high * 1.5, 80)
+    else:
+        margin = 0.1 * (high - low) or 0.2 * abs(high) or 1.0
+        x_M = np.linspace(low - margin, high + margin, 80)
+    bounds = GROUPS.get(view.columns[place])
+    if bounds is None:
+        return x_M
+    return x_M[(x_M > bounds.low if bounds.open_low else x_M >= bounds.low) & (x_M <= bounds.high)]
+
+
+def save_figure(figure: "Figure", path: str | Path) -> Path:
+    """Write a figure, .png, .pdf or .svg, and return its path; raises ConfigError for another suffix."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: the suffix is none of {', '.join(SUFFIXES)}; rename it")
-    figure = _draw(FittedLaw.of(law))
-    if path is None:
-        return figure
-    format_ = Path(path).suffix[1:].lower()
-    return write_whole(Path(path), lambda work: figure.savefig(work, format=format_))
+    format_ = path.suffix[1:].lower()
+    return write_whole(path, lambda work: figure.savefig(work, format=format_))
 
 
-def _draw(view: FittedLaw) -> "Figure":
+def draw_law(law: Fitted | FittedLaw) -> "Figure":
+    """Return a figure of a fitted law: parity, residuals and exponents; of a prior without points the exponents only.
+
+    Raises:
+        ConfigError: as `exponents`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    view = FittedLaw.of(law)
     tangent = exponents(view)
     groups = [g for g in range(len(view.columns)) if len(view.x_NG) and view.varied(g)][:MOST_GROUPS]
     height = max(4.2, 0.36 * len(tangent.numbers) + 1.6)
@@ -160,8 +227,8 @@ def _parity(axes: Any, seen: _Seen) -> None:
     error_N = np.abs(seen.value_N / seen.measured_N - 1) * 100
     inside = ((seen.low_N <= seen.measured_N) & (seen.measured_N <= seen.high_N)).mean()
     how = "each point predicted from the others" if seen.left_out else "points that were fitted"
-    said = f"median error {np.median(error_N):.1f} %\n{100 * inside:.0f} % inside 90 % bars\ndashed: 10 %"
-    axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", fontsize=9)
+    remark = f"median error {np.median(error_N):.1f} %\n{100 * inside:.0f} % inside 90 % bars\ndashed: 10 %"
+    axes.text(0.04, 0.96, remark, transform=axes.transAxes, va="top", fontsize=9)
     _clean(axes, f"Parity: {how}")
 
 
@@ -189,7 +256,7 @@ def _forest(axes: Any, tangent: Tangent) -> None:
     for place, n in enumerate(shown):
         numbers = (n.low, n.value, n.high, n.prior_value)
         low, value, high, before = (math.log(v) if n.kind == "factor" else v for v in numbers)
-        wide = 1.645 * n.prior_spread
+        wide = 1.645 * n.prior_std
         reaches += [low, high, max(before - wide, -1.2), min(before + wide, 1.2)]
         axes.plot(
             [before - wide, before + wide],

@@ -17,7 +17,8 @@ from sciforge.errors import ConfigError, printable
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL_FEATURES
-from sciforge.heat.inference.fitted_law import CHANNEL_BASIS, Fitted, FittedLaw
+from sciforge.heat.data.reference_basis import CHANNEL_BASIS
+from sciforge.heat.inference.fitted_law import Fitted, FittedLaw
 from sciforge.heat.inference.tracing import quoted, written
 from sciforge.heat.model.nusselt_net import POWER
 

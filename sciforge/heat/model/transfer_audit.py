@@ -66,7 +66,7 @@ def leave_one_out(prior: Prior, rows: Rows) -> LeftOut:
 
 def compare(
     model: NusseltNet, x_NG: Tensor, log_N: Tensor, factor_N: Tensor, rig_N: Tensor, used: tuple[str, ...] = ()
-) -> "Ledger":
+) -> "TransferAudit":
     """Leave out each point under every law of a net that was not fitted yet, all of them together, and no prior at all.
 
     Args:
@@ -85,12 +85,12 @@ def compare(
             found[name] = leave_one_out(replace(prior, law_K=alone_K), rows)
     law_K = torch.where(torch.tensor(usable, device=prior.law_K.device), prior.law_K, -torch.inf)
     found[EVERYTHING] = leave_one_out(replace(prior, law_K=law_K), rows)
-    return Ledger.of(found, log_N.cpu().numpy())
+    return TransferAudit.of(found, log_N.cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One line of the ledger.
+    """One line of the transfer audit.
 
     Args:
         source: a law, all of them, or none.
@@ -116,13 +116,13 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TransferAudit:
     """What each source did to the leave-one-out error of the user's points."""
 
     entries: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, found: dict[str, LeftOut], log_N: np.ndarray) -> "Ledger":
+    def of(cls, found: dict[str, LeftOut], log_N: np.ndarray) -> "TransferAudit":
         """Compare sources with NOTHING, which is among them."""
         errors = {name: np.abs(np.expm1(left.log_N - log_N)) for name, left in found.items()}
         entries = []
@@ -151,7 +151,7 @@ class Ledger:
         return [{n: v for n, v in vars(e).items() if n != "errors_N"} | {"median": e.median} for e in self.entries]
 
     def table(self) -> Table:
-        """Return the ledger as a table."""
+        """Return the transfer audit as a table."""
         rows = []
         for e in self.entries:
             gain = "" if e.source == NOTHING else f"{e.gain:.2f} [{e.low:.2f}, {e.high:.2f}]"

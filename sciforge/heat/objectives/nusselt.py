@@ -80,7 +80,7 @@ class Nusselt(Objective):
         rigs: names of rigs in the data, whose ways of being off are told apart.
         usual: uncertainty of the usual point, where the data state uncertainties; 0 takes their median. A point that is said to be
             twice as uncertain counts as twice as noisy; how noisy the usual point is, the fit finds.
-        audit: keep a ledger of leave-one-out errors with each law and without any prior, and leave out laws that harm.
+        audit: keep a transfer audit of leave-one-out errors with each law and without any prior, and leave out laws that harm.
     """
 
     fit: Literal["exact", "descent"] = "exact"
@@ -136,10 +136,10 @@ class Nusselt(Objective):
         if not self.audit or len(records) < FEWEST:
             return keep(model, self, *points)
         with torch.no_grad():
-            ledger = compare(model, *points, self.laws)
-        laws = () if ledger.kept == (NOTHING,) else ledger.kept  # a net cannot lose its last law
+            audit = compare(model, *points, self.laws)
+        laws = () if audit.kept == (NOTHING,) else audit.kept  # a net cannot lose its last law
         notes = keep(model, replace(self, laws=laws or self.laws), *points)
-        return notes | {"ledger": ledger.to_json(), "harmful": list(ledger.harmful)}
+        return notes | {"audit": audit.to_json(), "harmful": list(audit.harmful)}
 
     def prepare(self, record: Record, codec: HeatCodec, rng: np.random.Generator, training: bool) -> Example:
         """Encode a point, the number of its rig and how noisy it is beside the usual point."""
@@ -196,12 +196,12 @@ class Nusselt(Objective):
         return mean_CB, variance_CB, found.components.weight_C
 
     def predict(self, model: NusseltNet, batch: Batch) -> dict[str, Tensor]:
-        """Return `value` (the Nusselt number, as a median), `spread` (of log Nu), `low` and `high` (the 90 % interval) [B]."""
+        """Return `value` (the Nusselt number, as a median), `std` (of log Nu), `low` and `high` (the 90 % interval) [B]."""
         mean_CB, variance_CB, weight_C = self.mixture(model, batch)
-        mean_B, spread_B = moments(weight_C, mean_CB, variance_CB)
+        mean_B, std_B = moments(weight_C, mean_CB, variance_CB)
         tails = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
         low_B, high_B = (quantile(weight_C, mean_CB, variance_CB, share).exp() for share in tails)
-        return {"value": mean_B.exp(), "spread": spread_B, "low": low_B, "high": high_B}
+        return {"value": mean_B.exp(), "std": std_B, "low": low_B, "high": high_B}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
         """Return median and 95th percentile of the relative error in %, bias in %, and, with intervals, coverage and width."""

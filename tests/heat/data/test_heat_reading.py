@@ -11,7 +11,7 @@ from sciforge import catalog
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.files.atomic import sha256
 from sciforge.errors import ConfigError, DataError, SciforgeError
-from sciforge.heat.data.prepare import Measurements
+from sciforge.heat.data.measurements import Measurements
 from sciforge.heat.data.readers import read_table
 
 BASIS = "# basis: ribbed wall, projected area, smooth diameter\n"

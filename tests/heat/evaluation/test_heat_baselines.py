@@ -10,7 +10,7 @@ import torch
 from sciforge.core.data.store import prepare
 from sciforge.heat.correlations.library import get_correlation
 from sciforge.heat.data.codec import CHANNEL
-from sciforge.heat.data.prepare import Measurements
+from sciforge.heat.data.measurements import Measurements
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.objectives.nusselt import Nusselt
 
@@ -67,7 +67,7 @@ def test_every_baseline_takes_any_number_of_points(name, num, fixed):
     state = np.random.get_state()[1].copy()
     outputs = BASELINES[name](Nusselt(), train, test, 3)
     again = BASELINES[name](Nusselt(), train, test, 3)
-    assert {"value"} <= set(outputs) <= {"value", "spread", "low", "high"}
+    assert {"value"} <= set(outputs) <= {"value", "std", "low", "high"}
     for key, values in outputs.items():
         assert values.shape == (40,) and np.isfinite(values).all() and (values > 0).all(), key
         assert np.array_equal(values, again[key]), key

@@ -214,13 +214,13 @@ def test_every_law_of_the_library_can_be_written(name):
 # --- the next experiment ---
 
 
-def test_next_experiment_reduces_the_spread(law):
+def test_next_experiment_reduces_the_std(law):
     x_MG = spread_points(60)
     found = law.next_experiment(x_MG, 5)
     left = [found.before, *(r.remaining for r in found.readings)]
     assert all(after < before for before, after in zip(left, left[1:], strict=False))
     assert len({r.place for r in found.readings}) == 5
-    assert "spread of all after" in found.table().text()
+    assert "std of all after" in found.table().text()
 
 
 def test_the_first_choice_is_the_best_of_all(law):

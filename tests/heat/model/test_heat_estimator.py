@@ -1,4 +1,4 @@
-"""NusseltLaw as scientists use it: scikit-learn's own checks, bad input, the ledger, intervals."""
+"""NusseltLaw as scientists use it: scikit-learn's own checks, bad input, the transfer audit, intervals."""
 
 import pickle
 import warnings
@@ -101,16 +101,16 @@ def test_intervals_widen_where_they_should(measured):
 
 
 @pytest.mark.filterwarnings("ignore:no change in")
-def test_every_source_is_in_the_ledger_and_one_that_harms_is_dropped(measured):
+def test_every_source_is_in_the_audit_and_one_that_harms_is_dropped(measured):
     known, rest = few(measured, 10)
     with pytest.warns(HeatWarning, match="webb-1971 made leave-one-out errors .* larger than no pretraining"):
         law = NusseltLaw.pretrained("ribbed").fit(known, known["Nu"])
-    assert {e.source for e in law.ledger_.entries} == {NOTHING, EVERYTHING, *law.model_.laws}
+    assert {e.source for e in law.transfer_audit_.entries} == {NOTHING, EVERYTHING, *law.model_.laws}
     assert law.notes_["laws"]["webb-1971"] == 0 and abs(sum(law.notes_["laws"].values()) - 1) < 1e-9
-    assert "harmed" in law.ledger_.table().text()
+    assert "harmed" in law.transfer_audit_.table().text()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeatWarning)
-        assert NusseltLaw.pretrained("ribbed", audit=False).fit(known, known["Nu"]).ledger_ is None
+        assert NusseltLaw.pretrained("ribbed", audit=False).fit(known, known["Nu"]).transfer_audit_ is None
 
 
 @QUIET

@@ -17,7 +17,7 @@ from sciforge.core.training.run import EWC, Hardware, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.heat.data.campaigns import Campaigns
 from sciforge.heat.data.codec import HeatCodec
-from sciforge.heat.data.prepare import Measurements
+from sciforge.heat.data.measurements import Measurements
 from sciforge.heat.model import posterior as module
 from sciforge.heat.model.mixture import moments, quantile
 from sciforge.heat.model.nusselt_net import MODELS, POWER, NusseltConfig

@@ -1,4 +1,4 @@
-"""What `sciforge prepare` makes of measurements and of published laws: tables of points with a split.
+"""Measured points as a store: tables of points with a split, from files or from a table in memory.
 
 Columns: Re, Pr, e_D, P_e, alpha_deg, W_H and `value` (the Nusselt number), `fanning` (four-sided) and `uncertainty`
 (relative), NaN where unknown, float64; `split` int8 (places in SPLITS, -1 in none), `rig` text; of measurements also `line`
@@ -20,7 +20,7 @@ from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, S
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.heat.correlations.groups import GROUPS
-from sciforge.heat.data.readers import TABLES, read_table
+from sciforge.heat.data.readers import TABLES, MeasuredTable, read_table
 from sciforge.heat.data.table_checks import suspicions
 
 OnReject = Callable[[Reject], None] | None
@@ -92,10 +92,7 @@ class Measurements(Settings):
                     raise DataError(what, source, line)
                 on_reject(Reject(str(source), line, "", what))
                 continue
-            cells = {name: table.points[name][row] for name in GROUPS} | {"value": table.nu[row]}
-            cells |= {"fanning": table.fanning[row], "uncertainty": table.uncertainty[row], "line": table.line[row]}
-            texts = {"rig": table.rig[row], "file": source.name, "basis": table.basis, "note": "\n".join(table.notes)}
-            shard.end(**cells, **texts, split=np.int8(split))
+            add_point(shard, table, row, split, source.name)
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Settle the split over all files and return rigs, basis, counts and the ranges of training.
@@ -121,7 +118,7 @@ class Measurements(Settings):
             warnings.warn(note, stacklevel=2)
         still = [name for name, column in points.items() if np.all(column == column[0])]
         more = {"basis": next(iter(bases)), "constant": still, "held": list(self.held), "notes": sorted(notes)}
-        return _meta(points, split, rig) | more | {"split": self.split, "seed": self.seed}
+        return counts_and_ranges(points, split, rig) | more | {"split": self.split, "seed": self.seed}
 
     def _settled(self, points: Mapping[str, np.ndarray], rig: Sequence[str]) -> np.ndarray:
         """Return the split of each point, int8 [N]."""
@@ -152,6 +149,14 @@ class Measurements(Settings):
         if rest.any():
             split[rest] = split_together(plate.reshape(-1)[rest], (1 - self.shares[1], self.shares[1], 0.0), self.seed)
         return split
+
+
+def add_point(shard: ShardWriter, table: MeasuredTable, row: int, split: int, file: str) -> None:
+    """Append one row of a table."""
+    numbers = {name: table.points[name][row] for name in GROUPS} | {"value": table.nu[row]}
+    numbers |= {"fanning": table.fanning[row], "uncertainty": table.uncertainty[row], "line": table.line[row]}
+    texts = {"rig": table.rig[row], "file": file, "basis": table.basis, "note": "\n".join(table.notes)}
+    shard.end(**numbers, **texts, split=np.int8(split))
 
 
 def split_together(group_N: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
@@ -186,7 +191,7 @@ def _numbered(names: Sequence[str]) -> np.ndarray:
     return np.unique(np.array(names), return_inverse=True)[1].reshape(-1).astype(np.float64)
 
 
-def _meta(points: Mapping[str, np.ndarray], split: np.ndarray, rig: Sequence[str]) -> dict[str, Any]:
+def counts_and_ranges(points: Mapping[str, np.ndarray], split: np.ndarray, rig: Sequence[str]) -> dict[str, Any]:
     """Return counts of splits and rigs, and the ranges of the groups over training."""
     ranges = {
         name: [float(column[split == 0].min()), float(column[split == 0].max())] for name, column in points.items()
