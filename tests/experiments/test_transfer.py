@@ -119,7 +119,7 @@ def test_groups_of_one_store_are_sources(spec, tiny, tmp_path):
     store = tiny.labelled
     grouped = write_groups(store, tmp_path / "grouped")
     found = measure(replace(spec, data=(grouped.path,), groups="name", labels=0, methods=("gc_only",), metric=None))
-    assert found.targets == ("lab A", "lab B") and len(found.sources) == 3
+    assert found.targets == ("lab A", "lab B") and len(found.training_sets) == 3
     counts = {s.source: s.labels for s in found.scores}
     assert counts["lab A"] + counts["lab B"] == len(store.split("train"))
     assert found.cell("gc_only", OTHERS, "lab A")[0].value == found.cell("gc_only", "lab B", "lab A")[0].value

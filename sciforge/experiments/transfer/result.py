@@ -71,7 +71,7 @@ class TransferResult(ExperimentResult):
     targets: tuple[str, ...]
 
     @property
-    def sources(self) -> tuple[str, ...]:
+    def training_sets(self) -> tuple[str, ...]:
         """The rows of the matrix: every source, and all others than the target."""
         return (*self.targets, OTHERS)
 
@@ -106,14 +106,16 @@ class TransferResult(ExperimentResult):
         """Return the means of one method: a row a source, a column a target; NaN for an empty cell."""
         import pandas as pd
 
-        rows = [[getattr(self.interval(method, s, t), "value", np.nan) for t in self.targets] for s in self.sources]
-        return pd.DataFrame(rows, pd.Index(self.sources, name="source"), pd.Index(self.targets, name="target"))
+        rows = [
+            [getattr(self.interval(method, s, t), "value", np.nan) for t in self.targets] for s in self.training_sets
+        ]
+        return pd.DataFrame(rows, pd.Index(self.training_sets, name="source"), pd.Index(self.targets, name="target"))
 
     def table(self) -> Table:
         """Return a row for each method and source, a column a target, then what pretraining gains on a new source."""
         rows = []
         for method in self.kinds:
-            for source in self.sources:
+            for source in self.training_sets:
                 intervals = [self.interval(method, source, target) for target in self.targets]
                 rows.append((method, source, *(i.significant() if i else "" for i in intervals)))
         for label, others in self._rivals().items():
@@ -184,7 +186,7 @@ class TransferResult(ExperimentResult):
                 color = "#000000" if bright else "#FFFFFF"
                 axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=9)
         axes.set_xticks(range(size), self.targets, rotation=30, ha="right", parse_math=False)
-        axes.set_yticks(range(size + 1), self.sources, parse_math=False)
+        axes.set_yticks(range(size + 1), self.training_sets, parse_math=False)
         axes.axhline(size - 0.5, color="#FFFFFF", linewidth=3)
         axes.set(xlabel="tested on", ylabel="trained on")
         axes.set_title(f"{method}, {METRIC_NAMES.get(self.metric, self.metric)}", loc="left", fontsize=11)
@@ -194,7 +196,7 @@ class TransferResult(ExperimentResult):
         """Return every number of the table, and the scores."""
         cells = []
         for method in self.kinds:
-            for source in self.sources:
+            for source in self.training_sets:
                 for target in self.targets:
                     if interval := self.interval(method, source, target):
                         about = {"method": method, "source": source, "target": target}
