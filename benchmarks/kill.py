@@ -1,6 +1,7 @@
-"""Kill -9 a training run at random moments, resume it, and compare with a run that was never stopped.
+"""Kill -9 (or stop by SIGTERM) a training run at random moments, resume it, and compare with a run that was never stopped.
 
     python benchmarks/kill.py --kills 50
+    python benchmarks/kill.py --kills 50 --signal TERM --save-every 0
 
 Each kill hits a forked process that trains a tiny genome run and saves at every step. After each kill every checkpoint
 in the folder is opened (digests checked); after each next start stale temporaries are counted; once a run has finished,
@@ -9,6 +10,7 @@ its weights are compared byte for byte, its metrics but for their timing and the
 
 import argparse
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -27,18 +29,18 @@ from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import Run
-from sciforge.errors import SciforgeError
+from sciforge.errors import SciforgeError, StoppedError
 
 CONTRACT = Path(__file__).parents[1] / "tests" / "genomes" / "contract.py"
 
 
-def tiny_run(folder: Path, steps: int) -> Run:
-    """Return a run that saves at every step."""
+def tiny_run(folder: Path, steps: int, save_every: int = 1) -> Run:
+    """Return a run that saves every so many steps."""
     spec = importlib.util.spec_from_file_location("contract", CONTRACT)
     contract = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(contract)
     run = contract.tiny(folder)[1]
-    return replace(run, schedule=replace(run.schedule, steps=steps, save_every=1, evaluate_every=4, patience=100))
+    return replace(run, schedule=replace(run.schedule, steps=steps, save_every=save_every, evaluate_every=4, patience=100))
 
 
 def start(run: Run) -> int:
@@ -49,9 +51,17 @@ def start(run: Run) -> int:
     try:
         train(run, resume=True)
         os._exit(0)
+    except StoppedError:
+        os._exit(75)
     except BaseException as error:
         print(f"child: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
+
+
+def logged_steps(out: Path) -> int:
+    """Return how many steps the metrics tell of."""
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True) if (out / "metrics.jsonl").exists() else []
+    return max((json.loads(line)["step"] + 1 for line in lines if line.endswith(b"\n")), default=0)
 
 
 def inspect(out: Path, seen: Counter) -> None:
@@ -67,10 +77,12 @@ def inspect(out: Path, seen: Counter) -> None:
     seen["temporaries left by kills"] += len(list(out.glob(f"{TEMPORARY}*")))
 
 
-def measure(folder: Path, kills: int, steps: int = 12, seed: int = 0) -> Counter:
-    """Kill and resume until `kills` kills have hit; return the counts."""
+def measure(
+    folder: Path, kills: int, steps: int = 12, seed: int = 0, sent: int = signal.SIGKILL, save_every: int = 1
+) -> Counter:
+    """Stop and resume until `kills` signals have hit; return the counts."""
     torch.set_num_threads(1)
-    run = tiny_run(folder, steps)
+    run = tiny_run(folder, steps, save_every)
     began = time.monotonic()
     whole = train(replace(run, out=folder / "whole"))
     wanted, lines = (whole.path / "model.safetensors").read_bytes(), read_metrics(folder / "whole/metrics.jsonl")
@@ -87,11 +99,19 @@ def measure(folder: Path, kills: int, steps: int = 12, seed: int = 0) -> Counter
         while time.monotonic() < deadline and not (done := os.waitpid(child, os.WNOHANG))[0]:
             time.sleep(0.0005)
         if not done[0]:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            seen["kills"] += 1
-            inspect(out, seen)
-            continue
+            before = logged_steps(out)
+            os.kill(child, sent)
+            done = os.waitpid(child, 0)
+            if os.WIFSIGNALED(done[1]) or os.WEXITSTATUS(done[1]) == 75:
+                seen["kills"] += 1
+                inspect(out, seen)
+                if os.WIFEXITED(done[1]):
+                    seen["stopped with a checkpoint"] += 1
+                    seen["steps lost"] += logged_steps(out) - Checkpoint.open(out).step
+                    seen["steps after the signal, at most"] = max(
+                        seen["steps after the signal, at most"], logged_steps(out) - before
+                    )
+                continue
         seen["runs finished"] += 1
         seen["runs that failed"] += done[1] != 0
         same = done[1] == 0 and (out / "final/model.safetensors").read_bytes() == wanted
@@ -108,9 +128,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=("KILL", "TERM", "USR1"), default="KILL")
+    parser.add_argument("--save-every", type=int, default=1)
     options = parser.parse_args()
+    changes = {"seed": options.seed, "sent": getattr(signal, f"SIG{options.signal}"), "save_every": options.save_every}
     with tempfile.TemporaryDirectory() as folder:
-        for name, count in measure(Path(folder), options.kills, seed=options.seed).items():
+        for name, count in measure(Path(folder), options.kills, **changes).items():
             print(f"{name:<32}{count:>6}")
 
 

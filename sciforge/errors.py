@@ -14,7 +14,13 @@ from pathlib import Path
 
 
 class SciforgeError(Exception):
-    """The root of all errors raised on purpose; the command line prints it as one line and exits with 2."""
+    """The root of all errors raised on purpose; the command line prints it as one line and exits with 2.
+
+    Attributes:
+        on_all_ranks: every process of the run raises it, so only the first prints it.
+    """
+
+    on_all_ranks = False
 
 
 class DataError(SciforgeError, ValueError):
@@ -54,6 +60,22 @@ class MissingExtra(SciforgeError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f'{package} is not installed; pip install "sciforge[{extra}]"')
+
+
+class StoppedError(SystemExit):
+    """A signal stopped training after a step, and a checkpoint to resume from is saved; a script that does not catch it
+    exits with code 75 (EX_TEMPFAIL: start again later).
+
+    Args:
+        line: what happened and how to go on.
+    """
+
+    def __init__(self, line: str):
+        super().__init__(75)
+        self.line = line
+
+    def __str__(self) -> str:
+        return self.line
 
 
 def printable(text: str) -> str:

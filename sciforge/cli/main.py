@@ -1,7 +1,7 @@
 """The command line: verbs are the functions of `sciforge`, flags their signatures. It parses, calls and prints.
 
 Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed or something required is missing; 2 bad
-input, named in one line; 130 interrupted.
+input, named in one line; 75 training was stopped by SIGTERM or SIGUSR1 and can be resumed; 130 interrupted.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sciforge import __version__
 from sciforge.cli.registry import HELP, take_switch
-from sciforge.errors import ConfigError, SciforgeError, did_you_mean
+from sciforge.errors import ConfigError, SciforgeError, StoppedError, did_you_mean
 
 # What each command is for, in the order of `sciforge --help`; its module is imported only when the command is called.
 GROUPS = {
@@ -54,10 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SciforgeError as error:
+        if error.on_all_ranks and os.environ.get("RANK", "0") != "0":
+            return 2  # the first process says it
         return _complain(str(error), 2)
-    except KeyboardInterrupt:
+    except StoppedError as stop:
+        return _complain(str(stop), 75) if os.environ.get("RANK", "0") == "0" else 75
+    except KeyboardInterrupt as interrupt:
         hint = "; continue with --resume" if argv[:1] == ["train"] else ""
-        return _complain(f"interrupted, nothing is left half-written{hint}", 130)
+        return _complain(str(interrupt) or f"interrupted, nothing is left half-written{hint}", 130)
     except BrokenPipeError:  # `sciforge ... | head` closed our output: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,5 +1,6 @@
 """Micro-batches of a step, made here or by worker processes, the same for any number of either."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,7 @@ class StepData(Dataset):
             yield from ((step, self[step]) for step in steps)
             return
         options: dict[str, Any] = {"batch_size": None, "collate_fn": _unchanged, "multiprocessing_context": "spawn"}
+        options["worker_init_fn"] = _leave_signals
         loader = DataLoader(_ErrorsAsValues(self), sampler=steps, num_workers=workers, **options)
         for step, batches in zip(steps, loader, strict=True):
             if isinstance(batches, SciforgeError):
@@ -88,6 +90,12 @@ class _ErrorsAsValues(Dataset):
             return self.data[step]
         except SciforgeError as error:
             return error
+
+
+def _leave_signals(_: int) -> None:
+    """Ignore what stops training: a signal to the whole group is the main process's to act on, with its workers alive."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unchanged(value: Any) -> Any:

@@ -261,7 +261,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:
     """Return where a model comes from: versions, commit, device, processes, data digests, parent checkpoint."""
-    commit, dirty = _git_state()
+    commit, dirty = git_state()
     return {
         "versions": {"python": platform.python_version(), **_packages()},
         "git_commit": commit,
@@ -293,7 +293,7 @@ def _packages() -> dict[str, str]:
 
 
 @cache
-def _git_state() -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
     """Return the commit of sciforge's own checkout and whether it has uncommitted changes; None where there is none."""
     here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():

@@ -6,18 +6,26 @@ do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cut
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sciforge.core.training.agreement import disagreement
 from sciforge.core.training.run import Hardware
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, SciforgeError
 
+T = TypeVar("T")
+ANSWER = 10.0  # seconds in which a process that lives reports that a collective call failed
+BROKEN = re.compile(
+    r"timed? ?out|connection (closed|reset|refused)|broken pipe|gloo|nccl|remote process exited|socket", re.IGNORECASE
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
@@ -48,6 +56,8 @@ class Engine:
         shard: whether FSDP2 splits the model over all of them.
         tensor: how many processes hold one model together under the strategy `tensor`; 1 otherwise.
         mesh: of [world / tensor, tensor] processes, under `tensor`.
+        store: where processes leave word of a failed collective call; None where the caller started them.
+        timeout: seconds after which a collective call fails.
     """
 
     device: torch.device
@@ -57,24 +67,42 @@ class Engine:
     shard: bool = False
     tensor: int = 1
     mesh: Any = None
+    store: Any = None
+    timeout: float = 1800.0
 
     @classmethod
     @contextmanager
-    def start(cls, hardware: Hardware, strategy: str = "replicate") -> Iterator["Engine"]:
-        """Join the processes that torchrun started (or none) and leave them at the end."""
+    def start(
+        cls,
+        hardware: Hardware,
+        strategy: str = "replicate",
+        must_agree: Callable[[], Mapping[str, Mapping[str, str]]] | None = None,
+    ) -> Iterator["Engine"]:
+        """Join the processes that torchrun started (or none) and leave them at the end.
+
+        Args:
+            hardware: device, precision, timeout.
+            strategy: how they share the model.
+            must_agree: returns what all processes must have in common, for `compare`; called where there are several.
+
+        Raises:
+            ConfigError: processes disagree, one of them hung or died, or the strategy cannot be had.
+        """
         device = choose_device(hardware.device)
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
         precision = hardware.precision
         if precision == "auto":
             precision = "bfloat16" if device.type == "cuda" else "float32"
-        own = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+        store, own = None, int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
         if own:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
+            store = _join(device, hardware.timeout)
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        engine = cls(device, precision, rank, world, store=store, timeout=hardware.timeout)
         try:
+            engine.compare(must_agree() if must_agree and world > 1 else {})
             if strategy != "replicate" and not dist.is_initialized():
                 start = "start it with torchrun --nproc-per-node N -m sciforge"
                 raise ConfigError(f"strategy {strategy} needs processes; {start}")
@@ -84,10 +112,80 @@ class Engine:
                 if world % tensor:
                     raise ConfigError(f"hardware.tensor {tensor} does not divide {world} processes; give a divisor")
                 mesh = dist.init_device_mesh(device.type, (world // tensor, tensor), mesh_dim_names=("data", "tensor"))
-            yield cls(device, precision, rank, world, strategy == "shard", tensor, mesh)
+            yield replace(engine, shard=strategy == "shard", tensor=tensor, mesh=mesh)
+        except RuntimeError as error:
+            if world == 1 or not BROKEN.search(str(error)):
+                raise
+            raise ConfigError(engine.blame(error)) from None
         finally:
             if own:
                 dist.destroy_process_group()
+
+    def compare(self, own: Mapping[str, Mapping[str, str]]) -> None:
+        """Stop all processes with one line where they do not have the same; see `agreement.disagreement`.
+
+        Raises:
+            ConfigError: names what differs, and at which processes.
+        """
+        if self.world > 1 and (problem := disagreement(self._gather(own, self.world, None))):
+            raise _on_all_ranks(ConfigError(problem))
+
+    def blame(self, error: RuntimeError) -> str:
+        """Return one line that names the processes that do not answer after a collective call failed."""
+        silent = []
+        if self.store is not None:
+            with suppress(RuntimeError):  # the store went with the process that kept it
+                self.store.set(f"sciforge/answers/{self.rank}", "")
+                for rank in range(self.world):
+                    try:
+                        self.store.wait([f"sciforge/answers/{rank}"], timedelta(seconds=1 if silent else ANSWER))
+                    except RuntimeError:
+                        silent.append(str(rank))
+        who = f"rank{'s' * (len(silent) > 1)} {', '.join(silent)}" if silent else "a process"
+        why = " ".join(str(error).split())[:160]
+        hint = f"see its log; hardware.timeout is {self.timeout:g} s; go on with --resume"
+        return f"{who} hung or died ({why}); {hint}"
+
+    def in_turn(self, open_it: Callable[[], T]) -> T:
+        """Call a function on the first process of each node, then on the others, and stop all where it fails on one.
+
+        The first one leaves what the others need not do again (the digests of a store).
+
+        Raises:
+            SciforgeError: as the function does, on this process or another.
+        """
+        first = self.world == 1 or int(os.environ.get("LOCAL_RANK", self.rank)) == 0
+        value: Any = None
+        for turn in (True, False):
+            problem = None
+            if turn == first:
+                try:
+                    value = open_it()
+                except SciforgeError as error:
+                    problem = error
+            self.raise_first(problem)
+        return value
+
+    def raise_first(self, problem: SciforgeError | None) -> None:
+        """Raise on every process the first error that any process met."""
+        problems = self._gather(problem and (type(problem), str(problem)), self.world, None)
+        rank, first = next(((rank, p) for rank, p in enumerate(problems) if p), (0, None))
+        if problem is not None and rank == self.rank:
+            raise problem
+        if first is not None:
+            error = first[0].__new__(first[0])
+            error.args = (f"rank {rank}: {first[1]}",)
+            vars(error).update(path=None, line=None)
+            raise _on_all_ranks(error)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether any process says so; on the host, so that no device is waited for."""
+        if self.world == 1:
+            return flag
+        device = "cpu" if "gloo" in str(dist.get_backend_config()) else self.device
+        votes = torch.tensor([float(flag)], device=device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return bool(votes.item())
 
     @property
     def main(self) -> bool:
@@ -284,6 +382,20 @@ class Engine:
         """Wait for all processes."""
         if self.world > 1:
             dist.barrier()
+
+
+def _join(device: torch.device, timeout: float) -> Any:
+    """Join the processes that torchrun started and return the store in which they met."""
+    limit = timedelta(seconds=timeout)
+    backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    store, rank, world = next(dist.rendezvous("env://", timeout=limit))
+    dist.init_process_group(backend, store=dist.PrefixStore("sciforge", store), rank=rank, world_size=world, timeout=limit)
+    return store
+
+
+def _on_all_ranks(error: SciforgeError) -> SciforgeError:
+    error.on_all_ranks = True
+    return error
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ rate of the schedule; the optimiser; `after_step`; log; evaluate and save when d
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import torch
@@ -17,14 +17,16 @@ from torch import Tensor
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch
 from sciforge.core.files.metrics_log import MetricsLog
+from sciforge.core.training.agreement import settings, version
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.run import Run
 from sciforge.core.training.set_up import own_folder, set_up
+from sciforge.core.training.stop_signals import StopSignals
 from sciforge.core.training.training_state import TrainingState
 from sciforge.core.transfers import as_numbers
-from sciforge.errors import DivergedError
+from sciforge.errors import DivergedError, StoppedError
 
 LOGGER = logging.getLogger("sciforge")
 
@@ -40,13 +42,19 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
         ConfigError: settings that contradict each other, or `run.out` is in use or holds another run.
         DataError, CheckpointError: `run.data` or `run.init` is missing or damaged, or the disk is full.
         DivergedError: the loss or gradient is not finite; names the records. The last checkpoint stays as it was.
+        StoppedError: SIGTERM or SIGUSR1 came, and a checkpoint to resume from is saved; a SystemExit with code 75.
     """
     schedule, same_generator = run.schedule, torch.random.fork_rng(devices=[])
-    with same_generator, Engine.start(run.hardware, run.strategy) as engine, own_folder(run.out, engine, resume):
+    with same_generator, _processes(run, resume) as engine, own_folder(run.out, engine, resume):
         state = set_up(run, engine)
         start = state.restore() if resume else 0
+        engine.compare({"checkpoint to resume from": {"step": str(start)}})
         if start is None:
+            LOGGER.info("%s: finished already, nothing to resume", run.out)
             return Checkpoint.open(run.out / "final")
+        if resume:
+            begin = f"resuming from step {start}" if start else "nothing to resume from, starting at step 0"
+            LOGGER.info("%s: %s", run.out, begin)
         LOGGER.info("%s: steps %d to %d of %s", run.out, start, schedule.steps, type(state.objectives[0]).__name__)
         folder = run.out if engine.main else None
         options: dict[str, Any] = {
@@ -54,16 +62,36 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             "device": engine.device,
             "tensorboard": run.log == "tensorboard",
         }
-        with closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log:
+        with closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log, StopSignals().handled() as stop:
             for step, batches in state.data.load(range(start, schedule.steps), run.hardware.workers):
                 metrics = take_step(state, step, batches)
                 metrics_log.step(step, **metrics)
                 if _due(step + 1, schedule.evaluate_every) and stop_early(state, step, metrics_log):
                     break
-                if _due(step + 1, schedule.save_every) and step + 1 < schedule.steps:
+                stopped = engine.any(stop.received is not None)
+                if (stopped or _due(step + 1, schedule.save_every)) and step + 1 < schedule.steps:
                     metrics_log.sync()
                     state.save(run.out / f"step-{step + 1:08d}", step + 1, resume=True)
+                    stop.note_saved()
+                    if stopped:
+                        raise _stopped(run, step + 1, stop.received)
             return state.finish()
+
+
+def _stopped(run: Run, step: int, received: str | None) -> BaseException:
+    """Return the error that ends a run which a signal stopped; Ctrl-C stays a KeyboardInterrupt."""
+    done = f"{run.out}: stopped by {received or 'a signal to another process'} after step {step} of {run.schedule.steps}"
+    line = f"{done}; checkpoint saved, continue with --resume (in Python: resume=True)"
+    return KeyboardInterrupt(line) if received == "SIGINT" else StoppedError(line)
+
+
+def _processes(run: Run, resume: bool) -> AbstractContextManager[Engine]:
+    """Start the engine; several processes must have been told the same, by the same version."""
+
+    def must_agree() -> dict[str, dict[str, str]]:
+        return {"run": {**settings(run), "resume": str(resume)}, "version": version()}
+
+    return Engine.start(run.hardware, run.strategy, must_agree)
 
 
 def _due(step: int, every: int) -> bool:

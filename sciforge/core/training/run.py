@@ -62,7 +62,8 @@ class Schedule(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(1, math.inf, "steps", "batch")
+        self.require(1, math.inf, "steps")
+        self.require(1, 2**31 - 1, "batch")
         self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "lr", "weight_decay", "clip")
         self.require(0, 1, "warmup", "cooldown", "min_lr_ratio", "ema_decay")
         if self.kind in (None, "exponential") and self.min_lr_ratio == 0:
@@ -145,6 +146,7 @@ class Hardware(Settings):
         checkpointing: recompute activations in the backward pass to save memory.
         threads: CPU threads of torch; None leaves torch's choice.
         tensor: processes that hold one model together under the strategy `tensor`; None for those of a node.
+        timeout: seconds that a process waits for the others before the run stops and names who did not answer.
     """
 
     device: str = "auto"
@@ -155,10 +157,12 @@ class Hardware(Settings):
     checkpointing: bool = False
     threads: int | None = None
     tensor: int | None = None
+    timeout: float = 1800.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "micro_batch", "threads", "tensor")
+        self.require(1, 1e7, "timeout")
         self.require(0, math.inf, "workers")
 
 

@@ -23,19 +23,22 @@ from sciforge.core.domain import (
     get_domain,
     seeded_model,
 )
-from sciforge.core.files.atomic import sweep, try_lock
+from sciforge.core.files.atomic import sha256, sweep, try_lock
 from sciforge.core.methods import dp_sgd, finetuning, fisher, regularization
 from sciforge.core.methods.distillation import with_teacher
 from sciforge.core.methods.ema import ExponentialMovingAverage
 from sciforge.core.methods.method import Method
 from sciforge.core.methods.pruning import PruningMask
 from sciforge.core.methods.retention import Retention, old_data
-from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.agreement import digest, weights_digest
+from sciforge.core.training.checkpoint import Checkpoint, resolve
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.gradient import mean_gradient
 from sciforge.core.training.run import EWC, Full, Run
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import CheckpointError, ConfigError
+
+MANY, MANY_EPOCHS = 2**20, 100  # examples of a step that are always possible; repeats of a record in one step
 
 
 @contextmanager
@@ -71,11 +74,11 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
         ConfigError: settings that contradict each other, the data or the parent.
         DataError, CheckpointError: the data or the parent is missing or damaged.
     """
-    store = Store.open(run.data)
+    store, parent = engine.in_turn(lambda: _opened(run))
+    engine.compare(_digests(run, store) if engine.world > 1 else {})
     domain = get_domain(store.domain)
     if engine.shard and not domain.shardable:
         raise ConfigError(f"models of {domain.name} cannot be sharded (double backward); use --strategy replicate")
-    parent = None if run.init is None else Checkpoint.open(run.init)
     codec, config = _codec_and_config(run, domain, store, parent)
     sources = _sources(run, domain, store, parent, engine)
     dp_sgd.check_records(run, sources[0].records, store, parent)
@@ -88,6 +91,7 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
         torch.manual_seed(run.seed)
         finetuning.apply(model, run.finetuning, fresh)
     _set_checkpointing(model, run)
+    engine.compare({"weights": weights_digest(model.state_dict())} if engine.world > 1 else {})
     engine.place(model)
     groups = finetuning.groups(model, run.finetuning, fresh, run.schedule.weight_decay)
     optimizer = _optimizer(run, engine, groups)
@@ -107,6 +111,20 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     )  # fmt: skip
     state.methods = tuple(_methods(state, fresh, mechanism))
     return state
+
+
+def _opened(run: Run) -> tuple[Store, Checkpoint | None]:
+    return Store.open(run.data), None if run.init is None else Checkpoint.open(run.init)
+
+
+def _digests(run: Run, store: Store) -> dict[str, dict[str, str]]:
+    """Return one digest each of all data and of all checkpoints that a run names, for comparison over processes."""
+    regularization = run.regularization.data if isinstance(run.regularization, EWC) else None
+    places = [run.replay and run.replay.data, regularization, run.retention]
+    digests = [store.digests(), *(Store.open(place, verify=False).digests() for place in places if place)]
+    parents = [run.init, run.teacher and run.teacher.checkpoint]
+    opened = [sha256(resolve(place) / "checkpoint.json") for place in parents if place]
+    return {"data": digest({"stores": digests}), "parent": digest({"checkpoints": opened})}
 
 
 def _methods(state: TrainingState, fresh: set[str], mechanism: dp_sgd.Mechanism | None) -> Iterator[Method]:
@@ -159,6 +177,11 @@ def _sources(
         if not len(source.records):
             kind = type(source.objective).__name__
             raise ConfigError(f"{run.data}: no training records for {kind}; prepare another split")
+        if source.batch > max(MANY, MANY_EPOCHS * len(source.records)):
+            raise ConfigError(
+                f"schedule.batch is {run.schedule.batch}; {run.data} has {len(source.records)} training records, "
+                f"a step may hold each {MANY_EPOCHS} times at most: make it smaller"
+            )
         if engine.shard and source.batch % engine.world:
             raise ConfigError(f"under shard {engine.world} processes share {source.batch} examples; make it a multiple")
     return sources

@@ -14,17 +14,18 @@ import torch
 from tiny_runs import ROOT, largest_difference, load_file
 from torch import nn
 
+from sciforge.cli.main import main
 from sciforge.core.data.store import Store
 from sciforge.core.domain import Loss, Objective, seeded_model
 from sciforge.core.files.atomic import try_lock
 from sciforge.core.files.metrics_log import read_metrics
-from sciforge.core.training import loop
+from sciforge.core.training import loop, stop_signals
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.checkpoint_formats import FORMAT
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import evaluate
 from sciforge.core.training.run import Subset
-from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError
+from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, StoppedError
 
 CPU = Engine(torch.device("cpu"), "float64")
 
@@ -325,3 +326,70 @@ def test_provenance_says_where_a_model_comes_from(tiny, fit):
     assert about["data"] == Store.open(tiny.finetuning.data).digests() and about["seed"] == tiny.finetuning.seed
     assert about["versions"]["torch"] == torch.__version__ and len(about["parent"]) == 64
     assert json.loads((Path(child.path) / "checkpoint.json").read_text())["format"] == FORMAT
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stopped_run_saves_the_step_in_progress_and_resumes_to_the_same_bits(tmp_path, sent):
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("no fork here")
+    kill = load_file(ROOT / "benchmarks/kill.py")
+    seen = kill.measure(tmp_path, kills=8, steps=24, seed=int(sent), sent=sent, save_every=0)
+    assert seen["stopped with a checkpoint"] >= 3 and seen["steps lost"] == 0
+    assert seen["steps after the signal, at most"] <= 2  # the one in progress, and one logged before the signal came
+    bad = ("unreadable checkpoints", "runs with other weights", "runs with other metrics", "runs that failed")
+    assert not any(seen[name] for name in bad)
+
+
+def signal_at(monkeypatch, at: int, sent: int) -> None:
+    """Send a signal to this process within a step."""
+    plain = loop.take_step
+
+    def step_with_signal(state, step, batches):
+        if step == at:
+            signal.raise_signal(sent)
+        return plain(state, step, batches)
+
+    monkeypatch.setattr(loop, "take_step", step_with_signal)
+
+
+def test_a_stopped_run_says_how_to_go_on(tiny, fit, tmp_path, monkeypatch, caplog, capsys):
+    caplog.set_level("INFO", "sciforge")
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGTERM)
+        with pytest.raises(StoppedError, match="stopped by SIGTERM after step 3 of .*continue with --resume") as caught:
+            fit(tiny.pretraining)
+        assert caught.value.code == 75 and "\n" not in str(caught.value)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert fit(tiny.pretraining, resume=True).step == tiny.checkpoint.step
+    assert "resuming from step 3" in caplog.text
+    caplog.clear()
+    fit(tiny.pretraining, resume=True)
+    assert "finished already" in caplog.text
+    fit(tiny.pretraining, "fresh", resume=True)
+    assert "nothing to resume from, starting at step 0" in caplog.text
+
+    def stopped(*_):
+        raise StoppedError("run: stopped; continue")
+
+    monkeypatch.setattr("sciforge.cli.main._dispatch", stopped)
+    assert main(["train"]) == 75 and capsys.readouterr().err == "sciforge: run: stopped; continue\n"
+
+
+def test_ctrl_c_saves_first_when_a_minute_is_at_stake(tiny, fit, tmp_path, monkeypatch, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    monkeypatch.setattr(stop_signals, "AT_STAKE", -1.0)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT after step 3"):
+            fit(tiny.pretraining)
+    assert Checkpoint.open(tmp_path / "run").step == 3
+    again = fit(tiny.pretraining, resume=True)
+    assert largest_difference(again.weights(), tiny.checkpoint.weights()) == 0
+
+
+def test_a_batch_beyond_reason_is_refused_at_once(tiny, fit):
+    with pytest.raises(ConfigError, match="schedule.batch is 1000000000000; it must be between 1 and"):
+        replace(tiny.pretraining.schedule, batch=10**12)
+    with pytest.raises(ConfigError, match=r"schedule.batch is 2000000000; .* has \d+ training records"):
+        fit(tiny.pretraining, schedule={"batch": 2 * 10**9})
