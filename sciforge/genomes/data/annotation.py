@@ -6,6 +6,7 @@ spans the origin of a circular contig) becomes several intervals that share a na
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -325,8 +326,8 @@ def reconcile(intervals: Annotation, contig_lengths: dict[str, int], genome: str
         has = f"names {_listed(unknown)} but {genome} has {_listed(list(contig_lengths))}"
         line = int(intervals.line[list(intervals.contig).index(unknown[0])])
         raise DataError(f"{has}; rename the contigs, or {_OTHER_ASSEMBLY}", intervals.path, line)
-    meant = list(partners.values())
-    clash = [name for name in names if meant.count(partners[name]) > 1]
+    times_meant = Counter(partners.values())
+    clash = [name for name in names if times_meant[partners[name]] > 1]
     if clash:
         raise DataError(f"{_listed(clash)} mean the same contig of {genome}; use one spelling", intervals.path)
     changed = [name for name in names if partners[name] != name]

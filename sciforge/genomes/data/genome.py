@@ -1,6 +1,7 @@
 """Whole genomes, prepared to pretrain on: bases, held-out contigs and regions, runs of unknown bases."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class Genome(Settings):
     def finish(self, store: Store) -> dict[str, Any]:
         """Return spans (contig number, start, stop, split) after hold-outs and N runs are cut out."""
         names = store.column("name")
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, times in Counter(names).items() if times > 1)
         if repeated:
             raise DataError(
                 f"contig {repeated[0]!r} comes from two files; rename one, or exclude it", store.column("file")[0]
@@ -108,10 +109,12 @@ class Genome(Settings):
                 held[name] = [(0, length, "test" if name in self.test else "validation")]
         if self.hold_out:
             intervals = reconcile(read_bed(self.hold_out), lengths)
-            for name in dict.fromkeys(intervals.contig):
+            rows_of: dict[str, list[int]] = {}
+            for row, name in enumerate(intervals.contig):
+                rows_of.setdefault(name, []).append(row)
+            for name, chosen in rows_of.items():
                 if name not in held:
-                    rows = intervals.select(intervals.contig == name)
-                    held[name] = _with_margin(rows, lengths[name], self.margin)
+                    held[name] = _with_margin(intervals.select(np.array(chosen)), lengths[name], self.margin)
         if self.validation_every and not self.validation:
             for name, length in lengths.items():
                 if name not in held:
