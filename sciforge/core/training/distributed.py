@@ -132,7 +132,7 @@ class Engine:
 
     def blame(self, error: RuntimeError) -> str:
         """Return one line that names the processes that do not answer after a collective call failed."""
-        silent = []
+        silent: list[str] = []
         if self.store is not None:
             with suppress(RuntimeError):  # the store went with the process that kept it
                 self.store.set(f"sciforge/answers/{self.rank}", "")
