@@ -53,7 +53,7 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     rows = tuple((name, f"{metrics[name]:.3f}") for name in ("mcc", "auroc", "accuracy"))
     note = "Of the model whose scan is drawn below."
     pictures = (
-        (curve.save(folder / "curve.png"), "MCC on test windows against the number of labels, with 95 % intervals."),
+        (curve.save(folder / "curve.png"), "MCC on test windows, with 95 % intervals."),
         (_draw_scan(scores, folder / "phage-lambda.png"), "Probability of coding along phage lambda."),
     )
     tables = (curve.table(), Table((f"{512 if full else 128} labels", "test"), rows, note))

@@ -13,6 +13,8 @@ MARKERS = ("s", "^", "D", "v", "P", "X", "*")
 def draw(result: Any, ax: Any = None) -> Any:
     """Draw means over the number of labels (log axis) with 95 % bands for networks and bars for the others."""
     axes = new_axes(ax)
+    if len(result.sizes) == 1:
+        return _draw_methods(result, axes)
     sizes = np.array(result.sizes, float)
     ends = []
     others = [color for color in OTHERS if color not in {METHOD_COLORS.get(method) for method in result.methods}]
@@ -39,6 +41,22 @@ def draw(result: Any, ax: Any = None) -> Any:
     axes.set_ylabel(f"test {METRIC_NAMES.get(result.metric, result.metric)}")
     frame(axes)
     _name_lines(axes, ends, sizes[-1])
+    return axes
+
+
+def _draw_methods(result: Any, axes: Any) -> Any:
+    """Draw the mean of each method at the only number of labels, with its 95 % interval, one row a method."""
+    labels = result.sizes[0]
+    for row, method in enumerate(result.methods):
+        interval = result.interval(method, labels)
+        color = METHOD_COLORS.get(method, GREY)
+        reach = np.abs([[interval.value - interval.low], [interval.high - interval.value]])
+        width = 2.2 if method in METHOD_COLORS else 1.2
+        axes.errorbar([interval.value], [row], xerr=reach, color=color, marker="o", markersize=6, elinewidth=width)
+    axes.set_yticks(range(len(result.methods)), [method.replace("_", " ") for method in result.methods])
+    axes.set_ylim(len(result.methods) - 0.5, -0.5)
+    axes.set_xlabel(f"test {METRIC_NAMES.get(result.metric, result.metric)}, {labels:,} labels")
+    frame(axes)
     return axes
 
 
