@@ -283,6 +283,7 @@ def _schedules(argv: list[str]) -> int:
 def _forgetting(argv: list[str]) -> int:
     domain = domain_of(option(argv, "--new") or "", "index.json")
     given, rest = take_option(argv, "--objective")
+    rest = _checkpoint_first(rest)
     head = [given] if given else [w for w in rest if w in HELP]
     name, _, objective, _ = choose("sciforge forgetting --objective", "objectives", head, domain)
     title = f"--objective {name}"
@@ -297,7 +298,18 @@ def _distill(argv: list[str]) -> int:
     return _print(_verb("distill"), _spec_values("distill", "", "spec", argv, choices))
 
 
+def _checkpoint_first(argv: list[str]) -> list[str]:
+    """Return the words with `--init` before the checkpoints that stand before all options.
+
+    >>> _checkpoint_first(["a", "b", "--curve"]), _checkpoint_first(["--init", "a"])
+    (['--init', 'a', 'b', '--curve'], ['--init', 'a'])
+    """
+    return ["--init", *argv] if argv and not argv[0].startswith("-") else argv
+
+
 def _experiment(verb: str, argv: list[str]) -> int:
+    if verb == "prune":
+        argv = _checkpoint_first(argv)
     return _print(_verb(verb), _spec_values(verb, "", "spec", argv, {}))
 
 
