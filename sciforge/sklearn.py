@@ -188,7 +188,8 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
             ConfigError: the domain has no intervals.
         """
         table = self._table(X)
-        value = table[TARGET].to_numpy(float)
+        name = TARGET if TARGET in table else str(table.columns[0])  # potentials name their energies
+        value = table[name].to_numpy(float)
         if not (return_std or interval):
             return value
         if f"{TARGET}_lower" not in table:

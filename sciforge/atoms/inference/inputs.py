@@ -1,6 +1,7 @@
 """Users' own structures: what `fit`, `evaluate`, `predict` and `embed` of a potential take and give."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -117,12 +118,14 @@ class StructureInputs(Inputs):
     ) -> StructuresInMemory:
         """Return a preparer of structures that carry their energies and forces.
 
+        One column of targets holds energies in eV, in place of all labels that the structures carry.
+
         Raises:
             DataError: as `records`, or no structure has a label.
-            ConfigError: targets are given.
+            ConfigError: several targets are given.
         """
         if targets is not None:
-            raise ConfigError("structures carry their labels; set energy and forces on each ase.Atoms")
+            inputs = _with_energies(inputs, targets)
         preparer = StructuresInMemory.of(inputs, split, cutoff_A=self.codec.cutoff_A, seed=seed)
         if not any(s.energy_eV is not None or s.forces_eV_A_N3 is not None for s in preparer.structures):
             raise DataError("no structure has an energy or forces; set them on each ase.Atoms")
@@ -144,6 +147,21 @@ class StructureInputs(Inputs):
 
         names = ("name", "formula", "atoms", "charge", "spin", "level", "energy_eV", "max_force_eV_A")
         return pd.DataFrame([_row(record) for record in records], columns=names)
+
+
+def _with_energies(inputs: Sequence[Any], targets: "pd.DataFrame") -> list[Structure]:
+    """Return the structures with the energies of the only target, in eV, and no other label."""
+    if targets.shape[1] != 1:
+        raise ConfigError("a target of structures is one energy in eV; forces are set on each ase.Atoms")
+    structures = as_structures(inputs)
+    if len(structures) != len(targets):
+        raise ConfigError(f"there are {len(structures)} structures and {len(targets)} energies; give one for each")
+    energies = targets.iloc[:, 0].to_numpy(float)
+    unlabelled = {"forces_eV_A_N3": None, "stress_eV_A3_6": None}
+    return [
+        replace(structure, energy_eV=float(energy), **unlabelled)
+        for structure, energy in zip(structures, energies, strict=True)
+    ]
 
 
 def _row(record: Record) -> dict[str, Any]:
