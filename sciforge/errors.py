@@ -38,8 +38,8 @@ class DataError(SciforgeError, ValueError):
         self.path, self.line = path, line
 
 
-class ConfigError(SciforgeError):
-    """A setting is unknown, contradictory or out of range."""
+class ConfigError(SciforgeError, ValueError):
+    """A setting is unknown, contradictory or out of range; a ValueError too."""
 
 
 class CheckpointError(SciforgeError):

@@ -55,9 +55,11 @@ class _Pretrained(BaseEstimator):
         self.device = device
         self.batch = batch
 
-    def _fit(self, X: Any, targets: Any) -> Self:
+    def _require_model(self) -> None:
         if self.model is None:
             raise ConfigError(f"{type(self).__name__} needs a model: a path, a bundled name, or a Model")
+
+    def _fit(self, X: Any, targets: Any) -> Self:
         start = self.model if isinstance(self.model, Model) else load(self.model, device=self.device, batch=self.batch)
         options = {"labels": self.labels, "recipe": self.recipe, "seed": self.seed, **(self.settings or {})}
         labels = pd.Series(targets, name=TARGET)
@@ -116,11 +118,12 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         Raises:
             ValueError: lengths differ, y is continuous, or holds fewer than two classes.
         """
+        self._require_model()
         y = _labels(X, y)
         check_classification_targets(y)
         self.classes_ = unique_labels(y)
         if len(self.classes_) < 2:
-            raise ValueError(f"y holds the one class {self.classes_[0]!r}; a classifier needs at least two classes")
+            raise ValueError(f"y holds the one class {str(self.classes_[0])!r}; a classifier needs at least two classes")
         codes = np.searchsorted(self.classes_, y)
         return self._fit(X, codes)  # whole numbers are classes in every domain
 
@@ -169,6 +172,7 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
         Raises:
             ValueError: lengths differ, or y is not numeric and finite.
         """
+        self._require_model()
         y = _labels(X, y).astype(float)
         if not np.isfinite(y).all():
             raise ValueError("Input y contains NaN or infinity.")

@@ -16,7 +16,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import (
-    check_do_not_raise_errors_in_init_or_set_param,
+    check_do_not_raise_errors_in_init_or_set_params,
+    check_estimator_cloneable,
     check_estimator_repr,
     check_get_params_invariance,
     check_mixin_order,
@@ -56,10 +57,11 @@ def regressor() -> PretrainedRegressor:
     "check",
     [
         check_estimator_repr,
+        check_estimator_cloneable,
+        check_do_not_raise_errors_in_init_or_set_params,
         check_no_attributes_set_in_init,
         check_get_params_invariance,
         check_set_params,
-        check_do_not_raise_errors_in_init_or_set_param,
         check_mixin_order,
         check_valid_tag_types,
     ],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sciforge.errors import ConfigError, did_you_mean
+from sciforge.errors import ConfigError, SciforgeError, did_you_mean
 
 HELP = ("-h", "--help")
 
@@ -63,7 +63,7 @@ def domain_of_checkpoint(name: str | None) -> str | None:
     from sciforge import catalog
     from sciforge.core.training.checkpoint import resolve
 
-    with contextlib.suppress(ValueError, Exception):
+    with contextlib.suppress(SciforgeError, OSError):
         return domain_of(resolve(catalog.locate(name or "")), "checkpoint.json")
     return None
 

@@ -87,6 +87,8 @@ def from_json(data: Any, known: Mapping[str, type], where: str = "run") -> Any:
         values[key] = _fit(from_json(value, known, f"{where}.{key}"), hints[key], f"{where}.{key}")
     try:
         return cls(**values)
+    except ConfigError:
+        raise  # names its field already
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{where}: {str(error).split('__init__() ')[-1]}") from None
 
