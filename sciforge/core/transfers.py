@@ -18,6 +18,30 @@ def constant(
     return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor on a device, with the host's copy remembered: `host_view` then looks without waiting."""
+    moved = tensor.to(device, dtype, non_blocking=True)
+    if moved.device != tensor.device:
+        moved.host_copy = tensor  # type: ignore[attr-defined]
+    return moved
+
+
+def host_view(tensor: Tensor) -> Tensor:
+    """Return the host's copy of a tensor that `to_device` has moved, else the tensor itself."""
+    return getattr(tensor, "host_copy", tensor)
+
+
+def places(mask: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """Return the indices at which a mask is true, on a device; `x[places(mask, x.device)]` is `x[mask]`.
+
+    From a mask on the host (`host_view`) it does not make the host wait, as a mask on the device does.
+
+    >>> [index.tolist() for index in places(torch.tensor([[False, True], [True, False]]), torch.device("cpu"))]
+    [[0, 1], [1, 0]]
+    """
+    return tuple(index.to(device, non_blocking=True) for index in mask.nonzero(as_tuple=True))
+
+
 def wide(value: Tensor) -> Tensor:
     """Return a detached tensor in float64, or in float32 on MPS, which has no float64."""
     return value.detach().to(torch.float32 if value.device.type == "mps" else torch.float64)

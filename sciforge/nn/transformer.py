@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sciforge.core.transfers import host_view, places
 from sciforge.errors import ConfigError
 
 ROTARY_BASE = 10_000.0
@@ -251,8 +252,8 @@ class Encoder(nn.Module):
         for block in self.blocks[:-1]:
             layers.append(self._run(block, layers[-1] if return_layers else layers.pop(), view))
         if only_BL is not None:
-            order_BM, chosen_BM = chosen_first(only_BL)
-            return self.norm(self._run(self.blocks[-1], layers[-1], view, order_BM)[chosen_BM])
+            order_BM, chosen = chosen_first(only_BL)
+            return self.norm(self._run(self.blocks[-1], layers[-1], view, order_BM)[chosen])
         layers.append(self._run(self.blocks[-1], layers[-1], view))
         return [self.norm(layer) for layer in layers] if return_layers else self.norm(layers[-1])
 
@@ -262,20 +263,22 @@ class Encoder(nn.Module):
         return block(x_BLD, view, at_BM)
 
 
-def chosen_first(only_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the places of each row's chosen tokens, filled up to the fullest row, and which of them are not filling.
+def chosen_first(only_BL: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the places of each row's chosen tokens [B, M], filled up to the fullest row, and the indices that are no filling.
 
-    >>> [part.tolist() for part in chosen_first(torch.tensor([[False, True, True], [True, False, False]]))]
-    [[[1, 2], [0, 1]], [[True, True], [True, False]]]
+    >>> order_BM, chosen = chosen_first(torch.tensor([[False, True, True], [True, False, False]]))
+    >>> order_BM.tolist(), [index.tolist() for index in chosen]
+    ([[1, 2], [0, 1]], [[0, 0, 1], [0, 1, 0]])
     """
+    device, only_BL = only_BL.device, host_view(only_BL)
     order_BL = (~only_BL).to(torch.uint8).argsort(dim=1, stable=True)
     width = max(1, int(only_BL.sum(1).max()))
     order_BM = order_BL[:, :width]
-    return order_BM, only_BL.gather(1, order_BM)
+    return order_BM.to(device, non_blocking=True), places(only_BL.gather(1, order_BM), device)
 
 
 def padding_mask(lengths_B: Tensor, length: int) -> Tensor | None:
     """Return the mask [B, 1, 1, L] of keys that may be seen, or None when every row is full, which is faster."""
-    if not torch.compiler.is_compiling() and bool((lengths_B >= length).all()):
+    if not torch.compiler.is_compiling() and bool((host_view(lengths_B) >= length).all()):
         return None
     return (torch.arange(length, device=lengths_B.device) < lengths_B.unsqueeze(1))[:, None, None, :]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sciforge.atoms.data.codec import AtomsCodec
 from sciforge.core.domain import Batch
 from sciforge.core.files.settings import Settings
+from sciforge.core.transfers import constant
 from sciforge.errors import ConfigError
 from sciforge.nn.equivariant import irreps, radial
 
@@ -118,8 +119,8 @@ class Product(nn.Module):
         size, nodes, channels = x_MNC.shape
         if self.out == 0:  # only like components meet: no outer product
             irrep_M = _constant("irrep", self.order, 0, x_MNC.dtype, x_MNC.device)
-            norm_L = torch.tensor([(2 * l + 1) ** -0.5 for l in range(self.order + 1)], dtype=x_MNC.dtype)
-            weight_MC = (self.weight * norm_L.to(x_MNC.device)[:, None])[irrep_M]
+            norm_L = constant([(2 * l + 1) ** -0.5 for l in range(self.order + 1)], x_MNC.device, x_MNC.dtype)
+            weight_MC = (self.weight * norm_L[:, None])[irrep_M]
             return (x_MNC * y_MNC * weight_MC[:, None]).sum(0, keepdim=True)
         table = {"order": self.order, "out": self.out, "dtype": x_MNC.dtype, "device": x_MNC.device}
         outer = (x_MNC[:, None] * y_MNC[None]).view(size * size, nodes * channels)

@@ -5,12 +5,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sciforge.atoms.data.codec import AtomsCodec
 from sciforge.atoms.model.potential import MASKED, NUM_ELEMENTS, Potential
 from sciforge.core.domain import Batch, Example, Loss, Objective, Record, widened
+from sciforge.core.transfers import host_view, places
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,13 @@ class MaskedElements(Objective):
     def loss(self, model: Potential, batch: Batch) -> Loss:
         """Return the cross-entropy summed over hidden atoms."""
         _, scalars = model.features(batch)
-        target_N = batch["forces_eV_A"].flatten(0, 1)[:, 0].round().long()
-        hidden_N = target_N > 0
-        logits = widened(model.heads["element"](torch.cat(scalars, -1)[hidden_N]))
-        total = F.cross_entropy(logits, target_N[hidden_N], reduction="sum")
-        right = (logits.argmax(-1) == target_N[hidden_N]).sum()
-        return Loss(total, hidden_N.sum(), {"accuracy": (right, hidden_N.sum())})
+        hidden = places(_hidden_elements(host_view(batch["forces_eV_A"])) > 0, scalars[0].device)
+        target_M = _hidden_elements(batch["forces_eV_A"])[hidden]
+        logits = widened(model.heads["element"](torch.cat(scalars, -1)[hidden]))
+        total, count = F.cross_entropy(logits, target_M, reduction="sum"), torch.tensor(len(target_M))
+        return Loss(total, count, {"accuracy": ((logits.argmax(-1) == target_M).sum(), count)})
+
+
+def _hidden_elements(target_BN3: Tensor) -> Tensor:
+    """Return the element of each hidden atom [B N], 0 of others."""
+    return target_BN3.flatten(0, 1)[:, 0].round().long()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sciforge.core.training.agreement import disagreement
 from sciforge.core.training.run import Hardware
+from sciforge.core.transfers import to_device
 from sciforge.errors import ConfigError, SciforgeError
 
 T = TypeVar("T")
@@ -260,7 +261,7 @@ class Engine:
         """
         if isinstance(batch, Tensor):
             dtype = DTYPES[self.precision] if batch.is_floating_point() else batch.dtype
-            return batch.to(self.device, dtype, non_blocking=True)
+            return to_device(batch, self.device, dtype)
         if isinstance(batch, Mapping):
             return {name: self.move(value) for name, value in batch.items()}
         if hasattr(batch, "apply"):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.transfers import host_view, places
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.genome_windows import GenomeWindows
@@ -148,7 +149,7 @@ class MaskedKmers(Objective):
         # torch.compile would break its graph at a number of tokens that depends on the data
         if self.frame_weight or self.pair_weight or hasattr(model, "_orig_mod"):
             x_BTD = model(batch)
-            x_MD = x_BTD[predicted_BT]
+            x_MD = x_BTD[places(host_view(predicted_BT), x_BTD.device)]
         else:  # the last block need not finish tokens that nobody asks about
             x_MD = model(batch, only=predicted_BT)
         logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(model, x_MD, batch, self.soft_mask_weight)
@@ -189,7 +190,7 @@ def _scored(
     """Return logits [M, k, 4] at predicted tokens, targets [M, k], weights [M, k] that share each base's score among the
     tokens that predict it, and whether the base is unseen [M, k]."""
     k, stride = model.k, model.stride
-    row_M, token_M = batch["predicted"].nonzero(as_tuple=True)
+    row_M, token_M = places(host_view(batch["predicted"]), x_MD.device)
     place_Mk = token_M[:, None] * stride + torch.arange(k, device=token_M.device)
     row_Mk = row_M[:, None].expand_as(place_Mk)
     target_Mk = batch["target_bases"][row_Mk, place_Mk]

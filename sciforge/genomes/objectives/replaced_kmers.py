@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Example, Likelihood, Loss, Record, widened
+from sciforge.core.transfers import host_view, places
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec, torch_kmer_ids
 from sciforge.genomes.model.dna_bert import DnaBert, DnaBertConfig
@@ -87,7 +88,7 @@ class ReplacedKmers(MaskedKmers):
 
     def _fill(self, generator: DnaBert, batch: Batch) -> Tensor:
         """Return the bases with every unseen one drawn from what the tokens over it say together (Gumbel's trick)."""
-        row_M, token_M = batch["masked"].nonzero(as_tuple=True)
+        row_M, token_M = places(host_view(batch["masked"]), batch["masked"].device)
         logits_Mk4 = widened(generator.base_logits(generator(batch)[row_M, token_M])).log_softmax(-1)
         place_Mk = token_M[:, None] * generator.stride + torch.arange(generator.k, device=token_M.device)
         votes_BL4 = torch.zeros(batch["noise"].shape, dtype=logits_Mk4.dtype, device=logits_Mk4.device)

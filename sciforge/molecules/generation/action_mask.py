@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sciforge.core.transfers import constant
 from sciforge.molecules.chemistry.valence import MAX_ORDER, NONE
 from sciforge.molecules.generation.feasibility import (
     ELEMENT_OF,
@@ -79,7 +80,7 @@ class _State:
         charge = (charges[growth.kind.clamp(min=0)] * (growth.kind >= 0)).sum(1)
         elements = None
         if rules.formula is not None:
-            element_of = torch.tensor(ELEMENT_OF, device=growth.device)[growth.kind.clamp(min=0)]
+            element_of = constant(ELEMENT_OF, growth.device)[growth.kind.clamp(min=0)]
             one_hot = torch.nn.functional.one_hot(element_of, len(ELEMENTS)) * (growth.kind >= 0)[..., None]
             elements = one_hot.sum(1)
         clean = (growth.kind == (NONE if rules.filler is None else rules.filler)) & (growth.double + growth.triple == 0)
@@ -136,7 +137,7 @@ class _State:
         """Return which types may be added by which bond orders [B, T, 3]; the first atom is added by order 1 without a bond."""
         growth, focus = self.growth, self.focus
         slots_table, need_table, charges = tables(growth.device)
-        kind = torch.tensor(self.actions.alphabet, device=growth.device)
+        kind = constant(self.actions.alphabet, growth.device)
         order = torch.arange(1, MAX_ORDER + 1, device=growth.device)
         first = (growth.num == 0)[:, None, None]
         own = torch.where(first, 0, order)  # bond order that the new atom spends [B, 1, 3]
@@ -145,7 +146,7 @@ class _State:
         slots_n, need_n = (t[kind[None, :, None], own] for t in (slots_table, need_table))
         possible = torch.where(first, order == 1, (slots_f != NONE) & growth.at(growth.open, focus)[:, None, None])
         possible = possible & (slots_n != NONE) & (need_n != NONE) & (first | (need_f != NONE))
-        single = torch.tensor(SINGLE_BONDS, device=growth.device)
+        single = constant(SINGLE_BONDS, growth.device)
         possible = possible & ((order == 1) | ~(single[kind][:, None] | single[kind_f][:, None, None]))
         slots_f, need_f = torch.where(first, 0, slots_f), torch.where(first, 0, need_f)
         index = torch.arange(self.slots.shape[1], device=focus.device)
@@ -178,7 +179,7 @@ class _State:
         index = torch.arange(size.shape[1], device=focus.device)
         apart = growth.open & (index != focus[:, None]) & (size >= max(low, 3)) & (size <= high)
         possible = apart[..., None] & (slots_f != NONE) & (slots_j != NONE) & (need_f != NONE) & (need_j != NONE)
-        single = torch.tensor(SINGLE_BONDS, device=growth.device)
+        single = constant(SINGLE_BONDS, growth.device)
         possible = possible & ((order == 1) | ~(single[kind] | single[kind_f][:, None])[..., None])
         others = index != focus[:, None]
         third = torch.topk(self.free * others, min(2, size.shape[1]), 1)

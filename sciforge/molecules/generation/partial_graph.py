@@ -15,6 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sciforge.core.transfers import constant
 from sciforge.molecules.chemistry.valence import MAX_ORDER, MAX_USED, NONE, TYPES
 
 STOP, NEXT, FIRST_ADD = 0, 1, 2
@@ -170,7 +171,7 @@ class PartialGraph:
         is_ring = (action_B >= actions.first_ring) & live
         is_next = (action_B == NEXT) & live
         which = (action_B - FIRST_ADD).clamp(0, actions.first_ring - FIRST_ADD - 1)
-        alphabet = torch.tensor(actions.alphabet, device=self.device)
+        alphabet = constant(actions.alphabet, self.device)
         closing = (action_B - actions.first_ring).clamp(min=0)
         focus = self.focus
         first = is_add & (self.num == 0)
@@ -220,14 +221,14 @@ class PartialGraph:
             self.double[rows, a] += order_B == 2
             self.triple[rows, a] += order_B == 3
             self.bond[rows, a, b] += order_B.to(torch.int8)
-        self._measure(focus, other_B, (order_B > 0).nonzero()[:, 0])
+        self._measure(focus, other_B, order_B > 0)
 
     def _measure(self, focus: Tensor, other_B: Tensor, bonded: Tensor) -> None:
         """Bring the distances of molecules that have a new bond up to date: a shorter way goes over that bond."""
-        old, present = self.distance[bonded], self.kind[bonded] >= 0
-        rows = torch.arange(len(bonded), device=self.device)
-        a, b = focus[bonded], other_B[bonded]
-        here, there = old[rows, a], old[rows, b]
+        old, present = self.distance, self.kind >= 0
+        rows = torch.arange(len(self), device=self.device)
+        here, there = old[rows, focus], old[rows, other_B]
         around = torch.minimum(here[:, :, None] + 1 + there[:, None], there[:, :, None] + 1 + here[:, None])
         nearer = torch.minimum(old, around.clamp(max=UNREACHED))
-        self.distance[bonded] = torch.where(present[:, :, None] & present[:, None], nearer, UNREACHED)
+        nearer = torch.where(present[:, :, None] & present[:, None], nearer, UNREACHED)
+        self.distance.copy_(torch.where(bonded[:, None, None], nearer, old))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sciforge.core.transfers import constant
 from sciforge.molecules.generation.partial_graph import NEXT, STOP, Actions, PartialGraph
 
 REOPEN = -1  # not an action that a generator may take: the seed is complete
@@ -54,8 +55,12 @@ class Step(NamedTuple):
     whose: Tensor
 
 
-def walk(target: Target, actions: Actions) -> Iterator[Step]:
-    """Yield the steps that build targets, all molecules at once, until all are complete."""
+def walk(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
+    """Yield the steps that build targets, all molecules at once, until all are complete.
+
+    Whether they are is looked up every `look` steps, since the host waits for the device then; up to `look` - 1 more
+    steps follow in which all stop once more.
+    """
     batch, atoms = target.kind.shape
     growth = PartialGraph.empty(batch, atoms, target.kind.device)
     rank = torch.where(target.kind >= 0, target.rank, LATE)
@@ -63,20 +68,22 @@ def walk(target: Target, actions: Actions) -> Iterator[Step]:
     whose = torch.zeros_like(target.kind)  # and the reverse
     seeding = target.seed.any(1)
     rows = torch.arange(batch, device=target.kind.device)
+    stopped: list[Tensor] = []
     while True:
         wanted = torch.where(seeding[:, None], target.seed, target.kind >= 0)
         action, new = _step(growth, target, actions, rank, built, whose, wanted)
         complete = ~(wanted & (built < 0)).any(1) & (action == STOP)
         action = torch.where(complete & seeding, REOPEN, action)
         yield Step(growth, action, seeding, whose)
-        growth.act(actions, torch.where(action == REOPEN, NEXT, action) if bool((action == REOPEN).any()) else action)
+        growth.act(actions, torch.where(action == REOPEN, NEXT, action))
         place = (growth.num - 1).clamp(min=0)
         old = built[rows, new.clamp(min=0)]
         built[rows, new.clamp(min=0)] = torch.where(new >= 0, place, old)
         whose[rows, place] = torch.where(new >= 0, new, whose[rows, place])
         growth.reopen(action == REOPEN)
         seeding = seeding & (action != REOPEN)
-        if bool((action == STOP).all()):
+        stopped.append((action == STOP).all())
+        if len(stopped) % look == 0 and any(torch.stack(stopped[-look:]).tolist()):
             return
 
 
@@ -98,7 +105,7 @@ def _step(
     # To an atom that is not: the lowest rank; the very first atom is the lowest of all.
     fresh_BN = wanted & (built < 0) & ((order_BN > 0) | (growth.num == 0)[:, None])
     new = torch.where(fresh_BN, rank, LATE).argmin(1)
-    alphabet = torch.tensor(actions.alphabet, device=rank.device)
+    alphabet = constant(actions.alphabet, rank.device)
     match = target.kind[rows, new][:, None] == alphabet
     add = actions.add(match.int().argmax(1), order_BN[rows, new].clamp(min=1))
     add = torch.where(match.any(1), add, OUTSIDE)

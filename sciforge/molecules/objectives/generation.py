@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.transfers import constant
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.codec import MoleculeCodec
@@ -62,10 +63,14 @@ def lesson(target: Target, actions: Actions, rules: Feasibility) -> Lesson:
         rules: their charge [B], one for each target.
     """
     states, taken, seeded = [], [], []
-    for step in walk(target, actions):
+    look = 1 if target.kind.device.type == "cpu" else 8
+    for step in walk(target, actions, look):
         states.append(step.growth.copy())
         taken.append(step.action)
         seeded.append(step.seeding)
+    if look > 1:  # without the steps after the one in which all have stopped
+        steps = torch.stack([(action == STOP).all() for action in taken]).tolist().index(True) + 1
+        states, taken, seeded = states[:steps], taken[:steps], seeded[:steps]
     steps, batch = len(states), len(target.kind)
     growth = PartialGraph.join(states)
     action_BL, seeding_BL = torch.stack(taken, 1), torch.stack(seeded, 1)
@@ -166,7 +171,7 @@ class Grow(Objective):
     def lesson(self, model: nn.Module, batch: Batch) -> Lesson:
         """Walk through the molecules of a batch under the rules that sampling obeys, each with its own net charge."""
         kind = batch["atom"]
-        charges = torch.tensor([t.charge for t in TYPES], device=kind.device)
+        charges = constant([t.charge for t in TYPES], kind.device)
         charge = (charges[kind.clamp(min=0)] * (kind >= 0)).sum(1)
         target = Target(kind, batch["bond"], batch["rank"], batch["seed"] > 0)
         return legal_lesson(target, actions_of(model), Feasibility((1, MOST_ATOMS), charge))

@@ -16,6 +16,7 @@ from sciforge.core.data.store import Rows
 from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
 from sciforge.core.learners.metrics import classification_metrics, regression_metrics
 from sciforge.core.training.evaluation import batches, evaluation
+from sciforge.core.transfers import constant, host_view, places
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.molecules.chemistry.descriptors import descriptor_names
 from sciforge.molecules.data.codec import MoleculeCodec
@@ -191,7 +192,9 @@ class Properties(Objective):
     def _targets(self, batch: Batch) -> Tensor:
         """Return labels [B, K] in units of std, NaN where missing."""
         label_BK = batch["label"]
-        return (label_BK - label_BK.new_tensor(self.means)) / label_BK.new_tensor(self.stds)
+        return (label_BK - constant(self.means, label_BK.device, label_BK.dtype)) / constant(
+            self.stds, label_BK.device, label_BK.dtype
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return half the squared errors of numbers and the cross-entropies of classes, summed over known labels.
@@ -201,14 +204,15 @@ class Properties(Objective):
         head, encoded_BF, target_BK = model.heads["properties"], encode(model, batch), self._targets(batch)
         scores_BK = head.linear(encoded_BF) if model.training else head(encoded_BF, bent(head, batch))[0]
         known_BK, target_BK = target_BK.isfinite(), target_BK.nan_to_num()
-        class_K = torch.tensor(self.yes_no, device=target_BK.device)
+        class_K = constant(self.yes_no, target_BK.device)
         nats_BK = F.binary_cross_entropy_with_logits(scores_BK, target_BK.clamp(0, 1), reduction="none")
         each_BK = torch.where(class_K, nats_BK, 0.5 * (scores_BK - target_BK) ** 2)
         total, count = torch.where(known_BK, each_BK, 0.0).sum(), known_BK.sum()
         if model.training and self.descriptor_weight:
             computed_BP = bent(head, batch)
             away_B = 0.5 * ((encoded_BF[:, : computed_BP.shape[1]] - computed_BP) ** 2).mean(1)
-            total = total + self.descriptor_weight * away_B[known_BK.any(1)].sum()
+            labelled_B = host_view(batch["label"]).isfinite().any(1)
+            total = total + self.descriptor_weight * away_B[places(labelled_B, away_B.device)].sum()
         return Loss(total, count)
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
@@ -219,7 +223,7 @@ class Properties(Objective):
             logits_N2 = torch.stack([torch.zeros_like(scores_BK), scores_BK], -1)[known_BK]
             return Categorical(logits_N2, target_BK[known_BK].round().long())
         # among numbers a class counts by its slope at even odds: a logit of std 2
-        std_BK = torch.where(torch.tensor(self.yes_no, device=scores_BK.device), 2.0, 1.0).expand_as(scores_BK)
+        std_BK = torch.where(constant(self.yes_no, scores_BK.device), 2.0, 1.0).expand_as(scores_BK)
         target_BK = torch.where(std_BK > 1, 4 * target_BK - 2, target_BK)
         return Gaussian(scores_BK[known_BK], std_BK[known_BK], target_BK[known_BK])
 
@@ -227,8 +231,11 @@ class Properties(Objective):
         """Return `value` [B, K] (numbers in the labels' unit, or probabilities of yes) and `std` [B, K] (0 for classes)."""
         head = model.heads["properties"]
         scores_BK, std_BK = head(encode(model, batch), bent(head, batch))
-        class_K = torch.tensor(self.yes_no, device=scores_BK.device)
-        mean_K, unit_K = scores_BK.new_tensor(self.means), scores_BK.new_tensor(self.stds)
+        class_K = constant(self.yes_no, scores_BK.device)
+        mean_K, unit_K = (
+            constant(self.means, scores_BK.device, scores_BK.dtype),
+            constant(self.stds, scores_BK.device, scores_BK.dtype),
+        )
         value_BK = torch.where(class_K, scores_BK.sigmoid(), scores_BK * unit_K + mean_K)
         return {"value": value_BK, "std": torch.where(class_K, 0.0, std_BK * unit_K)}
 

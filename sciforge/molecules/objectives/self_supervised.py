@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.transfers import host_view, places
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.descriptors import descriptors_of_smiles
 from sciforge.molecules.chemistry.valence import MAX_ORDER, TYPES
@@ -244,13 +245,13 @@ def hide(example: Example, rate: float, rng: np.random.Generator) -> Example:
 
 def guesses(model: nn.Module, batch: Batch, x_BND: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return (logits, targets) of types [M, T] and hydrogens [M, 8] of hidden atoms and orders [E, 3] of hidden bonds."""
-    head, hidden_BN = model.heads["masked"], batch["target_atom"] >= 0
-    x_MD = x_BND[hidden_BN]
-    row_E, i_E, j_E = batch["target_bond"].triu().nonzero(as_tuple=True)
+    head, hidden = model.heads["masked"], places(host_view(batch["target_atom"]) >= 0, x_BND.device)
+    x_MD = x_BND[hidden]
+    row_E, i_E, j_E = places(host_view(batch["target_bond"]).triu(), x_BND.device)
     ends_ED = x_BND[row_E, i_E] + x_BND[row_E, j_E]
     return [
-        (widened(head.atom(x_MD)), batch["target_atom"][hidden_BN]),
-        (widened(head.hydrogens(x_MD)), batch["target_hydrogens"][hidden_BN]),
+        (widened(head.atom(x_MD)), batch["target_atom"][hidden]),
+        (widened(head.hydrogens(x_MD)), batch["target_hydrogens"][hidden]),
         (widened(head.bond(ends_ED)), batch["target_bond"][row_E, i_E, j_E] - 1),
     ]
 

@@ -192,8 +192,8 @@ class Encoder(nn.Module):
                 states = states[-1:]
         if only_BL is None:
             return states if layers else states[-1]
-        order_BM, chosen_BM = chosen_first(only_BL)
-        return self._run(self.depth - 1, states[-1], mask, order_BM)[chosen_BM]
+        order_BM, chosen = chosen_first(only_BL)
+        return self._run(self.depth - 1, states[-1], mask, order_BM)[chosen]
 
     def _run(self, number: int, x_BLD: Tensor, mask: Tensor | None, at_BM: Tensor | None = None) -> Tensor:
         block = self.blocks[number % len(self.blocks)]

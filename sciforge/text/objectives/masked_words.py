@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.transfers import host_view, places, to_device
 from sciforge.errors import ConfigError
 from sciforge.text.data.codec import NO_TARGET, SHORTEST_ROW, TextCodec
 from sciforge.text.data.cooccurrence import start_from_counts
@@ -131,7 +132,7 @@ class MaskedWords(Objective):
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return nats summed over hidden tokens, and with pairs the second task's, weighted to the same count."""
         logits_NV, first_BD = self._read(model, batch)
-        target_N = batch["target_ids"][batch["target_ids"] >= 0]
+        target_N = batch["target_ids"][hidden_places(batch)]
         nats, count = F.cross_entropy(logits_NV, target_N, reduction="sum"), torch.tensor(len(target_N))
         parts = {"word_nats": (nats, count), "word_accuracy": ((logits_NV.argmax(-1) == target_N).sum(), count)}
         if self.pairs:
@@ -146,20 +147,25 @@ class MaskedWords(Objective):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the distribution of each hidden token."""
-        return Categorical(self._read(model, batch)[0], batch["target_ids"][batch["target_ids"] >= 0])
+        return Categorical(self._read(model, batch)[0], batch["target_ids"][hidden_places(batch)])
 
     def _read(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [N, V] at hidden tokens, and the states of [CLS] [B, D]; the last block computes these alone."""
-        hidden_BL = batch["target_ids"] >= 0
+        device = batch["target_ids"].device
         # torch.compile would break its graph at a number of tokens that depends on the data
         if hasattr(model, "_orig_mod"):
             x_BLD = model(batch)
-            return widened(model.word_logits(x_BLD[hidden_BL])), x_BLD[:, 0]
-        asked_BL = hidden_BL.clone()
+            return widened(model.word_logits(x_BLD[hidden_places(batch)])), x_BLD[:, 0]
+        asked_BL = host_view(batch["target_ids"]) >= 0
         asked_BL[:, 0] = self.pairs
-        x_ND = model(batch, only=asked_BL)
+        x_ND = model(batch, only=to_device(asked_BL, device))
         first_N = asked_BL.nonzero()[:, 1] == 0
-        return widened(model.word_logits(x_ND[~first_N])), x_ND[first_N]
+        return widened(model.word_logits(x_ND[places(~first_N, device)])), x_ND[places(first_N, device)]
+
+
+def hidden_places(batch: Batch) -> tuple[Tensor, ...]:
+    """Return the rows and columns of hidden tokens, on the device of the batch."""
+    return places(host_view(batch["target_ids"]) >= 0, batch["target_ids"].device)
 
 
 def choose_units(units_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

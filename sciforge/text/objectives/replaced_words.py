@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciforge.core.domain import Batch, Example, Likelihood, Loss, Record, widened
+from sciforge.core.transfers import host_view, to_device
 from sciforge.errors import ConfigError
 from sciforge.text.data.codec import TextCodec
 from sciforge.text.model.bert import Bert, BertConfig, Encoder, WordHead, gelu, initialise
-from sciforge.text.objectives.masked_words import MaskedWords
+from sciforge.text.objectives.masked_words import MaskedWords, hidden_places
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class ReplacedWords(MaskedWords):
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the generator's nats and the weighted detection nats, per hidden token."""
-        hidden_BL = batch["target_ids"] >= 0
+        hidden_BL = to_device(host_view(batch["target_ids"]) >= 0, batch["target_ids"].device)
         words_NV = model.heads["generator"](model, batch, hidden_BL)
-        target_N = batch["target_ids"][hidden_BL]
+        target_N = batch["target_ids"][hidden_places(batch)]
         nats, count = F.cross_entropy(words_NV, target_N, reduction="sum"), torch.tensor(len(target_N))
         ids_BL, replaced_BL = _filled(words_NV.detach(), hidden_BL, batch)
         logits_BL = widened(model.heads["replaced"](model({**batch, "ids": ids_BL})))
@@ -80,9 +81,10 @@ class ReplacedWords(MaskedWords):
 
 def _filled(words_NV: Tensor, hidden_BL: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return ids [B, L] with hidden tokens drawn from the generator, and which of them are not what stood there."""
-    drawn_N = sample(words_NV, batch["noise"][hidden_BL])
+    hidden = hidden_places(batch)
+    drawn_N = sample(words_NV, batch["noise"][hidden])
     ids_BL = batch["ids"].clone()
-    ids_BL[hidden_BL] = drawn_N
+    ids_BL[hidden] = drawn_N
     return ids_BL, hidden_BL & (ids_BL != batch["target_ids"])
 
 

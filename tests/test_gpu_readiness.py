@@ -1,0 +1,161 @@
+"""Every domain on a pretend GPU (pretend_cuda.py): no mixed devices, few waits of the host in a step."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pretend_cuda import pretend_cuda
+from tiny_runs import ROOT, load_file
+
+from sciforge.core.data.store import Store
+from sciforge.core.domain import discover, get_domain
+from sciforge.core.training import loop
+from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.model import Model
+from sciforge.core.training.run import Hardware, Run
+
+CUDA = Hardware(device="cuda", threads=1)  # precision auto: bfloat16 by autocast
+
+# How often the host waits for the device in a training step. A number may shrink and must not grow.
+# Two are the loop's own: for the loss, which all processes share, and for the norm of the gradient.
+BUDGET = {
+    "atoms energy-forces": 2,
+    "atoms denoise": 2,
+    "atoms masked-elements": 2,
+    "genomes masked": 2,
+    "genomes replaced": 2,
+    "genomes classify": 2,
+    "heat campaign-evidence": 2,
+    "heat nusselt": 2,
+    "images inpaint": 2,
+    "images relative": 2,
+    "images classify-images": 2,
+    "molecules descriptors": 2,
+    "molecules masked-atoms": 2,
+    "molecules descriptors-masked": 2,
+    "molecules grow": 2,
+    "molecules properties": 2,
+    "text masked-words": 2,
+    "text replaced-words": 2,
+    "text documents": 2,
+}
+SELF_SUPERVISED = {
+    "atoms": {"denoise": {}, "masked-elements": {}},
+    "genomes": {"replaced": {}},
+    "images": {"relative": {"piece": 3}},
+    "molecules": {"masked-atoms": {}, "descriptors-masked": {}, "grow": {}},
+    "text": {"replaced-words": {"length": 32}},
+}
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """The tiny runs of a domain, trained on the pretend GPU.
+
+    Args:
+        name: of the domain.
+        pretraining, finetuning: the checkpoints.
+        waits: name of the objective -> what the host waited for in its costliest step.
+    """
+
+    name: str
+    pretraining: Checkpoint
+    finetuning: Checkpoint
+    waits: dict[str, Counter[str]]
+
+
+def train_on_gpu(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Checkpoint, Counter[str]]:
+    """Train 3 steps with an evaluation; return the checkpoint and the waits of the costliest step."""
+    steps: list[Counter[str]] = []
+    with pretend_cuda() as gpu, monkeypatch.context() as patch:
+        take_step = loop.take_step
+
+        def counted(*args: Any) -> Any:
+            before = Counter(gpu.syncs)
+            metrics = take_step(*args)
+            steps.append(gpu.syncs - before)
+            return metrics
+
+        patch.setattr(loop, "take_step", counted)
+        schedule = replace(run.schedule, steps=3, evaluate_every=3, patience=0)
+        checkpoint = loop.train(replace(run, hardware=CUDA, schedule=schedule))
+    assert all(np.isfinite(value) for value in checkpoint.metrics.values() if np.isscalar(value)), (
+        name
+    )
+    return checkpoint, max(steps[1:], key=Counter.total)
+
+
+@pytest.fixture(scope="module", params=sorted(discover()))
+def on_gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnGpu:
+    folder, name = tmp_path_factory.mktemp(request.param), request.param
+    _, pretraining, finetuning = load_file(ROOT / "tests" / name / "contract.py").tiny(folder)
+    objectives, waits, checkpoints = get_domain(name).objectives, {}, []
+    names = {kind: label for label, kind in objectives.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for run in (pretraining, finetuning):
+            label = names[type(run.objective)]
+            checkpoint, waits[label] = train_on_gpu(run, label, patch)
+            checkpoints.append(checkpoint)
+        for label, options in SELF_SUPERVISED.get(name, {}).items():
+            run = replace(pretraining, out=folder / label, objective=objectives[label](**options))
+            waits[label] = train_on_gpu(run, label, patch)[1]
+    return OnGpu(name, *checkpoints, waits)
+
+
+def test_the_host_seldom_waits_in_a_step(on_gpu: OnGpu):
+    over = {
+        label: dict(waits)
+        for label, waits in on_gpu.waits.items()
+        if waits.total() > BUDGET[f"{on_gpu.name} {label}"]
+    }
+    assert not over
+
+
+def test_a_gpu_learns_what_a_cpu_learns(on_gpu: OnGpu, tmp_path: Path):
+    """The first loss of both, the GPU's in bfloat16."""
+    run = on_gpu.pretraining.run
+    cpu = loop.train(replace(run, out=tmp_path / "cpu", hardware=Hardware(device="cpu", threads=1)))
+    first = [checkpoint.path.parent / "metrics.jsonl" for checkpoint in (cpu, on_gpu.pretraining)]
+    losses = [float(path.read_text().split('"loss":')[1].split(",")[0]) for path in first]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_laws_hold_on_a_gpu(on_gpu: OnGpu):
+    with pretend_cuda():
+        broken = [
+            law
+            for law in Model.load(on_gpu.pretraining.path, device="cuda").check()
+            if not law.holds
+        ]
+    assert not broken
+
+
+def test_predictions_metrics_and_embeddings(on_gpu: OnGpu):
+    """The same as on a CPU but for the precision of bfloat16."""
+    store = Store.open(on_gpu.finetuning.run.data)
+    answers = []
+    for device in ("cuda", "cpu"):
+        with pretend_cuda():
+            model = Model.load(on_gpu.finetuning.path, device=device)
+            records = model.objective.examples(store, "test")
+            metrics = model.evaluate(store)
+            embed = model.domain.embed or (lambda network, batch: batch["x"])
+            states = [embed(model.network, batch).detach() for batch in model._batches(records)]
+            assert all(state.device.type == device for state in states)
+            arrays = [state.float().cpu().numpy() for state in states]
+            answers.append((model.outputs(records), metrics, arrays))
+    (outputs, metrics, embedded), (outputs_cpu, metrics_cpu, embedded_cpu) = answers
+    assert outputs and outputs.keys() == outputs_cpu.keys() and metrics.keys() == metrics_cpu.keys()
+    for name, values in outputs_cpu.items():
+        for one, other in zip(outputs[name], values, strict=True):
+            scale = np.abs(np.asarray(other, float)).max(initial=1.0)
+            assert np.allclose(
+                np.asarray(one, float), np.asarray(other, float), atol=0.05 * scale
+            ), name
+    for one, other in zip(embedded, embedded_cpu, strict=True):
+        assert np.allclose(one, other, atol=0.05 * np.abs(other).max())
