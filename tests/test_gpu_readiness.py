@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pretend_cuda import pretend_cuda
 from tiny_runs import ROOT, load_file
 
@@ -14,6 +15,7 @@ from sciforge.core.data.store import Store
 from sciforge.core.domain import discover, get_domain
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
+from sciforge.core.training.distributed import Engine
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware, Run
 
@@ -159,3 +161,39 @@ def test_predictions_metrics_and_embeddings(on_gpu: OnGpu):
             ), name
     for one, other in zip(embedded, embedded_cpu, strict=True):
         assert np.allclose(one, other, atol=0.05 * np.abs(other).max())
+
+
+def test_prediction_is_in_bfloat16_and_float32_products_as_asked(tiny, fit, monkeypatch):
+    model = Model.load(fit(tiny.finetuning, "cpu", hardware={"precision": "float32"}).path, "cpu")
+    records = model.objective.examples(Store.open(tiny.finetuning.data), "test")
+    exact = model.outputs(records)["probability"]
+    with pretend_cuda():
+        rounded = Model.load(model.checkpoint.path, "cuda").outputs(records)["probability"]
+    assert 0 < np.abs(rounded - exact).max() < 0.05
+    products = []
+    with pretend_cuda(), monkeypatch.context() as patch:
+        take_step = loop.take_step
+        note = torch.get_float32_matmul_precision
+        patch.setattr(loop, "take_step", lambda *args: products.append(note()) or take_step(*args))
+        for tf32 in (False, True):
+            hardware = {"device": "cuda", "precision": "float32", "tf32": tf32}
+            fit(tiny.finetuning, f"tf32-{tf32}", hardware=hardware, schedule={"steps": 1})
+    assert products == ["highest", "high"] and note() == "highest"
+
+
+def test_a_save_gathers_the_weights_once(tiny, fit, monkeypatch):
+    calls: list[int] = []
+    full_state = Engine.full_state
+
+    def counted(self: Engine, model: Any) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        return full_state(self, model)
+
+    monkeypatch.setattr(Engine, "full_state", counted)
+    often = {"save_every": 2, "evaluate_every": 0, "patience": 0}
+    fit(tiny.pretraining, schedule=often)  # 6 steps: two saves and the last
+    assert len(calls) == 3
+    fit(
+        tiny.pretraining, "average", schedule={**often, "ema_decay": 0.5}
+    )  # and the averaged weights
+    assert len(calls) == 3 + 6

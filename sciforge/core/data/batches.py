@@ -1,15 +1,27 @@
 """Micro-batches of a step, made here or by worker processes, the same for any number of either."""
 
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch, Objective, Records
 from sciforge.errors import SciforgeError
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+AHEAD = 2  # steps that wait for the GPU
+LONG_RUN = 200  # steps from which processes are worth the seconds they take to start
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,19 @@ class StepData(Dataset):
             batches.append([self.codec.collate(part) for part in sampling.micro_batches(examples, self.micro_batch)])
         return batches
 
-    def load(self, steps: range, workers: int) -> Iterator[tuple[int, list[list[Batch]]]]:
-        """Yield the micro-batches of each step and source; workers prepare steps ahead."""
-        if not workers or not steps:
-            yield from ((step, self[step]) for step in steps)
-            return
+    def load(
+        self, steps: range, workers: int | None, device: torch.device = CPU
+    ) -> Iterator[tuple[int, list[list[Batch]]]]:
+        """Yield the micro-batches of each step and source; workers prepare steps ahead.
+
+        For a GPU a thread keeps AHEAD steps ready, in pinned memory, from which copies do not make the host wait.
+        """
+        if workers is None:
+            workers = default_workers(device, len(steps))
+        batches = self._by_workers(steps, workers) if workers and steps else ((step, self[step]) for step in steps)
+        return _pinned_ahead(batches) if device.type == "cuda" else batches
+
+    def _by_workers(self, steps: range, workers: int) -> Iterator[tuple[int, list[list[Batch]]]]:
         options: dict[str, Any] = {"batch_size": None, "collate_fn": _unchanged, "multiprocessing_context": "spawn"}
         options["worker_init_fn"] = _leave_signals
         loader = DataLoader(_ErrorsAsValues(self), sampler=steps, num_workers=workers, **options)
@@ -77,6 +97,46 @@ class StepData(Dataset):
             if isinstance(batches, SciforgeError):
                 raise batches
             yield step, batches
+
+
+def default_workers(device: torch.device, steps: int) -> int:
+    """Return how many processes prepare examples where the run does not say.
+
+    They start by importing the main module again, which a script without a guard does not survive; so there are none
+    but under sciforge's own command, and none where starting them would take longer than they save.
+    """
+    program = Path(getattr(sys.modules["__main__"], "__file__", None) or "").parts[-2:]
+    ours = program[-1:] == ("sciforge",) or program == ("sciforge", "__main__.py")
+    if device.type != "cuda" or steps < LONG_RUN or not ours:
+        return 0
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(
+        4, len(os.sched_getaffinity(0)) // processes if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+
+
+def _pinned_ahead(batches: Iterator[T]) -> Iterator[T]:
+    """Yield what an iterator yields, a few items ahead and in pinned memory."""
+    end = object()
+    with ThreadPoolExecutor(1, "sciforge-batches") as thread:  # one, so that the order stays
+        ready = deque(thread.submit(lambda: pinned(next(batches, end))) for _ in range(AHEAD))
+        try:
+            while (item := ready.popleft().result()) is not end:
+                ready.append(thread.submit(lambda: pinned(next(batches, end))))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+def pinned(value: Any) -> Any:
+    """Return batches with their tensors in pinned memory: mappings, sequences, and objects such as PyG's with `apply`."""
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, Mapping):
+        return {name: pinned(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(pinned(item) for item in value)
+    return value.apply(pinned) if hasattr(value, "apply") else value
 
 
 @dataclass(frozen=True)

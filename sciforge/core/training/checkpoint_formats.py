@@ -80,7 +80,9 @@ def renamed_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
     {'heads.properties.std_P': 1, 'heads.class.bias': 2}
     """
     parts = {name: name.rpartition(".") for name in tensors}
-    return {"".join((*parts[name][:2], _TENSORS_2.get(parts[name][2], parts[name][2]))): x for name, x in tensors.items()}
+    return {
+        "".join((*parts[name][:2], _TENSORS_2.get(parts[name][2], parts[name][2]))): x for name, x in tensors.items()
+    }
 
 
 def upgraded(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,9 @@ class Engine:
         device = choose_device(hardware.device)
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
+        products = torch.get_float32_matmul_precision()
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
         precision = hardware.precision
         if precision == "auto":
             precision = "bfloat16" if device.type == "cuda" else "float32"
@@ -119,6 +122,7 @@ class Engine:
                 raise
             raise ConfigError(engine.blame(error)) from None
         finally:
+            torch.set_float32_matmul_precision(products)
             if own:
                 dist.destroy_process_group()
 
@@ -322,15 +326,20 @@ class Engine:
         return norm
 
     def full_state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the whole state of a model on the CPU (a collective call under `shard` and `tensor`)."""
+        """Return the whole state of a model on the CPU; a collective call under `shard` and `tensor`.
+
+        Under `shard` the first process alone gets it, one tensor at a time, so that it must fit into no GPU; the others
+        get nothing.
+        """
         if not self.shard:
             return {name: self.full(tensor) for name, tensor in model.state_dict().items()}
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))  # type: ignore[arg-type]
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return dict(get_model_state_dict(model, options=options))  # type: ignore[arg-type]
 
     def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Load a whole state, splitting it as the model is split."""
+        """Load a whole state, splitting it as the model is split; under `shard` that of the first process."""
         if self.shard:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
             from torch.distributed.fsdp import FSDPModule
@@ -338,7 +347,8 @@ class Engine:
             for module in model.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()  # an evaluation leaves the root whole
-            set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True))
+            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+            set_model_state_dict(model, dict(state), options=options)
         else:
             own = model.state_dict()
             model.load_state_dict({name: self.like(own[name], tensor) for name, tensor in state.items()})
@@ -390,7 +400,9 @@ def _join(device: torch.device, timeout: float) -> Any:
     limit = timedelta(seconds=timeout)
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
     store, rank, world = next(dist.rendezvous("env://", timeout=limit))
-    dist.init_process_group(backend, store=dist.PrefixStore("sciforge", store), rank=rank, world_size=world, timeout=limit)
+    dist.init_process_group(
+        backend, store=dist.PrefixStore("sciforge", store), rank=rank, world_size=world, timeout=limit
+    )
     return store
 
 

@@ -62,8 +62,11 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             "device": engine.device,
             "tensorboard": run.log == "tensorboard",
         }
-        with closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log, StopSignals().handled() as stop:
-            for step, batches in state.data.load(range(start, schedule.steps), run.hardware.workers):
+        with (
+            closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log,
+            StopSignals().handled() as stop,
+        ):
+            for step, batches in state.data.load(range(start, schedule.steps), run.hardware.workers, engine.device):
                 metrics = take_step(state, step, batches)
                 metrics_log.step(step, **metrics)
                 if _due(step + 1, schedule.evaluate_every) and stop_early(state, step, metrics_log):
@@ -80,7 +83,9 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
 
 def _stopped(run: Run, step: int, received: str | None) -> BaseException:
     """Return the error that ends a run which a signal stopped; Ctrl-C stays a KeyboardInterrupt."""
-    done = f"{run.out}: stopped by {received or 'a signal to another process'} after step {step} of {run.schedule.steps}"
+    done = (
+        f"{run.out}: stopped by {received or 'a signal to another process'} after step {step} of {run.schedule.steps}"
+    )
     line = f"{done}; checkpoint saved, continue with --resume (in Python: resume=True)"
     return KeyboardInterrupt(line) if received == "SIGINT" else StoppedError(line)
 

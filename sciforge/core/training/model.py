@@ -74,8 +74,8 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """A single-process engine on the model's device."""
-        return Engine(self.device, "float32")
+        """A single-process engine on the model's device; on CUDA with bfloat16 autocast, as in training."""
+        return Engine(self.device, "bfloat16" if self.device.type == "cuda" else "float32")
 
     def _facts(self) -> dict[str, str]:
         """Return what `repr` and notebooks show."""
@@ -146,7 +146,7 @@ class Model:
             ConfigError: the checkpoint's objective predicts nothing (a pretraining checkpoint).
         """
         parts: dict[str, list[np.ndarray]] = {}
-        with evaluation(self.network, self.objective):
+        with evaluation(self.network, self.objective), self.engine.autocast():
             for batch in self._batches(records):
                 for name, value in self.objective.predict(self.network, batch).items():
                     parts.setdefault(name, []).append(as_array(value))
@@ -259,7 +259,7 @@ class Model:
         if options:
             raise ConfigError(f"embed has no option {next(iter(options))!r} for {self.domain.name}; leave it out")
         (records, _), rows = self._records(inputs, input, split), []
-        with torch.no_grad(), evaluation(self.network, self.objective):
+        with torch.no_grad(), evaluation(self.network, self.objective), self.engine.autocast():
             for part in sampling.micro_batches(records, self.batch):
                 batch = self.codec.collate([self.codec.encode(record) for record in part])
                 state_BD = self.domain.embed(self.network, self.engine.move(batch))

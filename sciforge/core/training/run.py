@@ -141,7 +141,9 @@ class Hardware(Settings):
         device: `auto` takes CUDA where there is one.
         precision: `auto` is bfloat16 autocast on CUDA and float32 on CPU; `float64` is for tests of exactness.
         micro_batch: largest number of examples in one forward pass of a process; None for the whole batch.
-        workers: processes that prepare examples; 0 prepares them in the training process.
+        tf32: on CUDA, multiply float32 matrices in TensorFloat-32, faster and with 10 bits of mantissa.
+        workers: processes that prepare examples; 0 prepares them in the training process. None is 0 on CPU, and on CUDA
+            up to 4 for long runs that the command line started.
         compile: run the model through torch.compile.
         checkpointing: recompute activations in the backward pass to save memory.
         threads: CPU threads of torch; None leaves torch's choice.
@@ -152,7 +154,8 @@ class Hardware(Settings):
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     micro_batch: int | None = None
-    workers: int = 0
+    tf32: bool = False
+    workers: int | None = None
     compile: bool = False
     checkpointing: bool = False
     threads: int | None = None

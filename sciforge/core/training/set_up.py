@@ -143,9 +143,7 @@ def _methods(state: TrainingState, fresh: set[str], mechanism: dp_sgd.Mechanism 
         yield Retention(state.parent, data)
 
 
-def _codec_and_config(
-    run: Run, domain: Domain, store: Store, parent: Checkpoint | None
-) -> tuple[Codec, ModelConfig]:
+def _codec_and_config(run: Run, domain: Domain, store: Store, parent: Checkpoint | None) -> tuple[Codec, ModelConfig]:
     if parent is None:
         config = domain.model(run.model) if isinstance(run.model, str) else run.model
         given = domain.codec if run.codec is None else run.codec

@@ -126,10 +126,12 @@ class TrainingState:
     def save(self, path: Any, step: int, resume: bool) -> None:
         """Write a checkpoint and remove the older ones of this run; `resume` with what continuing needs."""
         raw = self.engine.full_state(self.model)
-        with self.evaluated_weights():
-            state = self.engine.full_state(self.model)
+        state = raw
+        if any(method.evaluated_weights() is not None for method in self.methods):
+            with self.evaluated_weights():
+                state = self.engine.full_state(self.model)
         tensors = {checkpoint.RESUME: self._resume_state(raw)} if resume else {}
-        if not resume and any(method.evaluated_weights() is not None for method in self.methods):
+        if not resume and state is not raw:
             tensors[RAW] = finetuning.merged_state(self.model, raw)
         metrics = dict(self.early_stopping.metrics)
         for method in self.methods:
