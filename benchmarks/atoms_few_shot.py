@@ -50,9 +50,7 @@ def task_store(name: str, out: Path) -> Store:
         files = (catalog.find("malonaldehyde-dft"),)
         return api.prepare(Structures(files=files, split="time", validation_share=0.05, test_share=0.35), out / name)
     files, test = TASKS[name]
-    return api.prepare(
-        Structures(files=files, test=test, validation_share=0.1, split="time", level="pbe"), out / name
-    )
+    return api.prepare(Structures(files=files, test=test, validation_share=0.1, split="time", level="pbe"), out / name)
 
 
 def choose(spec: LabelEfficiency, rates: list[float]) -> None:

@@ -42,9 +42,7 @@ def main() -> None:
     torch.set_num_threads(1)
     objects = fashion(options.data, options.runs / "fashion")
     place = options.runs / f"scenes-{max(options.scenes)}-{options.tests}"
-    spec = Scenes(
-        images=objects.path, scenes=(max(options.scenes), 0, options.tests), size=(48, 48), scale=(0.5, 0.9)
-    )
+    spec = Scenes(images=objects.path, scenes=(max(options.scenes), 0, options.tests), size=(48, 48), scale=(0.5, 0.9))
     store = Store.open(place) if place.exists() else prepare(spec, place)
     recipe = Recipe(
         Schedule(steps=options.steps, batch=8, lr=options.rate, kind="cosine", warmup=0.1), Full(), epochs=0.0

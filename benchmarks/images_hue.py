@@ -121,9 +121,7 @@ def main() -> None:
             mean, gap = found.mean(0), found[:, 1] - found[:, 0]
             said = "yes" if warned == {True} else "no" if warned == {False} else "some"
             std = f" ± {gap.std(ddof=1):.3f}" if len(gap) > 1 else ""
-            print(
-                f"| {how} | {what} | {mean[0]:.3f} | {mean[1]:.3f} | {gap.mean():+.3f}{std} | {said} |", flush=True
-            )
+            print(f"| {how} | {what} | {mean[0]:.3f} | {mean[1]:.3f} | {gap.mean():+.3f}{std} | {said} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def tiny_run(folder: Path, steps: int, save_every: int = 1) -> Run:
     contract = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(contract)
     run = contract.tiny(folder)[1]
-    return replace(run, schedule=replace(run.schedule, steps=steps, save_every=save_every, evaluate_every=4, patience=100))
+    return replace(
+        run, schedule=replace(run.schedule, steps=steps, save_every=save_every, evaluate_every=4, patience=100)
+    )
 
 
 def start(run: Run) -> int:

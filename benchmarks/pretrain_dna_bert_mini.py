@@ -37,9 +37,7 @@ def main() -> None:
     files = tuple(options.data / name for name in FILES)
     corpus = options.out / "corpus"
     if not corpus.exists():
-        sf.prepare(
-            Genome(files=files, test=("IV", "XIII", "XV"), validation=("VIII",), exclude=("Mito",)), corpus
-        )
+        sf.prepare(Genome(files=files, test=("IV", "XIII", "XV"), validation=("VIII",), exclude=("Mito",)), corpus)
     run = sf.Run(
         data=corpus,
         out=options.out / "dna-bert-mini",

@@ -14,8 +14,8 @@ The reviews may not be passed on (CC BY-NC-SA), so nothing trained here is shipp
     sciforge prepare documents GENERAL.txt --out general
     sciforge prepare documents FIELD.txt --documents line --exclude LABELLED.csv --out field
     sciforge prepare documents LABELLED.csv --label-column label --split-column split --out labelled
-    sciforge label-efficiency documents --data labelled --init modern-mini-english --adaptation.data field --adaptation.control general \\
-        --sizes 50 100 200 0 --metric auroc --higher-is-better True --out curve
+    sciforge label-efficiency documents --data labelled --init modern-mini-english \\
+        --adaptation.data field --adaptation.control general --sizes 50 100 200 0 --metric auroc --higher-is-better True --out curve
 """
 
 import argparse

@@ -164,7 +164,7 @@ def fisher(
     objective = opened.objectives[0]
     network = opened.build().to(choose_device(device))
     records = objective.examples(_store(data), "train")
-    options = {"estimator": estimator, "examples": examples, "seed": seed}
+    options: dict[str, Any] = {"estimator": estimator, "examples": examples, "seed": seed}
     fisher_weights = fisher_information(network, objective, opened.codec, records, **options)
     return opened.with_file(f"fisher-{estimator}.safetensors", fisher_weights, options)
 

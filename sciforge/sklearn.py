@@ -123,7 +123,9 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         check_classification_targets(y)
         self.classes_ = unique_labels(y)
         if len(self.classes_) < 2:
-            raise ValueError(f"y holds the one class {str(self.classes_[0])!r}; a classifier needs at least two classes")
+            raise ValueError(
+                f"y holds the one class {str(self.classes_[0])!r}; a classifier needs at least two classes"
+            )
         codes = np.searchsorted(self.classes_, y)
         return self._fit(X, codes)  # whole numbers are classes in every domain
 

@@ -30,6 +30,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(2, min(os.cpu_count() or 1, 8)) if whole else 0
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name compressed bytes by their kind: they hold the time, and all workers must collect the same names."""
+    return "gzip" if isinstance(val, bytes) and val[:2] == b"\x1f\x8b" else None
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny genome runs, for tests of the core that need any domain at all."""

@@ -150,7 +150,8 @@ def test_config_is_the_same_run(called, tmp_path):
 def test_label_efficiency(called, capsys):
     table = tables.Table(("a",), (("1",),))
     notes = called("label_efficiency", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1}))
-    argv = "label-efficiency classify --data s --out o --init d --sizes 32 0 --recipe.finetuning lora --recipe.schedule.steps 9 --json"
+    argv = "label-efficiency classify --data s --out o --init d --sizes 32 0 --json"
+    argv += " --recipe.finetuning lora --recipe.schedule.steps 9"
     assert cli.main(argv.split()) == 0
     spec = notes["spec"]
     assert (spec.sizes, spec.recipe.finetuning, spec.recipe.schedule.steps, spec.objective) == (

@@ -19,7 +19,14 @@ from sciforge.core.training.evaluation import Tally, evaluate
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import CORE_TYPES, Replay, from_json, to_json
 
-GOLDEN_DOMAINS = ("atoms", "genomes", "heat", "images", "molecules", "text")  # a new one gets its files with a new format
+GOLDEN_DOMAINS = (
+    "atoms",
+    "genomes",
+    "heat",
+    "images",
+    "molecules",
+    "text",
+)  # a new one gets its files with a new format
 EXACT = Engine(torch.device("cpu"), "float64")
 
 
@@ -59,7 +66,9 @@ def test_the_same_seed_gives_the_values_it_gave(domain: Tiny, finetuned: Checkpo
     files = sorted(GOLDEN.glob(f"{domain.store.domain}-v*/{kind}.jsonl"))
     for file in files:
         then = golden_metrics(file)
-        assert not set(then) - set(now), "a metric is gone; if it was renamed, say so in RENAMED_METRICS of tiny_runs.py"
+        assert not set(then) - set(now), (
+            "a metric is gone; if it was renamed, say so in RENAMED_METRICS of tiny_runs.py"
+        )
         for place, value in then.items():
             assert now[place] == pytest.approx(value, rel=1e-5, abs=1e-8), (file.parent.name, place)
     assert files or domain.store.domain not in GOLDEN_DOMAINS

@@ -69,9 +69,7 @@ class OnGpu:
     waits: dict[str, Counter[str]]
 
 
-def train_on_gpu(
-    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Checkpoint, Counter[str]]:
+def train_on_gpu(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Checkpoint, Counter[str]]:
     """Train 3 steps with an evaluation; return the checkpoint and the waits of the costliest step."""
     steps: list[Counter[str]] = []
     with pretend_cuda() as gpu, monkeypatch.context() as patch:
@@ -86,9 +84,7 @@ def train_on_gpu(
         patch.setattr(loop, "take_step", counted)
         schedule = replace(run.schedule, steps=3, evaluate_every=3, patience=0)
         checkpoint = loop.train(replace(run, hardware=CUDA, schedule=schedule))
-    assert all(np.isfinite(value) for value in checkpoint.metrics.values() if np.isscalar(value)), (
-        name
-    )
+    assert all(np.isfinite(value) for value in checkpoint.metrics.values() if np.isscalar(value)), name
     return checkpoint, max(steps[1:], key=Counter.total)
 
 
@@ -111,9 +107,7 @@ def on_gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_the_host_seldom_waits_in_a_step(on_gpu: OnGpu):
     over = {
-        label: dict(waits)
-        for label, waits in on_gpu.waits.items()
-        if waits.total() > BUDGET[f"{on_gpu.name} {label}"]
+        label: dict(waits) for label, waits in on_gpu.waits.items() if waits.total() > BUDGET[f"{on_gpu.name} {label}"]
     }
     assert not over
 
@@ -129,11 +123,7 @@ def test_a_gpu_learns_what_a_cpu_learns(on_gpu: OnGpu, tmp_path: Path):
 
 def test_laws_hold_on_a_gpu(on_gpu: OnGpu):
     with pretend_cuda():
-        broken = [
-            law
-            for law in Model.load(on_gpu.pretraining.path, device="cuda").check()
-            if not law.holds
-        ]
+        broken = [law for law in Model.load(on_gpu.pretraining.path, device="cuda").check() if not law.holds]
     assert not broken
 
 
@@ -156,9 +146,7 @@ def test_predictions_metrics_and_embeddings(on_gpu: OnGpu):
     for name, values in outputs_cpu.items():
         for one, other in zip(outputs[name], values, strict=True):
             scale = np.abs(np.asarray(other, float)).max(initial=1.0)
-            assert np.allclose(
-                np.asarray(one, float), np.asarray(other, float), atol=0.05 * scale
-            ), name
+            assert np.allclose(np.asarray(one, float), np.asarray(other, float), atol=0.05 * scale), name
     for one, other in zip(embedded, embedded_cpu, strict=True):
         assert np.allclose(one, other, atol=0.05 * np.abs(other).max())
 
@@ -193,7 +181,5 @@ def test_a_save_gathers_the_weights_once(tiny, fit, monkeypatch):
     often = {"save_every": 2, "evaluate_every": 0, "patience": 0}
     fit(tiny.pretraining, schedule=often)  # 6 steps: two saves and the last
     assert len(calls) == 3
-    fit(
-        tiny.pretraining, "average", schedule={**often, "ema_decay": 0.5}
-    )  # and the averaged weights
+    fit(tiny.pretraining, "average", schedule={**often, "ema_decay": 0.5})  # and the averaged weights
     assert len(calls) == 3 + 6

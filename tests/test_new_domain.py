@@ -48,7 +48,15 @@ def test_the_page_s_domain_goes_through_the_page_s_commands(installed: Path, cap
         rows.append(",".join(["wide" if number % 2 else "narrow", *(f"{value:.3f}" for value in peak_L)]))
     (installed / "mine.csv").write_text("\n".join(rows) + "\n")
     lines = [shlex.split(line)[1:] for line in block("bash").splitlines()]
-    assert [words[0] for words in lines] == ["prepare", "train", "train", "evaluate", "check", "label-efficiency", "prune"]
+    assert [words[0] for words in lines] == [
+        "prepare",
+        "train",
+        "train",
+        "evaluate",
+        "check",
+        "label-efficiency",
+        "prune",
+    ]
     for words in lines:
         words = [SHORTER.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
         assert cli.main(words) == 0, capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_every_option_of_a_verb_has_a_sentence(verb, capsys):
 def test_every_option_of_an_offer_has_a_sentence(kind, capsys):
     verb = {"preparers": "prepare", "objectives": "train", "outputs": "predict", "audits": "audit"}[kind]
     bare = {}
-    for name, (home, cls) in offers(kind).items():
+    for name, (_, cls) in offers(kind).items():
         if "/" not in name:
             continue
         if kind == "outputs":

@@ -37,10 +37,23 @@ def run(verb: str, argv: list[str], quiet: bool = False) -> int:
     if verb == "fit":
         return _fit(argv, quiet)
     special = {
-        "prepare": _prepare, "train": _train, "fisher": _fisher, "predict": _predict, "check": _check, "verify": _verify,
-        "audit": _audit, "datasets": _datasets, "doctor": _doctor, "demo": _demo, "generate": _generate,
-        "forgetting": _forgetting, "distill": _distill, "label-efficiency": _label_efficiency, "transfer": _transfer, "schedules": _schedules,
-    }  # fmt: skip
+        "prepare": _prepare,
+        "train": _train,
+        "fisher": _fisher,
+        "predict": _predict,
+        "check": _check,
+        "verify": _verify,
+        "audit": _audit,
+        "datasets": _datasets,
+        "doctor": _doctor,
+        "demo": _demo,
+        "generate": _generate,
+        "forgetting": _forgetting,
+        "distill": _distill,
+        "label-efficiency": _label_efficiency,
+        "transfer": _transfer,
+        "schedules": _schedules,
+    }
     if verb in special:
         return special[verb](argv)
     function = _verb(verb)

@@ -110,11 +110,7 @@ def _head(structure: Structure, properties: str) -> list[str]:
     if structure.stress_eV_A3_6 is not None:
         head.append(f"stress={_header_value(structure.stress_eV_A3_6[FULL])}")
     head += [f"charge={structure.charge}", f"spin={structure.spin}"]
-    head += [
-        f"{key}={_header_value(text)}"
-        for key in ("level", "name", "group")
-        if (text := getattr(structure, key))
-    ]
+    head += [f"{key}={_header_value(text)}" for key in ("level", "name", "group") if (text := getattr(structure, key))]
     head.append('pbc="' + " ".join("T" if p else "F" for p in structure.pbc_3) + '"')
     return head
 

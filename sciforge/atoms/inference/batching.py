@@ -56,8 +56,7 @@ def on_device(batch: Batch, network: nn.Module) -> Batch:
     """Return a batch on the device of a potential, real numbers in its precision."""
     like = network.scale_eV
     return {
-        name: value.to(like) if value.is_floating_point() else value.to(like.device)
-        for name, value in batch.items()
+        name: value.to(like) if value.is_floating_point() else value.to(like.device) for name, value in batch.items()
     }
 
 

@@ -56,9 +56,7 @@ class FromFiles(Settings):
             DataError: a frame is bad; names file and frame.
             ConfigError: no file.
         """
-        keys = Keys(
-            self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin
-        )
+        keys = Keys(self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin)
         if not self.files:
             raise ConfigError("no file of structures; give at least one")
         for file in self.files:

@@ -75,9 +75,7 @@ class StructureInputs(Inputs):
     """
 
     recipes: ClassVar[Mapping[str, FitRecipe]] = {
-        "few-labels": FitRecipe(
-            f"up to a few hundred frames: all weights move for {FEW_STEPS} steps of 5", few_labels
-        ),
+        "few-labels": FitRecipe(f"up to a few hundred frames: all weights move for {FEW_STEPS} steps of 5", few_labels),
         "many-labels": FitRecipe(f"thousands of frames: {MANY_EPOCHS} epochs", many_labels),
     }
 
@@ -131,9 +129,7 @@ class StructureInputs(Inputs):
             raise DataError("no structure has an energy or forces; set them on each ase.Atoms")
         return preparer
 
-    def columns(
-        self, model: "Model", outputs: Mapping[str, np.ndarray]
-    ) -> dict[str, Sequence[Any]]:
+    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
         """Return energy_eV, forces_eV_A (an array [n, 3] each) and, of a potential that learnt it, stress_eV_A3."""
         columns: dict[str, Sequence[Any]] = {"energy_eV": outputs["energy_eV"]}
         for name in ("forces_eV_A", "stress_eV_A3"):

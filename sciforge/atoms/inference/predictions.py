@@ -41,9 +41,7 @@ def need_potential(model: Model) -> EnergyForces:
     """Return the objective of a potential; raises ConfigError for a checkpoint that learnt no energies."""
     if not isinstance(model.objective, EnergyForces):
         kind = type(model.objective).__name__
-        raise ConfigError(
-            f"{model.checkpoint.path} was trained for {kind}, not for energies; fine-tune it first"
-        )
+        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not for energies; fine-tune it first")
     return model.objective
 
 
@@ -51,10 +49,7 @@ def need_level(objective: EnergyForces, level: str, where: str) -> None:
     """Raise ConfigError where a potential of several levels of theory has none of that name."""
     if objective.levels and level not in objective.levels:
         hint = did_you_mean(level, objective.levels)
-        raise ConfigError(
-            f"{where}level of theory {level!r} is none of the potential's; {hint}; "
-            "give it with --level"
-        )
+        raise ConfigError(f"{where}level of theory {level!r} is none of the potential's; {hint}; give it with --level")
 
 
 def level_name(objective: EnergyForces, asked: str) -> str:

@@ -142,9 +142,7 @@ def run_md(
     return MolecularDynamics(frame, settings, _draw_energies)
 
 
-def _check_md(
-    ensemble: str, steps: int, temperature_K: float | None, timestep_fs: float, interval: int
-) -> None:
+def _check_md(ensemble: str, steps: int, temperature_K: float | None, timestep_fs: float, interval: int) -> None:
     if ensemble not in ("nve", "nvt"):
         raise ConfigError(f"ensemble is {ensemble!r}; it must be 'nve' or 'nvt'")
     if ensemble == "nvt" and temperature_K is None:

@@ -124,7 +124,9 @@ class ArrayResult(Result):
         about: where they come from, as JSON values.
     """
 
-    def __init__(self, names: Sequence[str], arrays: "Mapping[str, np.ndarray]", about: Mapping[str, Any] | None = None):
+    def __init__(
+        self, names: Sequence[str], arrays: "Mapping[str, np.ndarray]", about: Mapping[str, Any] | None = None
+    ):
         self.names, self.arrays, self._about = list(names), dict(arrays), dict(about or {})
 
     @property
@@ -159,7 +161,8 @@ class ArrayResult(Result):
         import numpy as np
 
         with whole_files(path, binary=True) as (file,):
-            np.savez(file, names=np.array(self.names), provenance=np.array(json.dumps(self.about)), **self.arrays)
+            arrays: dict[str, Any] = {"names": np.array(self.names), "provenance": np.array(json.dumps(self.about))}
+            np.savez(file, **(arrays | dict(self.arrays)))
         return path
 
 

@@ -72,8 +72,14 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
     Returns:
         The path.
     """
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    parts = [head, '<meta name="viewport" content="width=device-width,initial-scale=1">', f"<h1>{html.escape(title)}</h1>"]
+    head = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    )
+    parts = [
+        head,
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        f"<h1>{html.escape(title)}</h1>",
+    ]
     if len(sections) > 1:
         links = (f'<a href="#s{i}">{html.escape(s.title.split(":")[0])}</a>' for i, s in enumerate(sections))
         parts.append(f"<nav>{' '.join(links)}</nav>")

@@ -178,7 +178,9 @@ class Group:
     frozen_steps: int = 0
 
 
-def groups(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], weight_decay: float) -> list[Group]:
+def groups(
+    model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], weight_decay: float
+) -> list[Group]:
     """Sort the training parameters into groups by rate and weight decay; vectors are not decayed."""
     fresh = set(fresh)
     depths = [int(m.group(1)) for name, _ in model.named_parameters() if (m := BLOCK.search(name))]

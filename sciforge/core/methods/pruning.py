@@ -176,7 +176,7 @@ class PruningMask(Method):
         self.held = [(p, p == 0) for p in training]
 
     @torch.no_grad()
-    def after_backward(self, state: "TrainingState | None", step: int) -> dict[str, float]:
+    def after_backward(self, state: "TrainingState | None", step: int) -> dict[str, float | Tensor]:
         """Take the gradient of what is held away, so that clipping does not count it."""
         for parameter, zero in self.held:
             if parameter.grad is not None:

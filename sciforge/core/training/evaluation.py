@@ -110,7 +110,9 @@ def as_array(value: torch.Tensor | Sequence[torch.Tensor]) -> np.ndarray:
     """Return an output as an array, bfloat16 widened; a ragged one as an array of arrays, one an example."""
     if not isinstance(value, torch.Tensor):
         ragged = np.empty(len(value), object)
-        flat = as_array(torch.cat([item.flatten() for item in value])) if value else None  # one copy from the device
+        if not len(value):
+            return ragged
+        flat = as_array(torch.cat([item.flatten() for item in value]))  # one copy from the device
         ends = np.cumsum([item.numel() for item in value])
         for place, item in enumerate(value):  # assigned at once, equal shapes would become one array
             ragged[place] = flat[ends[place] - item.numel() : ends[place]].reshape(item.shape).copy()

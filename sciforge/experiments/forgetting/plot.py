@@ -52,7 +52,10 @@ def draw(result: Any, ax: Any = None) -> Any:
 def _draw_method(axes: Any, method: str, errors: dict[tuple[str, float], Any]) -> None:
     """Draw the line of one method, from weak to strong, and name its ends by their strength."""
     color, marker, dashes = STYLES[method]
-    bars = [[[x.value - x.low for x in side], [x.high - x.value for x in side]] for side in zip(*errors.values())]
+    bars = [
+        [[x.value - x.low for x in side], [x.high - x.value for x in side]]
+        for side in zip(*errors.values(), strict=True)
+    ]
     xs, ys = [old.value for old, _ in errors.values()], [new.value for _, new in errors.values()]
     axes.errorbar(xs, ys, bars[1], bars[0], color=color, linestyle="none", elinewidth=0.5, alpha=0.35, zorder=2)
     axes.plot(xs, ys, dashes, color=color, marker=marker, linewidth=1.4, markersize=6, label=method, zorder=3)

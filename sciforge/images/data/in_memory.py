@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def pixels_of(value: Any, rules: Rules = Rules()) -> np.ndarray:
+DEFAULT_RULES = Rules()
+
+
+def pixels_of(value: Any, rules: Rules = DEFAULT_RULES) -> np.ndarray:
     """Return an image as uint8 [H, W, C].
 
     Args:

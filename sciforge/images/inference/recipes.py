@@ -43,6 +43,12 @@ def _finetune(store: Any, parent: Any) -> dict[str, Any]:
 
 
 RECIPES: Mapping[str, FitRecipe] = {
-    "few-labels": FitRecipe("A head solved in closed form on the network as it is: seconds, as good as training it with few labels.", _few_labels),
-    "finetune": FitRecipe("The solved head, then descent on the whole network: one gentle epoch, or 300 steps for boxes and label maps.", _finetune),
-}  # fmt: skip
+    "few-labels": FitRecipe(
+        "A head solved in closed form on the network as it is: seconds, as good as training it with few labels.",
+        _few_labels,
+    ),
+    "finetune": FitRecipe(
+        "The solved head, then descent on the whole network: one gentle epoch, or 300 steps for boxes and label maps.",
+        _finetune,
+    ),
+}

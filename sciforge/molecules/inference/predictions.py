@@ -35,9 +35,9 @@ def need_properties(model: Model) -> Properties:
 class PredictedProperties(Settings):
     """Predicted properties of molecules in files: values with intervals, or probabilities of yes.
 
-    Rows come in the order of the input, those that cannot be read too, with the reason in the column `problem`. Columns: name, smiles;
-    for a number NAME, NAME_lower, NAME_upper and NAME_std; for a single yes-or-no property label and probability, for one of several
-    NAME and NAME_probability; with several checkpoints NAME_disagreement; problem.
+    Rows come in the order of the input, those that cannot be read too, with the reason in the column `problem`. Columns:
+    name, smiles; for a number NAME, NAME_lower, NAME_upper and NAME_std; for a single yes-or-no property label and
+    probability, for one of several NAME and NAME_probability; with several checkpoints NAME_disagreement; problem.
 
     Args:
         files: SMILES lists, tables or SDF.

@@ -38,7 +38,16 @@ def _need_labels(store: Any) -> None:
 
 
 RECIPES: Mapping[str, FitRecipe] = {
-    "few-labels": FitRecipe("A head solved in closed form on the encoder as it is: seconds, best up to some thousand labels.", _few_labels),
-    "finetune": FitRecipe("The solved head, then one gentle epoch (16 steps at least) that moves the encoder too.", _finetune),
-    "generator": FitRecipe("Train a generator further on molecules without labels: 300 steps.", _generator),
-}  # fmt: skip
+    "few-labels": FitRecipe(
+        "A head solved in closed form on the encoder as it is: seconds, best up to some thousand labels.",
+        _few_labels,
+    ),
+    "finetune": FitRecipe(
+        "The solved head, then one gentle epoch (16 steps at least) that moves the encoder too.",
+        _finetune,
+    ),
+    "generator": FitRecipe(
+        "Train a generator further on molecules without labels: 300 steps.",
+        _generator,
+    ),
+}

@@ -73,9 +73,7 @@ class _Worker:
         return self.process.exitcode
 
 
-def scatter(
-    function: Callable[[Any], Any], tasks: Iterable[Task], workers: int
-) -> Iterator[tuple[int, Any, str]]:
+def scatter(function: Callable[[Any], Any], tasks: Iterable[Task], workers: int) -> Iterator[tuple[int, Any, str]]:
     """Yield (index, result, reason) as tasks finish in spawned processes; a task that fails or kills one has a reason.
 
     Raises:

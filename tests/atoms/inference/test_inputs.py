@@ -29,8 +29,7 @@ def test_atoms_structures_and_files_are_the_same_inputs(model, tmp_path):
     structures = frames()
     write_extxyz(tmp_path / "in.xyz", structures)
     tables = [
-        model.predict(inputs)
-        for inputs in (structures, [labelled_atoms(s) for s in structures], [tmp_path / "in.xyz"])
+        model.predict(inputs) for inputs in (structures, [labelled_atoms(s) for s in structures], [tmp_path / "in.xyz"])
     ]
     for table in tables:
         assert list(table.columns) == ["energy_eV", "forces_eV_A"] and len(table) == len(structures)

@@ -186,8 +186,7 @@ def test_fisher_needs_no_labels(base):
     ]
     labelled = [store[i] for i in (0, 1)]
     a, b = (
-        fisher_information(model, EnergyForces(), checkpoint.codec, records, examples=2)
-        for records in (bare, labelled)
+        fisher_information(model, EnergyForces(), checkpoint.codec, records, examples=2) for records in (bare, labelled)
     )
     assert all(torch.allclose(a[name], b[name], rtol=1e-9) for name in a)
 

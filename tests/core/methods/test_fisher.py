@@ -66,9 +66,7 @@ def net(classes: int, hidden: int | None = None) -> nn.Module:
 def fisher(model, data, estimator="exact", objective=None, **options):
     count = options.pop("examples", len(data))
     objective = objective or Points()
-    return fisher_information(
-        model, objective, Plain(), data, estimator=estimator, examples=count, **options
-    )
+    return fisher_information(model, objective, Plain(), data, estimator=estimator, examples=count, **options)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 40])

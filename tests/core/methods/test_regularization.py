@@ -1,6 +1,5 @@
 """The quadratic pull of EWC and L2-SP against its closed form."""
 
-
 import numpy as np
 import pytest
 import torch
