@@ -159,7 +159,9 @@ class ArrayResult(Result):
         import numpy as np
 
         with whole_files(path, binary=True) as (file,):
-            np.savez(file, names=np.array(self.names), provenance=np.array(json.dumps(self.about)), **self.arrays)
+            arrays: dict[str, Any] = {"names": np.array(self.names), "provenance": np.array(json.dumps(self.about))}
+            arrays |= self.arrays
+            np.savez(file, **arrays)
         return path
 
 
