@@ -207,7 +207,7 @@ def predict(checkpoint: Model | Place, output: Any, *, device: str = "auto", bat
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
     """
-    return _computed(output, _model(checkpoint, device, batch))
+    return output.run(_model(checkpoint, device, batch))
 
 
 @options_as_keywords("outputs", "generate", "what")
@@ -219,7 +219,7 @@ def generate(checkpoint: Model | Place, what: Any, *, device: str = "auto") -> R
         what: a `Generate` with its options, e.g. `molecules.Generate(num=1000, formula="C9H8O4")`.
         device: `auto`, `cpu` or `cuda`.
     """
-    return _computed(what, _model(checkpoint, device))
+    return what.run(_model(checkpoint, device))
 
 
 @options_as_keywords("tools", "label", "what")
@@ -426,10 +426,6 @@ def card(
         model_card.keep_evaluation(opened, store, "test", metrics)
     place = None if reports is None else Path(reports)
     return model_card.write(opened, licence=licence, sources=_sources(opened), reports=place)
-
-
-def _computed(output: Any, model: Model) -> Any:
-    return output.run(model) if hasattr(output, "run") else output.write(model)  # until every domain returns results
 
 
 def _model(checkpoint: Model | Place, device: str, batch: int = 64) -> Model:

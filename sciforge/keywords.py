@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from sciforge import catalog
 from sciforge.core.data.dataset import Dataset, as_dataset, is_prepared
@@ -17,7 +17,6 @@ from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, did_you_mean
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 CHECKPOINTS = ("init", "checkpoint")  # fields that take a name, a folder or a Model
@@ -34,7 +33,7 @@ HELD_OUT = 0.25  # share of natural inputs without splits that is kept for the t
 
 def fields_as_keywords(
     cls: type, parameter: str, *, labelled: str | None = None
-) -> Callable[[Callable[P, T]], Callable[..., T]]:
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Return a decorator: the function takes an instance of `cls`, or the fields of `cls` as keywords.
 
     Args:
@@ -43,7 +42,7 @@ def fields_as_keywords(
         labelled: the field that also takes natural inputs with labels: lists, a DataFrame, or the path of a table.
     """
 
-    def decorate(function: Callable[P, T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
         signature = _signature(function, cls, parameter, labelled)
         before = [p.name for p in _positional(function, parameter)]
         others = [name for name in inspect.signature(function).parameters if name not in (parameter, *before)]
@@ -68,7 +67,7 @@ def fields_as_keywords(
             else:
                 fields = {name: getattr(settings, name) for name in _names(cls)}
             fields, _kept = _located(cls, fields, labelled, table)  # what is prepared here lives until the verb returns
-            return function(**leading, **{parameter: cls(**fields)}, **options)  # type: ignore[arg-type]
+            return function(**leading, **{parameter: cls(**fields)}, **options)
 
         verb.__signature__ = signature  # type: ignore[attr-defined]
         verb.__doc__ = _docstring(function, cls, parameter, extra)
@@ -94,7 +93,7 @@ def parameters_of(cls: type, first: bool = True) -> list[inspect.Parameter]:
     return parameters
 
 
-def options_as_keywords(kind: str, name: str, parameter: str) -> Callable[[Callable[P, T]], Callable[..., T]]:
+def options_as_keywords(kind: str, name: str, parameter: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Return a decorator: the function takes one of what the domains offer, or its options as keywords.
 
     The domains are imported on the first call, or by `complete`, and not when the function is defined.
@@ -105,7 +104,7 @@ def options_as_keywords(kind: str, name: str, parameter: str) -> Callable[[Calla
         parameter: the function's parameter that holds it.
     """
 
-    def decorate(function: Callable[P, T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
         own = inspect.signature(function)
 
         @functools.wraps(function)

@@ -43,26 +43,26 @@ class Flag:
 def flags_of_function(function: Callable, replaced: str = "") -> list[Flag]:
     """Return a flag for each parameter but `replaced`, the one that the flags of a dataclass stand for."""
     hints, helps = typing.get_type_hints(function), arguments_of(function)
-    found = []
+    flags = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name != replaced:
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
             hint = hints.get(name, parameter.annotation)
-            found.append(Flag(name, name, hint, default, helps.get(name, "")))
-    return found
+            flags.append(Flag(name, name, hint, default, helps.get(name, "")))
+    return flags
 
 
 def flags_of_class(cls: type, default: Any = None) -> list[Flag]:
     """Return a flag for each field of a dataclass; with `default`, an instance, its values are the defaults."""
     hints, helps = typing.get_type_hints(cls), arguments_of(cls)
-    found = []
+    flags = []
     for field in dataclasses.fields(cls):
         if not field.init or _origin(hints[field.name]) in (dict, Mapping):
             continue
         value = field.default if field.default_factory is MISSING else field.default_factory()
         value = value if default is None else getattr(default, field.name)
-        found.append(Flag(field.name, field.name, hints[field.name], value, helps.get(field.name, "")))
-    return found
+        flags.append(Flag(field.name, field.name, hints[field.name], value, helps.get(field.name, "")))
+    return flags
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -74,11 +74,17 @@ def _origin(hint: Any) -> Any:
     return typing.get_origin(hint) or hint
 
 
+def _is_class(hint: Any) -> bool:
+    """Return whether a hint is a dataclass, whose fields are options of their own."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
 def dataclass_options(hint: Any) -> dict[str, type]:
     """Return lower-case name -> class of the dataclasses in a union; empty for every other hint."""
     if _origin(hint) not in (typing.Union, types.UnionType):
         return {}
-    return {t.__name__.lower(): t for t in typing.get_args(hint) if dataclasses.is_dataclass(t)}
+    classes = [t for t in typing.get_args(hint) if isinstance(t, type) and dataclasses.is_dataclass(t)]
+    return {t.__name__.lower(): t for t in classes}
 
 
 class Spec:
@@ -114,9 +120,7 @@ class Spec:
             elif options:
                 (only,) = options.values()
                 self._group(flag, only, flag.default)
-            elif dataclasses.is_dataclass(flag.hint) and any(
-                dataclass_options(f.hint) for f in flags_of_class(flag.hint)
-            ):
+            elif _is_class(flag.hint) and any(dataclass_options(f.hint) for f in flags_of_class(flag.hint)):
                 self._nest(flag)
             elif flag.hint is not Any:
                 self.flags.append(flag)
@@ -158,15 +162,15 @@ class Spec:
 
     def _select(self, flag: Flag, options: Mapping[str, Any]) -> None:
         """A selector; presets by name stay names unless one of their sizes is changed."""
-        now = flag.default if isinstance(flag.default, str) else type(flag.default).__name__.lower()
-        now = now if now in options else None
+        name = flag.default if isinstance(flag.default, str) else type(flag.default).__name__.lower()
+        now = name if name in options else None
         typed = self._value_of(f"--{flag.name}")
-        if typed not in (None, "None", *options):
+        if typed is not None and typed not in ("None", *options):
             raise ConfigError(f"no {flag.name} {typed!r}; {did_you_mean(typed, options)}")
         literal = Literal[tuple(options)]  # type: ignore[valid-type]
         hint = literal if dataclass_options(flag.hint) and now and flag.default is not None else literal | None
         self.flags.append(dataclasses.replace(flag, hint=hint, default=now))
-        preset, key = options.get(typed or now), f"{flag.key}/options"
+        preset, key = options.get(typed or now or ""), f"{flag.key}/options"
         cls = preset if isinstance(preset, type) else type(preset)
         asked = self._typed(f"--{flag.name}.") or (typed is not None and wants_help(self.argv))
         if preset is not None and (isinstance(preset, type) or asked):
@@ -203,27 +207,34 @@ def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str
     names = [flag.name for flag in flags if not flag.key.endswith("/options")]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"{prog}: two options are called --{min(twice)}; rename the field in the domain")
-    fields = []
-    for number, flag in enumerate(flags):
-        marks = [tyro.conf.arg(name=flag.name.replace("_", "-"), help=flag.help or None)]
-        if flag.name in POSITIONAL:
-            marks = [tyro.conf.Positional, tyro.conf.arg(name=flag.name, help=flag.help or None)]
-        hint, default = flag.hint, flag.default
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            hint = _documented(hint, None if default is MISSING else default)
-            default = default if default is MISSING else hint()
-        extra = () if default is MISSING else (dataclasses.field(default_factory=lambda value=default: value),)
-        fields.append((f"field_{number}", Annotated[(hint, *marks)], *extra))  # type: ignore[misc]
-    form = dataclasses.make_dataclass("Form", fields, kw_only=True)
+    form = dataclasses.make_dataclass("Form", [_form_field(*pair) for pair in enumerate(flags)], kw_only=True)
     if wants_help(argv):
         tyro.cli(form, prog=prog, description=description, args=["--help"])
-    said = io.StringIO()
+    captured = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            made = tyro.cli(form, prog=prog, description=description, args=list(argv))
+        with contextlib.redirect_stderr(captured), contextlib.redirect_stdout(captured):
+            values: Any = tyro.cli(form, prog=prog, description=description, args=list(argv))
     except SystemExit:
-        raise ConfigError(f"{_complaint(said.getvalue(), argv, form)}; see {prog} --help") from None
-    return {flag.key: _undocumented(flag.hint, getattr(made, f"field_{number}")) for number, flag in enumerate(flags)}
+        raise ConfigError(f"{_complaint(captured.getvalue(), argv, form)}; see {prog} --help") from None
+    return {flag.key: _undocumented(flag.hint, getattr(values, f"field_{n}")) for n, flag in enumerate(flags)}
+
+
+def _form_field(number: int, flag: Flag) -> tuple[Any, ...]:
+    """Return a flag as a field of the dataclass that tyro parses."""
+    import tyro
+
+    marks: list[Any] = [tyro.conf.arg(name=flag.name.replace("_", "-"), help=flag.help or None)]
+    if flag.name in POSITIONAL:
+        marks = [tyro.conf.Positional, tyro.conf.arg(name=flag.name, help=flag.help or None)]
+    hint, default = flag.hint, flag.default
+    if _is_class(hint):
+        hint = _documented(hint, None if default is MISSING else default)
+        default = default if default is MISSING else hint()
+    return (f"field_{number}", Annotated[(hint, *marks)], *_default(default))
+
+
+def _default(value: Any) -> tuple[Any, ...]:
+    return () if value is MISSING else (dataclasses.field(default_factory=lambda: value),)
 
 
 def _documented(cls: type, default: Any) -> type:
@@ -233,11 +244,10 @@ def _documented(cls: type, default: Any) -> type:
     """
     import tyro
 
-    fields = []
+    fields: list[Any] = []
     for flag in flags_of_class(cls, default):
-        hint = Annotated[flag.hint, tyro.conf.arg(help=flag.help or None)]
-        extra = () if flag.default is MISSING else (dataclasses.field(default_factory=lambda v=flag.default: v),)
-        fields.append((flag.name, hint, *extra))
+        marks = (tyro.conf.arg(help=flag.help or None),)
+        fields.append((flag.name, Annotated[(flag.hint, *marks)], *_default(flag.default)))
     form = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
     form.__doc__ = summary_of(cls)
     return form
@@ -245,12 +255,12 @@ def _documented(cls: type, default: Any) -> type:
 
 def _undocumented(hint: Any, value: Any) -> Any:
     """Return a value of `_documented` as one of the class itself; others as they are."""
-    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)) or isinstance(value, hint):
+    if not _is_class(hint) or isinstance(value, hint):
         return value
     return hint(**{field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
 
 
-def _complaint(said: str, argv: Sequence[str], form: type) -> str:
+def _complaint(output: str, argv: Sequence[str], form: type) -> str:
     """Make one line of tyro's box; an unknown option comes with the nearest known one."""
     import tyro
 
@@ -263,7 +273,7 @@ def _complaint(said: str, argv: Sequence[str], form: type) -> str:
         if name.startswith("--") and name.replace("_", "-") not in known:
             return f"unknown option {name}; {_nearest(name, known)}"
     # tyro answers in a box: a title, a rule, what is wrong, a rule, the help of the option. Plain where no terminal is.
-    lines = [line.strip("│| ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()]
+    lines = [line.strip("│| ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()]
     blocks: list[list[str]] = [[]]
     for line in lines:
         if re.fullmatch(r"[-─+╭╮╰╯ ]+", line):
