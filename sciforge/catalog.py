@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from sciforge.core.files.atomic import disk_error, sha256
 from sciforge.core.files.tables import Table
+from sciforge.core.files.verified_files import cache_folder
 from sciforge.errors import CheckpointError, ConfigError, DataError, did_you_mean
 
 RETRIES = 4  # attempts at each address
@@ -109,13 +110,6 @@ def table() -> Table:
         here = "yes" if _at_hand(card) else "no"
         rows.append((card.name, card.kind, f"{card.bytes / 1e6:.1f} MB", here, card.licence, card.summary))
     return Table(("name", "kind", "size", "here", "licence", "what"), tuple(rows))
-
-
-def cache_folder() -> Path:
-    """Return where downloads are kept: SCIFORGE_CACHE, or the operating system's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("SCIFORGE_CACHE") or pooch.os_cache("sciforge"))
 
 
 def _at_hand(card: Card) -> Path | None:

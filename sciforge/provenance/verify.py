@@ -184,7 +184,7 @@ def _data(checkpoint: Checkpoint, run: Run) -> Finding:
     if not (run.data / "index.json").exists():
         return Finding("data", "not checked", f"no store at {run.data}; say where it is with --data")
     try:
-        digests = Store.open(run.data).digests()
+        digests = Store.open(run.data, verify=True).digests()
     except DataError as error:
         return Finding("data", "wrong", str(error))
     if digests == recorded:

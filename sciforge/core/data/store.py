@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from sciforge.core.files.atomic import atomic_folder, check_files, check_shape, one_line, read_json, sha256, write_json
+from sciforge.core.files.atomic import atomic_folder, check_shape, one_line, read_json, sha256, write_json
 from sciforge.core.files.settings import to_json
+from sciforge.core.files.verified_files import check_files_once
 from sciforge.errors import ConfigError, DataError, MissingExtra
 
 FORMAT = 1
@@ -216,8 +217,13 @@ class Store:
         self._arrays: dict[tuple[int, str], Any] = {}
 
     @classmethod
-    def open(cls, path: Path, verify: bool = True) -> "Store":
+    def open(cls, path: Path, verify: bool | None = None) -> "Store":
         """Open a store and check every shard against its digest.
+
+        Args:
+            path: the store's folder.
+            verify: None reads those shards that were not compared before or were touched since (by size and time
+                stamps), True reads all, False none.
 
         Raises:
             DataError: not a store, written by a newer sciforge, or damaged.
@@ -228,9 +234,9 @@ class Store:
                 f"store format {index.get('format')!r} is unknown to this sciforge; prepare the data again", path
             )
         _check_index(Path(path), index)
-        if verify:
-            for shard in index["shards"]:
-                check_files(Path(path), shard["files"], DataError)
+        if verify is not False:
+            digests = {name: digest for shard in index["shards"] for name, digest in shard["files"].items()}
+            check_files_once(Path(path), digests, DataError, everything=verify is True)
         _check_sizes(Path(path), index)
         return cls(path, index)
 

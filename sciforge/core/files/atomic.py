@@ -5,10 +5,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,19 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def asked_for(path: Path) -> Path:
+    """Return the path that the user asked for where a path lies in a temporary file or folder.
+
+    >>> str(asked_for(Path("runs/.writing-123-final/model.safetensors")))
+    'runs/final/model.safetensors'
+    """
+    names = [re.sub(rf"^{re.escape(TEMPORARY)}\d+-", "", name) for name in path.parts]
+    return Path(*names)
+
+
 def disk_error(error: OSError, path: Path) -> SciforgeError:
     """Turn an operating-system error into one line with a remedy; it names its own file where it has one."""
-    path = Path(error.filename) if isinstance(error.filename, str | Path) else path
+    path = asked_for(Path(error.filename) if isinstance(error.filename, str | Path) else path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError("the disk is full; free some space and start again", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -201,8 +212,13 @@ def check_shape(body: Any, shape: Mapping[str, type], path: Path, error: type[Sc
             raise error(f"{path}: {name!r} is missing or no {kind.__name__}; write or fetch it again")
 
 
-def check_files(folder: Path, digests: dict[str, str], error: type[SciforgeError]) -> None:
-    """Compare files with their recorded SHA-256; raises `error` naming the first that differs."""
+def check_files(
+    folder: Path, digests: dict[str, str], error: type[SciforgeError], unchanged: Collection[str] = ()
+) -> None:
+    """Compare files with their recorded SHA-256; raises `error` naming the first that differs.
+
+    Those `unchanged` since they were compared must only be there.
+    """
     root = folder.resolve()
     for name, recorded in digests.items():
         file = folder / name
@@ -211,7 +227,7 @@ def check_files(folder: Path, digests: dict[str, str], error: type[SciforgeError
             raise error(f"{folder}: refuses the file name {name!r}; it points outside the folder")
         if not file.is_file():
             raise error(f"{file}: missing; write or fetch the folder again")
-        if sha256(file) != recorded:
+        if name not in unchanged and sha256(file) != recorded:
             raise error(f"{file}: the digest does not match, the file is damaged; write or fetch it again")
 
 

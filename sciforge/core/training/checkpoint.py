@@ -28,6 +28,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sciforge.core.domain import Domain, Objective, get_domain, seeded_model
 from sciforge.core.files.atomic import (
+    asked_for,
     atomic_folder,
     check_files,
     check_shape,
@@ -256,7 +257,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         free = shutil.disk_usage(path.parent).free
-        raise CheckpointError(f"{path}: cannot write ({error}); {free >> 20} MiB are free on the disk") from None
+        raise CheckpointError(
+            f"{asked_for(path)}: cannot write ({error}); {free >> 20} MiB are free on the disk"
+        ) from None
 
 
 def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:

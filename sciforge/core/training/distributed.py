@@ -1,4 +1,4 @@
-"""One process or many: the only importer of torch.distributed.
+"""One process or many: the only importer of torch.distributed, but for tensor_parallel.
 
 Gradients are summed by hand once per step, not by DDP's hooks: forces need double backward, which DDP and FSDP
 do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cuts the matrices of blocks with a
@@ -6,9 +6,8 @@ do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cut
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,16 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sciforge.core.training.agreement import disagreement
+from sciforge.core.training.agreement import BROKEN, blame, disagreement
 from sciforge.core.training.run import Hardware
+from sciforge.core.training.tensor_parallel import cut
 from sciforge.core.transfers import to_device
 from sciforge.errors import ConfigError, SciforgeError
 
 T = TypeVar("T")
-ANSWER = 10.0  # seconds in which a process that lives reports that a collective call failed
-BROKEN = re.compile(
-    r"timed? ?out|connection (closed|reset|refused)|broken pipe|gloo|nccl|remote process exited|socket", re.IGNORECASE
-)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
@@ -57,8 +53,6 @@ class Engine:
         shard: whether FSDP2 splits the model over all of them.
         tensor: how many processes hold one model together under the strategy `tensor`; 1 otherwise.
         mesh: of [world / tensor, tensor] processes, under `tensor`.
-        store: where processes leave word of a failed collective call; None where the caller started them.
-        timeout: seconds after which a collective call fails.
     """
 
     device: torch.device
@@ -68,8 +62,6 @@ class Engine:
     shard: bool = False
     tensor: int = 1
     mesh: Any = None
-    store: Any = None
-    timeout: float = 1800.0
 
     @classmethod
     @contextmanager
@@ -104,7 +96,7 @@ class Engine:
                 torch.cuda.set_device(device)
             store = _join(device, hardware.timeout)
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        engine = cls(device, precision, rank, world, store=store, timeout=hardware.timeout)
+        engine = cls(device, precision, rank, world)
         try:
             engine.compare(must_agree() if must_agree and world > 1 else {})
             if strategy != "replicate" and not dist.is_initialized():
@@ -120,7 +112,7 @@ class Engine:
         except RuntimeError as error:
             if world == 1 or not BROKEN.search(str(error)):
                 raise
-            raise ConfigError(engine.blame(error)) from None
+            raise ConfigError(blame(error, store, rank, world, hardware.timeout)) from None
         finally:
             torch.set_float32_matmul_precision(products)
             if own:
@@ -134,22 +126,6 @@ class Engine:
         """
         if self.world > 1 and (problem := disagreement(self._gather(own, self.world, None))):
             raise _on_all_ranks(ConfigError(problem))
-
-    def blame(self, error: RuntimeError) -> str:
-        """Return one line that names the processes that do not answer after a collective call failed."""
-        silent: list[str] = []
-        if self.store is not None:
-            with suppress(RuntimeError):  # the store went with the process that kept it
-                self.store.set(f"sciforge/answers/{self.rank}", "")
-                for rank in range(self.world):
-                    try:
-                        self.store.wait([f"sciforge/answers/{rank}"], timedelta(seconds=1 if silent else ANSWER))
-                    except RuntimeError:
-                        silent.append(str(rank))
-        who = f"rank{'s' * (len(silent) > 1)} {', '.join(silent)}" if silent else "a process"
-        why = " ".join(str(error).split())[:160]
-        hint = f"see its log; hardware.timeout is {self.timeout:g} s; go on with --resume"
-        return f"{who} hung or died ({why}); {hint}"
 
     def in_turn(self, open_it: Callable[[], T]) -> T:
         """Call a function on the first process of each node, then on the others, and stop all where it fails on one.
@@ -414,44 +390,3 @@ def _on_all_ranks(error: SciforgeError) -> SciforgeError:
 def local(tensor: Tensor) -> Tensor:
     """Return this process's piece of a split tensor, or the tensor itself; it shares the memory."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def cut(model: nn.Module, mesh: Any) -> None:
-    """Cut the matrices of a model over the processes of a mesh of one dimension, in place, as its blocks plan.
-
-    A block has `tensor_plan`, names of its submodules -> `column` (cut by outputs), `row` (by inputs) or `bias by head`
-    (its second argument by dimension 1), and `tensor_units`, how many equal pieces it has. Where that is no multiple of
-    the number of processes (the small generator of replaced-token detection) a block stays whole on each.
-
-    Raises:
-        ConfigError: no block has a plan, none can be cut into equal pieces, or LoRA is on the matrices.
-    """
-    blocks: list[Any] = [module for module in model.modules() if hasattr(module, "tensor_plan")]
-    if not blocks:
-        raise ConfigError("this model has no blocks with a tensor_plan; use --strategy shard or replicate")
-    chosen = [block for block in blocks if block.tensor_units % mesh.size() == 0]
-    if not chosen:
-        units = max(block.tensor_units for block in blocks)
-        raise ConfigError(
-            f"strategy tensor: blocks of {units} equal pieces (common to heads and hidden width) cannot be cut for "
-            f"{mesh.size()} processes; set hardware.tensor to a divisor, or use --strategy shard"
-        )
-    if any("parametrizations" in name for name, _ in model.named_parameters()):
-        raise ConfigError("strategy tensor cannot cut matrices under LoRA; use --strategy shard or replicate")
-    # imported where needed: as for sharding
-    from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.parallel import (
-        ColwiseParallel,
-        PrepareModuleInput,
-        RowwiseParallel,
-        parallelize_module,
-    )
-
-    by_head: dict[str, Any] = {"input_layouts": (None, Replicate()), "desired_input_layouts": (None, Shard(1))}
-    styles: dict[str, Callable[[], Any]] = {
-        "column": ColwiseParallel,
-        "row": RowwiseParallel,
-        "bias by head": lambda: PrepareModuleInput(**by_head, use_local_output=True),
-    }
-    for block in chosen:
-        parallelize_module(block, mesh, {name: styles[kind]() for name, kind in block.tensor_plan.items()})

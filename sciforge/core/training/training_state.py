@@ -74,6 +74,7 @@ class TrainingState:
         methods: what changes a step besides, in the order in which they are called.
         early_stopping: what the validation split has shown.
         start_notes: what the objective returned of its start; the checkpoint keeps it.
+        extensions: where `schedule.steps` grew on a resume: the step, the steps planned before and since.
     """
 
     run: Run
@@ -94,6 +95,7 @@ class TrainingState:
     methods: tuple[Method, ...] = ()
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     start_notes: dict[str, Any] = field(default_factory=dict)
+    extensions: list[dict[str, int]] = field(default_factory=list)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -123,14 +125,21 @@ class TrainingState:
             parts.append(f"training records {', '.join(indices[:8])}{more} of {place}")
         return " and ".join(parts)
 
-    def save(self, path: Any, step: int, resume: bool) -> None:
-        """Write a checkpoint and remove the older ones of this run; `resume` with what continuing needs."""
+    def save(self, path: Any, step: int, resume: bool, extendable: bool = False) -> None:
+        """Write a checkpoint and remove the older ones of this run.
+
+        Args:
+            path: of the checkpoint.
+            step: optimiser steps taken.
+            resume: whether the run goes on, from what lies in resume/.
+            extendable: whether a finished run keeps resume/ too, from which more steps can start.
+        """
         raw = self.engine.full_state(self.model)
         state = raw
         if any(method.evaluated_weights() is not None for method in self.methods):
             with self.evaluated_weights():
                 state = self.engine.full_state(self.model)
-        tensors = {checkpoint.RESUME: self._resume_state(raw)} if resume else {}
+        tensors = {checkpoint.RESUME: self._resume_state(raw)} if resume or extendable else {}
         if not resume and state is not raw:
             tensors[RAW] = finetuning.merged_state(self.model, raw)
         metrics = dict(self.early_stopping.metrics)
@@ -151,7 +160,7 @@ class TrainingState:
                 metrics=metrics,
                 provenance=provenance | ({} if resume else {"store": describe_store(self.store)}),
                 tensors=tensors,
-                loop={"best": self.early_stopping.best, "start": self.start_notes},
+                loop={"best": self.early_stopping.best, "start": self.start_notes, "extended": self.extensions},
             )
             for older in self.run.out.glob("step-*"):
                 if older != path:
@@ -179,13 +188,30 @@ class TrainingState:
         if not any(self.run.out.glob("*/checkpoint.json")):
             return 0
         last = Checkpoint.open(self.run.out)
+        longer = self.run.schedule.steps > last.run.schedule.steps
         if other := self._other_settings(last):
+            hint = "" if other[0] != "schedule" or not longer else (
+                " (more steps must leave the learning rate of the steps taken as it was: keep the number of warmup "
+                "steps, with schedule.kind constant or a trapezoid that has not begun to fall)"
+            )  # fmt: skip
             raise ConfigError(
-                f"{self.run.out} holds a run with another {other[0]}; resume it as it was, or choose another --out"
+                f"{self.run.out} holds a run with another {other[0]}{hint}; resume it as it was, or choose another --out"
             )
         if last.path.name == "final":
-            return None
+            if not longer:
+                return None
+            if checkpoint.RESUME not in last.body["files"] or not (last.path / "resume").exists():
+                raise ConfigError(
+                    f"{last.path} keeps nothing to extend the run from, as runs with schedule.save_every and without "
+                    f"early stopping do; start a new run with --init {last.path}"
+                )
         self.load(last)
+        self.extensions = list(last.body["loop"].get("extended", []))
+        if longer:
+            self.extensions.append({"at": last.step, "from": last.run.schedule.steps, "to": self.run.schedule.steps})
+            self.engine.barrier()
+            if last.path.name == "final" and self.engine.main:  # now a step like others
+                last.path.rename(self.run.out / f"step-{last.step:08d}")
         return last.step
 
     def load(self, last: Checkpoint) -> None:
@@ -212,6 +238,8 @@ class TrainingState:
         """Return which settings of the checkpoint's run differ from this one's; places, processes and hardware may."""
         wanted, recorded = to_json(replace(self.run, objective=self.objectives[0])), to_json(last.run)
         free = {"data", "out", "init", "model", "codec", "log", "strategy", "hardware"}
+        if self._extends(last):
+            free |= {"schedule"}
         other = [name for name in wanted.keys() - free if wanted[name] != recorded[name]]
         provenance = checkpoint.provenance(self.run, "", 1, self.store.digests(), self.run.init)
         checks = {
@@ -222,14 +250,23 @@ class TrainingState:
         }
         return sorted(other) + [name for name, same in checks.items() if not same]
 
+    def _extends(self, last: Checkpoint) -> bool:
+        """Return whether this run is the checkpoint's with more steps, and bit-equal to one planned so from the start."""
+        old, new = last.run.schedule, self.run.schedule
+        same = replace(new, steps=old.steps, warmup=old.warmup, cooldown=old.cooldown) == old
+        if not same or new.steps <= old.steps or self.run.dp_sgd or self.run.pruning:  # these plan over all steps
+            return False
+        return all(old.lr_at(step) == new.lr_at(step) for step in range(last.step))
+
     def finish(self) -> Checkpoint:
         """Restore the best weights if early stopping kept them, write `final`, and drop the steps before it."""
         step, stopping = self.run.schedule.steps, self.early_stopping
+        extendable = self.run.schedule.save_every > 0 and stopping.state is None
         if stopping.state is not None:
             self.engine.load_state(self.model, stopping.state)
             # the best state holds the evaluated weights already
             self.methods = tuple(method for method in self.methods if method.evaluated_weights() is None)
             step, stopping.metrics = stopping.best["step"], stopping.best["metrics"]
         self.model.eval()
-        self.save(self.run.out / "final", step, resume=False)
+        self.save(self.run.out / "final", step, resume=False, extendable=extendable)
         return Checkpoint.open(self.run.out / "final")

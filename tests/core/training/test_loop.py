@@ -393,3 +393,25 @@ def test_a_batch_beyond_reason_is_refused_at_once(tiny, fit):
         replace(tiny.pretraining.schedule, batch=10**12)
     with pytest.raises(ConfigError, match=r"schedule.batch is 2000000000; .* has \d+ training records"):
         fit(tiny.pretraining, schedule={"batch": 2 * 10**9})
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_constant_schedule_is_extended_to_the_same_bits(tiny, fit, ema):
+    options = {"kind": "constant", "warmup": 0.25, "save_every": 3, "evaluate_every": 0, "ema_decay": ema}
+    whole = fit(tiny.pretraining, "whole", schedule={**options, "steps": 8})
+    fit(tiny.pretraining, schedule={**options, "steps": 4, "warmup": 0.5})
+    longer = fit(tiny.pretraining, resume=True, schedule={**options, "steps": 8})
+    assert longer.step == 8 and largest_difference(longer.weights(), whole.weights()) == 0
+    assert longer.body["loop"]["extended"] == [{"at": 4, "from": 4, "to": 8}]
+    assert sorted(f.name for f in longer.path.parent.iterdir()) == ["final", "metrics.jsonl"]
+
+
+def test_a_schedule_whose_past_would_differ_is_not_extended(tiny, fit):
+    options = {"kind": "cosine", "save_every": 3, "evaluate_every": 0}
+    fit(tiny.pretraining, schedule={**options, "steps": 4})
+    with pytest.raises(ConfigError, match=r"another schedule \(more steps must leave the learning rate"):
+        fit(tiny.pretraining, resume=True, schedule={**options, "steps": 8})
+    options = {"kind": "constant", "warmup": 0.0, "evaluate_every": 0}
+    fit(tiny.pretraining, "unsaved", schedule={**options, "steps": 4})
+    with pytest.raises(ConfigError, match="keeps nothing to extend the run from"):
+        fit(tiny.pretraining, "unsaved", resume=True, schedule={**options, "steps": 8})
