@@ -21,6 +21,7 @@ collect_ignore_glob = [
     "*/contract.py",
     "*/parsers.py",
     "golden/*.py",
+    "stories/*.py",
 ]  # same names in several folders; no tests in them
 
 
