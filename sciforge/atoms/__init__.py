@@ -58,13 +58,17 @@ DOMAIN = Domain(
 
 # Named on demand: ASE's calculators are slow to import, and most verbs need none.
 _LAZY = {
-    "Calculator": "inference.calculator",
-    "Committee": "inference.uncertainty",
-    "Laplace": "inference.uncertainty",
-    "calibrated": "inference.uncertainty",
-    "reliabilities": "inference.calibration",
-    "relax": "simulation.dynamics",
-    "run_md": "simulation.dynamics",
+    "Calculator": "atoms.inference.calculator",
+    "Committee": "atoms.inference.uncertainty",
+    "Laplace": "atoms.inference.uncertainty",
+    "Structure": "structures.structure",
+    "XtbDynamics": "structures.labelling.xtb_dynamics",
+    "calibrated": "atoms.inference.uncertainty",
+    "read_structures": "structures.readers",
+    "reliabilities": "atoms.inference.calibration",
+    "relax": "atoms.simulation.dynamics",
+    "run_md": "atoms.simulation.dynamics",
+    "write_extxyz": "structures.extxyz",
 }
 
 __all__ = [
@@ -82,16 +86,20 @@ __all__ = [
     "Potential",
     "PotentialConfig",
     "Sample",
+    "Structure",
     "Structures",
     "Uncertain",
+    "XtbDynamics",
     "calibrated",
+    "read_structures",
     "reliabilities",
     "relax",
     "run_md",
+    "write_extxyz",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return getattr(import_module(f"sciforge.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

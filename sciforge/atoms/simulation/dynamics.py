@@ -84,7 +84,7 @@ def _draw_energies(frame: "pd.DataFrame", ax: "Axes") -> None:
         above = frame[f"{name}_eV"] - (0 if name == "kinetic" else start)
         ax.plot(frame["time_fs"], above, color=colour, label=name)
     ax.set(xlabel="time, fs", ylabel="energy above the start, eV")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def run_md(

@@ -62,6 +62,9 @@ def draw_parity(law: Fitted | FittedLaw, ax: "Axes | None" = None) -> "Axes":
 def draw_group(law: Fitted | FittedLaw, group: str, ax: "Axes | None" = None) -> "Axes":
     """Draw the Nusselt number against one group at the centre of the others: median, 90 % band and measured points.
 
+    Measured points are moved to the centre of the other groups by the law, so that their distance from the curve is
+    their residual.
+
     Args:
         law: fitted.
         group: name of the column, e.g. Re.
@@ -85,18 +88,29 @@ def draw_group(law: Fitted | FittedLaw, group: str, ax: "Axes | None" = None) ->
     ax.fill_between(x_M, low_M, high_M, color=POINT, alpha=0.18, linewidth=0, label="90 % of new readings")
     ax.plot(x_M, middle_M, color=POINT, label="law at the centre of the other groups")
     if len(view.x_NG):
-        nusselt_N = view.posterior.rows.log_N.exp().numpy()
-        ax.plot(view.x_NG[:, place].numpy(), nusselt_N, "o", color="black", markersize=4, label="measured")
+        ax.plot(*_at_centre(view, place), "o", color="black", markersize=4, label="measured, moved to the centre")
     if logged:
         ax.set_xscale("log")
         _log_ticks(ax.xaxis, float(x_M.min()), float(x_M.max()))
     ax.set_yscale("log")
-    _log_ticks(ax.yaxis, *ax.get_ylim())
+    _log_ticks(ax.yaxis, *ax.get_ylim(), dense=True)
     ax.set_xlabel(LABELS.get(group, printable(group)), parse_math=False)
     ax.set_ylabel("Nu")
     ax.legend(frameon=False, fontsize=9)
     _clean(ax, "")
     return ax
+
+
+def _at_centre(view: FittedLaw, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a group of the measured points, and their Nusselt numbers as the law moves them to the centre of the others."""
+    x_NG = view.x_NG.double()
+    moved_NG = view.centre().repeat(len(x_NG), 1)
+    moved_NG[:, place] = x_NG[:, place]
+    log_N = view.posterior.rows.log_N
+    for rows_NG, sign in ((x_NG, -1), (moved_NG, 1)):
+        weight_C, mean_CN, _ = view.mixture(rows_NG)
+        log_N = log_N + sign * torch.einsum("c,cn->n", weight_C, mean_CN)
+    return x_NG[:, place].numpy(), log_N.exp().numpy()
 
 
 def _span(view: FittedLaw, place: int, logged: bool) -> np.ndarray:
