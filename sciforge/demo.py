@@ -16,6 +16,9 @@ from sciforge.core.domain import discover, get_domain
 from sciforge.core.files.tables import Section, write_html
 from sciforge.errors import SciforgeError
 
+# Of the processes of sections that run at the same time: one thread each, in BLAS and OpenMP too, and no progress bars,
+# which cannot be read two at a time.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 SHORTEST = "heat"  # runs first, so that there is something to see after a few seconds
 
 
@@ -69,21 +72,23 @@ def _outcomes(names: Sequence[str], out: Path, full: bool, jobs: int) -> Iterato
     if jobs < 2:
         yield from (_run(name, out / name, full) for name in names)
         return
-    with _quiet_bars(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with _environment(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
         waiting = [pool.submit(_run, name, out / name, full) for name in names]
         yield from (future.result() for future in as_completed(waiting))
 
 
 @contextmanager
-def _quiet_bars() -> Iterator[None]:
-    """Turn the progress bars of the processes started inside off: two at a time cannot be read."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
+def _environment() -> Iterator[None]:
+    """Set the variables of the processes started inside, and set them back."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         yield
     finally:
-        os.environ.pop("TQDM_DISABLE")
-        os.environ |= {} if before is None else {"TQDM_DISABLE": before}
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _one_thread() -> None:

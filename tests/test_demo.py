@@ -1,5 +1,6 @@
 """`sciforge demo`: all sections are run, in one report, whatever becomes of one of them."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -44,11 +45,13 @@ def test_one_domain_is_run_at_length(domains, tmp_path, capsys):
 
 
 def test_two_sections_at_a_time(tmp_path, monkeypatch, capsys):
-    """In other processes, where an unknown domain fails in one line and progress bars are off."""
+    """In other processes, where an unknown domain fails in one line; the environment is afterwards what it was."""
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     outcomes = list(demo._outcomes(["nowhere", "nothing"], tmp_path, False, 2))
     assert {outcome.domain for outcome in outcomes} == {"nowhere", "nothing"}
     assert all("no domain" in outcome.error and not outcome.trace for outcome in outcomes)
+    assert "TQDM_DISABLE" not in os.environ and os.environ["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.slow
