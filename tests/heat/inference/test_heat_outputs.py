@@ -199,7 +199,9 @@ def test_plots_return_axes(tuned):
     axes = law.plot("Re")
     measured = next(line for line in axes.lines if line.get_label().startswith("measured"))
     np.testing.assert_allclose(measured.get_xdata(), view.x_NG[:, 0])
-    curve = np.interp(np.log(measured.get_xdata()), np.log(axes.lines[0].get_xdata()), np.log(axes.lines[0].get_ydata()))
+    curve = np.interp(
+        np.log(measured.get_xdata()), np.log(axes.lines[0].get_xdata()), np.log(axes.lines[0].get_ydata())
+    )
     residual = np.log(view.posterior.rows.log_N.exp().numpy() / law.predict(view.x_NG.numpy()))
     np.testing.assert_allclose(np.log(measured.get_ydata()) - curve, residual, atol=0.01)
     assert axes.figure is not None and axes.get_xlabel() == "Re" and len(axes.collections) == 1
