@@ -9,7 +9,7 @@ The same on the command line:
     sciforge prepare genome FILES --test IV XIII XV --validation VIII --exclude Mito --out runs/corpus
     sciforge train masked --data runs/corpus --out runs/dna-bert-mini --model mini --codec.k 6 --codec.stride 3 \\
         --length 258 --frame-weight 1 --unmasked-share 0.25 --short-share 0.25 --schedule.steps 6000 \\
-        --schedule.batch 32 --schedule.lr 1.5e-3 --schedule.warmup 0.03 --schedule.min_lr_ratio 0.03 --schedule.save-every 500 \\
+        --schedule.batch 32 --schedule.lr 1.5e-3 --schedule.warmup 0.03 --schedule.min-lr-ratio 0.03 --schedule.save-every 500 \\
         --hardware.threads 1 --hardware.precision bfloat16
 """
 

@@ -323,8 +323,12 @@ class Engine:
             for module in model.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()  # an evaluation leaves the root whole
-            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-            set_model_state_dict(model, dict(state), options=options)
+            on_gpu = self.device.type == "cuda"
+            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=on_gpu)
+            whole = [dict(state)]
+            if not on_gpu:  # gloo broadcasts no tensor of 16-bit integers, which trees hold
+                dist.broadcast_object_list(whole, src=0)
+            set_model_state_dict(model, whole[0], options=options)
         else:
             own = model.state_dict()
             model.load_state_dict({name: self.like(own[name], tensor) for name, tensor in state.items()})
