@@ -216,6 +216,11 @@ class Dispatch(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if func is torch.ops.prim.device.default:
             return CUDA
+        if torch.is_inference_mode_enabled():  # composite operations arrive whole, not in their parts
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         operands = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         device = kwargs.get("device")
         placed = any(isinstance(x, CudaTensor) for x in operands) if device is None else on_device(device)
@@ -225,7 +230,13 @@ class Dispatch(TorchDispatchMode):
             self._count_waits(func, args, kwargs)
         if func in COPIES:
             self._count_copy(func, args, kwargs)
-        return self._compute(func, args, kwargs, operands, placed)
+        if not torch.is_inference_mode_enabled():
+            return self._compute(func, args, kwargs, operands, placed)
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):  # a view of a normal tensor is to stay one
+            return self._compute(func, args, kwargs, operands, placed)
 
     @staticmethod
     def _require_generator(func: Any, generator: torch.Generator | None, placed: bool) -> None:

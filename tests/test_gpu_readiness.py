@@ -44,6 +44,7 @@ BUDGET = {
     "text replaced-words": 2,
     "text documents": 2,
 }
+GENERATION_BUDGET = 48  # of four molecules: looks every 8 steps at which are done, and their copies
 SELF_SUPERVISED = {
     "atoms": {"denoise": {}, "masked-elements": {}},
     "genomes": {"replaced": {}},
@@ -183,3 +184,21 @@ def test_a_save_gathers_the_weights_once(tiny, fit, monkeypatch):
     assert len(calls) == 3
     fit(tiny.pretraining, "average", schedule={**often, "ema_decay": 0.5})  # and the averaged weights
     assert len(calls) == 3 + 6
+
+
+def test_generation_draws_what_a_cpu_draws(tmp_path: Path):
+    """The same molecules with the same seed; and the host waits for few of the many steps."""
+    _, pretraining, _ = load_file(ROOT / "tests/molecules/contract.py").tiny(tmp_path)
+    objective = get_domain("molecules").objectives["grow"]()
+    schedule = replace(pretraining.schedule, steps=2, evaluate_every=0)
+    run = replace(pretraining, objective=objective, schedule=schedule)
+    checkpoint = loop.train(replace(run, hardware=Hardware(device="cpu", threads=1)))
+    drawn = []
+    for device in ("cpu", "cuda"):
+        with pretend_cuda() as gpu:
+            model = Model.load(checkpoint.path, device)
+            before = gpu.waits
+            drawn.append(model.generate(4, seed=0).to_pandas())
+            waits = gpu.waits - before
+    assert drawn[1].smiles.tolist() == drawn[0].smiles.tolist()
+    assert 0 < waits <= GENERATION_BUDGET, gpu.syncs

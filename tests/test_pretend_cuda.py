@@ -124,6 +124,15 @@ def test_synchronisations_are_counted(gpu: PretendGpu, kind: str, work):
     assert next(iter(gpu.syncs)).startswith("test_pretend_cuda.py:")
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_synchronisations_are_counted_without_gradients(gpu: PretendGpu, mode):
+    x = torch.arange(3.0, device="cuda")
+    with mode():
+        assert float(x.sum()) == 3 and bool((x > 1).any()) and x.cpu().tolist() == [0, 1, 2]
+        F.linear(x[None], x[None])
+    assert gpu.waits == 3, gpu.syncs
+
+
 @pytest.mark.parametrize(
     "work",
     [
@@ -258,5 +267,9 @@ def test_views_and_functional_transforms(gpu: PretendGpu):
     x.T[2, 1] = 5.0
     assert x.tolist() == [[2, 2, 2], [0, 1, 5]]
     assert x.unsqueeze_(0).shape == (1, 2, 3) and x.tolist() == [[[2, 2, 2], [0, 1, 5]]]
+    normal = torch.ones(2, 3, device="cuda")
+    with torch.inference_mode():
+        doubled = (normal.view(-1) * 2).view(3, 2)
+    assert doubled.add_(1).tolist() == [[3, 3], [3, 3], [3, 3]]
     per_row = torch.func.vmap(torch.func.grad(lambda row: (row**2).sum()))(torch.ones(2, 3, device="cuda"))
     assert per_row.device == CUDA and per_row.tolist() == [[2, 2, 2], [2, 2, 2]]

@@ -216,7 +216,9 @@ class _State:
         here, bent = growth.at(growth.distance, focus), bends(growth.device)[growth.kind.clamp(min=0)]
         straight = growth.linear()
         linear = torch.zeros_like(straight)
-        some = straight.any(1).nonzero()[:, 0]  # few molecules have a linear atom
+        some = torch.arange(len(straight), device=growth.device)
+        if growth.device.type == "cpu":  # few molecules have a linear atom; to find them, the host would wait for a GPU
+            some = straight.any(1).nonzero()[:, 0]
         between = here[some, :, None] + growth.distance[some] == here[some, None]  # k lies on a way from the focus to j
         linear[some] = (straight[some, :, None] & between).any(1)
         doubled = bent & (growth.double > 0)

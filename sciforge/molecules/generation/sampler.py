@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sciforge.core.files.settings import Settings
+from sciforge.core.transfers import to_numbers
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.forbidden_substructures import Pattern, patterns_of, restrict
 from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_smiles, smiles_of_graph
@@ -27,6 +28,8 @@ from sciforge.molecules.generation.trajectories import Target, walk
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 
 CHECK_EVERY = 8  # steps between two looks at how many molecules are done
+# the plan of the rules promises that this never happens
+DEAD_END = "a molecule met a dead end, a fault of the rules: please report this request; try another seed"
 ORDERS = 8  # in which a scaffold is tried
 SORTS = ("stop", "next", "add", "ring")
 
@@ -105,7 +108,8 @@ def sample(
             drawn.log_likelihood += batch.log_likelihood
             removed, steps = removed + task.removed, steps + task.steps
             bar.update(len(batch.graphs))
-    drawn.removed = {name: float(x) / max(steps, 1) for name, x in zip(SORTS, removed.tolist(), strict=True)}
+    total = max(int(steps), 1)
+    drawn.removed = {name: float(x) / total for name, x in zip(SORTS, removed.tolist(), strict=True)}
     return drawn
 
 
@@ -164,14 +168,14 @@ class _Task:
         score = torch.zeros(count, device=self.device)
         graphs: list[Graph | None] = [None] * count
         self.removed, self.steps, scores = torch.zeros(len(SORTS), device=self.device), 0, [0.0] * count
-        step = 0
+        step, stuck = 0, torch.zeros((), dtype=torch.bool, device=self.device)
         while len(growth):
             logits = reader.read(growth)
             may = legal(growth, self.actions, self.rules, only)
-            if not bool(may.any(1).all()):  # the plan of rules.py promises that this never happens
-                raise ConfigError(
-                    "a molecule met a dead end, a fault of the rules: please report this request; try another seed"
-                )
+            dead_B = ~may.any(1)
+            stuck, may = stuck | dead_B.any(), may | dead_B[:, None]
+            if self.device.type == "cpu" and bool(stuck):  # a GPU is asked below: the host would wait at every step
+                raise ConfigError(DEAD_END)
             self._count(logits, may, growth)
             action, log_p = self._choose(logits, may, growth, only, rng)
             score += log_p
@@ -179,10 +183,14 @@ class _Task:
             step += 1
             if step % CHECK_EVERY == 0 or step > 4 * self.room:
                 done = growth.done
-                if int(done.sum()) >= max(1, len(growth) // 4):
-                    _keep(growth.select(done), place[done], score[done], graphs, scores)
-                    growth, place, score = growth.select(~done), place[~done], score[~done]
-                    reader.select(~done)
+                num_done, met_dead_end = to_numbers([done.sum(), stuck])
+                if met_dead_end:
+                    raise ConfigError(DEAD_END)
+                if num_done >= max(1, len(growth) // 4):
+                    ended, left = done.nonzero()[:, 0], (~done).nonzero()[:, 0]  # each mask is looked up once
+                    _keep(growth.select(ended), place[ended], score[ended], graphs, scores)
+                    growth, place, score = growth.select(left), place[left], score[left]
+                    reader.select(left)
         return Drawn(graphs, {}, scores)
 
     def _order(self, only: Tensor, rng: torch.Generator) -> Tensor:
@@ -220,7 +228,7 @@ class _Task:
         lost = logits.float().masked_fill(absent, -torch.inf).softmax(-1) * ~may * ~done[:, None]
         sorts = (slice(STOP, NEXT), slice(NEXT, FIRST_ADD), slice(FIRST_ADD, first), slice(first, None))
         self.removed += torch.stack([lost[:, part].sum() for part in sorts])
-        self.steps += int((~done).sum())
+        self.steps = self.steps + (~done).sum()
 
 
 def choose(logits: Tensor, may: Tensor, sampling: Sampling, rng: torch.Generator) -> tuple[Tensor, Tensor]:
