@@ -325,7 +325,7 @@ class Engine:
                     module.reshard()  # an evaluation leaves the root whole
             on_gpu = self.device.type == "cuda"
             options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=on_gpu)
-            whole = [dict(state)]
+            whole: list[Any] = [dict(state)]
             if not on_gpu:  # gloo broadcasts no tensor of 16-bit integers, which trees hold
                 dist.broadcast_object_list(whole, src=0)
             set_model_state_dict(model, whole[0], options=options)
