@@ -1,12 +1,15 @@
-"""Who learns ethanol's forces best on a budget of CPU seconds? rMD17, 300 frames to train on, 500 held out.
+"""Who learns ethanol's forces best on a budget of CPU seconds? rMD17, 300 frames to train on, 500
+held out.
 
-    python benchmarks/atoms_race.py --peers tensornet=/path/to/python painn=/path/to/python ... --budget 75 --seeds 0 1 2
+    python benchmarks/atoms_race.py --peers tensornet=/path/to/python painn=/path/to/python ...
+    --budget 75 --seeds 0 1 2
 
-Each peer runs in its own interpreter (benchmarks/atoms_peers/README.md), one after the other. Batch 5, AdamW with amsgrad
-and no weight decay, cosine learning rate annealed to zero on consumed CPU seconds, gradient clip 100, moving average of
-weights 0.995 evaluated, loss 0.1 E^2 + 100 F^2 in eV and eV/angstrom, one learning rate each (--lr changes it). A seed
-sets the training frames, the order and the weights; the frames held out are always the same. Graphs, batches and a
-warm-up that changes nothing are off the clock.
+Each peer runs in its own interpreter (benchmarks/atoms_peers/README.md), one after the other. Batch
+5, AdamW with amsgrad and no weight decay, cosine learning rate annealed to zero on consumed CPU
+seconds, gradient clip 100, moving average of weights 0.995 evaluated, loss 0.1 E^2 + 100 F^2 in eV
+and eV/angstrom, one learning rate each (--lr changes it). A seed sets the training frames, the
+order and the weights; the frames held out are always the same. Graphs, batches and a warm-up that
+changes nothing are off the clock.
 """
 
 import statistics
@@ -41,7 +44,9 @@ def make_task(folder: Path, seed: int, budget: float) -> dict:
     }
 
 
-def run_peers(peers: dict[str, str], task: dict, rates: dict[str, float], folder: Path, core: int) -> dict[str, dict]:
+def run_peers(
+    peers: dict[str, str], task: dict, rates: dict[str, float], folder: Path, core: int
+) -> dict[str, dict]:
     results = {}
     for name, python in peers.items():
         result = driver.Process(name, python, task | {"lr": rates.get(name)}, folder, core).finish()
@@ -57,7 +62,9 @@ def _line(name: str, seed: int, result: dict) -> str:
 
 
 def table(runs: list[dict[str, dict]]) -> str:
-    """Means over seeds, the range of the force error, and the force error as multiple of the first peer's."""
+    """Means over seeds, the range of the force error, and the force error as multiple of the
+    first peer's.
+    """
     by_name = {name: [run[name] for run in runs if name in run] for run in runs for name in run}
     first = None
     rows = []
@@ -73,14 +80,18 @@ def table(runs: list[dict[str, dict]]) -> str:
                 f"{statistics.mean(result['energy_mae_meV'] for result in results):.1f}",
             ]
         )
-    return driver.markdown(["model", "steps", "F MAE meV/A (range)", "F to first", "E MAE meV"], rows)
+    return driver.markdown(
+        ["model", "steps", "F MAE meV/A (range)", "F to first", "E MAE meV"], rows
+    )
 
 
 def main() -> None:
     parser = driver.parser_with_peers(__doc__)
     parser.add_argument("--budget", type=float, default=75, help="CPU seconds of training each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--lr", nargs="+", default=[], metavar="NAME=RATE", help="instead of the adapter's own")
+    parser.add_argument(
+        "--lr", nargs="+", default=[], metavar="NAME=RATE", help="instead of the adapter's own"
+    )
     args = parser.parse_args()
     peers, rates = driver.peers_of(args), {}
     for pair in args.lr:

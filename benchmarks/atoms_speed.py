@@ -1,11 +1,14 @@
-"""How fast is a training step, and how fast are energies and forces, against other atomistic networks? CPU ms, 1 thread.
+"""How fast is a training step, and how fast are energies and forces, against other atomistic
+networks? CPU ms, 1 thread.
 
-    python benchmarks/atoms_speed.py --peers painn=/path/to/python mace=/path/to/python ... [--repeats 15]
+    python benchmarks/atoms_speed.py --peers painn=/path/to/python mace=/path/to/python ...
+    [--repeats 15]
 
-Each peer runs in its own interpreter (benchmarks/atoms_peers/README.md); one repeat of each in turn, so that noise of the
-machine hits all. Training step: 5 aspirin frames, energies and forces, backward, Adam. Inference: energies and forces of
-the same batch, and of a periodic box of 64 water molecules. Cutoff 5 angstrom, float32, graphs prepared beforehand.
-Ratios are to the first peer named, so name the one of interest first.
+Each peer runs in its own interpreter (benchmarks/atoms_peers/README.md); one repeat of each in
+turn, so that noise of the machine hits all. Training step: 5 aspirin frames, energies and forces,
+backward, Adam. Inference: energies and forces of the same batch, and of a periodic box of 64 water
+molecules. Cutoff 5 angstrom, float32, graphs prepared beforehand. Ratios are to the first peer
+named, so name the one of interest first.
 """
 
 import statistics
@@ -36,7 +39,9 @@ def make_task(folder: Path) -> dict:
     }
 
 
-def run_peers(peers: dict[str, str], task: dict, folder: Path, repeats: int, core: int) -> dict[str, dict]:
+def run_peers(
+    peers: dict[str, str], task: dict, folder: Path, repeats: int, core: int
+) -> dict[str, dict]:
     """Start all, one after the other; then one repeat of each in turn; then gather."""
     running = []
     for name, python in peers.items():
@@ -66,7 +71,9 @@ def table(results: dict[str, dict]) -> str:
             best, median = summary(result, part)
             ratio = best / max(summary(first, part)[0], 1e-6)
             cells.append(
-                f"{best:.2f} ({median:.2f}), x{ratio:.2f}" if best < 10 else f"{best:.0f} ({median:.0f}), x{ratio:.2f}"
+                f"{best:.2f} ({median:.2f}), x{ratio:.2f}"
+                if best < 10
+                else f"{best:.0f} ({median:.0f}), x{ratio:.2f}"
             )
         rows.append(cells)
     return driver.markdown(["model", "params", *PARTS.values()], rows)
@@ -80,7 +87,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = run_peers(peers, make_task(Path(folder)), Path(folder), args.repeats, args.core)
     if results:
-        print(f"CPU ms, best of {args.repeats} (median), times the first's best\n\n{table(results)}")
+        print(
+            f"CPU ms, best of {args.repeats} (median), times the first's best\n\n{table(results)}"
+        )
     driver.save(args.json, results)
 
 

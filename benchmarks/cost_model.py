@@ -1,13 +1,16 @@
-"""What does a step cost in time, memory and traffic, and does a model of it predict what is measured?
+"""What does a step cost in time, memory and traffic, and does a model of it predict what is
+measured?
 
-    python benchmarks/cost_model.py            measures constants of this machine, predicts and measures: 2 minutes
-    python benchmarks/cost_model.py --project  prints what 8, 64 and 512 GPUs would do, by the same formulas
+    python benchmarks/cost_model.py            measures constants of this machine, predicts and
+    measures: 2 minutes python benchmarks/cost_model.py --project  prints what 8, 64 and 512 GPUs
+    would do, by the same formulas
 
-The model trained is a DnaBert on random bases by the shared loop, in float32. Constants are measured with single
-operations (a product of matrices, attention, an addition, AdamW, an all-reduce), never with the model. Times are of
-processor time a process, since others use the machine: on one host gloo's transfers are copies that processors make;
-waiting is left out. Legend: T tokens of a process's batch, L length, D width, F hidden width, H heads, N blocks,
-P parameters, p processes.
+The model trained is a DnaBert on random bases by the shared loop, in float32. Constants are
+measured with single operations (a product of matrices, attention, an addition, AdamW, an
+all-reduce), never with the model. Times are of processor time a process, since others use the
+machine: on one host gloo's transfers are copies that processors make; waiting is left out. Legend:
+T tokens of a process's batch, L length, D width, F hidden width, H heads, N blocks, P parameters, p
+processes.
 """
 
 import argparse
@@ -38,15 +41,18 @@ from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
 STEPS, SKIPPED = 10, 2
 WAYS = ("replicate", "shard", "tensor")
-# Reads and writes of elements a block, forward and backward: 2 norms 46 D, rotation 32 D, residuals and the sums of
-# gradients that meet 21 D, transposition 4 D; silu and product 14 F.
+# Reads and writes of elements a block, forward and backward: 2 norms 46 D, rotation 32 D, residuals
+# and the sums of gradients that meet 21 D, transposition 4 D; silu and product 14 F.
 ACCESSES_D, ACCESSES_F = 103, 14
-ROW_ALL_REDUCES, COLUMN_ALL_REDUCES = 2, 5  # forward: attention and MLP out; backward: query, key, value, gate, up
+# forward: attention and MLP out; backward: query, key, value, gate, up
+ROW_ALL_REDUCES, COLUMN_ALL_REDUCES = 2, 5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A transformer and the batch of a whole step; `chosen` is the share of tokens that the last block computes."""
+    """A transformer and the batch of a whole step; `chosen` is the share of tokens that the last
+    block computes.
+    """
 
     width: int
     depth: int
@@ -71,7 +77,11 @@ class Shape:
     def blocks(self) -> float:
         """How many whole blocks' products a forward pass takes."""
         square, gated = self.width**2, 3 * self.width * self.hidden
-        return self.depth - 1 + (2 * square + self.chosen * (2 * square + gated)) / (4 * square + gated)
+        return (
+            self.depth
+            - 1
+            + (2 * square + self.chosen * (2 * square + gated)) / (4 * square + gated)
+        )
 
     def linear_flops(self) -> float:
         """Of the blocks' products and the language head, forward."""
@@ -83,14 +93,16 @@ class Shape:
         return 4 * self.tokens * self.length * self.width * (self.depth - 1 + self.chosen)
 
     def saved_bytes(self, checkpointing: bool, cut: int = 1) -> float:
-        """Of activations kept for the backward pass, float32: 11 D + 4 F + H + 2 a token and block, or its input.
+        """Of activations kept for the backward pass, float32: 11 D + 4 F + H + 2 a token and block,
+        or its input.
 
-        Each norm keeps its input, the scaled input and its output, attention q, k, v and its output twice, the MLP
-        four of width F. Blocks cut for several processes keep the norms' whole. With checkpointing one block's are
-        rebuilt at a time, on top of these.
+        Each norm keeps its input, the scaled input and its output, attention q, k, v and its output
+        twice, the MLP four of width F. Blocks cut for several processes keep the norms' whole. With
+        checkpointing one block's are rebuilt at a time, on top of these.
         """
         full = 6 * self.width + 2 + (5 * self.width + 4 * self.hidden + self.heads) / cut
-        last = ((3 + 2 / cut) * self.width + 1) * (1 - self.chosen) + full * self.chosen  # norm, keys, values: of all
+        # norm, keys, values: of all
+        last = ((3 + 2 / cut) * self.width + 1) * (1 - self.chosen) + full * self.chosen
         kept = self.depth * self.width if checkpointing else (self.depth - 1) * full + last
         return 4.0 * self.tokens * (kept + self.chosen * 5 * self.width)  # final norm and head
 
@@ -100,14 +112,18 @@ class Machine:
     """Constants of a machine; seconds a forward flop are of forward and backward together.
 
     Args:
-        linear, cut_linear, attention: seconds a forward flop of whole matrices, of their pieces, of attention.
+        linear, cut_linear, attention: seconds a forward flop of whole matrices, of their pieces, of
+            attention.
         access: seconds an element read or written.
-        optimiser, split_optimiser: seconds a parameter of AdamW, fused and by operations over lists (split weights).
+        optimiser, split_optimiser: seconds a parameter of AdamW, fused and by operations over lists
+            (split weights).
         link: seconds a byte of an all-reduce, gathered and scattered bytes costing half.
-        cut_link: the same for the fresh activations between the pieces of a block (torch's DTensor copies them).
+        cut_link: the same for the fresh activations between the pieces of a block (torch's DTensor
+            copies them).
         latency: seconds of an all-reduce of nothing.
         block: seconds a block of issuing its operations, forward and backward.
-        cut_block, shard_block: the same, more, where its matrices are cut (torch's DTensor) or sharded (FSDP2).
+        cut_block, shard_block: the same, more, where its matrices are cut (torch's DTensor) or
+            sharded (FSDP2).
         weight: seconds of optimiser and clipping for a split weight, however small.
     """
 
@@ -127,7 +143,9 @@ class Machine:
 
 
 def traffic(shape: Shape, way: str, p: int, sizes: tuple[int, int] = (4, 4)) -> tuple[float, float]:
-    """Return (bytes to all-reduce a process and step, number of calls); gathers and scatters count half."""
+    """Return (bytes to all-reduce a process and step, number of calls); gathers and scatters
+    count half.
+    """
     if p == 1 or way == "replicate":
         return (0.0, 0.0) if p == 1 else (4.0 * shape.parameters, 3)
     if way == "shard":  # weights gathered forward and again backward, gradients scattered
@@ -135,35 +153,55 @@ def traffic(shape: Shape, way: str, p: int, sizes: tuple[int, int] = (4, 4)) -> 
     forward, backward = sizes  # bytes of an activation and of its gradient
     calls = ROW_ALL_REDUCES + COLUMN_ALL_REDUCES
     block = ROW_ALL_REDUCES * forward + COLUMN_ALL_REDUCES * backward
-    rows = shape.depth - 1 + (2 + 5 * shape.chosen) / 7  # of the last block only keys and values see all tokens
+    # of the last block only keys and values see all tokens
+    rows = shape.depth - 1 + (2 + 5 * shape.chosen) / 7
     return shape.tokens * shape.width * block * rows, calls * shape.depth
 
 
-def seconds(shape: Shape, machine: Machine, way: str, p: int, sizes: tuple[int, int] = (4, 4)) -> dict[str, float]:
+def seconds(
+    shape: Shape, machine: Machine, way: str, p: int, sizes: tuple[int, int] = (4, 4)
+) -> dict[str, float]:
     """Return the seconds of a step by part, for one of p processes that share the shape's batch."""
     mine = shape if way == "tensor" else replace(shape, tokens=shape.tokens // p)
     cut = p if way == "tensor" else 1
     accesses = mine.tokens * mine.blocks * (ACCESSES_D * mine.width + ACCESSES_F * mine.hidden)
-    if way == "tensor":  # each has its heads and hidden units, and the norms and residuals of the whole
-        accesses = mine.tokens * mine.blocks * ((67 + 36 / p) * mine.width + ACCESSES_F * mine.hidden / p)
+    # each has its heads and hidden units, and the norms and residuals of the whole
+    if way == "tensor":
+        accesses = (
+            mine.tokens * mine.blocks * ((67 + 36 / p) * mine.width + ACCESSES_F * mine.hidden / p)
+        )
     held = shape.parameters if way == "replicate" else shape.parameters / p
-    split = 0 if p == 1 else shape.depth * {"replicate": 0, "shard": 9, "tensor": 7}[way]  # weights in pieces
+    # weights in pieces
+    split = 0 if p == 1 else shape.depth * {"replicate": 0, "shard": 9, "tensor": 7}[way]
     moved, calls = traffic(mine, way, p, sizes)
-    more = 0.0 if p == 1 else {"replicate": 0.0, "shard": machine.shard_block, "tensor": machine.cut_block}[way]
+    more = (
+        0.0
+        if p == 1
+        else {"replicate": 0.0, "shard": machine.shard_block, "tensor": machine.cut_block}[way]
+    )
     return {
         "products": mine.linear_flops() / cut * (machine.cut_linear if cut > 1 else machine.linear),
         "attention": mine.attention_flops() / cut * machine.attention,
         "elements": (accesses + 8 * held) * machine.access,
-        "optimiser": held * (machine.split_optimiser if split else machine.optimiser) + split * machine.weight,
-        "traffic": moved * (machine.cut_link if cut > 1 else machine.link) + calls * machine.latency,
+        "optimiser": (
+            held * (machine.split_optimiser if split else machine.optimiser)
+            + split * machine.weight
+        ),
+        "traffic": (
+            moved * (machine.cut_link if cut > 1 else machine.link) + calls * machine.latency
+        ),
         "issuing": shape.depth * (machine.block + more),
     }
 
 
-def memory(shape: Shape, way: str, p: int, passes: int = 1, checkpointing: bool = False, share: float = 1.0) -> float:
-    """Return the bytes a process needs: weights, gradients, two moments (16 a parameter), activations of a pass.
+def memory(
+    shape: Shape, way: str, p: int, passes: int = 1, checkpointing: bool = False, share: float = 1.0
+) -> float:
+    """Return the bytes a process needs: weights, gradients, two moments (16 a parameter),
+    activations of a pass.
 
-    `share` is that of float32's activations which a lower precision keeps (bfloat16 autocast about 0.6).
+    `share` is that of float32's activations which a lower precision keeps (bfloat16 autocast about
+    0.6).
     """
     mine = shape if way == "tensor" else replace(shape, tokens=shape.tokens // p)
     mine = replace(mine, tokens=max(mine.tokens // passes, shape.length))
@@ -183,10 +221,20 @@ def spent(function: Callable[[], Any], repeats: int = 7) -> float:
 
 
 def products(tokens: int, width: int, inner: int, hidden: int) -> float:
-    """Return the seconds a forward flop of a block's products: to and from the heads (3 and 1), the MLP (2 and 1)."""
+    """Return the seconds a forward flop of a block's products: to and from the heads (3 and 1),
+    the MLP (2 and 1).
+    """
     total = flops = 0.0
-    for num, source, target in ((3, width, inner), (1, inner, width), (2, width, hidden), (1, hidden, width)):
-        x, w = torch.randn(tokens, source, requires_grad=True), torch.randn(target, source, requires_grad=True)
+    for num, source, target in (
+        (3, width, inner),
+        (1, inner, width),
+        (2, width, hidden),
+        (1, hidden, width),
+    ):
+        x, w = (
+            torch.randn(tokens, source, requires_grad=True),
+            torch.randn(target, source, requires_grad=True),
+        )
         grad = torch.randn(tokens, target)
         total += num * spent(lambda x=x, w=w, grad=grad: F.linear(x, w).backward(grad))
         flops += num * 2 * tokens * source * target
@@ -196,11 +244,14 @@ def products(tokens: int, width: int, inner: int, hidden: int) -> float:
 def measure_machine(shape: Shape) -> Machine:
     """Measure single operations at the size of the model."""
     tokens, width, hidden, length = shape.tokens, shape.width, shape.hidden, shape.length
-    q, k, v = (torch.randn(tokens // length, shape.heads, length, width // shape.heads) for _ in range(3))
+    q, k, v = (
+        torch.randn(tokens // length, shape.heads, length, width // shape.heads) for _ in range(3)
+    )
     qkv = [t.requires_grad_() for t in (q, k, v)]
     attention = spent(lambda: F.scaled_dot_product_attention(*qkv).backward(q.detach()))
     a, b = (torch.randn(tokens, width) for _ in range(2))
-    access = spent(lambda: [a * b for _ in range(20)]) / 60 / a.numel()  # into fresh memory, as activations are
+    # into fresh memory, as activations are
+    access = spent(lambda: [a * b for _ in range(20)]) / 60 / a.numel()
     optimiser = {}
     for fused in (True, False):
         weights = [nn.Parameter(torch.randn(hidden, width)) for _ in range(4)]
@@ -213,11 +264,15 @@ def measure_machine(shape: Shape) -> Machine:
     block = spent(lambda: tiny(few).sum().backward()) / 8
     per_flop = attention / (4 * tokens * length * width)
     linear, cut_linear = (products(tokens, width, width // p, hidden // p) for p in (1, 2))
-    return Machine(linear, cut_linear, per_flop, access, optimiser[True], optimiser[False], block=block)
+    return Machine(
+        linear, cut_linear, per_flop, access, optimiser[True], optimiser[False], block=block
+    )
 
 
 def measure_links(sizes: tuple[int, ...] = (1, 2**19, 2**22)) -> dict[str, float]:
-    """Measure all-reduces among the processes that torchrun started, and what a block costs more when cut."""
+    """Measure all-reduces among the processes that torchrun started, and what a block costs more
+    when cut.
+    """
     from torch import distributed
     from torch.distributed.tensor import DTensor, Partial
 
@@ -232,22 +287,35 @@ def measure_links(sizes: tuple[int, ...] = (1, 2**19, 2**22)) -> dict[str, float
     mesh = distributed.init_device_mesh("cpu", (1, world), mesh_dim_names=("data", "tensor"))
     one, many = (torch.zeros(size) for size in sizes[:2])
     sums = [
-        spent(lambda x=x: DTensor.from_local(x, mesh["tensor"], [Partial()]).full_tensor(), 20) for x in (one, many)
+        spent(lambda x=x: DTensor.from_local(x, mesh["tensor"], [Partial()]).full_tensor(), 20)
+        for x in (one, many)
     ]
     cut_link = (sums[1] - sums[0]) / 4 / (sizes[1] - sizes[0])
     took, adam = {}, {}
     for way in WAYS:
         engine = Engine(
-            cpu, "float32", distributed.get_rank(), world, way == "shard", mesh=mesh if way == "tensor" else None
+            cpu,
+            "float32",
+            distributed.get_rank(),
+            world,
+            way == "shard",
+            mesh=mesh if way == "tensor" else None,
         )
         tiny = engine.place(seeded_model(DnaBertConfig(8, 8, 2, 8), KmerCodec(k=1), (), 0).encoder)
         few = torch.randn(1, 4, 8)
         took[way] = spent(lambda tiny=tiny, few=few: tiny(few).sum().backward()) / 8
-        weights = [w for w in tiny.parameters() if hasattr(w, "device_mesh") == (way != "replicate")]
+        weights = [
+            w for w in tiny.parameters() if hasattr(w, "device_mesh") == (way != "replicate")
+        ]
         step = torch.optim.AdamW(weights, foreach=True).step
-        adam[way] = spent(lambda e=engine, w=weights, step=step: (e.clip(w, 1.0), step())) / len(weights)
+        adam[way] = spent(lambda e=engine, w=weights, step=step: (e.clip(w, 1.0), step())) / len(
+            weights
+        )
     calls = {"shard_block": 1.5, "cut_block": ROW_ALL_REDUCES + COLUMN_ALL_REDUCES}
-    more = {"shard_block": took["shard"] - took["replicate"], "cut_block": took["tensor"] - took["replicate"]}
+    more = {
+        "shard_block": took["shard"] - took["replicate"],
+        "cut_block": took["tensor"] - took["replicate"],
+    }
     more = {name: max(value - calls[name] * found[sizes[0]], 0.0) for name, value in more.items()}
     return {
         "link": link,
@@ -277,7 +345,9 @@ def tiny_run(folder: Path) -> Run:
 
 
 def step_seconds(run: Run) -> float:
-    """Train and return the least processor time of a step in this process, the first ones left out."""
+    """Train and return the least processor time of a step in this process, the first ones left
+    out.
+    """
     take_step, found = loop.take_step, []
 
     def timed(*arguments: Any) -> Any:
@@ -301,7 +371,9 @@ def first_batch(objective: Any, codec: Any, records: Any, num: int) -> Any:
 
 
 def saved_by(model: nn.Module, function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return a function's result and the bytes of the real tensors it saves for the backward pass, weights left out."""
+    """Return a function's result and the bytes of the real tensors it saves for the backward
+    pass, weights left out.
+    """
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept, sizes = [], {}
 
@@ -318,13 +390,16 @@ def saved_by(model: nn.Module, function: Callable[[], Any]) -> tuple[Any, float]
 
 
 def saved_bytes(run: Run, checkpointing: bool) -> tuple[float, float]:
-    """Return the bytes saved for the backward pass of one batch, and the share of tokens the last block computes."""
+    """Return the bytes saved for the backward pass of one batch, and the share of tokens the
+    last block computes.
+    """
     model = seeded_model(run.model, run.codec, (run.objective,), 0)
     model.encoder.checkpointing = checkpointing
     records = run.objective.examples(Store.open(run.data), "train")
     batch = first_batch(run.objective, run.codec, records, run.schedule.batch)
     size = saved_by(model, lambda: run.objective.loss(model, batch))[1]
-    return size, int(batch["predicted"].sum(1).max()) / batch["predicted"].shape[1]  # rows are filled to the fullest
+    # rows are filled to the fullest
+    return size, int(batch["predicted"].sum(1).max()) / batch["predicted"].shape[1]
 
 
 def worker(folder: Path) -> None:
@@ -351,10 +426,19 @@ def compare() -> None:
         model = seeded_model(run.model, run.codec, (run.objective,), 0)
         m = run.model
         shape = Shape(m.width, m.depth, m.heads, m.hidden, 8 * 256, 256, share)
-        shape = replace(shape, other_parameters=sum(p.numel() for p in model.parameters()) - shape.parameters)
+        shape = replace(
+            shape, other_parameters=sum(p.numel() for p in model.parameters()) - shape.parameters
+        )
         machine = measure_machine(shape)
         alone = step_seconds(run)
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        launch = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--standalone",
+        ]
         paths = os.pathsep.join(filter(None, sys.path))
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [*launch, __file__, "--worker", str(folder)]
@@ -364,7 +448,11 @@ def compare() -> None:
         found = json.loads((folder / "found.json").read_text())
         machine = replace(machine, **found.pop("constants"))
         again = measure_machine(shape)  # others use the machine: the quieter of two measurements
-        least = {name: min(value, getattr(machine, name)) for name, value in asdict(again).items() if value and name}
+        least = {
+            name: min(value, getattr(machine, name))
+            for name, value in asdict(again).items()
+            if value and name
+        }
         machine = replace(machine, **least)
         checkpointed = saved_bytes(run, True)[0]
     print(
@@ -374,7 +462,10 @@ def compare() -> None:
     )
     print(f"\n{'':<34}{'predicted':>11}{'measured':>11}{'ratio':>8}")
     rows = [("1 process, s", sum(seconds(shape, machine, "replicate", 1).values()), alone)]
-    rows += [(f"2 processes, {way}, s", sum(seconds(shape, machine, way, 2).values()), found[way]) for way in WAYS]
+    rows += [
+        (f"2 processes, {way}, s", sum(seconds(shape, machine, way, 2).values()), found[way])
+        for way in WAYS
+    ]
     rows += [("saved, MB", shape.saved_bytes(False) / 1e6, plain / 1e6)]
     rows += [("saved with checkpointing, MB", shape.saved_bytes(True) / 1e6, checkpointed / 1e6)]
     for label, predicted, measured in rows:
@@ -382,7 +473,9 @@ def compare() -> None:
     print("\nseconds by part, as predicted:")
     for way, p in (("replicate", 1), *((way, 2) for way in WAYS)):
         parts = seconds(shape, machine, way, p)
-        print(f"  {p} x {way:<10}", " ".join(f"{name} {value:.3f}" for name, value in parts.items()))
+        print(
+            f"  {p} x {way:<10}", " ".join(f"{name} {value:.3f}" for name, value in parts.items())
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Few labels: DNA-BERT against scratch, a frozen probe, a CNN and classical rivals, on two tasks of real genomes.
+"""Few labels: DNA-BERT against scratch, a frozen probe, a CNN and classical rivals, on two tasks of
+real genomes.
 
-    python benchmarks/few_labels.py promoters --out runs/promoters [--sizes 32 128 512] [--seeds 5] [--threads 1]
-    python benchmarks/few_labels.py coding    --out runs/coding
+    python benchmarks/few_labels.py promoters --out runs/promoters [--sizes 32 128 512] [--seeds 5]
+    [--threads 1] python benchmarks/few_labels.py coding    --out runs/coding
 
-`promoters`: yeast, TSS -200..+50 against GC-matched windows, test chromosomes IV, XIII, XV (never in the pretraining corpus).
-`coding`: E. coli, windows of 100 bp inside and between genes, GC-matched, by 232-kb blocks (E. coli is not in the corpus).
-Every method sees the same labels, seed by seed; a size of 0 means all. A stopped run goes on where it was. The recipe of the
-nets (gentle steps after the solved head) and the weight of the trees were chosen on chromosome VII of yeast, a training
-chromosome; the test split is read once per run. The goals printed are those of the project's plan.
+`promoters`: yeast, TSS -200..+50 against GC-matched windows, test chromosomes IV, XIII, XV (never
+in the pretraining corpus). `coding`: E. coli, windows of 100 bp inside and between genes,
+GC-matched, by 232-kb blocks (E. coli is not in the corpus). Every method sees the same labels, seed
+by seed; a size of 0 means all. A stopped run goes on where it was. The recipe of the nets (gentle
+steps after the solved head) and the weight of the trees were chosen on chromosome VII of yeast, a
+training chromosome; the test split is read once per run. The goals printed are those of the
+project's plan.
 """
 
 import argparse
@@ -33,9 +36,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared/data/genomes"
 YEAST = "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz"
 TASKS = {
     "promoters": lambda data: YeastPromoters(
-        genome=data / "yeast" / YEAST, transcripts=data / "yeast/Scer_polIItranscripts-adjustedTSS.bed"
+        genome=data / "yeast" / YEAST,
+        transcripts=data / "yeast/Scer_polIItranscripts-adjustedTSS.bed",
     ),
-    "coding": lambda data: EcoliCoding(genome=data / "ecoli/GCF_000005845.2_ASM584v2_genomic.gbff.gz"),
+    "coding": lambda data: EcoliCoding(
+        genome=data / "ecoli/GCF_000005845.2_ASM584v2_genomic.gbff.gz"
+    ),
 }
 GOALS = {
     "promoters": {
@@ -44,9 +50,10 @@ GOALS = {
     },
     "coding": {"goal": {128: 0.40}, "k-mer LR, plan": {32: 0.15, 128: 0.26, 512: 0.38}},
 }
-# Gentle steps from the solved head, the trunk slower still, for pretrained and scratch alike; no search. On chromosome VII the
-# descent neither helped nor harmed beyond noise under 512 labels and harmed with all of them (MCC .87 against .91), so with
-# all labels the solved head stands.
+# Gentle steps from the solved head, the trunk slower still, for pretrained and scratch alike; no
+# search. On chromosome VII the
+# descent neither helped nor harmed beyond noise under 512 labels and harmed with all of them (MCC
+# .87 against .91), so with all labels the solved head stands.
 NETS = Recipe(
     Schedule(steps=16, batch=32, lr=2e-4, kind="step", warmup=0.1),
     Full(layer_decay=0.8, backbone_lr_mult=0.25),
@@ -57,14 +64,19 @@ SOLVED = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0)
 CNN = Recipe(Schedule(steps=150, batch=32, lr=2e-3, kind="step", warmup=0.1), Full(), epochs=15.0)
 PARTS = {
     "nets": (("pretrained", "untrained", "frozen"), NETS),
-    "baselines": (("kmer_lr", "kmer_onehot_lr", "gradient_boosting", "frames_boosting", "gc_only"), NETS),
+    "baselines": (
+        ("kmer_lr", "kmer_onehot_lr", "gradient_boosting", "frames_boosting", "gc_only"),
+        NETS,
+    ),
     "cnn": (("untrained:cnn",), CNN),
 }
 
 
 def main() -> None:
     """Measure the curves, print the table, and write curve.json and curve.png."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=SHARED)
@@ -72,15 +84,22 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 128, 512])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=PARTS, help="measure this part only; the parts may run side by side")
+    parser.add_argument(
+        "--only", choices=PARTS, help="measure this part only; the parts may run side by side"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, 32 labels")
     options = parser.parse_args()
     if not options.data.exists():
-        sys.exit(f"{options.data} is missing; fetch ecoli-k12, yeast-genome and yeast-transcripts and give --data")
+        sys.exit(
+            f"{options.data} is missing; fetch ecoli-k12, yeast-genome and yeast-transcripts and"
+            " give --data"
+        )
     torch.set_num_threads(options.threads)
     sizes, seeds = ((32,), 1) if options.quick else (tuple(options.sizes), options.seeds)
     place = options.out / "windows"
-    store = Store.open(place) if place.exists() else prepare(TASKS[options.task](options.data), place)
+    store = (
+        Store.open(place) if place.exists() else prepare(TASKS[options.task](options.data), place)
+    )
     results = []
     for part in [options.only] if options.only else PARTS:
         methods, recipe = PARTS[part]
@@ -88,7 +107,9 @@ def main() -> None:
             data=store.path,
             out=options.out / part if 0 not in sizes else options.out / f"{part}-all",
             init=catalog.locate(options.init),
-            objective=Classify(shift=6) if options.task == "promoters" else Classify(strand_free=True),
+            objective=(
+                Classify(shift=6) if options.task == "promoters" else Classify(strand_free=True)
+            ),
             sizes=sizes,
             seeds=seeds,
             methods=methods,
@@ -112,7 +133,9 @@ def main() -> None:
 def joined(results: Sequence[LabelEfficiencyResult]) -> LabelEfficiencyResult:
     """Return several results as one; their seeds and subsets are the same."""
     kinds = {name: kind for result in results for name, kind in result.kinds.items()}
-    return replace(results[0], runs=tuple(run for result in results for run in result.runs), kinds=kinds)
+    return replace(
+        results[0], runs=tuple(run for result in results for run in result.runs), kinds=kinds
+    )
 
 
 if __name__ == "__main__":

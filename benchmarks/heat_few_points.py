@@ -1,16 +1,21 @@
-"""How well do few measured points specialise a Nusselt law? Four ways to hold points back, beside every rival.
+"""How well do few measured points specialise a Nusselt law? Four ways to hold points back, beside
+every rival.
 
     python benchmarks/heat_few_points.py --out runs/heat-few-points [--seeds 20] [--workers 2]
 
-The points are the bundled `ribbed-channel` (83 of one laboratory). Errors are |relative error| in %, median / 95th percentile over
-all held-back points of all seeds; coverage is that of 90 % intervals. Ways to hold back:
+The points are the bundled `ribbed-channel` (83 of one laboratory). Errors are |relative error| in
+%, median / 95th percentile over all held-back points of all seeds; coverage is that of 90 %
+intervals. Ways to hold back:
 
-- random: N points at random, the rest is tested. Test and training share rigs and plates, which flatters flexible models.
+- random: N points at random, the rest is tested. Test and training share rigs and plates, which
+  flatters flexible models.
 - reynolds: N points below Re 30,000; tested are those above 45,000.
 - angle: N points of other rib angles; one angle is tested (each in turn).
-- rig: N points of other rigs, whose names the net is told; one rig is tested as one that was never seen (each in turn).
+- rig: N points of other rigs, whose names the net is told; one rig is tested as one that was never
+  seen (each in turn).
 
-Priors are pretrained on published laws alone (pretrain_nusselt.py). Writes results.json and prints Markdown tables.
+Priors are pretrained on published laws alone (pretrain_nusselt.py). Writes results.json and prints
+Markdown tables.
 """
 
 import argparse
@@ -41,11 +46,17 @@ OURS: dict[str, Callable[[], NusseltLaw]] = {
     "nusselt-smooth": lambda: NusseltLaw.pretrained("smooth"),
     "dittus-boelter, vague prior": lambda: NusseltLaw(columns=CHANNEL, laws=["dittus-boelter"]),
     "library, vague prior": lambda: NusseltLaw(
-        columns=CHANNEL, laws=["dittus-boelter", "webb-1971", "ravigururajan-bergles-1996", "han-park-1988"]
+        columns=CHANNEL,
+        laws=["dittus-boelter", "webb-1971", "ravigururajan-bergles-1996", "han-park-1988"],
     ),
     "power law, vague prior": lambda: NusseltLaw(columns=CHANNEL),
 }
-SIZES = {"random": (3, 5, 10, 20, 50), "reynolds": (5, 10, 20), "angle": (5, 10, 20), "rig": (5, 10, 20)}
+SIZES = {
+    "random": (3, 5, 10, 20, 50),
+    "reynolds": (5, 10, 20),
+    "angle": (5, 10, 20),
+    "rig": (5, 10, 20),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,9 @@ def load() -> Points:
     return Points({**table.points, "value": table.nu, "rig": np.array(table.rig)})
 
 
-def splits(points: Points, way: str, num: int, seeds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def splits(
+    points: Points, way: str, num: int, seeds: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield places of training and test points."""
     everything = np.arange(len(points))
     if way == "random":
@@ -91,7 +104,10 @@ def splits(points: Points, way: str, num: int, seeds: int) -> Iterator[tuple[np.
         held = [(np.flatnonzero(re < 3e4), np.flatnonzero(re > 4.5e4))]
     else:
         column = points.column("alpha_deg" if way == "angle" else "rig")
-        held = [(np.flatnonzero(column != one), np.flatnonzero(column == one)) for one in sorted(set(column.tolist()))]
+        held = [
+            (np.flatnonzero(column != one), np.flatnonzero(column == one))
+            for one in sorted(set(column.tolist()))
+        ]
     for seed in range(seeds if len(held) == 1 else max(seeds // 4, 1)):
         for known, test in held:
             order = np.random.default_rng(seed).permutation(known)
@@ -130,7 +146,11 @@ def cell(rows: list[dict]) -> str:
     """Return median / 95th percentile and, in brackets, coverage."""
     error = np.concatenate([row["error"] for row in rows])
     worst = np.percentile(error, 95)
-    text = f"{np.median(error):.1f} / {worst:.0f}" if worst < 1000 else f"{np.median(error):.1f} / huge"
+    text = (
+        f"{np.median(error):.1f} / {worst:.0f}"
+        if worst < 1000
+        else f"{np.median(error):.1f} / huge"
+    )
     if all("inside" in row for row in rows):
         text += f" [{100 * np.mean(np.concatenate([row['inside'] for row in rows])):.0f}]"
     return text
@@ -143,26 +163,38 @@ def table(results: list[dict], way: str) -> str:
         if row["way"] == way:
             grouped[row["method"], row["num"]].append(row)
     sizes = SIZES[way]
-    lines = [f"| {way}: method | " + " | ".join(f"N={n}" for n in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    lines = [
+        f"| {way}: method | " + " | ".join(f"N={n}" for n in sizes) + " |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
     for name in (*OURS, *BASELINES):
         lines.append(f"| {name} | " + " | ".join(cell(grouped[name, n]) for n in sizes) + " |")
     return "\n".join(lines)
 
 
 def gains(results: list[dict]) -> str:
-    """Return how many times smaller the median error is than without pretraining, paired by seed, with 95 % intervals."""
+    """Return how many times smaller the median error is than without pretraining, paired by
+    seed, with 95 % intervals.
+    """
     found = {(r["method"], r["way"], r["num"], r["place"]): np.median(r["error"]) for r in results}
     lines = [
         "| gain, random splits | against | " + " | ".join(f"N={n}" for n in SIZES["random"]) + " |",
         "|---" * 7 + "|",
     ]
     for name in ("nusselt-smooth", "nusselt-tubes", "nusselt-ribbed"):
-        for other in ("power law, vague prior", "dittus-boelter, vague prior", "library, vague prior"):
+        for other in (
+            "power law, vague prior",
+            "dittus-boelter, vague prior",
+            "library, vague prior",
+        ):
             cells = []
             for num in SIZES["random"]:
                 places = sorted({p for m, w, n, p in found if (m, w, n) == (name, "random", num)})
                 logs = np.array(
-                    [np.log(found[other, "random", num, p] / found[name, "random", num, p]) for p in places]
+                    [
+                        np.log(found[other, "random", num, p] / found[name, "random", num, p])
+                        for p in places
+                    ]
                 )
                 reach = (
                     student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
@@ -177,7 +209,9 @@ def gains(results: list[dict]) -> str:
 
 def main() -> None:
     """Run every method on every split and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of results.json")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
@@ -189,7 +223,9 @@ def main() -> None:
                 jobs.append((way, num, place, known, test))
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        results = [row for rows in tqdm(pool.map(run, jobs), total=len(jobs), disable=None) for row in rows]
+        results = [
+            row for rows in tqdm(pool.map(run, jobs), total=len(jobs), disable=None) for row in rows
+        ]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results))
     for way in SIZES:

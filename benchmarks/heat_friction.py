@@ -1,9 +1,11 @@
-"""Does a measured friction factor help Nu, and how few points tell friction? The 33 bundled points with measured friction.
+"""Does a measured friction factor help Nu, and how few points tell friction? The 33 bundled points
+with measured friction.
 
     python benchmarks/heat_friction.py [--prior ribbed] [--seeds 20]
 
-NusseltLaw (Nu alone) against WallNusseltLaw (Nu and friction through the law of the wall) with the same laws, which all know
-friction, on the same N points; the rest is tested. |relative error| in %, median / 95th percentile over all seeds, and coverage.
+NusseltLaw (Nu alone) against WallNusseltLaw (Nu and friction through the law of the wall) with the
+same laws, which all know friction, on the same N points; the rest is tested. |relative error| in %,
+median / 95th percentile over all seeds, and coverage.
 """
 
 import argparse
@@ -26,7 +28,9 @@ PUBLISHED = "ravigururajan-bergles-1996"
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prior", choices=("ribbed", "tubes"), default="ribbed")
     parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
@@ -46,7 +50,9 @@ def main() -> None:
             true, friction = table.nu[rest], table.fanning[rest]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                alone = NusseltLaw.pretrained(options.prior, audit=False, laws=laws).fit(part(few), table.nu[few])
+                alone = NusseltLaw.pretrained(options.prior, audit=False, laws=laws).fit(
+                    part(few), table.nu[few]
+                )
                 both = WallNusseltLaw.pretrained(options.prior, laws=laws)
                 both.fit(part(few), table.nu[few], fanning=table.fanning[few])
             for name, law in (("Nu alone", alone), ("Nu with friction", both)):
@@ -58,12 +64,22 @@ def main() -> None:
             inside["friction", size].append((low <= friction) & (friction <= high))
             by_law = get_correlation(PUBLISHED).fanning(part(rest)).numpy()
             found[f"friction, {PUBLISHED}", size].append(np.abs(by_law / friction - 1))
-    print("| | " + " | ".join(f"N={size}" for size in SIZES) + " |\n" + "|---" * (len(SIZES) + 1) + "|")
+    print(
+        "| | "
+        + " | ".join(f"N={size}" for size in SIZES)
+        + " |\n"
+        + "|---" * (len(SIZES) + 1)
+        + "|"
+    )
     for name in dict.fromkeys(name for name, _ in found):
         cells = []
         for size in SIZES:
             error = 100 * np.concatenate(found[name, size])
-            held = f" [{100 * np.concatenate(inside[name, size]).mean():.0f}]" if inside[name, size] else ""
+            held = (
+                f" [{100 * np.concatenate(inside[name, size]).mean():.0f}]"
+                if inside[name, size]
+                else ""
+            )
             cells.append(f"{np.median(error):.1f} / {np.percentile(error, 95):.0f}{held}")
         print(f"| {name} | " + " | ".join(cells) + " |")
 

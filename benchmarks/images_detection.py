@@ -1,12 +1,15 @@
-"""Objects in few scenes: average precision of nets pretrained on single pictures against the same net from scratch.
+"""Objects in few scenes: average precision of nets pretrained on single pictures against the same
+net from scratch.
 
-    python benchmarks/images_detection.py --data FOLDER --runs runs/images [--scenes 200] [--seeds 3] [--steps 60] [--rate 1e-3]
+    python benchmarks/images_detection.py --data FOLDER --runs runs/images [--scenes 200] [--seeds
+    3] [--steps 60] [--rate 1e-3]
 
-Scenes of 48 x 48 pixels are composed of single objects of Fashion-MNIST, one to four, before noise and fragments of others; those of
-the test scenes are test pictures, in no other scene and in no pretraining. --runs holds the parents that pretrain_vit_mini.py
-made: `inpaint` and `relative` saw 54,000 training pictures without labels, `supervised` those of the classes 0 to 4 with labels.
-All nets see the same scenes in the same order, with the same steps and rate. Of 16 steps at 2e-4 and 60 at
-1e-3 the second was better on development scenes, for `inpaint` and for scratch.
+Scenes of 48 x 48 pixels are composed of single objects of Fashion-MNIST, one to four, before noise
+and fragments of others; those of the test scenes are test pictures, in no other scene and in no
+pretraining. --runs holds the parents that pretrain_vit_mini.py made: `inpaint` and `relative` saw
+54,000 training pictures without labels, `supervised` those of the classes 0 to 4 with labels. All
+nets see the same scenes in the same order, with the same steps and rate. Of 16 steps at 2e-4 and 60
+at 1e-3 the second was better on development scenes, for `inpaint` and for scratch.
 """
 
 import argparse
@@ -24,12 +27,18 @@ from sciforge.experiments.methods import Recipe
 from sciforge.images.data.scenes import Scenes
 from sciforge.images.objectives.detection import DetectObjects
 
-PARTS = {"inpaint": ("pretrained", "untrained"), "supervised": ("pretrained",), "relative": ("pretrained",)}
+PARTS = {
+    "inpaint": ("pretrained", "untrained"),
+    "supervised": ("pretrained",),
+    "relative": ("pretrained",),
+}
 
 
 def main() -> None:
     """Compose the scenes, measure the curves part by part and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=FOLDER)
     parser.add_argument("--runs", type=Path, default=Path("runs/images"))
     parser.add_argument("--scenes", type=int, nargs="+", default=[200])
@@ -42,10 +51,17 @@ def main() -> None:
     torch.set_num_threads(1)
     objects = fashion(options.data, options.runs / "fashion")
     place = options.runs / f"scenes-{max(options.scenes)}-{options.tests}"
-    spec = Scenes(images=objects.path, scenes=(max(options.scenes), 0, options.tests), size=(48, 48), scale=(0.5, 0.9))
+    spec = Scenes(
+        images=objects.path,
+        scenes=(max(options.scenes), 0, options.tests),
+        size=(48, 48),
+        scale=(0.5, 0.9),
+    )
     store = Store.open(place) if place.exists() else prepare(spec, place)
     recipe = Recipe(
-        Schedule(steps=options.steps, batch=8, lr=options.rate, kind="cosine", warmup=0.1), Full(), epochs=0.0
+        Schedule(steps=options.steps, batch=8, lr=options.rate, kind="cosine", warmup=0.1),
+        Full(),
+        epochs=0.0,
     )
     for part in options.only or PARTS:
         spec = LabelEfficiency(
@@ -65,11 +81,15 @@ def main() -> None:
         for row in table.rows:
             print("| " + " | ".join(row) + " |")
         for method in PARTS[part]:
-            found = [(run.labels, run.seed, run.metrics) for run in result.runs if run.method == method]
+            found = [
+                (run.labels, run.seed, run.metrics) for run in result.runs if run.method == method
+            ]
             for labels, seed, metrics in found:
                 text = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
                 print(f"  {method}, {labels} scenes, seed {seed}: {text}")
-        (options.runs / f"detection-{part}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
+        (options.runs / f"detection-{part}.json").write_text(
+            json.dumps(result.to_json(), indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

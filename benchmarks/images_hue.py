@@ -1,10 +1,12 @@
-"""What hue jitter erases: pictures whose hue and shape are independent labels, learnt with and without hue turned at random.
+"""What hue jitter erases: pictures whose hue and shape are independent labels, learnt with and
+without hue turned at random.
 
     python benchmarks/images_hue.py --data FOLDER --out runs/hue [--seeds 3]
 
-Objects of Fashion-MNIST (trouser, pullover, sneaker, bag) in one of four hues. Three questions, each with hue jitter 0 and 0.5:
-`labels`: the net is trained on the labels themselves; `shape, then probe`: it is pretrained on the shapes, then a linear head is
-solved for hue or shape on other pictures as they are; `patches, then probe`: the same after masked-patch pretraining. The last
+Objects of Fashion-MNIST (trouser, pullover, sneaker, bag) in one of four hues. Three questions,
+each with hue jitter 0 and 0.5: `labels`: the net is trained on the labels themselves; `shape, then
+probe`: it is pretrained on the shapes, then a linear head is solved for hue or shape on other
+pictures as they are; `patches, then probe`: the same after masked-patch pretraining. The last
 column is what `sciforge train` says before the first step. Chance is 0.25.
 """
 
@@ -32,20 +34,25 @@ NET = VitConfig(width=64, depth=3, heads=4, hidden=168)
 
 
 def tinted(folder: Path, out: Path, what: str) -> Store:
-    """Return the store of tinted objects labelled by `hue` or `shape`, made where it is missing; the pictures are the same."""
+    """Return the store of tinted objects labelled by `hue` or `shape`, made where it is missing;
+    the pictures are the same.
+    """
     if out.exists():
         return Store.open(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     files, rng = {}, np.random.default_rng(0)
     for part, count in COUNTS.items():
-        image_NHW, label_N = (read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+        image_NHW, label_N = (
+            read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")
+        )
         shape_N = [CLASSES.index(name) for name in SHAPES]
         chosen = np.flatnonzero(np.isin(label_N, shape_N))[:count]
         hue_N = rng.integers(0, len(HUES), count)
         turn_N = np.array(list(HUES.values()))[hue_N] + rng.normal(0, HILL_STD, count)
         value_NHW = image_NHW[chosen].astype(np.float32)
         tint = [
-            colours(np.full_like(v, t % 1), np.full_like(v, 0.8), v) for v, t in zip(value_NHW, turn_N, strict=True)
+            colours(np.full_like(v, t % 1), np.full_like(v, 0.8), v)
+            for v, t in zip(value_NHW, turn_N, strict=True)
         ]
         names = np.array(list(HUES))[hue_N] if what == "hue" else np.array(CLASSES)[label_N[chosen]]
         files[part] = out.parent / f".{out.name}-{part}.npz"
@@ -57,7 +64,9 @@ def tinted(folder: Path, out: Path, what: str) -> Store:
 
 
 def trained(run: sf.Run) -> tuple[Path, bool]:
-    """Return the checkpoint of a run (of an earlier call, perhaps) and whether it was warned of before the first step."""
+    """Return the checkpoint of a run (of an earlier call, perhaps) and whether it was warned of
+    before the first step.
+    """
     mark = run.out / "warned"
     if not mark.exists():
         with warnings.catch_warnings(record=True) as said:
@@ -74,20 +83,25 @@ def accuracy(checkpoint: Path, store: Store) -> float:
 
 def main() -> None:
     """Train and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=Path("runs/hue"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    stores = {what: tinted(options.data, options.out / f"store-{what}", what) for what in ("hue", "shape")}
+    stores = {
+        what: tinted(options.data, options.out / f"store-{what}", what) for what in ("hue", "shape")
+    }
     schedule = sf.Schedule(steps=options.steps, batch=64, lr=2e-3, weight_decay=0.05)
     probe = sf.Schedule(steps=1, batch=32, lr=0.0, kind="step")
     fresh = {"model": NET, "codec": ImageCodec(patch=4), "schedule": schedule}
     hardware = sf.Hardware(device="cpu", threads=1)
     print(
-        "| learnt how | judged on | without jitter | hue jitter 0.5 | difference | warned with jitter |\n|---|---|---|---|---|---|"
+        "| learnt how | judged on | without jitter | hue jitter 0.5 | difference | warned with"
+        " jitter |\n|---|---|---|---|---|---|"
     )
     for how in ("labels", "shape, then probe", "patches, then probe"):
         for what, store in stores.items():
@@ -106,22 +120,42 @@ def main() -> None:
                         )
                         checkpoint, told = trained(run)
                     else:
-                        objective = ClassifyImages(hue=hue) if how.startswith("shape") else InpaintPatches(hue=hue)
+                        objective = (
+                            ClassifyImages(hue=hue)
+                            if how.startswith("shape")
+                            else InpaintPatches(hue=hue)
+                        )
                         data = stores["shape"].path
                         parent, told = trained(
-                            sf.Run(data=data, out=options.out / name, objective=objective, **fresh, **common)
+                            sf.Run(
+                                data=data,
+                                out=options.out / name,
+                                objective=objective,
+                                **fresh,
+                                **common,
+                            )
                         )
                         run = sf.Run(
-                            data=store.path, out=options.out / f"{name}-probe-{what}", init=parent, objective=ClassifyImages(),
-                            finetuning=sf.Freeze(), schedule=probe, subset=sf.Subset(200, seed), **common,
-                        )  # fmt: skip
+                            data=store.path,
+                            out=options.out / f"{name}-probe-{what}",
+                            init=parent,
+                            objective=ClassifyImages(),
+                            finetuning=sf.Freeze(),
+                            schedule=probe,
+                            subset=sf.Subset(200, seed),
+                            **common,
+                        )
                         checkpoint, _ = trained(run)
                     found[seed, place] = accuracy(checkpoint, store)
                     warned |= {told} if hue else set()
             mean, gap = found.mean(0), found[:, 1] - found[:, 0]
             said = "yes" if warned == {True} else "no" if warned == {False} else "some"
             std = f" ± {gap.std(ddof=1):.3f}" if len(gap) > 1 else ""
-            print(f"| {how} | {what} | {mean[0]:.3f} | {mean[1]:.3f} | {gap.mean():+.3f}{std} | {said} |", flush=True)
+            print(
+                f"| {how} | {what} | {mean[0]:.3f} | {mean[1]:.3f} | {gap.mean():+.3f}{std} |"
+                f" {said} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Kill -9 (or stop by SIGTERM) a training run at random moments, resume it, and compare with a run that was never stopped.
+"""Kill -9 (or stop by SIGTERM) a training run at random moments, resume it, and compare with a run
+that was never stopped.
 
     python benchmarks/kill.py --kills 50
     python benchmarks/kill.py --kills 50 --signal TERM --save-every 0
 
-Each kill hits a forked process that trains a tiny genome run and saves at every step. After each kill every checkpoint
-in the folder is opened (digests checked); after each next start stale temporaries are counted; once a run has finished,
-its weights are compared byte for byte, its metrics but for their timing and the next run begins.
+Each kill hits a forked process that trains a tiny genome run and saves at every step. After each
+kill every checkpoint in the folder is opened (digests checked); after each next start stale
+temporaries are counted; once a run has finished, its weights are compared byte for byte, its
+metrics but for their timing and the next run begins.
 """
 
 import argparse
@@ -41,12 +43,17 @@ def tiny_run(folder: Path, steps: int, save_every: int = 1) -> Run:
     spec.loader.exec_module(contract)
     run = contract.tiny(folder)[1]
     return replace(
-        run, schedule=replace(run.schedule, steps=steps, save_every=save_every, evaluate_every=4, patience=100)
+        run,
+        schedule=replace(
+            run.schedule, steps=steps, save_every=save_every, evaluate_every=4, patience=100
+        ),
     )
 
 
 def start(run: Run) -> int:
-    """Fork a process that trains; returns its id. A fork saves the seconds that importing torch would take."""
+    """Fork a process that trains; returns its id. A fork saves the seconds that importing torch
+    would take.
+    """
     sys.stdout.flush()
     if child := os.fork():
         return child
@@ -62,7 +69,11 @@ def start(run: Run) -> int:
 
 def logged_steps(out: Path) -> int:
     """Return how many steps the metrics tell of."""
-    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True) if (out / "metrics.jsonl").exists() else []
+    lines = (
+        (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        if (out / "metrics.jsonl").exists()
+        else []
+    )
     return max((json.loads(line)["step"] + 1 for line in lines if line.endswith(b"\n")), default=0)
 
 
@@ -80,14 +91,22 @@ def inspect(out: Path, seen: Counter) -> None:
 
 
 def measure(
-    folder: Path, kills: int, steps: int = 12, seed: int = 0, sent: int = signal.SIGKILL, save_every: int = 1
+    folder: Path,
+    kills: int,
+    steps: int = 12,
+    seed: int = 0,
+    sent: int = signal.SIGKILL,
+    save_every: int = 1,
 ) -> Counter:
     """Stop and resume until `kills` signals have hit; return the counts."""
     torch.set_num_threads(1)
     run = tiny_run(folder, steps, save_every)
     began = time.monotonic()
     whole = train(replace(run, out=folder / "whole"))
-    wanted, lines = (whole.path / "model.safetensors").read_bytes(), read_metrics(folder / "whole/metrics.jsonl")
+    wanted, lines = (
+        (whole.path / "model.safetensors").read_bytes(),
+        read_metrics(folder / "whole/metrics.jsonl"),
+    )
     span = time.monotonic() - began
     seen, chance, number = (
         Counter({"kills": 0, "unreadable checkpoints": 0, "stale after the next start": 0}),
@@ -97,7 +116,9 @@ def measure(
     while seen["kills"] < kills or not seen["runs finished"]:
         out = folder / f"run-{number}"
         child = start(replace(run, out=out))
-        deadline = time.monotonic() + (chance.uniform(0, 0.6) * span if seen["kills"] < kills else 60)
+        deadline = time.monotonic() + (
+            chance.uniform(0, 0.6) * span if seen["kills"] < kills else 60
+        )
         while time.monotonic() < deadline and not (done := os.waitpid(child, os.WNOHANG))[0]:
             time.sleep(0.0005)
         if not done[0]:
@@ -133,7 +154,11 @@ def main() -> None:
     parser.add_argument("--signal", choices=("KILL", "TERM", "USR1"), default="KILL")
     parser.add_argument("--save-every", type=int, default=1)
     options = parser.parse_args()
-    changes = {"seed": options.seed, "sent": getattr(signal, f"SIG{options.signal}"), "save_every": options.save_every}
+    changes = {
+        "seed": options.seed,
+        "sent": getattr(signal, f"SIG{options.signal}"),
+        "save_every": options.save_every,
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name, count in measure(Path(folder), options.kills, **changes).items():
             print(f"{name:<32}{count:>6}")

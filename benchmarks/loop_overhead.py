@@ -2,10 +2,11 @@
 
     python benchmarks/loop_overhead.py [--blocks 24] [--steps 6] [--width 128]
 
-`train(Run)` runs as it is. Between its steps it is made to wait while a bare loop (forward, backward on the mean,
-clipping, rate, fused AdamW) takes as many steps on the same batches with a twin of the model; blocks alternate which
-goes first. Times are of processor time, the preparation of data among both. Printed: the ratio of the two by block,
-its median and a 95 % bootstrap interval. Asked for: at most 1.03.
+`train(Run)` runs as it is. Between its steps it is made to wait while a bare loop (forward,
+backward on the mean, clipping, rate, fused AdamW) takes as many steps on the same batches with a
+twin of the model; blocks alternate which goes first. Times are of processor time, the preparation
+of data among both. Printed: the ratio of the two by block, its median and a 95 % bootstrap
+interval. Asked for: at most 1.03.
 """
 
 import argparse
@@ -55,11 +56,16 @@ class Bare:
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.model = seeded_model(self.run.model, self.run.codec, (self.run.objective,), self.run.seed).train()
+        self.model = seeded_model(
+            self.run.model, self.run.codec, (self.run.objective,), self.run.seed
+        ).train()
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
         schedule = self.run.schedule
-        groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": schedule.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, betas=schedule.betas, fused=True)
 
     def steps(self, data: StepData, steps: range) -> None:
@@ -92,7 +98,8 @@ def measure(run: Run, blocks: int, steps: int) -> tuple[np.ndarray, Bare]:
             part = wanted[block * steps : (block + 1) * steps]
             if block % 2 == 0:
                 found[block, 1] = timed(lambda part=part: bare.steps(data, part))
-            start = time.process_time()  # from here to the end of the block the time is that of `train`
+            # from here to the end of the block the time is that of `train`
+            start = time.process_time()
             yield from plain_load(data, part, workers)
             found[block, 0] = time.process_time() - start
             if block % 2:
@@ -107,10 +114,14 @@ def measure(run: Run, blocks: int, steps: int) -> tuple[np.ndarray, Bare]:
 
 
 def control(run: Run, blocks: int, steps: int) -> np.ndarray:
-    """Return seconds [blocks, 2] of two bare loops, which tells what the place of weights in memory alone does."""
+    """Return seconds [blocks, 2] of two bare loops, which tells what the place of weights in
+    memory alone does.
+    """
     objective = run.objective
     records = objective.examples(Store.open(run.data), "train")
-    data = StepData((ExampleSource(objective, records, run.schedule.batch),), run.codec, run.seed, 0, 1, None)
+    data = StepData(
+        (ExampleSource(objective, records, run.schedule.batch),), run.codec, run.seed, 0, 1, None
+    )
     pair, found = (Bare(run), Bare(run)), np.zeros((blocks, 2))
     for block in range(blocks):
         part = range(block * steps, (block + 1) * steps)
@@ -125,7 +136,9 @@ def interval(found: np.ndarray) -> str:
     """Return the median ratio of a table's columns and its 95 % bootstrap interval."""
     ratio = found[2:, 0] / found[2:, 1]  # the first blocks warm up
     rng = np.random.default_rng(0)
-    low, high = np.quantile([np.median(rng.choice(ratio, len(ratio))) for _ in range(2000)], (0.025, 0.975))
+    low, high = np.quantile(
+        [np.median(rng.choice(ratio, len(ratio))) for _ in range(2000)], (0.025, 0.975)
+    )
     return f"{np.median(ratio):.3f} (95 % interval of the median {low:.3f} to {high:.3f})"
 
 
@@ -144,8 +157,14 @@ def main() -> None:
     ours = [float(line.split('"loss": ')[1].split(",")[0]) for line in lines]
     apart = max(abs(a - b) for a, b in zip(ours, bare.losses, strict=True))
     per_step = np.median(found[2:], axis=0) / options.steps * 1e3
-    print(f"{len(found)} blocks of {options.steps} steps, width {options.width}; losses differ by {apart:.1e} at most")
-    print(f"shared loop {per_step[0]:.2f} ms, bare loop {per_step[1]:.2f} ms a step (processor time, medians)")
+    print(
+        f"{len(found)} blocks of {options.steps} steps, width {options.width}; losses differ by"
+        f" {apart:.1e} at most"
+    )
+    print(
+        f"shared loop {per_step[0]:.2f} ms, bare loop {per_step[1]:.2f} ms a step (processor time,"
+        " medians)"
+    )
     print(f"shared loop against bare: {interval(found)}; asked for: 1.03 at most")
     print(f"one bare loop against another: {interval(same)}")
 

@@ -1,21 +1,25 @@
-"""What does a step of molecular dynamics cost beyond the model, and how do time and memory grow with the atoms?
+"""What does a step of molecular dynamics cost beyond the model, and how do time and memory grow
+with the atoms?
 
-    PYTHONPATH=. python benchmarks/md_cost.py [--checkpoint folder] [--model mini] [--atoms 102 192 1029 3000 10125]
+    PYTHONPATH=. python benchmarks/md_cost.py [--checkpoint folder] [--model mini] [--atoms 102 192
+    1029 3000 10125]
 
-Part 1: a periodic box of 64 water molecules, 300 K, NVE, time step 0.5 fs. The model alone on the very batches of the
-run against the whole step (integrator, calculator, neighbour list where it was made anew), in processor time of one
-thread; with the pairs of the skin left in the batch as well, to see what leaving them out saves.
-Part 2: one process a size: processor time of a step that keeps its list and of one that makes it anew, and the growth
-of peak memory.
-Without a checkpoint the weights are random, scaled down so that the water stays water for a while.
+Part 1: a periodic box of 64 water molecules, 300 K, NVE, time step 0.5 fs. The model alone on the
+very batches of the run against the whole step (integrator, calculator, neighbour list where it was
+made anew), in processor time of one thread; with the pairs of the skin left in the batch as well,
+to see what leaving them out saves. Part 2: one process a size: processor time of a step that keeps
+its list and of one that makes it anew, and the growth of peak memory. Without a checkpoint the
+weights are random, scaled down so that the water stays water for a while.
 
-Prediction before the first run: a skin of 1 angstrom on 5 has 1.73 times the pairs, so leaving them out should save a
-third of the model's time for a filter over 17,000 pairs, 1 ms or less; a list lasts some 20 steps.
+Prediction before the first run: a skin of 1 angstrom on 5 has 1.73 times the pairs, so leaving them
+out should save a third of the model's time for a filter over 17,000 pairs, 1 ms or less; a list
+lasts some 20 steps.
 
-What came: leaving them out saves a fifth to a quarter, since the matrix products on nodes do not shrink; the filter takes
-1 ms; a list lasts 18 steps. Time an atom is not flat: 1.6 times more at 3,000 atoms than at 192. Half of that step is
-page faults (the allocator hands large tensors back and fetches them again): with MALLOC_MMAP_THRESHOLD_=100000000000
-and MALLOC_TRIM_THRESHOLD_=100000000000 in the environment it took 0.87 s in place of 1.78.
+What came: leaving them out saves a fifth to a quarter, since the matrix products on nodes do not
+shrink; the filter takes 1 ms; a list lasts 18 steps. Time an atom is not flat: 1.6 times more at
+3,000 atoms than at 192. Half of that step is page faults (the allocator hands large tensors back
+and fetches them again): with MALLOC_MMAP_THRESHOLD_=100000000000 and
+MALLOC_TRIM_THRESHOLD_=100000000000 in the environment it took 0.87 s in place of 1.78.
 """
 
 import argparse
@@ -42,14 +46,18 @@ DENSITY = 0.997 * 0.602214 / 18.015  # molecules per cubic angstrom
 
 
 def water_box(molecules: int) -> Atoms:
-    """Water molecules at random orientations on a grid that fills a cube, of the density of water."""
+    """Water molecules at random orientations on a grid that fills a cube, of the density of
+    water.
+    """
     random = np.random.default_rng(0)
     side = (molecules / DENSITY) ** (1 / 3)
     per_side = int(np.ceil(molecules ** (1 / 3)))
     grid = np.stack(np.meshgrid(*[np.arange(per_side)] * 3, indexing="ij"), -1).reshape(-1, 3)
     chosen = np.sort(random.permutation(len(grid))[:molecules])
     half = np.radians(104.52) / 2
-    bonds = 0.9572 * np.array([[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]])
+    bonds = 0.9572 * np.array(
+        [[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]]
+    )
     turns = np.linalg.qr(random.standard_normal((molecules, 3, 3)))[0]
     pos = ((grid[chosen] + 0.5) * side / per_side)[:, None] + bonds @ turns
     return Atoms("OHH" * molecules, positions=pos.reshape(-1, 3), cell=[side] * 3, pbc=True)
@@ -64,7 +72,9 @@ def predictor_of(checkpoint: Path | None, size: str) -> Model:
     model = MODELS[size].build(codec).eval()
     body = {"domain": "atoms"}
     opened = Checkpoint(Path("random"), body)
-    opened.__dict__.update(codec=codec, objectives=(EnergyForces(),), model_config=replace(MODELS[size]))
+    opened.__dict__.update(
+        codec=codec, objectives=(EnergyForces(),), model_config=replace(MODELS[size])
+    )
     return Model(opened, model, torch.device("cpu"))
 
 
@@ -92,7 +102,8 @@ class Timed(Calculator):
         self.pairs.update, self.pairs.table = timed_update, timed_table
 
     def _answer(self, member, batch, stress):
-        # The call to the model and nothing else; making float64 results of it is the calculator's own cost.
+        # The call to the model and nothing else; making float64 results of it is the calculator's
+        # own cost.
         batch = {**batch, "level": torch.full_like(batch["charge"], member.slot)}
         start = time.process_time()
         found = member.model(batch, stress=stress, create_graph=False)
@@ -129,8 +140,9 @@ def first_part(predictor: Model, steps: int, skin_A: float, prune: bool) -> None
     whole *= 1e3 / steps
     rest = whole - model - listing - table
     print(
-        f"{skin_A:5.2f} {'yes' if prune else 'no':>6} {whole:9.2f} {model:9.2f} {listing:6.2f} {table:6.2f} {rest:6.2f} "
-        f"{100 * (whole - model) / model:12.1f} {calculator.rebuilds - made:9d} {atoms.get_temperature():9.0f}",
+        f"{skin_A:5.2f} {'yes' if prune else 'no':>6} {whole:9.2f} {model:9.2f} {listing:6.2f}"
+        f" {table:6.2f} {rest:6.2f} {100 * (whole - model) / model:12.1f}"
+        f" {calculator.rebuilds - made:9d} {atoms.get_temperature():9.0f}",
         flush=True,
     )
 
@@ -153,8 +165,8 @@ def second_part(predictor: Model, size: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
     kept, num = min(whole for whole, _ in times[1:]), len(atoms)
     print(
-        f"{num:7d} {1e3 * kept:10.1f} {1e6 * kept / num:12.1f} {1e3 * times[0][1]:10.1f} {peak / 1024:10.0f} "
-        f"{peak / num:12.0f}",
+        f"{num:7d} {1e3 * kept:10.1f} {1e6 * kept / num:12.1f} {1e3 * times[0][1]:10.1f}"
+        f" {peak / 1024:10.0f} {peak / num:12.0f}",
         flush=True,
     )
 
@@ -174,12 +186,23 @@ def main() -> None:
         return
     print(f"192 atoms of water, {args.steps} steps of 0.5 fs; ms of processor time a step")
     print(" skin pruned     whole     model   list  table   rest beyond/model%  rebuilds temp./K")
-    for skin_A, prune in ((1.0, True), (1.0, False), (0.5, True), (1.5, True), (2.0, True), (0.0, True)):
+    for skin_A, prune in (
+        (1.0, True),
+        (1.0, False),
+        (0.5, True),
+        (1.5, True),
+        (2.0, True),
+        (0.0, True),
+    ):
         first_part(predictor, args.steps, skin_A, prune)
     print("\n  atoms  step (ms)  us per atom  list (ms)  peak (MiB)  KiB per atom")
     with tempfile.TemporaryDirectory() as folder:
         for size in args.atoms:
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", str(size)], cwd=folder, check=False)
+            subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--only", str(size)],
+                cwd=folder,
+                check=False,
+            )
 
 
 if __name__ == "__main__":

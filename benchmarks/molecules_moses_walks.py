@@ -1,9 +1,12 @@
-"""Is any action that training teaches masked? All molecules of MOSES, walked in canonical and in random order.
+"""Is any action that training teaches masked? All molecules of MOSES, walked in canonical and in
+random order.
 
-    python benchmarks/molecules_moses_walks.py ../shared/data/molecules/moses/*.csv.gz [--every 100] [--workers 8]
+    python benchmarks/molecules_moses_walks.py ../shared/data/molecules/moses/*.csv.gz [--every 100]
+    [--workers 8]
 
 Counts walks with an illegal step (around a cage of fused rings a walk may have to close a ring of
-more than eight atoms first), molecules that a walk does not rebuild, and molecules whose graph does not give back their SMILES.
+more than eight atoms first), molecules that a walk does not rebuild, and molecules whose graph does
+not give back their SMILES.
 """
 
 import argparse
@@ -22,7 +25,12 @@ import torch
 from tqdm import tqdm
 
 from sciforge.errors import DataError
-from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.chemistry.graph import (
+    canonical,
+    graph_of_mol,
+    mol_of_smiles,
+    smiles_of_graph,
+)
 from sciforge.molecules.chemistry.valence import ORGANIC, TYPES, indices_of
 from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.generation.action_mask import legal
@@ -61,7 +69,9 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
     illegal = torch.zeros(len(kind), dtype=torch.bool)
     for step in walk(target, ACTIONS):  # the mask is asked before each step
         live = ~step.growth.done
-        may = legal(step.growth, ACTIONS, rules).gather(1, step.action.clamp(min=0)[:, None])[:, 0] & (step.action >= 0)
+        may = legal(step.growth, ACTIONS, rules).gather(1, step.action.clamp(min=0)[:, None])[
+            :, 0
+        ] & (step.action >= 0)
         illegal |= live & ~may
         counts["steps"] += int(live.sum())
     counts["molecules"] += len(texts)
@@ -69,7 +79,9 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
     if bool(illegal.any()):
         cages = Target(*(x[illegal] for x in (target.kind, target.bond, target.rank, target.seed)))
         some = replace(rules, charge=rules.charge[illegal])
-        counts["illegal from all places tried"] += int((legal_lesson(cages, ACTIONS, some).illegal > 0).sum())
+        counts["illegal from all places tried"] += int(
+            (legal_lesson(cages, ACTIONS, some).illegal > 0).sum()
+        )
     counts["not rebuilt"] += sum(
         smiles_of_graph(g) != text for g, text in zip(graphs_of(step.growth), texts, strict=True)
     )
@@ -78,11 +90,15 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
 
 def both(smiles: tuple[str, ...], seed: int, random: bool) -> tuple[Counter, Counter]:
     """Judge canonical and, if asked for, random walks."""
-    return judge(list(smiles), random=False), judge(list(smiles), random=True, seed=seed) if random else Counter()
+    return judge(list(smiles), random=False), (
+        judge(list(smiles), random=True, seed=seed) if random else Counter()
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--every", type=int, default=1, help="one molecule in so many")
     parser.add_argument("--canonical", action="store_true", help="leave the random walks out")
@@ -99,7 +115,10 @@ def main() -> None:
         if args.workers > 1:
             run = stack.enter_context(ProcessPoolExecutor(args.workers, get_context("spawn"))).map
         for found in tqdm(
-            run(both, jobs, range(len(jobs)), repeat(not args.canonical)), total=len(jobs), unit="batch", disable=None
+            run(both, jobs, range(len(jobs)), repeat(not args.canonical)),
+            total=len(jobs),
+            unit="batch",
+            disable=None,
         ):
             for total, one in zip(totals, found, strict=True):
                 total.update(one)
@@ -110,7 +129,10 @@ def main() -> None:
             ", ".join(f"{name} {count}" for name, count in total.items()),
             f"({share:.3f} % meet an illegal step)",
         )
-    print(f"{len(smiles)} molecules in {time.perf_counter() - start:.0f} s with {args.workers} workers")
+    print(
+        f"{len(smiles)} molecules in {time.perf_counter() - start:.0f} s with {args.workers}"
+        " workers"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Does a generator that learnt nothing keep every promise? RDKit judges molecules drawn from random weights.
+"""Does a generator that learnt nothing keep every promise? RDKit judges molecules drawn from random
+weights.
 
     python benchmarks/molecules_rollouts.py --num 1000000 [--workers 8]
 
-Weights are drawn anew for each batch and sharpened, so that each batch has preferences of its own; the requests go round: none,
-sizes, charges, rings, formulas, types, forbidden parts, scaffolds. A molecule fails if RDKit does not sanitise it, finds a radical or
-two pieces, or if it breaks the request; nothing is rejected or drawn again. Prints failures of each request, what the mask took
-and the rate.
+Weights are drawn anew for each batch and sharpened, so that each batch has preferences of its own;
+the requests go round: none, sizes, charges, rings, formulas, types, forbidden parts, scaffolds. A
+molecule fails if RDKit does not sanitise it, finds a radical or two pieces, or if it breaks the
+request; nothing is rejected or drawn again. Prints failures of each request, what the mask took and
+the rate.
 """
 
 import argparse
@@ -38,29 +40,39 @@ REQUESTS = {
     "charge -2": Constraints(charge=-2, atoms=(4, 14)),
     "two or three rings of 5 or 6": Constraints(rings=(2, 3), ring_sizes=(5, 6), atoms=(10, 20)),
     "no ring": Constraints(rings=(0, 0), atoms=(5, 15)),
-    "rings of 4 to 6, charge -1": Constraints(rings=(1, 2), ring_sizes=(4, 6), atoms=(6, 12), charge=-1),
+    "rings of 4 to 6, charge -1": Constraints(
+        rings=(1, 2), ring_sizes=(4, 6), atoms=(6, 12), charge=-1
+    ),
     "aspirin's formula": Constraints(formula="C9H8O4"),
-    "aspirin's formula, one ring of 5 or 6": Constraints(formula="C9H8O4", rings=(1, 1), ring_sizes=(5, 6)),
+    "aspirin's formula, one ring of 5 or 6": Constraints(
+        formula="C9H8O4", rings=(1, 1), ring_sizes=(5, 6)
+    ),
     "a sulfonamide's formula": Constraints(formula="C8H11NO2S"),
     "a cation's formula": Constraints(formula="C7H13N2O", charge=1),
     "an anion's formula": Constraints(formula="C6H8NO4", charge=-1, rings=(0, 2)),
     "halogens and phosphorus": Constraints(formula="C6H10ClFNO2P"),
     "C N O only": Constraints(types=("C", "N", "O"), atoms=(5, 20)),
     "no nitro, no peroxide, no azo": Constraints(forbidden=(NITRO, PEROXIDE, AZO), atoms=(5, 15)),
-    "no nitro, a ring, charge -1": Constraints(forbidden=(NITRO, PEROXIDE), rings=(1, 3), charge=-1, atoms=(5, 11)),
+    "no nitro, a ring, charge -1": Constraints(
+        forbidden=(NITRO, PEROXIDE), rings=(1, 3), charge=-1, atoms=(5, 11)
+    ),
     "no cyclopropane": Constraints(forbidden=("C1CC1",), atoms=(1, 15)),
     "piperazine scaffold": Constraints(scaffold="C1CN(*)CCN1*", atoms=(8, 16)),
     "indole scaffold, formula": Constraints(scaffold="c1ccc2[nH]ccc2c1", formula="C12H14N2O"),
     "scaffold, rings, charge, no nitro": Constraints(
         scaffold="O=C1CCCN1", rings=(2, 2), charge=1, atoms=(9, 16), forbidden=(NITRO,)
     ),
-}  # fmt: skip
+}
 
 
-def untrained(seed: int, width: int = 8, sharpness: float = 3.0, alphabet: tuple[str, ...] = ()) -> MoleculeNet:
+def untrained(
+    seed: int, width: int = 8, sharpness: float = 3.0, alphabet: tuple[str, ...] = ()
+) -> MoleculeNet:
     """Return a net with random weights and a policy that prefers some actions strongly."""
     torch.manual_seed(seed)
-    config = MoleculeNetConfig(width=width, depth=1, heads=1, **({"alphabet": alphabet} if alphabet else {}))
+    config = MoleculeNetConfig(
+        width=width, depth=1, heads=1, **({"alphabet": alphabet} if alphabet else {})
+    )
     model = config.build(None)
     Grow().attach(model)
     with torch.no_grad():
@@ -94,7 +106,9 @@ def broken(mol: Chem.Mol, asked: Constraints) -> list[str]:
     atoms, rings = list(mol.GetAtoms()), mol.GetNumBonds() - mol.GetNumAtoms() + 1
     sizes = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
     types = {NAMES.get((a.GetSymbol(), a.GetFormalCharge())) for a in atoms}
-    counts = Counter(a.GetSymbol() for a in atoms) + Counter(H=sum(a.GetTotalNumHs() for a in atoms))
+    counts = Counter(a.GetSymbol() for a in atoms) + Counter(
+        H=sum(a.GetTotalNumHs() for a in atoms)
+    )
     wanted = Counter()
     if asked.formula:
         heavy, hydrogens = parse_formula(asked.formula)
@@ -105,9 +119,14 @@ def broken(mol: Chem.Mol, asked: Constraints) -> list[str]:
         "charge": Chem.GetFormalCharge(mol) == asked.charge,
         "atoms": bool(asked.formula) or asked.atoms[0] <= len(atoms) <= asked.atoms[1],
         "rings": asked.rings[0] <= rings <= asked.rings[1],
-        "ring sizes": not sizes or (asked.ring_sizes[0] <= min(sizes) and max(sizes) <= asked.ring_sizes[1]),
+        "ring sizes": (
+            not sizes or (asked.ring_sizes[0] <= min(sizes) and max(sizes) <= asked.ring_sizes[1])
+        ),
         "formula": not asked.formula or counts == wanted,
-        "types": None not in types and (bool(asked.scaffold) or not asked.types or types <= set(asked.types)),
+        "types": (
+            None not in types
+            and (bool(asked.scaffold) or not asked.types or types <= set(asked.types))
+        ),
     }
     return [name for name, good in kept.items() if not good]
 
@@ -127,7 +146,9 @@ def as_drawn(graph: Graph) -> Chem.Mol:
 
 def _scaffold_of(smiles: str) -> Graph:
     mol = Chem.RWMol(mol_of_smiles(smiles))
-    for place in sorted((a.GetIdx() for a in mol.GetAtoms() if a.GetAtomicNum() == 0), reverse=True):
+    for place in sorted(
+        (a.GetIdx() for a in mol.GetAtoms() if a.GetAtomicNum() == 0), reverse=True
+    ):
         mol.RemoveAtom(place)
     Chem.SanitizeMol(mol)
     return graph_of_mol(mol.GetMol())
@@ -141,7 +162,9 @@ def _query(graph: Graph, orders: bool) -> Chem.Mol:
         query.AddAtom(Chem.AtomFromSmarts(f"[#{number};{TYPES[kind].charge:+d}]"))
     for (i, j), order in zip(graph.pair_M2.tolist(), graph.order_M.tolist(), strict=True):
         query.AddBond(i, j, Chem.BondType.values[order])
-        query.ReplaceBond(query.GetNumBonds() - 1, Chem.BondFromSmarts(" -=#"[order] if orders else "~"))
+        query.ReplaceBond(
+            query.GetNumBonds() - 1, Chem.BondFromSmarts(" -=#"[order] if orders else "~")
+        )
     return query.GetMol()
 
 
@@ -168,35 +191,54 @@ def roll(seed: int, name: str, num: int) -> tuple[str, Count]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--num", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     names, start = list(REQUESTS), time.perf_counter()
-    jobs = [(args.seed + i, names[i % len(names)], args.batch) for i in range(-(-args.num // args.batch))]
+    jobs = [
+        (args.seed + i, names[i % len(names)], args.batch)
+        for i in range(-(-args.num // args.batch))
+    ]
     counts = {name: Count() for name in names}
     with contextlib.ExitStack() as stack:
         run = map
         if args.workers > 1:
             run = stack.enter_context(ProcessPoolExecutor(args.workers, get_context("spawn"))).map
-        for name, one in tqdm(run(roll, *zip(*jobs, strict=True)), total=len(jobs), unit="batch", disable=None):
+        for name, one in tqdm(
+            run(roll, *zip(*jobs, strict=True)), total=len(jobs), unit="batch", disable=None
+        ):
             all_of = counts[name]
             all_of.drawn, all_of.batches = all_of.drawn + one.drawn, all_of.batches + 1
             all_of.wrong, all_of.seconds = all_of.wrong + one.wrong, all_of.seconds + one.seconds
             all_of.removed += one.removed
-    print(f"{'request':40} {'drawn':>8} {'failed':>6} {'mol/s':>6}  mean probability of a step that the mask took from")
+    print(
+        f"{'request':40} {'drawn':>8} {'failed':>6} {'mol/s':>6}  mean probability of a step that"
+        " the mask took from"
+    )
     for name, count in counts.items():
         if count.batches:
-            lost = "  ".join(f"{sort} {value / count.batches:.3f}" for sort, value in count.removed.items())
-            print(f"{name:40} {count.drawn:8d} {len(count.wrong):6d} {count.drawn / count.seconds:6.0f}  {lost}")
+            lost = "  ".join(
+                f"{sort} {value / count.batches:.3f}" for sort, value in count.removed.items()
+            )
+            print(
+                f"{name:40} {count.drawn:8d} {len(count.wrong):6d}"
+                f" {count.drawn / count.seconds:6.0f}  {lost}"
+            )
             for line in count.wrong[:3]:
                 print("    ", line)
-    drawn, failed = sum(c.drawn for c in counts.values()), sum(len(c.wrong) for c in counts.values())
+    drawn, failed = (
+        sum(c.drawn for c in counts.values()),
+        sum(len(c.wrong) for c in counts.values()),
+    )
     spent = time.perf_counter() - start
     print(
-        f"{drawn} molecules, {failed} failures, 0 rejections; {drawn / spent:.0f} a second with {args.workers} workers"
+        f"{drawn} molecules, {failed} failures, 0 rejections; {drawn / spent:.0f} a second with"
+        f" {args.workers} workers"
     )
 
 

@@ -1,12 +1,15 @@
-"""What does a plain LSTM over SELFIES (or SMILES) reach on MOSES in a given processor time? The competitor to be honest about.
+"""What does a plain LSTM over SELFIES (or SMILES) reach on MOSES in a given processor time? The
+competitor to be honest about.
 
-    PYTHONPATH=. python benchmarks/molecules_selfies_lstm.py TRAIN.csv.gz --out lstm.smi --minutes 30 [--tokens smiles]
+    PYTHONPATH=. python benchmarks/molecules_selfies_lstm.py TRAIN.csv.gz --out lstm.smi --minutes
+    30 [--tokens smiles]
 
-Two layers of 256, trained by the next token on molecules of the training set in random order, none twice before all were seen;
-Adam, 2e-3 falling to 0 along a cosine of the processor time used. One thread; 32-bit floats or bfloat16 autocast, whichever
-trains faster here. `--minutes` is processor time of training alone; tokenising is told apart, and sampling is split into the
-net's time and the time that SELFIES take to become SMILES. `sciforge score` then judges the file: every sample is a line, also
-one that is no molecule. Needs: pip install selfies
+Two layers of 256, trained by the next token on molecules of the training set in random order, none
+twice before all were seen; Adam, 2e-3 falling to 0 along a cosine of the processor time used. One
+thread; 32-bit floats or bfloat16 autocast, whichever trains faster here. `--minutes` is processor
+time of training alone; tokenising is told apart, and sampling is split into the net's time and the
+time that SELFIES take to become SMILES. `sciforge score` then judges the file: every sample is a
+line, also one that is no molecule. Needs: pip install selfies
 """
 
 import argparse
@@ -47,7 +50,9 @@ class Lstm(nn.Module):
 
 
 class ExampleSource:
-    """Batches of token ids from a shuffled file; tokenised in blocks when they are needed, the time for it on `seconds`."""
+    """Batches of token ids from a shuffled file; tokenised in blocks when they are needed, the
+    time for it on `seconds`.
+    """
 
     def __init__(self, file: Path, tokens: str, seed: int, molecules: int | None):
         self.rng = np.random.default_rng(seed)
@@ -73,17 +78,26 @@ class ExampleSource:
 
     def _block(self) -> list[list[str]]:
         start = time.process_time()
-        some = [self.texts[(self.place + i) % len(self.texts)] for i in range(min(BLOCK, len(self.texts)))]
+        some = [
+            self.texts[(self.place + i) % len(self.texts)]
+            for i in range(min(BLOCK, len(self.texts)))
+        ]
         self.place += len(some)
         found = [one for one in map(self._tokens, some) if 0 < len(one) <= LONGEST]
         self.seconds += time.process_time() - start
         return found
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """Yield ids (B, L) without end: START, tokens, END, then PAD; molecules of like length together."""
+        """Yield ids (B, L) without end: START, tokens, END, then PAD; molecules of like length
+        together.
+        """
         while True:
             block = self.waiting.pop() if self.waiting else self._block()
-            rows = [[START, *(self.ids[w] for w in one), END] for one in block if all(w in self.ids for w in one)]
+            rows = [
+                [START, *(self.ids[w] for w in one), END]
+                for one in block
+                if all(w in self.ids for w in one)
+            ]
             self.dropped += len(block) - len(rows)
             rows.sort(key=len)
             parts = [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -97,13 +111,17 @@ class ExampleSource:
         return "".join(self.words[i] for i in ids)
 
 
-def step(net: Lstm, optimiser: torch.optim.Optimizer, ids: Tensor, rate: float, half: bool) -> float:
+def step(
+    net: Lstm, optimiser: torch.optim.Optimizer, ids: Tensor, rate: float, half: bool
+) -> float:
     """Take one optimiser step and return the loss in nats a token."""
     for group in optimiser.param_groups:
         group["lr"] = rate
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         logits, _ = net(ids[:, :-1])
-    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+    loss = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD
+    )
     optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -112,7 +130,9 @@ def step(net: Lstm, optimiser: torch.optim.Optimizer, ids: Tensor, rate: float, 
 
 
 def faster_in_half(tokens: int, batches: Iterator[Tensor], rate: float) -> bool:
-    """Return whether bfloat16 autocast trains faster here, by 6 steps each of nets that are thrown away."""
+    """Return whether bfloat16 autocast trains faster here, by 6 steps each of nets that are
+    thrown away.
+    """
     ids, spent = next(batches), {}
     for half in (False, True):
         net = Lstm(tokens)
@@ -122,7 +142,10 @@ def faster_in_half(tokens: int, batches: Iterator[Tensor], rate: float) -> bool:
         for _ in range(5):
             step(net, optimiser, ids, rate, half)
         spent[half] = time.process_time() - start
-    print(f"a step: {spent[False] / 5 * 1e3:.0f} ms in 32-bit, {spent[True] / 5 * 1e3:.0f} ms in bfloat16")
+    print(
+        f"a step: {spent[False] / 5 * 1e3:.0f} ms in 32-bit, {spent[True] / 5 * 1e3:.0f} ms in"
+        " bfloat16"
+    )
     return spent[True] < spent[False]
 
 
@@ -131,7 +154,9 @@ def train(stream: ExampleSource, args: argparse.Namespace) -> tuple[Lstm, dict]:
     torch.manual_seed(args.seed)
     batches = stream.batches(args.batch)
     half = (
-        faster_in_half(len(stream.words), batches, args.rate) if args.precision == "auto" else args.precision == "bf16"
+        faster_in_half(len(stream.words), batches, args.rate)
+        if args.precision == "auto"
+        else args.precision == "bf16"
     )
     torch.manual_seed(args.seed)
     net = Lstm(len(stream.words))
@@ -140,21 +165,32 @@ def train(stream: ExampleSource, args: argparse.Namespace) -> tuple[Lstm, dict]:
     while spent < budget:
         ids = next(batches)
         start = time.process_time()
-        losses.append(step(net, optimiser, ids, args.rate * (1 + math.cos(math.pi * spent / budget)) / 2, half))
+        losses.append(
+            step(
+                net, optimiser, ids, args.rate * (1 + math.cos(math.pi * spent / budget)) / 2, half
+            )
+        )
         spent += time.process_time() - start
         steps += 1
         if spent > told:
             told += budget / 20
             print(
-                f"{spent:6.0f} s  {steps:6d} steps  {stream.seen:8d} molecules  {np.mean(losses[-100:]):.4f}",
+                f"{spent:6.0f} s  {steps:6d} steps  {stream.seen:8d} molecules "
+                f" {np.mean(losses[-100:]):.4f}",
                 flush=True,
             )
     size = sum(p.numel() for p in net.parameters())
     return net, {
-        "parameters": size, "train_cpu_s": round(spent, 1), "steps": steps, "molecules_seen": stream.seen,
-        "of": len(stream.texts), "nats_a_token": round(float(np.mean(losses[-100:])), 4), "bfloat16": half,
-        "tokenise_cpu_s": round(stream.seconds, 1), "dropped": stream.dropped,
-    }  # fmt: skip
+        "parameters": size,
+        "train_cpu_s": round(spent, 1),
+        "steps": steps,
+        "molecules_seen": stream.seen,
+        "of": len(stream.texts),
+        "nats_a_token": round(float(np.mean(losses[-100:])), 4),
+        "bfloat16": half,
+        "tokenise_cpu_s": round(stream.seconds, 1),
+        "dropped": stream.dropped,
+    }
 
 
 @torch.inference_mode()
@@ -189,7 +225,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--tokens", choices=("selfies", "smiles"), default="selfies")
     parser.add_argument("--num", type=int, default=10_000)
-    parser.add_argument("--molecules", type=int, help="train on so many random molecules instead of all")
+    parser.add_argument(
+        "--molecules", type=int, help="train on so many random molecules instead of all"
+    )
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3)
@@ -208,7 +246,13 @@ def main() -> None:
         texts = [selfies.decoder(text) for text in texts]
     decode_s = time.process_time() - start - net_s
     args.out.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    report = {"tokens": args.tokens, "minutes": args.minutes, "seed": args.seed, **report, "samples": args.num}
+    report = {
+        "tokens": args.tokens,
+        "minutes": args.minutes,
+        "seed": args.seed,
+        **report,
+        "samples": args.num,
+    }
     report |= {
         "net_s": round(net_s, 2),
         "decode_s": round(decode_s, 2),

@@ -2,9 +2,10 @@
 
     python benchmarks/prepare_speed.py [--data ../shared/data/genomes] [--repeats 3]
 
-Reads real FASTA (26.5 Mbp: yeast, E. coli, V. cholerae, K. pneumoniae), written uncompressed to a temporary folder, as it
-stands and ten times over (contigs renamed), so that growth with the genome shows. Start-up is measured by preparing a
-genome of 1 kb in the same process and taken off. DNABERT's corpus step (seq2kmer strings) runs on a part of the same bases.
+Reads real FASTA (26.5 Mbp: yeast, E. coli, V. cholerae, K. pneumoniae), written uncompressed to a
+temporary folder, as it stands and ten times over (contigs renamed), so that growth with the genome
+shows. Start-up is measured by preparing a genome of 1 kb in the same process and taken off.
+DNABERT's corpus step (seq2kmer strings) runs on a part of the same bases.
 """
 
 import argparse
@@ -59,8 +60,12 @@ def write_fasta(path: Path, contigs: list[tuple[str, bytes]], copies: int) -> in
     return total
 
 
-def dnabert_seconds(contigs: list[tuple[str, bytes]], k: int = 6, most: int = 2_000_000) -> tuple[float, int]:
-    """Time DNABERT's corpus step (seq2kmer: a string of space-separated k-mers, written out) on up to `most` bases."""
+def dnabert_seconds(
+    contigs: list[tuple[str, bytes]], k: int = 6, most: int = 2_000_000
+) -> tuple[float, int]:
+    """Time DNABERT's corpus step (seq2kmer: a string of space-separated k-mers, written out) on
+    up to `most` bases.
+    """
     sequence = contigs[0][1].replace(b"\n", b"")[:most].decode()
     with tempfile.TemporaryFile("w+") as out:
         start = time.process_time()
@@ -72,14 +77,23 @@ def dnabert_seconds(contigs: list[tuple[str, bytes]], k: int = 6, most: int = 2_
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared/data/genomes")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared/data/genomes"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if not options.data.exists():
-        sys.exit(f"{options.data} is missing; give --data with the genomes named in datasets/*.toml")
+        sys.exit(
+            f"{options.data} is missing; give --data with the genomes named in datasets/*.toml"
+        )
     contigs = read_letters(options.data)
-    print("| input | Mbp | wall Mbp/s | CPU Mbp/s | peak MiB | of it before |\n|---|---|---|---|---|---|")
+    print(
+        "| input | Mbp | wall Mbp/s | CPU Mbp/s | peak MiB | of it before"
+        " |\n|---|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "small.fa").write_text(">a\n" + "ACGT" * 250 + "\n")
@@ -89,22 +103,30 @@ def main() -> None:
             for repeat in range(options.repeats):
                 out = place / f"run-{copies}-{repeat}"
                 command = [sys.executable, "-c", CHILD, place / "small.fa", place / "large.fa", out]
-                wall, cpu, before, peak = map(float, subprocess.check_output(command, text=True).split())
+                wall, cpu, before, peak = map(
+                    float, subprocess.check_output(command, text=True).split()
+                )
                 subprocess.run(["rm", "-r", out], check=True)
                 best = (wall, cpu, before, peak) if best is None or cpu < best[1] else best
             wall, cpu, before, peak = best
             speeds = f"{bases / wall / 1e6:.0f} | {bases / cpu / 1e6:.0f}"
-            print(f"| FASTA x {copies} | {bases / 1e6:.1f} | {speeds} | {peak / 1024:.0f} | {before / 1024:.0f} |")
+            print(
+                f"| FASTA x {copies} | {bases / 1e6:.1f} | {speeds} | {peak / 1024:.0f} |"
+                f" {before / 1024:.0f} |"
+            )
     theirs, length = dnabert_seconds(contigs)
     print(
-        f"\nHuman genome ({HUMAN_BP / 1e9:.2f} Gbp), extrapolated from the largest: {HUMAN_BP / (bases / wall) / 60:.1f} minutes;"
+        f"\nHuman genome ({HUMAN_BP / 1e9:.2f} Gbp), extrapolated from the largest:"
+        f" {HUMAN_BP / (bases / wall) / 60:.1f} minutes;"
     )
     hours = theirs / length * HUMAN_BP / 3600
     print(
-        f"DNABERT's seq2kmer text at {length / theirs / 1e6:.1f} Mbp/s, one core, tokenising not counted: {hours:.1f} hours."
+        f"DNABERT's seq2kmer text at {length / theirs / 1e6:.1f} Mbp/s, one core, tokenising not"
+        f" counted: {hours:.1f} hours."
     )
     print(
-        f"This process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (holds the input letters)."
+        f"This process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (holds"
+        " the input letters)."
     )
 
 

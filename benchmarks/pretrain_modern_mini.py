@@ -3,12 +3,13 @@
     python datasets/build_text.py --corpus runs/text
     python benchmarks/pretrain_modern_mini.py [--corpus runs/text] [--out runs]
 
-Corpus, 5.6 million letters: Jane Austen's novels without the chapters that austen-speech holds out, and what gensim carries for
-its own tests: 107 articles of Wikipedia, Australian news, posts of news groups. It holds no hotel review.
-The same on the command line:
+Corpus, 5.6 million letters: Jane Austen's novels without the chapters that austen-speech holds out,
+and what gensim carries for its own tests: 107 articles of Wikipedia, Australian news, posts of news
+groups. It holds no hotel review. The same on the command line:
 
     sciforge prepare documents runs/text/*.txt --shares 0.98 0.02 0 --out runs/general
-    sciforge train masked-words --data runs/general --out runs/modern-mini-english --model modern-mini --length 256 \\
+    sciforge train masked-words --data runs/general --out runs/modern-mini-english --model
+    modern-mini --length 256 \\
         --schedule.steps 3000 --schedule.batch 8 --schedule.lr 2e-3 --schedule.warmup 0.05 \\
         --schedule.kind trapezoid --schedule.cooldown 0.3 \\
         --hardware.threads 1
@@ -26,7 +27,9 @@ STEPS = 3000
 
 def main() -> None:
     """Prepare the corpus where it is missing and train, or go on with a run that was stopped."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, default=Path("runs/text"))
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -41,7 +44,13 @@ def main() -> None:
         model="modern-mini",
         objective=MaskedWords(length=256),
         schedule=sf.Schedule(
-            steps=options.steps, batch=8, lr=2e-3, warmup=0.05, kind="trapezoid", cooldown=0.3, save_every=1000
+            steps=options.steps,
+            batch=8,
+            lr=2e-3,
+            warmup=0.05,
+            kind="trapezoid",
+            cooldown=0.3,
+            save_every=1000,
         ),
         hardware=sf.Hardware(threads=1),
     )

@@ -2,7 +2,8 @@
 
     python benchmarks/pretrain_molecules_mini.py --moses train.csv.gz --out runs/molecules-mini
 
-prepares every third molecule of MOSES' training set (molsets 0.3.1, 528,221 molecules) and learns to grow them, on one core.
+prepares every third molecule of MOSES' training set (molsets 0.3.1, 528,221 molecules) and learns
+to grow them, on one core.
 """
 
 import argparse
@@ -16,7 +17,9 @@ STEPS, BATCH = 6500, 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--moses", type=Path, required=True, help="MOSES' train.csv.gz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=STEPS)

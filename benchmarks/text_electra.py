@@ -2,10 +2,12 @@
 
     python benchmarks/text_electra.py --out runs/text-electra [--steps 3000] [--seeds 5] [--quick]
 
-Both nets are bert-mini, pretrained on Austen's novels (austen-novels, bundled) with the same vocabulary, rows and order; their
-development losses are of different tasks, so what is compared is the AUC of speech against narration (austen-speech, split by
-chapters that were held out of the pretraining) with 50, 100 and 200 labels. The head is solved on the hidden states alone, no
-step is descended. The generator makes a step of replaced words dearer: processor seconds are printed beside.
+Both nets are bert-mini, pretrained on Austen's novels (austen-novels, bundled) with the same
+vocabulary, rows and order; their development losses are of different tasks, so what is compared is
+the AUC of speech against narration (austen-speech, split by chapters that were held out of the
+pretraining) with 50, 100 and 200 labels. The head is solved on the hidden states alone, no step is
+descended. The generator makes a step of replaced words dearer: processor seconds are printed
+beside.
 """
 
 import argparse
@@ -25,7 +27,9 @@ def prepare(out: Path) -> tuple[Path, Path]:
     """Prepare novels and passages where they are not there yet; return the stores."""
     novels, speech = out / "novels", out / "speech"
     if not novels.exists():
-        api.prepare(Documents(files=(catalog.fetch("austen-novels"),), shares=(0.98, 0.02, 0.0)), novels)
+        api.prepare(
+            Documents(files=(catalog.fetch("austen-novels"),), shares=(0.98, 0.02, 0.0)), novels
+        )
     if not speech.exists():
         options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
         api.prepare(Documents(files=(catalog.fetch("austen-speech"),), **options), speech)
@@ -48,7 +52,9 @@ def pretrain(name: str, novels: Path, options: argparse.Namespace) -> tuple[Chec
 
 def main() -> None:
     """Pretrain twice, measure two curves on the same labels, print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=4)
@@ -73,7 +79,9 @@ def main() -> None:
             sizes=tuple(options.sizes),
             seeds=options.seeds,
             methods=("pretrained", *rivals),
-            recipe=api.label_efficiency_runs.Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0),
+            recipe=api.label_efficiency_runs.Recipe(
+                Schedule(steps=1, batch=32, lr=0.0, kind="step"), epochs=0.0
+            ),
             metric="auroc",
             higher_is_better=True,
             hardware=Hardware(threads=1),

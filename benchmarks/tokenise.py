@@ -1,12 +1,14 @@
-"""How many bases a second does one core turn into 6-mer tokens: ours, DNABERT's strings, and HF tokenizers?
+"""How many bases a second does one core turn into 6-mer tokens: ours, DNABERT's strings, and HF
+tokenizers?
 
-    PYTHONPATH=. python benchmarks/tokenise.py [--quick] [FASTA ...]      (HF's line needs: pip install tokenizers)
+    PYTHONPATH=. python benchmarks/tokenise.py [--quick] [FASTA ...]      (HF's line needs: pip
+    install tokenizers)
 
-All three start from what they read: ours from base codes as sciforge stores them, DNABERT's and HF's from a sequence in
-memory; letters to codes is listed apart. The slow ones get the first 2 Mbp only. Processor time, the best of several
-alternating rounds.
-Prediction: about 10 passes over bytes in the cache at 10 GB/s, so several hundred Mbp/s; DNABERT's 1.6
-(an earlier trial on another machine).
+All three start from what they read: ours from base codes as sciforge stores them, DNABERT's and
+HF's from a sequence in memory; letters to codes is listed apart. The slow ones get the first 2 Mbp
+only. Processor time, the best of several alternating rounds. Prediction: about 10 passes over bytes
+in the cache at 10 GB/s, so several hundred Mbp/s; DNABERT's 1.6 (an earlier trial on another
+machine).
 """
 
 import argparse
@@ -41,7 +43,9 @@ def read_letters(paths: list[Path]) -> bytes:
     paths = [path for path in paths if path.exists()]
     if not paths:
         print("(no FASTA at hand: 20 Mbp of random bases)")
-        return np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(0).integers(0, 4, 20_000_000)].tobytes()
+        return np.frombuffer(b"ACGT", np.uint8)[
+            np.random.default_rng(0).integers(0, 4, 20_000_000)
+        ].tobytes()
     sequences = []
     for path in paths:
         with OPENERS.get(path.suffix, open)(path, "rb") as lines:
@@ -50,7 +54,9 @@ def read_letters(paths: list[Path]) -> bytes:
 
 
 def seq2kmer(seq: str, k: int) -> str:
-    """DNABERT's own function (jerryji1993/DNABERT, motif_utils.py), word for word but for this line."""
+    """DNABERT's own function (jerryji1993/DNABERT, motif_utils.py), word for word but for this
+    line.
+    """
     kmer = [seq[x : x + k] for x in range(len(seq) + 1 - k)]
     kmers = " ".join(kmer)
     return kmers
@@ -68,7 +74,9 @@ def dnabert(text: str, vocabulary: dict[str, int]) -> list[int]:
 
 
 def huggingface(vocabulary: dict[str, int]):
-    """Return a function from text to ids by tokenizers' WordLevel model, or None where it is not installed."""
+    """Return a function from text to ids by tokenizers' WordLevel model, or None where it is not
+    installed.
+    """
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers
     except ImportError:
@@ -87,7 +95,9 @@ def seconds(function, argument) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("fasta", nargs="*", type=Path, default=DEFAULT)
-    parser.add_argument("--quick", action="store_true", help="two rounds, and less for the slow ones")
+    parser.add_argument(
+        "--quick", action="store_true", help="two rounds, and less for the slow ones"
+    )
     args = parser.parse_args()
     letters = read_letters(args.fasta)
     little = letters[: 200_000 if args.quick else 2_000_000].decode().upper()
@@ -108,7 +118,10 @@ def main() -> None:
         for name, (function, argument) in ways.items():
             best[name] = min(best[name], seconds(function, argument))
     speeds = {name: len(ways[name][1]) / best[name] / 1e6 for name in ways}
-    print(f"{len(letters) / 1e6:.1f} Mbp, k = {K}, one core\n\n| way | Mbp/s | times DNABERT's |\n|---|---|---|")
+    print(
+        f"{len(letters) / 1e6:.1f} Mbp, k = {K}, one core\n\n| way | Mbp/s | times DNABERT's"
+        " |\n|---|---|---|"
+    )
     for name, speed in speeds.items():
         print(f"| {name} | {speed:,.1f} | {speed / speeds['DNABERT, seq2kmer and dict']:,.1f} |")
 

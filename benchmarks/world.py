@@ -1,11 +1,12 @@
-"""Do micro-batches, two processes, FSDP2, tensor parallelism and a resume on another number of processes give the
-weights of one process?
+"""Do micro-batches, two processes, FSDP2, tensor parallelism and a resume on another number of
+processes give the weights of one process?
 
     python benchmarks/world.py
 
-Trains tiny genome and molecule runs in float64 with AdamW, six steps each, in one process and under torchrun with two
-(gloo), and prints the largest difference of any weight and of any figure: every step's loss, and development.
-AdamW's eps (1e-8) keeps rounding where gradients are almost 0 from growing: the update is at most rate * 1e-17 / 1e-8.
+Trains tiny genome and molecule runs in float64 with AdamW, six steps each, in one process and under
+torchrun with two (gloo), and prints the largest difference of any weight and of any figure: every
+step's loss, and development. AdamW's eps (1e-8) keeps rounding where gradients are almost 0 from
+growing: the update is at most rate * 1e-17 / 1e-8.
 """
 
 import importlib.util
@@ -43,10 +44,13 @@ def tiny_runs(domain: str, folder: Path, build: bool) -> tuple[Run, Run]:
 
 
 def cases(folder: Path, build: bool = False) -> dict[str, Run]:
-    """Return the runs to repeat, by name; those named `shard` or `tensor` split the model over two processes."""
+    """Return the runs to repeat, by name; those named `shard` or `tensor` split the model over
+    two processes.
+    """
     pretraining, finetuning = tiny_runs("genomes", folder, build)
     molecules, properties = tiny_runs("molecules", folder, build)
-    saved = {"schedule": replace(finetuning.schedule, save_every=2, patience=0)}  # the last weights, not the best
+    # the last weights, not the best
+    saved = {"schedule": replace(finetuning.schedule, save_every=2, patience=0)}
     side_tasks = replace(pretraining.objective, frame_weight=1.0, pair_weight=0.1)
     replay = Replay(pretraining.data, 0.25)
     proximal = EWC(10.0, data=pretraining.data, examples=1, step="proximal")
@@ -59,25 +63,37 @@ def cases(folder: Path, build: bool = False) -> dict[str, Run]:
         "replay + L2-SP": replace(finetuning, replay=replay, regularization=L2SP(0.5)),
         "EWC, proximal": replace(finetuning, regularization=proximal),
         "LoRA + replay": replace(finetuning, replay=replay, finetuning=LoRA(rank=2)),
-        "odd batch": replace(finetuning, schedule=replace(finetuning.schedule, batch=5), replay=replay),
+        "odd batch": replace(
+            finetuning, schedule=replace(finetuning.schedule, batch=5), replay=replay
+        ),
         "resume": replace(finetuning, **saved),
         "molecules": molecules,
         "shard masked": pretraining,
         "shard masked, side tasks": replace(pretraining, objective=side_tasks),
         "shard classify": finetuning,
-        "shard replay + L2-SP": replace(finetuning, replay=Replay(pretraining.data, 0.5), regularization=L2SP(0.5)),
+        "shard replay + L2-SP": replace(
+            finetuning, replay=Replay(pretraining.data, 0.5), regularization=L2SP(0.5)
+        ),
         "shard EWC": replace(finetuning, regularization=proximal),
-        "shard classify, micro-batches": replace(finetuning, hardware=replace(finetuning.hardware, micro_batch=2)),
+        "shard classify, micro-batches": replace(
+            finetuning, hardware=replace(finetuning.hardware, micro_batch=2)
+        ),
         "shard resume": replace(finetuning, **saved),
-        "tensor masked, 40 steps": replace(pretraining, schedule=replace(pretraining.schedule, steps=40)),
+        "tensor masked, 40 steps": replace(
+            pretraining, schedule=replace(pretraining.schedule, steps=40)
+        ),
         "tensor classify, micro-batches, checkpointing": replace(finetuning, hardware=pieces),
         "tensor replay + L2-SP": replace(finetuning, replay=replay, regularization=L2SP(0.5)),
         "tensor EWC": replace(finetuning, regularization=proximal),
         "tensor heads only": replace(finetuning, finetuning=Freeze()),
         "tensor resume": replace(finetuning, **saved),
         "tensor averaged, resume": replace(pretraining, schedule=averaged),
-        "tensor molecules, 40 steps": replace(molecules, schedule=replace(molecules.schedule, steps=40)),
-        "tensor molecules, properties": replace(properties, schedule=replace(properties.schedule, clip=0.1)),
+        "tensor molecules, 40 steps": replace(
+            molecules, schedule=replace(molecules.schedule, steps=40)
+        ),
+        "tensor molecules, properties": replace(
+            properties, schedule=replace(properties.schedule, clip=0.1)
+        ),
     }
 
 
@@ -113,13 +129,22 @@ def worker(folder: Path) -> None:
 
 
 def difference(a: Path, b: Path) -> tuple[float, float]:
-    """Return the largest difference of any weight and of any development figure or step's loss of two runs."""
+    """Return the largest difference of any weight and of any development figure or step's loss
+    of two runs.
+    """
     first, second = Checkpoint.open(a), Checkpoint.open(b)
     ours, theirs = first.weights(), second.weights()
     assert ours.keys() == theirs.keys() and first.metrics.keys() == second.metrics.keys()
     weights = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-    metrics = [abs(value - second.metrics[name]) for name, value in first.metrics.items() if isinstance(value, float)]
-    losses = [[line["loss"] for line in read_metrics(f / "metrics.jsonl") if "loss" in line] for f in (a, b)]
+    metrics = [
+        abs(value - second.metrics[name])
+        for name, value in first.metrics.items()
+        if isinstance(value, float)
+    ]
+    losses = [
+        [line["loss"] for line in read_metrics(f / "metrics.jsonl") if "loss" in line]
+        for f in (a, b)
+    ]
     assert len(losses[0]) == len(losses[1])
     return weights, max(*metrics, *(abs(x - y) for x, y in zip(*losses, strict=True)))
 
@@ -138,10 +163,21 @@ def measure(folder: Path) -> dict[str, tuple[float, float]]:
     for name in ("masked", "masked, side tasks", "classify", "replay + L2-SP"):
         pieces = replace(runs[name], hardware=replace(runs[name].hardware, micro_batch=3))
         train_case(name, pieces, folder / "micro" / name, 1)
-        found[f"micro-batches of 3: {name}"] = difference(folder / "one" / name, folder / "micro" / name)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
+        found[f"micro-batches of 3: {name}"] = difference(
+            folder / "one" / name, folder / "micro" / name
+        )
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "--no-python",
+    ]
     launch += [sys.executable, __file__, "--worker", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # also where not installed
+    # also where not installed
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=600, env=environment)
     if done.returncode:
         ours = [line for line in done.stderr.splitlines() if line.startswith("[rank")]

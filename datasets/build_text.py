@@ -1,9 +1,11 @@
-"""Make the bundled English text anew out of Debian and Python packages; run it as `python datasets/build_text.py`.
+"""Make the bundled English text anew out of Debian and Python packages; run it as `python
+datasets/build_text.py`.
 
-Needs `apt-get`, `dpkg-deb` (for Debian's r-cran-janeaustenr) and, for --corpus, `pip install gensim`. Prints size and SHA-256
-of each file; a file that differs from what its card records is an error. With `--corpus FOLDER` it writes the general
-corpus of modern-mini-english there instead: the novels without their held-out chapters, and the Wikipedia extract, the news and
-the news groups that gensim carries for its own tests.
+Needs `apt-get`, `dpkg-deb` (for Debian's r-cran-janeaustenr) and, for --corpus, `pip install
+gensim`. Prints size and SHA-256 of each file; a file that differs from what its card records is an
+error. With `--corpus FOLDER` it writes the general corpus of modern-mini-english there instead: the
+novels without their held-out chapters, and the Wikipedia extract, the news and the news groups that
+gensim carries for its own tests.
 """
 
 import argparse
@@ -38,8 +40,16 @@ STRINGS, STRING = 16, 9  # R's types STRSXP and CHARSXP
 def novels(package: Path | None, work: Path) -> list[list[str]]:
     """Return the lines of each of the six novels, in the order of the package (Emma first)."""
     if package is None:
-        subprocess.run(["apt-get", "download", "r-cran-janeaustenr"], cwd=work, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["dpkg-deb", "-x", str(next(work.glob("r-cran-janeaustenr*.deb"))), str(work / "x")], check=True)
+        subprocess.run(
+            ["apt-get", "download", "r-cran-janeaustenr"],
+            cwd=work,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        subprocess.run(
+            ["dpkg-deb", "-x", str(next(work.glob("r-cran-janeaustenr*.deb"))), str(work / "x")],
+            check=True,
+        )
         package = work / "x"
     data, found = (package / NOVELS).read_bytes(), []
     while data:  # each value: its length, then zlib
@@ -69,7 +79,9 @@ def strings(data: bytes) -> list[str]:
 
 
 def chapters(lines: list[str]) -> list[list[str]]:
-    """Return the paragraphs of each chapter of a novel; what stands before the first chapter is left out."""
+    """Return the paragraphs of each chapter of a novel; what stands before the first chapter is
+    left out.
+    """
     found: list[list[str]] = []
     for block in re.split(r"\n\s*\n", "\n".join(lines)):
         block = " ".join(block.split()).replace("_", "")
@@ -86,7 +98,9 @@ def split_of(number: int) -> str:
 
 
 def speech(paragraph: str) -> str | None:
-    """Return what a paragraph says that is speech from end to end, or that has none; None for a mixture."""
+    """Return what a paragraph says that is speech from end to end, or that has none; None for a
+    mixture.
+    """
     marks = [place for place, letter in enumerate(paragraph) if letter in '"“”']
     if not marks:
         return "narration"
@@ -104,14 +118,18 @@ def opening(paragraph: str) -> str:
 
 
 def austen_speech(books: list[list[str]]) -> bytes:
-    """Return openings of paragraphs that are speech or narration, quotes taken off, split by chapter, as CSV."""
+    """Return openings of paragraphs that are speech or narration, quotes taken off, split by
+    chapter, as CSV.
+    """
     rows: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for book, lines in enumerate(books):
         for number, paragraphs in enumerate(chapters(lines)):
             for paragraph in paragraphs:
                 label, text = speech(paragraph), opening(paragraph)
                 if label and LETTERS[0] <= len(text) and not set('"“”') & set(text):
-                    rows.setdefault((split_of(number), label), []).append((text, f"{book}-{number}"))
+                    rows.setdefault((split_of(number), label), []).append(
+                        (text, f"{book}-{number}")
+                    )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["split", "label", "chapter", "text"])
@@ -123,10 +141,14 @@ def austen_speech(books: list[list[str]]) -> bytes:
 
 
 def austen_novels(books: list[list[str]]) -> bytes:
-    """Return the training chapters of all novels, a paragraph a line, a blank line after each chapter."""
+    """Return the training chapters of all novels, a paragraph a line, a blank line after each
+    chapter.
+    """
     parts = []
     for lines in books:
-        kept = [found for number, found in enumerate(chapters(lines)) if split_of(number) == "train"]
+        kept = [
+            found for number, found in enumerate(chapters(lines)) if split_of(number) == "train"
+        ]
         parts += ["\n".join(paragraphs) for paragraphs in kept]
     return gzip.compress(("\n\n".join(parts) + "\n").encode(), 9, mtime=0)
 
@@ -135,7 +157,9 @@ def wikipedia(data: Path) -> Iterator[str]:
     """Yield the articles of the extract as plain text, tables and lists left out."""
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 
-    with bz2.open(data / "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2") as pages:
+    with bz2.open(
+        data / "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+    ) as pages:
         for _, text, _ in extract_pages(pages, ("0",)):
             if not text.upper().startswith("#REDIRECT"):
                 plain = re.sub(r"'{2,}", "", filter_wiki(text))
@@ -145,19 +169,25 @@ def wikipedia(data: Path) -> Iterator[str]:
 
 
 def news_groups(data: Path) -> Iterator[str]:
-    """Yield the posts, without headers, quotations and signatures; read as text, since a pickle is not to be trusted."""
+    """Yield the posts, without headers, quotations and signatures; read as text, since a pickle
+    is not to be trusted.
+    """
     packed = zlib.decompress((data / "mini_newsgroup").read_bytes())
     for found in re.findall(rb"^a?V(.*)$", packed, re.MULTILINE):
         _, _, body = found.decode("raw_unicode_escape").partition("\n\n")
         lines = body.split("\n--")[0].split("\n")
         kept = [
-            line for line in lines if not re.match(r"\s*(?:[>|:#]|\S+>)|.*(?:writes|wrote|said):\s*$|In article", line)
+            line
+            for line in lines
+            if not re.match(r"\s*(?:[>|:#]|\S+>)|.*(?:writes|wrote|said):\s*$|In article", line)
         ]
         yield "\n".join(line for line in kept if line.strip())
 
 
 def corpus(folder: Path, books: list[list[str]]) -> None:
-    """Write the general corpus: a document's paragraphs on lines, a blank line after each document."""
+    """Write the general corpus: a document's paragraphs on lines, a blank line after each
+    document.
+    """
     from gensim.test.utils import datapath
 
     data = Path(datapath(""))
@@ -174,7 +204,10 @@ def corpus(folder: Path, books: list[list[str]]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, documents in parts.items():
-        text = "\n\n".join(document.strip() for document in documents if len(document.strip()) > 200) + "\n"
+        text = (
+            "\n\n".join(document.strip() for document in documents if len(document.strip()) > 200)
+            + "\n"
+        )
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
         print(name, len(text))
 
@@ -186,9 +219,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(MADE)}; all by default")
     parser.add_argument(
-        "--package", type=Path, help="folder where r-cran-janeaustenr is unpacked, to save downloading it"
+        "--package",
+        type=Path,
+        help="folder where r-cran-janeaustenr is unpacked, to save downloading it",
     )
-    parser.add_argument("--corpus", type=Path, help="write the general corpus into this folder instead")
+    parser.add_argument(
+        "--corpus", type=Path, help="write the general corpus into this folder instead"
+    )
     args = parser.parse_args()
     wrong = 0
     with tempfile.TemporaryDirectory() as room:

@@ -1,4 +1,6 @@
-"""Write docs/cli.md out of the commands' own types and docstrings; run it as `python docs/make_cli.py`."""
+"""Write docs/cli.md out of the commands' own types and docstrings; run it as `python
+docs/make_cli.py`.
+"""
 
 import dataclasses
 import typing
@@ -27,13 +29,30 @@ prints. A list takes all words up to the next option, so files stand before opti
 `sciforge prepare genome a.fa b.fa --out store`.
 """
 USAGE = {
-    "prepare": "PREPARER [FILE ...]", "audit": "AUDIT", "label": "FILE", "score": "FILE", "train": "OBJECTIVE | --config RUN.json",
-    "fit": "CHECKPOINT [TABLE]", "fisher": "CHECKPOINT", "evaluate": "CHECKPOINT", "predict": "CHECKPOINT OUTPUT",
-    "generate": "CHECKPOINT", "check": "CHECKPOINT", "label-efficiency": "[OBJECTIVE]", "schedules": "OBJECTIVE",
-    "forgetting": "CHECKPOINT --objective OBJECTIVE", "invariance": "CHECKPOINT", "privacy": "CHECKPOINT",
-    "prune": "CHECKPOINT ...", "distill": "TEACHER", "export": "CHECKPOINT", "verify": "RUN", "card": "CHECKPOINT",
-    "datasets": "list | find NAME | fetch NAME ...", "demo": "[DOMAIN]",
-}  # fmt: skip
+    "prepare": "PREPARER [FILE ...]",
+    "audit": "AUDIT",
+    "label": "FILE",
+    "score": "FILE",
+    "train": "OBJECTIVE | --config RUN.json",
+    "fit": "CHECKPOINT [TABLE]",
+    "fisher": "CHECKPOINT",
+    "evaluate": "CHECKPOINT",
+    "predict": "CHECKPOINT OUTPUT",
+    "generate": "CHECKPOINT",
+    "check": "CHECKPOINT",
+    "label-efficiency": "[OBJECTIVE]",
+    "schedules": "OBJECTIVE",
+    "forgetting": "CHECKPOINT --objective OBJECTIVE",
+    "invariance": "CHECKPOINT",
+    "privacy": "CHECKPOINT",
+    "prune": "CHECKPOINT ...",
+    "distill": "TEACHER",
+    "export": "CHECKPOINT",
+    "verify": "RUN",
+    "card": "CHECKPOINT",
+    "datasets": "list | find NAME | fetch NAME ...",
+    "demo": "[DOMAIN]",
+}
 APART = {"datasets": catalog.fetch_all, "doctor": doctor.doctor, "demo": demo.demo}
 NAMED = ("preparer", "what", "output", "objective")  # given by name, with options of their own
 
@@ -56,7 +75,10 @@ def rows(flags: Sequence[Flag], prefix: str = "") -> Iterator[str]:
                     yield next(rows([shown], f"{name}."))
         else:
             dashes = "" if flag.name in POSITIONAL and not prefix else "--"
-            yield f"| `{dashes}{name}` | {kind(flag.hint)} | {default(flag)} | {flag.help.replace('|', '/')} |"
+            yield (
+                f"| `{dashes}{name}` | {kind(flag.hint)} | {default(flag)} |"
+                f" {flag.help.replace('|', '/')} |"
+            )
 
 
 def kind(hint: Any) -> str:
@@ -64,10 +86,17 @@ def kind(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " ".join(map(str, typing.get_args(hint)))
     if arguments := [a for a in typing.get_args(hint) if a not in (type(None), Ellipsis)]:
-        return " or ".join(dict.fromkeys(map(kind, arguments))) + (" ..." if typing.get_origin(hint) is tuple else "")
-    return {"Path": "path", "str": "text", "float": "number", "int": "integer", "bool": "switch", "Any": "name"}.get(
-        getattr(hint, "__name__", str(hint)), getattr(hint, "__name__", str(hint))
-    )
+        return " or ".join(dict.fromkeys(map(kind, arguments))) + (
+            " ..." if typing.get_origin(hint) is tuple else ""
+        )
+    return {
+        "Path": "path",
+        "str": "text",
+        "float": "number",
+        "int": "integer",
+        "bool": "switch",
+        "Any": "name",
+    }.get(getattr(hint, "__name__", str(hint)), getattr(hint, "__name__", str(hint)))
 
 
 def default(flag: Flag) -> str:
@@ -89,7 +118,8 @@ def manual() -> str:
         parts.append(f"## {group}\n")
         for verb in verbs:
             parts.append(
-                f"### sciforge {verb}\n\n`{f'sciforge {verb} {USAGE.get(verb, str())}'.rstrip()}`\n\n{texts[verb]}\n"
+                "### sciforge"
+                f" {verb}\n\n`{f'sciforge {verb} {USAGE.get(verb, str())}'.rstrip()}`\n\n{texts[verb]}\n"
             )
             function = APART.get(verb) or getattr(sciforge, verb.replace("-", "_"))
             cls = getattr(function, "settings", None)

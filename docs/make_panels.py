@@ -1,7 +1,8 @@
-"""Draw docs/panels.png, the picture of the README: error against number of labels, ours beside the best rival.
+"""Draw docs/panels.png, the picture of the README: error against number of labels, ours beside the
+best rival.
 
-Every number is copied from a section of benchmarks/RESULTS.md as it is printed there; `check` (a test runs it) looks each
-of them up. Run it as `python docs/make_panels.py`.
+Every number is copied from a section of benchmarks/RESULTS.md as it is printed there; `check` (a
+test runs it) looks each of them up. Run it as `python docs/make_panels.py`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ class Line:
     Args:
         name: in the legend of the panel.
         colour: OURS, UNTRAINED (the same net without pretraining) or RIVAL.
-        values: as they are printed in RESULTS.md, one a number of labels; shorter where not measured.
+        values: as they are printed in RESULTS.md, one a number of labels; shorter where not
+            measured.
         dashed: whether the line is dashed.
     """
 
@@ -123,7 +125,9 @@ PANELS = (
 
 
 def section_of(heading: str) -> str:
-    """Return the text below a heading of RESULTS.md, up to the next of the same level; raises ValueError without one."""
+    """Return the text below a heading of RESULTS.md, up to the next of the same level; raises
+    ValueError without one.
+    """
     text = RESULTS.read_text(encoding="utf-8")
     level = heading.split(" ")[0]
     if (start := text.find(f"\n{heading}")) < 0:
@@ -134,13 +138,18 @@ def section_of(heading: str) -> str:
 
 
 def check() -> None:
-    """Raise ValueError where a number of the picture does not stand in its section of RESULTS.md."""
+    """Raise ValueError where a number of the picture does not stand in its section of
+    RESULTS.md.
+    """
     for panel in PANELS:
         text = section_of(panel.section)
         for line in panel.lines:
             for value in line.values:
                 if f" {value} " not in text.replace("**", "").replace("|", " ").replace("/", " / "):
-                    raise ValueError(f"{panel.title}, {line.name}: {value} is not in {panel.section!r}; draw anew")
+                    raise ValueError(
+                        f"{panel.title}, {line.name}: {value} is not in {panel.section!r}; draw"
+                        " anew"
+                    )
 
 
 def draw(out: Path) -> Path:
@@ -163,15 +172,23 @@ def draw(out: Path) -> Path:
     for axis, panel in zip(axes, PANELS, strict=True):
         for line in panel.lines:
             values = [1 - float(value) if panel.score else float(value) for value in line.values]
-            style = {"color": line.colour, "ls": "--" if line.dashed else "-", "lw": 2 if line.colour == OURS else 1.4}
-            axis.plot(panel.labels[: len(values)], values, marker="o", ms=3.5, label=line.name, **style)
+            style = {
+                "color": line.colour,
+                "ls": "--" if line.dashed else "-",
+                "lw": 2 if line.colour == OURS else 1.4,
+            }
+            axis.plot(
+                panel.labels[: len(values)], values, marker="o", ms=3.5, label=line.name, **style
+            )
         axis.set_xscale("log")
         axis.set_xticks(panel.labels, [str(n) for n in panel.labels])
         axis.minorticks_off()
         axis.set_ylim(0, None)
         axis.set_title(panel.title, fontsize=9, fontweight="bold", loc="left")
         axis.set_ylabel(panel.error, labelpad=2)
-        axis.legend(frameon=False, fontsize=7.5, handlelength=1.4, labelspacing=0.25, borderaxespad=0.1)
+        axis.legend(
+            frameon=False, fontsize=7.5, handlelength=1.4, labelspacing=0.25, borderaxespad=0.1
+        )
     figure.supxlabel("number of labels", fontsize=8.5)
     figure.savefig(out, dpi=110)
     return out

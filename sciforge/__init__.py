@@ -4,8 +4,9 @@
     model = sf.load("dna-bert-mini").fit(inputs, labels)
     model.predict(inputs)
 
-The verbs (`prepare`, `train`, `fit`, `predict`, `label_efficiency`, ...) are those of the command line; `genomes`, `atoms`,
-`molecules`, `heat`, `images` and `text` are the domains; `datasets` finds bundled and published data by name.
+The verbs (`prepare`, `train`, `fit`, `predict`, `label_efficiency`, ...) are those of the command
+line; `genomes`, `atoms`, `molecules`, `heat`, `images` and `text` are the domains; `datasets` finds
+bundled and published data by name.
 """
 
 import importlib
@@ -14,23 +15,59 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _VERBS = (
-    "prepare", "train", "fit", "fisher", "evaluate", "predict", "generate", "label", "sample", "score", "check", "audit",
-    "label_efficiency", "transfer", "forgetting", "schedules", "invariance", "privacy", "prune", "distill", "export",
-    "verify", "card",
-)  # fmt: skip
+    "prepare",
+    "train",
+    "fit",
+    "fisher",
+    "evaluate",
+    "predict",
+    "generate",
+    "label",
+    "sample",
+    "score",
+    "check",
+    "audit",
+    "label_efficiency",
+    "transfer",
+    "forgetting",
+    "schedules",
+    "invariance",
+    "privacy",
+    "prune",
+    "distill",
+    "export",
+    "verify",
+    "card",
+)
 _DOMAINS = ("genomes", "atoms", "molecules", "heat", "images", "text")
 _HOMES = {
     "sciforge.api": (*_VERBS, "load"),
     "sciforge.core.training.run": (
-        "Run", "Schedule", "Full", "Freeze", "LoRA", "L2SP", "EWC", "Replay", "Subset", "DPSGD", "Pruning", "Teacher",
+        "Run",
+        "Schedule",
+        "Full",
+        "Freeze",
+        "LoRA",
+        "L2SP",
+        "EWC",
+        "Replay",
+        "Subset",
+        "DPSGD",
+        "Pruning",
+        "Teacher",
         "Hardware",
     ),
     "sciforge.core.training.model": ("Model",),
     "sciforge.core.data.dataset": ("Dataset",),
     "sciforge.errors": (
-        "SciforgeError", "DataError", "ConfigError", "CheckpointError", "DivergedError", "MissingExtra",
+        "SciforgeError",
+        "DataError",
+        "ConfigError",
+        "CheckpointError",
+        "DivergedError",
+        "MissingExtra",
     ),
-}  # fmt: skip
+}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = ("datasets", *_DOMAINS)
 __all__ = sorted([*_HOME_OF, *_MODULES])  # noqa: PLE0604

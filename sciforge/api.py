@@ -32,16 +32,37 @@ from sciforge.provenance import model_card
 from sciforge.provenance import verify as verification
 
 __all__ = [
-    "audit", "card", "check", "distill", "evaluate", "export", "fisher", "fit", "forgetting", "generate", "invariance",
-    "label", "label_efficiency", "load", "predict", "prepare", "privacy", "prune", "sample", "schedules", "score", "train",
-    "transfer", "verify",
-]  # fmt: skip
+    "audit",
+    "card",
+    "check",
+    "distill",
+    "evaluate",
+    "export",
+    "fisher",
+    "fit",
+    "forgetting",
+    "generate",
+    "invariance",
+    "label",
+    "label_efficiency",
+    "load",
+    "predict",
+    "prepare",
+    "privacy",
+    "prune",
+    "sample",
+    "schedules",
+    "score",
+    "train",
+    "transfer",
+    "verify",
+]
 
 Place = Path | str  # of a file or folder, or the name of a bundled checkpoint
 Data = Dataset | Store | Path | str  # prepared data
 
 
-# Models ------------------------------------------------------------------------------------------------------------
+# Models -------------------------------------------------------------------------------------------
 
 
 def prepare(
@@ -56,11 +77,12 @@ def prepare(
 
     Args:
         preparer: a preparer of a domain with its options, e.g. `genomes.Genome(files=...)`.
-        out: the dataset's folder, which appears whole or not at all; None for a temporary one that lives as long as
-            the dataset.
+        out: the dataset's folder, which appears whole or not at all; None for a temporary one that
+            lives as long as the dataset.
         workers: number of processes.
         executor: `processes`, or `dask://host:port` for a Dask cluster that sees the same disk.
-        on_error: `skip` writes bad records to rejected.jsonl and counts them; `stop` raises at the first.
+        on_error: `skip` writes bad records to rejected.jsonl and counts them; `stop` raises at the
+            first.
 
     Raises:
         DataError: a file or record is not what it should be.
@@ -73,11 +95,14 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
     """Pretrain or fine-tune a model.
 
     Args:
-        run: everything that decides the result; `model` starts fresh, `init` from a checkpoint's path or name.
+        run: everything that decides the result; `model` starts fresh, `init` from a checkpoint's
+            path or name.
         resume: continue from the newest checkpoint in `run.out`, bit-equal to a run never stopped.
     """
     if run.teacher is not None:
-        run = replace(run, teacher=replace(run.teacher, checkpoint=catalog.locate(run.teacher.checkpoint)))
+        run = replace(
+            run, teacher=replace(run.teacher, checkpoint=catalog.locate(run.teacher.checkpoint))
+        )
     invariance_runs.warn_before_training(run)
     checkpoint = loop.train(run, resume=resume)
     if os.environ.get("RANK", "0") == "0" and (sources := _sources(checkpoint)):
@@ -119,24 +144,34 @@ def fit(
 
     Args:
         checkpoint: path, name or Model.
-        data: a dataset or its folder; or a table (DataFrame, .csv, .tsv) or natural inputs with their labels.
-        targets: the labels of natural inputs: an array, a Series, or a DataFrame of several targets.
+        data: a dataset or its folder; or a table (DataFrame, .csv, .tsv) or natural inputs with
+            their labels.
+        targets: the labels of natural inputs: an array, a Series, or a DataFrame of several
+            targets.
         input: the column of a table that holds the inputs.
         target: the column or columns of a table that hold the labels.
-        split: the column of a table that holds the splits, or the split of each input; None trains on all.
+        split: the column of a table that holds the splits, or the split of each input; None trains
+            on all.
         labels: train on so many labelled records, classes balanced, chosen by `seed`; None for all.
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights, the order of records and the choice of labels.
         out: folder of the run; None for a temporary one, until the model is saved.
         verbose: print what was used and what was not.
         device: `auto`, `cpu` or `cuda`.
-        settings: fields of Run that replace those of the recipe: `schedule`, `finetuning`, `regularization`, ...
+        settings: fields of Run that replace those of the recipe: `schedule`, `finetuning`,
+            `regularization`, ...
 
     Raises:
         ConfigError: an unknown recipe or setting, or too few records.
         DataError: a record is bad; names it by its place.
     """
-    options: dict[str, Any] = {"input": input, "target": target, "split": split, "labels": labels, "recipe": recipe}
+    options: dict[str, Any] = {
+        "input": input,
+        "target": target,
+        "split": split,
+        "labels": labels,
+        "recipe": recipe,
+    }
     options |= {"seed": seed, "out": out, "verbose": verbose, **settings}
     return _model(checkpoint, device).fit(data, targets, **options)
 
@@ -150,7 +185,8 @@ def fisher(
     seed: int = 0,
     device: str = "auto",
 ) -> Checkpoint:
-    """Estimate the Fisher information on pretraining data and keep it in the checkpoint, for EWC without that data.
+    """Estimate the Fisher information on pretraining data and keep it in the checkpoint, for EWC
+    without that data.
 
     Args:
         checkpoint: path or name.
@@ -185,7 +221,8 @@ def evaluate(
 
     Args:
         checkpoint: path, name or Model.
-        data: a dataset or its folder; or a table (DataFrame, .csv, .tsv) or natural inputs with their labels.
+        data: a dataset or its folder; or a table (DataFrame, .csv, .tsv) or natural inputs with
+            their labels.
         targets: the labels of natural inputs.
         split: of a dataset: `train`, `validation` or `test`; None takes test, or all of a table.
         input: the column of a table that holds the inputs.
@@ -198,8 +235,11 @@ def evaluate(
     return model.evaluate(data, targets, split=split, input=input, target=target, seed=seed)
 
 
-def predict(checkpoint: Model | Place, output: Any, *, device: str = "auto", batch: int = 64) -> Result:
-    """Compute what a domain's users want from a checkpoint (classes, embeddings, a genome scan, ...).
+def predict(
+    checkpoint: Model | Place, output: Any, *, device: str = "auto", batch: int = 64
+) -> Result:
+    """Compute what a domain's users want from a checkpoint (classes, embeddings, a genome scan,
+    ...).
 
     Args:
         checkpoint: path, name or Model.
@@ -224,7 +264,8 @@ def generate(checkpoint: Model | Place, what: Any, *, device: str = "auto") -> R
 
 @options_as_keywords("tools", "label", "what")
 def label(what: Any) -> Result:
-    """Label structures with energies and forces by quantum chemistry: GFN-xTB or density functionals.
+    """Label structures with energies and forces by quantum chemistry: GFN-xTB or density
+    functionals.
 
     Args:
         what: a `Label` with its options, e.g. `atoms.Label(file=..., method="gfn2-xtb")`.
@@ -244,7 +285,8 @@ def sample(what: Any) -> Result:
 
 @options_as_keywords("tools", "score", "what")
 def score(what: Any) -> Result:
-    """Score generated molecules: validity, uniqueness, novelty, distances to real molecules, each with an interval.
+    """Score generated molecules: validity, uniqueness, novelty, distances to real molecules, each
+    with an interval.
 
     Args:
         what: a `Score` with its options, e.g. `molecules.Score(file=..., reference=...)`.
@@ -272,14 +314,15 @@ def audit(what: Any) -> Any:
     return what.run()
 
 
-# Experiments -------------------------------------------------------------------------------------------------------
+# Experiments --------------------------------------------------------------------------------------
 
 
 @fields_as_keywords(label_efficiency_runs.LabelEfficiency, "spec", labelled="data")
 def label_efficiency(
     spec: label_efficiency_runs.LabelEfficiency,
 ) -> label_efficiency_runs.LabelEfficiencyResult:
-    """Compare pretrained and untrained networks and classical baselines at several numbers of labels, on paired seeds.
+    """Compare pretrained and untrained networks and classical baselines at several numbers of
+    labels, on paired seeds.
 
     Args:
         spec: what to compare, on which data, at which numbers of labels.
@@ -302,7 +345,8 @@ def schedules(spec: schedule_runs.Schedules) -> schedule_runs.SchedulesResult:
 
 @fields_as_keywords(transfer_runs.Transfer, "spec")
 def transfer(spec: transfer_runs.Transfer) -> transfer_runs.TransferResult:
-    """Measure transfer between sources of data: train on each, test on every other, and leave one source out.
+    """Measure transfer between sources of data: train on each, test on every other, and leave one
+    source out.
 
     Args:
         spec: which sources, which methods, how many labels and seeds.
@@ -312,7 +356,8 @@ def transfer(spec: transfer_runs.Transfer) -> transfer_runs.TransferResult:
 
 @fields_as_keywords(Forgetting, "spec", labelled="new")
 def forgetting(spec: Forgetting) -> forgetting_runs.ForgettingResult:
-    """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto front, a budget.
+    """Compare ways to fine-tune without forgetting: both tasks' errors at each strength, the Pareto
+    front, a budget.
 
     Args:
         spec: the parent checkpoint, the old and the new data, the methods and strengths to try.
@@ -322,7 +367,8 @@ def forgetting(spec: Forgetting) -> forgetting_runs.ForgettingResult:
 
 @fields_as_keywords(privacy_runs.Privacy, "spec")
 def privacy(spec: privacy_runs.Privacy) -> privacy_runs.PrivacyResult:
-    """Measure what a model reveals of its training records: membership inference by shadow models, with intervals.
+    """Measure what a model reveals of its training records: membership inference by shadow models,
+    with intervals.
 
     Args:
         spec: which checkpoint, whose membership to guess, how many shadow models.
@@ -332,9 +378,14 @@ def privacy(spec: privacy_runs.Privacy) -> privacy_runs.PrivacyResult:
 
 @fields_as_keywords(invariance_runs.Invariance, "spec")
 def invariance(
-    checkpoint: Model | Place, spec: invariance_runs.Invariance, *, device: str = "auto", batch: int = 64
+    checkpoint: Model | Place,
+    spec: invariance_runs.Invariance,
+    *,
+    device: str = "auto",
+    batch: int = 64,
 ) -> invariance_runs.InvarianceResult:
-    """Measure what augmentations do: how far they move the embedding, and whether they erase the label.
+    """Measure what augmentations do: how far they move the embedding, and whether they erase the
+    label.
 
     Args:
         checkpoint: path, name or Model.
@@ -342,23 +393,28 @@ def invariance(
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
     """
-    path = checkpoint.checkpoint.path if isinstance(checkpoint, Model) else catalog.locate(checkpoint)
+    path = (
+        checkpoint.checkpoint.path if isinstance(checkpoint, Model) else catalog.locate(checkpoint)
+    )
     return invariance_runs.measure(path, spec, device, batch)
 
 
 @fields_as_keywords(pruning.Prune, "spec", labelled="data")
 def prune(spec: pruning.Prune) -> pruning.PrunedCheckpoint | pruning_curve.PruningCurveResult:
-    """Set a checkpoint's smallest weights to zero, fine-tune with the zeros held, or measure quality against sparsity.
+    """Set a checkpoint's smallest weights to zero, fine-tune with the zeros held, or measure
+    quality against sparsity.
 
     Args:
-        spec: which checkpoint, how far, by which data; with `curve`, which checkpoints at which sparsities.
+        spec: which checkpoint, how far, by which data; with `curve`, which checkpoints at which
+            sparsities.
     """
     return pruning_curve.measure(spec) if spec.curve else pruning.prune(spec)
 
 
 @fields_as_keywords(distillation.Distill, "spec", labelled="data")
 def distill(spec: distillation.Distill) -> distillation.DistillationResult:
-    """Teach a smaller student by a checkpoint, and judge both beside the same student taught by labels alone.
+    """Teach a smaller student by a checkpoint, and judge both beside the same student taught by
+    labels alone.
 
     Args:
         spec: teacher, student, data, how long and how many seeds.
@@ -366,18 +422,23 @@ def distill(spec: distillation.Distill) -> distillation.DistillationResult:
     return distillation.distill(spec)
 
 
-# Provenance --------------------------------------------------------------------------------------------------------
+# Provenance ---------------------------------------------------------------------------------------
 
 
-def export(checkpoint: Model | Place, out: Path | str, *, data: Data | None = None) -> exports.Exported:
-    """Export a checkpoint as one file that runs without sciforge, a torch.export program or ONNX, checked on real records.
+def export(
+    checkpoint: Model | Place, out: Path | str, *, data: Data | None = None
+) -> exports.Exported:
+    """Export a checkpoint as one file that runs without sciforge, a torch.export program or ONNX,
+    checked on real records.
 
     Args:
         checkpoint: path, name or Model.
         out: the file: NAME.pt2 or NAME.onnx.
         data: a dataset whose records it is tried on; by default the one it was trained on.
     """
-    return exports.export(_model(checkpoint, "cpu"), Path(out), None if data is None else _store(data).path)
+    return exports.export(
+        _model(checkpoint, "cpu"), Path(out), None if data is None else _store(data).path
+    )
 
 
 def verify(
@@ -388,7 +449,8 @@ def verify(
     replay: int = 5,
     device: str = "auto",
 ) -> verification.Verification:
-    """Verify a run: digests, data, parent, environment then and now, and some of its steps taken again, bit by bit.
+    """Verify a run: digests, data, parent, environment then and now, and some of its steps taken
+    again, bit by bit.
 
     Args:
         checkpoint: a run's folder, a checkpoint, or a name.
@@ -399,7 +461,9 @@ def verify(
     """
     parent = None if init is None else catalog.locate(init)
     store = None if data is None else data.path if isinstance(data, Dataset | Store) else Path(data)
-    return verification.verify(catalog.locate(checkpoint), data=store, init=parent, replay=replay, device=device)
+    return verification.verify(
+        catalog.locate(checkpoint), data=store, init=parent, replay=replay, device=device
+    )
 
 
 def card(
@@ -410,12 +474,15 @@ def card(
     reports: Path | str | None = None,
     device: str = "auto",
 ) -> Path:
-    """Write the model card (README.md) of a checkpoint from what lies in its folder and the reports beside it.
+    """Write the model card (README.md) of a checkpoint from what lies in its folder and the reports
+    beside it.
 
     Args:
         checkpoint: path or name.
-        data: a dataset on whose test split to evaluate the checkpoint for the card; kept as evaluation.json.
-        licence: of the model, e.g. `apache-2.0`; by default what the card says already, else `unknown`.
+        data: a dataset on whose test split to evaluate the checkpoint for the card; kept as
+            evaluation.json.
+        licence: of the model, e.g. `apache-2.0`; by default what the card says already, else
+            `unknown`.
         reports: a folder with reports of privacy, sparsity or forgetting, beside the usual places.
         device: of the evaluation.
     """
@@ -429,18 +496,36 @@ def card(
 
 
 def _model(checkpoint: Model | Place, device: str, batch: int = 64) -> Model:
-    return checkpoint if isinstance(checkpoint, Model) else load(checkpoint, device=device, batch=batch)
+    return (
+        checkpoint
+        if isinstance(checkpoint, Model)
+        else load(checkpoint, device=device, batch=batch)
+    )
 
 
 def _store(data: Data) -> Store:
-    return data.store if isinstance(data, Dataset) else data if isinstance(data, Store) else Store.open(Path(data))
+    return (
+        data.store
+        if isinstance(data, Dataset)
+        else data
+        if isinstance(data, Store)
+        else Store.open(Path(data))
+    )
 
 
 def _sources(checkpoint: Checkpoint) -> list[dict[str, str]]:
-    """Return name, licence and citation of the dataset cards that have the digests of the files behind a checkpoint."""
+    """Return name, licence and citation of the dataset cards that have the digests of the files
+    behind a checkpoint.
+    """
     try:
-        files = (Store.open(checkpoint.run.data, verify=False).index.get("preparer") or {}).get("files") or ()
+        files = (Store.open(checkpoint.run.data, verify=False).index.get("preparer") or {}).get(
+            "files"
+        ) or ()
     except DataError:
         return []  # the store has gone; the card keeps what it says
     cards = [catalog.card_of(Path(file)) for file in files if isinstance(file, str)]
-    return [{"name": c.name, "licence": c.licence, "citation": c.citation} for c in cards if c is not None]
+    return [
+        {"name": c.name, "licence": c.licence, "citation": c.citation}
+        for c in cards
+        if c is not None
+    ]

@@ -1,8 +1,9 @@
 """Dataset cards: what data there is, under which licence, and how to get it whole.
 
-A card is `datasets/<name>.toml`. `bundled` data lie beside it, `download` data are fetched with pooch and compared
-with their SHA-256, a `checkpoint` is a folder in `datasets/checkpoints`. SCIFORGE_DATA names a folder that is searched
-first (a mirror for machines without a network); SCIFORGE_CACHE moves the cache.
+A card is `datasets/<name>.toml`. `bundled` data lie beside it, `download` data are fetched with
+pooch and compared with their SHA-256, a `checkpoint` is a folder in `datasets/checkpoints`.
+SCIFORGE_DATA names a folder that is searched first (a mirror for machines without a network);
+SCIFORGE_CACHE moves the cache.
 """
 
 import errno
@@ -63,7 +64,9 @@ class Card:
 
 
 def datasets_folder() -> Path:
-    """Return the folder of cards and bundled data: in the repository, or inside the installed package."""
+    """Return the folder of cards and bundled data: in the repository, or inside the installed
+    package.
+    """
     here = Path(__file__).resolve().parent
     for folder in (here / "_datasets", here.parent / "datasets"):
         if folder.is_dir():
@@ -93,7 +96,9 @@ def _read_card(path: Path) -> Card:
         if name not in known:
             raise DataError(f"a card has no field {name!r}; {did_you_mean(name, known)}", path)
     try:
-        card = Card(name=path.stem, **{k: tuple(v) if isinstance(v, list) else v for k, v in body.items()})
+        card = Card(
+            name=path.stem, **{k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+        )
     except TypeError as error:
         raise DataError(f"{str(error).split('__init__() ')[-1]}; complete the card", path) from None
     if Path(card.file).name != card.file:
@@ -108,17 +113,23 @@ def table() -> Table:
     rows = []
     for card in cards().values():
         here = "yes" if _at_hand(card) else "no"
-        rows.append((card.name, card.kind, f"{card.bytes / 1e6:.1f} MB", here, card.licence, card.summary))
+        rows.append(
+            (card.name, card.kind, f"{card.bytes / 1e6:.1f} MB", here, card.licence, card.summary)
+        )
     return Table(("name", "kind", "size", "here", "licence", "what"), tuple(rows))
 
 
 def _at_hand(card: Card) -> Path | None:
     """Return the card's file where no download is needed, without reading it through."""
     if card.kind == "download":
-        places = [Path(mirror) / card.file for mirror in [os.environ.get("SCIFORGE_DATA")] if mirror]
+        places = [
+            Path(mirror) / card.file for mirror in [os.environ.get("SCIFORGE_DATA")] if mirror
+        ]
         places.append(cache_folder() / card.file)
     else:
-        places = [datasets_folder() / ("checkpoints" if card.kind == "checkpoint" else "") / card.file]
+        places = [
+            datasets_folder() / ("checkpoints" if card.kind == "checkpoint" else "") / card.file
+        ]
     return next((place for place in places if place.exists()), None)
 
 
@@ -139,7 +150,9 @@ def fetch(name: str) -> Path:
     place = _at_hand(card)
     if card.kind == "checkpoint":
         if place is None:
-            raise DataError(f"checkpoint {name} is missing; install sciforge again", datasets_folder())
+            raise DataError(
+                f"checkpoint {name} is missing; install sciforge again", datasets_folder()
+            )
         return place  # Checkpoint.open compares the digests inside
     if place is not None and sha256(place) == card.sha256:
         return place
@@ -188,7 +201,8 @@ def _download(card: Card) -> Path:
                 problem = f"{url}: {getattr(error, 'reason', None) or error.strerror or error}"
         problems.append(problem)
     raise DataError(
-        f"cannot fetch {card.name} ({'; '.join(problems)}); set SCIFORGE_DATA to a folder that holds {card.file}"
+        f"cannot fetch {card.name} ({'; '.join(problems)}); set SCIFORGE_DATA to a folder that"
+        f" holds {card.file}"
     )
 
 
@@ -214,12 +228,20 @@ class Resuming:
                 self.part.replace(output_file)
                 return
             except (OSError, http.client.HTTPException) as error:
-                settled = error.code in (401, 403, 404, 410) if isinstance(error, urllib.error.HTTPError) else False
+                settled = (
+                    error.code in (401, 403, 404, 410)
+                    if isinstance(error, urllib.error.HTTPError)
+                    else False
+                )
                 settled |= getattr(error, "errno", None) in (errno.ENOSPC, errno.EAGAIN)
                 if settled or attempt == RETRIES - 1:
                     if self.part.stat().st_size == 0:
                         self.part.unlink()
-                    raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__} {error}") from None
+                    raise (
+                        error
+                        if isinstance(error, OSError)
+                        else OSError(f"{type(error).__name__} {error}")
+                    ) from None
                 time.sleep(WAIT_SECONDS * 2**attempt)
 
     def _transfer(self, url: str, handle: BinaryIO) -> None:
@@ -230,21 +252,31 @@ class Resuming:
         if have:
             headers["Range"] = f"bytes={have}-"
         try:
-            answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+            answer = urllib.request.urlopen(
+                urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS
+            )
         except urllib.error.HTTPError as error:
             if error.code == 416:  # we hold more than the server has: start anew
                 handle.truncate(0)
             raise
         with answer:
             start = answer.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
-            if answer.status != 206 or start != str(have):  # a server without Range sends everything again
+            # a server without Range sends everything again
+            if answer.status != 206 or start != str(have):
                 handle.truncate(0)
                 have = 0
                 if answer.status == 206:
                     raise OSError("the server sent another range than was asked for")
             length = int(answer.headers.get("Content-Length") or 0)
             total = have + length if length else self.card.bytes or None
-            with tqdm(desc=self.card.name, initial=have, total=total, unit="B", unit_scale=True, disable=None) as bar:
+            with tqdm(
+                desc=self.card.name,
+                initial=have,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as bar:
                 while block := answer.read(1 << 18):
                     handle.write(block)
                     bar.update(len(block))
@@ -261,13 +293,15 @@ def _lock(handle: BinaryIO) -> None:
 
 
 def card_of(path: Path) -> Card | None:
-    """Return the card of the very file at `path`, known by its size and SHA-256; None where no card has it."""
+    """Return the card of the very file at `path`, known by its size and SHA-256; None where no
+    card has it.
+    """
     size = path.stat().st_size if path.is_file() else -1
     alike = [card for card in cards().values() if card.kind != "checkpoint" and card.bytes == size]
     return next((card for card in alike if card.sha256 == sha256(path)), None)
 
 
-# Names in place of paths ---------------------------------------------------------------------------------------------
+# Names in place of paths --------------------------------------------------------------------------
 
 
 def locate(name: Path | str) -> Path:
@@ -297,4 +331,6 @@ def find(name: str) -> Path:
 def checkpoint_names() -> list[str]:
     """Return the names of all checkpoints that are bundled."""
     bundled = (path.parent.name for path in datasets_folder().glob("checkpoints/*/checkpoint.json"))
-    return sorted({*bundled, *(card.name for card in cards().values() if card.kind == "checkpoint")})
+    return sorted(
+        {*bundled, *(card.name for card in cards().values() if card.kind == "checkpoint")}
+    )

@@ -7,7 +7,9 @@ __all__ = ["fetch", "find", "list"]
 
 
 def list() -> TableResult:
-    """Return all datasets and checkpoints as a table: name, kind, size, whether it is here, licence, summary."""
+    """Return all datasets and checkpoints as a table: name, kind, size, whether it is here,
+    licence, summary.
+    """
     import pandas as pd
 
     from sciforge.catalog import table

@@ -1,7 +1,8 @@
 """`sciforge doctor`: what works on this machine, what is broken, and the command that repairs it.
 
-Packages are imported in other processes, since a broken one can take its importer down with it. To be quick, all packages
-of one kind share a process; only one that fails there is imported again in a process of its own, for a clean verdict.
+Packages are imported in other processes, since a broken one can take its importer down with it. To
+be quick, all packages of one kind share a process; only one that fails there is imported again in a
+process of its own, for a clean verdict.
 """
 
 import re
@@ -20,8 +21,14 @@ from sciforge.core.files.tables import Table
 
 TIMEOUT_SECONDS = 120
 # Distributions whose metadata do not tell which of their modules to import.
-MODULES = {"biopython": "Bio", "pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage"}
-# Not required, but beside a CPU build of torch a wrong torchvision breaks the import of packages that look for it.
+MODULES = {
+    "biopython": "Bio",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "scikit-image": "skimage",
+}
+# Not required, but beside a CPU build of torch a wrong torchvision breaks the import of packages
+# that look for it.
 BYSTANDERS = ("torchvision", "torchaudio")
 # Extras of developers: sciforge imports none of their packages, so being installed suffices.
 DEVELOPER_EXTRAS = ("test", "docs")
@@ -118,7 +125,8 @@ class Diagnosis:
 
 
 def doctor(*, timeout: float = TIMEOUT_SECONDS) -> Diagnosis:
-    """Import each package in another process and say what is broken and the command that repairs it.
+    """Import each package in another process and say what is broken and the command that repairs
+    it.
 
     Args:
         timeout: seconds for one package.
@@ -134,19 +142,31 @@ def doctor(*, timeout: float = TIMEOUT_SECONDS) -> Diagnosis:
     with ThreadPoolExecutor(2) as pool:
         place_of_run = pool.submit(_place, timeout)
         others = pool.submit(probe_all, [*optional, *BYSTANDERS], extras, timeout)
-        packages = probe_all(required, extras, timeout) + probe_all(developer, extras, timeout, how="list")
+        packages = probe_all(required, extras, timeout) + probe_all(
+            developer, extras, timeout, how="list"
+        )
         packages += others.result()
         place, error = place_of_run.result()
     version = "ok" if sys.version_info >= (3, 11) else "broken"
-    findings = [Finding("python", version, sys.version.split()[0], "" if version == "ok" else "install Python 3.11+")]
+    findings = [
+        Finding(
+            "python",
+            version,
+            sys.version.split()[0],
+            "" if version == "ok" else "install Python 3.11+",
+        )
+    ]
     findings += packages
-    findings += [Finding(key.lower(), "info", text, required=False) for key, text in place if key != "DOMAIN"]
+    findings += [
+        Finding(key.lower(), "info", text, required=False) for key, text in place if key != "DOMAIN"
+    ]
     findings.append(_domains([text for key, text in place if key == "DOMAIN"], error))
     return Diagnosis((*findings, _cache(), _writable(Path.cwd(), "current folder")))
 
 
 def requirements() -> dict[str, str]:
-    """Return package -> extra that brings it, "" for the required ones, as sciforge's own metadata say.
+    """Return package -> extra that brings it, "" for the required ones, as sciforge's own metadata
+    say.
 
     >>> requirements()["torch"]
     ''
@@ -176,7 +196,9 @@ def _from_pyproject() -> list[str]:
 
 
 def _run(code: str, *arguments: str, timeout: float) -> tuple[int, str, str]:
-    """Run Python code in another process; return exit code, output and error output, what came of them on a timeout."""
+    """Run Python code in another process; return exit code, output and error output, what came
+    of them on a timeout.
+    """
     command = [sys.executable, "-c", code, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -188,7 +210,9 @@ def _run(code: str, *arguments: str, timeout: float) -> tuple[int, str, str]:
 
 
 def _probed(names: Sequence[str], timeout: float, how: str) -> dict[str, tuple[str, str]]:
-    """Return name -> (state, text) of packages probed in one process; the last one is where the process died."""
+    """Return name -> (state, text) of packages probed in one process; the last one is where the
+    process died.
+    """
     modules = ",".join(f"{name}={module}" for name, module in MODULES.items())
     code, output, error = _run(_PROBE, how, modules, *names, timeout=timeout)
     states: dict[str, tuple[str, str]] = {}
@@ -204,7 +228,9 @@ def _probed(names: Sequence[str], timeout: float, how: str) -> dict[str, tuple[s
     return states
 
 
-def probe_all(names: Sequence[str], extras: Mapping[str, str], timeout: float, how: str = "import") -> list[Finding]:
+def probe_all(
+    names: Sequence[str], extras: Mapping[str, str], timeout: float, how: str = "import"
+) -> list[Finding]:
     """Probe packages in one process, and again alone those that fail there.
 
     Args:
@@ -218,7 +244,9 @@ def probe_all(names: Sequence[str], extras: Mapping[str, str], timeout: float, h
     """
     states: dict[str, tuple[str, str]] = {}
     while left := [name for name in names if name not in states]:
-        states |= _probed(left, 2 * timeout, how) or {left[0]: ("BROKEN", "Python itself does not start")}
+        states |= _probed(left, 2 * timeout, how) or {
+            left[0]: ("BROKEN", "Python itself does not start")
+        }
     failed = [name for name, (state, _) in states.items() if state == "BROKEN"]
     states |= {name: _probed([name], timeout, how)[name] for name in failed if len(names) > 1}
     findings = [_finding(name, extras.get(name, ""), *states[name]) for name in names]
@@ -238,12 +266,20 @@ def _finding(name: str, extra: str, state: str, text: str) -> Finding | None:
         if extra == "bystander":
             return None
         return Finding(
-            name, "missing", "", f'pip install "sciforge[{extra}]"' if extra else f"pip install {name}", required
+            name,
+            "missing",
+            "",
+            f'pip install "sciforge[{extra}]"' if extra else f"pip install {name}",
+            required,
         )
     if extra == "bystander":
         return Finding(name, "broken", text[:100], f"pip uninstall {name}", required=False)
     culprit = next((b for b in BYSTANDERS if b in text and name != b), None)
-    mend = f"pip uninstall {culprit}" if culprit else f"pip install --force-reinstall --no-cache-dir {name}"
+    mend = (
+        f"pip uninstall {culprit}"
+        if culprit
+        else f"pip install --force-reinstall --no-cache-dir {name}"
+    )
     return Finding(name, "broken", text[:100], mend, required)
 
 
@@ -259,7 +295,10 @@ def _domains(lines: list[str], error: str) -> Finding:
     if lines and not error:
         return Finding("domains", "ok", ", ".join(line.split()[0] for line in lines))
     return Finding(
-        "domains", "broken", error[:100] or "none found", "repair the packages above, or install sciforge again"
+        "domains",
+        "broken",
+        error[:100] or "none found",
+        "repair the packages above, or install sciforge again",
     )
 
 
@@ -269,12 +308,20 @@ def _cache() -> Finding:
 
         folder = cache_folder()
     except ImportError:
-        return Finding("cache folder", "broken", "pooch cannot be imported", "pip install pooch", required=False)
+        return Finding(
+            "cache folder",
+            "broken",
+            "pooch cannot be imported",
+            "pip install pooch",
+            required=False,
+        )
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     return _writable(existing, "cache folder", shown=folder, mend="export SCIFORGE_CACHE=FOLDER")
 
 
-def _writable(folder: Path, what: str, shown: Path | None = None, mend: str = "change to a folder of yours") -> Finding:
+def _writable(
+    folder: Path, what: str, shown: Path | None = None, mend: str = "change to a folder of yours"
+) -> Finding:
     try:
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free

@@ -14,7 +14,8 @@ from pathlib import Path
 
 
 class SciforgeError(Exception):
-    """The root of all errors raised on purpose; the command line prints it as one line and exits with 2.
+    """The root of all errors raised on purpose; the command line prints it as one line and exits
+    with 2.
 
     Attributes:
         on_all_ranks: every process of the run raises it, so only the first prints it.
@@ -24,7 +25,8 @@ class SciforgeError(Exception):
 
 
 class DataError(SciforgeError, ValueError):
-    """A file or record is not what it should be; a ValueError too, as scientific Python expects of bad values.
+    """A file or record is not what it should be; a ValueError too, as scientific Python expects of
+    bad values.
 
     Args:
         what: what is wrong, and after a semicolon how to mend it.
@@ -32,7 +34,7 @@ class DataError(SciforgeError, ValueError):
         line: the line in the file (1-based), printed after the path.
     """
 
-    def __init__(self, what: str, path: Path | str | None = None, line: int | None = None):
+    def __init__(self, what: str, path: Path | str | None = None, line: int | None = None) -> None:
         where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
         super().__init__(where + what)
         self.path, self.line = path, line
@@ -58,19 +60,19 @@ class MissingExtra(SciforgeError):
         extra: the extra of sciforge that brings it.
     """
 
-    def __init__(self, package: str, extra: str):
+    def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; pip install "sciforge[{extra}]"')
 
 
 class StoppedError(SystemExit):
-    """A signal stopped training after a step, and a checkpoint to resume from is saved; a script that does not catch it
-    exits with code 75 (EX_TEMPFAIL: start again later).
+    """A signal stopped training after a step, and a checkpoint to resume from is saved; a script
+    that does not catch it exits with code 75 (EX_TEMPFAIL: start again later).
 
     Args:
         line: what happened and how to go on.
     """
 
-    def __init__(self, line: str):
+    def __init__(self, line: str) -> None:
         super().__init__(75)
         self.line = line
 
@@ -79,7 +81,8 @@ class StoppedError(SystemExit):
 
 
 def printable(text: str) -> str:
-    r"""Return what a file says fit for an error: a damaged file must neither break the line nor steer the terminal.
+    r"""Return what a file says fit for an error: a damaged file must neither break the line nor
+    steer the terminal.
 
     >>> print(printable("naïve"), printable("a\nb"))
     naïve 'a\nb'
@@ -95,4 +98,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(map(printable, known)) or 'none'}"
+    return (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"known: {', '.join(map(printable, known)) or 'none'}"
+    )

@@ -1,4 +1,6 @@
-"""Verbs whose keywords are the fields of a settings class: `sf.label_efficiency(task, init=..., sizes=[32])`."""
+"""Verbs whose keywords are the fields of a settings class: `sf.label_efficiency(task, init=...,
+sizes=[32])`.
+"""
 
 import dataclasses
 import functools
@@ -20,13 +22,18 @@ from sciforge.errors import ConfigError, did_you_mean
 T = TypeVar("T")
 
 CHECKPOINTS = ("init", "checkpoint")  # fields that take a name, a folder or a Model
-DATA = ("data", "old", "new", "members", "nonmembers")  # fields that take a Dataset, a Store or a folder
+# fields that take a Dataset, a Store or a folder
+DATA = ("data", "old", "new", "members", "nonmembers")
 LABELLED = {
-    "targets": "the labels of natural inputs: an array, a Series, or a DataFrame of several targets.",
+    "targets": (
+        "the labels of natural inputs: an array, a Series, or a DataFrame of several targets."
+    ),
     "input": "the column of a table that holds the inputs.",
     "target": "the column or columns of a table that hold the labels.",
-    "split": "the column of a table that holds the splits, or the split of each input; None holds a random quarter out "
-    "for the test.",
+    "split": (
+        "the column of a table that holds the splits, or the split of each input; None holds a"
+        " random quarter out for the test."
+    ),
 }
 HELD_OUT = 0.25  # share of natural inputs without splits that is kept for the test
 
@@ -34,18 +41,24 @@ HELD_OUT = 0.25  # share of natural inputs without splits that is kept for the t
 def fields_as_keywords(
     cls: type, parameter: str, *, labelled: str | None = None
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Return a decorator: the function takes an instance of `cls`, or the fields of `cls` as keywords.
+    """Return a decorator: the function takes an instance of `cls`, or the fields of `cls` as
+    keywords.
 
     Args:
         cls: a dataclass of settings.
         parameter: the function's parameter that holds the instance.
-        labelled: the field that also takes natural inputs with labels: lists, a DataFrame, or the path of a table.
+        labelled: the field that also takes natural inputs with labels: lists, a DataFrame, or the
+            path of a table.
     """
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
         signature = _signature(function, cls, parameter, labelled)
         before = [p.name for p in _positional(function, parameter)]
-        others = [name for name in inspect.signature(function).parameters if name not in (parameter, *before)]
+        others = [
+            name
+            for name in inspect.signature(function).parameters
+            if name not in (parameter, *before)
+        ]
         extra = [name for name in LABELLED if labelled and name not in _names(cls)]
 
         @functools.wraps(function)
@@ -60,13 +73,18 @@ def fields_as_keywords(
             table = {name: given.pop(name) for name in extra if name in given}
             options = {name: given.pop(name) for name in others if name in given}
             if settings is None:
-                fields = _bound(function.__name__, signature, args, given, [*before, *others, *extra])
+                fields = _bound(
+                    function.__name__, signature, args, given, [*before, *others, *extra]
+                )
             elif args or given:
                 name = next(iter(given), "a second argument")
-                raise ConfigError(f"{function.__name__} has its settings in one object; leave out {name!r}")
+                raise ConfigError(
+                    f"{function.__name__} has its settings in one object; leave out {name!r}"
+                )
             else:
                 fields = {name: getattr(settings, name) for name in _names(cls)}
-            fields, _kept = _located(cls, fields, labelled, table)  # what is prepared here lives until the verb returns
+            # what is prepared here lives until the verb returns
+            fields, _kept = _located(cls, fields, labelled, table)
             return function(**leading, **{parameter: cls(**fields)}, **options)
 
         verb.__signature__ = signature  # type: ignore[attr-defined]
@@ -82,21 +100,37 @@ def _names(cls: type) -> list[str]:
 
 
 def parameters_of(cls: type, first: bool = True) -> list[inspect.Parameter]:
-    """Return a parameter for each field of a dataclass, keyword only but for the first where `first`."""
+    """Return a parameter for each field of a dataclass, keyword only but for the first where
+    `first`.
+    """
     hints, parameters = typing.get_type_hints(cls), []
     for number, field in enumerate(f for f in dataclasses.fields(cls) if f.init):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         default = inspect.Parameter.empty if default is dataclasses.MISSING else default
         positional = first and number == 0
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter(field.name, kind, default=default, annotation=hints[field.name]))
+        kind = (
+            inspect.Parameter.POSITIONAL_OR_KEYWORD
+            if positional
+            else inspect.Parameter.KEYWORD_ONLY
+        )
+        parameters.append(
+            inspect.Parameter(field.name, kind, default=default, annotation=hints[field.name])
+        )
     return parameters
 
 
-def options_as_keywords(kind: str, name: str, parameter: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Return a decorator: the function takes one of what the domains offer, or its options as keywords.
+def options_as_keywords(
+    kind: str, name: str, parameter: str
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Return a decorator: the function takes one of what the domains offer, or its options as
+    keywords.
 
-    The domains are imported on the first call, or by `complete`, and not when the function is defined.
+    The domains are imported on the first call, or by `complete`, and not when the function is
+    defined.
 
     Args:
         kind: `outputs` or `tools`.
@@ -109,19 +143,33 @@ def options_as_keywords(kind: str, name: str, parameter: str) -> Callable[[Calla
 
         @functools.wraps(function)
         def verb(*args: Any, **given: Any) -> T:
-            bound = own.bind_partial(*args, **{k: given.pop(k) for k in list(given) if k in own.parameters})
+            bound = own.bind_partial(
+                *args, **{k: given.pop(k) for k in list(given) if k in own.parameters}
+            )
             cls = find_offer(kind, name)[1]
             if parameter not in bound.arguments:
                 known = {p.name: p for p in parameters_of(cls, first=False)}
                 for word in given:
                     if word not in known:
-                        raise ConfigError(f"{function.__name__} has no option {word!r}; {did_you_mean(word, known)}")
-                needed = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in given]
+                        raise ConfigError(
+                            f"{function.__name__} has no option {word!r};"
+                            f" {did_you_mean(word, known)}"
+                        )
+                needed = [
+                    n
+                    for n, p in known.items()
+                    if p.default is inspect.Parameter.empty and n not in given
+                ]
                 if needed:
-                    raise ConfigError(f"{function.__name__} needs {', '.join(needed)}; give it by keyword")
+                    raise ConfigError(
+                        f"{function.__name__} needs {', '.join(needed)}; give it by keyword"
+                    )
                 bound.arguments[parameter] = cls(**given)
             elif given:
-                raise ConfigError(f"{function.__name__} has its options in one object; leave out {next(iter(given))!r}")
+                raise ConfigError(
+                    f"{function.__name__} has its options in one object; leave out"
+                    f" {next(iter(given))!r}"
+                )
             return function(*bound.args, **bound.kwargs)
 
         verb.offer = (kind, name, parameter)  # type: ignore[attr-defined]
@@ -131,7 +179,9 @@ def options_as_keywords(kind: str, name: str, parameter: str) -> Callable[[Calla
 
 
 def complete(verb: Callable[..., T]) -> Callable[..., T]:
-    """Give a verb of `options_as_keywords` the signature and the docstring of the options; others stay as they are."""
+    """Give a verb of `options_as_keywords` the signature and the docstring of the options;
+    others stay as they are.
+    """
     offer = getattr(verb, "offer", None)
     if offer is not None and "__signature__" not in vars(verb):
         kind, name, parameter = offer
@@ -148,7 +198,9 @@ def _positional(function: Callable, parameter: str) -> list[inspect.Parameter]:
     return parameters[: [p.name for p in parameters].index(parameter)]
 
 
-def _signature(function: Callable, cls: type, parameter: str, labelled: str | None) -> inspect.Signature:
+def _signature(
+    function: Callable, cls: type, parameter: str, labelled: str | None
+) -> inspect.Signature:
     own = inspect.signature(function)
     before = _positional(function, parameter)
     extra = [name for name in LABELLED if labelled and name not in _names(cls)]
@@ -160,7 +212,9 @@ def _signature(function: Callable, cls: type, parameter: str, labelled: str | No
 
 
 def _docstring(function: Callable, cls: type, parameter: str, extra: Sequence[str]) -> str:
-    """Return the function's docstring with the sentences of the fields in place of the parameter's."""
+    """Return the function's docstring with the sentences of the fields in place of the
+    parameter's.
+    """
     own = arguments_of(function)
     sentences = {name: text for name, text in arguments_of(cls).items() if name in _names(cls)}
     sentences |= {name: LABELLED[name] for name in extra}
@@ -171,28 +225,51 @@ def _docstring(function: Callable, cls: type, parameter: str, extra: Sequence[st
 
 
 def _bound(
-    verb: str, signature: inspect.Signature, args: Sequence[Any], given: Mapping[str, Any], others: Sequence[str]
+    verb: str,
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    given: Mapping[str, Any],
+    others: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the fields that are given by position or keyword; raises ConfigError for what is unknown or missing."""
+    """Return the fields that are given by position or keyword; raises ConfigError for what is
+    unknown or missing.
+    """
     known = [name for name in signature.parameters if name not in others]
     fields = dict(zip(known[:1], args, strict=False)) | dict(given)
     if len(args) > 1 or (args and known[0] in given):
-        raise ConfigError(f"{verb} takes {known[0]} by position and the rest by keyword; name the others")
+        raise ConfigError(
+            f"{verb} takes {known[0]} by position and the rest by keyword; name the others"
+        )
     for name in given:
         if name not in known:
-            raise ConfigError(f"{verb} has no option {name!r}; {did_you_mean(name, signature.parameters)}")
-    needed = [n for n in known if signature.parameters[n].default is inspect.Parameter.empty and n not in fields]
+            raise ConfigError(
+                f"{verb} has no option {name!r}; {did_you_mean(name, signature.parameters)}"
+            )
+    needed = [
+        n
+        for n in known
+        if signature.parameters[n].default is inspect.Parameter.empty and n not in fields
+    ]
     if needed:
-        raise ConfigError(f"{verb} needs {', '.join(needed)}; give {'it' if len(needed) == 1 else 'them'} by keyword")
+        raise ConfigError(
+            f"{verb} needs {', '.join(needed)}; give {'it' if len(needed) == 1 else 'them'} by"
+            " keyword"
+        )
     return fields
 
 
 def _located(
     cls: type, fields: Mapping[str, Any], labelled: str | None, table: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Return the fields with paths in place of names, Models, Datasets and natural inputs, and what must stay alive."""
+    """Return the fields with paths in place of names, Models, Datasets and natural inputs, and
+    what must stay alive.
+    """
     fields, kept = dict(fields), []
-    several = [name for name, hint in typing.get_type_hints(cls).items() if typing.get_origin(hint) is tuple]
+    several = [
+        name
+        for name, hint in typing.get_type_hints(cls).items()
+        if typing.get_origin(hint) is tuple
+    ]
     for name in (n for n in CHECKPOINTS if fields.get(n) is not None):
         kept.append(fields[name])
         fields[name] = _checkpoint(fields[name])
@@ -203,7 +280,9 @@ def _located(
         if name == labelled and not is_prepared(value):
             value = as_dataset(value, domain=_domain(fields), held_out=HELD_OUT, **table)
         elif any(part is not None for part in table.values()) and name == labelled:
-            raise ConfigError(f"{name} is prepared already; leave out {next(k for k, v in table.items() if v)}")
+            raise ConfigError(
+                f"{name} is prepared already; leave out {next(k for k, v in table.items() if v)}"
+            )
         kept.append(value)
         fields[name] = tuple(map(_path, value)) if isinstance(value, list | tuple) else _path(value)
         if name in several and not isinstance(fields[name], tuple):
@@ -220,12 +299,19 @@ def _checkpoint(value: Any) -> Any:
         return value.checkpoint.path
     if isinstance(value, Checkpoint):
         return value.path
-    return tuple(map(_checkpoint, value)) if isinstance(value, list | tuple) else catalog.locate(value)
+    return (
+        tuple(map(_checkpoint, value)) if isinstance(value, list | tuple) else catalog.locate(value)
+    )
 
 
 def _domain(fields: Mapping[str, Any]) -> str:
-    """Return the domain of the checkpoint that a description names, which reads its natural inputs."""
+    """Return the domain of the checkpoint that a description names, which reads its natural
+    inputs.
+    """
     path = next((fields[name] for name in CHECKPOINTS if fields.get(name) is not None), None)
     if path is None:
-        raise ConfigError("natural inputs are read by the domain of a checkpoint; give init=..., or prepare them first")
+        raise ConfigError(
+            "natural inputs are read by the domain of a checkpoint; give init=..., or prepare them"
+            " first"
+        )
     return Checkpoint.open(path[0] if isinstance(path, tuple) else path).domain.name

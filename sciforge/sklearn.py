@@ -1,4 +1,5 @@
-"""Pretrained models as scikit-learn estimators, for every domain whose inputs are a sequence of natural objects.
+"""Pretrained models as scikit-learn estimators, for every domain whose inputs are a sequence of
+natural objects.
 
 >>> from sklearn.base import clone
 >>> clone(PretrainedClassifier("dna-bert-mini", seed=3)).seed
@@ -31,7 +32,8 @@ class _Pretrained(BaseEstimator):
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights and the order of records.
         labels: train on so many of the labels; None for all.
-        settings: fields of Run that replace those of the recipe, e.g. `{"schedule": Schedule(steps=10)}`; None for none.
+        settings: fields of Run that replace those of the recipe, e.g. `{"schedule":
+            Schedule(steps=10)}`; None for none.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass of a prediction.
     """
@@ -46,7 +48,7 @@ class _Pretrained(BaseEstimator):
         settings: dict[str, Any] | None = None,
         device: str = "auto",
         batch: int = 64,
-    ):
+    ) -> None:
         self.model = model
         self.recipe = recipe
         self.seed = seed
@@ -57,11 +59,22 @@ class _Pretrained(BaseEstimator):
 
     def _require_model(self) -> None:
         if self.model is None:
-            raise ConfigError(f"{type(self).__name__} needs a model: a path, a bundled name, or a Model")
+            raise ConfigError(
+                f"{type(self).__name__} needs a model: a path, a bundled name, or a Model"
+            )
 
     def _fit(self, X: Any, targets: Any) -> Self:
-        start = self.model if isinstance(self.model, Model) else load(self.model, device=self.device, batch=self.batch)
-        options = {"labels": self.labels, "recipe": self.recipe, "seed": self.seed, **(self.settings or {})}
+        start = (
+            self.model
+            if isinstance(self.model, Model)
+            else load(self.model, device=self.device, batch=self.batch)
+        )
+        options = {
+            "labels": self.labels,
+            "recipe": self.recipe,
+            "seed": self.seed,
+            **(self.settings or {}),
+        }
         labels = pd.Series(targets, name=TARGET)
         self.model_ = start.fit(_inputs(X), labels, verbose=False, **options)
         return self
@@ -89,14 +102,16 @@ class _Pretrained(BaseEstimator):
 
 
 class PretrainedClassifier(ClassifierMixin, _Pretrained):
-    """A classifier of natural inputs (sequences, molecules, images, documents), fine-tuned from a pretrained model.
+    """A classifier of natural inputs (sequences, molecules, images, documents), fine-tuned from a
+    pretrained model.
 
     Args:
         model: the checkpoint to start from: a path, a bundled name, or a Model.
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights and the order of records.
         labels: train on so many of the labels, classes balanced; None for all.
-        settings: fields of Run that replace those of the recipe, e.g. `{"schedule": Schedule(steps=10)}`; None for none.
+        settings: fields of Run that replace those of the recipe, e.g. `{"schedule":
+            Schedule(steps=10)}`; None for none.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass of a prediction.
 
@@ -124,7 +139,8 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         self.classes_ = unique_labels(y)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds the one class {str(self.classes_[0])!r}; a classifier needs at least two classes"
+                f"y holds the one class {str(self.classes_[0])!r}; a classifier needs at least two"
+                " classes"
             )
         codes = np.searchsorted(self.classes_, y)
         return self._fit(X, codes)  # whole numbers are classes in every domain
@@ -153,7 +169,8 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights and the order of records.
         labels: train on so many of the labels; None for all.
-        settings: fields of Run that replace those of the recipe, e.g. `{"schedule": Schedule(steps=10)}`; None for none.
+        settings: fields of Run that replace those of the recipe, e.g. `{"schedule":
+            Schedule(steps=10)}`; None for none.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass of a prediction.
 
@@ -187,20 +204,24 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
 
         Args:
             X: natural inputs.
-            return_std: also return the standard deviation, [N]: that of the normal distribution with this interval.
-            interval: also return the bounds of the domain's interval (90 % unless its manual says otherwise), [N] each.
+            return_std: also return the standard deviation, [N]: that of the normal distribution
+                with this interval.
+            interval: also return the bounds of the domain's interval (90 % unless its manual says
+                otherwise), [N] each.
 
         Raises:
             ConfigError: the domain has no intervals.
         """
         table = self._table(X)
-        name = TARGET if TARGET in table else str(table.columns[0])  # potentials name their energies
+        # potentials name their energies
+        name = TARGET if TARGET in table else str(table.columns[0])
         value = table[name].to_numpy(float)
         if not (return_std or interval):
             return value
         if f"{TARGET}_lower" not in table:
             raise ConfigError(
-                f"models of {self.model_.domain.name} have no intervals; leave out return_std and interval"
+                f"models of {self.model_.domain.name} have no intervals; leave out return_std and"
+                " interval"
             )
         lower, upper = (table[f"{TARGET}_{bound}"].to_numpy(float) for bound in ("lower", "upper"))
         width = 2 * norm.ppf(0.5 + self.model_.inputs.coverage / 2)
@@ -212,7 +233,9 @@ def _inputs(X: Any) -> Sequence[Any]:
     """Return X as a list; a DataFrame of one column is that column."""
     if isinstance(X, pd.DataFrame):
         if X.shape[1] != 1:
-            raise ConfigError(f"X has {X.shape[1]} columns; give the one column that holds the inputs")
+            raise ConfigError(
+                f"X has {X.shape[1]} columns; give the one column that holds the inputs"
+            )
         X = X.iloc[:, 0]
     if isinstance(X, str | bytes):
         raise ConfigError("X is a single input; give a list of inputs")
@@ -225,7 +248,9 @@ def _labels(X: Any, y: Any) -> np.ndarray:
     y = column_or_1d(y, warn=True)
     inputs = _inputs(X)
     if len(inputs) != len(y):
-        raise ValueError(f"X holds {len(inputs)} inputs and y {len(y)} labels; give one label for each input")
+        raise ValueError(
+            f"X holds {len(inputs)} inputs and y {len(y)} labels; give one label for each input"
+        )
     if not len(y):
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
     return y

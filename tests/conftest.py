@@ -26,13 +26,17 @@ collect_ignore_glob = [
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the processes of `-n auto`: several for the whole suite, none for files that are named."""
+    """Return the processes of `-n auto`: several for the whole suite, none for files that are
+    named.
+    """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return max(2, min(os.cpu_count() or 1, 8)) if whole else 0
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Name compressed bytes by their kind: they hold the time, and all workers must collect the same names."""
+    """Name compressed bytes by their kind: they hold the time, and all workers must collect the
+    same names.
+    """
     return "gzip" if isinstance(val, bytes) and val[:2] == b"\x1f\x8b" else None
 
 
@@ -44,7 +48,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., Checkpoint]:
-    """Train a changed copy of a run in a folder of its own; `schedule` and `hardware` take dicts of changes."""
+    """Train a changed copy of a run in a folder of its own; `schedule` and `hardware` take dicts
+    of changes.
+    """
 
     def run_it(run: Run, name: str = "run", resume: bool = False, **changes) -> Checkpoint:
         for part in ("schedule", "hardware"):

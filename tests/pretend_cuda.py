@@ -12,9 +12,9 @@
   of linear algebra.
 * `torch.autocast("cuda", ...)` casts by the lists of operations that torch documents for CUDA.
 
-Not pretended: streams, events, memory, kernels (CUDA's may be slower, unsupported, or add in another
-order), torch.compile, torch.distributed. C++ takes the tensors for meta tensors, so true meta tensors
-cannot be used beside them.
+Not pretended: streams, events, memory, kernels (CUDA's may be slower, unsupported, or add in
+another order), torch.compile, torch.distributed. C++ takes the tensors for meta tensors, so true
+meta tensors cannot be used beside them.
 """
 
 import functools
@@ -113,7 +113,9 @@ def _place() -> str:
 
 
 def _no_numpy(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-    raise TypeError(f"can't convert cuda:0 device type tensor to numpy at {_place()}; copy it to the host first")
+    raise TypeError(
+        f"can't convert cuda:0 device type tensor to numpy at {_place()}; copy it to the host first"
+    )
 
 
 class CudaTensor(Tensor):
@@ -174,7 +176,11 @@ class CudaTensor(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         copy: Tensor = CudaTensor(self.host.detach().clone())
         parameter = isinstance(self, torch.nn.Parameter)
-        copy = torch.nn.Parameter(copy, self.requires_grad) if parameter else copy.requires_grad_(self.requires_grad)
+        copy = (
+            torch.nn.Parameter(copy, self.requires_grad)
+            if parameter
+            else copy.requires_grad_(self.requires_grad)
+        )
         return memo.setdefault(id(self), copy)
 
 
@@ -190,7 +196,8 @@ def _host(value: Any) -> Any:
 class Generator(torch.Generator):
     """A generator that says which device it is of."""
 
-    on_cuda: ClassVar[set[int]] = set()  # by the address of C++'s generator, which alone reaches an operation
+    # by the address of C++'s generator, which alone reaches an operation
+    on_cuda: ClassVar[set[int]] = set()
 
     def __new__(cls, device: Any = "cpu") -> "Generator":
         generator = super().__new__(cls, "cpu")
@@ -216,14 +223,19 @@ class Dispatch(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if func is torch.ops.prim.device.default:
             return CUDA
-        if torch.is_inference_mode_enabled():  # composite operations arrive whole, not in their parts
+        # composite operations arrive whole, not in their parts
+        if torch.is_inference_mode_enabled():
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         operands = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         device = kwargs.get("device")
-        placed = any(isinstance(x, CudaTensor) for x in operands) if device is None else on_device(device)
+        placed = (
+            any(isinstance(x, CudaTensor) for x in operands)
+            if device is None
+            else on_device(device)
+        )
         self._require_generator(func, kwargs.get("generator"), placed)
         if any(isinstance(x, CudaTensor) for x in operands):
             self._require_one_device(func, args, operands)
@@ -241,7 +253,9 @@ class Dispatch(TorchDispatchMode):
     @staticmethod
     def _require_generator(func: Any, generator: torch.Generator | None, placed: bool) -> None:
         if generator is not None and (generator._cdata in Generator.on_cuda) != placed:
-            raise MixedDeviceError(f"{func} draws from a generator of another device, cuda:0 or cpu, at {_place()}")
+            raise MixedDeviceError(
+                f"{func} draws from a generator of another device, cuda:0 or cpu, at {_place()}"
+            )
 
     @staticmethod
     def _require_one_device(func: Any, args: Any, operands: list[Tensor]) -> None:
@@ -249,12 +263,17 @@ class Dispatch(TorchDispatchMode):
         if not stray or func in COPIES:
             return
         takes_number = torch.Tag.pointwise in func.tags or func in TAKES_CPU_NUMBER
-        if func in INDEXED + INDEX_PUTS:  # indices may be on the host, for CUDA at the price of a copy
+        # indices may be on the host, for CUDA at the price of a copy
+        if func in INDEXED + INDEX_PUTS:
             value = args[2:3] if func in INDEX_PUTS else ()
-            fine = isinstance(args[0], CudaTensor) and all(isinstance(x, CudaTensor) or x.dim() == 0 for x in value)
+            fine = isinstance(args[0], CudaTensor) and all(
+                isinstance(x, CudaTensor) or x.dim() == 0 for x in value
+            )
         else:
             fine = takes_number and all(x.dim() == 0 for x in stray)
-        in_place = func._schema.name.endswith("_") and not isinstance(args[0], CudaTensor | list | tuple)
+        in_place = func._schema.name.endswith("_") and not isinstance(
+            args[0], CudaTensor | list | tuple
+        )
         if in_place or not fine:
             raise MixedDeviceError(f"{func} has operands on cuda:0 and on cpu at {_place()}")
 
@@ -264,8 +283,11 @@ class Dispatch(TorchDispatchMode):
         if func in INDEXED + INDEX_PUTS:
             indices = [x for x in args[1] if x is not None]
             masks = any(x.dtype in (torch.bool, torch.uint8) for x in indices)
-            filled = func in INDEX_PUTS and len(indices) == 1 and not isinstance(args[2], CudaTensor)
-            if masks and not filled:  # a number put where a mask is true is a masked_fill, which does not wait
+            filled = (
+                func in INDEX_PUTS and len(indices) == 1 and not isinstance(args[2], CudaTensor)
+            )
+            # a number put where a mask is true is a masked_fill, which does not wait
+            if masks and not filled:
                 self.gpu.wait("boolean index")
             if any(not isinstance(x, CudaTensor) for x in indices):
                 self.gpu.wait("index copied to device")
@@ -292,7 +314,9 @@ class Dispatch(TorchDispatchMode):
         else:
             self.gpu.copies["pinned" if source.is_pinned() else "pageable"] += 1
 
-    def _compute(self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], placed: bool) -> Any:
+    def _compute(
+        self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], placed: bool
+    ) -> Any:
         if on_device(kwargs.get("device")):
             kwargs["device"] = torch.device("cpu")
         pinned = kwargs.pop("pin_memory", None)
@@ -302,14 +326,21 @@ class Dispatch(TorchDispatchMode):
         result = func(*tree_map(_host, args), **tree_map(_host, kwargs))
         if not placed:
             return _pinned(result) if pinned else result
-        if torch.Tag.inplace_view in func.tags:  # changes the shape of its argument: let C++ do it to the pretender too
+        # changes the shape of its argument: let C++ do it to the pretender too
+        if torch.Tag.inplace_view in func.tags:
             with no_dispatch():
                 func(*args, **kwargs)
 
         def wrap(
             value: Any,
         ) -> Any:  # what an operation changed in place is the caller's own tensor
-            return own.get(id(value)) if id(value) in own else CudaTensor(value) if isinstance(value, Tensor) else value
+            return (
+                own.get(id(value))
+                if id(value) in own
+                else CudaTensor(value)
+                if isinstance(value, Tensor)
+                else value
+            )
 
         return tree_map(wrap, result)
 
@@ -332,13 +363,18 @@ FULL = frozenset(
     "softmin softplus sum tan triplet_margin_loss".split()
 )
 WIDEST = frozenset(
-    "addcdiv addcmul atan2 bilinear cat cross dot grid_sample index_put scatter_add stack tensordot vdot".split()
+    "addcdiv addcmul atan2 bilinear cat cross dot grid_sample index_put scatter_add stack tensordot"
+    " vdot".split()
 )
 
 
 def _indexed(value: Any) -> Any:
     """Return `cuda` with the index that only a true device could tell."""
-    return CUDA if isinstance(value, str | torch.device) and str(value) in ("cuda", "cuda:0") else value
+    return (
+        CUDA
+        if isinstance(value, str | torch.device) and str(value) in ("cuda", "cuda:0")
+        else value
+    )
 
 
 class Functions(TorchFunctionMode):
@@ -361,9 +397,13 @@ class Functions(TorchFunctionMode):
             return first.to(CUDA, non_blocking=kwargs.get("non_blocking", False))
         if isinstance(first, CudaTensor):
             if name == "new_tensor":
-                return self._construct(torch.tensor, args[1:], {"dtype": first.dtype, "device": CUDA, **kwargs})
+                return self._construct(
+                    torch.tensor, args[1:], {"dtype": first.dtype, "device": CUDA, **kwargs}
+                )
             if func is torch.unravel_index:
-                return tuple(CudaTensor(x) for x in torch.unravel_index(first.host, *args[1:], **kwargs))
+                return tuple(
+                    CudaTensor(x) for x in torch.unravel_index(first.host, *args[1:], **kwargs)
+                )
             if name in ("__getitem__", "__setitem__"):
                 args = self._place_indices(name, args)
         if Autocast.dtype is not None:
@@ -389,7 +429,9 @@ class Functions(TorchFunctionMode):
         """Turn lists and arrays among indices into tensors, and a number to be put into one."""
 
         def place(index: Any) -> Any:
-            return torch.as_tensor(index).to(CUDA) if isinstance(index, list | np.ndarray) else index
+            return (
+                torch.as_tensor(index).to(CUDA) if isinstance(index, list | np.ndarray) else index
+            )
 
         index = tuple(map(place, args[1])) if isinstance(args[1], tuple) else place(args[1])
         if name == "__setitem__" and not isinstance(args[2], Tensor):
@@ -399,7 +441,11 @@ class Functions(TorchFunctionMode):
     @staticmethod
     def _cast(name: str, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any], bool]:
         leaves, spec = tree_flatten((args, kwargs))
-        real = [x for x in leaves if isinstance(x, CudaTensor) and x.is_floating_point() and x.dtype != torch.float64]
+        real = [
+            x
+            for x in leaves
+            if isinstance(x, CudaTensor) and x.is_floating_point() and x.dtype != torch.float64
+        ]
         dtype = None
         if real and name in LOW:
             dtype = Autocast.dtype
@@ -427,7 +473,9 @@ class Autocast:
         enabled: bool = True,
         **options: Any,
     ):
-        self.real = None if device_type == "cuda" else self.original(device_type, dtype, enabled, **options)
+        self.real = (
+            None if device_type == "cuda" else self.original(device_type, dtype, enabled, **options)
+        )
         self.chosen = (dtype or torch.float16) if enabled else None
 
     def __enter__(self) -> Any:
@@ -455,7 +503,9 @@ class Autocast:
 
 
 def _load_state_dict(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Load by copying into the parameters: swapping, which moves a module, is not for tensors in use."""
+    """Load by copying into the parameters: swapping, which moves a module, is not for tensors in
+    use.
+    """
     torch.__future__.set_swap_module_params_on_conversion(False)
     try:
         return LOAD_STATE_DICT(self, *args, **kwargs)
@@ -472,8 +522,8 @@ def _pinned(tensor: Tensor) -> Tensor:
 def pretend_cuda() -> Iterator[PretendGpu]:
     """Let torch see one GPU, `cuda:0`, and yield what is counted on it.
 
-    Modules are moved by swapping tensors, so that a parameter stays the same object, as it does on a
-    true GPU.
+    Modules are moved by swapping tensors, so that a parameter stays the same object, as it does on
+    a true GPU.
     """
     gpu, cuda = PretendGpu(), torch.cuda
     replaced = {

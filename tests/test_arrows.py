@@ -1,4 +1,6 @@
-"""The architecture, checked: imports point one way and in no circle, files are small, nothing unsafe is called."""
+"""The architecture, checked: imports point one way and in no circle, files are small, nothing
+unsafe is called.
+"""
 
 import ast
 from pathlib import Path
@@ -9,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciforge"
 FILES = sorted(PACKAGE.rglob("*.py"))
 DOMAINS = sorted(
-    f.parent.name for f in PACKAGE.glob("*/__init__.py") if "DOMAIN = Domain(" in f.read_text(encoding="utf-8")
+    f.parent.name
+    for f in PACKAGE.glob("*/__init__.py")
+    if "DOMAIN = Domain(" in f.read_text(encoding="utf-8")
 )
 ERRORS = {"errors", "__version__"}
 # Room -> the rooms it may import from, besides itself and errors.
@@ -19,7 +23,8 @@ ARROWS = {
     "structures": {"core"},
     "provenance": {"core"},
     "experiments": {"core", "provenance"},
-    **{domain: {"core", "nn", "structures", "catalog"} for domain in DOMAINS},  # the catalogue knows no domain
+    # the catalogue knows no domain
+    **{domain: {"core", "nn", "structures", "catalog"} for domain in DOMAINS},
 }
 # Packages of one domain's science; each may be imported in these rooms only.
 OWNERS = {
@@ -54,21 +59,30 @@ def dotted_names(tree: ast.AST, path: Path) -> set[str]:
 
 
 def imported_files(path: Path) -> set[Path]:
-    """Return the files of the package that a file imports when it is run; imports for type checkers alone do not count."""
+    """Return the files of the package that a file imports when it is run; imports for type
+    checkers alone do not count.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        ):
             node.body = [ast.Pass()]
     files = set()
     for name in dotted_names(tree, path):
         place = PACKAGE.joinpath(*name.split(".")[1:]) if name.split(".")[0] == "sciforge" else None
         if place is not None:
-            files |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+            files |= {
+                file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()
+            }
     return files - {path}
 
 
 def cycles(graph: dict[Path, set[Path]]) -> list[list[Path]]:
-    """Return groups of files that import one another, each once (Tarjan's strongly connected components)."""
+    """Return groups of files that import one another, each once (Tarjan's strongly connected
+    components).
+    """
     index: dict[Path, int] = {}
     low: dict[Path, int] = {}
     stack: list[Path] = []
@@ -96,7 +110,9 @@ def cycles(graph: dict[Path, set[Path]]) -> list[list[Path]]:
 
 
 def test_no_file_imports_itself_round_about():
-    """A file whose import needs another that needs it first can be read in no order; surfaces of packages stand apart."""
+    """A file whose import needs another that needs it first can be read in no order; surfaces of
+    packages stand apart.
+    """
     surfaces = {PACKAGE / "__init__.py"}
     graph = {path: imported_files(path) - surfaces for path in FILES if path not in surfaces}
     found = [" -> ".join(str(file.relative_to(ROOT)) for file in group) for group in cycles(graph)]
@@ -116,7 +132,8 @@ def rooms(path: Path) -> str:
 def test_arrows_point_one_way(path: Path):
     room = path.relative_to(PACKAGE).parts[0]
     if room in ARROWS:
-        shown = {"experiments"} if path.name == "demo.py" else set()  # a demo shows a curve as a user would draw one
+        # a demo shows a curve as a user would draw one
+        shown = {"experiments"} if path.name == "demo.py" else set()
         assert not inside(path) - {room, *ERRORS, *ARROWS[room], *shown}
 
 
@@ -127,7 +144,10 @@ def test_each_package_stays_in_its_room(path: Path):
     for package, owners in OWNERS.items():
         if any(name.split(".")[0] == package for name in names):
             assert room in owners, f"{package} is imported in {path}"
-    if path.parent != PACKAGE / "core" / "training" or path.stem not in ("distributed", "tensor_parallel"):
+    if path.parent != PACKAGE / "core" / "training" or path.stem not in (
+        "distributed",
+        "tensor_parallel",
+    ):
         assert not any(name.startswith("torch.distributed") for name in names)
 
 
@@ -137,14 +157,28 @@ def test_nothing_unsafe_is_called(path: Path):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        assert name not in ("eval", "exec", "__import__", "pickle.load", "pickle.loads", "joblib.load", "os.system"), (
-            name
-        )
+        assert name not in (
+            "eval",
+            "exec",
+            "__import__",
+            "pickle.load",
+            "pickle.loads",
+            "joblib.load",
+            "os.system",
+        ), name
         options = {option.arg: ast.unparse(option.value) for option in node.keywords}
         assert name != "torch.load" or options.get("weights_only") == "True"
-        assert name not in ("np.load", "numpy.load") or options.get("allow_pickle", "False") == "False"
+        assert (
+            name not in ("np.load", "numpy.load") or options.get("allow_pickle", "False") == "False"
+        )
         assert options.get("shell", "False") == "False"
-    assert not {name.split(".")[0] for name in modules(path)} & {"pickle", "dill", "joblib", "shelve", "marshal"}
+    assert not {name.split(".")[0] for name in modules(path)} & {
+        "pickle",
+        "dill",
+        "joblib",
+        "shelve",
+        "marshal",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=rooms)

@@ -15,7 +15,9 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves DATA: /range honours Range, /plain does not, /wrong sends other bytes, /gone is 404, /cut breaks off."""
+    """Serves DATA: /range honours Range, /plain does not, /wrong sends other bytes, /gone is
+    404, /cut breaks off.
+    """
 
     asked: list[tuple[str, str | None]] = []
     cuts = 0
@@ -26,7 +28,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         if place == "/gone":
             return self.send_error(404)
         body = DATA if place != "/wrong" else DATA[::-1]
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and "plain" not in place else 0
+        start = (
+            int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and "plain" not in place else 0
+        )
         if start >= len(body):
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -67,8 +71,14 @@ def place(tmp_path, monkeypatch):
 
     def card(name: str = "thing", *urls: str, kind: str = "download", more: str = "") -> Path:
         addresses = ", ".join(f'"{url}"' for url in urls)
-        text = f'kind = "{kind}"\nsummary = "s"\nfile = "thing.bin"\nsha256 = "{SHA}"\nbytes = {len(DATA)}\n'
-        text += f'licence = "l"\ncitation = "c"\nreader = "r"\nsplit = "s"\nurls = [{addresses}]\n{more}\n'
+        text = (
+            f'kind = "{kind}"\nsummary = "s"\nfile = "thing.bin"\nsha256 = "{SHA}"\nbytes ='
+            f" {len(DATA)}\n"
+        )
+        text += (
+            'licence = "l"\ncitation = "c"\nreader = "r"\nsplit = "s"\nurls ='
+            f" [{addresses}]\n{more}\n"
+        )
         (tmp_path / "cards" / f"{name}.toml").write_text(text)
         return tmp_path / "cache"
 
@@ -89,7 +99,9 @@ def test_download_is_verified_and_cached(place, server):
 
 def test_wrong_bytes_leave_nothing(place, server):
     cache = place("thing", f"{server}/wrong")
-    with pytest.raises(DataError, match="cannot fetch thing .*other bytes than the card's sha256.*SCIFORGE_DATA"):
+    with pytest.raises(
+        DataError, match="cannot fetch thing .*other bytes than the card's sha256.*SCIFORGE_DATA"
+    ):
         catalog.fetch("thing")
     assert files(cache) == []
 
@@ -105,7 +117,11 @@ def test_broken_transfers_continue_where_they_stopped(place, server):
     Server.cuts = 2
     assert catalog.fetch("thing").read_bytes() == DATA
     starts = [wanted for _, wanted in Server.asked]
-    assert starts[0] is None and all(start.startswith("bytes=") for start in starts[1:]) and len(starts) == 3
+    assert (
+        starts[0] is None
+        and all(start.startswith("bytes=") for start in starts[1:])
+        and len(starts) == 3
+    )
 
 
 def test_an_interrupted_session_is_resumed(place, server, monkeypatch):
@@ -205,4 +221,6 @@ def test_every_card_of_the_project(name):
 
 
 def test_bundled_data_stay_small():
-    assert sum(card.bytes for card in catalog.cards().values() if card.kind == "bundled") <= 10_000_000
+    assert (
+        sum(card.bytes for card in catalog.cards().values() if card.kind == "bundled") <= 10_000_000
+    )

@@ -53,13 +53,16 @@ def fails(capsys, *argv: str) -> str:
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     path = {"PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **path})
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **path}
+    )
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["datasets", "list"]])
 def test_light_commands_import_no_torch(argv):
     code = (
-        f"import sys; from sciforge.cli.main import main; assert main({argv}) == 0; assert 'torch' not in sys.modules"
+        f"import sys; from sciforge.cli.main import main; assert main({argv}) == 0; assert 'torch'"
+        " not in sys.modules"
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
@@ -81,13 +84,21 @@ def test_overview_names_every_verb(capsys):
 
 def test_pretraining(called, capsys):
     notes = called("train", CHECKPOINT)
-    argv = "train masked --data s --out o --model mini --mask-rate 0.2 --schedule.steps 7 --codec.k 5 --seed 3 --resume"
+    argv = (
+        "train masked --data s --out o --model mini --mask-rate 0.2 --schedule.steps 7 --codec.k 5"
+        " --seed 3 --resume"
+    )
     assert cli.main(argv.split()) == 0
     run = notes["run"]
     assert run == Run(
-        data=Path("s"), out=Path("o"), objective=MaskedKmers(mask_rate=0.2), model="mini", codec=KmerCodec(k=5),
-        schedule=Schedule(steps=7), seed=3,
-    )  # fmt: skip
+        data=Path("s"),
+        out=Path("o"),
+        objective=MaskedKmers(mask_rate=0.2),
+        model="mini",
+        codec=KmerCodec(k=5),
+        schedule=Schedule(steps=7),
+        seed=3,
+    )
     assert run.schedule.kind == "exponential" and notes["resume"]
     assert capsys.readouterr().out == "checkpoint  run/final\nstep        3\nloss        0.25\n"
 
@@ -95,24 +106,39 @@ def test_pretraining(called, capsys):
 def test_sizes_of_a_preset(called):
     notes = called("train", CHECKPOINT)
     assert cli.main("train masked --data s --out o --model=small --model.depth 1".split()) == 0
-    assert (notes["run"].model.depth, notes["run"].model.width, notes["run"].codec) == (1, 512, None)
+    assert (notes["run"].model.depth, notes["run"].model.width, notes["run"].codec) == (
+        1,
+        512,
+        None,
+    )
 
 
 def test_fine_tuning_reaches_every_union(called):
     notes = called("train", CHECKPOINT)
-    argv = "train classify --data s --out o --init dna --finetuning lora --finetuning.rank 2 --subset.count 32"
+    argv = (
+        "train classify --data s --out o --init dna --finetuning lora --finetuning.rank 2"
+        " --subset.count 32"
+    )
     argv += " --replay.data r --no-resume"
     assert cli.main(argv.split()) == 0
     run = notes["run"]
     assert (run.finetuning, run.subset, run.replay) == (LoRA(rank=2), Subset(32), Replay(Path("r")))
-    assert (run.schedule.kind, run.init, run.objective, run.codec) == ("step", Path("dna"), Classify(), None)
+    assert (run.schedule.kind, run.init, run.objective, run.codec) == (
+        "step",
+        Path("dna"),
+        Classify(),
+        None,
+    )
     assert (
         cli.main(
-            "train classify --data s --out o --init d --regularization ewc --regularization.strength 5 --schedule.kind cosine".split()
+            "train classify --data s --out o --init d --regularization ewc"
+            " --regularization.strength 5 --schedule.kind cosine".split()
         )
         == 0
     )
-    assert notes["run"].regularization == EWC(strength=5.0) and notes["run"].schedule.kind == "cosine"
+    assert (
+        notes["run"].regularization == EWC(strength=5.0) and notes["run"].schedule.kind == "cosine"
+    )
 
 
 def test_config_is_the_same_run(called, tmp_path):
@@ -144,12 +170,16 @@ def test_config_is_the_same_run(called, tmp_path):
         == 0
     )
     assert notes["run"].finetuning == LoRA(rank=3, alpha=2.0) and notes["run"].out == Path("p")
-    assert notes["run"].objective == MaskedKmers(length=64, mask_rate=0.3) and notes["run"].subset == Subset(8)
+    assert notes["run"].objective == MaskedKmers(length=64, mask_rate=0.3) and notes[
+        "run"
+    ].subset == Subset(8)
 
 
 def test_label_efficiency(called, capsys):
     table = tables.Table(("a",), (("1",),))
-    notes = called("label_efficiency", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1}))
+    notes = called(
+        "label_efficiency", SimpleNamespace(table=lambda: table, to_json=lambda: {"x": 1})
+    )
     argv = "label-efficiency classify --data s --out o --init d --sizes 32 0 --json"
     argv += " --recipe.finetuning lora --recipe.schedule.steps 9"
     assert cli.main(argv.split()) == 0
@@ -166,9 +196,19 @@ def test_label_efficiency(called, capsys):
 def test_prepare_takes_files_in_a_row(called, capsys):
     fake = type("Fake", (SimpleNamespace,), {"__len__": lambda self: 5})
     split = {"train": "abc", "validation": "d", "test": ""}.__getitem__
-    store = fake(path=Path("o"), domain="genomes", kind="genome", index={"rejected": 2}, split=split)
-    notes = called("prepare", SimpleNamespace(store=store, notes=("2 dropped (rejected.jsonl)", "columns not used: a")))
-    assert cli.main("prepare genome a.fa b.fa --out o --test IV XV --workers 2 --on-error skip".split()) == 0
+    store = fake(
+        path=Path("o"), domain="genomes", kind="genome", index={"rejected": 2}, split=split
+    )
+    notes = called(
+        "prepare",
+        SimpleNamespace(store=store, notes=("2 dropped (rejected.jsonl)", "columns not used: a")),
+    )
+    assert (
+        cli.main(
+            "prepare genome a.fa b.fa --out o --test IV XV --workers 2 --on-error skip".split()
+        )
+        == 0
+    )
     what = notes["preparer"]
     assert (what.files, what.test, notes["workers"], notes["on_error"]) == (
         (Path("a.fa"), Path("b.fa")),
@@ -177,11 +217,18 @@ def test_prepare_takes_files_in_a_row(called, capsys):
         "skip",
     )
     out = capsys.readouterr().out
-    assert "rejected    2 (see o/rejected.jsonl)" in out and "train       3\n" in out and "columns not used: a" in out
+    assert (
+        "rejected    2 (see o/rejected.jsonl)" in out
+        and "train       3\n" in out
+        and "columns not used: a" in out
+    )
 
 
 def test_check_exits_with_1_where_a_law_is_broken(called, capsys):
-    called("check", CheckResult([LawResult("a", "A law", 1e-9, 1e-6), LawResult("b", "Another", 1.0, 1e-6)]))
+    called(
+        "check",
+        CheckResult([LawResult("a", "A law", 1e-9, 1e-6), LawResult("b", "Another", 1.0, 1e-6)]),
+    )
     assert cli.main(["check", "c"]) == 1
     out = capsys.readouterr().out
     assert "1.000000e-09" in out and "False" in out and "Another" in out
@@ -263,7 +310,9 @@ def test_help_of_every_verb(verb, capsys):
 
 @pytest.mark.parametrize("kind", ["preparers", "objectives", "outputs", "audits"])
 def test_help_of_every_offer(kind, capsys):
-    verb = {"preparers": "prepare", "objectives": "train", "outputs": "predict", "audits": "audit"}[kind]
+    verb = {"preparers": "prepare", "objectives": "train", "outputs": "predict", "audits": "audit"}[
+        kind
+    ]
     for name, (_, cls) in offers(kind).items():
         with pytest.raises(SystemExit) as stop:
             if kind == "outputs":
@@ -278,7 +327,10 @@ def test_closed_pipe_is_quiet():
     code = "import sys; from sciforge.cli.main import main; sys.exit(main(['datasets', 'list']))"
     command = f'"{sys.executable}" -c "{code}" | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -287,4 +339,6 @@ def test_the_manual_is_up_to_date():
     spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.manual(), "run python docs/make_cli.py"
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.manual(), (
+        "run python docs/make_cli.py"
+    )

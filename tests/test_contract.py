@@ -1,4 +1,6 @@
-"""What every domain must keep, checked for each that is discovered on the tiny runs of tests/<domain>/contract.py."""
+"""What every domain must keep, checked for each that is discovered on the tiny runs of
+tests/<domain>/contract.py.
+"""
 
 import json
 from dataclasses import replace
@@ -50,15 +52,20 @@ def examples(checkpoint: Checkpoint, split: str = "train", count: int = 8) -> li
     objective = checkpoint.objectives[0]
     records = objective.examples(Store.open(checkpoint.run.data), split)
     rngs = [sampling.generator(0, sampling.CORRUPT, 0, i) for i in range(count)]
-    return [objective.prepare(records[i], checkpoint.codec, rng, training=True) for i, rng in enumerate(rngs)]
+    return [
+        objective.prepare(records[i], checkpoint.codec, rng, training=True)
+        for i, rng in enumerate(rngs)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
 def test_the_same_seed_gives_the_values_it_gave(domain: Tiny, finetuned: Checkpoint, kind: str):
-    """Every metric of every step of the tiny runs, in float64, is what it was when the golden files were written.
+    """Every metric of every step of the tiny runs, in float64, is what it was when the golden files
+    were written.
 
-    With other vector instructions (ATEN_CPU_CAPABILITY=default) sums in another order and initial weights, which are drawn
-    in float32, leave relative differences of 3e-6 at most; 1e-5 has room for them and for nothing else.
+    With other vector instructions (ATEN_CPU_CAPABILITY=default) sums in another order and initial
+    weights, which are drawn in float32, leave relative differences of 3e-6 at most; 1e-5 has room
+    for them and for nothing else.
     """
     now: dict[tuple[int, str], float] = {}
     for line in read_metrics(getattr(domain, kind).out / "metrics.jsonl"):
@@ -82,7 +89,11 @@ def test_json_round_trip(learnt: Checkpoint):
 
 def test_defaults_round_trip(domain: Tiny):
     house = get_domain(domain.store.domain)
-    for value in (house.codec, *house.models.values(), *(kind() for kind in house.objectives.values())):
+    for value in (
+        house.codec,
+        *house.models.values(),
+        *(kind() for kind in house.objectives.values()),
+    ):
         assert from_json(json.loads(json.dumps(to_json(value))), house.types()) == value
 
 
@@ -117,17 +128,26 @@ def test_resume_is_bit_equal(domain: Tiny, fit, tmp_path, interrupted, kind: str
     whole = fit(run, "whole", schedule=often)
     with interrupted(5):
         fit(run, "cut", schedule=often)
-    assert sorted(f.name for f in (tmp_path / "cut").iterdir()) == ["metrics.jsonl", "step-00000004"]
+    assert sorted(f.name for f in (tmp_path / "cut").iterdir()) == [
+        "metrics.jsonl",
+        "step-00000004",
+    ]
     resumed = fit(run, "cut", resume=True, schedule=often)
-    assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
-    assert read_metrics(tmp_path / "cut/metrics.jsonl") == read_metrics(tmp_path / "whole/metrics.jsonl")
+    assert (resumed.path / "model.safetensors").read_bytes() == (
+        whole.path / "model.safetensors"
+    ).read_bytes()
+    assert read_metrics(tmp_path / "cut/metrics.jsonl") == read_metrics(
+        tmp_path / "whole/metrics.jsonl"
+    )
     assert resumed.metrics == whole.metrics and resumed.step == whole.step
 
 
 def test_a_checkpoint_predicts_as_it_did(domain: Tiny, fit):
     trained = fit(domain.finetuning, hardware={"precision": "float32"}, schedule={"patience": 0})
     predictor = Model.load(trained.path, device="cpu", batch=5)
-    again = predictor.evaluate(Store.open(domain.finetuning.data), split="validation", seed=trained.run.seed)
+    again = predictor.evaluate(
+        Store.open(domain.finetuning.data), split="validation", seed=trained.run.seed
+    )
     assert again == pytest.approx(trained.metrics, rel=1e-6, abs=1e-5)
     objective = trained.objectives[0]
     records = objective.examples(Store.open(domain.finetuning.data), "test")
@@ -140,9 +160,15 @@ def test_a_checkpoint_predicts_as_it_did(domain: Tiny, fit):
 def test_laws_hold_on_a_fresh_model(domain: Tiny):
     house = get_domain(domain.store.domain)
     seed = domain.pretraining.seed
-    model = seeded_model(domain.checkpoint.model_config, domain.checkpoint.codec, (), seed).double().eval()
+    model = (
+        seeded_model(domain.checkpoint.model_config, domain.checkpoint.codec, (), seed)
+        .double()
+        .eval()
+    )
     for number, law in enumerate(house.laws.values()):
-        violation, tolerance = law(model, domain.checkpoint.codec, sampling.generator(0, sampling.EVALUATE, 1, number))
+        violation, tolerance = law(
+            model, domain.checkpoint.codec, sampling.generator(0, sampling.EVALUATE, 1, number)
+        )
         assert violation <= tolerance, law
 
 
@@ -162,7 +188,9 @@ def test_workers_change_nothing(domain: Tiny, fit):
 def test_evaluation_does_not_depend_on_the_batch(learnt: Checkpoint):
     objective, model = learnt.objectives[0], learnt.build().double()
     records = objective.examples(Store.open(learnt.run.data), "validation")
-    metrics = [evaluate(model, objective, learnt.codec, records, EXACT, size=size) for size in (1, 4)]
+    metrics = [
+        evaluate(model, objective, learnt.codec, records, EXACT, size=size) for size in (1, 4)
+    ]
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-10)
 
 

@@ -45,7 +45,9 @@ def test_one_domain_is_run_at_length(domains, tmp_path, capsys):
 
 
 def test_two_sections_at_a_time(tmp_path, monkeypatch, capsys):
-    """In other processes, where an unknown domain fails in one line; the environment is afterwards what it was."""
+    """In other processes, where an unknown domain fails in one line; the environment is
+    afterwards what it was.
+    """
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     outcomes = list(demo._outcomes(["nowhere", "nothing"], tmp_path, False, 2))
@@ -59,7 +61,8 @@ def test_two_sections_at_a_time(tmp_path, monkeypatch, capsys):
 def test_a_section_shows_the_rivals_and_where_we_are_ahead_of_them(domain, sign, tmp_path):
     section = get_domain(domain).demo(tmp_path, catalog.find, False)
     values = [sign * float(row[1].split()[0]) for row in section.tables[0].rows[:4]]
-    assert values[0] > max(values[1:])  # ours is the first row; the untrained network and rivals follow
+    # ours is the first row; the untrained network and rivals follow
+    assert values[0] > max(values[1:])
     for path, caption in section.pictures:
         with Image.open(path) as image:
             image.load()

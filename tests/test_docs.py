@@ -1,4 +1,6 @@
-"""The README and the manual tell the truth: their commands' options exist, their Python runs, their links lead somewhere."""
+"""The README and the manual tell the truth: their commands' options exist, their Python runs,
+their links lead somewhere.
+"""
 
 import importlib.util
 import re
@@ -28,13 +30,18 @@ AT_HAND = {
 
 def blocks(page: Path, language: str) -> list[str]:
     """Return the code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(
+        rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
 
 
 def commands() -> list[list[str]]:
     """Return every sciforge command of the pages."""
     lines = [
-        line for page in PAGES for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()
+        line
+        for page in PAGES
+        for block in blocks(page, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
     ]
     lines = [re.sub(r"^torchrun .* -m sciforge ", "sciforge ", line) for line in lines]
     found = [shlex.split(line)[1:] for line in lines if line.startswith("sciforge ")]
@@ -66,9 +73,12 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
     }
     if verb == "predict":
         # the page's own checkpoint does not exist here; the options are the domain's
-        words[0] = next(known for name, known in AT_HAND.items() if words[1] in get_domain(name).outputs)
+        words[0] = next(
+            known for name, known in AT_HAND.items() if words[1] in get_domain(name).outputs
+        )
     path = (verb, *words[: depth.get(verb, 0)])
-    # the options of an anchor, and those of the objective whose forgetting is measured, are printed for the one chosen
+    # the options of an anchor, and those of the objective whose forgetting is measured, are printed
+    # for the one chosen
     asks = {"--regularization", *(("--objective",) if verb == "forgetting" else ())}
     chosen = [w for at, w in enumerate(argv) if asks & set(argv[max(at - 1, 0) : at + 1])]
     text = help_of((*path, *chosen), capsys)
@@ -76,7 +86,9 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
         assert option in text, f"{' '.join(path)} has no {option}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
 def test_documented_python_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}  # a reader goes through a page from the top
@@ -86,7 +98,9 @@ def test_documented_python_runs(page, tmp_path, monkeypatch, capsys):
     assert "True" in said or (page.name in ("README.md", "molecules.md") and said.strip())
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page):
     prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#]+)\)", prose):
@@ -97,7 +111,9 @@ def test_links_lead_somewhere(page):
 def test_the_readme_is_one_screen_and_names_both_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 100
-    assert "pip install -e . && sciforge demo" in text and 'pip install -e ".[test]" && pytest' in text
+    assert (
+        "pip install -e . && sciforge demo" in text and 'pip install -e ".[test]" && pytest' in text
+    )
 
 
 def test_the_numbers_of_the_readme_s_picture_stand_in_the_results():

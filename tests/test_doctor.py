@@ -24,7 +24,11 @@ def broken(tmp_path, monkeypatch):
 def test_broken_missing_and_sound(broken):
     broken("pooch", "raise RuntimeError('operator torchvision::nms does not exist')")
     finding = doctor.probe("pooch", "")
-    assert (finding.state, finding.mend, finding.required) == ("broken", "pip uninstall torchvision", True)
+    assert (finding.state, finding.mend, finding.required) == (
+        "broken",
+        "pip uninstall torchvision",
+        True,
+    )
     assert "torchvision::nms" in finding.detail
     assert doctor.probe("tqdm", "").state == "ok"
     missing = doctor.probe("no-such-package", "dask")
@@ -46,7 +50,11 @@ def test_a_package_that_hangs(broken):
 def test_a_broken_bystander_is_named(broken):
     broken("torchvision", "raise RuntimeError('ABI')")
     finding = doctor.probe("torchvision", "bystander")
-    assert (finding.state, finding.mend, finding.required) == ("broken", "pip uninstall torchvision", False)
+    assert (finding.state, finding.mend, finding.required) == (
+        "broken",
+        "pip uninstall torchvision",
+        False,
+    )
 
 
 def test_names_of_modules_that_differ_from_their_package_s():
@@ -63,7 +71,9 @@ def test_a_package_that_kills_a_shared_process_does_not_hide_the_others(broken):
 
 def test_requirements_come_from_the_package_itself():
     wanted = doctor.requirements()
-    assert {wanted[name] for name in ("torch", "numpy", "safetensors", "tqdm", "tyro", "pooch")} == {""}
+    assert {
+        wanted[name] for name in ("torch", "numpy", "safetensors", "tqdm", "tyro", "pooch")
+    } == {""}
     assert "sciforge" not in wanted
     assert wanted["distributed"] == "dask"
 

@@ -1,4 +1,6 @@
-"""Every domain on a pretend GPU (pretend_cuda.py): no mixed devices, few waits of the host in a step."""
+"""Every domain on a pretend GPU (pretend_cuda.py): no mixed devices, few waits of the host in a
+step.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -70,8 +72,12 @@ class OnGpu:
     waits: dict[str, Counter[str]]
 
 
-def train_on_gpu(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Checkpoint, Counter[str]]:
-    """Train 3 steps with an evaluation; return the checkpoint and the waits of the costliest step."""
+def train_on_gpu(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Checkpoint, Counter[str]]:
+    """Train 3 steps with an evaluation; return the checkpoint and the waits of the costliest
+    step.
+    """
     steps: list[Counter[str]] = []
     with pretend_cuda() as gpu, monkeypatch.context() as patch:
         take_step = loop.take_step
@@ -85,7 +91,9 @@ def train_on_gpu(run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
         patch.setattr(loop, "take_step", counted)
         schedule = replace(run.schedule, steps=3, evaluate_every=3, patience=0)
         checkpoint = loop.train(replace(run, hardware=CUDA, schedule=schedule))
-    assert all(np.isfinite(value) for value in checkpoint.metrics.values() if np.isscalar(value)), name
+    assert all(np.isfinite(value) for value in checkpoint.metrics.values() if np.isscalar(value)), (
+        name
+    )
     return checkpoint, max(steps[1:], key=Counter.total)
 
 
@@ -108,7 +116,9 @@ def on_gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_the_host_seldom_waits_in_a_step(on_gpu: OnGpu):
     over = {
-        label: dict(waits) for label, waits in on_gpu.waits.items() if waits.total() > BUDGET[f"{on_gpu.name} {label}"]
+        label: dict(waits)
+        for label, waits in on_gpu.waits.items()
+        if waits.total() > BUDGET[f"{on_gpu.name} {label}"]
     }
     assert not over
 
@@ -124,7 +134,11 @@ def test_a_gpu_learns_what_a_cpu_learns(on_gpu: OnGpu, tmp_path: Path):
 
 def test_laws_hold_on_a_gpu(on_gpu: OnGpu):
     with pretend_cuda():
-        broken = [law for law in Model.load(on_gpu.pretraining.path, device="cuda").check() if not law.holds]
+        broken = [
+            law
+            for law in Model.load(on_gpu.pretraining.path, device="cuda").check()
+            if not law.holds
+        ]
     assert not broken
 
 
@@ -147,7 +161,9 @@ def test_predictions_metrics_and_embeddings(on_gpu: OnGpu):
     for name, values in outputs_cpu.items():
         for one, other in zip(outputs[name], values, strict=True):
             scale = np.abs(np.asarray(other, float)).max(initial=1.0)
-            assert np.allclose(np.asarray(one, float), np.asarray(other, float), atol=0.05 * scale), name
+            assert np.allclose(
+                np.asarray(one, float), np.asarray(other, float), atol=0.05 * scale
+            ), name
     for one, other in zip(embedded, embedded_cpu, strict=True):
         assert np.allclose(one, other, atol=0.05 * np.abs(other).max())
 
@@ -182,7 +198,8 @@ def test_a_save_gathers_the_weights_once(tiny, fit, monkeypatch):
     often = {"save_every": 2, "evaluate_every": 0, "patience": 0}
     fit(tiny.pretraining, schedule=often)  # 6 steps: two saves and the last
     assert len(calls) == 3
-    fit(tiny.pretraining, "average", schedule={**often, "ema_decay": 0.5})  # and the averaged weights
+    # and the averaged weights
+    fit(tiny.pretraining, "average", schedule={**often, "ema_decay": 0.5})
     assert len(calls) == 3 + 6
 
 

@@ -1,4 +1,6 @@
-"""The domain of docs/new-domain.md, installed as a reader would and taken through the page's own commands."""
+"""The domain of docs/new-domain.md, installed as a reader would and taken through the page's own
+commands.
+"""
 
 import re
 import shlex
@@ -29,7 +31,9 @@ def installed(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     metadata = site / "sciforge_spectra-1.0.dist-info"
     metadata.mkdir(parents=True)
     (site / "spectra.py").write_text(block("python"), encoding="utf-8")
-    name, value = re.search(r"^(spectra) = \"(spectra:DOMAIN)\"$", block("toml"), re.MULTILINE).groups()
+    name, value = re.search(
+        r"^(spectra) = \"(spectra:DOMAIN)\"$", block("toml"), re.MULTILINE
+    ).groups()
     (metadata / "METADATA").write_text(METADATA)
     (metadata / "entry_points.txt").write_text(f"[sciforge.domains]\n{name} = {value}\n")
     monkeypatch.syspath_prepend(site)
@@ -44,8 +48,12 @@ def test_the_page_s_domain_goes_through_the_page_s_commands(installed: Path, cap
     rows = []
     for number in range(120):
         width = 3 + 3 * (number % 2)
-        peak_L = np.exp(-(((np.arange(64) - rng.uniform(20, 44)) / width) ** 2)) + 0.1 * rng.standard_normal(64)
-        rows.append(",".join(["wide" if number % 2 else "narrow", *(f"{value:.3f}" for value in peak_L)]))
+        peak_L = np.exp(
+            -(((np.arange(64) - rng.uniform(20, 44)) / width) ** 2)
+        ) + 0.1 * rng.standard_normal(64)
+        rows.append(
+            ",".join(["wide" if number % 2 else "narrow", *(f"{value:.3f}" for value in peak_L)])
+        )
     (installed / "mine.csv").write_text("\n".join(rows) + "\n")
     lines = [shlex.split(line)[1:] for line in block("bash").splitlines()]
     assert [words[0] for words in lines] == [
@@ -58,7 +66,9 @@ def test_the_page_s_domain_goes_through_the_page_s_commands(installed: Path, cap
         "prune",
     ]
     for words in lines:
-        words = [SHORTER.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
+        words = [
+            SHORTER.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)
+        ]
         assert cli.main(words) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert "reach" in output and "logistic" in output and "zeros of the matrices" in output

@@ -32,7 +32,12 @@ def test_tensors_say_where_they_are(gpu: PretendGpu):
         torch.ones(2).to(CUDA),
         torch.ones(2).cuda(),
     ):
-        assert tensor.device == CUDA and tensor.is_cuda and not tensor.is_cpu and tensor.get_device() == 0
+        assert (
+            tensor.device == CUDA
+            and tensor.is_cuda
+            and not tensor.is_cpu
+            and tensor.get_device() == 0
+        )
     assert x.cpu().device.type == "cpu" and torch.zeros(2).device.type == "cpu"
     assert x.to("cuda") is x and x.to(torch.float32) is x and x.to(torch.float64) is not x
     with pytest.raises(TypeError, match="numpy"):
@@ -186,7 +191,9 @@ def test_generators(gpu: PretendGpu):
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout(0.0), nn.Linear(8, 1)).double()
+    return nn.Sequential(
+        nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout(0.0), nn.Linear(8, 1)
+    ).double()
 
 
 def trained(device: str, steps: int = 5, **options) -> dict[str, torch.Tensor]:
@@ -214,7 +221,11 @@ def test_training_is_exact(options: dict[str, bool]):
     with pretend_cuda() as gpu:
         on_gpu = trained("cuda", **options)
     assert not [name for name in on_cpu if not torch.equal(on_cpu[name], on_gpu[name])]
-    assert not [line for line in gpu.syncs if "item" in line and "cuda.py" not in line and options.get("fused")]
+    assert not [
+        line
+        for line in gpu.syncs
+        if "item" in line and "cuda.py" not in line and options.get("fused")
+    ]
 
 
 def test_gradients_flow_across_devices(gpu: PretendGpu):
@@ -224,17 +235,23 @@ def test_gradients_flow_across_devices(gpu: PretendGpu):
 
 
 def test_modules_keep_their_parameters(gpu: PretendGpu):
-    model = nn.ModuleDict({"embed": nn.Embedding(5, 4), "out": nn.Linear(4, 5, bias=False), "norm": nn.BatchNorm1d(4)})
+    model = nn.ModuleDict(
+        {"embed": nn.Embedding(5, 4), "out": nn.Linear(4, 5, bias=False), "norm": nn.BatchNorm1d(4)}
+    )
     model["out"].weight = model["embed"].weight
     before = list(model.parameters())
     model.to("cuda")
     assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
     assert model["out"].weight is model["embed"].weight and model["embed"].weight.device == CUDA
     assert model["norm"].running_mean.device == CUDA
-    model.load_state_dict({name: torch.full_like(w, 2).cpu() for name, w in model.state_dict().items()})
+    model.load_state_dict(
+        {name: torch.full_like(w, 2).cpu() for name, w in model.state_dict().items()}
+    )
     assert model["out"].weight.device == CUDA and float(model["out"].weight.detach().mean()) == 2
     twin = copy.deepcopy(model)
-    assert twin["out"].weight is twin["embed"].weight and isinstance(twin["out"].weight, nn.Parameter)
+    assert twin["out"].weight is twin["embed"].weight and isinstance(
+        twin["out"].weight, nn.Parameter
+    )
     with torch.no_grad():
         twin["out"].weight.zero_()
     assert float(model["out"].weight.detach().mean()) == 2
@@ -247,7 +264,12 @@ def test_autocast_casts_as_cuda_does(gpu: PretendGpu):
         low = F.linear(x, weight)
         assert low.dtype == (x @ weight.T).dtype == torch.bfloat16
         assert F.gelu(low).dtype == torch.bfloat16
-        assert low.softmax(-1).dtype == F.layer_norm(low, (3,)).dtype == low.sum().dtype == torch.float32
+        assert (
+            low.softmax(-1).dtype
+            == F.layer_norm(low, (3,)).dtype
+            == low.sum().dtype
+            == torch.float32
+        )
         assert torch.cat([low, low.float()]).dtype == torch.float32
         assert (x.double() @ weight.double().T).dtype == torch.float64
         with torch.autocast("cuda", enabled=False):
@@ -271,5 +293,7 @@ def test_views_and_functional_transforms(gpu: PretendGpu):
     with torch.inference_mode():
         doubled = (normal.view(-1) * 2).view(3, 2)
     assert doubled.add_(1).tolist() == [[3, 3], [3, 3], [3, 3]]
-    per_row = torch.func.vmap(torch.func.grad(lambda row: (row**2).sum()))(torch.ones(2, 3, device="cuda"))
+    per_row = torch.func.vmap(torch.func.grad(lambda row: (row**2).sum()))(
+        torch.ones(2, 3, device="cuda")
+    )
     assert per_row.device == CUDA and per_row.tolist() == [[2, 2, 2], [2, 2, 2]]

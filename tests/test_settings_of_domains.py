@@ -1,4 +1,6 @@
-"""Every settings class of every domain checks its fields on construction: objectives, preparers, outputs, codecs, ..."""
+"""Every settings class of every domain checks its fields on construction: objectives, preparers,
+outputs, codecs, ...
+"""
 
 import dataclasses
 import typing
@@ -19,9 +21,13 @@ def settings_classes() -> list[tuple[str, type]]:
     classes = []
     for domain in discover().values():
         for kind in KINDS:
-            classes += [(f"{domain.name} {kind} {name}", cls) for name, cls in getattr(domain, kind).items()]
+            classes += [
+                (f"{domain.name} {kind} {name}", cls) for name, cls in getattr(domain, kind).items()
+            ]
         classes.append((f"{domain.name} codec", type(domain.codec)))
-        classes += [(f"{domain.name} models {name}", type(config)) for name, config in domain.models.items()]
+        classes += [
+            (f"{domain.name} models {name}", type(config)) for name, config in domain.models.items()
+        ]
     return classes
 
 
@@ -47,7 +53,10 @@ def plausible(hint: Any) -> Any:
 
 @pytest.mark.parametrize(("where", "cls"), CLASSES, ids=[where for where, _ in CLASSES])
 def test_a_value_of_the_wrong_type_is_refused_on_construction(where: str, cls: type):
-    message = f"{cls.__module__}.{cls.__name__} is no Settings: derive it from sciforge.core.files.settings.Settings"
+    message = (
+        f"{cls.__module__}.{cls.__name__} is no Settings: derive it from"
+        " sciforge.core.files.settings.Settings"
+    )
     assert dataclasses.is_dataclass(cls) and issubclass(cls, Settings), message
     hints = typing.get_type_hints(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init]
@@ -61,6 +70,11 @@ def test_a_value_of_the_wrong_type_is_refused_on_construction(where: str, cls: t
             continue
         with pytest.raises(ConfigError) as caught:
             cls(**{**required, field.name: NotASetting()})
-            pytest.fail(f"{where}: {cls.__name__}.{field.name} takes any value; call super().__post_init__() first")
+            pytest.fail(
+                f"{where}: {cls.__name__}.{field.name} takes any value; call"
+                " super().__post_init__() first"
+            )
         text = str(caught.value)
-        assert field.name in text and len(text.splitlines()) == 1, f"{where}: the error must name {field.name}: {text}"
+        assert field.name in text and len(text.splitlines()) == 1, (
+            f"{where}: the error must name {field.name}: {text}"
+        )

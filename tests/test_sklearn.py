@@ -1,7 +1,8 @@
-"""The estimators keep scikit-learn's contract where inputs are not numbers: each test names the check it stands for.
+"""The estimators keep scikit-learn's contract where inputs are not numbers: each test names the
+check it stands for.
 
-`check_estimator` feeds arrays of floats, which no domain takes, and skips estimators whose tags say that inputs are text;
-its checks that apply are written out here.
+`check_estimator` feeds arrays of floats, which no domain takes, and skips estimators whose tags say
+that inputs are text; its checks that apply are written out here.
 """
 
 import copy
@@ -37,7 +38,10 @@ QUICK = {"schedule": sf.Schedule(steps=2, batch=16, lr=1e-4, kind="step")}
 @pytest.fixture(scope="module")
 def sequences() -> tuple[list[str], np.ndarray]:
     rng = np.random.default_rng(0)
-    X = ["".join(rng.choice(list("ACGT"), 48)) + ("GGGGGGCC" if i % 2 else "TATAAATA") for i in range(24)]
+    X = [
+        "".join(rng.choice(list("ACGT"), 48)) + ("GGGGGGCC" if i % 2 else "TATAAATA")
+        for i in range(24)
+    ]
     return X, np.array(["none", "peak"] * 12)
 
 
@@ -149,10 +153,17 @@ def test_pickle_holds_the_fitted_checkpoint(fitted, sequences):
 
 
 def test_containers_of_inputs(fitted, sequences):
-    """check_estimators_dtypes, for the containers of text: list, tuple, array, Series, one column."""
+    """check_estimators_dtypes, for the containers of text: list, tuple, array, Series, one
+    column.
+    """
     X, _ = sequences
     expected = fitted.predict_proba(X)
-    for given in (tuple(X), np.array(X), pd.Series(X, index=range(5, 29)), pd.DataFrame({"sequence": X})):
+    for given in (
+        tuple(X),
+        np.array(X),
+        pd.Series(X, index=range(5, 29)),
+        pd.DataFrame({"sequence": X}),
+    ):
         np.testing.assert_array_equal(fitted.predict_proba(given), expected)
 
 
@@ -170,7 +181,9 @@ def test_containers_of_inputs(fitted, sequences):
     ids=["lengths", "no y", "empty", "one class", "continuous", "one string", "two columns"],
 )
 def test_bad_fits_are_value_errors(change, message, sequences):
-    """check_requires_y_none, check_classifiers_one_label, check_classifiers_regression_target, check_fit_empty."""
+    """check_requires_y_none, check_classifiers_one_label, check_classifiers_regression_target,
+    check_fit_empty.
+    """
     with pytest.raises(ValueError, match=message):
         PretrainedClassifier("dna-bert-mini").fit(*change(*sequences))
 
@@ -188,7 +201,9 @@ def test_cross_validation_grid_and_pipeline(sequences):
     assert cross_val_score(estimator, X, y, cv=2).shape == (2,)
     search = GridSearchCV(estimator, {"seed": [0, 1]}, cv=2).fit(X, y)
     assert search.best_params_["seed"] in (0, 1) and search.predict(X[:2]).shape == (2,)
-    pipeline = make_pipeline(FunctionTransformer(lambda X: [x.upper() for x in X]), estimator).fit(X, y)
+    pipeline = make_pipeline(FunctionTransformer(lambda X: [x.upper() for x in X]), estimator).fit(
+        X, y
+    )
     assert 0 <= pipeline.score(X, y) <= 1
 
 
@@ -196,7 +211,11 @@ def test_regressor_returns_floats_and_intervals(regressor):
     data = pd.read_csv(sf.datasets.find("solubility")).head(60)
     smiles = data["smiles"]
     value = regressor.predict(smiles)
-    assert value.dtype == float and value.shape == (60,) and regressor.score(smiles, data["logS"]) > 0.5
+    assert (
+        value.dtype == float
+        and value.shape == (60,)
+        and regressor.score(smiles, data["logS"]) > 0.5
+    )
     same, std = regressor.predict(smiles, return_std=True)
     low = regressor.predict(smiles, interval=True)[1]
     np.testing.assert_array_equal(same, value)

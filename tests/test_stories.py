@@ -1,4 +1,6 @@
-"""Programs that scientists write with the public surface run as they stand, each in an empty folder."""
+"""Programs that scientists write with the public surface run as they stand, each in an empty
+folder.
+"""
 
 import os
 import subprocess
@@ -15,5 +17,7 @@ STORIES = sorted((Path(__file__).parent / "stories").glob("*.py"))
 def test_a_story_runs(story: Path, tmp_path: Path):
     pythonpath = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": pythonpath}
-    done = subprocess.run([sys.executable, story], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, story], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,6 @@
-"""The functions of `sciforge` and the commands of the command line are one surface: names, defaults, help."""
+"""The functions of `sciforge` and the commands of the command line are one surface: names,
+defaults, help.
+"""
 
 import dataclasses
 import inspect
@@ -32,7 +34,8 @@ CHOSEN = {
     "generate": ["molecules-mini"],
     "distill": ["dna-bert-mini"],
 }
-# In Python: labels in memory, the printed summary; what the command line takes by name with options of its own.
+# In Python: labels in memory, the printed summary; what the command line takes by name with options
+# of its own.
 PYTHON_ONLY = {"targets", "verbose", "settings", "preparer", "output", "what", "objective"}
 SHELL_ONLY = {"help", "json"}
 
@@ -63,7 +66,9 @@ def sentence(text: str) -> str:
     """Return what is left of an option's text without its names, values and default."""
     text = re.sub(r"\((default: .*|required|optional|fixed.*)\)$|\{[^}]*\}|--?[\w.,-]+", " ", text)
     words = [
-        w for w in text.split() if not re.fullmatch(r"[\[\](){}|.,]*((INT|FLOAT|STR|PATH|BOOL|None)[\[\](){}|.,]*)*", w)
+        w
+        for w in text.split()
+        if not re.fullmatch(r"[\[\](){}|.,]*((INT|FLOAT|STR|PATH|BOOL|None)[\[\](){}|.,]*)*", w)
     ]
     return re.sub(r"see `\w+`\.?", "", " ".join(words)).strip()
 
@@ -77,17 +82,26 @@ def wide(monkeypatch):
 @pytest.mark.parametrize("verb", VERBS)
 def test_command_and_function_have_the_same_options(verb, capsys):
     function = getattr(sf, verb.replace("-", "_"))
-    parameters = {n: p for n, p in inspect.signature(function).parameters.items() if n not in PYTHON_ONLY}
+    parameters = {
+        n: p for n, p in inspect.signature(function).parameters.items() if n not in PYTHON_ONLY
+    }
     page = options_of(help_of([verb, *CHOSEN.get(verb, [])], capsys))
     words = {name.split(".")[0] for name in page if not name.isupper()}
     offered: set[str] = set()
-    for kind, word in (("preparers", "genome"), ("audits", "shortcuts"), ("objectives", "masked"), ("objectives", "classify"),
-                       ("outputs", "genomes/embeddings")):  # fmt: skip
+    for kind, word in (
+        ("preparers", "genome"),
+        ("audits", "shortcuts"),
+        ("objectives", "masked"),
+        ("objectives", "classify"),
+        ("outputs", "genomes/embeddings"),
+    ):
         if word.split("/")[-1] in CHOSEN.get(verb, []):
             offered |= {field.name for field in dataclasses.fields(offers(kind)[word][1])}
     positional = {name for name in parameters if name in ("checkpoint", "file", "files", "names")}
     saved = {"out"} - set(parameters)  # where the command writes what the function returns
-    assert words - offered - SHELL_ONLY - saved - {"model", "codec"} == set(parameters) - positional - {
+    assert words - offered - SHELL_ONLY - saved - {"model", "codec"} == set(
+        parameters
+    ) - positional - {
         "model",
         "codec",
     }
@@ -96,7 +110,9 @@ def test_command_and_function_have_the_same_options(verb, capsys):
         if isinstance(default, int | float | str) and name in page and "default:" in page[name]:
             shown = re.findall(r"\(default: (.*)\)", page[name])[-1]
             assert shown.strip("'") in (str(default), "{None}"), name
-    assert set(arguments_of(function)) >= set(parameters), "a parameter has no sentence in the docstring"
+    assert set(arguments_of(function)) >= set(parameters), (
+        "a parameter has no sentence in the docstring"
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -107,7 +123,9 @@ def test_every_option_of_a_verb_has_a_sentence(verb, capsys):
 
 @pytest.mark.parametrize("kind", ["preparers", "objectives", "outputs", "audits"])
 def test_every_option_of_an_offer_has_a_sentence(kind, capsys):
-    verb = {"preparers": "prepare", "objectives": "train", "outputs": "predict", "audits": "audit"}[kind]
+    verb = {"preparers": "prepare", "objectives": "train", "outputs": "predict", "audits": "audit"}[
+        kind
+    ]
     bare = {}
     for name, (_, cls) in offers(kind).items():
         if "/" not in name:
@@ -151,8 +169,11 @@ def python(code: str, tmp_path: Path, **environment: str) -> subprocess.Complete
     path = os.pathsep.join([environment.pop("PYTHONPATH", ""), str(ROOT)]).lstrip(os.pathsep)
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, **environment},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+    )
 
 
 @pytest.mark.parametrize("domain", ["genomes", "heat", "text", "images"])
@@ -199,13 +220,19 @@ sys.exit(main(['generate', 'molecules-mini']))
 def test_closed_stdout_is_quiet(command, tmp_path):
     call = f"{{ '{sys.executable}' -m sciforge {command} >&- ; }} 2>err.txt; echo $?"
     done = subprocess.run(
-        ["bash", "-c", call], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        ["bash", "-c", call],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.strip() == "0" and (tmp_path / "err.txt").read_text() == ""
 
 
 def test_wrong_keywords_are_one_line(tmp_path):
-    with pytest.raises(sf.ConfigError, match="label_efficiency has no option 'size'; did you mean 'sizes'"):
+    with pytest.raises(
+        sf.ConfigError, match="label_efficiency has no option 'size'; did you mean 'sizes'"
+    ):
         sf.label_efficiency(tmp_path, init="dna-bert-mini", out=tmp_path / "o", size=[3])
     with pytest.raises(sf.ConfigError, match="label_efficiency needs init"):
         sf.label_efficiency(tmp_path, out=tmp_path / "o")
@@ -226,4 +253,6 @@ def test_signatures_are_those_of_the_settings():
         if field.default is not dataclasses.MISSING:
             assert default == field.default, field.name
         assert field.name in sf.label_efficiency.__doc__
-    assert next(iter(parameters)) == "data" and {"input", "target", "targets", "split"} <= set(parameters)
+    assert next(iter(parameters)) == "data" and {"input", "target", "targets", "split"} <= set(
+        parameters
+    )

@@ -20,9 +20,21 @@ PROGRAMS = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder with the unpacked wheel and nothing else, read-only."""
-    pytest.importorskip("hatchling", reason="the wheel is built without a network: pip install hatchling")
+    pytest.importorskip(
+        "hatchling", reason="the wheel is built without a network: pip install hatchling"
+    )
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q", str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-q",
+        str(ROOT),
+    ]
     done = subprocess.run([*command, "-w", str(folder)], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("sciforge-*.whl")
@@ -58,4 +70,6 @@ def test_the_wheel_holds_what_a_user_needs(site):
     assert (site / "sciforge" / "py.typed").is_file()
     assert (site / "sciforge" / "_datasets" / "solubility.csv").is_file()
     metadata = next(site.glob("sciforge-*.dist-info/METADATA")).read_text()
-    assert "License-Expression: Apache-2.0" in metadata and "Author: sciforge developers" in metadata
+    assert (
+        "License-Expression: Apache-2.0" in metadata and "Author: sciforge developers" in metadata
+    )

@@ -1,4 +1,6 @@
-"""Micro-batches, two processes, split models and a resume on another number of processes give the weights of one process."""
+"""Micro-batches, two processes, split models and a resume on another number of processes give
+the weights of one process.
+"""
 
 import subprocess
 import sys
@@ -15,14 +17,22 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[flo
 
 
 def test_weights_agree(differences):
-    assert len(differences) > 30 and all(any(way in name for name in differences) for way in ("FSDP2", "tensor"))
+    assert len(differences) > 30 and all(
+        any(way in name for name in differences) for way in ("FSDP2", "tensor")
+    )
     for way in ("2 processes:", "2 processes, FSDP2:", "2 processes, tensor:"):
-        assert {f"{way} resume, {order}" for order in ("one, then two", "two, then one")} <= differences.keys()
-    assert {name: weights for name, (weights, _) in differences.items() if not weights < 1e-10} == {}
+        assert {
+            f"{way} resume, {order}" for order in ("one, then two", "two, then one")
+        } <= differences.keys()
+    assert {
+        name: weights for name, (weights, _) in differences.items() if not weights < 1e-10
+    } == {}
 
 
 def test_development_metrics_agree(differences):
-    assert {name: metrics for name, (_, metrics) in differences.items() if not metrics < 1e-10} == {}
+    assert {
+        name: metrics for name, (_, metrics) in differences.items() if not metrics < 1e-10
+    } == {}
 
 
 def test_the_command_line_under_torchrun(tiny: Tiny, fit, tmp_path):
@@ -42,8 +52,24 @@ def test_the_command_line_under_torchrun(tiny: Tiny, fit, tmp_path):
         "--schedule.kind",
         "step",
     ]
-    flags += ["--hardware.device", "cpu", "--hardware.precision", "float64", "--hardware.threads", 1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sciforge"]
+    flags += [
+        "--hardware.device",
+        "cpu",
+        "--hardware.precision",
+        "float64",
+        "--hardware.threads",
+        1,
+    ]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "sciforge",
+    ]
     command = [*launch, "train", "classify", *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]

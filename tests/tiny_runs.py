@@ -18,7 +18,8 @@ from sciforge.core.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-# Names in a metrics.jsonl of the first golden runs, as regular expressions, and what they are called now.
+# Names in a metrics.jsonl of the first golden runs, as regular expressions, and what they are
+# called now.
 RENAMED_METRICS = {r"^rate$": "lr", r"^dev_": "validation_"}
 
 

@@ -1,7 +1,9 @@
-"""What every adapter shares: it runs a task with one model, in that model's own interpreter (numpy and torch suffice).
+"""What every adapter shares: it runs a task with one model, in that model's own interpreter (numpy
+and torch suffice).
 
-An adapter is a script `peer_<name>.py` with a subclass of `Peer`, ending in `main(ThatPeer)`; README.md has the task and
-result format. Units: angstrom, eV, eV/angstrom. Legend: N atoms, B frames, 3 x y z.
+An adapter is a script `peer_<name>.py` with a subclass of `Peer`, ending in `main(ThatPeer)`;
+README.md has the task and result format. Units: angstrom, eV, eV/angstrom. Legend: N atoms, B
+frames, 3 x y z.
 """
 
 import argparse
@@ -22,7 +24,9 @@ WARM_UP = 4  # TorchScript profiles its first calls
 
 @dataclass(frozen=True)
 class Frame:
-    """Atoms with their labels; the energy as float64, since its mean is subtracted before it becomes float32."""
+    """Atoms with their labels; the energy as float64, since its mean is subtracted before it
+    becomes float32.
+    """
 
     numbers_N: np.ndarray
     pos_N3: np.ndarray
@@ -45,8 +49,8 @@ class Statistics:
 class Peer:
     """One model: how it is built, how frames become its input, how it answers.
 
-    Args of __init__: cutoff in angstrom and the statistics of the training frames. Energies that it learns have the
-    mean of the training frames subtracted, so it needs no reference energies.
+    Args of __init__: cutoff in angstrom and the statistics of the training frames. Energies that it
+    learns have the mean of the training frames subtracted, so it needs no reference energies.
     """
 
     label = ""
@@ -95,7 +99,9 @@ def statistics_of(frames: list[Frame], cutoff: float) -> Statistics:
     forces = np.concatenate([frame.forces_N3 for frame in frames])
     elements = sorted({int(number) for frame in frames for number in frame.numbers_N})
     spread = float(np.std([frame.energy for frame in frames]))
-    return Statistics(elements, float(np.sqrt((forces**2).mean())), spread, mean_neighbours(frames, cutoff))
+    return Statistics(
+        elements, float(np.sqrt((forces**2).mean())), spread, mean_neighbours(frames, cutoff)
+    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,9 @@ class Labels:
     def of(cls, frames: list[Frame], reference: float) -> "Labels":
         energies = np.array([frame.energy - reference for frame in frames])
         forces = np.concatenate([frame.forces_N3 for frame in frames])
-        return cls(torch.tensor(energies, dtype=torch.float32), torch.tensor(forces, dtype=torch.float32))
+        return cls(
+            torch.tensor(energies, dtype=torch.float32), torch.tensor(forces, dtype=torch.float32)
+        )
 
 
 def loss_of(energy: torch.Tensor, forces: torch.Tensor, labels: Labels, task: dict) -> torch.Tensor:
@@ -137,12 +145,17 @@ class Speed:
         self.frames = read_frames(task["train_frames"])
         self.box = read_frames(task["box"])
         statistics = statistics_of(self.frames, task["cutoff"])
-        self.learner, self.server = kind(task["cutoff"], statistics), kind(task["cutoff"], statistics)
+        self.learner, self.server = (
+            kind(task["cutoff"], statistics),
+            kind(task["cutoff"], statistics),
+        )
         self.parameters = parameter_count(self.learner.model)
         self.learner.model.train()
         self.server.model.eval().requires_grad_(False)
         self.optimiser = torch.optim.Adam(weights_of(self.learner.model), lr=1e-5)
-        self.labels = Labels.of(self.frames, float(np.mean([frame.energy for frame in self.frames])))
+        self.labels = Labels.of(
+            self.frames, float(np.mean([frame.energy for frame in self.frames]))
+        )
         self.input = self.learner.batch([self.learner.graph(frame) for frame in self.frames])
         self.parts = {
             "train_step": self.train_step,
@@ -216,13 +229,17 @@ class Race:
         self.peer = kind(task["cutoff"], statistics_of(self.frames, task["cutoff"]))
         self.model = self.peer.model.train()
         self.lr = task.get("lr") or kind.lr
-        self.optimiser = torch.optim.AdamW(weights_of(self.model), lr=self.lr, weight_decay=0.0, amsgrad=True)
+        self.optimiser = torch.optim.AdamW(
+            weights_of(self.model), lr=self.lr, weight_decay=0.0, amsgrad=True
+        )
         self.average = Average(self.model, task["ema"])
         self.graphs = [self.peer.graph(frame) for frame in self.frames]
         self.rng = np.random.default_rng(task["seed"])
 
     def batches(self):
-        """Without end: (input, labels), each epoch in a new order, the last incomplete batch dropped."""
+        """Without end: (input, labels), each epoch in a new order, the last incomplete batch
+        dropped.
+        """
         size = self.task["batch"]
         while True:
             order = self.rng.permutation(len(self.frames))
@@ -279,7 +296,13 @@ class Race:
         start = time.perf_counter()
         steps, used = self.train()
         wall = time.perf_counter() - start
-        found = {"parameters": parameters, "steps": steps, "cpu_s": used, "wall_s": wall, "lr": self.lr}
+        found = {
+            "parameters": parameters,
+            "steps": steps,
+            "cpu_s": used,
+            "wall_s": wall,
+            "lr": self.lr,
+        }
         return found | self.errors()
 
 
@@ -294,5 +317,9 @@ def main(kind: type[Peer]) -> None:
     torch.manual_seed(task["seed"])
     np.random.seed(task["seed"])
     result = (Speed if task["task"] == "speed" else Race)(kind, task).run()
-    about = {"label": kind.label, "package": f"{kind.package} {version(kind.package)}", "torch": torch.__version__}
+    about = {
+        "label": kind.label,
+        "package": f"{kind.package} {version(kind.package)}",
+        "torch": torch.__version__,
+    }
     args.result.write_text(json.dumps(about | result, indent=1))

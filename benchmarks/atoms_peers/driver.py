@@ -1,4 +1,6 @@
-"""What both benchmarks share: frames for the peers, their interpreters and the processes that run them (needs numpy)."""
+"""What both benchmarks share: frames for the peers, their interpreters and the processes that
+run them (needs numpy).
+"""
 
 import argparse
 import gzip
@@ -31,13 +33,17 @@ class Frame:
 
 
 def read_xyz(path: Path) -> list[Frame]:
-    """Molecules of an extended XYZ file with species, positions and forces in its columns; its cells are left out."""
+    """Molecules of an extended XYZ file with species, positions and forces in its columns; its
+    cells are left out.
+    """
     with gzip.open(path, "rt") as opened:
         lines = opened.read().splitlines()
     frames, at = [], 0
     while at < len(lines):
         count = int(lines[at])
-        frames.append(_molecule(lines[at + 1], [line.split() for line in lines[at + 2 : at + 2 + count]]))
+        frames.append(
+            _molecule(lines[at + 1], [line.split() for line in lines[at + 2 : at + 2 + count]])
+        )
         at += 2 + count
     return frames
 
@@ -65,16 +71,29 @@ def write_frames(path: Path, frames: list[Frame]) -> str:
 
 
 def water_box(per_side: int = 4, density: float = 0.997) -> Frame:
-    """Water molecules on a cubic grid, turned at random with a fixed seed; density in g/cm^3, forces unknown (zero)."""
+    """Water molecules on a cubic grid, turned at random with a fixed seed; density in g/cm^3,
+    forces unknown (zero).
+    """
     rng = np.random.default_rng(0)
     spacing = (18.015 / (0.602214 * density)) ** (1 / 3)
     half = np.radians(104.52) / 2
-    bonds = 0.9572 * np.array([[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]])
-    centres = spacing * (np.stack(np.meshgrid(*[np.arange(per_side)] * 3, indexing="ij"), -1).reshape(-1, 3) + 0.5)
+    bonds = 0.9572 * np.array(
+        [[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]]
+    )
+    centres = spacing * (
+        np.stack(np.meshgrid(*[np.arange(per_side)] * 3, indexing="ij"), -1).reshape(-1, 3) + 0.5
+    )
     positions = np.concatenate([centre + bonds @ _rotation(rng) for centre in centres])
     numbers = np.tile([8, 1, 1], len(centres))
     cell = np.eye(3) * spacing * per_side
-    return Frame(numbers, positions % (spacing * per_side), np.zeros_like(positions), 0.0, cell, np.ones(3, bool))
+    return Frame(
+        numbers,
+        positions % (spacing * per_side),
+        np.zeros_like(positions),
+        0.0,
+        cell,
+        np.ones(3, bool),
+    )
 
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:
@@ -91,15 +110,23 @@ def _rotation(rng: np.random.Generator) -> np.ndarray:
 
 def parser_with_peers(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--peers", nargs="+", default=[], metavar="NAME=PYTHON", help="interpreter of each peer")
-    parser.add_argument("--config", type=Path, help="TOML or JSON file with the same: name = interpreter")
-    parser.add_argument("--core", type=int, default=0, help="core to pin to where taskset exists; -1 does not pin")
+    parser.add_argument(
+        "--peers", nargs="+", default=[], metavar="NAME=PYTHON", help="interpreter of each peer"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="TOML or JSON file with the same: name = interpreter"
+    )
+    parser.add_argument(
+        "--core", type=int, default=0, help="core to pin to where taskset exists; -1 does not pin"
+    )
     parser.add_argument("--json", type=Path, help="write all results here, too")
     return parser
 
 
 def peers_of(args: argparse.Namespace) -> dict[str, str]:
-    """Interpreters by name, first the config's; a peer without interpreter or adapter is left out with a line."""
+    """Interpreters by name, first the config's; a peer without interpreter or adapter is left
+    out with a line.
+    """
     wanted = _read_config(args.config) if args.config else {}
     wanted |= dict(pair.split("=", 1) for pair in args.peers)
     found = {}
@@ -126,7 +153,11 @@ class Process:
     """An adapter at work on one task; its output goes to a log beside the task."""
 
     def __init__(self, name: str, python: str, task: dict, folder: Path, core: int):
-        self.name, self.result_path, self.log_path = name, folder / f"{name}.json", folder / f"{name}.log"
+        self.name, self.result_path, self.log_path = (
+            name,
+            folder / f"{name}.json",
+            folder / f"{name}.log",
+        )
         task_path = folder / f"{name}.task.json"
         task_path.write_text(json.dumps(task))
         pin = ["taskset", "-c", str(core)] if core >= 0 and shutil.which("taskset") else []

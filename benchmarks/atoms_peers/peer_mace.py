@@ -1,4 +1,6 @@
-"""MACE 32x0e+32x1o, 2 layers, l <= 2 on edges, correlation 3, eager; interaction energy scaled by the force RMS, its default."""
+"""MACE 32x0e+32x1o, 2 layers, l <= 2 on edges, correlation 3, eager; interaction energy scaled
+by the force RMS, its default.
+"""
 
 import mace  # noqa: F401  (before e3nn, whose constants torch loads only with the setting made here)
 

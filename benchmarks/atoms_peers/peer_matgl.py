@@ -1,4 +1,6 @@
-"""TensorNet as MatGL sets it by default (64 units, 2 blocks), extensive; energies scaled by the force RMS, as in MatPES."""
+"""TensorNet as MatGL sets it by default (64 units, 2 blocks), extensive; energies scaled by the
+force RMS, as in MatPES.
+"""
 
 import torch
 from adapter import Frame, Peer, Statistics, main
@@ -27,7 +29,9 @@ class MatGl(Peer):
         return graph, lattice.reshape(3, 3)
 
     def batch(self, graphs: list):
-        return Batch.from_data_list([graph for graph, _ in graphs]), torch.stack([lattice for _, lattice in graphs])
+        return Batch.from_data_list([graph for graph, _ in graphs]), torch.stack(
+            [lattice for _, lattice in graphs]
+        )
 
     def energy_forces(self, batch, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
         energy, forces, *_ = self.model(*batch)

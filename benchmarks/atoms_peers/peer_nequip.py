@@ -1,4 +1,6 @@
-"""NequIP 4 layers, l <= 1, 32 features, no parity, eager; energies scaled by the force RMS, as its guide advises."""
+"""NequIP 4 layers, l <= 1, 32 features, no parity, eager; energies scaled by the force RMS, as
+its guide advises.
+"""
 
 import torch
 from adapter import Frame, Peer, Statistics, main
@@ -37,7 +39,8 @@ class Nequip(Peer):
 
     def graph(self, frame: Frame) -> dict[str, torch.Tensor]:
         graph = {
-            keys.POSITIONS_KEY: torch.from_numpy(frame.pos_N3),  # float64, as it wishes; the model is float32
+            # float64, as it wishes; the model is float32
+            keys.POSITIONS_KEY: torch.from_numpy(frame.pos_N3),
             keys.ATOM_TYPE_KEY: self.types[torch.from_numpy(frame.numbers_N).long()],
             keys.PBC_KEY: torch.from_numpy(frame.pbc_3),
         }

@@ -6,7 +6,8 @@ import torch
 import torch.utils.data.dataloader
 from adapter import Frame, Peer, Statistics, main
 
-if not hasattr(torch.utils.data.dataloader, "T_co"):  # SchNetPack 2.0.4 imports it; torch 2.13 has it no more
+# SchNetPack 2.0.4 imports it; torch 2.13 has it no more
+if not hasattr(torch.utils.data.dataloader, "T_co"):
     torch.utils.data.dataloader.T_co = typing.TypeVar("T_co", covariant=True)
 
 import schnetpack.properties as keys  # noqa: E402
@@ -41,7 +42,10 @@ class Painn(Peer):
             keys.pbc: torch.from_numpy(frame.pbc_3)[None],
         }
         graph = self.neighbours(graph)
-        return {key: value.float() if value.is_floating_point() else value for key, value in graph.items()}
+        return {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in graph.items()
+        }
 
     def batch(self, graphs: list) -> dict[str, torch.Tensor]:
         return _atoms_collate_fn(graphs)

@@ -23,12 +23,17 @@ class Sciforge(Peer):
         self.model = MODELS["mini"].build(self.codec)
 
     def graph(self, frame: Frame) -> dict[str, torch.Tensor]:
-        structure = Structure(frame.numbers_N.astype("int64"), frame.pos_N3.astype(float), frame.cell_33, frame.pbc_3)
+        structure = Structure(
+            frame.numbers_N.astype("int64"), frame.pos_N3.astype(float), frame.cell_33, frame.pbc_3
+        )
         return self.codec.encode(self.codec.record_of(structure))
 
     def batch(self, graphs: list) -> dict[str, torch.Tensor]:
         batch = self.codec.collate(graphs)
-        return {key: value.float() if value.is_floating_point() else value for key, value in batch.items()}
+        return {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in batch.items()
+        }
 
     def energy_forces(self, batch: dict, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
         answer = self.model(batch, create_graph=training)

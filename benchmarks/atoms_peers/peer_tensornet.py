@@ -1,4 +1,6 @@
-"""TensorNet 128, 1 layer, of TorchMD-Net 3; energies scaled by their deviation (its `standardize`)."""
+"""TensorNet 128, 1 layer, of TorchMD-Net 3; energies scaled by their deviation (its
+`standardize`).
+"""
 
 import torch
 from adapter import Frame, Peer, Statistics, main
@@ -32,7 +34,9 @@ class TensorNet(Peer):
     lr = 2e-3
 
     def __init__(self, cutoff: float, statistics: Statistics):
-        self.model = create_model(SETTINGS | {"cutoff_upper": cutoff}, std=torch.tensor(statistics.energy_std))
+        self.model = create_model(
+            SETTINGS | {"cutoff_upper": cutoff}, std=torch.tensor(statistics.energy_std)
+        )
 
     def graph(self, frame: Frame) -> dict[str, torch.Tensor]:
         """No more than tensors: this model finds its neighbours in its forward pass."""

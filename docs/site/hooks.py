@@ -1,4 +1,6 @@
-"""Hooks of the documentation site: pages made from other files, and links that leave the folder of the docs."""
+"""Hooks of the documentation site: pages made from other files, and links that leave the folder
+of the docs.
+"""
 
 import os
 import re
@@ -30,9 +32,13 @@ def on_files(files: Any, config: Any) -> Any:
         the files, the generated ones among them.
     """
     for source, page in ELSEWHERE.items():
-        text = rewrite(ROOT / source, (ROOT / source).read_text(encoding="utf-8"), ROOT / "docs" / page)
+        text = rewrite(
+            ROOT / source, (ROOT / source).read_text(encoding="utf-8"), ROOT / "docs" / page
+        )
         files.append(File.generated(config, page, content=text))
-    files.append(File.generated(config, "decisions/index.md", content=DECISIONS + "\n".join(decisions())))
+    files.append(
+        File.generated(config, "decisions/index.md", content=DECISIONS + "\n".join(decisions()))
+    )
     return files
 
 
@@ -62,7 +68,8 @@ def rewrite(source: Path, markdown: str, page: Path) -> str:
         page: where the page stands, as if in `docs`.
 
     Returns:
-        links to pages of the site made relative to `page`; files that are not on the site named by their path instead.
+        links to pages of the site made relative to `page`; files that are not on the site named by
+        their path instead.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -77,6 +84,10 @@ def rewrite(source: Path, markdown: str, page: Path) -> str:
         if place.is_relative_to(ROOT / "docs") and "slurm" not in place.parts:
             relative = Path(os.path.relpath(place, page.parent)).as_posix()
             return f"{match['bang']}[{match['text']}]({relative}{'#' + anchor if anchor else ''})"
-        return f"{match['text'].strip('`')} (`{inside}`)" if match["text"].strip("`") != inside else f"`{inside}`"
+        return (
+            f"{match['text'].strip('`')} (`{inside}`)"
+            if match["text"].strip("`") != inside
+            else f"`{inside}`"
+        )
 
     return LINK.sub(link, markdown)

@@ -1,4 +1,6 @@
-"""Atoms: an E(3)-equivariant potential, pretrained on cheap labels, fine-tuned on a few expensive ones."""
+"""Atoms: an E(3)-equivariant potential, pretrained on cheap labels, fine-tuned on a few
+expensive ones.
+"""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -33,11 +35,18 @@ def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Sect
 
 DOMAIN = Domain(
     name="atoms",
-    summary="an equivariant potential: energies, forces and stress of molecules and crystals from few expensive labels",
+    summary=(
+        "an equivariant potential: energies, forces and stress of molecules and crystals from few"
+        " expensive labels"
+    ),
     preparers={"structures": Structures},
     codec=AtomsCodec(),
     models=MODELS,
-    objectives={"energy-forces": EnergyForces, "denoise": Denoise, "masked-elements": MaskedElements},
+    objectives={
+        "energy-forces": EnergyForces,
+        "denoise": Denoise,
+        "masked-elements": MaskedElements,
+    },
     outputs={"energies": Energies, "uncertain": Uncertain, "export": Export},
     laws=LAWS,
     baselines=BASELINES,

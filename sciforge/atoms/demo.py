@@ -1,4 +1,6 @@
-"""The atoms section of `sciforge demo`: few DFT frames beside rivals, what fine-tuning forgets, and dynamics."""
+"""The atoms section of `sciforge demo`: few DFT frames beside rivals, what fine-tuning forgets,
+and dynamics.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,20 +28,23 @@ SHORT = Schedule(
     ema_decay=0.97,
 )
 TASK = (
-    "Malonaldehyde at PBE/def2-SVP, 330 frames of thermal motion with proton transfers. potential-mini was pretrained on "
-    "GFN2-xTB labels of other molecules and has seen neither this molecule nor this level of theory. All methods see the same "
-    "few frames, seed by seed; blocks of time separate training from test. gdml is the classical rival: kernel regression in "
-    "the gradient domain with the symmetry of the molecule. From about 50 frames on it is better than these short trainings; "
-    "see the benchmarks."
+    "Malonaldehyde at PBE/def2-SVP, 330 frames of thermal motion with proton transfers."
+    " potential-mini was pretrained on GFN2-xTB labels of other molecules and has seen neither this"
+    " molecule nor this level of theory. All methods see the same few frames, seed by seed; blocks"
+    " of time separate training from test. gdml is the classical rival: kernel regression in the"
+    " gradient domain with the symmetry of the molecule. From about 50 frames on it is better than"
+    " these short trainings; see the benchmarks."
 )
 MOTION = (
-    "Dynamics with the fine-tuned potential in ASE: over {time:.0f} fs without a thermostat the total energy stays within "
-    "{swing:.2f} meV per atom while potential and kinetic energy exchange {exchange:.2f} eV."
+    "Dynamics with the fine-tuned potential in ASE: over {time:.0f} fs without a thermostat the"
+    " total energy stays within {swing:.2f} meV per atom while potential and kinetic energy"
+    " exchange {exchange:.2f} eV."
 )
 
 
 def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
-    """Fine-tune potential-mini on few DFT frames, compare, measure what it forgets, and run dynamics with it.
+    """Fine-tune potential-mini on few DFT frames, compare, measure what it forgets, and run
+    dynamics with it.
 
     Args:
         folder: for everything that is made.
@@ -69,7 +74,10 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     forgotten, model = _forgetting(folder, old, task, init, full)
     trace, text = _motion(folder, model, find("malonaldehyde-dft"))
     pictures = (
-        (curve.save(folder / "curve.png"), "Force error against the number of DFT frames, with 95 % intervals."),
+        (
+            curve.save(folder / "curve.png"),
+            "Force error against the number of DFT frames, with 95 % intervals.",
+        ),
         (trace, "Energies in 0.15 ps of Newtonian dynamics with the fine-tuned potential."),
     )
     title = "Atoms: a potential specialised with few DFT frames"
@@ -92,11 +100,15 @@ def _old_structures(folder: Path, file: Path) -> Any:
 
     thin = folder / "old.extxyz"
     write_extxyz(thin, islice(read_structures(file), 0, None, EVERY))
-    return sf.atoms.Structures(files=(thin,), split="molecule", validation_share=0.3, test_share=0.0)
+    return sf.atoms.Structures(
+        files=(thin,), split="molecule", validation_share=0.3, test_share=0.0
+    )
 
 
 def _forgetting(folder: Path, old: Any, new: Any, init: Path, full: bool) -> "tuple[Table, Model]":
-    """Fine-tune on 50 frames with and without means against forgetting; return both errors of each, and the last model."""
+    """Fine-tune on 50 frames with and without means against forgetting; return both errors of
+    each, and the last model.
+    """
     import sciforge as sf
 
     levels = ("gfn2-xtb", new.store.meta["levels"][0])
@@ -122,15 +134,24 @@ def _forgetting(folder: Path, old: Any, new: Any, init: Path, full: bool) -> "tu
         checkpoint = sf.train(run, resume=out.exists())
         model = sf.load(checkpoint.path, device="cpu")
         error = model.evaluate(new)["force_mae_meV_A"]
-        before, after = (checkpoint.metrics["retained"][when]["force_mae_meV_A"] for when in ("before", "after"))
-        rows.append((name, f"{error:.0f}", f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f}"))
+        before, after = (
+            checkpoint.metrics["retained"][when]["force_mae_meV_A"] for when in ("before", "after")
+        )
+        rows.append(
+            (name, f"{error:.0f}", f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f}")
+        )
     columns = ("fine-tuning, 50 frames", "new, force MAE meV/A", "old before", "old after", "ratio")
-    note = "Old: GFN2-xTB forces of molecules of the pretraining data. Each level of theory has its own readout."
+    note = (
+        "Old: GFN2-xTB forces of molecules of the pretraining data. Each level of theory has its"
+        " own readout."
+    )
     return Table(columns, tuple(rows), note), model
 
 
 def _motion(folder: Path, model: "Model", file: Path) -> tuple[Path, str]:
-    """Let the molecule move without a thermostat, draw the energies, and say how well they are conserved."""
+    """Let the molecule move without a thermostat, draw the energies, and say how well they are
+    conserved.
+    """
     from sciforge.core.files.results import new_axes
     from sciforge.structures.readers import read_structures
 
@@ -141,11 +162,19 @@ def _motion(folder: Path, model: "Model", file: Path) -> tuple[Path, str]:
     atoms.calc = model.calculator(level=first.level)
     from sciforge.atoms.simulation.dynamics import run_md
 
-    log = run_md(atoms, atoms.calc, 300, temperature_K=300.0, timestep_fs=0.5, ensemble="nve", interval=2).to_pandas()
+    log = run_md(
+        atoms, atoms.calc, 300, temperature_K=300.0, timestep_fs=0.5, ensemble="nve", interval=2
+    ).to_pandas()
     axes = new_axes(7, 2.8)
     for name, colour in (("potential", "#0072B2"), ("kinetic", "#D55E00"), ("total", "black")):
         start = 0 if name == "kinetic" else log["total_eV"][0]
-        axes.plot(log["time_fs"], log[f"{name}_eV"] - start, color=colour, label=name, lw=1.6 if name == "total" else 1)
+        axes.plot(
+            log["time_fs"],
+            log[f"{name}_eV"] - start,
+            color=colour,
+            label=name,
+            lw=1.6 if name == "total" else 1,
+        )
     axes.set(xlabel="time, fs", ylabel="energy above the start, eV")
     axes.legend(frameon=False, ncols=3, loc="upper right")
     picture = folder / "motion.png"

@@ -1,4 +1,6 @@
-"""One function a command: it takes the flags of a verb, calls the verb, and prints or writes what it returns."""
+"""One function a command: it takes the flags of a verb, calls the verb, and prints or writes
+what it returns.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -23,13 +25,24 @@ from sciforge.errors import ConfigError
 
 # How the command line reads parameters that take more kinds of values in Python.
 HINTS: dict[str, Any] = {
-    "checkpoint": Path, "data": Path, "input": str | None, "target": tuple[str, ...], "split": str | None,
-}  # fmt: skip
+    "checkpoint": Path,
+    "data": Path,
+    "input": str | None,
+    "target": tuple[str, ...],
+    "split": str | None,
+}
 # Python only: labels in memory, and `--quiet` in their place.
 PYTHON_ONLY = ("targets", "verbose", "settings")
-OUT = Flag("cli/out", "out", Path | None, None, "file to write, its suffix chooses the format; None prints the table.")
+OUT = Flag(
+    "cli/out",
+    "out",
+    Path | None,
+    None,
+    "file to write, its suffix chooses the format; None prints the table.",
+)
 JSON = Flag("cli/json", "json", bool, False, "print JSON.")
-PREPARED = ("train", "label-efficiency", "transfer", "schedules")  # verbs that name their objective first
+# verbs that name their objective first
+PREPARED = ("train", "label-efficiency", "transfer", "schedules")
 
 
 def run(verb: str, argv: list[str], quiet: bool = False) -> int:
@@ -70,14 +83,17 @@ def _verb(name: str) -> Callable[..., Any]:
 
 
 def verb_flags(function: Callable[..., Any], replaced: str = "") -> list[Flag]:
-    """Return a flag for each parameter of a verb but `replaced`, with the types that can be typed."""
+    """Return a flag for each parameter of a verb but `replaced`, with the types that can be
+    typed.
+    """
     flags = []
     for flag in flags_of_function(function, replaced):
         if flag.name in PYTHON_ONLY:
             continue
         hint = HINTS.get(flag.name, flag.hint)
         if flag.name == "out" and flag.default is None:
-            flag, hint = replace(flag, default=MISSING), Path  # a temporary folder would be gone when the command ends
+            # a temporary folder would be gone when the command ends
+            flag, hint = replace(flag, default=MISSING), Path
         if hint is Path and flag.default is None:
             hint = Path | None
         default = () if flag.name == "target" and flag.default is None else flag.default
@@ -86,7 +102,9 @@ def verb_flags(function: Callable[..., Any], replaced: str = "") -> list[Flag]:
 
 
 def _printing(verb: str, cls: type | None = None) -> list[Flag]:
-    """Return the flags that say how a result is printed; `--out` only where the verb itself has none."""
+    """Return the flags that say how a result is printed; `--out` only where the verb itself has
+    none.
+    """
     own = {"out"} if verb in ("export", "card", "prepare", "fit") else set()
     own |= {f.name for f in fields(cls)} if cls is not None else set()
     flags = [] if "out" in own or verb in ("verify", "audit", "card", "fisher") else [OUT]
@@ -118,15 +136,21 @@ def _print(function: Callable[..., Any], values: dict[str, Any]) -> int:
     return output.print_result(function(**values), out, as_json)
 
 
-def _offered(verb: str, name: str, cls: type, parameter: str, argv: list[str]) -> tuple[Callable, dict[str, Any]]:
-    """Return a verb whose parameter is one of what a domain offers, given by flags, and its parsed values."""
+def _offered(
+    verb: str, name: str, cls: type, parameter: str, argv: list[str]
+) -> tuple[Callable, dict[str, Any]]:
+    """Return a verb whose parameter is one of what a domain offers, given by flags, and its
+    parsed values.
+    """
     spec, prog = Spec(cls, argv, {}), f"sciforge {verb} {name}".rstrip()
     function = _verb(verb)
-    values = _parsed(prog, inspect.unwrap(function), argv, spec, parameter, summary_of(cls), _printing(verb, cls))
+    values = _parsed(
+        prog, inspect.unwrap(function), argv, spec, parameter, summary_of(cls), _printing(verb, cls)
+    )
     return function, values
 
 
-# Data ----------------------------------------------------------------------------------------------------------------
+# Data ---------------------------------------------------------------------------------------------
 
 
 def _prepare(argv: list[str]) -> int:
@@ -134,7 +158,11 @@ def _prepare(argv: list[str]) -> int:
     function, values = _offered("prepare", name, cls, "preparer", rest)
     as_json = values.pop("cli/json")
     dataset = function(**values)
-    return output.print_result(dataset.summary(), None, True) if as_json else output.print_dataset(dataset)
+    return (
+        output.print_result(dataset.summary(), None, True)
+        if as_json
+        else output.print_dataset(dataset)
+    )
 
 
 def _audit(argv: list[str]) -> int:
@@ -165,12 +193,17 @@ def _datasets(argv: list[str]) -> int:
         return output.print_text(str(catalog.find(**values)))
     if argv[:1] not in (["list"], []) or argv[1:]:
         if any(word in HELP for word in argv):
-            return output.print_text("usage: sciforge datasets list | find NAME | fetch NAME... [--help]")
-        raise ConfigError(f"no command {' '.join(['datasets', *argv])!r}; use datasets list, or datasets fetch NAME")
+            return output.print_text(
+                "usage: sciforge datasets list | find NAME | fetch NAME... [--help]"
+            )
+        raise ConfigError(
+            f"no command {' '.join(['datasets', *argv])!r}; use datasets list, or datasets fetch"
+            " NAME"
+        )
     return output.print_text(catalog.table().text())
 
 
-# Models --------------------------------------------------------------------------------------------------------------
+# Models -------------------------------------------------------------------------------------------
 
 
 def _train(argv: list[str]) -> int:
@@ -186,7 +219,9 @@ def _fit(argv: list[str], quiet: bool) -> int:
 
 
 def _fisher(argv: list[str]) -> int:
-    return output.print_checkpoint(sciforge.fisher(**_parsed("sciforge fisher", sciforge.fisher, argv)))
+    return output.print_checkpoint(
+        sciforge.fisher(**_parsed("sciforge fisher", sciforge.fisher, argv))
+    )
 
 
 def _predict(argv: list[str]) -> int:
@@ -226,11 +261,13 @@ def _verify(argv: list[str]) -> int:
     return 0 if result.sound else 1
 
 
-# Experiments ---------------------------------------------------------------------------------------------------------
+# Experiments --------------------------------------------------------------------------------------
 
 
 def _described(verb: str, parameter: str, argv: list[str]) -> tuple[Callable, dict[str, Any]]:
-    """Return a verb whose objective is named first, or everything by `--config`, and its parsed values."""
+    """Return a verb whose objective is named first, or everything by `--config`, and its parsed
+    values.
+    """
     function, config, default, name = _verb(verb), option(argv, "--config"), None, ""
     cls, objective, home = function.settings, None, None  # type: ignore[attr-defined]
     optional = next(f.default is None for f in fields(cls) if f.name == "objective")
@@ -238,11 +275,19 @@ def _described(verb: str, parameter: str, argv: list[str]) -> tuple[Callable, di
         default = read_config(Path(config), cls)
         objective, name = type(default.objective), f"--config {config}"
         home = _home_of(objective)
-        argv = [w for i, w in enumerate(argv) if not w.startswith("--config") and argv[i - 1 : i] != ["--config"]]
+        argv = [
+            w
+            for i, w in enumerate(argv)
+            if not w.startswith("--config") and argv[i - 1 : i] != ["--config"]
+        ]
     elif not optional or (argv and not argv[0].startswith("-")):
-        domain = domain_of(option(argv, "--data") or "", "index.json") or domain_of_checkpoint(option(argv, "--init"))
+        domain = domain_of(option(argv, "--data") or "", "index.json") or domain_of_checkpoint(
+            option(argv, "--init")
+        )
         name, home, objective, argv = choose(f"sciforge {verb}", "objectives", argv, domain)
-    choices = {} if home is None else {"objective": objective, "model": home.models, "codec": home.codec}
+    choices = (
+        {} if home is None else {"objective": objective, "model": home.models, "codec": home.codec}
+    )
     text = summary_of(objective) if objective else summary_of(cls)
     return function, _spec_values(verb, name, parameter, argv, choices, default, text)
 
@@ -266,14 +311,27 @@ def _spec_values(
     function = _verb(verb)
     cls = function.settings  # type: ignore[attr-defined]
     spec = Spec(cls, argv, choices, default)
-    temporary = [f for f in spec.flags if f.name == "out" and f.default is None]  # would be gone when the command ends
-    spec.flags = [replace(f, default=MISSING, hint=Path) if f in temporary else f for f in spec.flags]
+    # would be gone when the command ends
+    temporary = [f for f in spec.flags if f.name == "out" and f.default is None]
+    spec.flags = [
+        replace(f, default=MISSING, hint=Path) if f in temporary else f for f in spec.flags
+    ]
     plain = inspect.unwrap(function)
     table = [
-        f for f in verb_flags(function) if f.name in ("input", "target", "split") and f.name not in spec_names(cls)
+        f
+        for f in verb_flags(function)
+        if f.name in ("input", "target", "split") and f.name not in spec_names(cls)
     ]
     extra = [*table, *([] if verb == "train" else _printing(verb, cls))]
-    return _parsed(f"sciforge {verb} {name}".rstrip(), plain, argv, spec, parameter, text or summary_of(cls), extra)
+    return _parsed(
+        f"sciforge {verb} {name}".rstrip(),
+        plain,
+        argv,
+        spec,
+        parameter,
+        text or summary_of(cls),
+        extra,
+    )
 
 
 def spec_names(cls: type) -> set[str]:
@@ -300,14 +358,19 @@ def _forgetting(argv: list[str]) -> int:
     head = [given] if given else [w for w in rest if w in HELP]
     name, _, objective, _ = choose("sciforge forgetting --objective", "objectives", head, domain)
     title = f"--objective {name}"
-    return _print(_verb("forgetting"), _spec_values("forgetting", title, "spec", rest, {"objective": objective}))
+    return _print(
+        _verb("forgetting"),
+        _spec_values("forgetting", title, "spec", rest, {"objective": objective}),
+    )
 
 
 def _distill(argv: list[str]) -> int:
     from sciforge.core.domain import get_domain
 
     domain = domain_of_checkpoint(argv[0]) if argv and not argv[0].startswith("-") else None
-    choices = {"model": get_domain(domain).models, "codec": get_domain(domain).codec} if domain else {}
+    choices = (
+        {"model": get_domain(domain).models, "codec": get_domain(domain).codec} if domain else {}
+    )
     return _print(_verb("distill"), _spec_values("distill", "", "spec", argv, choices))
 
 
@@ -326,7 +389,7 @@ def _experiment(verb: str, argv: list[str]) -> int:
     return _print(_verb(verb), _spec_values(verb, "", "spec", argv, {}))
 
 
-# Installation --------------------------------------------------------------------------------------------------------
+# Installation -------------------------------------------------------------------------------------
 
 
 def _doctor(argv: list[str]) -> int:

@@ -1,7 +1,8 @@
-"""Command-line flags out of typed signatures: each field of a dataclass or parameter of a function is one flag.
+"""Command-line flags out of typed signatures: each field of a dataclass or parameter of a function
+is one flag.
 
-Docstrings' `Args` become the help. A field whose type is a choice of dataclasses (`All | Only | LoRA`) is a selector
-(`--finetuning lora`) and the flags of the chosen one (`--finetuning.rank 4`).
+Docstrings' `Args` become the help. A field whose type is a choice of dataclasses (`All | Only |
+LoRA`) is a selector (`--finetuning lora`) and the flags of the chosen one (`--finetuning.rank 4`).
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from typing import Annotated, Any, Literal
 from sciforge.core.files.docstrings import arguments_of, summary_of
 from sciforge.errors import ConfigError, did_you_mean
 
-POSITIONAL = ("file", "files", "checkpoint", "names")  # fields and parameters that are given without a flag
+# fields and parameters that are given without a flag
+POSITIONAL = ("file", "files", "checkpoint", "names")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Flag:
 
 
 def flags_of_function(function: Callable, replaced: str = "") -> list[Flag]:
-    """Return a flag for each parameter but `replaced`, the one that the flags of a dataclass stand for."""
+    """Return a flag for each parameter but `replaced`, the one that the flags of a dataclass
+    stand for.
+    """
     hints, helps = typing.get_type_hints(function), arguments_of(function)
     flags = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -53,7 +57,9 @@ def flags_of_function(function: Callable, replaced: str = "") -> list[Flag]:
 
 
 def flags_of_class(cls: type, default: Any = None) -> list[Flag]:
-    """Return a flag for each field of a dataclass; with `default`, an instance, its values are the defaults."""
+    """Return a flag for each field of a dataclass; with `default`, an instance, its values are
+    the defaults.
+    """
     hints, helps = typing.get_type_hints(cls), arguments_of(cls)
     flags = []
     for field in dataclasses.fields(cls):
@@ -61,7 +67,9 @@ def flags_of_class(cls: type, default: Any = None) -> list[Flag]:
             continue
         value = field.default if field.default_factory is MISSING else field.default_factory()
         value = value if default is None else getattr(default, field.name)
-        flags.append(Flag(field.name, field.name, hints[field.name], value, helps.get(field.name, "")))
+        flags.append(
+            Flag(field.name, field.name, hints[field.name], value, helps.get(field.name, ""))
+        )
     return flags
 
 
@@ -83,25 +91,34 @@ def dataclass_options(hint: Any) -> dict[str, type]:
     """Return lower-case name -> class of the dataclasses in a union; empty for every other hint."""
     if _origin(hint) not in (typing.Union, types.UnionType):
         return {}
-    classes = [t for t in typing.get_args(hint) if isinstance(t, type) and dataclasses.is_dataclass(t)]
+    classes = [
+        t for t in typing.get_args(hint) if isinstance(t, type) and dataclasses.is_dataclass(t)
+    ]
     return {t.__name__.lower(): t for t in classes}
 
 
 class Spec:
-    """The flags of a description of work (`Run`, `LabelEfficiency`): a dataclass whose `Any` fields a domain fills.
+    """The flags of a description of work (`Run`, `LabelEfficiency`): a dataclass whose `Any` fields
+    a domain fills.
 
     Args:
         cls: the dataclass.
         argv: what was typed; decides which of the optional groups are flags at all.
-        choices: name of an `Any` field -> what a domain offers: a class (its fields become flags without a
-            prefix), an instance (prefixed flags, None unless one is given) or presets by name.
+        choices: name of an `Any` field -> what a domain offers: a class (its fields become flags
+            without a prefix), an instance (prefixed flags, None unless one is given) or presets by
+            name.
         default: an instance whose values are the defaults.
         prefix: of the flags' names, for a description inside another.
     """
 
     def __init__(
-        self, cls: type, argv: Sequence[str], choices: Mapping[str, Any], default: Any = None, prefix: str = ""
-    ):
+        self,
+        cls: type,
+        argv: Sequence[str],
+        choices: Mapping[str, Any],
+        default: Any = None,
+        prefix: str = "",
+    ) -> None:
         self.cls, self.argv, self.default, self.prefix = cls, list(argv), default, prefix
         self.flags: list[Flag] = []
         self.builders: list[Callable[[dict[str, Any]], None]] = []
@@ -120,7 +137,9 @@ class Spec:
             elif options:
                 (only,) = options.values()
                 self._group(flag, only, flag.default)
-            elif _is_class(flag.hint) and any(dataclass_options(f.hint) for f in flags_of_class(flag.hint)):
+            elif _is_class(flag.hint) and any(
+                dataclass_options(f.hint) for f in flags_of_class(flag.hint)
+            ):
                 self._nest(flag)
             elif flag.hint is not Any:
                 self.flags.append(flag)
@@ -129,12 +148,26 @@ class Spec:
         """Take this spec's values out of the parsed ones and return the instance."""
         for builder in self.builders:
             builder(values)
-        fields = [f.name for f in dataclasses.fields(self.cls) if f.init and self.prefix + f.name in values]
+        fields = [
+            f.name
+            for f in dataclasses.fields(self.cls)
+            if f.init and self.prefix + f.name in values
+        ]
         given = {name: values.pop(self.prefix + name) for name in fields}
-        return self.cls(**given) if self.default is None else dataclasses.replace(self.default, **given)
+        return (
+            self.cls(**given)
+            if self.default is None
+            else dataclasses.replace(self.default, **given)
+        )
 
     def _nest(self, flag: Flag) -> None:
-        inner = Spec(flag.hint, self.argv, {}, None if flag.default is MISSING else flag.default, f"{flag.name}.")
+        inner = Spec(
+            flag.hint,
+            self.argv,
+            {},
+            None if flag.default is MISSING else flag.default,
+            f"{flag.name}.",
+        )
         self.flags += inner.flags
         self.builders.append(lambda values: values.update({flag.key: inner.build(values)}))
 
@@ -162,19 +195,31 @@ class Spec:
 
     def _select(self, flag: Flag, options: Mapping[str, Any]) -> None:
         """A selector; presets by name stay names unless one of their sizes is changed."""
-        name = flag.default if isinstance(flag.default, str) else type(flag.default).__name__.lower()
+        name = (
+            flag.default if isinstance(flag.default, str) else type(flag.default).__name__.lower()
+        )
         now = name if name in options else None
         typed = self._value_of(f"--{flag.name}")
         if typed is not None and typed not in ("None", *options):
             raise ConfigError(f"no {flag.name} {typed!r}; {did_you_mean(typed, options)}")
         literal = Literal[tuple(options)]  # type: ignore[valid-type]
-        hint = literal if dataclass_options(flag.hint) and now and flag.default is not None else literal | None
+        hint = (
+            literal
+            if dataclass_options(flag.hint) and now and flag.default is not None
+            else literal | None
+        )
         self.flags.append(dataclasses.replace(flag, hint=hint, default=now))
         preset, key = options.get(typed or now or ""), f"{flag.key}/options"
         cls = preset if isinstance(preset, type) else type(preset)
         asked = self._typed(f"--{flag.name}.") or (typed is not None and wants_help(self.argv))
         if preset is not None and (isinstance(preset, type) or asked):
-            start = flag.default if isinstance(flag.default, cls) else cls() if isinstance(preset, type) else preset
+            start = (
+                flag.default
+                if isinstance(flag.default, cls)
+                else cls()
+                if isinstance(preset, type)
+                else preset
+            )
             self.flags.append(Flag(key, flag.name, cls, start))
 
         def build(values: dict[str, Any]) -> None:
@@ -195,7 +240,9 @@ class Spec:
         return None
 
 
-def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
+def parse(
+    prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str]
+) -> dict[str, Any]:
     """Parse `argv` by tyro and return the values by key.
 
     Raises:
@@ -206,8 +253,12 @@ def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str
 
     names = [flag.name for flag in flags if not flag.key.endswith("/options")]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"{prog}: two options are called --{min(twice)}; rename the field in the domain")
-    form = dataclasses.make_dataclass("Form", [_form_field(*pair) for pair in enumerate(flags)], kw_only=True)
+        raise ConfigError(
+            f"{prog}: two options are called --{min(twice)}; rename the field in the domain"
+        )
+    form = dataclasses.make_dataclass(
+        "Form", [_form_field(*pair) for pair in enumerate(flags)], kw_only=True
+    )
     if wants_help(argv):
         tyro.cli(form, prog=prog, description=description, args=["--help"])
     captured = io.StringIO()
@@ -215,8 +266,13 @@ def parse(prog: str, description: str, flags: Sequence[Flag], argv: Sequence[str
         with contextlib.redirect_stderr(captured), contextlib.redirect_stdout(captured):
             values: Any = tyro.cli(form, prog=prog, description=description, args=list(argv))
     except SystemExit:
-        raise ConfigError(f"{_complaint(captured.getvalue(), argv, form)}; see {prog} --help") from None
-    return {flag.key: _undocumented(flag.hint, getattr(values, f"field_{n}")) for n, flag in enumerate(flags)}
+        raise ConfigError(
+            f"{_complaint(captured.getvalue(), argv, form)}; see {prog} --help"
+        ) from None
+    return {
+        flag.key: _undocumented(flag.hint, getattr(values, f"field_{n}"))
+        for n, flag in enumerate(flags)
+    }
 
 
 def _form_field(number: int, flag: Flag) -> tuple[Any, ...]:
@@ -238,7 +294,8 @@ def _default(value: Any) -> tuple[Any, ...]:
 
 
 def _documented(cls: type, default: Any) -> type:
-    """Return a dataclass with the fields of `cls` whose options carry the sentences of the docstring.
+    """Return a dataclass with the fields of `cls` whose options carry the sentences of the
+    docstring.
 
     tyro reads docstrings too, but neither those of parent classes nor `a, b: text`.
     """
@@ -272,8 +329,11 @@ def _complaint(output: str, argv: Sequence[str], form: type) -> str:
         name = word.split("=")[0]
         if name.startswith("--") and name.replace("_", "-") not in known:
             return f"unknown option {name}; {_nearest(name, known)}"
-    # tyro answers in a box: a title, a rule, what is wrong, a rule, the help of the option. Plain where no terminal is.
-    lines = [line.strip("│| ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()]
+    # tyro answers in a box: a title, a rule, what is wrong, a rule, the help of the option. Plain
+    # where no terminal is.
+    lines = [
+        line.strip("│| ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
+    ]
     blocks: list[list[str]] = [[]]
     for line in lines:
         if re.fullmatch(r"[-─+╭╮╰╯ ]+", line):
@@ -283,15 +343,24 @@ def _complaint(output: str, argv: Sequence[str], form: type) -> str:
     texts = [" ".join(block) for block in blocks if block]
     if not texts:
         return "the command line cannot be understood"
-    text = texts[1] if len(texts) > 1 and len(texts[0]) < 40 and not re.search(r"[-:\d]", texts[0]) else texts[0]
+    text = (
+        texts[1]
+        if len(texts) > 1 and len(texts[0]) < 40 and not re.search(r"[-:\d]", texts[0])
+        else texts[0]
+    )
     if text.startswith("Missing from"):
-        names = re.findall(r"--[a-z][\w.-]*(?= )", text) or re.findall(r"[A-Z][A-Z|]+\b", text.partition(":")[2])[:1]
+        names = (
+            re.findall(r"--[a-z][\w.-]*(?= )", text)
+            or re.findall(r"[A-Z][A-Z|]+\b", text.partition(":")[2])[:1]
+        )
         return f"missing: {', '.join(dict.fromkeys(names))}"
     return text[0].lower() + text[1:]
 
 
 def _nearest(name: str, known: set[str]) -> str:
-    """Name the nearest option: first one whose part behind the last dot is the same, then by spelling."""
+    """Name the nearest option: first one whose part behind the last dot is the same, then by
+    spelling.
+    """
     last = name.lstrip("-").rsplit(".", 1)[-1]
     if ends := sorted((k for k in known if k.lstrip("-").rsplit(".", 1)[-1] == last), key=len):
         return f"did you mean {ends[0]!r}?"

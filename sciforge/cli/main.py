@@ -1,7 +1,9 @@
-"""The command line: verbs are the functions of `sciforge`, flags their signatures. It parses, calls and prints.
+"""The command line: verbs are the functions of `sciforge`, flags their signatures. It parses, calls
+and prints.
 
-Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed or something required is missing; 2 bad
-input, named in one line; 75 training was stopped by SIGTERM or SIGUSR1 and can be resumed; 130 interrupted.
+Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed or something
+required is missing; 2 bad input, named in one line; 75 training was stopped by SIGTERM or SIGUSR1
+and can be resumed; 130 interrupted.
 """
 
 import ast
@@ -14,9 +16,11 @@ from pathlib import Path
 
 from sciforge import __version__
 from sciforge.cli.registry import HELP, take_switch
+from sciforge.core.files.docstrings import first_paragraph
 from sciforge.errors import ConfigError, SciforgeError, StoppedError, did_you_mean
 
-# What each command is for, in the order of `sciforge --help`; its module is imported only when the command is called.
+# What each command is for, in the order of `sciforge --help`; its module is imported only when the
+# command is called.
 GROUPS = {
     "Data": ("datasets", "prepare", "audit", "label", "sample"),
     "Models": ("train", "fit", "fisher", "evaluate", "predict", "generate", "score", "check"),
@@ -39,7 +43,9 @@ EVERYWHERE = {"--verbose": "log what is done", "--quiet": "print results and err
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; every error that a user can cause is one line on stderr."""
+    """Run one command and return its exit code; every error that a user can cause is one line on
+    stderr.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
     quiet, argv = take_switch(argv, "--quiet")
@@ -67,11 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}; check the path, its permissions and the disk", 2)
+        return _complain(
+            f"{where}{error.strerror or error}; check the path, its permissions and the disk", 2
+        )
 
 
 def _open_closed_streams() -> None:
-    """Give standard output and error a file where the launcher closed them: both may be None then."""
+    """Give standard output and error a file where the launcher closed them: both may be None
+    then.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -86,7 +96,9 @@ def _configure_logging(verbose: bool, quiet: bool) -> None:
         logger.addHandler(handler)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], *where: object, **more: object
+) -> None:
     """Print a warning as one line; where in the code it arose helps nobody at a terminal."""
     if os.environ.get("RANK", "0") == "0":
         print(f"sciforge: warning: {' '.join(str(message).split())}", file=sys.stderr)
@@ -94,7 +106,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: objec
 
 def _complain(line: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")
-    print(f"sciforge{'' if rank == '0' else f' (rank {rank})'}: {' '.join(line.split())}", file=sys.stderr)
+    print(
+        f"sciforge{'' if rank == '0' else f' (rank {rank})'}: {' '.join(line.split())}",
+        file=sys.stderr,
+    )
     return code
 
 
@@ -114,14 +129,16 @@ def _dispatch(argv: list[str], quiet: bool) -> int:
 
 
 def summaries() -> dict[str, str]:
-    """Return verb -> first line of its docstring, read from the source so that nothing heavy is imported."""
+    """Return verb -> first paragraph of its docstring, read from the source so that nothing heavy is
+    imported.
+    """
     lines = {}
     for verb, place in VERBS.items():
         module, function = place.split(".")
         tree = ast.parse((Path(__file__).parents[1] / f"{module}.py").read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == function:
-                lines[verb] = (ast.get_docstring(node) or "").partition("\n")[0]
+                lines[verb] = first_paragraph(ast.get_docstring(node))
     return lines
 
 
@@ -132,5 +149,14 @@ def overview() -> str:
     texts = summaries()
     for group, verbs in GROUPS.items():
         lines += [f"{group}:", *(f"  {verb:<16} {texts[verb]}" for verb in verbs), ""]
-    lines += ["Options of every command:", *(f"  {name:<16} {text}" for name, text in EVERYWHERE.items()), ""]
-    return "\n".join([*lines, "sciforge COMMAND --help explains a command; sciforge --version prints the version."])
+    lines += [
+        "Options of every command:",
+        *(f"  {name:<16} {text}" for name, text in EVERYWHERE.items()),
+        "",
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "sciforge COMMAND --help explains a command; sciforge --version prints the version.",
+        ]
+    )

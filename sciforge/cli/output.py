@@ -1,4 +1,6 @@
-"""What a command prints: tables, metrics, checkpoints, the path of what was written; under torchrun one process prints."""
+"""What a command prints: tables, metrics, checkpoints, the path of what was written; under
+torchrun one process prints.
+"""
 
 import json
 import os
@@ -17,7 +19,10 @@ def print_text(text: str) -> int:
 def print_rows(rows: Mapping[str, Any]) -> int:
     """Print names and values in two columns."""
     width = max(map(len, rows), default=0)
-    lines = [f"{k:<{width}}  {v:.6g}" if isinstance(v, float) else f"{k:<{width}}  {v}" for k, v in rows.items()]
+    lines = [
+        f"{k:<{width}}  {v:.6g}" if isinstance(v, float) else f"{k:<{width}}  {v}"
+        for k, v in rows.items()
+    ]
     return print_text("\n".join(lines))
 
 
@@ -54,7 +59,9 @@ def print_dataset(dataset: Any) -> int:
     """Print where a dataset is, what it holds and what was left out."""
     store = dataset.store
     rows = {"store": store.path, "domain": store.domain, "kind": store.kind, "records": len(store)}
-    rows |= {name: count for name in ("train", "validation", "test") if (count := len(store.split(name)))}
+    rows |= {
+        name: count for name in ("train", "validation", "test") if (count := len(store.split(name)))
+    }
     if store.index["rejected"]:
         rows["rejected"] = f"{store.index['rejected']} (see {store.path / 'rejected.jsonl'})"
     print_rows(rows)
@@ -77,5 +84,9 @@ def print_checkpoint(checkpoint: Any) -> int:
 def print_audit(report: Any, as_json: bool) -> int:
     """Print the tables and warnings of an audit."""
     if as_json:
-        return print_text(json.dumps({"metrics": report.metrics, "warnings": report.warnings}, indent=1))
-    return print_text("\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)]))
+        return print_text(
+            json.dumps({"metrics": report.metrics, "warnings": report.warnings}, indent=1)
+        )
+    return print_text(
+        "\n".join([report.section.text(), *(f"warning: {line}" for line in report.warnings)])
+    )

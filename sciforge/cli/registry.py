@@ -1,4 +1,6 @@
-"""What can be named on the command line: what the domains offer, the domain of a folder, a run in a file."""
+"""What can be named on the command line: what the domains offer, the domain of a folder, a run
+in a file.
+"""
 
 import contextlib
 import json
@@ -20,20 +22,24 @@ def offers_page(prog: str, kind: str, domain: str | None = None) -> str:
         domain: the only domain to list; None for all.
     """
     from sciforge.core.domain import discover, get_domain
-    from sciforge.core.files.docstrings import summary_of
+    from sciforge.core.files.docstrings import first_paragraph
 
     what = kind.removesuffix("s")
     lines = [f"usage: {prog} {what.upper()} ... [--help]", ""]
-    lines += [f"{what.capitalize()}s by domain; the domain may be left out where only one has the name:"]
+    lines += [
+        f"{what.capitalize()}s by domain; the domain may be left out where only one has the name:"
+    ]
     for home in discover().values() if domain is None else [get_domain(domain)]:
         if options := getattr(home, kind):
             lines += ["", f"{home.name}: {home.summary}"]
             for name, cls in options.items():
-                lines.append(f"  {home.name + '/' + name:<28} {summary_of(cls).partition(chr(10))[0]}")
+                lines.append(f"  {home.name + '/' + name:<28} {first_paragraph(cls.__doc__)}")
     return "\n".join(lines)
 
 
-def choose(prog: str, kind: str, argv: list[str], domain: str | None = None) -> tuple[str, Any, type, list[str]]:
+def choose(
+    prog: str, kind: str, argv: list[str], domain: str | None = None
+) -> tuple[str, Any, type, list[str]]:
     """Take the name of an offer off the command line; without one, explain what there is.
 
     Returns:
@@ -47,7 +53,9 @@ def choose(prog: str, kind: str, argv: list[str], domain: str | None = None) -> 
             print(offers_page(prog, kind, domain))
             raise SystemExit(0)
         names = [name for name in offers(kind, domain) if "/" in name]
-        raise ConfigError(f"{prog} needs {'an' if what[0] in 'aeiou' else 'a'} {what}; {did_you_mean('', names)}")
+        raise ConfigError(
+            f"{prog} needs {'an' if what[0] in 'aeiou' else 'a'} {what}; {did_you_mean('', names)}"
+        )
     return argv[0], *find_offer(kind, argv[0], domain), argv[1:]
 
 
@@ -77,19 +85,26 @@ def option(argv: Sequence[str], name: str) -> str | None:
 
 
 def read_config(path: Path, cls: type) -> Any:
-    """Read a run (or a checkpoint.json that holds one) from JSON; raises ConfigError naming the file."""
+    """Read a run (or a checkpoint.json that holds one) from JSON; raises ConfigError naming the
+    file.
+    """
     from sciforge.core.domain import discover
     from sciforge.core.training.run import CORE_TYPES, from_json
 
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); write it by sciforge.core.training.run.to_json") from None
-    body = body.get("run", body) if isinstance(body, dict) else body  # a checkpoint.json holds its run
+        raise ConfigError(
+            f"{path}: not JSON ({error}); write it by sciforge.core.training.run.to_json"
+        ) from None
+    # a checkpoint.json holds its run
+    body = body.get("run", body) if isinstance(body, dict) else body
     types = {name: t for domain in discover().values() for name, t in domain.types().items()}
     settings = from_json(body, {**CORE_TYPES, cls.__name__: cls, **types}, str(path))
     if not isinstance(settings, cls):
-        raise ConfigError(f'{path}: holds no {cls.__name__}; it must begin with {{"type": "{cls.__name__}"')
+        raise ConfigError(
+            f'{path}: holds no {cls.__name__}; it must begin with {{"type": "{cls.__name__}"'
+        )
     return settings
 
 

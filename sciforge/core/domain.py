@@ -1,4 +1,6 @@
-"""The contract between the core and a domain: a domain is a value, found by folder or entry point."""
+"""The contract between the core and a domain: a domain is a value, found by folder or entry
+point.
+"""
 
 import importlib
 import pkgutil
@@ -38,13 +40,41 @@ if TYPE_CHECKING:
     from sciforge.core.training.model import Model
 
 # A domain needs one import for all that it is made of.
-__all__ = ["Augmentation", "Batch", "Categorical", "Codec", "Domain", "Example", "FitRecipe", "Gaussian", "Inputs"]
-__all__ += ["LabelledRecords", "Likelihood", "Loss", "ModelConfig", "Objective", "Record", "Records", "discover"]
-__all__ += ["domain_names", "find_offer", "get_domain", "offers", "plain_labels", "seeded_model", "widened"]
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "Categorical",
+    "Codec",
+    "Domain",
+    "Example",
+    "FitRecipe",
+    "Gaussian",
+    "Inputs",
+]
+__all__ += [
+    "LabelledRecords",
+    "Likelihood",
+    "Loss",
+    "ModelConfig",
+    "Objective",
+    "Record",
+    "Records",
+    "discover",
+]
+__all__ += [
+    "domain_names",
+    "find_offer",
+    "get_domain",
+    "offers",
+    "plain_labels",
+    "seeded_model",
+    "widened",
+]
 
 
 def plain_labels(records: Sequence[Record], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return name -> labels of the records: numbers in `value`, else classes or a number in `label`; empty without labels.
+    """Return name -> labels of the records: numbers in `value`, else classes or a number in
+    `label`; empty without labels.
 
     >>> plain_labels([{"label": "yes"}, {"label": "no"}], {})["label"].tolist()
     ['yes', 'no']
@@ -55,11 +85,12 @@ def plain_labels(records: Sequence[Record], meta: Mapping[str, Any]) -> dict[str
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random change of a record that a user may hold to be without meaning, and what it scrambles.
+    """A random change of a record that a user may hold to be without meaning, and what it
+    scrambles.
 
     Args:
-        apply: (record, generator) -> the changed record, one draw as training would make it; labels that turn with the record
-            (forces) turn too.
+        apply: (record, generator) -> the changed record, one draw as training would make it; labels
+            that turn with the record (forces) turn too.
         nuisance: record -> 1-D array, always of one length: the numbers that the change scrambles.
         summary: one sentence.
     """
@@ -75,8 +106,9 @@ class FitRecipe:
 
     Args:
         summary: when to use it, one sentence.
-        settings: function(prepared store, parent checkpoint) -> fields of Run: `objective`, and `schedule`,
-            `finetuning`, `regularization` and others where they differ from Run's defaults.
+        settings: function(prepared store, parent checkpoint) -> fields of Run: `objective`, and
+            `schedule`, `finetuning`, `regularization` and others where they differ from Run's
+            defaults.
     """
 
     summary: str
@@ -87,7 +119,8 @@ class Inputs:
     """How users' own objects become records, and outputs become columns; one instance a domain.
 
     Attributes:
-        takes_tables: whether a whole DataFrame is an input (one row a record), not only a column of one.
+        takes_tables: whether a whole DataFrame is an input (one row a record), not only a column of
+            one.
         recipes: recommended recipes by name; the first is the default of `Model.fit`.
         coverage: nominal share of true values between the columns NAME_lower and NAME_upper.
     """
@@ -97,7 +130,9 @@ class Inputs:
     recipes: ClassVar[Mapping[str, FitRecipe]] = {}
 
     def of(self, model: Any) -> "Inputs":
-        """Return the inputs as this model wants them (images of its size, for instance); by default for any model."""
+        """Return the inputs as this model wants them (images of its size, for instance); by
+        default for any model.
+        """
         return self
 
     def records(self, inputs: Sequence[Any]) -> list[Record]:
@@ -109,58 +144,76 @@ class Inputs:
         raise TypeError(f"{type(self).__name__} must define records")
 
     def preparer(
-        self, inputs: Sequence[Any], targets: "pd.DataFrame | None", *, split: Sequence[str] | None, seed: int
+        self,
+        inputs: Sequence[Any],
+        targets: "pd.DataFrame | None",
+        *,
+        split: Sequence[str] | None,
+        seed: int,
     ) -> Preparer:
         """Return a preparer of labelled inputs that makes the same store as files would.
 
         Args:
             inputs: natural inputs.
-            targets: DataFrame, one column a target, NaN where a label is missing; None where inputs carry their labels.
+            targets: DataFrame, one column a target, NaN where a label is missing; None where inputs
+                carry their labels.
             split: `train`, `validation` or `test` of each input; None puts all in train.
             seed: of whatever preparing draws.
         """
         raise TypeError(f"{type(self).__name__} must define preparer")
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
         """Return the columns of the user's table from the outputs of the model's objective."""
         return {name: list(values) for name, values in outputs.items()}
 
     def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> "pd.DataFrame":
-        """Return records as a DataFrame of natural columns; by default numbers and text, and not arrays."""
+        """Return records as a DataFrame of natural columns; by default numbers and text, and not
+        arrays.
+        """
         import pandas as pd
 
-        rows = [{k: v for k, v in record.items() if np.ndim(v) == 0 and k != "split"} for record in records]
+        rows = [
+            {k: v for k, v in record.items() if np.ndim(v) == 0 and k != "split"}
+            for record in records
+        ]
         return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """A scientific domain as a value; found by folder or by the entry-point group `sciforge.domains`.
+    """A scientific domain as a value; found by folder or by the entry-point group
+    `sciforge.domains`.
 
     Args:
         name: the folder's name.
         summary: one line for `sciforge --help`.
-        preparers: name -> frozen dataclass whose fields are the options of `sciforge prepare NAME` and that
-            turns files into a store (see core.data.store.Preparer).
+        preparers: name -> frozen dataclass whose fields are the options of `sciforge prepare NAME`
+            and that turns files into a store (see core.data.store.Preparer).
         codec: the default codec.
         models: preset name -> model configuration.
         objectives: name -> objective dataclass.
-        outputs: name -> frozen dataclass whose fields are options of `sciforge predict CHECKPOINT NAME`, with
-            `write(predictor) -> Path`.
-        laws: name -> function(model in float64, codec, numpy generator) -> (largest violation, tolerance); its
-            docstring's first line states the law.
-        baselines: name -> function(objective, train records, test records, seed) -> outputs as `Objective.predict`
-            gives them; run beside the net in every label-efficiency curve.
-        audits: name -> frozen dataclass whose fields are options of `sciforge audit NAME`, with `run() -> AuditReport`.
-        tools: verb -> frozen dataclass whose fields are options of `sciforge VERB`, with `run() -> Path`: what makes data
-            without a checkpoint (`label`, `sample`).
-        demo: function(folder, find, full) -> Section for `sciforge demo`; `find(name)` is the path of a bundled dataset
-            or checkpoint; at most 40 CPU seconds, or minutes where `full`.
+        outputs: name -> frozen dataclass whose fields are options of `sciforge predict CHECKPOINT
+            NAME`, with `write(predictor) -> Path`.
+        laws: name -> function(model in float64, codec, numpy generator) -> (largest violation,
+            tolerance); its docstring's first line states the law.
+        baselines: name -> function(objective, train records, test records, seed) -> outputs as
+            `Objective.predict` gives them; run beside the net in every label-efficiency curve.
+        audits: name -> frozen dataclass whose fields are options of `sciforge audit NAME`, with
+            `run() -> AuditReport`.
+        tools: verb -> frozen dataclass whose fields are options of `sciforge VERB`, with `run() ->
+            Path`: what makes data without a checkpoint (`label`, `sample`).
+        demo: function(folder, find, full) -> Section for `sciforge demo`; `find(name)` is the path
+            of a bundled dataset or checkpoint; at most 40 CPU seconds, or minutes where `full`.
         augmentations: name -> Augmentation, for `sciforge invariance`.
-        embed: function(model, batch of codec.collate) -> [B, D], what the net makes of whole records.
-        labels: function(records, the store's meta) -> name -> labels [N] of records: text for classes, NaN for missing.
+        embed: function(model, batch of codec.collate) -> [B, D], what the net makes of whole
+            records.
+        labels: function(records, the store's meta) -> name -> labels [N] of records: text for
+            classes, NaN for missing.
         inputs: how users' own objects become records; None where only prepared data are taken.
-        methods: name -> function(model, ...): methods that a Model of this domain has besides those that all have.
+        methods: name -> function(model, ...): methods that a Model of this domain has besides those
+            that all have.
         shardable: whether FSDP2 may shard its models (double backward may not).
     """
 
@@ -189,17 +242,24 @@ class Domain:
         return {t.__name__: t for t in types}
 
     def objective(self, objective: "str | Objective") -> Objective:
-        """Return an objective, by name with its defaults or as given; raises ConfigError with the nearest name."""
+        """Return an objective, by name with its defaults or as given; raises ConfigError with
+        the nearest name.
+        """
         if not isinstance(objective, str):
             return objective
         if objective not in self.objectives:
-            raise ConfigError(f"no objective {objective!r} in {self.name}; {did_you_mean(objective, self.objectives)}")
+            raise ConfigError(
+                f"no objective {objective!r} in {self.name};"
+                f" {did_you_mean(objective, self.objectives)}"
+            )
         return self.objectives[objective]()
 
     def model(self, name: str) -> Any:
         """Return the preset of that name; raises ConfigError with the nearest name."""
         if name not in self.models:
-            raise ConfigError(f"no model {name!r} in {self.name}; {did_you_mean(name, self.models)}")
+            raise ConfigError(
+                f"no model {name!r} in {self.name}; {did_you_mean(name, self.models)}"
+            )
         return self.models[name]
 
 
@@ -208,16 +268,26 @@ _ROOMS = ("cli", "core", "experiments", "nn", "provenance", "structures")
 
 
 def domain_names() -> list[str]:
-    """Return the names of all domains, sorted, without importing any: folders of sciforge and entry points."""
+    """Return the names of all domains, sorted, without importing any: folders of sciforge and
+    entry points.
+    """
     import sciforge
 
-    folders = {m.name for m in pkgutil.iter_modules(sciforge.__path__) if m.ispkg and not m.name.startswith("_")}
-    return sorted({*(folders - {*_ROOMS}), *(entry.name for entry in entry_points(group="sciforge.domains"))})
+    folders = {
+        m.name
+        for m in pkgutil.iter_modules(sciforge.__path__)
+        if m.ispkg and not m.name.startswith("_")
+    }
+    return sorted(
+        {*(folders - {*_ROOMS}), *(entry.name for entry in entry_points(group="sciforge.domains"))}
+    )
 
 
 @cache
 def discover() -> dict[str, Domain]:
-    """Return every domain that can be imported; a warning names one that cannot, and the others work."""
+    """Return every domain that can be imported; a warning names one that cannot, and the others
+    work.
+    """
     domains = {}
     for name in domain_names():
         try:
@@ -231,23 +301,33 @@ def get_domain(name: str) -> Domain:
     """Return the domain of that name, importing it alone.
 
     Raises:
-        ConfigError: there is no such domain, or a package it needs is broken; names the nearest, or the cause.
+        ConfigError: there is no such domain, or a package it needs is broken; names the nearest, or
+            the cause.
     """
     if name not in domain_names():
         raise ConfigError(f"no domain {name!r}; {did_you_mean(name, domain_names())}")
     outside = {entry.name: entry for entry in entry_points(group="sciforge.domains")}
     try:
-        domain = outside[name].load() if name in outside else importlib.import_module(f"sciforge.{name}").DOMAIN
+        domain = (
+            outside[name].load()
+            if name in outside
+            else importlib.import_module(f"sciforge.{name}").DOMAIN
+        )
     except (ImportError, AttributeError) as error:
         cause = " ".join(str(error).split())
-        raise ConfigError(f"the domain {name} cannot be imported: {cause}; install that package again") from error
+        raise ConfigError(
+            f"the domain {name} cannot be imported: {cause}; install that package again"
+        ) from error
     if not isinstance(domain, Domain):
-        raise ConfigError(f"the domain {name} is a {type(domain).__name__}, not a Domain; correct its package")
+        raise ConfigError(
+            f"the domain {name} is a {type(domain).__name__}, not a Domain; correct its package"
+        )
     return domain
 
 
 def offers(kind: str, domain: str | None = None) -> dict[str, tuple[Domain, type]]:
-    """Return name -> (domain, class) of what all domains, or one, offer of a kind (`objectives`, `preparers`, ...).
+    """Return name -> (domain, class) of what all domains, or one, offer of a kind (`objectives`,
+    `preparers`, ...).
 
     `domain/name` is always a name; the bare name too, unless two domains share it.
     """
@@ -259,7 +339,8 @@ def offers(kind: str, domain: str | None = None) -> dict[str, tuple[Domain, type
 
 
 def find_offer(kind: str, name: str, domain: str | None = None) -> tuple[Domain, type]:
-    """Return the domain and the class of an offer; only the domain that `name` or `domain` names is imported.
+    """Return the domain and the class of an offer; only the domain that `name` or `domain` names is
+    imported.
 
     Args:
         kind: `objectives`, `preparers`, `outputs`, `audits` or `tools`.
@@ -267,7 +348,8 @@ def find_offer(kind: str, name: str, domain: str | None = None) -> tuple[Domain,
         domain: the domain that is meant, where it is known.
 
     Raises:
-        ConfigError: there is no such offer, or two domains have one of that name; names the nearest.
+        ConfigError: there is no such offer, or two domains have one of that name; names the
+            nearest.
     """
     if domain is None and name.partition("/")[0] in domain_names() and "/" in name:
         domain = name.partition("/")[0]

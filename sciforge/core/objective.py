@@ -45,7 +45,8 @@ class LabelledRecords(Records, Protocol):
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum and the number of things summed; only the loop divides, once, over the whole global batch.
+    """A sum and the number of things summed; only the loop divides, once, over the whole global
+    batch.
 
     Args:
         total: scalar, the sum to descend on.
@@ -59,7 +60,8 @@ class Loss:
 
 
 def widened(x: Tensor) -> Tensor:
-    """Return logits or errors in float32 at least, for losses under autocast; float64 stays (tests of exactness).
+    """Return logits or errors in float32 at least, for losses under autocast; float64 stays (tests
+    of exactness).
 
     >>> widened(torch.zeros(1, dtype=torch.bfloat16)).dtype, widened(torch.zeros(1, dtype=torch.float64)).dtype
     (torch.float32, torch.float64)
@@ -69,7 +71,9 @@ def widened(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Categorical:
-    """The predictive distribution of each target: logits_NC over C classes, for the Fisher information."""
+    """The predictive distribution of each target: logits_NC over C classes, for the Fisher
+    information.
+    """
 
     logits_NC: Tensor
     target_N: Tensor
@@ -77,7 +81,9 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The predictive distribution of each target: a mean and a standard deviation, for the Fisher information."""
+    """The predictive distribution of each target: a mean and a standard deviation, for the
+    Fisher information.
+    """
 
     mean_N: Tensor
     scale_N: Tensor
@@ -88,10 +94,14 @@ Likelihood = Categorical | Gaussian
 
 
 class Codec(Protocol):
-    """Turns records into examples and examples into batches; a frozen dataclass that JSON can hold."""
+    """Turns records into examples and examples into batches; a frozen dataclass that JSON can
+    hold.
+    """
 
     def fit(self, store: Store) -> Self:
-        """Return a copy completed from the training split only (vocabulary, normalisation, reference energies)."""
+        """Return a copy completed from the training split only (vocabulary, normalisation,
+        reference energies).
+        """
 
     def encode(self, record: Record) -> Example:
         """Return the tensors of one record."""
@@ -108,15 +118,19 @@ class ModelConfig(Protocol):
 
 
 class Objective(Settings):
-    """What to learn; subclasses are frozen dataclasses that JSON can hold, each field checked against its type.
+    """What to learn; subclasses are frozen dataclasses that JSON can hold, each field checked
+    against its type.
 
     Only `prepare` and `loss` must be written; the rest has the meaning that most objectives want.
 
     Attributes:
-        metric: the validation metric that early stopping watches; `loss` or a name that `metrics` returns.
+        metric: the validation metric that early stopping watches; `loss` or a name that `metrics`
+            returns.
         higher_is_better: whether a larger `metric` is better.
-        fresh: names of the heads that start anew unless the checkpoint learnt the very same objective.
-        needs_grad: whether `loss` and `predict` differentiate the model themselves (forces), also in evaluation.
+        fresh: names of the heads that start anew unless the checkpoint learnt the very same
+            objective.
+        needs_grad: whether `loss` and `predict` differentiate the model themselves (forces), also
+            in evaluation.
     """
 
     metric: ClassVar[str] = "loss"
@@ -130,7 +144,9 @@ class Objective(Settings):
 
     @property
     def augments(self) -> tuple[str, ...]:
-        """Names of the domain's augmentations that `prepare` draws at random for labelled records in training."""
+        """Names of the domain's augmentations that `prepare` draws at random for labelled
+        records in training.
+        """
         return ()
 
     def resolve(self, store: Store) -> Self:
@@ -149,17 +165,20 @@ class Objective(Settings):
         seed: int,
         parent: "Checkpoint | None",
     ) -> Mapping[str, Any] | None:
-        """Set parts of the model from the training records before the first step (such as a solved linear head).
+        """Set parts of the model from the training records before the first step (such as a solved
+        linear head).
 
-        `parent` is the checkpoint the weights came from, None for a fresh model. The checkpoint keeps what is
-        returned (numbers, text).
+        `parent` is the checkpoint the weights came from, None for a fresh model. The checkpoint
+        keeps what is returned (numbers, text).
         """
 
     def examples(self, store: Store, split: str) -> Records:
         """Return the records of a split; an objective that reads windows returns a view of them."""
         return store.split(split)
 
-    def prepare(self, record: Record, codec: Any, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: Any, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Crop, augment, encode and corrupt one record; all randomness comes from `rng`."""
         raise TypeError(f"{type(self).__name__} must define prepare")
 
@@ -169,10 +188,14 @@ class Objective(Settings):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the predictive distribution behind the loss, for the Fisher information."""
-        raise ConfigError(f"{type(self).__name__} has no likelihood; EWC needs one: use --regularization l2sp")
+        raise ConfigError(
+            f"{type(self).__name__} has no likelihood; EWC needs one: use --regularization l2sp"
+        )
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
-        """Return per-example outputs, first axis the example; ragged ones (forces) as a list, one tensor an example."""
+        """Return per-example outputs, first axis the example; ragged ones (forces) as a list,
+        one tensor an example.
+        """
         return {}
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Any) -> dict[str, float]:
@@ -180,7 +203,9 @@ class Objective(Settings):
         return {}
 
 
-def seeded_model(config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int) -> nn.Module:
+def seeded_model(
+    config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int
+) -> nn.Module:
     """Build a model and its heads from a seed, leaving torch's global generator as it was.
 
     Raises:
@@ -195,5 +220,8 @@ def seeded_model(config: ModelConfig, codec: Any, objectives: Sequence[Objective
             objective.attach(model)
             if clash := [name for name, head in before.items() if heads[name] is not head]:
                 kinds = " and ".join(type(o).__name__ for o in objectives)
-                raise ConfigError(f"{kinds} both need the head {clash[0]!r}; replay a checkpoint of another objective")
+                raise ConfigError(
+                    f"{kinds} both need the head {clash[0]!r}; replay a checkpoint of another"
+                    " objective"
+                )
     return model

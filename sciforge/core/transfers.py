@@ -8,9 +8,12 @@ from torch import Tensor
 
 
 def constant(
-    values: Sequence[Any] | float, device: torch.device | None = None, dtype: torch.dtype | None = None
+    values: Sequence[Any] | float,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return numbers as a tensor on a device; the host does not wait for the device, as torch.tensor would.
+    """Return numbers as a tensor on a device; the host does not wait for the device, as
+    torch.tensor would.
 
     >>> constant((1.5, 2.0), dtype=torch.float64).tolist()
     [1.5, 2.0]
@@ -19,7 +22,9 @@ def constant(
 
 
 def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a tensor on a device, with the host's copy remembered: `host_view` then looks without waiting."""
+    """Return a tensor on a device, with the host's copy remembered: `host_view` then looks
+    without waiting.
+    """
     moved = tensor.to(device, dtype, non_blocking=True)
     if moved.device != tensor.device:
         moved.host_copy = tensor  # type: ignore[attr-defined]
@@ -32,9 +37,11 @@ def host_view(tensor: Tensor) -> Tensor:
 
 
 def places(mask: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-    """Return the indices at which a mask is true, on a device; `x[places(mask, x.device)]` is `x[mask]`.
+    """Return the indices at which a mask is true, on a device; `x[places(mask, x.device)]` is
+    `x[mask]`.
 
-    From a mask on the host (`host_view`) it does not make the host wait, as a mask on the device does.
+    From a mask on the host (`host_view`) it does not make the host wait, as a mask on the device
+    does.
 
     >>> [index.tolist() for index in places(torch.tensor([[False, True], [True, False]]), torch.device("cpu"))]
     [[0, 1], [1, 0]]
@@ -70,5 +77,9 @@ def as_numbers(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
     {'loss': 2.0, 'penalty': 0.5}
     """
     names = [name for name, value in metrics.items() if isinstance(value, Tensor)]
-    numbers = dict(zip(names, to_numbers([torch.as_tensor(metrics[name]) for name in names]), strict=True))
-    return {name: numbers[name] if name in numbers else float(value) for name, value in metrics.items()}
+    numbers = dict(
+        zip(names, to_numbers([torch.as_tensor(metrics[name]) for name in names]), strict=True)
+    )
+    return {
+        name: numbers[name] if name in numbers else float(value) for name, value in metrics.items()
+    }

@@ -1,13 +1,16 @@
-"""Resumable grids of runs: one line a run in a results log, so that an experiment that was stopped continues.
+"""Resumable grids of runs: one line a run in a results log, so that an experiment that was stopped
+continues.
 
 A folder of results holds
 
 - `spec.json`: the settings under which runs were made; a later call with other settings is refused,
-- `runs.jsonl`: the results log, one JSON object a run, appended and flushed to disk as each run ends,
+- `runs.jsonl`: the results log, one JSON object a run, appended and flushed to disk as each run
+  ends,
 - `arrays/`: arrays of a run where an experiment keeps them (outputs on every test record),
 - `.run-*`: scratch folders of the run in progress, removed afterwards.
 
-The folder is locked while an experiment runs. A line that a kill cut short is dropped, and its run is made again.
+The folder is locked while an experiment runs. A line that a kill cut short is dropped, and its run
+is made again.
 """
 
 import json
@@ -39,7 +42,8 @@ def temporary_folder() -> Path:
 
 @contextmanager
 def open_folder(out: Path | None) -> Iterator[Path]:
-    """Yield the folder of an experiment, made, swept of leftovers and locked; a new temporary one where `out` is None.
+    """Yield the folder of an experiment, made, swept of leftovers and locked; a new temporary one
+    where `out` is None.
 
     A temporary folder is removed on failure; on success it belongs to the result.
 
@@ -60,7 +64,9 @@ def open_folder(out: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """Yield a new folder inside `folder` and remove it afterwards; `open_folder` removes what a kill left."""
+    """Yield a new folder inside `folder` and remove it afterwards; `open_folder` removes what a
+    kill left.
+    """
     path = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
     try:
         yield path
@@ -84,7 +90,12 @@ class Grid:
 
     @classmethod
     def open(
-        cls, folder: Path, keys: tuple[str, ...], settings: Mapping[str, Any], what: str, may_grow: bool = False
+        cls,
+        folder: Path,
+        keys: tuple[str, ...],
+        settings: Mapping[str, Any],
+        what: str,
+        may_grow: bool = False,
     ) -> "Grid":
         """Read what is done.
 
@@ -113,8 +124,8 @@ class Grid:
 
         Args:
             cells: of the grid.
-            measure: function(*cell) -> the run's results, without what identifies it. Arrays under `arrays` are kept in
-                a file beside the log.
+            measure: function(*cell) -> the run's results, without what identifies it. Arrays under
+                `arrays` are kept in a file beside the log.
             label: of the progress bar.
         """
         progress = tqdm(self.missing(cells), label, unit="run", disable=None, leave=False)
@@ -126,7 +137,8 @@ class Grid:
     def add(self, cell: Cell, results: Row) -> Row:
         """Append one run to the log; it is on the disk before this returns."""
         results = dict(results)
-        if arrays := results.pop("arrays", None):  # first, so that a line is never without its arrays
+        # first, so that a line is never without its arrays
+        if arrays := results.pop("arrays", None):
             self._array_file(cell).parent.mkdir(exist_ok=True)
             write_whole(self._array_file(cell), lambda path: _write_arrays(path, arrays))
         row = {**dict(zip(self.keys, cell, strict=True)), **results}
@@ -144,7 +156,9 @@ class Grid:
         try:
             return tuple(row[key] for key in self.keys)
         except KeyError as error:
-            raise ConfigError(f"{self.folder / LOG}: a line without {error}; delete that line") from None
+            raise ConfigError(
+                f"{self.folder / LOG}: a line without {error}; delete that line"
+            ) from None
 
 
 def cell_name(cell: Cell) -> str:
@@ -154,7 +168,9 @@ def cell_name(cell: Cell) -> str:
     ('untrained-cnn_32_0', 'ewc-exact_1000_0')
     """
     parts = (f"{part:g}" if isinstance(part, float) else str(part) for part in cell)
-    return "_".join("".join(c if c.isalnum() or c in "-+." else "-" for c in part) for part in parts)
+    return "_".join(
+        "".join(c if c.isalnum() or c in "-+." else "-" for c in part) for part in parts
+    )
 
 
 def _check_settings(folder: Path, settings: Mapping[str, Any], what: str, may_grow: bool) -> None:
@@ -167,7 +183,10 @@ def _check_settings(folder: Path, settings: Mapping[str, Any], what: str, may_gr
     before = read_json(path, ConfigError)
     for key, value in settings.items():
         if before.get(key) != value and (key in before or not may_grow):
-            raise ConfigError(f"{folder} holds {what} with another {key}; use the same one or choose another --out")
+            raise ConfigError(
+                f"{folder} holds {what} with another {key}; use the same one or choose another"
+                " --out"
+            )
     if settings.keys() - before.keys():
         replace_json(path, {**before, **settings})
 
@@ -182,11 +201,15 @@ def _read_log(path: Path) -> Iterator[Row]:
         try:
             yield dict(json.loads(line))
         except (ValueError, TypeError):
-            raise ConfigError(f"{path}:{number}: damaged; delete this line, and its run is made again") from None
+            raise ConfigError(
+                f"{path}:{number}: damaged; delete this line, and its run is made again"
+            ) from None
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays; a ragged one becomes all its rows and the length of each item (`NAME.lengths`)."""
+    """Write arrays; a ragged one becomes all its rows and the length of each item
+    (`NAME.lengths`).
+    """
     flat: dict[str, Any] = {}
     for name, values in arrays.items():
         ragged = values.dtype == object

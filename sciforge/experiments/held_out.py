@@ -1,6 +1,8 @@
-"""The held-out records of an experiment and the metrics of models on them, the same for every experiment.
+"""The held-out records of an experiment and the metrics of models on them, the same for every
+experiment.
 
-Every metric is also computed without each group of records (`statistics.jackknife_groups`), for intervals.
+Every metric is also computed without each group of records (`statistics.jackknife_groups`), for
+intervals.
 """
 
 import warnings
@@ -43,7 +45,12 @@ class Scores:
 class HeldOutRecords(Sequence):
     """Records whose columns are read once, since metrics are computed on them many times."""
 
-    def __init__(self, records: Records, places: np.ndarray | None = None, base: "HeldOutRecords | None" = None):
+    def __init__(
+        self,
+        records: Records,
+        places: np.ndarray | None = None,
+        base: "HeldOutRecords | None" = None,
+    ) -> None:
         self.records, self.places, self.base = records, places, base
         self.cache: dict[str, np.ndarray] = {}
 
@@ -64,11 +71,15 @@ class HeldOutRecords(Sequence):
     def take(self, places: np.ndarray) -> "HeldOutRecords":
         """Return the records at these places."""
         places = np.asarray(places)
-        return HeldOutRecords(self.records, places if self.places is None else self.places[places], self.base or self)
+        return HeldOutRecords(
+            self.records, places if self.places is None else self.places[places], self.base or self
+        )
 
 
 def _as_array(column: Any) -> np.ndarray:
-    """Return a column as an array that places can be taken of; a ragged one as an array of arrays."""
+    """Return a column as an array that places can be taken of; a ragged one as an array of
+    arrays.
+    """
     if isinstance(column, np.ndarray) or not column or not isinstance(column[0], np.ndarray):
         return np.asarray(column)
     ragged = np.empty(len(column), object)
@@ -109,7 +120,8 @@ class HeldOut:
             if len(records := objective.examples(store, split)):
                 return cls.on(objective, records, split, metric, direction)
         raise ConfigError(
-            f"{store.path} has no {' or '.join(splits)} records; prepare it with a {splits[0]} split, or set split"
+            f"{store.path} has no {' or '.join(splits)} records; prepare it with a {splits[0]}"
+            " split, or set split"
         )
 
     @classmethod
@@ -127,7 +139,8 @@ class HeldOut:
         return cls(objective, HeldOutRecords(records), split, metric, direction)
 
     def evaluate(self, network: nn.Module, codec: Any, engine: Engine, batch: int = 64) -> Scores:
-        """Return loss and metrics of a model; masks and groups of records are the same at every call.
+        """Return loss and metrics of a model; masks and groups of records are the same at every
+        call.
 
         Raises:
             ConfigError: the objective has no such metric.
@@ -138,7 +151,9 @@ class HeldOut:
         with evaluation(network, self.objective):
             for places in groups:
                 tally = Tally()
-                for collated in batches(self.objective, codec, self.records, places.tolist(), 0, batch):
+                for collated in batches(
+                    self.objective, codec, self.records, places.tolist(), 0, batch
+                ):
                     collated = engine.move(collated)
                     tally.add(self.objective.loss(network, collated))
                     for name, value in self.objective.predict(network, collated).items():
@@ -167,7 +182,8 @@ class HeldOut:
         Args:
             outputs: of all records.
             groups: places of each group of records.
-            sums: name -> (sum, count) of the loss and its parts, for each group; empty without a loss.
+            sums: name -> (sum, count) of the loss and its parts, for each group; empty without a
+                loss.
         """
         metrics = self._metrics(outputs, self.records, sums)
         value, without = metric_of(metrics, self.metric), []
@@ -177,7 +193,9 @@ class HeldOut:
             others = [pairs for other, pairs in enumerate(sums) if other != number]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is left of few records may be of one class
-                without.append(self._metrics(remaining, self.records.take(rest), others)[self.metric])
+                without.append(
+                    self._metrics(remaining, self.records.take(rest), others)[self.metric]
+                )
         return Scores(metrics, value, tuple(without))
 
     def _metrics(

@@ -1,8 +1,10 @@
-"""The methods that experiments on labels compare: networks, pretrained and not, and the domain's classical baselines.
+"""The methods that experiments on labels compare: networks, pretrained and not, and the domain's
+classical baselines.
 
-`pretrained` starts from the checkpoint, `untrained` (the control) from random weights of the same architecture, `frozen`
-trains heads on the checkpoint alone, `untrained:PRESET` is another architecture of the domain. All learn the same records
-in the same order, and the heads of all networks start alike.
+`pretrained` starts from the checkpoint, `untrained` (the control) from random weights of the same
+architecture, `frozen` trains heads on the checkpoint alone, `untrained:PRESET` is another
+architecture of the domain. All learn the same records in the same order, and the heads of all
+networks start alike.
 """
 
 import math
@@ -34,14 +36,17 @@ Predict = Callable[[Any], dict[str, np.ndarray]]  # records -> outputs, first ax
 
 @dataclass(frozen=True)
 class Recipe(Settings):
-    """How a network learns few labels; gentle by default, since objectives solve their heads before the first step.
+    """How a network learns few labels; gentle by default, since objectives solve their heads before
+    the first step.
 
     Args:
-        schedule: steps and learning rate; no early stopping, for the validation split holds more labels than allowed.
+        schedule: steps and learning rate; no early stopping, for the validation split holds more
+            labels than allowed.
         finetuning: which weights are trained.
         epochs: train longer than `schedule.steps` where so many passes over the labels need it.
-        lrs: peak learning rates to choose among, by the loss on a quarter of the same few labels after training on the
-            rest; then all of them are learnt at the one chosen. Empty keeps `schedule.lr`.
+        lrs: peak learning rates to choose among, by the loss on a quarter of the same few labels
+            after training on the rest; then all of them are learnt at the one chosen. Empty keeps
+            `schedule.lr`.
     """
 
     schedule: Schedule = Schedule(steps=16, batch=32, lr=2e-4, kind="step", warmup=0.1)
@@ -54,8 +59,8 @@ class Recipe(Settings):
         self.require(0, math.inf, "epochs")
         if self.schedule.evaluate_every:
             raise ConfigError(
-                "experiments on few labels have no early stopping, since the validation split holds more labels; "
-                "set evaluate_every 0"
+                "experiments on few labels have no early stopping, since the validation split holds"
+                " more labels; set evaluate_every 0"
             )
 
     def schedule_for(self, labels: int) -> Schedule:
@@ -68,7 +73,8 @@ class Recipe(Settings):
         return replace(self.schedule, steps=max(self.schedule.steps, needed))
 
 
-PROBE = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), Freeze(), epochs=0.0)  # the solved head as it is
+# the solved head as it is
+PROBE = Recipe(Schedule(steps=1, batch=32, lr=0.0, kind="step"), Freeze(), epochs=0.0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class TrainingSet:
 
     @property
     def places(self) -> np.ndarray:
-        """The places of the records learnt, as the loop takes them for `Subset(labels, seed)`; subsets are nested."""
+        """The places of the records learnt, as the loop takes them for `Subset(labels, seed)`;
+        subsets are nested.
+        """
         return sampling.balanced_subset(self.records.labels(), self.labels, self.seed)
 
 
@@ -118,11 +126,17 @@ class Methods:
     @property
     def defaults(self) -> tuple[str, ...]:
         """Every method that is compared where none is named."""
-        presets = (CONTROL + name for name, config in self.domain.models.items() if getattr(config, "control", False))
+        presets = (
+            CONTROL + name
+            for name, config in self.domain.models.items()
+            if getattr(config, "control", False)
+        )
         return (*NETWORKS, *self.adapted, *presets, *self.domain.baselines)
 
     def kind(self, method: str) -> str:
-        """Return `network`, `control` (another untrained architecture) or `baseline`; raises ConfigError for no method."""
+        """Return `network`, `control` (another untrained architecture) or `baseline`; raises
+        ConfigError for no method.
+        """
         if method in (*NETWORKS, *self.adapted):
             return "network"
         if method in self.domain.baselines:
@@ -131,12 +145,15 @@ class Methods:
         if method in presets:
             return "control"
         known = (*NETWORKS, *self.adapted, *self.domain.baselines, *presets)
-        raise ConfigError(f"no method {method!r} in {self.domain.name}; {did_you_mean(method, known)}")
+        raise ConfigError(
+            f"no method {method!r} in {self.domain.name}; {did_you_mean(method, known)}"
+        )
 
     def fit(
         self, method: str, training: TrainingSet, work: Path, keep: Path | None = None
     ) -> tuple[Predict, dict[str, Any]]:
-        """Train or fit one method, and return a function from test records to outputs, and what was searched.
+        """Train or fit one method, and return a function from test records to outputs, and what was
+        searched.
 
         Args:
             method: name.
@@ -145,7 +162,10 @@ class Methods:
             keep: where to copy the checkpoint of a network, if anywhere.
         """
         if self.kind(method) == "baseline":
-            records, baseline = training.records.take(training.places), self.domain.baselines[method]
+            records, baseline = (
+                training.records.take(training.places),
+                self.domain.baselines[method],
+            )
             return lambda test: baseline(self.objective, records, test, training.seed), {}
         recipe = self.frozen if method == "frozen" else self.recipe
         lr, losses = self._search(method, training, recipe, work)
@@ -154,13 +174,23 @@ class Methods:
         model = Model.load(checkpoint.path, self.hardware.device, BATCH)
         if keep is not None:
             shutil.copytree(checkpoint.path, keep, dirs_exist_ok=True)
-        tried = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
+        tried = {
+            f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()
+        }
         return model.outputs, {"lr": lr, "tried": tried, "steps": run.schedule.steps}
 
     def run(
-        self, method: str, training: TrainingSet, recipe: Recipe, lr: float, out: Path, labels: int | None = None
+        self,
+        method: str,
+        training: TrainingSet,
+        recipe: Recipe,
+        lr: float,
+        out: Path,
+        labels: int | None = None,
     ) -> Run:
-        """Return the run of a network on `labels` of the training set, all by default, with the steps that all allow."""
+        """Return the run of a network on `labels` of the training set, all by default, with the
+        steps that all allow.
+        """
         start: dict[str, Any] = {"init": self.parent.path}
         if method in self.adapted:
             start = {"init": self.adapted[method](training.seed)}
@@ -174,7 +204,11 @@ class Methods:
             out=out,
             objective=self.objective,
             schedule=replace(recipe.schedule_for(training.labels), lr=lr, save_every=0),
-            finetuning=recipe.finetuning if "init" in start or isinstance(recipe.finetuning, Full) else Full(),
+            finetuning=(
+                recipe.finetuning
+                if "init" in start or isinstance(recipe.finetuning, Full)
+                else Full()
+            ),
             subset=Subset(labels or training.labels, training.seed),
             hardware=self.hardware,
             seed=training.seed,
@@ -184,17 +218,23 @@ class Methods:
     def _search(
         self, method: str, training: TrainingSet, recipe: Recipe, work: Path
     ) -> tuple[float, dict[float, float]]:
-        """Return the learning rate with the least loss on the last quarter of the labels, and the loss of each."""
+        """Return the learning rate with the least loss on the last quarter of the labels, and
+        the loss of each.
+        """
         losses: dict[float, float] = {}
         if len(recipe.lrs) > 1:
             part = max(training.labels * 3 // 4, 1)
             for lr in recipe.lrs:
                 run = self.run(method, training, recipe, lr, work / f"lr-{lr:g}", part)
                 losses[lr] = self._loss(run, training, part)
-        return min(losses, key=losses.__getitem__) if losses else (*recipe.lrs, recipe.schedule.lr)[0], losses
+        return (
+            min(losses, key=losses.__getitem__) if losses else (*recipe.lrs, recipe.schedule.lr)[0]
+        ), losses
 
     def _loss(self, run: Run, training: TrainingSet, part: int) -> float:
-        """Return the loss on the labels after the first `part`, which the run has not learnt; infinite if it diverges."""
+        """Return the loss on the labels after the first `part`, which the run has not learnt;
+        infinite if it diverges.
+        """
         try:
             model = Model.load(train(run).path, self.hardware.device, BATCH)
         except DivergedError:  # one learning rate is too large, which is no reason to stop
@@ -206,7 +246,9 @@ class Methods:
 
 
 def training_records(objective: Objective, store: Store) -> LabelledRecords:
-    """Return the training records of an objective; raises ConfigError where it does not learn whole records."""
+    """Return the training records of an objective; raises ConfigError where it does not learn
+    whole records.
+    """
     records = objective.examples(store, "train")
     if not isinstance(records, LabelledRecords):
         kind = type(objective).__name__
@@ -215,7 +257,8 @@ def training_records(objective: Objective, store: Store) -> LabelledRecords:
 
 
 def resolve_objective(objective: Any, store: Store, parent: Checkpoint) -> Objective:
-    """Return an objective by name or as given, or that of the domain's first recipe, with what it takes from the store.
+    """Return an objective by name or as given, or that of the domain's first recipe, with what it
+    takes from the store.
 
     Raises:
         ConfigError: there is no such objective, or none is given and the domain has no recipe.
@@ -225,14 +268,17 @@ def resolve_objective(objective: Any, store: Store, parent: Checkpoint) -> Objec
         recipes = domain.inputs.recipes if domain.inputs else {}
         if not recipes:
             raise ConfigError(
-                f"the domain {domain.name} recommends no objective; give one of {', '.join(domain.objectives)}"
+                f"the domain {domain.name} recommends no objective; give one of"
+                f" {', '.join(domain.objectives)}"
             )
         objective = next(iter(recipes.values())).settings(store, parent)["objective"]
     return domain.objective(objective).resolve(store)
 
 
 def open_parent(init: Path, domain: str, data: Path) -> Checkpoint:
-    """Open the checkpoint to start from; raises ConfigError where it is of another domain than the data."""
+    """Open the checkpoint to start from; raises ConfigError where it is of another domain than
+    the data.
+    """
     parent = Checkpoint.open(init)
     if parent.body["domain"] != domain:
         raise ConfigError(f"{init} is of the domain {parent.body['domain']}, {data} of {domain}")

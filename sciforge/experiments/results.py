@@ -1,4 +1,6 @@
-"""What the results of all experiments share: text, HTML, a tidy table, a plot, and saving with the runs."""
+"""What the results of all experiments share: text, HTML, a tidy table, a plot, and saving with
+the runs.
+"""
 
 import shutil
 import weakref
@@ -18,7 +20,8 @@ PICTURES = (".png", ".pdf", ".svg")
 class ExperimentResult(Result):
     """A result with a short table, a tidy frame, a plot, and the folder of its runs.
 
-    A subclass is a frozen dataclass with `name`, `table()`, `to_pandas()`, `to_json()` and `plot(ax)`.
+    A subclass is a frozen dataclass with `name`, `table()`, `to_pandas()`, `to_json()` and
+    `plot(ax)`.
     """
 
     name: ClassVar[str]  # of the files that are written: NAME.json, NAME.png
@@ -54,7 +57,8 @@ class ExperimentResult(Result):
         return (self.plot,)
 
     def keep(self, folder: Path | None, temporary: bool, about: Mapping[str, Any]) -> Self:
-        """Attach the folder of the runs, write the report into it unless it is temporary, and return the result itself.
+        """Attach the folder of the runs, write the report into it unless it is temporary, and
+        return the result itself.
 
         Args:
             folder: of the runs; None where there is none.
@@ -72,8 +76,9 @@ class ExperimentResult(Result):
     def save(self, path: Path | str) -> Path:
         """Write the result: a table (.csv, .tsv), a picture (.png, .pdf, .svg), or a folder.
 
-        A folder gets the report, the table of all runs, the picture, and a copy of the runs themselves: the experiment
-        continues there when it is called with the same settings and this folder as `out`.
+        A folder gets the report, the table of all runs, the picture, and a copy of the runs
+        themselves: the experiment continues there when it is called with the same settings and this
+        folder as `out`.
 
         Args:
             path: a file with one of these suffixes, or a folder.

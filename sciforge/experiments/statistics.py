@@ -2,12 +2,15 @@
 
 Two sources of chance enter a 95 % interval:
 
-- Seeds (which labels were drawn, how a network was initialised, the order of examples): Student's t over the seeds.
-- Test records: the delete-a-group jackknife. A metric is computed again without each of `GROUPS` groups of records, the
-  same groups for every model, so that differences of models are paired over records as well as over seeds.
+- Seeds (which labels were drawn, how a network was initialised, the order of examples): Student's t
+  over the seeds.
+- Test records: the delete-a-group jackknife. A metric is computed again without each of `GROUPS`
+  groups of records, the same groups for every model, so that differences of models are paired over
+  records as well as over seeds.
 
-`mean_interval` adds both in squares. `bootstrap` draws them jointly, for quantities that are not means (label-saving
-factors). Of few seeds or groups a bootstrap is too narrow; `widening` corrects it by Student's t.
+`mean_interval` adds both in squares. `bootstrap` draws them jointly, for quantities that are not
+means (label-saving factors). Of few seeds or groups a bootstrap is too narrow; `widening` corrects
+it by Student's t.
 
 Legend of shape letters: S seeds, G groups of records, D draws.
 """
@@ -49,7 +52,8 @@ class Interval:
         return f"{value} [{low}, {high}]"
 
     def significant(self, sign: bool = False) -> str:
-        """Return the value and the interval with three significant digits; words where it is not finite.
+        """Return the value and the interval with three significant digits; words where it is not
+        finite.
 
         >>> Interval(0.5, 0.25, 0.75).significant(), Interval(12.5, 12.0, 13.0).significant(sign=True)
         ('0.500 [0.250, 0.750]', '+12.5 [+12.0, +13.0]')
@@ -67,25 +71,30 @@ class Interval:
         >>> Interval(0.5, 0.4, 0.6).columns("mcc")
         {'mcc': 0.5, 'mcc_low': 0.4, 'mcc_high': 0.6}
         """
-        return {prefix or "value": self.value, f"{prefix}_low": self.low, f"{prefix}_high": self.high}
+        return {
+            prefix or "value": self.value,
+            f"{prefix}_low": self.low,
+            f"{prefix}_high": self.high,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the value and the interval, None for what is not finite, which JSON lacks."""
         return {"value": finite(self.value), "interval": [finite(self.low), finite(self.high)]}
 
 
-# Intervals ------------------------------------------------------------------------------------------------------------
+# Intervals ----------------------------------------------------------------------------------------
 
 
 def mean_interval(values: ArrayLike, without: ArrayLike = ()) -> Interval:
     """Return the mean over seeds with its 95 % interval over seeds and groups of records.
 
-    One seed leaves the records alone; one seed without groups has no interval (NaN), nor has a value that is not finite
-    (a run diverged).
+    One seed leaves the records alone; one seed without groups has no interval (NaN), nor has a
+    value that is not finite (a run diverged).
 
     Args:
         values: a metric of each seed [S].
-        without: the metric of each seed without each group of records [S, G], the same groups for every seed.
+        without: the metric of each seed without each group of records [S, G], the same groups for
+            every seed.
 
     >>> interval = mean_interval([1.0, 2.0, 3.0], [[1.0, 1.0]] * 3)
     >>> round(interval.value, 3), round(interval.low, 2), round(interval.high, 2)
@@ -98,7 +107,10 @@ def mean_interval(values: ArrayLike, without: ArrayLike = ()) -> Interval:
     half_widths = [student_half_width(value_S)] if len(value_S) > 1 else []
     if without_SG.size:
         half_widths.append(jackknife_half_width(without_SG.mean(axis=0)))
-    mean, half = float(value_S.mean()), float(np.linalg.norm(half_widths)) if half_widths else float("nan")
+    mean, half = (
+        float(value_S.mean()),
+        (float(np.linalg.norm(half_widths)) if half_widths else float("nan")),
+    )
     return Interval(mean, mean - half, mean + half)
 
 
@@ -108,7 +120,8 @@ def paired_difference(
     without: Sequence[Sequence[float]] | np.ndarray = (),
     others_without: Sequence[Sequence[float]] | np.ndarray = (),
 ) -> Interval:
-    """Return the mean of `values` less `others`, paired over seeds and groups of records, with its 95 % interval.
+    """Return the mean of `values` less `others`, paired over seeds and groups of records, with its
+    95 % interval.
 
     >>> paired_difference([1.0, 2.0], [0.5, 1.5])
     Interval(value=0.5, low=0.5, high=0.5)
@@ -116,7 +129,9 @@ def paired_difference(
     if not (np.isfinite(values).all() and np.isfinite(others).all()):
         return mean_interval([np.inf])
     both = len(without) == len(others_without) == len(values)
-    groups = [np.subtract(a, b) for a, b in zip(without, others_without, strict=True)] if both else []
+    groups = (
+        [np.subtract(a, b) for a, b in zip(without, others_without, strict=True)] if both else []
+    )
     return mean_interval(np.subtract(values, others), groups)
 
 
@@ -143,8 +158,8 @@ def bootstrap(
 ) -> dict[Any, np.ndarray]:
     """Return the bootstrap distribution [D] of the mean of each cell; draws are paired over cells.
 
-    Seeds are resampled with replacement, the same draw for all cells; records enter by the infinitesimal jackknife over
-    groups, the same draw of groups for all cells.
+    Seeds are resampled with replacement, the same draw for all cells; records enter by the
+    infinitesimal jackknife over groups, the same draw of groups for all cells.
 
     Args:
         values: cell -> a metric of each seed [S].
@@ -155,19 +170,30 @@ def bootstrap(
     groups = max((len(rows[0]) for rows in without.values() if len(rows)), default=0)
     chosen = rng.integers(0, num, (DRAWS, num))
     weight_DS = np.stack([(chosen == s).sum(axis=1) for s in range(num)], axis=1) / num
-    count_DG = rng.multinomial(groups, np.full(groups, 1 / groups), DRAWS) if groups else np.zeros((DRAWS, 0))
+    count_DG = (
+        rng.multinomial(groups, np.full(groups, 1 / groups), DRAWS)
+        if groups
+        else np.zeros((DRAWS, 0))
+    )
     draws = {}
     for cell, value in values.items():
         value_S = np.asarray(value, float)
         draws[cell] = value_S.mean() + widening(num) * (weight_DS @ value_S - value_S.mean())
         if groups:
-            influence_G = (value_S[:, None] - np.asarray(without[cell], float)).mean(axis=0) * (groups - 1) / groups
-            draws[cell] = draws[cell] + widening(groups) * ((count_DG - 1) @ (influence_G - influence_G.mean()))
+            influence_G = (
+                (value_S[:, None] - np.asarray(without[cell], float)).mean(axis=0)
+                * (groups - 1)
+                / groups
+            )
+            draws[cell] = draws[cell] + widening(groups) * (
+                (count_DG - 1) @ (influence_G - influence_G.mean())
+            )
     return draws
 
 
 def widening(num: int) -> float:
-    """Return by how much a bootstrap of so few is too narrow: Student's t against the normal, and a degree of freedom.
+    """Return by how much a bootstrap of so few is too narrow: Student's t against the normal, and a
+    degree of freedom.
 
     >>> round(widening(5), 2), round(widening(20), 2), widening(1)
     (1.58, 1.1, 0.0)
@@ -196,7 +222,8 @@ def _t(num: int) -> float:
 
 
 def jackknife_groups(num: int) -> list[np.ndarray]:
-    """Return the places of the records in each group, the same at every call; nothing of a single record.
+    """Return the places of the records in each group, the same at every call; nothing of a single
+    record.
 
     >>> [len(group) for group in jackknife_groups(45)] == [3] * 5 + [2] * 15, jackknife_groups(1)
     (True, [])
@@ -205,11 +232,12 @@ def jackknife_groups(num: int) -> list[np.ndarray]:
     return [np.flatnonzero(parts == group) for group in range(min(GROUPS, num))] if num > 1 else []
 
 
-# Direction of metrics -------------------------------------------------------------------------------------------------
+# Direction of metrics -----------------------------------------------------------------------------
 
 
 def higher_is_better(objective: Objective, metric: str, given: bool | None = None) -> bool | None:
-    """Return whether a larger metric is better: as given, as the objective or the metric's name says; None if unknown.
+    """Return whether a larger metric is better: as given, as the objective or the metric's name
+    says; None if unknown.
 
     >>> higher_is_better(Objective(), "accuracy"), higher_is_better(Objective(), "force_mae_meV_A")
     (True, False)
@@ -243,11 +271,13 @@ def direction_text(direction: bool | None) -> str:
 def metric_of(metrics: Mapping[str, float], metric: str) -> float:
     """Return one of the metrics; raises ConfigError with the nearest name."""
     if metric not in metrics:
-        raise ConfigError(f"no metric {metric!r} among those of the objective; {did_you_mean(metric, metrics)}")
+        raise ConfigError(
+            f"no metric {metric!r} among those of the objective; {did_you_mean(metric, metrics)}"
+        )
     return metrics[metric]
 
 
-# Numbers as text ------------------------------------------------------------------------------------------------------
+# Numbers as text ----------------------------------------------------------------------------------
 
 
 def decimal(value: float, digits: int = 2, sign: bool = False) -> str:

@@ -10,26 +10,37 @@ from sciforge.core.data.store import SPLITS, ShardWriter, Store
 from sciforge.core.files.atomic import atomic_folder, write_json
 
 
-def write_store(path: Path, splits: Mapping[str, Iterable[Mapping[str, Any]]], like: Store) -> Store:
+def write_store(
+    path: Path, splits: Mapping[str, Iterable[Mapping[str, Any]]], like: Store
+) -> Store:
     """Write records as a store, in their order.
 
     Args:
         path: of the new store.
         splits: name -> its records.
-        like: a store with the same columns, whose metadata (classes, scales) the new one takes over.
+        like: a store with the same columns, whose metadata (classes, scales) the new one takes
+            over.
 
     Raises:
         DataError: records have other columns.
     """
-    kinds = {name: spec["kind"] for shard in like.index["shards"] for name, spec in shard["columns"].items()}
+    kinds = {
+        name: spec["kind"]
+        for shard in like.index["shards"]
+        for name, spec in shard["columns"].items()
+    }
     with atomic_folder(path) as work:
         shard = ShardWriter(work, "shard-00000")
         try:
             for split, records in splits.items():
                 number = np.int8(SPLITS.index(split))
                 for record in records:
-                    ragged = {name: value for name, value in record.items() if kinds[name] == "ragged"}
-                    fixed = {name: value for name, value in record.items() if kinds[name] != "ragged"}
+                    ragged = {
+                        name: value for name, value in record.items() if kinds[name] == "ragged"
+                    }
+                    fixed = {
+                        name: value for name, value in record.items() if kinds[name] != "ragged"
+                    }
                     shard.add(ragged, **{**fixed, "split": number})
             shards = [shard.close()]
         finally:

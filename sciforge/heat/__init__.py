@@ -1,4 +1,6 @@
-"""Heat transfer: a Nusselt law pretrained on published correlations, specialised with three to twenty measurements."""
+"""Heat transfer: a Nusselt law pretrained on published correlations, specialised with three to
+twenty measurements.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -28,7 +30,9 @@ def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Sect
 
 DOMAIN = Domain(
     name="heat",
-    summary="a Nusselt law: published correlations, corrected by few measured points, with intervals",
+    summary=(
+        "a Nusselt law: published correlations, corrected by few measured points, with intervals"
+    ),
     preparers={"measurements": Measurements, "campaigns": Campaigns},
     codec=HeatCodec(),
     models=MODELS,
@@ -53,7 +57,14 @@ _LATER = {
 }
 
 __all__ = ["DOMAIN", "CampaignEvidence", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
-__all__ += ["Campaigns", "LawFormula", "Measurements", "NextExperiment", "PredictedNusselt", *_LATER]
+__all__ += [
+    "Campaigns",
+    "LawFormula",
+    "Measurements",
+    "NextExperiment",
+    "PredictedNusselt",
+    *_LATER,
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,6 @@
-"""Images: a Vision Transformer, pretrained by filling hidden patches, specialised with few labels."""
+"""Images: a Vision Transformer, pretrained by filling hidden patches, specialised with few
+labels.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

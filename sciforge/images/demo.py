@@ -1,4 +1,6 @@
-"""The images section of `sciforge demo`: hidden patches filled in, then few labels beside rivals."""
+"""The images section of `sciforge demo`: hidden patches filled in, then few labels beside
+rivals.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +12,23 @@ from sciforge.core.files.tables import Section
 from sciforge.core.training.run import Schedule
 
 TASK = (
-    "A Vision Transformer was pretrained by hiding three quarters of the patches of 54,000 Fashion-MNIST images and filling "
-    "them in; it saw no label. Here it learns ten classes from {labels} labelled images: a linear head is solved on the states "
-    "of its patches. {tests} other images are the test. The same network with random weights and the rivals get the same "
-    "labels, seed by seed. hog_linear is the classical rival: logistic regression on histograms of oriented gradients."
+    "A Vision Transformer was pretrained by hiding three quarters of the patches of 54,000"
+    " Fashion-MNIST images and filling them in; it saw no label. Here it learns ten classes from"
+    " {labels} labelled images: a linear head is solved on the states of its patches. {tests} other"
+    " images are the test. The same network with random weights and the rivals get the same labels,"
+    " seed by seed. hog_linear is the classical rival: logistic regression on histograms of"
+    " oriented gradients."
 )
 OBJECTS = (
-    "The same network then learnt to find objects in {scenes} composed scenes, at an image size it was not pretrained at. In "
-    "{tests} test scenes its average precision is {ap50:.2f} at an overlap of one half and {ap:.2f} over all overlaps."
+    "The same network then learnt to find objects in {scenes} composed scenes, at an image size it"
+    " was not pretrained at. In {tests} test scenes its average precision is {ap50:.2f} at an"
+    " overlap of one half and {ap:.2f} over all overlaps."
 )
 
 
 def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
-    """Fill in hidden patches and learn classes from few labels with vit-mini; find objects in scenes where `full`.
+    """Fill in hidden patches and learn classes from few labels with vit-mini; find objects in
+    scenes where `full`.
 
     Args:
         folder: for everything that is made.
@@ -50,8 +56,14 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     attended = model.attention(shown[:3]).save(folder / "attention.png")
     texts = [TASK.format(labels=500 if full else 100, tests=len(test))]
     pictures = [
-        (filled, "Test images, the quarter of the patches that the network saw, and what it filled in."),
-        (curve.save(folder / "curve.png"), "Test accuracy against the number of labels, with 95 % intervals."),
+        (
+            filled,
+            "Test images, the quarter of the patches that the network saw, and what it filled in.",
+        ),
+        (
+            curve.save(folder / "curve.png"),
+            "Test accuracy against the number of labels, with 95 % intervals.",
+        ),
         (attended, "Where the last block looks: all heads, and each."),
     ]
     if full:
@@ -72,10 +84,14 @@ def _objects(folder: Path, images: Any, init: Path) -> tuple[str, tuple[Path, st
     """Learn to find objects in scenes, measure how well, and draw some test scenes."""
     import sciforge as sf
 
-    scenes = _dataset(folder / "scenes", sf.images.Scenes(images=images.path, scenes=(120, 0, 40), size=(48, 48)))
+    scenes = _dataset(
+        folder / "scenes", sf.images.Scenes(images=images.path, scenes=(120, 0, 40), size=(48, 48))
+    )
     model = sf.load(init, device="cpu").fit(scenes, verbose=False)
     metrics, test = model.evaluate(scenes), scenes.split("test")
     images = [test[i]["image"] for i in range(8)]
     picture = model.detect(images, score=0.2).save(folder / "objects.png")
-    text = OBJECTS.format(scenes=len(scenes.split("train")), tests=len(test), ap50=metrics["ap50"], ap=metrics["ap"])
+    text = OBJECTS.format(
+        scenes=len(scenes.split("train")), tests=len(test), ap50=metrics["ap50"], ap=metrics["ap"]
+    )
     return text, (picture, "Test scenes with the detections and their scores.")

@@ -1,4 +1,6 @@
-"""Molecules: generation that obeys valence by construction, and property prediction with few labels."""
+"""Molecules: generation that obeys valence by construction, and property prediction with few
+labels.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,11 @@ from sciforge.molecules.inference.scoring import score
 from sciforge.molecules.model.molecule_transformer import MODELS, MoleculeNet, MoleculeNetConfig
 from sciforge.molecules.objectives.generation import Grow
 from sciforge.molecules.objectives.properties import Properties
-from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
+from sciforge.molecules.objectives.self_supervised import (
+    DescriptorsAndMasked,
+    MaskedAtoms,
+    PredictDescriptors,
+)
 
 
 def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
@@ -33,7 +39,9 @@ def _demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Sect
 
 DOMAIN = Domain(
     name="molecules",
-    summary="molecules under hard valence rules: generation, and property prediction from few labels",
+    summary=(
+        "molecules under hard valence rules: generation, and property prediction from few labels"
+    ),
     preparers={"molecules": Molecules},
     codec=MoleculeCodec(),
     models=MODELS,

@@ -1,4 +1,6 @@
-"""The molecules section of `sciforge demo`: drawn under constraints, and few labels of a property beside rivals."""
+"""The molecules section of `sciforge demo`: drawn under constraints, and few labels of a
+property beside rivals.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,14 +24,16 @@ REQUESTS = {
     "no carbonyl, no N-N": Constraints(forbidden=("C=O", "NN")),
 }
 GENERATION = (
-    "molecules-mini builds molecules atom by atom under a mask that knows the valence rules and, at each step, whether the "
-    "request can still be met: nothing is rejected or repaired, and RDKit sees the molecules only when they are finished. The "
-    "last column is RDKit's verdict on each request."
+    "molecules-mini builds molecules atom by atom under a mask that knows the valence rules and, at"
+    " each step, whether the request can still be met: nothing is rejected or repaired, and RDKit"
+    " sees the molecules only when they are finished. The last column is RDKit's verdict on each"
+    " request."
 )
 PROPERTY = (
-    "Solubility (Huuskonen) from few labels; the test molecules have other scaffolds, and all methods see the same labels, seed "
-    "by seed. descriptor_forest is the classical rival: extra trees on RDKit's descriptors. Much of the gain comes from the "
-    "head, which the untrained network shares; on bioactivity a forest on fingerprints is better, see the benchmarks."
+    "Solubility (Huuskonen) from few labels; the test molecules have other scaffolds, and all"
+    " methods see the same labels, seed by seed. descriptor_forest is the classical rival: extra"
+    " trees on RDKit's descriptors. Much of the gain comes from the head, which the untrained"
+    " network shares; on bioactivity a forest on fingerprints is better, see the benchmarks."
 )
 
 
@@ -39,20 +43,30 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     Args:
         folder: for everything that is made.
         find: gives the path of bundled data by name.
-        full: more molecules, numbers of labels and seeds, and a comparison with real molecules; takes minutes.
+        full: more molecules, numbers of labels and seeds, and a comparison with real molecules;
+            takes minutes.
     """
     import sciforge as sf
 
     generator = sf.load(find("molecules-mini"), device="cpu")
     count = 100 if full else 50
-    drawn = {text: generator.generate(count, seed=0, **vars(request)) for text, request in REQUESTS.items()}
+    drawn = {
+        text: generator.generate(count, seed=0, **vars(request))
+        for text, request in REQUESTS.items()
+    }
     curve = _curve(folder, find, full)
     tables = [_verdicts(drawn), curve.table()]
     if full:
         tables.insert(1, _scored(folder, find, generator.generate(1000, seed=1)))
     pictures = (
-        (_grid(drawn, folder / "molecules.png"), "Four molecules of each request, in the order of the table."),
-        (curve.save(folder / "curve.png"), "Error against the number of labels, log10(mol/l), with 95 % intervals."),
+        (
+            _grid(drawn, folder / "molecules.png"),
+            "Four molecules of each request, in the order of the table.",
+        ),
+        (
+            curve.save(folder / "curve.png"),
+            "Error against the number of labels, log10(mol/l), with 95 % intervals.",
+        ),
     )
     title = "Molecules: valid by construction, and a property from few labels"
     return Section(title, (GENERATION, PROPERTY), tuple(tables), pictures)
@@ -64,7 +78,9 @@ def _curve(folder: Path, find: Callable[[str], Path], full: bool) -> Any:
 
     place = folder / "solubility"
     molecules = sf.molecules.Molecules(files=(find("solubility"),), labels=("logS",))
-    task = sf.Dataset.open(place) if place.exists() else sf.prepare(molecules, place, on_error="skip")
+    task = (
+        sf.Dataset.open(place) if place.exists() else sf.prepare(molecules, place, on_error="skip")
+    )
     return sf.label_efficiency(
         task,
         init=find("molecules-encoder-mini"),
@@ -79,7 +95,9 @@ def _curve(folder: Path, find: Callable[[str], Path], full: bool) -> Any:
 
 
 def _verdicts(drawn: Mapping[str, Any]) -> Table:
-    """Return a row for each request: molecules drawn, different ones, and those that RDKit finds valid and as requested."""
+    """Return a row for each request: molecules drawn, different ones, and those that RDKit finds
+    valid and as requested.
+    """
     rows = []
     for text, mols in drawn.items():
         good = sum(kept(smiles, REQUESTS[text]) for smiles in mols.smiles())
@@ -96,7 +114,12 @@ def kept(smiles: str, constraints: Constraints) -> bool:
     from rdkit import Chem
 
     mol = Chem.MolFromSmiles(smiles)
-    if mol is None or not smiles or "." in smiles or any(a.GetNumRadicalElectrons() for a in mol.GetAtoms()):
+    if (
+        mol is None
+        or not smiles
+        or "." in smiles
+        or any(a.GetNumRadicalElectrons() for a in mol.GetAtoms())
+    ):
         return False
     return Chem.GetFormalCharge(mol) == constraints.charge and all(_checks(mol, constraints))
 
@@ -123,10 +146,14 @@ def _checks(mol: "Chem.Mol", constraints: Constraints) -> Iterator[bool]:
 
 
 def _holds(mol: "Chem.Mol", part: "Chem.Mol") -> bool:
-    """Return whether a molecule holds a part with these charges; RDKit alone lets an uncharged query match any charge."""
+    """Return whether a molecule holds a part with these charges; RDKit alone lets an uncharged
+    query match any charge.
+    """
     charges = [atom.GetFormalCharge() for atom in part.GetAtoms()]
     matches = mol.GetSubstructMatches(part, uniquify=False)
-    return any([mol.GetAtomWithIdx(i).GetFormalCharge() for i in match] == charges for match in matches)
+    return any(
+        [mol.GetAtomWithIdx(i).GetFormalCharge() for i in match] == charges for match in matches
+    )
 
 
 def _grid(drawn: Mapping[str, Any], out: Path) -> Path:
@@ -152,5 +179,11 @@ def _scored(folder: Path, find: Callable[[str], Path], mols: Any) -> Table:
     own = mols.to_smiles(folder / "molecules-mini.smi")
     import sciforge as sf
 
-    score = Score(file=own, reference=files["test"], training=files["train"], fcd=False, cache=folder / "cache")
+    score = Score(
+        file=own,
+        reference=files["test"],
+        training=files["train"],
+        fcd=False,
+        cache=folder / "cache",
+    )
     return table_of({"molecules-mini": sf.score(score).report})

@@ -1,11 +1,13 @@
-"""A pre-norm transformer encoder: rotary positions (or none), gated MLP, separate projections without biases.
+"""A pre-norm transformer encoder: rotary positions (or none), gated MLP, separate projections
+without biases.
 
-Legend of shape letters: B batch, L length in tokens, D width, H heads, K head width (D / H), F hidden width of the MLP.
+Legend of shape letters: B batch, L length in tokens, D width, H heads, K head width (D / H), F
+hidden width of the MLP.
 
-Separate ``nn.Linear`` projections for query, key, value and output keep the brick open to LoRA, opacus, pruning and
-FSDP2 (``nn.MultiheadAttention`` fails opacus' validation). Positions are computed, not stored:
-nothing to shard, cast or save. Sources: RMSNorm (arXiv 1910.07467), rotary positions (2104.09864), gated MLP
-(2002.05202).
+Separate ``nn.Linear`` projections for query, key, value and output keep the brick open to LoRA,
+opacus, pruning and FSDP2 (``nn.MultiheadAttention`` fails opacus' validation). Positions are
+computed, not stored: nothing to shard, cast or save. Sources: RMSNorm (arXiv 1910.07467), rotary
+positions (2104.09864), gated MLP (2002.05202).
 """
 
 import math
@@ -21,9 +23,15 @@ from sciforge.errors import ConfigError
 
 ROTARY_BASE = 10_000.0
 NORM_EPS = 1e-6  # explicit: torch's default is the epsilon of the dtype, 8e-3 in bfloat16
-# How processes may share a block (core.engine.cut): each takes some heads and some of the MLP's hidden units.
+# How processes may share a block (core.engine.cut): each takes some heads and some of the MLP's
+# hidden units.
 TENSOR_PLAN = {f"attention.{name}": "column" for name in ("query", "key", "value")}
-TENSOR_PLAN |= {"attention.output": "row", "mlp.gate": "column", "mlp.up": "column", "mlp.down": "row"}
+TENSOR_PLAN |= {
+    "attention.output": "row",
+    "mlp.gate": "column",
+    "mlp.up": "column",
+    "mlp.down": "row",
+}
 
 
 def rotary_angles(positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -44,7 +52,8 @@ def rotary_angles(positions: Tensor, head_width: int, dtype: torch.dtype) -> tup
 
 
 def rotate(x_BHLK: Tensor, cosine: Tensor | None, sine: Tensor | None) -> Tensor:
-    """Turn each pair (i, i + K/2) of a head by its position's angle; dot products then depend on distances only.
+    """Turn each pair (i, i + K/2) of a head by its position's angle; dot products then depend on
+    distances only.
 
     Without angles nothing turns.
     """
@@ -67,14 +76,16 @@ def positions_in_segments(segments_BL: Tensor) -> Tensor:
 
 
 class View(NamedTuple):
-    """Where tokens stand and whom they see, the same in every block; angles are [L, K/2] or [B, 1, L, K/2].
+    """Where tokens stand and whom they see, the same in every block; angles are [L, K/2] or [B, 1,
+    L, K/2].
 
     Without angles (both None) the tokens are a set: whatever tells their places is already in them.
     """
 
     cosine: Tensor | None
     sine: Tensor | None
-    mask: Tensor | None  # [B, 1, 1, L] for padding, [B, 1, L, L] for packing, None where all see all
+    # [B, 1, 1, L] for padding, [B, 1, L, L] for packing, None where all see all
+    mask: Tensor | None
 
     def rows(self, at_BM: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return angles [B, 1, M, K/2] and mask of chosen queries."""
@@ -83,7 +94,9 @@ class View(NamedTuple):
         elif self.cosine.ndim == 2:
             angles = [table[at_BM].unsqueeze(1) for table in (self.cosine, self.sine)]
         else:
-            angles = [take(table.squeeze(1), at_BM).unsqueeze(1) for table in (self.cosine, self.sine)]
+            angles = [
+                take(table.squeeze(1), at_BM).unsqueeze(1) for table in (self.cosine, self.sine)
+            ]
         packed = self.mask is not None and self.mask.shape[2] > 1
         return *angles, take(self.mask.squeeze(1), at_BM).unsqueeze(1) if packed else self.mask
 
@@ -96,7 +109,7 @@ def take(x_BLD: Tensor, at_BM: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention over rotary-turned queries and keys."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.head_width, self.dropout = width // heads, dropout
         self.query = nn.Linear(width, width, bias=False)
@@ -106,7 +119,8 @@ class Attention(nn.Module):
 
     def forward(self, x_BLD: Tensor, view: View, at_BM: Tensor | None = None) -> Tensor:
         def split(y_BLD: Tensor) -> Tensor:
-            return y_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # of the heads that are here
+            # of the heads that are here
+            return y_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
         k_BHLK = rotate(split(self.key(x_BLD)), view.cosine, view.sine)
         v_BHLK = split(self.value(x_BLD))
@@ -116,14 +130,16 @@ class Attention(nn.Module):
             cosine, sine, mask = view.rows(at_BM)
             q_BHLK = rotate(split(self.query(take(x_BLD, at_BM))), cosine, sine)
         dropout = self.dropout if self.training else 0.0
-        y_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=mask, dropout_p=dropout)
+        y_BHLK = F.scaled_dot_product_attention(
+            q_BHLK, k_BHLK, v_BHLK, attn_mask=mask, dropout_p=dropout
+        )
         return self.output(y_BHLK.transpose(1, 2).flatten(-2))
 
 
 class GatedMLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
@@ -142,7 +158,7 @@ class Block(nn.Module):
 
     tensor_plan = TENSOR_PLAN
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.tensor_units = math.gcd(heads, hidden)
         self.attention_norm = nn.RMSNorm(width, eps=NORM_EPS)
@@ -160,30 +176,49 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """A stack of blocks and a final norm.
 
-    Weights are drawn from torch's global generator: seed it, or build under ``torch.random.fork_rng``.
+    Weights are drawn from torch's global generator: seed it, or build under
+    ``torch.random.fork_rng``.
 
     Args:
         width: D, a multiple of ``2 * heads``.
-        depth: the number of blocks; core reads ``blocks.N.`` in parameter names for layer-wise rates.
+        depth: the number of blocks; core reads ``blocks.N.`` in parameter names for layer-wise
+            rates.
         heads: H.
         hidden: F; 8/3 of the width costs as much as an ungated MLP of 4 widths.
         dropout: of attention weights and of both residual branches.
-        rotary: turn queries and keys by the token's place in the row; without it the caller's embeddings tell places
-            (two-dimensional ones, say), and the order of the tokens means nothing.
+        rotary: turn queries and keys by the token's place in the row; without it the caller's
+            embeddings tell places (two-dimensional ones, say), and the order of the tokens means
+            nothing.
 
     Attributes:
-        checkpointing: recompute each block in the backward pass; about a third more time for far less memory.
+        checkpointing: recompute each block in the backward pass; about a third more time for far
+            less memory.
 
     Raises:
-        ConfigError: a size is not positive, the head width is not an even integer, or dropout is outside [0, 1).
+        ConfigError: a size is not positive, the head width is not an even integer, or dropout is
+            outside [0, 1).
     """
 
-    def __init__(self, width: int, depth: int, heads: int, hidden: int, dropout: float = 0.0, *, rotary: bool = True):
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        dropout: float = 0.0,
+        *,
+        rotary: bool = True,
+    ) -> None:
         super().__init__()
         if min(width, depth, heads, hidden) < 1:
-            raise ConfigError(f"width {width}, depth {depth}, heads {heads} and hidden {hidden} must be positive")
+            raise ConfigError(
+                f"width {width}, depth {depth}, heads {heads} and hidden {hidden} must be positive"
+            )
         if width % (2 * heads):
-            raise ConfigError(f"width {width} over {heads} heads is no even head width; use a multiple of {2 * heads}")
+            raise ConfigError(
+                f"width {width} over {heads} heads is no even head width; use a multiple of"
+                f" {2 * heads}"
+            )
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"dropout {dropout} must be in [0, 1)")
         self.head_width, self.rotary = width // heads, rotary
@@ -193,10 +228,11 @@ class Encoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw each projection from N(0, 1 / fan-in); those that write to the residual stream shrink by sqrt(2 depth).
+        """Draw each projection from N(0, 1 / fan-in); those that write to the residual stream
+        shrink by sqrt(2 depth).
 
-        GPT-2's fixed .02 is right for a width of 2,500; at width 192 it cost a third of a short run (reading-frame loss
-        .87 against .58 nats after 300 steps).
+        GPT-2's fixed .02 is right for a width of 2,500; at width 192 it cost a third of a short run
+        (reading-frame loss .87 against .58 nats after 300 steps).
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("output.weight", "down.weight")):
@@ -219,26 +255,32 @@ class Encoder(nn.Module):
 
         Args:
             x_BLD: embedded tokens, without positions.
-            lengths_B: real tokens of each row, at least 1, the padding behind them; None where all rows are full.
-                Values at padded places are finite and mean nothing.
-            segments_BL: instead of lengths, for several documents packed in one row: the document number of every
-                token. Tokens see their own document only, positions start anew in each; give padding a number of its
-                own.
-            only_BL: bool; return the states of these tokens only. The last block computes nothing else, which saves
-                about two thirds of it when few are chosen, as in masked-language training; the result is the same.
-            return_layers: return depth + 1 tensors, the input and every block's output, each through the final norm so
-                that a mix of layers is a mix of equal scales. The last one is the usual result.
+            lengths_B: real tokens of each row, at least 1, the padding behind them; None where all
+                rows are full. Values at padded places are finite and mean nothing.
+            segments_BL: instead of lengths, for several documents packed in one row: the document
+                number of every token. Tokens see their own document only, positions start anew in
+                each; give padding a number of its own.
+            only_BL: bool; return the states of these tokens only. The last block computes nothing
+                else, which saves about two thirds of it when few are chosen, as in masked-language
+                training; the result is the same.
+            return_layers: return depth + 1 tensors, the input and every block's output, each
+                through the final norm so that a mix of layers is a mix of equal scales. The last
+                one is the usual result.
 
         Returns:
-            [B, L, D], or the list of them; [N, D] with ``only_BL``, in the order of ``x_BLD[only_BL]``.
+            [B, L, D], or the list of them; [N, D] with ``only_BL``, in the order of
+            ``x_BLD[only_BL]``.
 
         Raises:
-            ConfigError: both lengths and segments were given, or both ``only_BL`` and ``return_layers``.
+            ConfigError: both lengths and segments were given, or both ``only_BL`` and
+                ``return_layers``.
         """
         if lengths_B is not None and segments_BL is not None:
             raise ConfigError("the encoder takes lengths or segments, not both")
         if only_BL is not None and return_layers:
-            raise ConfigError("only_BL leaves nothing of the earlier layers to return; use one of the two")
+            raise ConfigError(
+                "only_BL leaves nothing of the earlier layers to return; use one of the two"
+            )
         L, device = x_BLD.shape[1], x_BLD.device
         if segments_BL is not None:
             positions = positions_in_segments(segments_BL).unsqueeze(1)
@@ -246,7 +288,9 @@ class Encoder(nn.Module):
         else:
             positions = torch.arange(L, device=device)
             mask = None if lengths_B is None else padding_mask(lengths_B.to(device), L)
-        angles = rotary_angles(positions, self.head_width, x_BLD.dtype) if self.rotary else (None, None)
+        angles = (
+            rotary_angles(positions, self.head_width, x_BLD.dtype) if self.rotary else (None, None)
+        )
         view = View(*angles, mask)
         layers = [x_BLD]
         for block in self.blocks[:-1]:
@@ -259,12 +303,15 @@ class Encoder(nn.Module):
 
     def _run(self, block: Block, x_BLD: Tensor, view: View, at_BM: Tensor | None = None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x_BLD, view, at_BM, use_reentrant=False, preserve_rng_state=True)
+            return checkpoint(
+                block, x_BLD, view, at_BM, use_reentrant=False, preserve_rng_state=True
+            )
         return block(x_BLD, view, at_BM)
 
 
 def chosen_first(only_BL: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return the places of each row's chosen tokens [B, M], filled up to the fullest row, and the indices that are no filling.
+    """Return the places of each row's chosen tokens [B, M], filled up to the fullest row, and the
+    indices that are no filling.
 
     >>> order_BM, chosen = chosen_first(torch.tensor([[False, True, True], [True, False, False]]))
     >>> order_BM.tolist(), [index.tolist() for index in chosen]
@@ -278,7 +325,11 @@ def chosen_first(only_BL: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
 
 
 def padding_mask(lengths_B: Tensor, length: int) -> Tensor | None:
-    """Return the mask [B, 1, 1, L] of keys that may be seen, or None when every row is full, which is faster."""
+    """Return the mask [B, 1, 1, L] of keys that may be seen, or None when every row is full,
+    which is faster.
+    """
     if not torch.compiler.is_compiling() and bool((host_view(lengths_B) >= length).all()):
         return None
-    return (torch.arange(length, device=lengths_B.device) < lengths_B.unsqueeze(1))[:, None, None, :]
+    return (torch.arange(length, device=lengths_B.device) < lengths_B.unsqueeze(1))[
+        :, None, None, :
+    ]

@@ -1,7 +1,9 @@
-"""A checkpoint as one file that runs without sciforge: a torch.export program (.pt2) or ONNX (.onnx).
+"""A checkpoint as one file that runs without sciforge: a torch.export program (.pt2) or ONNX
+(.onnx).
 
-The program takes the tensors of a collated batch by name and returns what the objective predicts. Before the file
-appears under its name, its answers are compared with the model's on real records, in batches of other sizes than it was traced with.
+The program takes the tensors of a collated batch by name and returns what the objective predicts.
+Before the file appears under its name, its answers are compared with the model's on real records,
+in batches of other sizes than it was traced with.
 """
 
 import contextlib
@@ -36,7 +38,7 @@ MAX_RECORDS = 64  # read for it
 class Predicting(nn.Module):
     """A model with its objective's predict, as a function of a batch's tensors."""
 
-    def __init__(self, model: nn.Module, objective: Objective):
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -45,9 +47,11 @@ class Predicting(nn.Module):
 
 
 class Heads(nn.Module):
-    """A model's heads under names that a program's code can spell; some are called by a word of Python's (`class`)."""
+    """A model's heads under names that a program's code can spell; some are called by a word of
+    Python's (`class`).
+    """
 
-    def __init__(self, heads: nn.ModuleDict):
+    def __init__(self, heads: nn.ModuleDict) -> None:
         super().__init__()
         for name, head in heads.items():
             self.add_module(f"head_{name}", head)
@@ -60,7 +64,8 @@ class Heads(nn.Module):
 
 
 def settled(model: nn.Module, widen: bool = False) -> nn.Module:
-    """Return a copy whose buffers of a single number are plain numbers: a program cannot branch on a tensor's value.
+    """Return a copy whose buffers of a single number are plain numbers: a program cannot branch on
+    a tensor's value.
 
     With `widen` small integers become int64, the one kind that every operator of onnxruntime takes.
     """
@@ -82,8 +87,8 @@ class Exported:
 
     Args:
         path: the file.
-        differences: output -> largest absolute difference over all batches tried, in units of the output's largest value
-            where that is above 1.
+        differences: output -> largest absolute difference over all batches tried, in units of the
+            output's largest value where that is above 1.
         inputs: name -> shape, `*` where it may differ from batch to batch.
         records: tried.
         bytes: of the file.
@@ -98,13 +103,20 @@ class Exported:
     def table(self) -> Table:
         """Return inputs and differences as a table."""
         rows = [(f"input {name}", f"[{', '.join(shape)}]") for name, shape in self.inputs.items()]
-        rows += [(f"output {name}", f"differs by {value:.2g} at most") for name, value in self.differences.items()]
-        note = f"{self.path}, {self.bytes / 1e6:.2f} MB; compared on {self.records} records in batches of {TRACED} and "
+        rows += [
+            (f"output {name}", f"differs by {value:.2g} at most")
+            for name, value in self.differences.items()
+        ]
+        note = (
+            f"{self.path}, {self.bytes / 1e6:.2f} MB; compared on {self.records} records in batches"
+            f" of {TRACED} and "
+        )
         return Table(("what", "value"), tuple(rows), note + ", ".join(map(str, TRIED)) + ".")
 
 
 def export(model: Model, out: Path, data: Path | None = None) -> Exported:
-    """Write a checkpoint as a torch.export program (.pt2) or ONNX (.onnx) and return how its answers differ.
+    """Write a checkpoint as a torch.export program (.pt2) or ONNX (.onnx) and return how its
+    answers differ.
 
     Args:
         model: the checkpoint, on the CPU.
@@ -112,7 +124,8 @@ def export(model: Model, out: Path, data: Path | None = None) -> Exported:
         data: a store whose records it is tried on; by default the one it was trained on.
 
     Raises:
-        ConfigError: an unknown suffix, a checkpoint that predicts nothing, or a model that cannot be exported.
+        ConfigError: an unknown suffix, a checkpoint that predicts nothing, or a model that cannot
+            be exported.
         MissingExtra: ONNX without its packages.
         DataError: no records to try it on.
         CheckpointError: the program's answers differ by more than 1e-5.
@@ -134,41 +147,59 @@ def export(model: Model, out: Path, data: Path | None = None) -> Exported:
             for batch, wanted in zip(ready, expected, strict=True):
                 try:
                     outputs = answer(batch)
-                except Exception as error:  # what the program does not hold for: guards of torch, shapes of onnxruntime
-                    raise _impossible(model, f"it holds for one shape of batch alone: {_line(error)}") from None
+                # what the program does not hold for: guards of torch, shapes of onnxruntime
+                except Exception as error:
+                    raise _impossible(
+                        model, f"it holds for one shape of batch alone: {_line(error)}"
+                    ) from None
                 compare(outputs, wanted, differences)
         if worst := {k: v for k, v in differences.items() if not v <= TOLERANCE}:
             name, value = max(worst.items(), key=lambda pair: pair[1])
             raise CheckpointError(
                 f"{out}: not written, the program's {name!r} differs by {value:.2g}; "
-                + ("a .pt2 keeps torch's own arithmetic" if out.suffix == ".onnx" else "load the checkpoint itself")
+                + (
+                    "a .pt2 keeps torch's own arithmetic"
+                    if out.suffix == ".onnx"
+                    else "load the checkpoint itself"
+                )
             )
 
     path = write_whole(out, write)
     free = {name: _free([batch[name] for batch in ready]) for name in ready[0]}
     inputs = {
-        name: tuple("*" if i in free[name] else str(n) for i, n in enumerate(t.shape)) for name, t in ready[0].items()
+        name: tuple("*" if i in free[name] else str(n) for i, n in enumerate(t.shape))
+        for name, t in ready[0].items()
     }
-    return Exported(path, differences, inputs, sum(len(_first(e)) for e in expected), path.stat().st_size)
+    return Exported(
+        path, differences, inputs, sum(len(_first(e)) for e in expected), path.stat().st_size
+    )
 
 
 def _check(model: Model, out: Path) -> None:
     """Raise what `export` raises before any work is done."""
     if out.suffix not in (".pt2", ".onnx"):
-        raise ConfigError(f"{out}: no format is called {out.suffix or 'that'}; end the name in .pt2 or .onnx")
+        raise ConfigError(
+            f"{out}: no format is called {out.suffix or 'that'}; end the name in .pt2 or .onnx"
+        )
     objective = model.objective
     if objective.needs_grad:
-        raise _impossible(model, "its predictions are derivatives of the model (forces), which a program cannot take")
+        raise _impossible(
+            model,
+            "its predictions are derivatives of the model (forces), which a program cannot take",
+        )
     if type(objective).predict is Objective.predict:
         raise ConfigError(
-            f"{model.checkpoint.path} predicts nothing yet ({type(objective).__name__}); fine-tune it first"
+            f"{model.checkpoint.path} predicts nothing yet ({type(objective).__name__}); fine-tune"
+            " it first"
         )
     if out.suffix == ".onnx":
         require_onnx()
 
 
 def real_batches(model: Model, data: Path | None) -> list[Batch]:
-    """Return batches of a store's records without their labels, the first to trace with; raises DataError without records."""
+    """Return batches of a store's records without their labels, the first to trace with; raises
+    DataError without records.
+    """
     place = model.checkpoint.run.data if data is None else data
     try:
         store = Store.open(place)
@@ -178,34 +209,48 @@ def real_batches(model: Model, data: Path | None) -> list[Batch]:
     splits = [objective.examples(store, split) for split in ("test", "validation", "train")]
     records = max(splits, key=lambda part: (len(part) >= max(TRIED), len(part)))
     if len(records) < TRACED + 1:
-        raise DataError(f"{place}: {len(records)} records are too few to try a program on; give another --data")
+        raise DataError(
+            f"{place}: {len(records)} records are too few to try a program on; give another --data"
+        )
     num = min(len(records), MAX_RECORDS)
-    plain = [{k: v for k, v in records[i].items() if k not in ("label", "value")} for i in range(num)]
+    plain = [
+        {k: v for k, v in records[i].items() if k not in ("label", "value")} for i in range(num)
+    ]
     collated = []
     for number, size in enumerate((TRACED, *TRIED)):
         places = [(number * 7 + i) % num for i in range(min(size, num))]
-        collated += [model.engine.move(b) for b in batches(objective, codec, plain, places, 0, size)]
+        collated += [
+            model.engine.move(b) for b in batches(objective, codec, plain, places, 0, size)
+        ]
     if not all(isinstance(value, Tensor) for value in collated[0].values()):
         raise _impossible(model, "its batches are not tensors by name")
     return collated
 
 
 def traced(model: Model, ready: Sequence[Batch], widen: bool = False) -> Any:
-    """Return the torch.export program of a model; every axis that differs among the batches may differ in use."""
+    """Return the torch.export program of a model; every axis that differs among the batches may
+    differ in use.
+    """
     module = Predicting(settled(model.network, widen), model.objective).eval()
     free = {name: _free([batch[name] for batch in ready]) for name in ready[0]}
-    shapes = {"batch": {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in free.items()}}
+    shapes = {
+        "batch": {name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in free.items()}
+    }
     try:
         with torch.no_grad(), _quiet():
-            # strict: without it len(tensor) is taken for a constant, and batches of other sizes are refused
+            # strict: without it len(tensor) is taken for a constant, and batches of other sizes are
+            # refused
             return torch.export.export(module, (ready[0],), dynamic_shapes=shapes, strict=True)
-    except Exception as error:  # torch raises types of its own, from a dozen modules, for what it cannot trace
+    # torch raises types of its own, from a dozen modules, for what it cannot trace
+    except Exception as error:
         raise _impossible(model, f"torch.export: {_line(error)}") from None
 
 
 def _free(values: Sequence[Tensor]) -> list[int]:
     """Return the axes along which tensors differ."""
-    return [axis for axis in range(values[0].ndim) if len({value.shape[axis] for value in values}) > 1]
+    return [
+        axis for axis in range(values[0].ndim) if len({value.shape[axis] for value in values}) > 1
+    ]
 
 
 def require_onnx() -> None:
@@ -236,19 +281,27 @@ def _onnx(model: Model, program: Any, batch: Batch, work: Path) -> Any:
 
     try:
         with _quiet():
-            exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
+            exported: Any = torch.onnx.export(
+                program, dynamo=True, verbose=False, external_data=False
+            )
             exported.save(str(work), external_data=False)
             session = onnxruntime.InferenceSession(str(work), providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         raise _impossible(model, f"ONNX: {_line(error)}") from None
     wanted = {
-        entry.name: name for entry in session.get_inputs() for name in batch if entry.name in (name, f"batch_{name}")
+        entry.name: name
+        for entry in session.get_inputs()
+        for name in batch
+        if entry.name in (name, f"batch_{name}")
     }
     names = list(_output_names(model, batch))
 
     def answer(batch: Batch) -> dict[str, Tensor]:
         values = session.run(None, {given: batch[name].numpy() for given, name in wanted.items()})
-        return {name: torch.from_numpy(np.asarray(value)) for name, value in zip(names, values, strict=True)}
+        return {
+            name: torch.from_numpy(np.asarray(value))
+            for name, value in zip(names, values, strict=True)
+        }
 
     return answer
 
@@ -258,8 +311,11 @@ def _output_names(model: Model, batch: Batch) -> Iterator[str]:
         yield from model.objective.predict(model.network, batch)
 
 
-def compare(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: dict[str, float]) -> None:
-    """Raise each output's largest difference in `worst` to that of one more batch; NaN counts as infinitely different.
+def compare(
+    outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: dict[str, float]
+) -> None:
+    """Raise each output's largest difference in `worst` to that of one more batch; NaN counts as
+    infinitely different.
 
     >>> worst = {}
     >>> compare({"x": torch.tensor([10.0, 2.0])}, {"x": torch.tensor([10.5, 2.0])}, worst)
@@ -269,7 +325,9 @@ def compare(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], worst: 
     for name, value in wanted.items():
         scale = max(1.0, float(value.abs().max()))
         away = (
-            float((outputs[name] - value).abs().max()) / scale if outputs[name].shape == value.shape else float("inf")
+            float((outputs[name] - value).abs().max()) / scale
+            if outputs[name].shape == value.shape
+            else float("inf")
         )
         worst[name] = max(worst.get(name, 0.0), away if away == away else float("inf"))
 
@@ -293,7 +351,9 @@ def _quiet() -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     """Return the first line of an error."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:160]
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )[:160]
 
 
 def _first(outputs: Mapping[str, Tensor]) -> Tensor:
@@ -301,7 +361,13 @@ def _first(outputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _impossible(model: Model, why: str) -> ConfigError:
-    """Return the error that says why a model cannot be exported and what its domain offers instead."""
+    """Return the error that says why a model cannot be exported and what its domain offers
+    instead.
+    """
     outputs = sorted(model.domain.outputs, key=lambda name: name != "export")
-    instead = f"use `sciforge predict CHECKPOINT {outputs[0]}`" if outputs else "use sciforge.load in Python"
+    instead = (
+        f"use `sciforge predict CHECKPOINT {outputs[0]}`"
+        if outputs
+        else "use sciforge.load in Python"
+    )
     return ConfigError(f"{model.checkpoint.path} cannot be exported ({why}); {instead}")

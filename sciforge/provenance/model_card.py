@@ -1,8 +1,10 @@
-"""The model card: README.md in a checkpoint's folder, Markdown with the YAML front matter that Hugging Face reads.
+"""The model card: README.md in a checkpoint's folder, Markdown with the YAML front matter that
+Hugging Face reads.
 
-It is written when a run finishes and again by `sciforge card`, always from what lies in the folder and beside it. It is
-deletable and no part of the checkpoint's own digests, so that rewriting it leaves checkpoint.json, by whose digest
-children know their parent, as it is. Its last line holds the digest of the lines above.
+It is written when a run finishes and again by `sciforge card`, always from what lies in the folder
+and beside it. It is deletable and no part of the checkpoint's own digests, so that rewriting it
+leaves checkpoint.json, by whose digest children know their parent, as it is. Its last line holds
+the digest of the lines above.
 """
 
 import hashlib
@@ -32,11 +34,21 @@ MAX_SCALARS = 24  # of a report that are shown
 NOT_SHOWN = ("summary", "spec", "weights_sha256")
 
 
-def keep_evaluation(checkpoint: Checkpoint, store: Store, split: str, metrics: Mapping[str, float]) -> Path:
+def keep_evaluation(
+    checkpoint: Checkpoint, store: Store, split: str, metrics: Mapping[str, float]
+) -> Path:
     """Write metrics on a split into the checkpoint's folder, as evaluation.json, for its card."""
     path = checkpoint.path / "evaluation.json"
-    body = {"data": store.path.name, "split": split, "records": len(checkpoint.objectives[0].examples(store, split))}
-    body |= {"metrics": dict(metrics), "weights_sha256": checkpoint.body["files"][WEIGHTS], "shards": store.digests()}
+    body = {
+        "data": store.path.name,
+        "split": split,
+        "records": len(checkpoint.objectives[0].examples(store, split)),
+    }
+    body |= {
+        "metrics": dict(metrics),
+        "weights_sha256": checkpoint.body["files"][WEIGHTS],
+        "shards": store.digests(),
+    }
     with one_line(path):
         replace_json(path, body)
     return path
@@ -61,8 +73,10 @@ def write(
 
     Args:
         checkpoint: the checkpoint.
-        licence: of the model, as Hugging Face spells it (`apache-2.0`); None keeps what the card says, else `unknown`.
-        sources: where the data come from: mappings of name, licence and citation; empty keeps what the card says.
+        licence: of the model, as Hugging Face spells it (`apache-2.0`); None keeps what the card
+            says, else `unknown`.
+        sources: where the data come from: mappings of name, licence and citation; empty keeps what
+            the card says.
         reports: a folder of reports of other measurements, searched beside the usual places.
 
     Raises:
@@ -74,7 +88,10 @@ def write(
     licence = licence or (stated[1] if stated else UNKNOWN)
     kept = SOURCES.search(old)
     origin = "".join(_sources(sources)) if sources or not kept else kept[1]
-    text = "\n".join([*_front(checkpoint, licence), *_body(checkpoint, licence, origin, reports)]) + "\n"
+    text = (
+        "\n".join([*_front(checkpoint, licence), *_body(checkpoint, licence, origin, reports)])
+        + "\n"
+    )
     text += f"<!-- sha256 of the lines above: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
     with one_line(path):
         replace_file(path, lambda work: work.write_text(text, encoding="utf-8", newline="\n"))
@@ -84,7 +101,11 @@ def write(
 def name_of(checkpoint: Checkpoint) -> str:
     """Return what to call a checkpoint: its folder's name, or that of its run's."""
     folder = checkpoint.path.resolve()
-    return folder.parent.name if folder.name == "final" or folder.name.startswith("step-") else folder.name
+    return (
+        folder.parent.name
+        if folder.name == "final" or folder.name.startswith("step-")
+        else folder.name
+    )
 
 
 def _quoted(text: Any) -> str:
@@ -93,22 +114,37 @@ def _quoted(text: Any) -> str:
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {k: v for k, v in metrics.items() if isinstance(v, float | int) and not isinstance(v, bool)}
+    return {
+        k: v for k, v in metrics.items() if isinstance(v, float | int) and not isinstance(v, bool)
+    }
 
 
 def _front(checkpoint: Checkpoint, licence: str) -> Iterator[str]:
-    """Yield the YAML front matter: licence, library, tags, parent, and the validation metrics as a model index."""
+    """Yield the YAML front matter: licence, library, tags, parent, and the validation metrics as
+    a model index.
+    """
     objective = type(checkpoint.objectives[0]).__name__
     yield from ("---", f"license: {licence}", "library_name: sciforge", "tags:", "- sciforge")
     yield from (f"- {_quoted(tag)}" for tag in (checkpoint.body["domain"], objective))
     if checkpoint.run.init:
         yield f"base_model: {_quoted(_folder_name(checkpoint.run.init))}"
-    if metrics := {k: v for k, v in _scalars(checkpoint.metrics).items() if v == v and abs(v) != float("inf")}:
+    if metrics := {
+        k: v for k, v in _scalars(checkpoint.metrics).items() if v == v and abs(v) != float("inf")
+    }:
         yield "metrics:"
         yield from (f"- {_quoted(name)}" for name in metrics)
-        yield from ("model-index:", f"- name: {_quoted(name_of(checkpoint))}", "  results:", "  - task:")
+        yield from (
+            "model-index:",
+            f"- name: {_quoted(name_of(checkpoint))}",
+            "  results:",
+            "  - task:",
+        )
         yield f"      type: {_quoted(objective)}"
-        yield from ("    dataset:", f"      name: {_quoted(checkpoint.run.data.name)}", "      type: sciforge-store")
+        yield from (
+            "    dataset:",
+            f"      name: {_quoted(checkpoint.run.data.name)}",
+            "      type: sciforge-store",
+        )
         yield from ("      split: validation", "    metrics:")
         for name, value in metrics.items():
             yield from (f"    - type: {_quoted(name)}", f"      value: {value!r}")
@@ -122,17 +158,34 @@ def _folder_name(path: Path) -> str:
 def _body(checkpoint: Checkpoint, licence: str, origin: str, reports: Path | None) -> Iterator[str]:
     run, name = checkpoint.run, name_of(checkpoint)
     kind = type(checkpoint.objectives[0]).__name__
-    start = f"fine-tuned from {_folder_name(run.init)}" if run.init else "trained from random weights"
-    yield f"\n# {name}\n\nA model of the domain `{checkpoint.body['domain']}`, {start} for `{kind}` with sciforge."
-    yield "This card is made from the checkpoint and the reports beside it; what nobody measured is called so."
+    start = (
+        f"fine-tuned from {_folder_name(run.init)}" if run.init else "trained from random weights"
+    )
+    yield (
+        f"\n# {name}\n\nA model of the domain `{checkpoint.body['domain']}`, {start} for `{kind}`"
+        " with sciforge."
+    )
+    yield (
+        "This card is made from the checkpoint and the reports beside it; what nobody measured is"
+        " called so."
+    )
     parameters = list(checkpoint.build().parameters())
     matrices, count = [p for p in parameters if p.ndim > 1], sum(p.numel() for p in parameters)
     size = (checkpoint.path / WEIGHTS).stat().st_size
-    rows = {"model": _inline(checkpoint.body["model"]), "objective": _inline(checkpoint.body["objectives"][0])}
-    rows |= {"codec": _inline(checkpoint.body["codec"]), "parameters": f"{count:,} ({size / 1e6:.2f} MB with buffers)"}
+    rows = {
+        "model": _inline(checkpoint.body["model"]),
+        "objective": _inline(checkpoint.body["objectives"][0]),
+    }
+    rows |= {
+        "codec": _inline(checkpoint.body["codec"]),
+        "parameters": f"{count:,} ({size / 1e6:.2f} MB with buffers)",
+    }
     rows |= {"sha256 of the weights": f"`{checkpoint.body['files'][WEIGHTS]}`", "licence": licence}
     yield from _table(("what", "value"), rows.items())
-    yield f"\n```python\nimport sciforge as sf\n\nmodel = sf.load({json.dumps(name)})  # the folder's path\n```"
+    yield (
+        f"\n```python\nimport sciforge as sf\n\nmodel = sf.load({json.dumps(name)})  # the folder's"
+        " path\n```"
+    )
     yield from _data(checkpoint, origin)
     yield from _training(checkpoint)
     yield from _metrics(checkpoint, reports)
@@ -155,19 +208,33 @@ def _inline(value: Any) -> str:
 def _table(head: Sequence[str], rows: Any) -> Iterator[str]:
     yield f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}"
     for row in rows:
-        yield "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |"
+        yield (
+            "| "
+            + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row)
+            + " |"
+        )
 
 
 def _sources(sources: Sequence[Mapping[str, str]]) -> Iterator[str]:
     for source in sources:
-        words = ". ".join(f"{key.capitalize()}: {source[key]}" for key in ("licence", "citation") if source.get(key))
+        words = ". ".join(
+            f"{key.capitalize()}: {source[key]}"
+            for key in ("licence", "citation")
+            if source.get(key)
+        )
         yield f"- **{source['name']}**: {words}\n"
     if not sources:
-        yield "Source and licence of the data: not stated (no dataset card has the digest of these files).\n"
+        yield (
+            "Source and licence of the data: not stated (no dataset card has the digest of these"
+            " files).\n"
+        )
 
 
 def _data(checkpoint: Checkpoint, origin: str) -> Iterator[str]:
-    about, digests = checkpoint.provenance.get("store") or {}, checkpoint.provenance.get("data") or {}
+    about, digests = (
+        checkpoint.provenance.get("store") or {},
+        checkpoint.provenance.get("data") or {},
+    )
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     yield "\n## Data"
     rows = {
@@ -184,7 +251,9 @@ def _data(checkpoint: Checkpoint, origin: str) -> Iterator[str]:
     else:
         rows["records"] = "not recorded by the version of sciforge that trained it"
     if checkpoint.run.subset:
-        rows["labels learnt"] = f"{checkpoint.run.subset.count}, chosen by seed {checkpoint.run.subset.seed}"
+        rows["labels learnt"] = (
+            f"{checkpoint.run.subset.count}, chosen by seed {checkpoint.run.subset.seed}"
+        )
     yield from _table(("what", "value"), rows.items())
     yield f"\n<!-- sources -->\n{origin}<!-- end of sources -->"
 
@@ -193,14 +262,27 @@ def _training(checkpoint: Checkpoint) -> Iterator[str]:
     run, schedule = checkpoint.run, checkpoint.run.schedule
     yield "\n## Training\n"
     line = (
-        f"{checkpoint.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW, {schedule.kind} schedule"
+        f"{checkpoint.step:,} of {schedule.steps:,} steps of {schedule.batch} examples, AdamW,"
+        f" {schedule.kind} schedule"
     )
-    yield f"{line}, peak learning rate {schedule.lr:g}, weight decay {schedule.weight_decay:g}, clip {schedule.clip}."
+    yield (
+        f"{line}, peak learning rate {schedule.lr:g}, weight decay {schedule.weight_decay:g}, clip"
+        f" {schedule.clip}."
+    )
     if schedule.ema_decay:
-        yield f"The weights are a moving average (decay {schedule.ema_decay:g}); the raw ones are in raw.safetensors."
+        yield (
+            f"The weights are a moving average (decay {schedule.ema_decay:g}); the raw ones are in"
+            " raw.safetensors."
+        )
     if schedule.patience:
-        yield f"Early stopping after {schedule.patience} evaluations without improvement, every {schedule.evaluate_every} steps."
-    extra = {name: getattr(run, name, None) for name in ("finetuning", "regularization", "replay", "dp_sgd", "pruning")}
+        yield (
+            f"Early stopping after {schedule.patience} evaluations without improvement, every"
+            f" {schedule.evaluate_every} steps."
+        )
+    extra = {
+        name: getattr(run, name, None)
+        for name in ("finetuning", "regularization", "replay", "dp_sgd", "pruning")
+    }
     for name, value in extra.items():
         if value is not None and value != Full():
             yield f"- {name}: {_inline(to_json(value))}"
@@ -213,14 +295,22 @@ def _metrics(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
     if not metrics:
         yield "\nOn the validation split: not measured."
     else:
-        yield from _table(("validation split", "value"), ((k, f"{v:.6g}") for k, v in metrics.items()))
-        yield f"\nOne run, seed {checkpoint.run.seed}: no interval. `sciforge label-efficiency` repeats over seeds and gives one."
+        yield from _table(
+            ("validation split", "value"), ((k, f"{v:.6g}") for k, v in metrics.items())
+        )
+        yield (
+            f"\nOne run, seed {checkpoint.run.seed}: no interval. `sciforge label-efficiency`"
+            " repeats over seeds and gives one."
+        )
     if checkpoint.run.schedule.patience:
         yield "Early stopping chose by these metrics, which flatters them."
     evaluations = _find(("evaluation",), checkpoint, reports)
     for path, body in evaluations:
         title = f"{body.get('split')} split of {body.get('data')}, {body.get('records')} records"
-        yield from _table((title, "value"), ((k, f"{v:.6g}") for k, v in _scalars(body.get("metrics") or {}).items()))
+        yield from _table(
+            (title, "value"),
+            ((k, f"{v:.6g}") for k, v in _scalars(body.get("metrics") or {}).items()),
+        )
         yield f"\n(from {path.name})"
     if not evaluations:
         yield "On a test split: not measured (`sciforge card CHECKPOINT --data STORE`)."
@@ -228,14 +318,20 @@ def _metrics(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
 
 def _limits(checkpoint: Checkpoint) -> Iterator[str]:
     yield "\n## Limits\n"
-    yield "- The metrics hold for records like those of the store above; elsewhere nothing was measured."
+    yield (
+        "- The metrics hold for records like those of the store above; elsewhere nothing was"
+        " measured."
+    )
     if not checkpoint.provenance.get("data"):
         yield "- The data it was trained on are not recorded."
     if checkpoint.provenance.get("git_dirty"):
         yield "- The code had changes that no commit holds."
     if checkpoint.step < checkpoint.run.schedule.steps:
         yield f"- It stopped at step {checkpoint.step:,} of {checkpoint.run.schedule.steps:,}."
-    yield "- `sciforge check` tells which laws of its domain it keeps; `sciforge verify` whether it is what it says."
+    yield (
+        "- `sciforge check` tells which laws of its domain it keeps; `sciforge verify` whether it"
+        " is what it says."
+    )
 
 
 def _privacy(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
@@ -244,7 +340,10 @@ def _privacy(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
     if checkpoint.run.dp_sgd is None:
         yield "Trained without differential privacy."
     else:
-        yield f"Trained with differential privacy; spent: {_inline(spent or to_json(checkpoint.run.dp_sgd))}."
+        yield (
+            "Trained with differential privacy; spent:"
+            f" {_inline(spent or to_json(checkpoint.run.dp_sgd))}."
+        )
     yield from _report("Privacy", checkpoint, reports, "Membership inference: not measured")
 
 
@@ -252,8 +351,14 @@ def _forgetting(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield "\n## Forgetting\n"
     retained = checkpoint.metrics.get("retained")
     if retained:
-        rows = ((k, f"{v:.6g}", f"{retained['after'].get(k, float('nan')):.6g}") for k, v in retained["before"].items())
-        yield f"The parent's own task on {retained['records']} {retained['split']} records of the old data:"
+        rows = (
+            (k, f"{v:.6g}", f"{retained['after'].get(k, float('nan')):.6g}")
+            for k, v in retained["before"].items()
+        )
+        yield (
+            f"The parent's own task on {retained['records']} {retained['split']} records of the old"
+            " data:"
+        )
         yield from _table(("metric", "before", "after"), rows)
     elif not checkpoint.run.init:
         yield "Trained from random weights: there is nothing to forget."
@@ -262,10 +367,17 @@ def _forgetting(checkpoint: Checkpoint, reports: Path | None) -> Iterator[str]:
     yield from _report("Forgetting", checkpoint, reports)
 
 
-def _find(names: Sequence[str], checkpoint: Checkpoint, reports: Path | None) -> list[tuple[Path, dict[str, Any]]]:
-    """Return the reports of these names in the checkpoint's folder, its run's, the folders there, and in `reports`."""
+def _find(
+    names: Sequence[str], checkpoint: Checkpoint, reports: Path | None
+) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the reports of these names in the checkpoint's folder, its run's, the folders
+    there, and in `reports`.
+    """
     run = checkpoint.path.parent
-    places = [checkpoint.path, *([run, *sorted(run.glob("*/"))] if (run / "metrics.jsonl").exists() else [])]
+    places = [
+        checkpoint.path,
+        *([run, *sorted(run.glob("*/"))] if (run / "metrics.jsonl").exists() else []),
+    ]
     places += [reports] if reports else []
     matches = {}
     for folder in places:
@@ -281,7 +393,9 @@ def _find(names: Sequence[str], checkpoint: Checkpoint, reports: Path | None) ->
     return list(matches.values())
 
 
-def _report(section: str, checkpoint: Checkpoint, reports: Path | None, missing: str = "") -> Iterator[str]:
+def _report(
+    section: str, checkpoint: Checkpoint, reports: Path | None, missing: str = ""
+) -> Iterator[str]:
     """Yield what the reports of a section say, or `missing` where there is none."""
     names, command = REPORTS[section]
     matches = _find(names, checkpoint, reports)
@@ -296,7 +410,8 @@ def _report(section: str, checkpoint: Checkpoint, reports: Path | None, missing:
 
 
 def _flat(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the numbers and short texts of nested mappings with dotted names; lists are left to the report itself.
+    """Yield the numbers and short texts of nested mappings with dotted names; lists are left to the
+    report itself.
 
     >>> list(_flat({"auc": 0.5, "tpr": {"0.01": 0.02}, "runs": [1, 2]}))
     [('auc', '0.5'), ('tpr.0.01', '0.02')]
@@ -312,11 +427,18 @@ def _provenance(checkpoint: Checkpoint) -> Iterator[str]:
     about = checkpoint.provenance
     rows = {f"version of {name}": value for name, value in (about.get("versions") or {}).items()}
     dirty = " with uncommitted changes" if about.get("git_dirty") else ""
-    rows |= {"commit": f"{about.get('git_commit') or 'unknown'}{dirty}", "platform": about.get("platform", "unknown")}
-    rows |= {"device": f"{about.get('device', 'unknown')}, {about.get('world_size', 1)} process(es)"}
+    rows |= {
+        "commit": f"{about.get('git_commit') or 'unknown'}{dirty}",
+        "platform": about.get("platform", "unknown"),
+    }
+    rows |= {
+        "device": f"{about.get('device', 'unknown')}, {about.get('world_size', 1)} process(es)"
+    }
     rows |= {"seed": checkpoint.run.seed, "step": checkpoint.step}
     if about.get("parent"):
         rows["sha256 of the parent's checkpoint.json"] = f"`{about['parent']}`"
     yield "\n## Provenance"
     yield from _table(("what", "value"), rows.items())
-    yield "\nThe whole run is in checkpoint.json; `sciforge train --config checkpoint.json` takes it."
+    yield (
+        "\nThe whole run is in checkpoint.json; `sciforge train --config checkpoint.json` takes it."
+    )

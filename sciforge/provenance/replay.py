@@ -1,4 +1,6 @@
-"""The first steps of a recorded run, taken again and compared with its metrics log and weights, bit by bit."""
+"""The first steps of a recorded run, taken again and compared with its metrics log and weights,
+bit by bit.
+"""
 
 import json
 import math
@@ -23,9 +25,10 @@ from sciforge.core.training.set_up import set_up
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import ConfigError
 
-# Float32 sums in another order agree to 1e-7 a sum, and a few optimiser steps multiply that; in a trial two processes
-# against one were 5e-7 apart in loss after 40 steps. A step with another batch or seed is off by more than 1e-2; with
-# bfloat16, whose rounding is 4e-3, only a gross difference shows.
+# Float32 sums in another order agree to 1e-7 a sum, and a few optimiser steps multiply that; in a
+# trial two processes
+# against one were 5e-7 apart in loss after 40 steps. A step with another batch or seed is off by
+# more than 1e-2; with bfloat16, whose rounding is 4e-3, only a gross difference shows.
 CLOSE = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 5e-2}
 Lines = Mapping[int, Mapping[str, Any]]
 
@@ -38,10 +41,13 @@ class StepReplay:
         start: the step they began at, 0 for the beginning of the run.
         close: the relative difference that rounding may cause.
         steps: how many were taken.
-        metrics: how many metrics were compared (losses, gradient norms, learning rates, validation metrics).
+        metrics: how many metrics were compared (losses, gradient norms, learning rates, validation
+            metrics).
         tensors: how many tensors of weights were compared with a checkpoint at the same step.
-        worst: the largest relative difference; 0 where all is bit-equal, infinite where a metric is missing or not finite.
-        first: the first step and quantity that differs, with both values; "" where all is bit-equal.
+        worst: the largest relative difference; 0 where all is bit-equal, infinite where a metric is
+            missing or not finite.
+        first: the first step and quantity that differs, with both values; "" where all is
+            bit-equal.
     """
 
     start: int
@@ -55,7 +61,9 @@ class StepReplay:
     @property
     def verdict(self) -> Literal["bit-equal", "equal", "different"]:
         """Whether every bit is the same, or rounding explains the difference, or not."""
-        return "bit-equal" if not self.first else "equal" if self.worst <= self.close else "different"
+        return (
+            "bit-equal" if not self.first else "equal" if self.worst <= self.close else "different"
+        )
 
     def text(self) -> str:
         """Return one line: what was compared and how it came out."""
@@ -65,7 +73,9 @@ class StepReplay:
         if self.verdict == "different":
             return f"{what} differ, first at {self.first}"
         return (
-            f"{what} are bit-equal" if not self.first else f"{what} are {agreement(self.worst)}, first at {self.first}"
+            f"{what} are bit-equal"
+            if not self.first
+            else f"{what} are {agreement(self.worst)}, first at {self.first}"
         )
 
     def note(self, relative: float, where: str) -> None:
@@ -80,11 +90,14 @@ def agreement(relative: float) -> str:
     >>> agreement(0.0), agreement(3e-8), agreement(1e-7)
     ('bit-equal', 'equal to 1e-7', 'equal to 1e-7')
     """
-    return "bit-equal" if relative == 0 else f"equal to 1e{math.ceil(math.log10(relative) - 1e-9):d}"
+    return (
+        "bit-equal" if relative == 0 else f"equal to 1e{math.ceil(math.log10(relative) - 1e-9):d}"
+    )
 
 
 def difference(then: Any, now: Any) -> float:
-    """Return the relative difference of two metrics; 0 only where they are the same, NaN being the same as NaN.
+    """Return the relative difference of two metrics; 0 only where they are the same, NaN being the
+    same as NaN.
 
     >>> difference(2.0, 2.0), difference(float("nan"), float("nan")), difference(1.0, None), difference(4.0, 3.0)
     (0.0, 0.0, inf, 0.25)
@@ -98,9 +111,13 @@ def difference(then: Any, now: Any) -> float:
 
 
 def read_lines(path: Path) -> Lines:
-    """Return step -> all metrics that a metrics.jsonl holds of it, timing aside; damaged lines are passed over."""
+    """Return step -> all metrics that a metrics.jsonl holds of it, timing aside; damaged lines
+    are passed over.
+    """
     steps: dict[int, dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for text in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    ):
         try:
             line = dict(json.loads(text))
             step = steps.setdefault(int(line.pop("step")), {})
@@ -111,7 +128,9 @@ def read_lines(path: Path) -> Lines:
 
 
 def recorded_hardware(run: Run, provenance: Mapping[str, Any], device: str) -> Hardware:
-    """Return the hardware to take the steps on: as recorded where this machine has it, with the same precision."""
+    """Return the hardware to take the steps on: as recorded where this machine has it, with the
+    same precision.
+    """
     before = str(provenance.get("device", "cpu"))
     if device == "auto":
         device = before.partition(":")[0] if torch.cuda.is_available() else "cpu"
@@ -120,7 +139,13 @@ def recorded_hardware(run: Run, provenance: Mapping[str, Any], device: str) -> H
         precision = "bfloat16" if before.startswith("cuda") else "float32"
     threads = run.hardware.threads or provenance.get("threads")
     threads = threads if isinstance(threads, int) and threads > 0 else None
-    return replace(run.hardware, device=str(choose_device(device)), precision=precision, threads=threads, workers=0)
+    return replace(
+        run.hardware,
+        device=str(choose_device(device)),
+        precision=precision,
+        threads=threads,
+        workers=0,
+    )
 
 
 @contextmanager
@@ -147,15 +172,16 @@ def replay_steps(
 ) -> StepReplay:
     """Take steps of a run again and compare them with its record.
 
-    The steps follow those of `checkpoint` where that has resume state and the record knows later steps; else they are the
-    first of the run.
+    The steps follow those of `checkpoint` where that has resume state and the record knows later
+    steps; else they are the first of the run.
 
     Args:
         checkpoint: a checkpoint of the run.
         run: its run, with data, init and hardware as they are here.
         steps: at most so many.
         lines: the record, of `read_lines`.
-        saved: step -> checkpoint of the run; where the steps reach one, its weights are compared too.
+        saved: step -> checkpoint of the run; where the steps reach one, its weights are compared
+            too.
 
     Raises:
         ConfigError: the codec fitted on the data is another than the checkpoint's.
@@ -166,10 +192,13 @@ def replay_steps(
         state = set_up(run, engine)
         if state.codec != checkpoint.codec:
             raise ConfigError(
-                f"{run.data}: the codec fitted on it is another than that of {checkpoint.path}; find the data"
+                f"{run.data}: the codec fitted on it is another than that of {checkpoint.path};"
+                " find the data"
             )
         start = 0
-        if (checkpoint.path / checkpoints.RESUME).exists() and any(step >= checkpoint.step for step in lines):
+        if (checkpoint.path / checkpoints.RESUME).exists() and any(
+            step >= checkpoint.step for step in lines
+        ):
             state.load(checkpoint)
             start = checkpoint.step
         replay, log = StepReplay(start, CLOSE[engine.precision]), _MemoryLog()
@@ -178,7 +207,13 @@ def replay_steps(
             for name, value in to_json(dict(state.start_notes)).items():
                 replay.note(difference(recorded.get(name, value), value), f"the start, {name}")
         last = max(lines, default=-1)
-        todo = tqdm(range(start, min(start + steps, last + 1)), "verify", unit="step", disable=None, leave=False)
+        todo = tqdm(
+            range(start, min(start + steps, last + 1)),
+            "verify",
+            unit="step",
+            disable=None,
+            leave=False,
+        )
         for step, batches in state.data.load(todo, 0):
             log.write(step, **take_step(state, step, batches))
             every, stop = run.schedule.evaluate_every, False
@@ -193,7 +228,9 @@ def replay_steps(
     return replay
 
 
-def _compare_metrics(replay: StepReplay, step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _compare_metrics(
+    replay: StepReplay, step: int, then: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
     now = {name: value for name, value in now.items() if name != TIMING}
     for name in {**then, **now}:  # in the order they were written
         one, other = then.get(name), now.get(name)
@@ -201,7 +238,9 @@ def _compare_metrics(replay: StepReplay, step: int, then: Mapping[str, Any], now
         replay.note(difference(one, other), f"step {step}, {name}: {one} then, {other} now")
 
 
-def _compare_weights(replay: StepReplay, state: TrainingState, step: int, then: Mapping[str, Tensor]) -> None:
+def _compare_weights(
+    replay: StepReplay, state: TrainingState, step: int, then: Mapping[str, Tensor]
+) -> None:
     with state.evaluated_weights():
         now = finetuning.merged_state(state.model, state.engine.full_state(state.model))
     for name in {**then, **now}:
@@ -210,7 +249,9 @@ def _compare_weights(replay: StepReplay, state: TrainingState, step: int, then: 
         if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
             replay.note(math.inf, f"the weights after step {step}, {name}: of another shape")
         elif not torch.equal(one, other):
-            apart, size = (float(x.double().abs().max()) for x in (one.double() - other.double(), one))
+            apart, size = (
+                float(x.double().abs().max()) for x in (one.double() - other.double(), one)
+            )
             relative = apart / size if size else math.inf
             relative = relative if math.isfinite(relative) else math.inf
             replay.note(relative, f"the weights after step {step}, {name}: up to {apart:.2g} apart")

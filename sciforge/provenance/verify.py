@@ -1,4 +1,6 @@
-"""Is a run what it says it is? Its digests, its data and parent, the environment then and now, and its steps taken again."""
+"""Is a run what it says it is? Its digests, its data and parent, the environment then and now,
+and its steps taken again.
+"""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -58,28 +60,41 @@ class Verification:
     def table(self) -> Table:
         """Return the findings as a table."""
         count = sum(finding.state == "wrong" for finding in self.findings)
-        note = f"{self.path}: {'nothing is wrong' if self.sound else f'{count} of {len(self.findings)} are wrong'}"
+        note = (
+            f"{self.path}:"
+            f" {'nothing is wrong' if self.sound else f'{count} of {len(self.findings)} are wrong'}"
+        )
         rows = tuple((finding.what, finding.state, finding.detail) for finding in self.findings)
         return Table(("what", "state", "found"), rows, note)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        taken = None if self.replay is None else {**asdict(self.replay), "verdict": self.replay.verdict}
+        taken = (
+            None if self.replay is None else {**asdict(self.replay), "verdict": self.replay.verdict}
+        )
         if taken and taken["worst"] == float("inf"):
             taken["worst"] = None  # JSON has no infinity
         return {
             "checkpoint": str(self.path),
             "sound": self.sound,
             "findings": [asdict(finding) for finding in self.findings],
-            "environment": {name: {"then": then, "now": now} for name, (then, now) in self.environment.items()},
+            "environment": {
+                name: {"then": then, "now": now} for name, (then, now) in self.environment.items()
+            },
             "replay": taken,
         }
 
 
 def verify(
-    path: Path, *, data: Path | None = None, init: Path | None = None, replay: int = 5, device: str = "auto"
+    path: Path,
+    *,
+    data: Path | None = None,
+    init: Path | None = None,
+    replay: int = 5,
+    device: str = "auto",
 ) -> Verification:
-    """Look a run over: digests, configuration, data, parent, environment, and a replay of some of its steps.
+    """Look a run over: digests, configuration, data, parent, environment, and a replay of some of
+    its steps.
 
     Args:
         path: a run's folder or a checkpoint.
@@ -99,7 +114,9 @@ def verify(
     if any(finding.state == "wrong" for finding in findings):
         skipped = [Finding("replay", "not checked", "the checkpoint is damaged")] if replay else []
         return Verification(place, (*findings, *skipped), {})
-    checkpoint = Checkpoint(place, checkpoints.upgrade(read_json(place / "checkpoint.json", CheckpointError), place))
+    checkpoint = Checkpoint(
+        place, checkpoints.upgrade(read_json(place / "checkpoint.json", CheckpointError), place)
+    )
     findings.append(_configuration(checkpoint))
     if findings[-1].state == "wrong":
         return Verification(place, tuple(findings), {})
@@ -136,7 +153,11 @@ def _files(place: Path) -> Iterator[Finding]:
             yield Finding(name, "wrong", str(error))
     if (place / model_card.NAME).exists():
         whole = model_card.is_whole(place / model_card.NAME)
-        detail = "as it was written" if whole else "changed since it was written; `sciforge card` writes it again"
+        detail = (
+            "as it was written"
+            if whole
+            else "changed since it was written; `sciforge card` writes it again"
+        )
         yield Finding(model_card.NAME, "ok" if whole else "differs", detail)
 
 
@@ -149,9 +170,12 @@ def _configuration(checkpoint: Checkpoint) -> Finding:
         return Finding("configuration", "wrong", str(error))
     count = sum(tensor.numel() for tensor in model.parameters())
     kinds = (
-        f"{checkpoint.body['domain']}, {objective}, {type(checkpoint.model_config).__name__} of {count:,} parameters"
+        f"{checkpoint.body['domain']}, {objective}, {type(checkpoint.model_config).__name__} of"
+        f" {count:,} parameters"
     )
-    return Finding("configuration", "ok", f"{kinds}, seed {run.seed}, step {checkpoint.step}; the weights fit")
+    return Finding(
+        "configuration", "ok", f"{kinds}, seed {run.seed}, step {checkpoint.step}; the weights fit"
+    )
 
 
 def _moved(checkpoint: Checkpoint, data: Path | None, init: Path | None) -> Run:
@@ -161,9 +185,13 @@ def _moved(checkpoint: Checkpoint, data: Path | None, init: Path | None) -> Run:
     def here(recorded: Path | None, given: Path | None = None) -> Path | None:
         if given is not None or recorded is None or recorded.exists() or recorded.is_absolute():
             return given or recorded
-        # relative to the folder in which the command was given: that in which `out` is the run's own folder
+        # relative to the folder in which the command was given: that in which `out` is the run's
+        # own folder
         folder, out = checkpoint.path.parent.resolve(), run.out.parts
-        if folder.parts[-len(out) :] == out and (moved := Path(*folder.parts[: -len(out)]) / recorded).exists():
+        if (
+            folder.parts[-len(out) :] == out
+            and (moved := Path(*folder.parts[: -len(out)]) / recorded).exists()
+        ):
             return moved
         return recorded
 
@@ -173,7 +201,9 @@ def _moved(checkpoint: Checkpoint, data: Path | None, init: Path | None) -> Run:
     if isinstance(run.regularization, EWC):
         changes["regularization"] = replace(run.regularization, data=here(run.regularization.data))
     if run.teacher:
-        changes["teacher"] = replace(run.teacher, checkpoint=here(run.teacher.checkpoint) or run.teacher.checkpoint)
+        changes["teacher"] = replace(
+            run.teacher, checkpoint=here(run.teacher.checkpoint) or run.teacher.checkpoint
+        )
     if run.dp_sgd:
         changes["dp_sgd"] = replace(run.dp_sgd, key=here(run.dp_sgd.key))
     return replace(run, **changes)
@@ -182,15 +212,21 @@ def _moved(checkpoint: Checkpoint, data: Path | None, init: Path | None) -> Run:
 def _data(checkpoint: Checkpoint, run: Run) -> Finding:
     recorded = checkpoint.provenance.get("data") or {}
     if not (run.data / "index.json").exists():
-        return Finding("data", "not checked", f"no store at {run.data}; say where it is with --data")
+        return Finding(
+            "data", "not checked", f"no store at {run.data}; say where it is with --data"
+        )
     try:
         digests = Store.open(run.data, verify=True).digests()
     except DataError as error:
         return Finding("data", "wrong", str(error))
     if digests == recorded:
         return Finding("data", "ok", f"{run.data}: {len(digests)} files with the recorded digests")
-    other = sorted(name for name in {**digests, **recorded} if digests.get(name) != recorded.get(name))
-    return Finding("data", "wrong", f"{run.data}: {other[0]} is not the recorded one; the store was made anew")
+    other = sorted(
+        name for name in {**digests, **recorded} if digests.get(name) != recorded.get(name)
+    )
+    return Finding(
+        "data", "wrong", f"{run.data}: {other[0]} is not the recorded one; the store was made anew"
+    )
 
 
 def _parent(checkpoint: Checkpoint, run: Run) -> Iterator[Finding]:
@@ -199,25 +235,38 @@ def _parent(checkpoint: Checkpoint, run: Run) -> Iterator[Finding]:
     try:
         parent = checkpoints.resolve(run.init)
     except CheckpointError:
-        yield Finding("parent", "not checked", f"no checkpoint at {run.init}; say where it is with --init")
+        yield Finding(
+            "parent", "not checked", f"no checkpoint at {run.init}; say where it is with --init"
+        )
         return
     if sha256(parent / "checkpoint.json") == checkpoint.provenance.get("parent"):
         yield Finding("parent", "ok", f"{parent}: the recorded digest")
         return
-    # what is added later (a Fisher) changes checkpoint.json too, and the steps taken again tell whether it matters
-    yield Finding("parent", "differs", f"{parent}: its checkpoint.json is another, or was added to since")
+    # what is added later (a Fisher) changes checkpoint.json too, and the steps taken again tell
+    # whether it matters
+    yield Finding(
+        "parent", "differs", f"{parent}: its checkpoint.json is another, or was added to since"
+    )
 
 
 def _metrics_log(checkpoint: Checkpoint) -> Finding:
     path = checkpoint.path.parent / "metrics.jsonl"
     lines = read_lines(path)
     if not lines:
-        return Finding("metrics.jsonl", "not checked", f"none beside {checkpoint.path}; the steps cannot be compared")
+        return Finding(
+            "metrics.jsonl",
+            "not checked",
+            f"none beside {checkpoint.path}; the steps cannot be compared",
+        )
     if missing := sorted(set(range(max(lines) + 1)) - set(lines)):
-        return Finding("metrics.jsonl", "wrong", f"step {missing[0]} is missing of {max(lines) + 1}")
+        return Finding(
+            "metrics.jsonl", "wrong", f"step {missing[0]} is missing of {max(lines) + 1}"
+        )
     if max(lines) + 1 < checkpoint.step:
         return Finding(
-            "metrics.jsonl", "wrong", f"ends at step {max(lines) + 1}, the checkpoint is of {checkpoint.step}"
+            "metrics.jsonl",
+            "wrong",
+            f"ends at step {max(lines) + 1}, the checkpoint is of {checkpoint.step}",
         )
     then = {
         k.removeprefix("validation_"): v
@@ -226,23 +275,35 @@ def _metrics_log(checkpoint: Checkpoint) -> Finding:
     }
     for name, value in then.items():
         if name in checkpoint.metrics and checkpoint.metrics[name] != value and value == value:
-            detail = f"{name} after step {checkpoint.step} is {value}, in the checkpoint {checkpoint.metrics[name]}"
+            detail = (
+                f"{name} after step {checkpoint.step} is {value}, in the checkpoint"
+                f" {checkpoint.metrics[name]}"
+            )
             return Finding("metrics.jsonl", "wrong", detail)
     agree = f", {len(then)} validation metrics as in the checkpoint" if then else ""
     return Finding("metrics.jsonl", "ok", f"{len(lines)} steps without a gap{agree}")
 
 
 def environment(checkpoint: Checkpoint) -> dict[str, tuple[Any, Any]]:
-    """Return name -> (then, now) of what is another here: versions, commit, platform, device, processes, threads."""
+    """Return name -> (then, now) of what is another here: versions, commit, platform, device,
+    processes, threads.
+    """
     then = checkpoint.provenance
     run = replace(
-        checkpoint.run, init=None, model=checkpoint.model_config, regularization=None, replay=None, retention=None
+        checkpoint.run,
+        init=None,
+        model=checkpoint.model_config,
+        regularization=None,
+        replay=None,
+        retention=None,
     )
     hardware = recorded_hardware(checkpoint.run, then, "auto")
     now = checkpoints.provenance(run, hardware.device, 1, {}, None)
     now["threads"] = hardware.threads or now["threads"]
     known = then.get("versions", {})  # older records do not name every package
-    pairs = {name: (known[name], version) for name, version in now["versions"].items() if name in known}
+    pairs = {
+        name: (known[name], version) for name, version in now["versions"].items() if name in known
+    }
     names = ("platform", "device", "world_size", "threads", "git_commit", "git_dirty")
     pairs |= {name: (then.get(name), now[name]) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -255,7 +316,9 @@ def _environment(changed: Mapping[str, tuple[Any, Any]]) -> Finding:
 
 
 def _pairs(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    return "; ".join(f"{name} {_short(then)} then, {_short(now)} now" for name, (then, now) in changed.items())
+    return "; ".join(
+        f"{name} {_short(then)} then, {_short(now)} now" for name, (then, now) in changed.items()
+    )
 
 
 def _short(value: Any) -> str:
@@ -264,16 +327,25 @@ def _short(value: Any) -> str:
 
 def _saved(checkpoint: Checkpoint) -> dict[int, Checkpoint]:
     """Return step -> checkpoint of those of the same run that lie beside this one, and itself."""
-    others = (Checkpoint.open(file.parent) for file in sorted(checkpoint.path.parent.glob("*/checkpoint.json")))
-    return {other.step: other for other in others if other.body["run"] == checkpoint.body["run"]} | {
-        checkpoint.step: checkpoint
-    }
+    others = (
+        Checkpoint.open(file.parent)
+        for file in sorted(checkpoint.path.parent.glob("*/checkpoint.json"))
+    )
+    return {
+        other.step: other for other in others if other.body["run"] == checkpoint.body["run"]
+    } | {checkpoint.step: checkpoint}
 
 
 def _replay(
-    checkpoint: Checkpoint, run: Run, steps: int, device: str, changed: Mapping[str, tuple[Any, Any]]
+    checkpoint: Checkpoint,
+    run: Run,
+    steps: int,
+    device: str,
+    changed: Mapping[str, tuple[Any, Any]],
 ) -> tuple[Finding, StepReplay | None]:
-    """Take steps again; what keeps them from being taken is reported, and is not wrong by itself."""
+    """Take steps again; what keeps them from being taken is reported, and is not wrong by
+    itself.
+    """
     lines = read_lines(checkpoint.path.parent / "metrics.jsonl")
     if not lines:
         return Finding("replay", "not checked", "no metrics.jsonl to compare with"), None
@@ -281,16 +353,30 @@ def _replay(
         run = replace(run, hardware=recorded_hardware(run, checkpoint.provenance, device))
         outcome = replay_steps(checkpoint, run, steps, lines, _saved(checkpoint))
     except DivergedError as error:
-        return Finding("replay", "wrong", f"the record goes on where the steps taken again do not: {error}"), None
+        return (
+            Finding(
+                "replay", "wrong", f"the record goes on where the steps taken again do not: {error}"
+            ),
+            None,
+        )
     except SciforgeError as error:
         return Finding("replay", "not checked", str(error)), None
     if not outcome.steps:
-        return Finding("replay", "not checked", "the record ends where the checkpoint lies"), outcome
+        return (
+            Finding("replay", "not checked", "the record ends where the checkpoint lies"),
+            outcome,
+        )
     if outcome.verdict == "bit-equal":
         return Finding("replay", "ok", outcome.text()), outcome
-    why = "recorded elsewhere: " + ", ".join(changed) if changed else "versions, device and threads are as recorded"
+    why = (
+        "recorded elsewhere: " + ", ".join(changed)
+        if changed
+        else "versions, device and threads are as recorded"
+    )
     if outcome.verdict == "different":
-        hint = f"{why}; rounding does not explain it: the record, the weights or the code is another"
+        hint = (
+            f"{why}; rounding does not explain it: the record, the weights or the code is another"
+        )
         return Finding("replay", "wrong", f"{outcome.text()} ({hint})"), outcome
     hint = f"{why}; another processor, or arithmetic whose order is not fixed, may differ so much"
     return Finding("replay", "differs", f"{outcome.text()} ({hint})"), outcome

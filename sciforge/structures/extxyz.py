@@ -1,4 +1,6 @@
-"""Extended XYZ as sciforge writes it: every number keeps its bits, and equal structures make equal files."""
+"""Extended XYZ as sciforge writes it: every number keeps its bits, and equal structures make
+equal files.
+"""
 
 import gzip
 import io
@@ -36,7 +38,9 @@ def write_extxyz(path: Path, structures: Iterable[Structure], sources: Iterable[
 
 
 def write_texts(path: Path, texts: Iterable[str], sources: Iterable[Path] = ()) -> int:
-    """Write frames of `frame_text` one after another and return how many; raises as `write_extxyz`."""
+    """Write frames of `frame_text` one after another and return how many; raises as
+    `write_extxyz`.
+    """
     count = 0
 
     def write(work: Path) -> None:
@@ -110,7 +114,11 @@ def _head(structure: Structure, properties: str) -> list[str]:
     if structure.stress_eV_A3_6 is not None:
         head.append(f"stress={_header_value(structure.stress_eV_A3_6[FULL])}")
     head += [f"charge={structure.charge}", f"spin={structure.spin}"]
-    head += [f"{key}={_header_value(text)}" for key in ("level", "name", "group") if (text := getattr(structure, key))]
+    head += [
+        f"{key}={_header_value(text)}"
+        for key in ("level", "name", "group")
+        if (text := getattr(structure, key))
+    ]
     head.append('pbc="' + " ".join("T" if p else "F" for p in structure.pbc_3) + '"')
     return head
 

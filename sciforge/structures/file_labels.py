@@ -1,4 +1,6 @@
-"""Labels by the names that files give them: found, never guessed between two, and turned to the units of this domain."""
+"""Labels by the names that files give them: found, never guessed between two, and turned to the
+units of this domain.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +14,44 @@ from sciforge.structures.structure import Structure
 from sciforge.structures.units import Units
 
 KNOWN = {
-    "energy": ("energy", "REF_energy", "ref_energy", "Energy", "dft_energy", "DFT_energy", "dft_total_energy")
-    + ("total_energy", "TotEnergy", "energy_dft", "potential_energy"),
-    "forces": ("forces", "force", "REF_forces", "ref_forces", "Forces", "dft_forces", "DFT_forces", "forces_dft")
-    + ("dft_total_gradient", "gradient", "gradients"),
-    "stress": ("stress", "REF_stress", "ref_stress", "Stress", "dft_stress", "DFT_stress", "virial", "virials")
-    + ("REF_virial", "REF_virials", "ref_virial", "dft_virial", "DFT_virial"),
+    "energy": (
+        (
+            "energy",
+            "REF_energy",
+            "ref_energy",
+            "Energy",
+            "dft_energy",
+            "DFT_energy",
+            "dft_total_energy",
+        )
+        + ("total_energy", "TotEnergy", "energy_dft", "potential_energy")
+    ),
+    "forces": (
+        (
+            "forces",
+            "force",
+            "REF_forces",
+            "ref_forces",
+            "Forces",
+            "dft_forces",
+            "DFT_forces",
+            "forces_dft",
+        )
+        + ("dft_total_gradient", "gradient", "gradients")
+    ),
+    "stress": (
+        (
+            "stress",
+            "REF_stress",
+            "ref_stress",
+            "Stress",
+            "dft_stress",
+            "DFT_stress",
+            "virial",
+            "virials",
+        )
+        + ("REF_virial", "REF_virials", "ref_virial", "dft_virial", "DFT_virial")
+    ),
     "charge": ("charge", "total_charge", "Charge"),
     "spin": ("spin", "multiplicity", "spin_multiplicity", "total_spin"),
 }
@@ -44,7 +78,8 @@ class Keys:
 
 
 class Labels:
-    """Turns what a frame holds into a Structure; remembers the keys, since one file may not change them midway.
+    """Turns what a frame holds into a Structure; remembers the keys, since one file may not change
+    them midway.
 
     Args:
         keys: names asked for.
@@ -53,7 +88,7 @@ class Labels:
         path: the file, for messages.
     """
 
-    def __init__(self, keys: Keys, units: Units, level: str, path: Path):
+    def __init__(self, keys: Keys, units: Units, level: str, path: Path) -> None:
         self.keys, self.units, self.level, self.path = keys, units, level, path
         self.chosen: dict[str, str] = {}
         self.ambiguous = False
@@ -76,7 +111,9 @@ class Labels:
         """
         asked = getattr(self.keys, kind)
         found = [asked] if asked else [k for k in KNOWN[kind] if k in held]
-        found = [k for k in found if k in held and held[k] is not None and not isinstance(held[k], str)]
+        found = [
+            k for k in found if k in held and held[k] is not None and not isinstance(held[k], str)
+        ]
         if not found:
             return None
         one = np.asarray(held[found[0]])
@@ -96,30 +133,54 @@ class Labels:
                 raise DataError(f"no frame has {asked!r}; correct --key-{kind}", self.path)
 
     def of_atoms(self, atoms: Any, frame: int) -> Structure:
-        """Return an ASE Atoms as a Structure; the labels of its calculator are taken as they were stored."""
-        results = {} if atoms.calc is None else {k: v for k, v in atoms.calc.results.items() if v is not None}
-        arrays = {k: v for k, v in {**atoms.arrays, **results}.items() if self.wanted(k) and k != "positions"}
+        """Return an ASE Atoms as a Structure; the labels of its calculator are taken as they
+        were stored.
+        """
+        results = (
+            {}
+            if atoms.calc is None
+            else {k: v for k, v in atoms.calc.results.items() if v is not None}
+        )
+        arrays = {
+            k: v
+            for k, v in {**atoms.arrays, **results}.items()
+            if self.wanted(k) and k != "positions"
+        }
         info = {**atoms.info, **{k: v for k, v in results.items() if k not in arrays}}
         pos, pbc = np.array(atoms.positions, np.float64), np.array(atoms.pbc, bool)
         cell = np.array(atoms.cell.array, np.float64)
-        return self.structure(np.array(atoms.numbers, np.int64), pos, cell, pbc, info, arrays, frame)
+        return self.structure(
+            np.array(atoms.numbers, np.int64), pos, cell, pbc, info, arrays, frame
+        )
 
     def structure(
-        self, numbers: np.ndarray, pos: np.ndarray, cell: np.ndarray, pbc: np.ndarray,
-        info: Mapping[str, Any], arrays: Mapping[str, np.ndarray], frame: int,
-    ) -> Structure:  # fmt: skip
+        self,
+        numbers: np.ndarray,
+        pos: np.ndarray,
+        cell: np.ndarray,
+        pbc: np.ndarray,
+        info: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        frame: int,
+    ) -> Structure:
         """Return a Structure; NaN in a label means that it is missing.
 
         Raises:
-            DataError: an ambiguous key, a stress that is no symmetric tensor, or a charge that is no whole number.
+            DataError: an ambiguous key, a stress that is no symmetric tensor, or a charge that is
+                no whole number.
         """
         units = self.units
         found = Structure(
-            numbers, pos * units.length_A, cell * units.length_A, pbc,
-            charge=self._whole("charge", info, 0), spin=self._whole("spin", info, 1),
-            level=str(info.get("level") or self.level), group=str(info.get("group") or ""),
+            numbers,
+            pos * units.length_A,
+            cell * units.length_A,
+            pbc,
+            charge=self._whole("charge", info, 0),
+            spin=self._whole("spin", info, 1),
+            level=str(info.get("level") or self.level),
+            group=str(info.get("group") or ""),
             name=str(info.get("name") or f"{self.path.name}#{frame}"),
-        )  # fmt: skip
+        )
         energy = self._label("energy", info)
         forces = self._label("forces", arrays)
         labels: dict[str, Any] = {}
@@ -149,7 +210,9 @@ class Labels:
         return int(value)
 
     def _stress(self, value: np.ndarray, volume_A3: float) -> np.ndarray:
-        """Return Voigt xx yy zz yz xz xy in ASE's sign, eV/angstrom^3, from six numbers or a symmetric 3x3."""
+        """Return Voigt xx yy zz yz xz xy in ASE's sign, eV/angstrom^3, from six numbers or a
+        symmetric 3x3.
+        """
         key = self.chosen["stress"]
         if value.size == 9:
             full = value.reshape(3, 3)
@@ -158,9 +221,14 @@ class Labels:
             full = (full + full.T) / 2
             value = full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         if value.size != 6:
-            raise DataError(f"{key!r} has {value.size} numbers; a stress has 6 (xx yy zz yz xz xy) or 9", self.path)
+            raise DataError(
+                f"{key!r} has {value.size} numbers; a stress has 6 (xx yy zz yz xz xy) or 9",
+                self.path,
+            )
         if "virial" not in key.lower():
             return value.reshape(6) * self.units.stress_eV_A3
         if volume_A3 == 0:
-            raise DataError(f"{key!r} but no cell to divide it by; give a cell, or leave it out", self.path)
+            raise DataError(
+                f"{key!r} but no cell to divide it by; give a cell, or leave it out", self.path
+            )
         return value.reshape(6) * (-self.units.energy_eV / volume_A3)

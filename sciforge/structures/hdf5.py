@@ -19,10 +19,10 @@ SPECIES = ("atomic_numbers", "species", "numbers", "atNUM")
 def read_hdf5(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
     """Yield the structures of every group that has positions, in the order of the names.
 
-    SPICE: `conformations`, `dft_total_energy`, `dft_total_gradient` (forces are its negative), `smiles`; where
-    `atomic_numbers` are missing, they come from the atom maps of the SMILES. ANI: `coordinates`, `species` or
-    `atomic_numbers`, energies and forces under any usual key or one that ends in `.energy` or `.forces`.
-    Units in the datasets' attributes win over the caller's.
+    SPICE: `conformations`, `dft_total_energy`, `dft_total_gradient` (forces are its negative),
+    `smiles`; where `atomic_numbers` are missing, they come from the atom maps of the SMILES. ANI:
+    `coordinates`, `species` or `atomic_numbers`, energies and forces under any usual key or one
+    that ends in `.energy` or `.forces`. Units in the datasets' attributes win over the caller's.
 
     Raises:
         DataError: damaged or cut off, no elements, or several energies to choose from.
@@ -43,7 +43,9 @@ def read_hdf5(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         what = str(error).splitlines()[0][:160]
-        raise DataError(f"not HDF5 as SPICE or ANI write it, or cut off ({what}); get the file again", path) from None
+        raise DataError(
+            f"not HDF5 as SPICE or ANI write it, or cut off ({what}); get the file again", path
+        ) from None
 
 
 def _groups(group: Any, kind: type) -> Iterator[Any]:
@@ -57,7 +59,8 @@ def _groups(group: Any, kind: type) -> Iterator[Any]:
 
 @lru_cache(1000)
 def mapped_elements(smiles: str) -> tuple[tuple[int, ...] | None, int, int]:
-    """Return the atomic numbers in the order of the atom maps (None without maps), the charge and the lowest multiplicity.
+    """Return the atomic numbers in the order of the atom maps (None without maps), the charge and
+    the lowest multiplicity.
 
     >>> mapped_elements("[O-:2][H:1]")
     ((1, 8), -1, 1)
@@ -72,7 +75,11 @@ def mapped_elements(smiles: str) -> tuple[tuple[int, ...] | None, int, int]:
     complete = [atom.GetAtomMapNum() for atom in atoms] == list(range(1, len(atoms) + 1))
     charge = sum(atom.GetFormalCharge() for atom in atoms)
     electrons = sum(atom.GetAtomicNum() for atom in atoms) - charge
-    return tuple(atom.GetAtomicNum() for atom in atoms) if complete else None, charge, 1 + electrons % 2
+    return (
+        tuple(atom.GetAtomicNum() for atom in atoms) if complete else None,
+        charge,
+        1 + electrons % 2,
+    )
 
 
 def _read_group(group: Any, labels: Labels, first: int) -> Iterator[Structure | DataError]:
@@ -84,20 +91,33 @@ def _read_group(group: Any, labels: Labels, first: int) -> Iterator[Structure | 
     pos = pos[None] if pos.ndim == 2 else pos
     key = next((name for name in SPECIES if name in group), None)
     if key is None and mapped is None:
-        raise DataError(f"{label} has neither atomic_numbers nor a SMILES with atom maps; add them", labels.path)
+        raise DataError(
+            f"{label} has neither atomic_numbers nor a SMILES with atom maps; add them", labels.path
+        )
     numbers = np.array(mapped, np.int64) if key is None else _elements(group[key])
     if numbers.shape[-1] != pos.shape[1]:
-        yield DataError(f"{label} has {numbers.shape[-1]} elements for {pos.shape[1]} atoms; correct it", labels.path)
+        yield DataError(
+            f"{label} has {numbers.shape[-1]} elements for {pos.shape[1]} atoms; correct it",
+            labels.path,
+        )
         return
     held = _held(group, labels)
-    plain = Labels(Keys(), Units(), labels.level, labels.path)  # from here on everything is in our units and names
+    # from here on everything is in our units and names
+    plain = Labels(Keys(), Units(), labels.level, labels.path)
     for i in range(len(pos)):
-        info: dict[str, Any] = {"charge": charge, "spin": spin, "name": f"{label}#{i + 1}", "group": smiles}
+        info: dict[str, Any] = {
+            "charge": charge,
+            "spin": spin,
+            "name": f"{label}#{i + 1}",
+            "group": smiles,
+        }
         info |= {k: v.reshape(-1)[i if v.size > 1 else 0] for k, v in held.items() if k != "forces"}
         rows = numbers if numbers.ndim == 1 else numbers[i]
         real = rows > 0  # batches pad with -1 or 0
         arrays = {"forces": held["forces"].reshape(pos.shape)[i][real]} if "forces" in held else {}
-        yield plain.structure(rows[real], pos[i][real], np.zeros((3, 3)), np.zeros(3, bool), info, arrays, first + i)
+        yield plain.structure(
+            rows[real], pos[i][real], np.zeros((3, 3)), np.zeros(3, bool), info, arrays, first + i
+        )
 
 
 def _held(group: Any, labels: Labels) -> dict[str, np.ndarray]:
@@ -106,10 +126,14 @@ def _held(group: Any, labels: Labels) -> dict[str, np.ndarray]:
     held = {}
     for kind in ("energy", "forces", "charge", "spin"):
         if (name := _find(group, labels, kind)) is not None:
-            held[kind] = _in_units(group[name], factors.get(kind, 1.0)) * (-1.0 if "gradient" in name else 1.0)
+            held[kind] = _in_units(group[name], factors.get(kind, 1.0)) * (
+                -1.0 if "gradient" in name else 1.0
+            )
             if labels.chosen.setdefault(kind, name) != name:
                 raise DataError(
-                    f"{kind} under {labels.chosen[kind]!r} and {name!r}; choose one with --key-{kind}", labels.path
+                    f"{kind} under {labels.chosen[kind]!r} and {name!r}; choose one with"
+                    f" --key-{kind}",
+                    labels.path,
                 )
     return held
 
@@ -136,11 +160,15 @@ def _elements(dataset: Any) -> np.ndarray:
 
 
 def _find(group: Any, labels: Labels, kind: str) -> str | None:
-    """Return the dataset of a label, None where there is none; raises DataError where several could be it."""
+    """Return the dataset of a label, None where there is none; raises DataError where several
+    could be it.
+    """
     if asked := getattr(labels.keys, kind):
         return asked if asked in group else None
     known = (*KNOWN[kind], "energies") if kind == "energy" else KNOWN[kind]
     found = [name for name in group if name in known or name.endswith(f".{kind}")]
     if len(found) > 1:
-        raise DataError(f"{kind} under {found[0]!r} and {found[1]!r}; choose one with --key-{kind}", labels.path)
+        raise DataError(
+            f"{kind} under {found[0]!r} and {found[1]!r}; choose one with --key-{kind}", labels.path
+        )
     return found[0] if found else None

@@ -1,12 +1,15 @@
-"""Structures out of files: extended XYZ, ASE's formats, HDF5 of SPICE and ANI, and the JSON of mlearn.
+"""Structures out of files: extended XYZ, ASE's formats, HDF5 of SPICE and ANI, and the JSON of
+mlearn.
 
-Everything leaves in eV, angstrom, eV/angstrom and eV/angstrom^3, the stress in ASE's order and sign. A label that a
-frame does not have is None. A file that states its own units (HDF5 attributes) is believed over the caller's.
+Everything leaves in eV, angstrom, eV/angstrom and eV/angstrom^3, the stress in ASE's order and
+sign. A label that a frame does not have is None. A file that states its own units (HDF5 attributes)
+is believed over the caller's.
 
-The virial of mlearn (Zuo et al. 2020) is the stress VASP prints: order xx yy zz xy yz xz, kbar, positive under
-compression. Found on the elastic frames: shearing a lattice vector along xy, yz or xz moves the 4th, 5th or 6th number;
-the numbers are positive in the cells made smaller; and -V times them, converted from kbar, is dE/d(strain) between
-neighbouring strains to a percent (so the energies are in eV), which a test repeats.
+The virial of mlearn (Zuo et al. 2020) is the stress VASP prints: order xx yy zz xy yz xz, kbar,
+positive under compression. Found on the elastic frames: shearing a lattice vector along xy, yz or
+xz moves the 4th, 5th or 6th number; the numbers are positive in the cells made smaller; and -V
+times them, converted from kbar, is dE/d(strain) between neighbouring strains to a percent (so the
+energies are in eV), which a test repeats.
 """
 
 import gzip
@@ -47,10 +50,12 @@ def read_structures(
     """Yield the structures of a file, one at a time; the kind of file goes by its name.
 
     Args:
-        path: .xyz/.extxyz, .h5/.hdf5, .json of mlearn (each also .gz, HDF5 aside), .traj, .db, or what ase.io reads.
-        units: of the file, e.g. `hartree bohr`; not used where ASE knows them (CIF, POSCAR, OUTCAR ...).
-        key_energy, key_forces, key_stress, key_charge, key_spin: the names of the labels in the file; "" looks for
-            the usual ones. A stress key with `virial` in its name is a virial.
+        path: .xyz/.extxyz, .h5/.hdf5, .json of mlearn (each also .gz, HDF5 aside), .traj, .db, or
+            what ase.io reads.
+        units: of the file, e.g. `hartree bohr`; not used where ASE knows them (CIF, POSCAR, OUTCAR
+            ...).
+        key_energy, key_forces, key_stress, key_charge, key_spin: the names of the labels in the
+            file; "" looks for the usual ones. A stress key with `virial` in its name is a virial.
         level: level of theory of structures that name none.
 
     Raises:
@@ -64,11 +69,14 @@ def read_structures(
         yield structure
 
 
-def read_frames(path: Path, units: Units | str, keys: Keys | None = None, level: str = "") -> Iterator[Frame]:
+def read_frames(
+    path: Path, units: Units | str, keys: Keys | None = None, level: str = ""
+) -> Iterator[Frame]:
     """Yield (frame number from 1, structure, or the DataError of a frame that can be stepped over).
 
     Raises:
-        DataError: the file is missing, damaged or cut off, its keys are ambiguous, or it holds no structure.
+        DataError: the file is missing, damaged or cut off, its keys are ambiguous, or it holds no
+            structure.
     """
     path = Path(path)
     if not path.is_file():
@@ -110,7 +118,11 @@ def _read_xyz(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
                 if not head.strip():
                     continue
                 if not head.strip().isdigit():
-                    raise DataError(f"{head.strip()[:40]!r} is not a number of atoms; correct the frame", path, line)
+                    raise DataError(
+                        f"{head.strip()[:40]!r} is not a number of atoms; correct the frame",
+                        path,
+                        line,
+                    )
                 frame, count = frame + 1, int(head)
                 comment = stream.readline()
                 rows = [row for _, row in zip(range(count), stream, strict=False)]
@@ -119,19 +131,25 @@ def _read_xyz(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
                 try:
                     yield _xyz_frame(comment, rows, labels, frame)
                 except (ValueError, KeyError, OverflowError) as error:
-                    yield DataError(f"frame {frame} is no structure ({error}); correct it", path, line)
+                    yield DataError(
+                        f"frame {frame} is no structure ({error}); correct it", path, line
+                    )
                 except DataError as error:
                     if labels.ambiguous:
                         raise
                     yield DataError(str(error), path, line)
                 line += 1 + count
     except BROKEN as error:
-        raise DataError(f"cannot be read ({str(error) or 'cut off'}); get the file again", path) from None
+        raise DataError(
+            f"cannot be read ({str(error) or 'cut off'}); get the file again", path
+        ) from None
 
 
 @lru_cache(64)
 def _columns(properties: str) -> tuple[dict[str, tuple[str, int, int]], int]:
-    """Return name -> (kind, first, end) of the columns that a Properties text announces, and how many there are."""
+    """Return name -> (kind, first, end) of the columns that a Properties text announces, and how
+    many there are.
+    """
     parts = properties.split(":")
     if len(parts) % 3 or not properties:
         raise ValueError(f"Properties={properties!r} is no list of name:kind:columns")
@@ -146,12 +164,22 @@ def _xyz_frame(comment: str, rows: list[str], labels: Labels, frame: int) -> Str
     columns, width = _columns(info.pop("Properties", "") or "species:S:1:pos:R:3")
     tokens = "".join(rows).split()
     if len(tokens) != len(rows) * width:
-        if "Properties" in comment or len(tokens) % max(len(rows), 1) or len(tokens) < 4 * len(rows):
+        if (
+            "Properties" in comment
+            or len(tokens) % max(len(rows), 1)
+            or len(tokens) < 4 * len(rows)
+        ):
             raise ValueError(
-                f"{len(tokens)} values where {len(rows)} atoms with {width} columns need {len(rows) * width}"
+                f"{len(tokens)} values where {len(rows)} atoms with {width} columns need"
+                f" {len(rows) * width}"
             )
-        width = len(tokens) // len(rows)  # a plain XYZ with more columns: only the first four are known
-    table = np.array(tokens, dtype=np.str_).reshape(len(rows), width) if rows else np.empty((0, width), "U1")
+        # a plain XYZ with more columns: only the first four are known
+        width = len(tokens) // len(rows)
+    table = (
+        np.array(tokens, dtype=np.str_).reshape(len(rows), width)
+        if rows
+        else np.empty((0, width), "U1")
+    )
     arrays = {
         name: table[:, a:b].astype(np.float64)
         for name, (kind, a, b) in columns.items()
@@ -164,7 +192,10 @@ def _xyz_frame(comment: str, rows: list[str], labels: Labels, frame: int) -> Str
     lattice = info.get("Lattice") or info.get("lattice")
     cell = _floats(lattice).reshape(3, 3) if lattice else np.zeros((3, 3))
     pbc = _truth(info["pbc"]) if "pbc" in info else np.full(3, bool(lattice))
-    named = {key: text if key in ("name", "group", "level") else _value(text) for key, text in info.items()}
+    named = {
+        key: text if key in ("name", "group", "level") else _value(text)
+        for key, text in info.items()
+    }
     return labels.structure(_numbers(table[:, a].tolist()), pos, cell, pbc, named, arrays, frame)
 
 
@@ -200,7 +231,10 @@ def _symbols() -> dict[str, int]:
 
 def _numbers(symbols: Iterable[str]) -> np.ndarray:
     table = _symbols()
-    found = [table.get(symbol) if symbol in table else table.get(symbol.capitalize()) for symbol in symbols]
+    found = [
+        table.get(symbol) if symbol in table else table.get(symbol.capitalize())
+        for symbol in symbols
+    ]
     for i, (number, symbol) in enumerate(zip(found, symbols, strict=True)):
         if number is None:
             if not symbol.isdigit():
@@ -212,7 +246,8 @@ def _numbers(symbols: Iterable[str]) -> np.ndarray:
 def _read_ase(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
     from ase.io import iread
 
-    labels = labels if path.name.endswith(".traj") else labels.in_units(Units())  # ASE converts the other formats
+    # ASE converts the other formats
+    labels = labels if path.name.endswith(".traj") else labels.in_units(Units())
     frame = 0
     try:
         for frame, atoms in enumerate(iread(path, ":"), 1):
@@ -222,7 +257,9 @@ def _read_ase(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
     except Exception as error:  # every format of ASE has exceptions of its own
         what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         after = f" after frame {frame}" if frame else ""
-        raise DataError(f"ASE cannot read it{after} ({what}); get the file again, or convert it", path) from None
+        raise DataError(
+            f"ASE cannot read it{after} ({what}); get the file again, or convert it", path
+        ) from None
 
 
 def _read_database(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
@@ -235,7 +272,8 @@ def _read_database(path: Path, labels: Labels) -> Iterator[Structure | DataError
             atoms = row.toatoms()
             atoms.info = {**dict(row.data), **row.key_value_pairs}
             if not atoms.info.get("charge"):
-                atoms.info.pop("charge", None)  # ASE's own column, 0 where no initial charges were set
+                # ASE's own column, 0 where no initial charges were set
+                atoms.info.pop("charge", None)
             yield labels.of_atoms(atoms, frame)
     except (sqlite3.Error, KeyError, ValueError, OSError) as error:
         raise DataError(f"not a database of ASE ({error}); get the file again", path) from None
@@ -246,8 +284,15 @@ def _read_json(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
         with _open_text(path) as stream:
             found = json.load(stream)
     except (*BROKEN, ValueError) as error:
-        raise DataError(f"not JSON, or cut off ({str(error) or 'cut off'}); get the file again", path) from None
-    if not isinstance(found, list) or not found or not isinstance(found[0], dict) or "structure" not in found[0]:
+        raise DataError(
+            f"not JSON, or cut off ({str(error) or 'cut off'}); get the file again", path
+        ) from None
+    if (
+        not isinstance(found, list)
+        or not found
+        or not isinstance(found[0], dict)
+        or "structure" not in found[0]
+    ):
         yield from _read_ase(path, labels)
         return
     labels = labels.in_units(Units(stress="kbar", stress_sign="vasp"))
@@ -255,7 +300,9 @@ def _read_json(path: Path, labels: Labels) -> Iterator[Structure | DataError]:
         try:
             yield _mlearn(entry, labels, frame)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            yield DataError(f"frame {frame} is not as mlearn writes them ({error}); correct it", path)
+            yield DataError(
+                f"frame {frame} is not as mlearn writes them ({error}); correct it", path
+            )
 
 
 def _mlearn(entry: Mapping[str, Any], labels: Labels, frame: int) -> Structure:
@@ -263,8 +310,11 @@ def _mlearn(entry: Mapping[str, Any], labels: Labels, frame: int) -> Structure:
     numbers = _numbers([site["species"][0]["element"] for site in structure["sites"]])
     pos = np.array([site["xyz"] for site in structure["sites"]], np.float64).reshape(-1, 3)
     if (virial := outputs.pop("virial_stress", None)) is not None:
-        outputs["stress"] = np.asarray(virial, np.float64)[[0, 1, 2, 4, 5, 3]]  # xx yy zz xy yz xz -> ASE's order
-    arrays = {"forces": np.asarray(outputs.pop("forces"), np.float64)} if "forces" in outputs else {}
+        # xx yy zz xy yz xz -> ASE's order
+        outputs["stress"] = np.asarray(virial, np.float64)[[0, 1, 2, 4, 5, 3]]
+    arrays = (
+        {"forces": np.asarray(outputs.pop("forces"), np.float64)} if "forces" in outputs else {}
+    )
     outputs["charge"] = structure.get("charge") or 0
     outputs["name"] = f"{labels.path.name}#{frame} {entry.get('description', '')}".strip()
     cell = np.array(structure["lattice"]["matrix"], np.float64)

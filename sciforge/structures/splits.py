@@ -1,8 +1,10 @@
-"""Which structure goes to training, development or test: by molecule, by blocks of time, at random, or as given.
+"""Which structure goes to training, development or test: by molecule, by blocks of time, at random,
+or as given.
 
-A molecule is its skeleton: the graph of its heavy atoms by element, without bond orders, hydrogens and charges. It is
-the same from a SMILES and from any thermal geometry, also while a proton moves, where bond orders (and with them an
-InChIKey) are ambiguous; tautomers, and a molecule and its ions, therefore share a split.
+A molecule is its skeleton: the graph of its heavy atoms by element, without bond orders, hydrogens
+and charges. It is the same from a SMILES and from any thermal geometry, also while a proton moves,
+where bond orders (and with them an InChIKey) are ambiguous; tautomers, and a molecule and its ions,
+therefore share a split.
 """
 
 import hashlib
@@ -30,7 +32,9 @@ def _radii() -> np.ndarray:
 
 
 def _ratios(structure: Structure, keep: np.ndarray) -> np.ndarray:
-    """Return the distances over the sums of covalent radii [n, n] of some atoms, infinite on the diagonal."""
+    """Return the distances over the sums of covalent radii [n, n] of some atoms, infinite on the
+    diagonal.
+    """
     pos, radius = structure.pos_A_N3[keep], _radii()[structure.numbers_N[keep]]
     gram = pos - pos.mean(0) if len(pos) else pos
     squares = (gram**2).sum(1)
@@ -40,7 +44,9 @@ def _ratios(structure: Structure, keep: np.ndarray) -> np.ndarray:
 
 
 def nearest_bond(structure: Structure) -> float | None:
-    """Return the median over atoms of the nearest distance in bond lengths; None for a crystal, a giant, an atom or a pair."""
+    """Return the median over atoms of the nearest distance in bond lengths; None for a crystal,
+    a giant, an atom or a pair.
+    """
     if structure.pbc_3.any() or not 2 < len(structure) <= LARGEST_DENSE:
         return None
     return float(np.median(_ratios(structure, np.arange(len(structure))).min(1)))
@@ -90,15 +96,21 @@ def skeleton_of_smiles(smiles: str) -> str | None:
     heavy = [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
     place = {index: i for i, index in enumerate(heavy)}
     ends = ((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds())
-    bonds = sorted((min(place[a], place[b]), max(place[a], place[b])) for a, b in ends if a in place and b in place)
+    bonds = sorted(
+        (min(place[a], place[b]), max(place[a], place[b]))
+        for a, b in ends
+        if a in place and b in place
+    )
     elements = tuple(mol.GetAtomWithIdx(i).GetAtomicNum() for i in heavy)
     return _skeleton(elements, tuple(bonds)) if heavy else None
 
 
 def molecule_key(structure: Structure) -> str:
-    """Return what no split may tear apart: the structure's own group, its skeleton, or the formula of a crystal.
+    """Return what no split may tear apart: the structure's own group, its skeleton, or the formula
+    of a crystal.
 
-    A group that is a SMILES counts by its skeleton. Crystals go by their reduced formula; giants and hydrogen alone by the whole one.
+    A group that is a SMILES counts by its skeleton. Crystals go by their reduced formula; giants
+    and hydrogen alone by the whole one.
     """
     if structure.group:
         return skeleton_of_smiles(structure.group) or structure.group
@@ -114,12 +126,16 @@ def molecule_key(structure: Structure) -> str:
 
 
 def chance(text: str, seed: int) -> float:
-    """Return a number in [0, 1) that depends on the text and the seed alone, the same on every machine."""
+    """Return a number in [0, 1) that depends on the text and the seed alone, the same on every
+    machine.
+    """
     digest = hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
-def split_groups(groups: Sequence[str], validation_share: float, test_share: float, seed: int) -> dict[str, int]:
+def split_groups(
+    groups: Sequence[str], validation_share: float, test_share: float, seed: int
+) -> dict[str, int]:
     """Return group -> split, by a hash: a molecule keeps its split whatever else is in the files.
 
     A split that was asked for and got none takes the group nearest to it, so it is never empty.
@@ -129,14 +145,17 @@ def split_groups(groups: Sequence[str], validation_share: float, test_share: flo
     """
     if len(groups) < 1 + (validation_share > 0) + (test_share > 0):
         raise ConfigError(
-            f"{len(groups)} molecule(s) cannot fill the splits; use --split time, or name files to test on"
+            f"{len(groups)} molecule(s) cannot fill the splits; use --split time, or name files to"
+            " test on"
         )
     place = {group: chance(group, seed) for group in groups}
     ordered = sorted(place, key=place.__getitem__)
     found = dict.fromkeys(groups, TRAIN)
     tests = [g for g in ordered if place[g] < test_share] or ordered[: int(test_share > 0)]
     rest = [g for g in ordered if g not in set(tests)]
-    devs = [g for g in rest if place[g] < test_share + validation_share] or rest[: int(validation_share > 0)]
+    devs = [g for g in rest if place[g] < test_share + validation_share] or rest[
+        : int(validation_share > 0)
+    ]
     if len(devs) == len(rest):
         devs = devs[:-1]
     if not devs and validation_share > 0:
@@ -145,7 +164,9 @@ def split_groups(groups: Sequence[str], validation_share: float, test_share: flo
 
 
 def memory_length(energies: np.ndarray) -> int:
-    """Return after how many frames the energy has forgotten itself (autocorrelation below 1/e); 1 without energies."""
+    """Return after how many frames the energy has forgotten itself (autocorrelation below 1/e);
+    1 without energies.
+    """
     values = energies[np.isfinite(energies)]
     if len(values) < 20 or np.ptp(values) == 0:
         return 1
@@ -157,11 +178,17 @@ def memory_length(energies: np.ndarray) -> int:
 
 
 def split_time(
-    counts: Sequence[int], block: int, gaps: Sequence[int], validation_share: float, test_share: float, seed: int
+    counts: Sequence[int],
+    block: int,
+    gaps: Sequence[int],
+    validation_share: float,
+    test_share: float,
+    seed: int,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return, for each trajectory, the split and the number of the block of every frame.
 
-    Whole blocks go to a split; where two neighbours differ, frames on the training side of the border are DROPPED.
+    Whole blocks go to a split; where two neighbours differ, frames on the training side of the
+    border are DROPPED.
 
     Args:
         counts: frames of each trajectory.
@@ -174,7 +201,8 @@ def split_time(
         ConfigError: too few blocks for the splits asked for.
     """
     sizes = [
-        block or max(1, -(-count // 20), min(3 * gap, count // 5)) for count, gap in zip(counts, gaps, strict=True)
+        block or max(1, -(-count // 20), min(3 * gap, count // 5))
+        for count, gap in zip(counts, gaps, strict=True)
     ]
     ends = np.cumsum([0] + [-(-count // size) for count, size in zip(counts, sizes, strict=True)])
     number = int(ends[-1])
@@ -189,14 +217,20 @@ def split_time(
     order = np.random.default_rng([seed, 0x71E]).permutation(number)
     chosen[order[:tests]], chosen[order[tests : tests + devs]] = TEST, DEV
     numbers = [e + np.arange(c) // s for e, c, s in zip(ends.tolist(), counts, sizes, strict=False)]
-    return [_with_gaps(chosen[blocks], gap) for blocks, gap in zip(numbers, gaps, strict=True)], numbers
+    return [
+        _with_gaps(chosen[blocks], gap) for blocks, gap in zip(numbers, gaps, strict=True)
+    ], numbers
 
 
 def _with_gaps(split: np.ndarray, gap: int) -> np.ndarray:
-    """Mark as DROPPED the frames nearer than `gap` to a frame of another split, on the training side where one is."""
+    """Mark as DROPPED the frames nearer than `gap` to a frame of another split, on the training
+    side where one is.
+    """
     kept = split.copy()
     for border in (np.flatnonzero(np.diff(split)) + 1).tolist():
         before = split[border - 1] == TRAIN or split[border] != TRAIN
-        kept[max(0, border - gap) : border] = DROPPED if before else kept[max(0, border - gap) : border]
+        kept[max(0, border - gap) : border] = (
+            DROPPED if before else kept[max(0, border - gap) : border]
+        )
         kept[border : border + gap] = kept[border : border + gap] if before else DROPPED
     return kept

@@ -1,4 +1,6 @@
-"""Structures that a tool made, in memory: a sequence, ase.Atoms, a table, or a file of extended XYZ."""
+"""Structures that a tool made, in memory: a sequence, ase.Atoms, a table, or a file of extended
+XYZ.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +36,7 @@ class StructureSet(Result):
         rejected: Sequence[Mapping[str, Any]] = (),
         about: Mapping[str, Any] | None = None,
         sources: Sequence[Path] = (),
-    ):
+    ) -> None:
         self.structures, self.rejected = list(structures), list(rejected)
         self._about, self.sources = dict(about or {}), tuple(sources)
 
@@ -57,13 +59,16 @@ class StructureSet(Result):
         return [labelled_atoms(structure) for structure in self.structures]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a row for each structure: name, formula, atoms, charge, spin, level, energy_eV, max_force_eV_A."""
+        """Return a row for each structure: name, formula, atoms, charge, spin, level, energy_eV,
+        max_force_eV_A.
+        """
         import pandas as pd
 
         return pd.DataFrame([_row(structure) for structure in self.structures])
 
     def save(self, path: Path | str) -> Path:
-        """Write .xyz or .extxyz (each also .gz), or a table (.csv, .tsv); what was rejected goes to NAME.rejected.jsonl.
+        """Write .xyz or .extxyz (each also .gz), or a table (.csv, .tsv); what was rejected goes to
+        NAME.rejected.jsonl.
 
         Raises:
             ConfigError: another suffix, or a file that was read.
@@ -76,7 +81,9 @@ class StructureSet(Result):
         beside = path.with_name(f"{path.name}.rejected.jsonl")
         beside.unlink(missing_ok=True)
         if self.rejected:
-            lines = [json.dumps(dict(reject), ensure_ascii=False) + "\n" for reject in self.rejected]
+            lines = [
+                json.dumps(dict(reject), ensure_ascii=False) + "\n" for reject in self.rejected
+            ]
             replace_file(beside, lambda work: work.write_text("".join(lines), encoding="utf-8"))
         return path
 

@@ -1,4 +1,6 @@
-"""Units of files and of this domain (eV, angstrom, eV/angstrom, eV/angstrom^3), and a guard against a wrong unit."""
+"""Units of files and of this domain (eV, angstrom, eV/angstrom, eV/angstrom^3), and a guard
+against a wrong unit.
+"""
 
 import re
 from collections.abc import Iterable
@@ -10,28 +12,60 @@ import numpy as np
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.structures.structure import Structure
 
-ENERGY_NAMES = {"ev": "eV", "hartree": "hartree", "ha": "hartree", "eh": "hartree", "kcal/mol": "kcal/mol"}
+ENERGY_NAMES = {
+    "ev": "eV",
+    "hartree": "hartree",
+    "ha": "hartree",
+    "eh": "hartree",
+    "kcal/mol": "kcal/mol",
+}
 ENERGY_NAMES |= {"kj/mol": "kJ/mol", "ry": "Ry", "rydberg": "Ry", "mev": "meV"}
-LENGTH_NAMES = {"angstrom": "angstrom", "a": "angstrom", "ang": "angstrom", "angstroms": "angstrom", "å": "angstrom"}
+LENGTH_NAMES = {
+    "angstrom": "angstrom",
+    "a": "angstrom",
+    "ang": "angstrom",
+    "angstroms": "angstrom",
+    "å": "angstrom",
+}
 LENGTH_NAMES |= {"bohr": "bohr", "a0": "bohr", "nm": "nm", "nanometer": "nm", "nanometers": "nm"}
-STRESS_NAMES = {"ev/a^3": "eV/A^3", "ev/a3": "eV/A^3", "ev/angstrom^3": "eV/A^3", "gpa": "GPa", "kbar": "kbar"}
+STRESS_NAMES = {
+    "ev/a^3": "eV/A^3",
+    "ev/a3": "eV/A^3",
+    "ev/angstrom^3": "eV/A^3",
+    "gpa": "GPa",
+    "kbar": "kbar",
+}
 STRESS_NAMES |= {"kb": "kbar"}
 SIGNS = ("ase", "vasp")
 
-# Total energies of free atoms, eV (exact to a percent for any all-electron method): enough to tell hartree from eV.
-FREE_ATOM_EV = {1: -13.6, 5: -670.0, 6: -1029.0, 7: -1485.0, 8: -2042.0, 9: -2713.0, 14: -7874.0, 15: -9285.0}
+# Total energies of free atoms, eV (exact to a percent for any all-electron method): enough to tell
+# hartree from eV.
+FREE_ATOM_EV = {
+    1: -13.6,
+    5: -670.0,
+    6: -1029.0,
+    7: -1485.0,
+    8: -2042.0,
+    9: -2713.0,
+    14: -7874.0,
+    15: -9285.0,
+}
 FREE_ATOM_EV |= {16: -10830.0, 17: -12520.0}
-FORCE_HIGH, FORCE_LOW = 15.0, 0.005  # eV/A; heated molecules and crystals lie near 1, kcal/mol/A misread near 25
-BOND_HIGH = 1.5  # shortest distance over the sum of covalent radii; near 1 for matter, 1.9 for bohr misread as angstrom
+# eV/A; heated molecules and crystals lie near 1, kcal/mol/A misread near 25
+FORCE_HIGH, FORCE_LOW = 15.0, 0.005
+# shortest distance over the sum of covalent radii; near 1 for matter, 1.9 for bohr misread as
+# angstrom
+BOND_HIGH = 1.5
 
 
 @dataclass(frozen=True)
 class Units:
     """The units of a file; forces are energy per length, a virial is an energy.
 
-    A stress is taken in Voigt order xx yy zz yz xz xy (or 3x3) where the format does not fix another. Its sign is
-    `ase`: sigma = (1/V) dE/d(strain), positive under tension, or `vasp`: the opposite, positive under compression.
-    A virial is always -V sigma(ase), the convention of QUIP, GAP and MACE: positive under compression.
+    A stress is taken in Voigt order xx yy zz yz xz xy (or 3x3) where the format does not fix
+    another. Its sign is `ase`: sigma = (1/V) dE/d(strain), positive under tension, or `vasp`: the
+    opposite, positive under compression. A virial is always -V sigma(ase), the convention of QUIP,
+    GAP and MACE: positive under compression.
 
     Args:
         energy: eV, hartree, kcal/mol, kJ/mol, Ry or meV.
@@ -48,18 +82,26 @@ class Units:
     stress: str = ""
     stress_sign: str = "ase"
 
-    def __post_init__(self):
-        for name, known in (("energy", ENERGY_NAMES), ("length", LENGTH_NAMES), ("stress", {**STRESS_NAMES, "": ""})):
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("energy", ENERGY_NAMES),
+            ("length", LENGTH_NAMES),
+            ("stress", {**STRESS_NAMES, "": ""}),
+        ):
             given = getattr(self, name)
             if given.lower() not in known:
-                raise ConfigError(f"no unit of {name} {given!r}; {did_you_mean(given, set(known.values()) - {''})}")
+                raise ConfigError(
+                    f"no unit of {name} {given!r};"
+                    f" {did_you_mean(given, set(known.values()) - {''})}"
+                )
             object.__setattr__(self, name, known[given.lower()])
         if self.stress_sign not in SIGNS:
             raise ConfigError(f"no stress sign {self.stress_sign!r}; known: {', '.join(SIGNS)}")
 
     @classmethod
     def parse(cls, text: "str | Units") -> "Units":
-        """Read units from words in any order; raises ConfigError for an unknown word or two units of one kind.
+        """Read units from words in any order; raises ConfigError for an unknown word or two units
+        of one kind.
 
         >>> Units.parse("kcal/mol angstrom kbar vasp")
         Units(energy='kcal/mol', length='angstrom', stress='kbar', stress_sign='vasp')
@@ -99,7 +141,12 @@ class Units:
         """One unit of stress in eV/angstrom^3, its sign turned to ASE's."""
         from ase import units
 
-        sizes = {"eV/A^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa, "": self.energy_eV / self.length_A**3}
+        sizes = {
+            "eV/A^3": 1.0,
+            "GPa": units.GPa,
+            "kbar": 0.1 * units.GPa,
+            "": self.energy_eV / self.length_A**3,
+        }
         return sizes[self.stress] * (1.0 if self.stress_sign == "ase" else -1.0)
 
 
@@ -139,7 +186,9 @@ def unit_factor(text: str) -> float:
 
 
 class UnitGuard:
-    """Collects what tells a wrong unit over many structures; `warnings` says it in one line each."""
+    """Collects what tells a wrong unit over many structures; `warnings` says it in one line
+    each.
+    """
 
     def __init__(self) -> None:
         self.squares, self.components = 0.0, 0
@@ -147,7 +196,9 @@ class UnitGuard:
         self.bond_ratios: list[float] = []
 
     def add(self, structure: Structure, bond_ratio: float | None = None) -> None:
-        """Look at one structure; `bond_ratio` is its shortest distance over the sum of the covalent radii."""
+        """Look at one structure; `bond_ratio` is its shortest distance over the sum of the
+        covalent radii.
+        """
         if structure.forces_eV_A_N3 is not None and len(structure) > 1:
             self.squares += float((structure.forces_eV_A_N3**2).sum())
             self.components += structure.forces_eV_A_N3.size
@@ -164,21 +215,34 @@ class UnitGuard:
         if self.components:
             rms = (self.squares / self.components) ** 0.5
             if rms > FORCE_HIGH:
-                found.append(f"the forces are {rms:.3g} eV/angstrom RMS, usually near 1; are they in kcal/mol?")
+                found.append(
+                    f"the forces are {rms:.3g} eV/angstrom RMS, usually near 1; are they in"
+                    " kcal/mol?"
+                )
             elif rms < FORCE_LOW:
-                found.append(f"the forces are {rms:.2g} eV/angstrom RMS, usually near 1; check the unit of energy")
+                found.append(
+                    f"the forces are {rms:.2g} eV/angstrom RMS, usually near 1; check the unit of"
+                    " energy"
+                )
         if self.energy_ratios:
             ratio = float(np.median(self.energy_ratios))
             for name in ("hartree", "kcal/mol", "kJ/mol", "Ry"):
                 if abs(ratio * energy_factor(name) - 1) < 0.03:
-                    found.append(f"the energies are {ratio:.3g} of those of the free atoms in eV; are they in {name}?")
+                    found.append(
+                        f"the energies are {ratio:.3g} of those of the free atoms in eV; are they"
+                        f" in {name}?"
+                    )
         if self.bond_ratios and (bond := float(np.median(self.bond_ratios))) > BOND_HIGH:
-            found.append(f"the shortest distances are {bond:.2g} bond lengths; are the positions in bohr?")
+            found.append(
+                f"the shortest distances are {bond:.2g} bond lengths; are the positions in bohr?"
+            )
         return found
 
 
 def suspect_units(structures: Iterable[Structure]) -> list[str]:
-    """Return a line for each unit that looks wrong: forces, all-electron energies or distances off by a known factor."""
+    """Return a line for each unit that looks wrong: forces, all-electron energies or distances
+    off by a known factor.
+    """
     from sciforge.structures.splits import nearest_bond
 
     guard = UnitGuard()

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def draw_momenta(atoms: "Atoms", temperature_K: float, random: np.random.Generator) -> None:
-    """Draw momenta from the Maxwell-Boltzmann distribution; without constraints the total momentum is removed.
+    """Draw momenta from the Maxwell-Boltzmann distribution; without constraints the total momentum
+    is removed.
 
     Args:
         atoms: ASE's atoms, changed in place.

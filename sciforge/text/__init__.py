@@ -1,4 +1,6 @@
-"""Text: a BERT that is pretrained on general text, adapted to a field without labels, and specialised with few."""
+"""Text: a BERT that is pretrained on general text, adapted to a field without labels, and
+specialised with few.
+"""
 
 from sciforge.core.domain import Domain
 from sciforge.text.data.augmentations import AUGMENTATIONS, embed

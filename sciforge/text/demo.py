@@ -1,4 +1,6 @@
-"""The text section of `sciforge demo`: a few labels, beside no pretraining and classical rivals; masked words filled in."""
+"""The text section of `sciforge demo`: a few labels, beside no pretraining and classical rivals;
+masked words filled in.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +19,18 @@ SENTENCES = (
     "He was born in the [MASK] of 1823.",
 )
 TASK = (
-    "The task: is the opening of a paragraph of Jane Austen speech or narration, with the quotation marks removed? The test "
-    "chapters were in no training data, not in those of the network either. All methods see the same few labels, seed by seed. "
-    "The heads of the networks read hidden states only and are solved in closed form. modern-mini-english is small ({step} "
-    "steps on one CPU core): it has learnt which words keep the same company, hardly what they mean. On topics, TF-IDF is "
-    "often better; see the benchmarks."
+    "The task: is the opening of a paragraph of Jane Austen speech or narration, with the quotation"
+    " marks removed? The test chapters were in no training data, not in those of the network"
+    " either. All methods see the same few labels, seed by seed. The heads of the networks read"
+    " hidden states only and are solved in closed form. modern-mini-english is small ({step} steps"
+    " on one CPU core): it has learnt which words keep the same company, hardly what they mean. On"
+    " topics, TF-IDF is often better; see the benchmarks."
 )
 
 
 def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Section:
-    """Specialise modern-mini-english with few labels of Austen's paragraphs, and compare it with rivals.
+    """Specialise modern-mini-english with few labels of Austen's paragraphs, and compare it with
+    rivals.
 
     Args:
         folder: for everything that is made.
@@ -39,7 +43,10 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
 
     place = folder / "paragraphs"
     documents = sf.text.Documents(
-        files=(find("austen-speech"),), label_column="label", split_column="split", group_column="chapter"
+        files=(find("austen-speech"),),
+        label_column="label",
+        split_column="split",
+        group_column="chapter",
     )
     task = sf.Dataset.open(place) if place.exists() else sf.prepare(documents, place)
     curve = sf.label_efficiency(
@@ -55,7 +62,10 @@ def demo(folder: Path, find: Callable[[str], Path], full: bool = False) -> Secti
     )
     model = sf.load(find("modern-mini-english"), device="cpu")
     picture = curve.save(folder / "curve.png")
-    caption = "Area under the ROC curve on test paragraphs against the number of labels, with 95 % intervals."
+    caption = (
+        "Area under the ROC curve on test paragraphs against the number of labels, with 95 %"
+        " intervals."
+    )
     text = TASK.format(step=f"{model.checkpoint.step:,}")
     tables = (curve.table(), filled(model), neighbours(model))
     return Section("Text: a small BERT from few labels", (text,), tables, ((picture, caption),))

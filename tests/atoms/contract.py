@@ -21,8 +21,19 @@ def shaken(names: list[str], count: int, rng: np.random.Generator, level: str) -
             atoms = molecule(name)
             atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
             atoms.calc = EMT()
-            labels = {"energy_eV": float(atoms.get_potential_energy()), "forces_eV_A_N3": atoms.get_forces()}
-            made.append(Structure(atoms.numbers.astype(np.int64), atoms.positions, level=level, name=name, **labels))
+            labels = {
+                "energy_eV": float(atoms.get_potential_energy()),
+                "forces_eV_A_N3": atoms.get_forces(),
+            }
+            made.append(
+                Structure(
+                    atoms.numbers.astype(np.int64),
+                    atoms.positions,
+                    level=level,
+                    name=name,
+                    **labels,
+                )
+            )
     return made
 
 
@@ -32,7 +43,10 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     old = ["H2O", "NH3", "CH4", "CO2", "HCN", "N2", "CH3OH", "C2H2", "H2CO", "CO", "O2", "N2H4"]
     write_extxyz(folder / "old.xyz", shaken(old, 5, rng, "emt"))
     write_extxyz(folder / "new.xyz", shaken(["CH3CH2OH"], 60, rng, "emt"))
-    store = prepare(Structures(files=(folder / "old.xyz",), validation_share=0.2, test_share=0.2), folder / "old")
+    store = prepare(
+        Structures(files=(folder / "old.xyz",), validation_share=0.2, test_share=0.2),
+        folder / "old",
+    )
     split = {"split": "random", "validation_share": 0.3, "test_share": 0.2}
     prepare(Structures(files=(folder / "new.xyz",), **split), folder / "new")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}

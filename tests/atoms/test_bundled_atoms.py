@@ -1,4 +1,6 @@
-"""The bundled atoms data are what their cards say, physical, and without the molecules that are for testing."""
+"""The bundled atoms data are what their cards say, physical, and without the molecules that are
+for testing.
+"""
 
 from collections import Counter
 
@@ -54,7 +56,9 @@ def test_the_files_are_the_ones_on_the_cards(name):
 def test_the_small_molecules(small):
     assert len(small) == 15_887 and sum(map(len, small)) == 206_821
     assert set().union(*(s.numbers_N.tolist() for s in small)) == {1, 6, 7, 8, 9, 16, 17}
-    assert {(s.level, s.charge, s.spin) for s in small} == {("gfn2-xtb", 0, 1)} and all(s.group for s in small)
+    assert {(s.level, s.charge, s.spin) for s in small} == {("gfn2-xtb", 0, 1)} and all(
+        s.group for s in small
+    )
     kinds = Counter(len(smiles_of(s)) for s in small)
     assert kinds == {1: 15_289, 2: 598}
     require_physical_labels(small, -127, -13)
@@ -66,9 +70,13 @@ def test_the_names_tell_the_molecules(small):
     listed = {line for line in lines if not line.startswith("# ")}
     found = {smiles for s in small for smiles in smiles_of(s)}
     assert found == listed - {"FS(F)(F)(F)(F)F"}  # no force field has parameters for it
-    numbers = {smiles: [atom.GetAtomicNum() for atom in molecule(smiles).GetAtoms()] for smiles in found}
+    numbers = {
+        smiles: [atom.GetAtomicNum() for atom in molecule(smiles).GetAtoms()] for smiles in found
+    }
     for s in small:
-        assert sorted(s.numbers_N) == sorted(z for smiles in smiles_of(s) for z in numbers[smiles]), s.name
+        assert sorted(s.numbers_N) == sorted(
+            z for smiles in smiles_of(s) for z in numbers[smiles]
+        ), s.name
 
 
 def test_the_molecules_for_testing_are_not_among_them(small):
@@ -91,7 +99,9 @@ def test_tblite_gives_the_same_labels(small, index):
 
 def test_malonaldehyde(malonaldehyde):
     frames, atoms = malonaldehyde[:330], malonaldehyde[330:]
-    assert {(formula(s.numbers_N), s.level, s.charge, s.spin) for s in frames} == {("C3H4O2", "pbe/def2-svp", 0, 1)}
+    assert {(formula(s.numbers_N), s.level, s.charge, s.spin) for s in frames} == {
+        ("C3H4O2", "pbe/def2-svp", 0, 1)
+    }
     assert Counter(s.group.split("_")[0] for s in frames) == {"walker1": 165, "walker2": 165}
     assert set(Counter(s.group for s in frames).values()) == {15}
     require_physical_labels(frames, -807, -805)

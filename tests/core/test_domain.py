@@ -29,19 +29,29 @@ sys.meta_path.insert(0, Broken())
 def python(code: str, **environment: str) -> str:
     """Return what a new process prints."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 def test_names_are_listed_without_importing_a_domain():
-    code = "import sys; from sciforge.core.domain import domain_names; domain_names(); print(*sys.modules)"
+    code = (
+        "import sys; from sciforge.core.domain import domain_names; domain_names();"
+        " print(*sys.modules)"
+    )
     modules = python(code).split()
-    assert not [name for name in modules for domain in domain_names() if name == f"sciforge.{domain}"]
+    assert not [
+        name for name in modules for domain in domain_names() if name == f"sciforge.{domain}"
+    ]
 
 
 def test_looking_one_domain_up_imports_it_alone():
-    code = "import sys; from sciforge.core.domain import get_domain; get_domain('heat'); print(*sys.modules)"
+    code = (
+        "import sys; from sciforge.core.domain import get_domain; get_domain('heat');"
+        " print(*sys.modules)"
+    )
     modules = set(python(code).split())
     assert {name for name in domain_names() if f"sciforge.{name}" in modules} == {"heat"}
     assert not {"rdkit", "ase", "e3nn", "Bio"} & modules
@@ -49,7 +59,9 @@ def test_looking_one_domain_up_imports_it_alone():
 
 def test_a_broken_package_of_one_domain_stops_no_other():
     code = BROKEN + "from sciforge.core.domain import discover\nprint(*sorted(discover()))"
-    assert {"genomes", "heat", "images", "text"} <= set(python(code, PYTHONWARNINGS="ignore").split())
+    assert {"genomes", "heat", "images", "text"} <= set(
+        python(code, PYTHONWARNINGS="ignore").split()
+    )
 
 
 def test_an_unknown_domain_is_one_line():

@@ -1,7 +1,9 @@
-"""Files from strangers: damaged, forged, malicious. Each is refused in one line, and nothing of it is ever executed.
+"""Files from strangers: damaged, forged, malicious. Each is refused in one line, and nothing of it
+is ever executed.
 
-By default a sample that takes seconds; `SCIFORGE_HOSTILE=full pytest tests/core/test_hostile.py` flips 1,000 bytes and
-reads 100,000 damaged files (four minutes). What test_integrity.py tries one by one is not repeated here.
+By default a sample that takes seconds; `SCIFORGE_HOSTILE=full pytest tests/core/test_hostile.py`
+flips 1,000 bytes and reads 100,000 damaged files (four minutes). What test_integrity.py tries one
+by one is not repeated here.
 """
 
 import bz2
@@ -52,7 +54,9 @@ Parser = tuple[bytes, str, Callable[[Path], Any]]  # a valid file, its ending, w
 
 
 def parsers() -> dict[str, Parser]:
-    """Return what reads files from strangers: the domains' own (tests/<domain>/parsers.py), and the core's."""
+    """Return what reads files from strangers: the domains' own (tests/<domain>/parsers.py), and
+    the core's.
+    """
     found: dict[str, Parser] = {"run": (RUN, ".json", lambda path: read_config(path, Run))}
     for name in discover():
         found |= load_file(ROOT / "tests" / name / "parsers.py").PARSERS
@@ -91,11 +95,23 @@ TOKENS += [
     b"",
     b"9" * 400,
 ]
-TOKENS += [b"Properties=", b"type", b'{"type": "os.system"}', b"null", b"true", b"()", b"[Fe+9]", b"C%99", b"\x1f\x8b"]
+TOKENS += [
+    b"Properties=",
+    b"type",
+    b'{"type": "os.system"}',
+    b"null",
+    b"true",
+    b"()",
+    b"[Fe+9]",
+    b"C%99",
+    b"\x1f\x8b",
+]
 
 
 def damage(valid: bytes, chance: random.Random) -> bytes:
-    """Return a file with one to four faults: bytes flipped, cut out, doubled, swapped with noise; or cut off."""
+    """Return a file with one to four faults: bytes flipped, cut out, doubled, swapped with
+    noise; or cut off.
+    """
     text = bytearray(valid)
     for _ in range(chance.randint(1, 4)):
         place, other = sorted(chance.randrange(len(text) + 1) for _ in range(2))
@@ -137,19 +153,23 @@ def test_damaged_files_are_read_or_refused_in_one_line(name: str, tmp_path: Path
         content = damage(valid, chance)
         path.write_bytes(content)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's overflow of 1e999 is nobody's fault but the file's
+            # numpy's overflow of 1e999 is nobody's fault but the file's
+            warnings.simplefilter("ignore")
             try:
                 read(path)
             except SciforgeError as error:
                 refused += 1
-                text = str(error)  # what it quotes must neither break the line nor steer the terminal
+                # what it quotes must neither break the line nor steer the terminal
+                text = str(error)
                 assert len(text.splitlines()) == 1 and text.isprintable(), (text, content)
             except Exception as error:
-                pytest.fail(f"{name}, number {number}: {type(error).__name__}: {error}\n{content!r}")
+                pytest.fail(
+                    f"{name}, number {number}: {type(error).__name__}: {error}\n{content!r}"
+                )
     assert refused > count // 20
 
 
-# Checkpoints and stores ----------------------------------------------------------------------------------------------
+# Checkpoints and stores ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["genomes", "heat"])
@@ -225,14 +245,19 @@ def leaves(value: Any) -> list[tuple[Any, Any]]:
     """Return every (container, key) of nested JSON."""
     if isinstance(value, dict | list):
         keys = list(value) if isinstance(value, dict) else range(len(value))
-        return [(value, key) for key in keys] + [pair for key in keys for pair in leaves(value[key])]
+        return [(value, key) for key in keys] + [
+            pair for key in keys for pair in leaves(value[key])
+        ]
     return []
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "store"])
 def test_forged_json_with_a_fitting_digest_is_one_line(house: Tiny, kind: str, tmp_path: Path):
     path = Path(shutil.copytree(getattr(house, kind).path, tmp_path / "copy"))
-    file, chance = path / ("checkpoint.json" if kind == "checkpoint" else "index.json"), random.Random(kind)
+    file, chance = (
+        path / ("checkpoint.json" if kind == "checkpoint" else "index.json"),
+        random.Random(kind),
+    )
     valid = file.read_text()
     for number in range(DAMAGED // (len(PARSERS) + 2) // 2):
         body = json.loads(valid)
@@ -254,11 +279,12 @@ def test_forged_json_with_a_fitting_digest_is_one_line(house: Tiny, kind: str, t
                 assert len(str(error).splitlines()) == 1 and str(error).isprintable(), str(error)
             except Exception as error:
                 pytest.fail(
-                    f"number {number}: {type(error).__name__}: {error}\n{key!r} in {json.dumps(container)[:600]}"
+                    f"number {number}: {type(error).__name__}: {error}\n{key!r} in"
+                    f" {json.dumps(container)[:600]}"
                 )
 
 
-# What would run code, or write or read where it should not -----------------------------------------------------------
+# What would run code, or write or read where it should not ----------------------------------------
 
 
 @dataclass
@@ -276,7 +302,8 @@ def test_a_pickle_is_never_loaded(house: Tiny, tmp_path: Path):
     payload = pickle.dumps(Bomb(marker))
     torch_file = tmp_path / "m.pt"
     torch.save({"weights": Bomb(marker)}, torch_file)
-    assert not marker.exists() and pickle.loads(payload) is None and marker.exists()  # the payload is a live one
+    # the payload is a live one
+    assert not marker.exists() and pickle.loads(payload) is None and marker.exists()
     marker.unlink()
     for content in (payload, torch_file.read_bytes()):
         for _, ending, read in PARSERS.values():
@@ -284,7 +311,8 @@ def test_a_pickle_is_never_loaded(house: Tiny, tmp_path: Path):
             with pytest.raises(SciforgeError) as caught:
                 read(tmp_path / f"f{ending}")
             assert len(str(caught.value).splitlines()) == 1
-        for ending in (".traj", ".db", ".h5", ".cif", ".npz", ".pkl", ".bundle", ".nc"):  # by ASE and h5py
+        # by ASE and h5py
+        for ending in (".traj", ".db", ".h5", ".cif", ".npz", ".pkl", ".bundle", ".nc"):
             (tmp_path / f"f{ending}").write_bytes(content)
             with pytest.raises(SciforgeError):
                 list(read_structures(tmp_path / f"f{ending}"))
@@ -313,7 +341,13 @@ def test_names_in_a_store_that_lead_outside_are_refused(house: Tiny, tmp_path: P
     body = json.loads((path / "index.json").read_text())
     del body["digest"]
     files = dict(body["shards"][0]["files"])
-    for name in ("../secret.bin", str(tmp_path / "secret.bin"), "sub/../../secret.bin", "link.bin", "nul\0.bin"):
+    for name in (
+        "../secret.bin",
+        str(tmp_path / "secret.bin"),
+        "sub/../../secret.bin",
+        "link.bin",
+        "nul\0.bin",
+    ):
         body["shards"][0]["files"] = {**files, name: atomic.sha256(tmp_path / "secret.bin")}
         atomic.write_json(path / "index.json", body)
         with pytest.raises(DataError, match="refuses"):
@@ -359,13 +393,22 @@ def test_archives_are_refused_and_nothing_is_unpacked(tmp_path: Path):
 
 def test_no_archive_is_ever_unpacked():
     for path in Path(sciforge.__file__).parent.rglob("*.py"):
-        found = re.findall(r"\b(?:tarfile|unpack_archive|extractall|Untar|Unzip)\b|ZipFile\(", path.read_text("utf-8"))
+        found = re.findall(
+            r"\b(?:tarfile|unpack_archive|extractall|Untar|Unzip)\b|ZipFile\(",
+            path.read_text("utf-8"),
+        )
         assert not found, path  # the members of an archive would need checks of their own
 
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
-BOMBED = [(name, ".gz") for name, (_, end, _) in PARSERS.items() if end in (".xyz", ".csv", ".smi", ".sdf", ".json")]
-BOMBED += [(name, packer) for name in ("fasta", "gff", "bed", "vcf", "labelled") for packer in PACKERS]
+BOMBED = [
+    (name, ".gz")
+    for name, (_, end, _) in PARSERS.items()
+    if end in (".xyz", ".csv", ".smi", ".sdf", ".json")
+]
+BOMBED += [
+    (name, packer) for name in ("fasta", "gff", "bed", "vcf", "labelled") for packer in PACKERS
+]
 
 
 @pytest.mark.parametrize(("name", "packer"), [pair for pair in BOMBED if pair[0] != "run"])
@@ -381,7 +424,14 @@ def test_decompression_bombs_stop(name: str, packer: str, tmp_path: Path, monkey
 
 
 def test_a_card_of_a_dataset_names_no_folder(tmp_path: Path, monkeypatch):
-    lines = ['summary = "s"', 'kind = "bundled"', 'licence = "l"', 'citation = "c"', 'reader = "r"', 'split = "s"']
+    lines = [
+        'summary = "s"',
+        'kind = "bundled"',
+        'licence = "l"',
+        'citation = "c"',
+        'reader = "r"',
+        'split = "s"',
+    ]
     monkeypatch.setattr(catalog, "datasets_folder", lambda: tmp_path)
     for name in ("../x", "/etc/passwd", "a/b"):
         (tmp_path / "bad.toml").write_text("\n".join([*lines, f"file = {json.dumps(name)}"]))

@@ -87,13 +87,17 @@ def test_truncated_and_missing_files_are_noticed(kind: str, request):
     assert opens(path)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/../../secret", "link", "room/secret", "nul\0"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "sub/../../secret", "link", "room/secret", "nul\0"]
+)
 def test_names_that_lead_outside_are_refused(checkpoint: Path, tmp_path: Path, name: str):
     (tmp_path / "secret").write_text("x")
     (checkpoint / "link").symlink_to(tmp_path / "secret")
     (checkpoint / "room").symlink_to(tmp_path)
     files = Checkpoint.open(checkpoint).body["files"]
-    rewrite(checkpoint / "checkpoint.json", files={**files, name: atomic.sha256(tmp_path / "secret")})
+    rewrite(
+        checkpoint / "checkpoint.json", files={**files, name: atomic.sha256(tmp_path / "secret")}
+    )
     with pytest.raises(CheckpointError, match="refuses"):
         Checkpoint.open(checkpoint)
 
@@ -209,7 +213,9 @@ def small_disk(tmp_path: Path):
     place = tmp_path / "disk"
     place.mkdir()
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place],
+        capture_output=True,
+        check=False,
     )
     if mount.returncode:
         pytest.skip("no permission to mount a small disk")
@@ -228,7 +234,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tiny, small_disk: Path):
     with pytest.raises(SciforgeError) as caught:
         train(run)
         pytest.fail("the disk was not small enough")
-    assert "\n" not in str(caught.value) and ("full" in str(caught.value) or "free on the disk" in str(caught.value))
+    assert "\n" not in str(caught.value) and (
+        "full" in str(caught.value) or "free on the disk" in str(caught.value)
+    )
     assert not list(small_disk.rglob(".writing-*"))
     left = list((small_disk / "run").glob("step-*"))
     assert all(Checkpoint.open(step) for step in left)

@@ -1,4 +1,6 @@
-"""Domain-adaptive pretraining in a curve: made once, beside its control of equal compute, on paired seeds."""
+"""Domain-adaptive pretraining in a curve: made once, beside its control of equal compute, on
+paired seeds.
+"""
 
 import json
 import shutil
@@ -62,12 +64,19 @@ def test_adapted_once_and_compared_on_the_same_seeds(spec, trained, tiny):
     adapting, learning = trained
     assert [run.out.name for run in adapting] == ["adapted", "adapted-control"]
     own, control = adapting
-    assert own.schedule == control.schedule and own.objective == control.objective == tiny.checkpoint.objectives[0]
+    assert (
+        own.schedule == control.schedule
+        and own.objective == control.objective == tiny.checkpoint.objectives[0]
+    )
     assert (own.seed, own.init) == (control.seed, control.init) and own.data != control.data
     starts = [run.init for run in learning]
     assert starts == [tiny.checkpoint.path, own.out / "final", control.out / "final"] * 2
-    assert [run.subset.seed for run in learning] == [0] * 3 + [1] * 3 and len({run.seed for run in learning[:3]}) == 1
-    weights = [Checkpoint.open(path).weights() for path in (tiny.checkpoint.path, own.out, control.out)]
+    assert [run.subset.seed for run in learning] == [0] * 3 + [1] * 3 and len(
+        {run.seed for run in learning[:3]}
+    ) == 1
+    weights = [
+        Checkpoint.open(path).weights() for path in (tiny.checkpoint.path, own.out, control.out)
+    ]
     assert min(largest_difference(weights[a], weights[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 0
     assert Checkpoint.open(own.out).step == 3
     names = [row[0] for row in first.table().rows]
@@ -80,7 +89,12 @@ def test_adapted_once_and_compared_on_the_same_seeds(spec, trained, tiny):
 
 def test_seeds_of_the_curve_take_adaptations_in_turn(spec, trained):
     measure(
-        replace(spec, seeds=3, adaptation=replace(spec.adaptation, seeds=2), methods=("adapted", "adapted-control"))
+        replace(
+            spec,
+            seeds=3,
+            adaptation=replace(spec.adaptation, seeds=2),
+            methods=("adapted", "adapted-control"),
+        )
     )
     adapting, learning = trained
     made = {run.out.name: run.seed for run in adapting}
@@ -94,18 +108,26 @@ def test_seeds_of_the_curve_take_adaptations_in_turn(spec, trained):
     one, other = (Checkpoint.open(spec.out / name).weights() for name in ("adapted", "adapted-1"))
     assert largest_difference(one, other) > 0
     with pytest.raises(ConfigError, match="another adapted"):
-        measure(replace(spec, seeds=3, adaptation=replace(spec.adaptation, seeds=3), methods=("adapted",)))
+        measure(
+            replace(
+                spec, seeds=3, adaptation=replace(spec.adaptation, seeds=3), methods=("adapted",)
+            )
+        )
 
 
 def test_a_curve_may_gain_an_adaptation_and_then_its_control(spec, trained):
     adapting, learning = trained
     plain = replace(spec, methods=("pretrained",), adaptation=None)
     measure(plain)
-    alone = replace(spec, methods=("pretrained", "adapted"), adaptation=replace(spec.adaptation, control=None))
+    alone = replace(
+        spec, methods=("pretrained", "adapted"), adaptation=replace(spec.adaptation, control=None)
+    )
     found = measure(alone)
     assert "longer training alone" in found.table().note
     measure(spec)
-    assert [run.out.name for run in adapting] == ["adapted", "adapted-control"] and len(learning) == 6
+    assert [run.out.name for run in adapting] == ["adapted", "adapted-control"] and len(
+        learning
+    ) == 6
     assert "longer training alone" not in measure(spec).table().note
     kept = json.loads((spec.out / "spec.json").read_text())
     assert kept["adapted"]["steps"] == 3 and "adapted-control" in kept
@@ -150,7 +172,9 @@ def test_other_domains_adapt_too(tmp_path, trained):
             methods=("frozen", "adapted", "adapted-control"),
             recipe=SHORT,
             hardware=CPU,
-            adaptation=Adaptation(data=tiny.labelled.path, control=tiny.store.path, steps=2, batch=4),
+            adaptation=Adaptation(
+                data=tiny.labelled.path, control=tiny.store.path, steps=2, batch=4
+            ),
         )
     )
     assert [run.method for run in found.runs] == ["frozen", "adapted", "adapted-control"]
@@ -182,7 +206,15 @@ def test_the_command_line(spec, trained, capsys):
         "--adaptation.batch",
         4,
     ]
-    argv += ["--bins", 3, "--no-warm-start", "--recipe.schedule.steps", 1, "--recipe.schedule.kind", "step"]
+    argv += [
+        "--bins",
+        3,
+        "--no-warm-start",
+        "--recipe.schedule.steps",
+        1,
+        "--recipe.schedule.kind",
+        "step",
+    ]
     argv += ["--hardware.device", "cpu", "--methods", "adapted", "adapted-control", "gc_only"]
     assert cli.main([str(word) for word in argv]) == 0
     assert "adapted - adapted-control" in capsys.readouterr().out
@@ -191,8 +223,14 @@ def test_the_command_line(spec, trained, capsys):
 
 def test_the_difference_from_the_control_is_paired():
     curves_of = {"adapted": 0.6, "adapted-control": 0.5, "pretrained": 0.45}
-    runs = [RunMetrics(m, 32, s, {"mcc": v + 0.1 * s}, ()) for m, v in curves_of.items() for s in range(5)]
-    table = LabelEfficiencyResult(tuple(runs), "mcc", True, dict.fromkeys(curves_of, "network")).table()
+    runs = [
+        RunMetrics(m, 32, s, {"mcc": v + 0.1 * s}, ())
+        for m, v in curves_of.items()
+        for s in range(5)
+    ]
+    table = LabelEfficiencyResult(
+        tuple(runs), "mcc", True, dict.fromkeys(curves_of, "network")
+    ).table()
     cells = {row[0]: row[1] for row in table.rows}
     assert cells["adapted - pretrained"] == "+.15 [+.15, +.15]"
     assert cells["adapted - adapted-control"] == "+.10 [+.10, +.10]"

@@ -38,11 +38,18 @@ def test_outputs_and_networks_are_compared_alike(tiny, fit):
 
 def test_a_store_without_held_out_records_is_refused(tiny, tmp_path):
     objective = tiny.finetuning.objective
-    store = prepare(Sequences(files=(write_labels(tmp_path),), validation_share=0.0, test_share=0.0), tmp_path / "s")
-    with pytest.raises(ConfigError, match="has no test or validation records; prepare it with a test split"):
+    store = prepare(
+        Sequences(files=(write_labels(tmp_path),), validation_share=0.0, test_share=0.0),
+        tmp_path / "s",
+    )
+    with pytest.raises(
+        ConfigError, match="has no test or validation records; prepare it with a test split"
+    ):
         HeldOut.of(store, objective)
 
 
 def write_labels(folder):
-    (folder / "labels.tsv").write_text("sequence\tlabel\n" + "ACGTACGTAC\tno\nTTGGTTGGTT\tyes\n" * 4)
+    (folder / "labels.tsv").write_text(
+        "sequence\tlabel\n" + "ACGTACGTAC\tno\nTTGGTTGGTT\tyes\n" * 4
+    )
     return folder / "labels.tsv"

@@ -15,7 +15,11 @@ from sciforge.errors import ConfigError, DivergedError
 from sciforge.experiments import methods as module
 from sciforge.experiments import statistics
 from sciforge.experiments.held_out import HeldOutRecords
-from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics, labels_needed
+from sciforge.experiments.label_efficiency.result import (
+    LabelEfficiencyResult,
+    RunMetrics,
+    labels_needed,
+)
 from sciforge.experiments.label_efficiency.run import LabelEfficiencyRun, measure
 from sciforge.experiments.label_efficiency.spec import LabelEfficiency
 from sciforge.experiments.methods import Recipe, TrainingSet
@@ -60,7 +64,9 @@ def test_every_method_sees_the_same_nested_subsets(spec, monkeypatch):
 
     def start(self, model, codec, records, engine, seed, parent):
         seen.append([record["bases"].tobytes() for record in records])
-        heads.append({name: value.clone() for name, value in model.heads["class"].state_dict().items()})
+        heads.append(
+            {name: value.clone() for name, value in model.heads["class"].state_dict().items()}
+        )
         return original_start(self, model, codec, records, engine, seed, parent)
 
     heads, original_start, original_baseline = [], Classify.start, DOMAIN.baselines["gc_only"]
@@ -76,14 +82,18 @@ def test_every_method_sees_the_same_nested_subsets(spec, monkeypatch):
     assert all(more[:4] == few for few, more in zip(small, large, strict=True))
     assert set(small[0]) != set(small[1])
     for one, two, three in (heads[i : i + 3] for i in range(0, len(heads), 3)):
-        assert all((one[name] == two[name]).all() and (one[name] == three[name]).all() for name in one)
+        assert all(
+            (one[name] == two[name]).all() and (one[name] == three[name]).all() for name in one
+        )
 
 
 def test_a_finished_curve_is_not_trained_again_and_may_grow(spec, trained):
     spec = replace(spec, methods=("pretrained", "frozen", "gc_only"))
     first = measure(spec)
     assert len(trained) == 8 and len(first.runs) == 12
-    assert {(r.subset.count, r.subset.seed, r.seed) for r in trained} == {(n, s, s) for n in (4, 8) for s in (0, 1)}
+    assert {(r.subset.count, r.subset.seed, r.seed) for r in trained} == {
+        (n, s, s) for n in (4, 8) for s in (0, 1)
+    }
     trained.clear()
     assert measure(spec) == first and not trained
     assert measure(replace(spec, methods=("frozen",))).methods == ("frozen",) and not trained
@@ -165,7 +175,9 @@ def test_an_unknown_metric_is_refused(spec):
 def test_the_sense_of_another_metric_is_its_own(spec):
     assert LabelEfficiencyRun.open(replace(spec, metric="accuracy")).test.higher_is_better
     assert not LabelEfficiencyRun.open(replace(spec, metric="rmse")).test.higher_is_better
-    assert LabelEfficiencyRun.open(replace(spec, metric="collapsed", higher_is_better=True)).test.higher_is_better
+    assert LabelEfficiencyRun.open(
+        replace(spec, metric="collapsed", higher_is_better=True)
+    ).test.higher_is_better
     with pytest.raises(ConfigError, match="whether a larger collapsed is better"):
         measure(replace(spec, metric="collapsed", methods=("gc_only",)))
 
@@ -197,14 +209,19 @@ def test_all_labels_and_the_default_methods(spec):
 
 def test_rates_are_searched_within_the_few_labels(spec, trained):
     recipe = replace(SHORT, lrs=(1e-4, 1e-2))
-    spec = replace(spec, sizes=(8,), seeds=1, methods=("pretrained", "untrained:cnn"), recipe=recipe, keep=True)
+    spec = replace(
+        spec, sizes=(8,), seeds=1, methods=("pretrained", "untrained:cnn"), recipe=recipe, keep=True
+    )
     found = measure(spec)
     assert [run.subset.count for run in trained] == [6, 6, 8] * 2
     for run, last in zip(found.runs, trained[2::3], strict=True):
         tried = run.about["tried"]
         assert set(tried) == {"0.0001", "0.01"}
         assert run.about["lr"] == last.schedule.lr == float(min(tried, key=tried.get))
-    assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {"pretrained_8_0", "untrained-cnn_8_0"}
+    assert {p.name for p in (spec.out / "checkpoints").iterdir()} == {
+        "pretrained_8_0",
+        "untrained-cnn_8_0",
+    }
 
 
 def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
@@ -216,14 +233,18 @@ def test_a_rate_that_diverges_is_not_chosen(spec, monkeypatch):
     original = module.train
     monkeypatch.setattr(module, "train", failing)
     recipe = replace(SHORT, lrs=(1e-2, 1e-4))
-    (run,) = measure(replace(spec, sizes=(8,), seeds=1, methods=("pretrained",), recipe=recipe)).runs
+    (run,) = measure(
+        replace(spec, sizes=(8,), seeds=1, methods=("pretrained",), recipe=recipe)
+    ).runs
     assert run.about["lr"] == 1e-4 and run.about["tried"]["0.01"] is None
 
 
 def test_held_records_are_taken_of_takes(tiny):
     held = HeldOutRecords(tiny.labelled.split("train"))
     part = held.take(np.array([5, 3, 1])).take(np.array([2, 0]))
-    assert [record["bases"].tobytes() for record in part] == [held[i]["bases"].tobytes() for i in (1, 5)]
+    assert [record["bases"].tobytes() for record in part] == [
+        held[i]["bases"].tobytes() for i in (1, 5)
+    ]
     assert list(part.column("label")) == [held[1]["label"], held[5]["label"]]
 
 
@@ -237,8 +258,12 @@ def made(curves, seeds=5, spread=0.02, kinds=None, collapsed=(), higher=True, pa
                 own = value + float(deviations[seed])
                 without = tuple(own + 0.002 * (part - (parts - 1) / 2) for part in range(parts))
                 lost = float((method, labels, seed) in collapsed)
-                runs.append(RunMetrics(method, labels, seed, {"mcc": own, "collapsed": lost}, without))
-    kinds = kinds or {m: "network" if m in ("pretrained", "untrained", "frozen") else "baseline" for m in curves}
+                runs.append(
+                    RunMetrics(method, labels, seed, {"mcc": own, "collapsed": lost}, without)
+                )
+    kinds = kinds or {
+        m: "network" if m in ("pretrained", "untrained", "frozen") else "baseline" for m in curves
+    }
     return LabelEfficiencyResult(tuple(runs), "mcc", higher, kinds)
 
 
@@ -252,11 +277,16 @@ def test_labels_saved_where_the_curves_cross():
     result = made(CROSSING)
     few, some, most = (result.saving(n) for n in (32, 128, 512))
     assert few.factor.value == pytest.approx(4) and some.factor.value == pytest.approx(2)
-    assert few.factor.low - 1e-9 <= 4 <= few.factor.high + 1e-9 and some.factor.low < some.factor.high
+    assert (
+        few.factor.low - 1e-9 <= 4 <= few.factor.high + 1e-9 and some.factor.low < some.factor.high
+    )
     assert "4.0 times fewer labels than untrained at .40" in few.text()
     assert most.factor is None and "not reached" in most.text() and "times fewer" not in most.text()
     note = result.table().note
-    assert "Labels saved, 32 labels: 4.0 times" in note and "Labels saved, 512 labels: not reached" in note
+    assert (
+        "Labels saved, 32 labels: 4.0 times" in note
+        and "Labels saved, 512 labels: not reached" in note
+    )
     saved = json.loads(json.dumps(result.to_json(), allow_nan=False))["labels_saved"]
     assert saved["32"]["factor"][0] == pytest.approx(4) and saved["512"]["factor"] is None
 
@@ -265,14 +295,19 @@ def test_no_factor_where_the_curves_do_not_cross():
     apart = made({"pretrained": {32: 0.7, 128: 0.8}, "untrained": {32: 0.1, 128: 0.2}})
     behind = made({"pretrained": {32: 0.1, 128: 0.15}, "untrained": {32: 0.5, 128: 0.6}})
     for result, words in ((apart, "not reached"), (behind, "no crossing")):
-        assert all(result.saving(n).factor is None and words in result.saving(n).text() for n in (32, 128))
+        assert all(
+            result.saving(n).factor is None and words in result.saving(n).text() for n in (32, 128)
+        )
         assert "times fewer" not in result.note()
     assert made({"pretrained": {32: 0.7}, "frozen": {32: 0.1}}).saving(32) is None
 
 
 def test_errors_that_should_be_small_turn_the_curves_round():
     turned = {m: {n: 1 - v for n, v in points.items()} for m, points in CROSSING.items()}
-    result = made({**turned, "a": {32: 0.5, 128: 0.5, 512: 0.5}, "b": {32: 0.9, 128: 0.4, 512: 0.9}}, higher=False)
+    result = made(
+        {**turned, "a": {32: 0.5, 128: 0.5, 512: 0.5}, "b": {32: 0.9, 128: 0.4, 512: 0.9}},
+        higher=False,
+    )
     assert result.saving(32).factor.value == pytest.approx(4) and result.saving(512).factor is None
     assert [result.best_baseline(n) for n in (32, 128, 512)] == ["a", "b", "a"]
 
@@ -305,7 +340,10 @@ def test_paired_differences_cancel_what_seeds_share():
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng, held = np.random.default_rng(0), 0
     for _ in range(200):
-        runs = tuple(RunMetrics("a", 8, s, {"mcc": float(v)}, ()) for s, v in enumerate(rng.normal(0.5, 0.1, 5)))
+        runs = tuple(
+            RunMetrics("a", 8, s, {"mcc": float(v)}, ())
+            for s, v in enumerate(rng.normal(0.5, 0.1, 5))
+        )
         found = LabelEfficiencyResult(runs, "mcc", True, {"a": "network"}).interval("a", 8)
         held += found.low < 0.5 < found.high
     assert 0.88 < held / 200 < 0.99
@@ -326,10 +364,15 @@ def test_collapsed_runs_are_counted():
     lost = {("untrained", 32, 0), ("untrained", 32, 3), ("pretrained", 128, 1)}
     table = made(CROSSING, collapsed=lost).table()
     cells = {row[0]: row[1:] for row in table.rows}
-    assert cells["untrained"][0].endswith("2 collapsed") and cells["pretrained"][1].endswith("1 collapsed")
+    assert cells["untrained"][0].endswith("2 collapsed") and cells["pretrained"][1].endswith(
+        "1 collapsed"
+    )
     assert "collapsed" not in cells["untrained"][1] and "3 of 30 runs collapsed" in table.note
     assert "No run collapsed" in made(CROSSING).table().note
-    assert "Fewer than 5 seeds" in made(CROSSING, seeds=3).note() and "Fewer than" not in made(CROSSING).note()
+    assert (
+        "Fewer than 5 seeds" in made(CROSSING, seeds=3).note()
+        and "Fewer than" not in made(CROSSING).note()
+    )
 
 
 def test_the_table_sets_pretraining_against_scratch_and_the_best_baseline():
@@ -342,15 +385,28 @@ def test_the_table_sets_pretraining_against_scratch_and_the_best_baseline():
         "pretrained - best baseline",
     ]
     assert table.rows[-2][1].startswith("+.20 [")
-    assert table.rows[-1][1].endswith("(b)") and table.rows[-1][2].startswith("-.10") and "(a)" in table.rows[-1][2]
+    assert (
+        table.rows[-1][1].endswith("(b)")
+        and table.rows[-1][2].startswith("-.10")
+        and "(a)" in table.rows[-1][2]
+    )
     alone = made({"pretrained": CROSSING["pretrained"], "b": rivals["b"]}).table()
     assert [row[0] for row in alone.rows] == ["pretrained", "b", "pretrained - best baseline"]
 
 
 @pytest.mark.parametrize("sizes", [(32,), (32, 128, 512)])
 def test_the_plot_names_every_method(tmp_path, sizes):
-    curves = {**CROSSING, "untrained:cnn": dict.fromkeys((32, 128, 512), 0.3), "a": dict.fromkeys((32, 128, 512), 0.3)}
-    kinds = {"pretrained": "network", "untrained": "network", "untrained:cnn": "control", "a": "baseline"}
+    curves = {
+        **CROSSING,
+        "untrained:cnn": dict.fromkeys((32, 128, 512), 0.3),
+        "a": dict.fromkeys((32, 128, 512), 0.3),
+    }
+    kinds = {
+        "pretrained": "network",
+        "untrained": "network",
+        "untrained:cnn": "control",
+        "a": "baseline",
+    }
     result = made({m: {n: v[n] for n in sizes} for m, v in curves.items()}, kinds=kinds)
     axes = Figure().add_subplot()
     assert result.plot(axes) is axes
@@ -369,7 +425,9 @@ def test_a_result_is_a_tidy_table_and_short_in_notebooks(tmp_path):
     result = made(CROSSING, seeds=2)
     frame = result.to_pandas()
     assert len(frame) == 12 and {"method", "kind", "labels", "seed", "mcc"} <= set(frame.columns)
-    assert frame[(frame.method == "untrained") & (frame.labels == 128)].mcc.mean() == pytest.approx(0.4)
+    assert frame[(frame.method == "untrained") & (frame.labels == 128)].mcc.mean() == pytest.approx(
+        0.4
+    )
     assert "<table" in result._repr_html_() and repr(result) == result.table().text()
     again = pd.read_csv(result.save(tmp_path / "runs.csv"))
     assert list(again.columns) == list(frame.columns) and len(again) == 12
@@ -383,13 +441,16 @@ def test_without_out_the_runs_live_as_long_as_the_result(spec, tmp_path):
     del result
     gc.collect()
     assert not folder.exists() and (saved / "label_efficiency.json").exists()
-    assert len(measure(replace(spec, out=saved, methods=("gc_only",))).runs) == 4  # continues from what was saved
+    # continues from what was saved
+    assert len(measure(replace(spec, out=saved, methods=("gc_only",))).runs) == 4
     assert len((saved / "runs.jsonl").read_text().splitlines()) == 4
 
 
 def test_without_an_objective_the_domains_recipe_chooses(spec, monkeypatch):
     class Own(Inputs):
-        recipes = {"first": FitRecipe("a test", lambda store, parent: {"objective": Classify(bins=2)})}
+        recipes = {
+            "first": FitRecipe("a test", lambda store, parent: {"objective": Classify(bins=2)})
+        }
 
     monkeypatch.setitem(vars(DOMAIN), "inputs", Own())
     work = LabelEfficiencyRun.open(replace(spec, objective=None))

@@ -1,4 +1,6 @@
-"""Privacy audits: the attacks on numbers whose answer is known, and whole audits of tiny runs in two domains."""
+"""Privacy audits: the attacks on numbers whose answer is known, and whole audits of tiny runs in
+two domains.
+"""
 
 import json
 from dataclasses import replace
@@ -46,7 +48,9 @@ def test_ranks_agree_with_scikit_learn():
     assert ranks.auc() == pytest.approx(roc_auc_score(member_N, score_N))
     fpr, tpr, _ = roc_curve(member_N, score_N, drop_intermediate=False)
     for rate in (0.01, 0.1, 0.5):
-        assert ranks.shares(ranks.levels(rate)) == pytest.approx((tpr[fpr <= rate].max(), fpr[fpr <= rate].max()))
+        assert ranks.shares(ranks.levels(rate)) == pytest.approx(
+            (tpr[fpr <= rate].max(), fpr[fpr <= rate].max())
+        )
     weight = rng.integers(0, 3, 400)
     weighted = roc_auc_score(member_N, score_N, sample_weight=weight)
     assert ranks.auc(weight) == pytest.approx(weighted)
@@ -66,7 +70,9 @@ def test_memory_is_found_and_its_absence_too(online):
     in_KN = halves(300, 16, seed=0)
     hard_N, noise_KN = rng.normal(0, 3, 300), rng.normal(0, 1, (16, 300))
     for shift, low, high in ((0.0, 0.47, 0.53), (2.0, 0.85, 0.99)):
-        found = Attack.of("lira", leave_one_out(hard_N + noise_KN + shift * in_KN, in_KN, online), in_KN, seed=0)
+        found = Attack.of(
+            "lira", leave_one_out(hard_N + noise_KN + shift * in_KN, in_KN, online), in_KN, seed=0
+        )
         assert low < found.auc.value < high
         assert (found.auc.low <= 0.5 <= found.auc.high) == (shift == 0)
     by_loss = Attack.of("loss", hard_N + noise_KN + 2.0 * in_KN, in_KN, seed=0)
@@ -81,14 +87,19 @@ def test_own_variances_from_many_shadows_on():
     target_N = rng.normal(0, 1, 200) * spread_N
     member_N = np.arange(200) < 100
     target_N[member_N] += 2 * spread_N[member_N]
-    many, few = (Ranks(lira(target_N, stat_KN[:k], in_KN[:k], True), member_N).auc() for k in (64, 62))
+    many, few = (
+        Ranks(lira(target_N, stat_KN[:k], in_KN[:k], True), member_N).auc() for k in (64, 62)
+    )
     assert many > few + 0.02
 
 
 def test_rates_that_the_sample_does_not_resolve_are_refused():
     rng = np.random.default_rng(3)
     found = Attack.of("loss", rng.normal(size=300), np.arange(300) < 150, seed=0)
-    assert [point.rate for point in found.points] == [0.01, 0.1] and found.smallest == pytest.approx(1 / 150)
+    assert [point.rate for point in found.points] == [
+        0.01,
+        0.1,
+    ] and found.smallest == pytest.approx(1 / 150)
     for point in found.points:
         assert point.fpr.value <= point.rate and point.tpr.low <= point.tpr.value <= point.tpr.high
         assert point.epsilon(1e-5) < 1.0
@@ -107,7 +118,8 @@ def test_exposure_of_what_is_learnt_by_heart():
     blind = Exposure.of(loss_KC, in_KC, seed=0)
     assert blind.mean.low < blind.chance < blind.mean.high
     unequal = Exposure.of(np.where(np.arange(8)[:, None] < 4, 1.0, -1.0) * in_KC, in_KC, seed=0)
-    assert unequal.mean.high - unequal.mean.low > 2.0  # some shadows learn all by heart, others nothing
+    # some shadows learn all by heart, others nothing
+    assert unequal.mean.high - unequal.mean.low > 2.0
     heart = Exposure.of(loss_KC - 2.0 * in_KC, in_KC, seed=0)
     assert heart.mean.value == heart.maximum == pytest.approx(np.log2(21))
 
@@ -124,7 +136,13 @@ def trained(request, tmp_path_factory):
 
 @pytest.fixture
 def spec(trained, tmp_path):
-    return Privacy(checkpoint=trained.path, data=trained.run.data, out=tmp_path / "audit", shadows=8, hardware=EXACT)
+    return Privacy(
+        checkpoint=trained.path,
+        data=trained.run.data,
+        out=tmp_path / "audit",
+        shadows=8,
+        hardware=EXACT,
+    )
 
 
 def test_an_untrained_model_betrays_nothing(trained, spec, tmp_path):
@@ -138,17 +156,29 @@ def test_an_untrained_model_betrays_nothing(trained, spec, tmp_path):
 
 def test_an_audit_of_a_checkpoint(trained, spec):
     rest = Store.open(trained.run.data).split("test")
-    spec = replace(spec, data=None, members=trained.run.data, nonmembers=trained.run.data, canaries=4)
+    spec = replace(
+        spec, data=None, members=trained.run.data, nonmembers=trained.run.data, canaries=4
+    )
     found = measure(spec)
-    assert [a.name for a in found.attacks] == ["loss", "lira online", "lira offline", "canaries, lira online"]
+    assert [a.name for a in found.attacks] == [
+        "loss",
+        "lira online",
+        "lira offline",
+        "canaries, lira online",
+    ]
     members = len(Store.open(trained.run.data).split("train"))
-    assert found.counts["records"] + found.counts["unlabelled"] == members + min(len(rest), members) - 4
+    assert (
+        found.counts["records"] + found.counts["unlabelled"]
+        == members + min(len(rest), members) - 4
+    )
     assert found.exposure.canaries == 4 and 0 <= found.exposure.mean.value <= found.exposure.maximum
     written = json.loads((spec.out / "privacy.json").read_text())
     assert written["target"] == "checkpoint" and len(written["most_exposed"]) == 10
     assert (spec.out / "privacy.png").read_bytes()[:4] == b"\x89PNG"
     frame = found.to_pandas()
-    assert set(frame.attack) == {a.name for a in found.attacks} and (frame.auc_low <= frame.auc).all()
+    assert (
+        set(frame.attack) == {a.name for a in found.attacks} and (frame.auc_low <= frame.auc).all()
+    )
     assert "never proves" in found.table().text() and "non-members" in found.table().text()
     assert not list(spec.out.glob(".*"))
 
@@ -199,9 +229,15 @@ def test_shadows_on_half_the_records_spend_another_budget(trained, spec, tmp_pat
     assert shadows["sampling_rate"] == pytest.approx(2 * told["sampling_rate"], rel=0.05)
     assert shadows["epsilon"] > 1.5 * told["epsilon"]
     learnt = len(Store.open(made.run.data).split("train"))
-    assert f"the shadows learn {learnt // 2} records each, the checkpoint learnt {learnt}" in found.warnings
+    assert (
+        f"the shadows learn {learnt // 2} records each, the checkpoint learnt {learnt}"
+        in found.warnings
+    )
     attack = found.attacks[0]
-    assert found.promise(attack) == shadows and replace(found, target="checkpoint").promise(attack) == told
+    assert (
+        found.promise(attack) == shadows
+        and replace(found, target="checkpoint").promise(attack) == told
+    )
     canaries = replace(attack, name=CANARIES)
     assert replace(found, target="checkpoint").promise(canaries) == shadows
     report = json.loads((spec.out / "privacy.json").read_text())
@@ -214,14 +250,18 @@ def test_shadows_on_half_the_records_spend_another_budget(trained, spec, tmp_pat
 
 def test_a_broken_promise_is_seen():
     in_KN = halves(400, 8, seed=0)
-    attack = Attack.of("lira", np.where(in_KN, 1.0, 0.0) + np.random.default_rng(0).random((8, 400)) / 2, in_KN, 0)
+    attack = Attack.of(
+        "lira", np.where(in_KN, 1.0, 0.0) + np.random.default_rng(0).random((8, 400)) / 2, in_KN, 0
+    )
     counts = {"shadows": 8, "records": 400, "canaries": 0, "members": 0, "unlabelled": 0}
     promise = {"epsilon": 1.0, "delta": 1e-5, "not_covered": "nothing"}
     found = module.PrivacyResult("recipe", (attack,), None, counts, promise)
     assert not found.bound_holds and found.proven_epsilon > 4
     assert "IS BROKEN" in found.table().text()
     point = attack.points[-1]
-    little = replace(attack, points=(replace(point, tpr=Interval(0.5, 0.3, 0.6), fpr=Interval(0.1, 0.05, 0.1)),))
+    little = replace(
+        attack, points=(replace(point, tpr=Interval(0.5, 0.3, 0.6), fpr=Interval(0.1, 0.05, 0.1)),)
+    )
     swapped = replace(found, attacks=(little,))
     assert not swapped.bound_holds and "swapping one record for another" in swapped.table().text()
 
@@ -238,13 +278,19 @@ def test_losses_are_of_single_examples(trained):
 def test_a_pool_becomes_a_store_of_the_chosen_records(trained, tmp_path):
     store = Store.open(trained.run.data)
     rows = store.split("train"), store.split("test")
-    pool = Pool(rows, np.arange(len(rows[0]) + len(rows[1])) < len(rows[0]), store.split("validation"))
+    pool = Pool(
+        rows, np.arange(len(rows[0]) + len(rows[1])) < len(rows[0]), store.split("validation")
+    )
     chosen = np.arange(len(pool)) % 3 == 0
     pool = pool.with_canaries(2, seed=0)
     made = pool.write(tmp_path / "made", chosen)
-    assert len(made.split("train")) == chosen.sum() and len(made.split("validation")) == len(pool.validation)
+    assert len(made.split("train")) == chosen.sum() and len(made.split("validation")) == len(
+        pool.validation
+    )
     for row, place in zip(made.split("train"), np.flatnonzero(chosen), strict=True):
-        same = [np.array_equal(row[k], v) for k, v in pool[place].items() if k not in ("split", "label")]
+        same = [
+            np.array_equal(row[k], v) for k, v in pool[place].items() if k not in ("split", "label")
+        ]
         assert all(same)
     assert all(not pool.member_N[place] for place in pool.labels)
     for place, label in pool.labels.items():
@@ -256,7 +302,13 @@ def test_what_cannot_be_audited_is_refused(trained, spec, tiny):
         replace(spec, shadows=9)
     with pytest.raises(ConfigError, match="needs --members and --nonmembers"):
         replace(spec, members=spec.data)
-    same = replace(spec, data=None, members=trained.run.data, nonmembers=trained.run.data, nonmembers_split="train")
+    same = replace(
+        spec,
+        data=None,
+        members=trained.run.data,
+        nonmembers=trained.run.data,
+        nonmembers_split="train",
+    )
     with pytest.raises(ConfigError, match="are members too"):
         measure(same)
     with pytest.raises(ConfigError, match="whole records"):
@@ -270,8 +322,12 @@ def test_what_cannot_be_audited_is_refused(trained, spec, tiny):
 def test_rows_of_two_stores_are_one_pool(trained):
     store = Store.open(trained.run.data)
     pool = Pool(
-        (Rows(store, np.array([3, 1])), Rows(store, np.array([2]))), np.ones(3, bool), store.split("validation")
+        (Rows(store, np.array([3, 1])), Rows(store, np.array([2]))),
+        np.ones(3, bool),
+        store.split("validation"),
     )
-    assert len(pool) == 3 and all(np.array_equal(pool[2][k], v) for k, v in store[2].items() if k == "label")
+    assert len(pool) == 3 and all(
+        np.array_equal(pool[2][k], v) for k, v in store[2].items() if k == "label"
+    )
     with pytest.raises(IndexError):
         pool[3]

@@ -70,9 +70,13 @@ def test_clopper_pearson_agrees_with_scipy():
 
 
 def test_the_direction_of_a_metric_is_known_or_asked_for():
-    assert higher_is_better(Objective(), "test/auroc") and not higher_is_better(Objective(), "rmse_log")
+    assert higher_is_better(Objective(), "test/auroc") and not higher_is_better(
+        Objective(), "rmse_log"
+    )
     assert higher_is_better(Objective(), "rmse", given=True)
-    with pytest.raises(ConfigError, match="whether a larger coverage is better; set higher_is_better"):
+    with pytest.raises(
+        ConfigError, match="whether a larger coverage is better; set higher_is_better"
+    ):
         require_direction(higher_is_better(Objective(), "coverage"), "coverage")
     with pytest.raises(ConfigError, match="no metric 'auco'.*did you mean 'auroc'"):
         metric_of({"auroc": 1.0}, "auco")

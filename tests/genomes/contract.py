@@ -21,9 +21,14 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     rng = np.random.default_rng(0)
     fasta = folder / "tiny.fa"
     fasta.write_text("".join(f">{name}\n{letters(rng, 900)}\n" for name in "abcd"))
-    rows = [(letters(rng, 15) + ("TATAATG" if n % 2 else "GCCGGCA") + letters(rng, 18), n % 2) for n in range(60)]
+    rows = [
+        (letters(rng, 15) + ("TATAATG" if n % 2 else "GCCGGCA") + letters(rng, 18), n % 2)
+        for n in range(60)
+    ]
     table = folder / "tiny.tsv"
-    table.write_text("sequence\tlabel\n" + "".join(f"{bases}\t{'no' if y else 'yes'}\n" for bases, y in rows))
+    table.write_text(
+        "sequence\tlabel\n" + "".join(f"{bases}\t{'no' if y else 'yes'}\n" for bases, y in rows)
+    )
     store = prepare(Genome(files=(fasta,), validation=("c",), test=("d",)), folder / "genome")
     prepare(Sequences(files=(table,), validation_share=0.2), folder / "labelled")
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}

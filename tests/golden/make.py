@@ -1,9 +1,10 @@
-"""Write golden checkpoints of the present format; run once for each new format, never to mend a failing test.
+"""Write golden checkpoints of the present format; run once for each new format, never to mend a
+failing test.
 
     python tests/golden/make.py [DOMAIN ...]
 
-For each domain, from the tiny runs of tests/<domain>/contract.py: the fine-tuned checkpoint in float32, its store, what it
-predicts for the test split, and every metric of both runs in float64.
+For each domain, from the tiny runs of tests/<domain>/contract.py: the fine-tuned checkpoint in
+float32, its store, what it predicts for the test split, and every metric of both runs in float64.
 """
 
 import json
@@ -31,7 +32,11 @@ from tiny_runs import load_file  # noqa: E402
 
 def plain(value: np.ndarray) -> list:
     """Return an output as JSON values; a ragged one as a list for each record."""
-    return [plain(np.asarray(part)) for part in value] if value.dtype == object else value.astype(float).tolist()
+    return (
+        [plain(np.asarray(part)) for part in value]
+        if value.dtype == object
+        else value.astype(float).tolist()
+    )
 
 
 def write(domain: str) -> Path:
@@ -43,11 +48,15 @@ def write(domain: str) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)  # short relative paths in the recorded run
             runs = load_file(TESTS / domain / "contract.py").tiny(Path("."))[1:]
-            runs = [replace(run, hardware=replace(run.hardware, precision=precision)) for run in runs]
+            runs = [
+                replace(run, hardware=replace(run.hardware, precision=precision)) for run in runs
+            ]
             checkpoint = [train(run) for run in runs][1]
             if precision == "float64":
                 for run in runs:
-                    lines = [json.dumps(line) + "\n" for line in read_metrics(run.out / "metrics.jsonl")]
+                    lines = [
+                        json.dumps(line) + "\n" for line in read_metrics(run.out / "metrics.jsonl")
+                    ]
                     (out / f"{run.out.name}.jsonl").write_text("".join(lines))
             else:
                 shutil.copytree(checkpoint.path, out / "checkpoint")

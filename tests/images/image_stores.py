@@ -21,7 +21,9 @@ def shapes_store(folder: Path, num: int = 60, labels: bool = True) -> Store:
 
 
 def coloured(folder: Path, num: int = 160, numeric: bool = False) -> Store:
-    """Prepare red and green discs anywhere before grey noise; the class is the colour, or a number that it stands for."""
+    """Prepare red and green discs anywhere before grey noise; the class is the colour, or a
+    number that it stands for.
+    """
     rng = np.random.default_rng(0)
     row, column = np.mgrid[:12, :12]
     pictures = rng.integers(90, 110, (num, 12, 12, 1)).repeat(3, 3).astype(np.uint8)
@@ -31,13 +33,17 @@ def coloured(folder: Path, num: int = 160, numeric: bool = False) -> Store:
         picture[disc] = (20, 20, 20)
         picture[disc, i % 2] = rng.integers(180, 250)
     label_N = np.arange(num) % 2
-    np.savez(folder / "discs.npz", images=pictures, labels=20.0 + 6.0 * label_N if numeric else label_N)
+    np.savez(
+        folder / "discs.npz", images=pictures, labels=20.0 + 6.0 * label_N if numeric else label_N
+    )
     asked = {"numeric": True} if numeric else {"classes": ("red", "green")}
     return prepare(Images(files=(folder / "discs.npz",), **asked, **SHARES), folder / "discs")
 
 
 def scenes_store(folder: Path, num: int = 160, segments: bool = False) -> Store:
-    """Prepare one or two objects an image before noise, lying bars and squares, with their boxes (and label maps)."""
+    """Prepare one or two objects an image before noise, lying bars and squares, with their boxes
+    (and label maps).
+    """
     rng = np.random.default_rng(0)
     for name in ("pictures", "masks"):
         (folder / name).mkdir()
@@ -45,14 +51,22 @@ def scenes_store(folder: Path, num: int = 160, segments: bool = False) -> Store:
         rows = csv.writer(table)
         rows.writerow(["image", "x0", "y0", "x1", "y1", "label"])
         for i in range(num):
-            picture, mask = rng.integers(0, 30, (24, 24)).astype(np.uint8), np.zeros((24, 24), np.uint8)
+            picture, mask = (
+                rng.integers(0, 30, (24, 24)).astype(np.uint8),
+                np.zeros((24, 24), np.uint8),
+            )
             for half in range(int(rng.integers(1, 3))):
                 kind = int(rng.integers(2))
                 high, wide = (4, 10) if kind == 0 else (7, 7)
-                top, left = int(rng.integers(0, 12 - high)) + 12 * half, int(rng.integers(0, 24 - wide))
+                top, left = (
+                    int(rng.integers(0, 12 - high)) + 12 * half,
+                    int(rng.integers(0, 24 - wide)),
+                )
                 picture[top : top + high, left : left + wide] = 200
                 mask[top : top + high, left : left + wide] = kind + 1
-                rows.writerow([f"{i:03d}.png", left, top, left + wide, top + high, ("bar", "square")[kind]])
+                rows.writerow(
+                    [f"{i:03d}.png", left, top, left + wide, top + high, ("bar", "square")[kind]]
+                )
             Image.fromarray(picture).save(folder / f"pictures/{i:03d}.png")
             Image.fromarray(mask).save(folder / f"masks/{i:03d}.png")
     asked = {"boxes": folder / "boxes.csv"} | ({"masks": folder / "masks"} if segments else {})

@@ -17,7 +17,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
 COCO = json.dumps(
     {
         "images": [{"id": 3, "file_name": "a.png", "width": 7, "height": 9}],
-        "annotations": [{"id": 1, "image_id": 3, "category_id": 2, "bbox": [1, 2, 3.5, 4], "iscrowd": 0}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 2, "bbox": [1, 2, 3.5, 4], "iscrowd": 0}
+        ],
         "categories": [{"id": 2, "name": "cell"}],
     }
 ).encode()

@@ -16,11 +16,14 @@ def test_it_keeps_the_laws_and_fills_in_better_than_what_it_saw():
     pictures = read_many(catalog.fetch("fashion-sample")).images[-60:]
     objective, network = model.objective, model.network
     examples = [
-        objective.prepare({"image": x}, model.codec, np.random.default_rng(i), False) for i, x in enumerate(pictures)
+        objective.prepare({"image": x}, model.codec, np.random.default_rng(i), False)
+        for i, x in enumerate(pictures)
     ]
     batch = model.codec.collate(examples)
     with torch.no_grad():
         loss = objective.loss(network, batch)
-        seen = network.normalised(take(to_patches(batch["image"], network.patch), batch["visible"])).mean((1, 2))
+        seen = network.normalised(
+            take(to_patches(batch["image"], network.patch), batch["visible"])
+        ).mean((1, 2))
         guess = (objective.targets(network, batch) - seen[:, None, None]).square().mean()
     assert float(loss.total / loss.count) < 0.25 * float(guess)

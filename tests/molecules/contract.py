@@ -16,9 +16,17 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     """Return a store, a pretraining run on it, and a fine-tuning run from that run's checkpoint."""
     pairs = [f"C({a})CC{b}" for a in PARTS for b in PARTS]
     (folder / "old.smi").write_text("\n".join(pairs) + "\n")
-    rows = [f"{s}CO,{len(s) + 0.5 * s.count('O')},{int('c' in s) if i % 4 else ''}" for i, s in enumerate(pairs)]
+    rows = [
+        f"{s}CO,{len(s) + 0.5 * s.count('O')},{int('c' in s) if i % 4 else ''}"
+        for i, s in enumerate(pairs)
+    ]
     (folder / "new.csv").write_text("smiles,size,aromatic\n" + "\n".join(rows) + "\n")
-    options = {"split": "random", "shares": (0.6, 0.2, 0.2), "descriptors": True, "duplicates": "first"}
+    options = {
+        "split": "random",
+        "shares": (0.6, 0.2, 0.2),
+        "descriptors": True,
+        "duplicates": "first",
+    }
     store = prepare(Molecules(files=(folder / "old.smi",), **options), folder / "old")
     labelled = Molecules(files=(folder / "new.csv",), labels=("size", "aromatic"), **options)
     prepare(labelled, folder / "new", on_error="skip")

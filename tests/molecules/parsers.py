@@ -27,7 +27,9 @@ $$$$
 
 
 def molecules(path: Path) -> None:
-    """Read a file of molecules as `prepare --on-error skip` does, each record to its molecule; raise the first refusal."""
+    """Read a file of molecules as `prepare --on-error skip` does, each record to its molecule;
+    raise the first refusal.
+    """
     columns, refused = () if ".smi" in path.name else ("y",), []
     for part in parts_of(path):
         for entry in read_part(part, "smiles", columns):

@@ -1,4 +1,6 @@
-"""Padding, packing, choosing tokens and recomputing never change a result; positions matter by distance only."""
+"""Padding, packing, choosing tokens and recomputing never change a result; positions matter by
+distance only.
+"""
 
 import pytest
 import torch
@@ -15,20 +17,25 @@ def build(seed: int = 0, dropout: float = 0.0, dtype: torch.dtype = torch.float6
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = Encoder(width=WIDTH, depth=3, heads=2, hidden=40, dropout=dropout)
-        for parameter in encoder.parameters():  # far from the small start, where attention is nearly uniform
+        # far from the small start, where attention is nearly uniform
+        for parameter in encoder.parameters():
             parameter.data.add_(0.3 * torch.randn_like(parameter))
     return encoder.to(dtype)
 
 
 def rows(dtype: torch.dtype = torch.float64, seed: int = 1) -> torch.Tensor:
-    return torch.randn(3, 9, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        3, 9, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_padding_and_batch_mates_change_nothing(dtype, tolerance):
     encoder, x_BLD = build(dtype=dtype), rows(dtype)
     batched = encoder(x_BLD, LENGTHS)
-    other = encoder(torch.where(torch.arange(9)[:, None] < LENGTHS[:, None, None], x_BLD, 7.0), LENGTHS)
+    other = encoder(
+        torch.where(torch.arange(9)[:, None] < LENGTHS[:, None, None], x_BLD, 7.0), LENGTHS
+    )
     for row, length in enumerate(LENGTHS.tolist()):
         alone = encoder(x_BLD[row : row + 1, :length])[0]
         torch.testing.assert_close(batched[row, :length], alone, rtol=0, atol=tolerance)
@@ -39,7 +46,8 @@ def test_packing_equals_padding():
     encoder, x_BLD = build(), rows()
     padded = encoder(x_BLD, LENGTHS)
     packed = torch.cat([x_BLD[row, :length] for row, length in enumerate(LENGTHS.tolist())])[None]
-    packed = torch.cat([packed, torch.full((1, 3, WIDTH), 5.0, dtype=packed.dtype)], dim=1)  # padding, its own segment
+    # padding, its own segment
+    packed = torch.cat([packed, torch.full((1, 3, WIDTH), 5.0, dtype=packed.dtype)], dim=1)
     segments = torch.tensor([[0] * 9 + [1] * 4 + [2] + [-1] * 3])
     result = encoder(packed, segments_BL=segments)[0]
     expected = torch.cat([padded[row, :length] for row, length in enumerate(LENGTHS.tolist())])
@@ -83,7 +91,9 @@ def test_full_rows_need_no_mask(monkeypatch):
 
 
 def test_attention_sees_distances_only():
-    query, key = torch.randn(2, 1, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    query, key = torch.randn(
+        2, 1, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
 
     def logits(shift: int) -> torch.Tensor:
         angles = rotary_angles(torch.arange(12) + shift, 16, torch.float64)
@@ -92,7 +102,9 @@ def test_attention_sees_distances_only():
     torch.testing.assert_close(logits(1000), logits(0), rtol=0, atol=1e-10)
     assert (logits(0) - query @ key.mT).abs().max() > 0.1
     cosine, sine = rotary_angles(torch.arange(12), 16, torch.float64)
-    torch.testing.assert_close(rotate(rotate(query, cosine, sine), cosine, -sine), query, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        rotate(rotate(query, cosine, sine), cosine, -sine), query, rtol=0, atol=1e-12
+    )
 
 
 def test_order_of_tokens_matters():
@@ -109,7 +121,10 @@ def test_recomputing_gives_the_same_gradients_under_dropout(only):
         with torch.random.fork_rng():
             torch.manual_seed(5)
             result = encoder(x_BLD, LENGTHS, only_BL=only)
-            return [result.detach(), *torch.autograd.grad(result.square().sum(), list(encoder.parameters()))]
+            return [
+                result.detach(),
+                *torch.autograd.grad(result.square().sum(), list(encoder.parameters())),
+            ]
 
     for straight, recomputed in zip(gradients(False), gradients(True), strict=True):
         assert torch.equal(straight, recomputed)
@@ -130,7 +145,9 @@ def test_the_seed_decides_the_weights():
 
 def test_names_of_blocks_and_no_buffers():
     encoder = build()
-    assert {name.split(".")[1] for name, _ in encoder.named_parameters() if name.startswith("blocks.")} == set("012")
+    assert {
+        name.split(".")[1] for name, _ in encoder.named_parameters() if name.startswith("blocks.")
+    } == set("012")
     assert not list(encoder.buffers())
     assert not [name for name, _ in encoder.named_parameters() if name.endswith("bias")]
 
@@ -150,7 +167,8 @@ def test_per_example_gradients_by_vmap():
     def loss(weights: dict[str, torch.Tensor], x_LD: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(encoder, weights, (x_LD[None],)).square().sum()
 
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no batching rule: torch 2.13 warns and runs row by row
+    # the fused kernel has no batching rule: torch 2.13 warns and runs row by row
+    with sdpa_kernel(SDPBackend.MATH):
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x_BLD)
     total = torch.func.grad(lambda weights: sum(loss(weights, x_LD) for x_LD in x_BLD))(weights)
     for name in weights:
@@ -158,7 +176,8 @@ def test_per_example_gradients_by_vmap():
 
 
 @pytest.mark.parametrize(
-    "change", [{"heads": 5}, {"width": 22}, {"width": 0}, {"depth": 0}, {"hidden": -1}, {"dropout": 1.0}]
+    "change",
+    [{"heads": 5}, {"width": 22}, {"width": 0}, {"depth": 0}, {"hidden": -1}, {"dropout": 1.0}],
 )
 def test_bad_sizes(change):
     with pytest.raises(ConfigError):

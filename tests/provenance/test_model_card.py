@@ -1,4 +1,6 @@
-"""The model card: what it says is so, what nobody measured is called so, and Hugging Face's tools can read its head."""
+"""The model card: what it says is so, what nobody measured is called so, and Hugging Face's
+tools can read its head.
+"""
 
 import json
 import shutil
@@ -69,9 +71,16 @@ def test_the_front_matter_is_what_hugging_face_reads(child: Checkpoint):
     yaml = pytest.importorskip("yaml")
     head = yaml.safe_load(front(child.path / "README.md"))
     assert head["license"] == "unknown" and head["library_name"] == "sciforge"
-    assert head["tags"][:2] == ["sciforge", child.body["domain"]] and head["base_model"] == "pretraining"
+    assert (
+        head["tags"][:2] == ["sciforge", child.body["domain"]]
+        and head["base_model"] == "pretraining"
+    )
     (result,) = head["model-index"][0]["results"]
-    assert result["dataset"] == {"name": child.run.data.name, "type": "sciforge-store", "split": "validation"}
+    assert result["dataset"] == {
+        "name": child.run.data.name,
+        "type": "sciforge-store",
+        "split": "validation",
+    }
     found = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert set(found) == set(head["metrics"]) and found["loss"] == child.metrics["loss"]
     assert result["task"]["type"] == type(child.objectives[0]).__name__
@@ -80,7 +89,10 @@ def test_the_front_matter_is_what_hugging_face_reads(child: Checkpoint):
 def test_a_card_leaves_the_checkpoint_as_it_is(child: Checkpoint):
     before, text = sha256(child.path / "checkpoint.json"), (child.path / "README.md").read_text()
     model_card.write(child)
-    assert sha256(child.path / "checkpoint.json") == before and (child.path / "README.md").read_text() == text
+    assert (
+        sha256(child.path / "checkpoint.json") == before
+        and (child.path / "README.md").read_text() == text
+    )
     (child.path / "README.md").unlink()
     Checkpoint.open(child.path).build()  # it may be deleted
     model_card.write(child)
@@ -117,25 +129,52 @@ def test_reports_beside_it_fill_the_sections(child: Checkpoint, tmp_path):
     assert "No leak seen." in parts["Privacy"] and "not measured" not in parts["Privacy"]
     assert "| area | 0.75 |" in parts["Sparsity"]
     write_json(child.path.parent / "audit" / "privacy.json", {**report, "weights_sha256": "0" * 64})
-    assert "not measured" in sections(model_card.write(child))["Privacy"]  # a report on other weights
+    # a report on other weights
+    assert "not measured" in sections(model_card.write(child))["Privacy"]
     (child.path.parent / "audit" / "privacy.json").write_text("{")
     assert "not measured" in sections(model_card.write(child))["Privacy"]
 
 
 def test_the_command_writes_test_metrics(house: Tiny, child: Checkpoint, capsys):
-    argv = ["card", str(child.path), "--data", str(house.finetuning.data), "--licence", "mit", "--device", "cpu"]
+    argv = [
+        "card",
+        str(child.path),
+        "--data",
+        str(house.finetuning.data),
+        "--licence",
+        "mit",
+        "--device",
+        "cpu",
+    ]
     assert cli.main(argv) == 0 and capsys.readouterr().out.strip() == str(child.path / "README.md")
     metrics = api.evaluate(child.path, house.finetuning.data, device="cpu")
-    for text in (sections(child.path / "README.md")["Metrics"], sections(model_card.write(child))["Metrics"]):
-        assert f"test split of {house.finetuning.data.name}, {len(house.labelled.split('test'))} records" in text
+    for text in (
+        sections(child.path / "README.md")["Metrics"],
+        sections(model_card.write(child))["Metrics"],
+    ):
+        assert (
+            f"test split of {house.finetuning.data.name}, {len(house.labelled.split('test'))}"
+            " records" in text
+        )
         assert all(f"| {name} | {value:.6g} |" in text for name, value in metrics.items())
     Checkpoint.open(child.path)
 
 
 def test_training_by_the_command_names_the_licence_of_the_data(tiny: Tiny, tmp_path, monkeypatch):
     file = Path(Store.open(tiny.pretraining.data).index["preparer"]["files"][0])
-    lines = ['summary = "s"', 'kind = "bundled"', 'licence = "CC0"', 'citation = "Me"', 'reader = "r"', 'split = "s"']
-    lines += [f'file = "{file.name}"', f'sha256 = "{sha256(file)}"', f"bytes = {file.stat().st_size}"]
+    lines = [
+        'summary = "s"',
+        'kind = "bundled"',
+        'licence = "CC0"',
+        'citation = "Me"',
+        'reader = "r"',
+        'split = "s"',
+    ]
+    lines += [
+        f'file = "{file.name}"',
+        f'sha256 = "{sha256(file)}"',
+        f"bytes = {file.stat().st_size}",
+    ]
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "mine.toml").write_text("\n".join(lines))
     monkeypatch.setattr(catalog, "datasets_folder", lambda: tmp_path / "cards")
@@ -143,7 +182,8 @@ def test_training_by_the_command_names_the_licence_of_the_data(tiny: Tiny, tmp_p
     assert "- **mine**: Licence: CC0. Citation: Me\n" in sections(made.path / "README.md")["Data"]
     shutil.move(tiny.pretraining.data, tmp_path / "gone")
     try:
-        assert "Licence: CC0" in sections(api.card(made.path))["Data"]  # the store has gone, the card has not
+        # the store has gone, the card has not
+        assert "Licence: CC0" in sections(api.card(made.path))["Data"]
     finally:
         shutil.move(tmp_path / "gone", tiny.pretraining.data)
 
@@ -158,12 +198,18 @@ def test_a_text_with_a_bar_does_not_break_a_table(child: Checkpoint):
 def test_every_bundled_checkpoint_can_have_a_card(name: str, tmp_path):
     copy = shutil.copytree(catalog.locate(name), tmp_path / name)
     path = model_card.write(Checkpoint.open(copy))
-    assert model_card.is_whole(path) and f"# {name}\n" in path.read_text() and json.dumps(name) in f'"{name}"'
+    assert (
+        model_card.is_whole(path)
+        and f"# {name}\n" in path.read_text()
+        and json.dumps(name) in f'"{name}"'
+    )
 
 
 @pytest.mark.parametrize("name", catalog.checkpoint_names())
 def test_every_bundled_checkpoint_carries_a_card_of_its_own_weights(name):
     made = Checkpoint.open(catalog.locate(name))
     path = made.path / model_card.NAME
-    assert model_card.is_whole(path) and made.body["files"][WEIGHTS] in path.read_text(encoding="utf-8")
+    assert model_card.is_whole(path) and made.body["files"][WEIGHTS] in path.read_text(
+        encoding="utf-8"
+    )
     assert "not stated" not in path.read_text(encoding="utf-8")  # where the data come from

@@ -1,4 +1,6 @@
-"""Exported programs answer as the model does, for batches of any size; what cannot be exported says so in one line."""
+"""Exported programs answer as the model does, for batches of any size; what cannot be exported
+says so in one line.
+"""
 
 import sys
 from pathlib import Path
@@ -34,7 +36,10 @@ def test_a_program_answers_as_the_model_does(predictor: Model, tmp_path):
     program = torch.export.load(tmp_path / "model.pt2").module()
     for batch in real_batches(predictor, None):
         with torch.no_grad():
-            answers, expected = program(batch), predictor.objective.predict(predictor.network, batch)
+            answers, expected = (
+                program(batch),
+                predictor.objective.predict(predictor.network, batch),
+            )
         for name, value in expected.items():
             assert torch.allclose(answers[name], value, atol=1e-5, rtol=1e-5), name
     assert "differs by" in found.table().text()
@@ -43,7 +48,9 @@ def test_a_program_answers_as_the_model_does(predictor: Model, tmp_path):
 def test_a_program_that_differs_is_not_written(predictor: Model, tmp_path, monkeypatch):
     def off(batch):  # what the file holds, whatever the program in memory says
         found = predictor.objective.predict(predictor.network, batch)
-        return {name: value + 3e-5 * value.abs().max().clamp(min=1) for name, value in found.items()}
+        return {
+            name: value + 3e-5 * value.abs().max().clamp(min=1) for name, value in found.items()
+        }
 
     monkeypatch.setattr(exports, "traced", lambda *_, **__: None)
     monkeypatch.setattr(torch.export, "save", lambda program, handle: handle.write(b"program"))
@@ -93,4 +100,7 @@ def test_onnx_answers_as_the_model_does(tiny, fit, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     found = export(Model.load(fit(tiny.finetuning).path, device="cpu"), tmp_path / "model.onnx")
-    assert max(found.differences.values()) <= 1e-5 and (tmp_path / "model.onnx").stat().st_size == found.bytes
+    assert (
+        max(found.differences.values()) <= 1e-5
+        and (tmp_path / "model.onnx").stat().st_size == found.bytes
+    )

@@ -18,7 +18,9 @@ with open("genome.fa", "w") as fasta:
 with open("peaks.bed", "w") as bed:
     bed.write("\n".join(sites) + "\n")
 
-task = sf.prepare(sf.genomes.Intervals(genome="genome.fa", intervals="peaks.bed", length=200, test=["chr3"]))
+task = sf.prepare(
+    sf.genomes.Intervals(genome="genome.fa", intervals="peaks.bed", length=200, test=["chr3"])
+)
 assert set(task.to_pandas("test").columns) >= {"chrom", "start", "end", "strand", "label"}
 model = sf.load("dna-bert-mini").fit(task, labels=64, seed=0)
 scores = model.evaluate(task)

@@ -1,4 +1,6 @@
-"""Sampling: the same seed gives the same file, motion is Boltzmann's, walls are seen, charges are passed."""
+"""Sampling: the same seed gives the same file, motion is Boltzmann's, walls are seen, charges
+are passed.
+"""
 
 import json
 from pathlib import Path
@@ -45,7 +47,9 @@ def test_a_molecule_does_not_depend_on_its_neighbours_in_the_file(tmp_path):
 
 
 def test_charge_spin_and_group(tmp_path):
-    out = sample(smiles=("CC(=O)[O-]", "C[NH3+]", "[CH3]", "CCO"), conformers=1, per_conformer=1).run()
+    out = sample(
+        smiles=("CC(=O)[O-]", "C[NH3+]", "[CH3]", "CCO"), conformers=1, per_conformer=1
+    ).run()
     found = list(out)
     assert [one.charge for one in found] == [-1, 1, 0, 0]
     assert [one.spin for one in found] == [1, 1, 2, 1]
@@ -67,9 +71,15 @@ def test_hessian_is_that_of_the_energy():
     well = find_wells(mol, 1, 3)[0]
     field = AllChem.MMFFGetMoleculeForceField(mol, AllChem.MMFFGetMoleculeProperties(mol))
     for stiffness, mode in zip(well.stiffness_eV_A2_M, well.modes_MN3, strict=True):
-        ends = [field.CalcEnergy((well.pos_A_N3 + step * mode).ravel().tolist()) for step in (1e-3, 0, -1e-3)]
-        assert stiffness == pytest.approx((ends[0] - 2 * ends[1] + ends[2]) / 1e-6 * KCAL_MOL_EV, rel=1e-3)
-    assert 5 < well.stiffness_eV_A2_M[0] < 30 and 50 < well.stiffness_eV_A2_M[2] < 150  # bend, stretch
+        ends = [
+            field.CalcEnergy((well.pos_A_N3 + step * mode).ravel().tolist())
+            for step in (1e-3, 0, -1e-3)
+        ]
+        assert stiffness == pytest.approx(
+            (ends[0] - 2 * ends[1] + ends[2]) / 1e-6 * KCAL_MOL_EV, rel=1e-3
+        )
+    # bend, stretch
+    assert 5 < well.stiffness_eV_A2_M[0] < 30 and 50 < well.stiffness_eV_A2_M[2] < 150
 
 
 @pytest.mark.parametrize(("smiles", "internal"), [("O", 3), ("C#C", 7), ("CCO", 21), ("[H][H]", 1)])
@@ -94,7 +104,9 @@ def test_every_mode_has_half_kT_and_the_soft_ones_less():
         drawn = np.array([well.thermal(temperature, random) - well.pos_A_N3 for _ in range(3000)])
         along = np.einsum("sni,mni->sm", drawn, well.modes_MN3)
         stiffness = np.maximum(well.stiffness_eV_A2_M, SOFTEST_EV_A2)
-        assert (along**2).mean(0) * stiffness == pytest.approx(BOLTZMANN_EV_K * temperature, rel=0.12)
+        assert (along**2).mean(0) * stiffness == pytest.approx(
+            BOLTZMANN_EV_K * temperature, rel=0.12
+        )
         variances.append((drawn**2).mean())
     assert variances[1] / variances[0] == pytest.approx(4, rel=0.1)
     assert np.array_equal(well.thermal(0.0, random), well.pos_A_N3)
@@ -109,7 +121,8 @@ def test_stretched_changes_one_bond():
         pos = stretched(mol, well.pos_A_N3, random)
         pairs = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
         ratio = [
-            np.linalg.norm(pos[a] - pos[b]) / np.linalg.norm(np.subtract(*well.pos_A_N3[[a, b]])) for a, b in pairs
+            np.linalg.norm(pos[a] - pos[b]) / np.linalg.norm(np.subtract(*well.pos_A_N3[[a, b]]))
+            for a, b in pairs
         ]
         changed = [r for r in ratio if abs(r - 1) > 1e-9]
         assert len(changed) == 1
@@ -135,9 +148,13 @@ def test_dimer_touches_at_the_distance_asked(tmp_path, closest_A):
     for _ in range(20):
         both = dimer(first, second, closest_A, random)
         a, b = both.pos_A_N3[: len(first)], both.pos_A_N3[len(first) :]
-        assert np.linalg.norm(a[:, None] - b[None], axis=2).min() == pytest.approx(closest_A, abs=1e-6)
+        assert np.linalg.norm(a[:, None] - b[None], axis=2).min() == pytest.approx(
+            closest_A, abs=1e-6
+        )
         inside = np.linalg.norm(a[:, None] - a[None], axis=2)
-        assert np.allclose(inside, np.linalg.norm(first.pos_A_N3[:, None] - first.pos_A_N3[None], axis=2))
+        assert np.allclose(
+            inside, np.linalg.norm(first.pos_A_N3[:, None] - first.pos_A_N3[None], axis=2)
+        )
         volume = [np.linalg.det(part[1:4] - part[0]) for part in (a, first.pos_A_N3)]
         assert volume[0] == pytest.approx(volume[1])  # turned, not mirrored
         assert (both.charge, both.spin, both.group) == (-1, 1, f"{first.group}.{second.group}")
@@ -149,7 +166,10 @@ def test_files_of_smiles(tmp_path, caplog):
     out = sample(smiles=file, conformers=1, per_conformer=1).run().save(tmp_path / "out.extxyz")
     assert [one.name.split()[0] for one in read_structures(out)] == ["CCO", "O"]
     rejected = [json.loads(line) for line in Path(f"{out}.rejected.jsonl").read_text().splitlines()]
-    assert [(reject["line"], reject["name"]) for reject in rejected] == [(4, "C1CC"), (6, "FS(F)(F)(F)(F)F")]
+    assert [(reject["line"], reject["name"]) for reject in rejected] == [
+        (4, "C1CC"),
+        (6, "FS(F)(F)(F)(F)F"),
+    ]
     assert "no SMILES" in rejected[0]["reason"] and "parameters" in rejected[1]["reason"]
     assert "2 of 4 molecules rejected" in caplog.text
 

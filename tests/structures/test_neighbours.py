@@ -1,4 +1,6 @@
-"""Neighbours against ASE's own list: molecules, slabs, triclinic and tiny cells, atoms far outside the cell."""
+"""Neighbours against ASE's own list: molecules, slabs, triclinic and tiny cells, atoms far
+outside the cell.
+"""
 
 import ase
 import numpy as np
@@ -14,9 +16,18 @@ from sciforge.structures.structure import Structure
 
 def assert_as_ase(pos, cell, pbc, cutoff=5.0):
     mine = find_neighbours(pos, cell, pbc, cutoff)
-    i, j, shift = primitive_neighbor_list("ijS", pbc, complete_cell(cell), pos, cutoff, self_interaction=False)
+    i, j, shift = primitive_neighbor_list(
+        "ijS", pbc, complete_cell(cell), pos, cutoff, self_interaction=False
+    )
     theirs = sorted(zip(i.tolist(), j.tolist(), map(tuple, shift.tolist()), strict=True))
-    ours = list(zip(mine.receiver_E.tolist(), mine.sender_E.tolist(), map(tuple, mine.shift_E3.tolist()), strict=True))
+    ours = list(
+        zip(
+            mine.receiver_E.tolist(),
+            mine.sender_E.tolist(),
+            map(tuple, mine.shift_E3.tolist()),
+            strict=True,
+        )
+    )
     assert ours == theirs
     lengths = np.linalg.norm(mine.vectors_A(pos, cell), axis=1)
     assert (lengths < cutoff).all() and (len(lengths) == 0 or lengths.min() > 0)
@@ -28,7 +39,9 @@ def test_molecules(name):
     assert_as_ase(atoms.positions, np.zeros((3, 3)), np.zeros(3, bool))
 
 
-@pytest.mark.parametrize("atoms", [bulk("Cu"), bulk("Si"), bulk("NaCl", "rocksalt", 5.6), bulk("Mo").repeat((2, 1, 1))])
+@pytest.mark.parametrize(
+    "atoms", [bulk("Cu"), bulk("Si"), bulk("NaCl", "rocksalt", 5.6), bulk("Mo").repeat((2, 1, 1))]
+)
 def test_cells_smaller_than_the_cutoff(atoms):
     assert_as_ase(atoms.positions, atoms.cell.array, atoms.pbc)
 
@@ -58,7 +71,9 @@ def test_a_supercell_has_the_same_neighbours():
 
 
 def test_overlapping_atoms_are_named():
-    structure = Structure(np.array([1, 1, 8]), np.array([[0.0, 0, 0], [0, 0, 1], [0, 0, 1.05]]), name="frame")
+    structure = Structure(
+        np.array([1, 1, 8]), np.array([[0.0, 0, 0], [0, 0, 1], [0, 0, 1.05]]), name="frame"
+    )
     edges = find_neighbours(structure.pos_A_N3, structure.cell_A_33, structure.pbc_3, 5.0)
     with pytest.raises(DataError, match="frame: atoms 2 and 3 are 0.050 angstrom apart"):
         require_apart(structure, edges)

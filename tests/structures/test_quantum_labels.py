@@ -1,4 +1,6 @@
-"""Labels: forces are slopes, the pool changes nothing, a killed run goes on, and what fails is said."""
+"""Labels: forces are slopes, the pool changes nothing, a killed run goes on, and what fails is
+said.
+"""
 
 import json
 import os
@@ -29,7 +31,9 @@ PBE = LevelOfTheory("pbe/def2-svp", "pbe", "def2-svp")
 
 def structure(name: str = "CH3CH2OH", shake_A: float = 0.05, seed: int = 0, **changes) -> Structure:
     atoms = molecule(name)
-    pos = atoms.positions + shake_A * np.random.default_rng(seed).standard_normal(atoms.positions.shape)
+    pos = atoms.positions + shake_A * np.random.default_rng(seed).standard_normal(
+        atoms.positions.shape
+    )
     return Structure(atoms.numbers, pos, **{"name": f"{name} {seed}", "group": name, **changes})
 
 
@@ -59,7 +63,9 @@ def test_forces_of_tblite_are_slopes(one):
     needs_tblite()
     done = single_point(one, GFN2)
     for atom, axis in ((0, 0), (1, 2), (2, 1)):
-        assert done.forces_eV_A_N3[atom, axis] == pytest.approx(-slope_eV_A(one, GFN2, atom, axis), abs=2e-4)
+        assert done.forces_eV_A_N3[atom, axis] == pytest.approx(
+            -slope_eV_A(one, GFN2, atom, axis), abs=2e-4
+        )
     assert abs(done.forces_eV_A_N3.sum(0)).max() < 1e-6
     assert done.level == "gfn2-xtb" and done.stress_eV_A3_6 is None
 
@@ -78,7 +84,9 @@ def test_stress_of_tblite_is_the_slope_along_the_strain():
             strain = np.eye(3)
             strain[i, j] += step / 2
             strain[j, i] += step / 2
-            strained = replace(one, pos_A_N3=one.pos_A_N3 @ strain, cell_A_33=one.cell_A_33 @ strain)
+            strained = replace(
+                one, pos_A_N3=one.pos_A_N3 @ strain, cell_A_33=one.cell_A_33 @ strain
+            )
             energies.append(single_point(strained, GFN2).energy_eV)
         slope = (energies[0] - energies[1]) / (2 * STEP_A * one.volume_A3)
         assert stress[voigt] == pytest.approx(slope, rel=2e-3)
@@ -87,13 +95,16 @@ def test_stress_of_tblite_is_the_slope_along_the_strain():
 def test_charge_and_spin_reach_the_method():
     needs_tblite()
     one = structure("H3CNH2", shake_A=0.0)
-    neutral, cation = (single_point(replace(one, charge=q, spin=1 + q), GFN2).energy_eV for q in (0, 1))
+    neutral, cation = (
+        single_point(replace(one, charge=q, spin=1 + q), GFN2).energy_eV for q in (0, 1)
+    )
     assert 7 < cation - neutral < 16  # ionisation of methylamine: 9 eV measured, GFN2 overshoots
     triplet = single_point(replace(structure("O2", 0.0), spin=3), GFN2).energy_eV
     assert triplet != single_point(structure("O2", 0.0), GFN2).energy_eV
 
 
-# pyscf 2.14.0 without density fitting, grid level 9, conv_tol 1e-12, hartree; fitting moves H2 by 1.4e-4, the grid by 2e-6
+# pyscf 2.14.0 without density fitting, grid level 9, conv_tol 1e-12, hartree; fitting moves H2 by
+# 1.4e-4, the grid by 2e-6
 TIGHT = {"H2": -1.1599058852, "H2O": -76.2724486188}
 
 
@@ -124,7 +135,9 @@ def test_isolated_atoms():
     assert list(atoms) == [1, 8] and atoms[1] == pytest.approx(-10.707, abs=1e-3)
     pytest.importorskip("pyscf", reason="pyscf makes the labels of this test")
     pbe = isolated_atoms([1, 8], "pbe/def2-svp")
-    assert pbe[1] == pytest.approx(-13.568, abs=2e-3) and pbe[8] == pytest.approx(-2038.533, abs=2e-2)
+    assert pbe[1] == pytest.approx(-13.568, abs=2e-3) and pbe[8] == pytest.approx(
+        -2038.533, abs=2e-2
+    )
 
 
 def test_pool_gives_reasons_and_survives_a_crash(capfd):
@@ -146,7 +159,9 @@ def test_pool_gives_reasons_and_survives_a_crash(capfd):
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory) -> Path:
-    """Twelve good frames and three that cannot be labelled: an actinide, wrong parity, an absurd force."""
+    """Twelve good frames and three that cannot be labelled: an actinide, wrong parity, an absurd
+    force.
+    """
     good = [structure(name, seed=seed) for seed in range(4) for name in ("H2O", "CH3OH", "CH4")]
     actinide = Structure(np.array([92]), np.zeros((1, 3)), name="uranium")
     crushed = Structure(np.array([7, 7]), np.array([[0.0, 0, 0], [0, 0, 0.5]]), name="crushed")
@@ -163,9 +178,13 @@ def labelled(frames) -> Path:
 
 def test_failures_go_to_the_reject_file(labelled):
     assert len(list(read_structures(labelled))) == 12
-    rejected = [json.loads(line) for line in Path(f"{labelled}.rejected.jsonl").read_text().splitlines()]
+    rejected = [
+        json.loads(line) for line in Path(f"{labelled}.rejected.jsonl").read_text().splitlines()
+    ]
     assert [reject["index"] for reject in rejected] == [5, 6, 14]
-    for reject, reason in zip(rejected, ("Z >86", "unpaired electrons", "eV/A is above 100"), strict=True):
+    for reject, reason in zip(
+        rejected, ("Z >86", "unpaired electrons", "eV/A is above 100"), strict=True
+    ):
         assert reason in reject["reason"]
     assert rejected[0]["name"] == "uranium"
 
@@ -173,23 +192,37 @@ def test_failures_go_to_the_reject_file(labelled):
 def test_labels_keep_order_and_origin(labelled, frames):
     asked = {one.name: one for one in read_structures(frames)}
     found = list(read_structures(labelled))
-    assert [one.name for one in found] == [name for name in asked if name in {one.name for one in found}]
+    assert [one.name for one in found] == [
+        name for name in asked if name in {one.name for one in found}
+    ]
     one = found[3]
     fresh = single_point(asked[one.name], GFN2)
-    assert one.energy_eV == fresh.energy_eV and np.array_equal(one.forces_eV_A_N3, fresh.forces_eV_A_N3)
+    assert one.energy_eV == fresh.energy_eV and np.array_equal(
+        one.forces_eV_A_N3, fresh.forces_eV_A_N3
+    )
     assert (one.level, one.group, one.charge, one.spin) == ("gfn2-xtb", "H2O", 0, 1)
 
 
 def test_two_workers_equal_one(labelled, frames, caplog):
     two = Label(file=frames, workers=2).run().save(frames.with_name("two.extxyz"))
     assert two.read_bytes() == labelled.read_bytes()
-    assert Path(f"{two}.rejected.jsonl").read_bytes() == Path(f"{labelled}.rejected.jsonl").read_bytes()
+    assert (
+        Path(f"{two}.rejected.jsonl").read_bytes()
+        == Path(f"{labelled}.rejected.jsonl").read_bytes()
+    )
     assert "3 of 15 structures rejected" in caplog.text
 
 
 def test_a_killed_run_goes_on(labelled, frames, tmp_path):
     many = tmp_path / "many.extxyz"
-    write_extxyz(many, [replace(one, name=f"{one.name} {i}") for i in range(20) for one in read_structures(frames)])
+    write_extxyz(
+        many,
+        [
+            replace(one, name=f"{one.name} {i}")
+            for i in range(20)
+            for one in read_structures(frames)
+        ],
+    )
     out, journal = tmp_path / "out.extxyz", tmp_path / "done.jsonl"
     code = f"""
 from pathlib import Path
@@ -201,7 +234,9 @@ if __name__ == "__main__":
     script = tmp_path / "script.py"
     script.write_text(code)
     root = Path(quantum.__file__).parents[3]
-    process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)})
+    process = subprocess.Popen(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}
+    )
     deadline = time.time() + 60
     while time.time() < deadline and not (journal.exists() and journal.stat().st_size > 8_000):
         time.sleep(0.01)
@@ -248,7 +283,11 @@ def test_mistakes_are_named(frames, tmp_path, monkeypatch):
         with pytest.raises(error, match=match):
             Label(**{"file": frames, "workers": 1} | changes).run()
 
-    fails(ConfigError, "gfn1-xtb, gfn2-xtb nor functional/basis; did you mean 'gfn2-xtb'", method="gfn3-xtb")
+    fails(
+        ConfigError,
+        "gfn1-xtb, gfn2-xtb nor functional/basis; did you mean 'gfn2-xtb'",
+        method="gfn3-xtb",
+    )
     fails(ConfigError, "at least 1", workers=0)
     fails(ConfigError, "positive", fmax_eV_A=float("nan"))
     fails(ConfigError, "label.workers is 'two'", workers="two")
@@ -276,7 +315,8 @@ def test_impossible_structures_are_refused():
         single_point(cell, PBE)
 
 
-# Methanethiol beside carbon dioxide: GFN2's self-consistency goes round in circles here (tblite 0.8.0, x86-64).
+# Methanethiol beside carbon dioxide: GFN2's self-consistency goes round in circles here (tblite
+# 0.8.0, x86-64).
 RESTLESS_A = """-0.09 0.04 0.47 1.05 -0.15 -0.94 -0.89 -0.72 0.51 0.36 -0.02 1.49 -0.56 1.02 0.39 0.13 -0.17 -1.92
 0.27 3.44 -3.46 0.60 4.09 -2.21 0.65 4.88 -1.02"""
 
@@ -294,7 +334,9 @@ def test_failed_self_consistency_is_rejected(tmp_path):
     write_extxyz(tmp_path / "in.extxyz", [restless, structure("H2O")])
     result = Label(file=tmp_path / "in.extxyz", workers=1).run()
     assert [one.name for one in result] == ["H2O 0"]
-    assert result.rejected[0]["name"] == "restless" and "not converged" in result.rejected[0]["reason"]
+    assert (
+        result.rejected[0]["name"] == "restless" and "not converged" in result.rejected[0]["reason"]
+    )
 
 
 def test_density_functional_that_does_not_converge_is_an_error(monkeypatch):

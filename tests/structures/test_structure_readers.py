@@ -1,4 +1,6 @@
-"""Every format gives back what was written, in our units; ambiguous, damaged and misread files say so in one line."""
+"""Every format gives back what was written, in our units; ambiguous, damaged and misread files
+say so in one line.
+"""
 
 import gzip
 import json
@@ -19,41 +21,73 @@ from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure, require_physical
 from sciforge.structures.units import Units, suspect_units, unit_factor
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "atoms"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "atoms"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
 
 
 def labelled(rng, atoms, **changes):
     periodic = bool(atoms.pbc.all())
     return Structure(
-        np.array(atoms.numbers, np.int64), atoms.positions + rng.normal(0, 0.1, atoms.positions.shape),
-        np.array(atoms.cell.array), np.array(atoms.pbc), energy_eV=float(rng.normal(-4000, 100)),
-        forces_eV_A_N3=rng.normal(0, 1, (len(atoms), 3)), stress_eV_A3_6=rng.normal(0, 0.1, 6) if periodic else None,
+        np.array(atoms.numbers, np.int64),
+        atoms.positions + rng.normal(0, 0.1, atoms.positions.shape),
+        np.array(atoms.cell.array),
+        np.array(atoms.pbc),
+        energy_eV=float(rng.normal(-4000, 100)),
+        forces_eV_A_N3=rng.normal(0, 1, (len(atoms), 3)),
+        stress_eV_A3_6=rng.normal(0, 0.1, 6) if periodic else None,
         **changes,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
 def several():
     rng = np.random.default_rng(0)
     return [
-        labelled(rng, molecule("CH3CH2OH"), charge=-1, spin=2, level="pbe/def2", name='an "odd" \\ name', group="CCO"),
+        labelled(
+            rng,
+            molecule("CH3CH2OH"),
+            charge=-1,
+            spin=2,
+            level="pbe/def2",
+            name='an "odd" \\ name',
+            group="CCO",
+        ),
         labelled(rng, bulk("Si").repeat(2), level="pbe", name="Si=8"),
         Structure(np.array([8, 1]), np.array([[0.0, 0, 0], [0, 0, 1 / 3]])),
     ]
 
 
 def as_ase(structure, frame=1):
-    atoms = ase.Atoms(structure.numbers_N, structure.pos_A_N3, cell=structure.cell_A_33, pbc=structure.pbc_3)
-    results = {"energy": structure.energy_eV, "forces": structure.forces_eV_A_N3, "stress": structure.stress_eV_A3_6}
+    atoms = ase.Atoms(
+        structure.numbers_N, structure.pos_A_N3, cell=structure.cell_A_33, pbc=structure.pbc_3
+    )
+    results = {
+        "energy": structure.energy_eV,
+        "forces": structure.forces_eV_A_N3,
+        "stress": structure.stress_eV_A3_6,
+    }
     atoms.calc = SinglePointCalculator(atoms, **{k: v for k, v in results.items() if v is not None})
     return atoms
 
 
 def assert_same(read, written, text=True, exact=True):
-    close = np.testing.assert_array_equal if exact else lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7)
-    assert (read.charge, read.spin, read.level) == (written.charge, written.spin, written.level) or not text
-    assert read.group == written.group and (not written.name or read.name == written.name) or not text
+    close = (
+        np.testing.assert_array_equal
+        if exact
+        else lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7)
+    )
+    assert (read.charge, read.spin, read.level) == (
+        written.charge,
+        written.spin,
+        written.level,
+    ) or not text
+    assert (
+        read.group == written.group and (not written.name or read.name == written.name) or not text
+    )
     for name in ("numbers_N", "pos_A_N3", "cell_A_33", "pbc_3"):
         close(getattr(read, name), getattr(written, name))
     for name in ("energy_eV", "forces_eV_A_N3", "stress_eV_A3_6"):
@@ -75,7 +109,9 @@ def test_extended_xyz_gives_back_every_bit(several, tmp_path, name):
 def test_ase_reads_what_is_written(several, tmp_path):
     write_extxyz(tmp_path / "a.xyz", several)
     for atoms, written in zip(ase.io.read(tmp_path / "a.xyz", ":"), several, strict=True):
-        assert np.array_equal(atoms.positions, written.pos_A_N3) and np.array_equal(atoms.pbc, written.pbc_3)
+        assert np.array_equal(atoms.positions, written.pos_A_N3) and np.array_equal(
+            atoms.pbc, written.pbc_3
+        )
         if written.energy_eV is not None:
             assert atoms.get_potential_energy() == written.energy_eV
             assert np.array_equal(atoms.get_forces(), written.forces_eV_A_N3)
@@ -122,7 +158,10 @@ def test_formats_whose_units_ase_knows(tmp_path, name):
 
 
 def test_units_and_keys(tmp_path):
-    text = '2\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.0 pbc="F F F"\nH 0 0 0 1 0 0\nH 0 0 1.4 -1 0 0\n'
+    text = (
+        '2\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.0 pbc="F F F"\nH 0 0 0 1 0'
+        " 0\nH 0 0 1.4 -1 0 0\n"
+    )
     (tmp_path / "a.xyz").write_text(text)
     (read,) = read_structures(tmp_path / "a.xyz", units="hartree bohr")
     assert read.energy_eV == pytest.approx(-27.211386, abs=1e-5)
@@ -137,7 +176,9 @@ def test_units_and_keys(tmp_path):
 @pytest.mark.parametrize("head", ["energy=1 REF_energy=2", "energy=1 dft_energy=1.5"])
 def test_two_candidates_are_an_error(tmp_path, head):
     (tmp_path / "a.xyz").write_text(f"1\nProperties=species:S:1:pos:R:3 {head}\nH 0 0 0\n")
-    with pytest.raises(DataError, match="energy under '.*' and 'energy'|energy under 'REF_energy' and 'energy'"):
+    with pytest.raises(
+        DataError, match="energy under '.*' and 'energy'|energy under 'REF_energy' and 'energy'"
+    ):
         list(read_structures(tmp_path / "a.xyz"))
     (read,) = read_structures(tmp_path / "a.xyz", key_energy="energy")
     assert read.energy_eV == 1
@@ -155,7 +196,10 @@ def test_stress_and_virial_agree(tmp_path):
     full = stress[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
     head = '1\nLattice="2 0 0 0 3 0 0 0 4" Properties=species:S:1:pos:R:3 {}="{}"\nCu 0 0 0\n'
     cases = [("stress", full, "eV angstrom"), ("virial", -24 * full, "eV angstrom")]
-    cases += [("REF_stress", stress * 1602.1766208, "eV angstrom kbar"), ("stress", -stress, "eV angstrom vasp")]
+    cases += [
+        ("REF_stress", stress * 1602.1766208, "eV angstrom kbar"),
+        ("stress", -stress, "eV angstrom vasp"),
+    ]
     for key, numbers, units in cases:
         (tmp_path / "a.xyz").write_text(head.format(key, " ".join(map(str, numbers))))
         (read,) = read_structures(tmp_path / "a.xyz", units=units)
@@ -169,7 +213,11 @@ def test_missing_labels_stay_none(tmp_path, several):
     frames = [several[0], several[0].moved(several[0].pos_A_N3)]
     write_extxyz(tmp_path / "a.xyz", frames)
     read = list(read_structures(tmp_path / "a.xyz"))
-    assert read[0].forces_eV_A_N3 is not None and read[1].forces_eV_A_N3 is None and read[1].energy_eV is None
+    assert (
+        read[0].forces_eV_A_N3 is not None
+        and read[1].forces_eV_A_N3 is None
+        and read[1].energy_eV is None
+    )
 
 
 def test_plain_xyz(tmp_path):
@@ -185,7 +233,10 @@ def test_plain_xyz(tmp_path):
         ("1\n\nH 0 0 0\ntwo\n", "a.xyz:4: 'two' is not a number of atoms"),
         ("1\n\nHx 0 0 0\n", "a.xyz:1: frame 1 is no structure .*no element 'Hx'"),
         ("1\n\nH 0 zero 0\n", "a.xyz:1: frame 1 is no structure .*zero"),
-        ("1\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0\n", "4 values where 1 atoms with 7 columns need 7"),
+        (
+            "1\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0\n",
+            "4 values where 1 atoms with 7 columns need 7",
+        ),
         ('1\nLattice="1 2 3"\nH 0 0 0\n', "frame 1 is no structure"),
         ("", "no structure in the file"),
         ("1\ncharge=0.5\nH 0 0 0\n", "charge 0.5 is not a whole number"),
@@ -233,13 +284,26 @@ def test_spice(tmp_path, numbers):
 
     path = spice(tmp_path / "a.hdf5", numbers=numbers)
     read = list(read_structures(path))
-    assert [s.name for s in read][:3] == ["hydroxide#1", "hydroxide#2", "hydroxide#3"] and len(read) == 6
-    assert read[0].numbers_N.tolist() == [1, 8] and read[0].charge == -1 and read[3].charge == 0 and read[0].spin == 1
+    assert [s.name for s in read][:3] == ["hydroxide#1", "hydroxide#2", "hydroxide#3"] and len(
+        read
+    ) == 6
+    assert (
+        read[0].numbers_N.tolist() == [1, 8]
+        and read[0].charge == -1
+        and read[3].charge == 0
+        and read[0].spin == 1
+    )
     with h5py.File(path) as file:
         group = file["water"]
-        assert read[5].energy_eV == pytest.approx(group["dft_total_energy"][2] * 27.211386, rel=1e-7)
-        np.testing.assert_allclose(read[5].forces_eV_A_N3, -51.42207 * group["dft_total_gradient"][2], rtol=1e-6)
-        np.testing.assert_allclose(read[5].pos_A_N3, 0.52917721 * group["conformations"][2], rtol=1e-6)
+        assert read[5].energy_eV == pytest.approx(
+            group["dft_total_energy"][2] * 27.211386, rel=1e-7
+        )
+        np.testing.assert_allclose(
+            read[5].forces_eV_A_N3, -51.42207 * group["dft_total_gradient"][2], rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            read[5].pos_A_N3, 0.52917721 * group["conformations"][2], rtol=1e-6
+        )
     assert read[5].group == "[O:1]([H:2])[H:3]"
 
 
@@ -249,15 +313,24 @@ def test_ani(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         group = file.create_group("gdb/s01/CH4")
         group["species"] = np.array([b"C", b"H", b"H", b"H", b"H"])
-        group["coordinates"], group["energies"] = rng.normal(0, 1, (2, 5, 3)), np.array([-40.0, np.nan])
+        group["coordinates"], group["energies"] = (
+            rng.normal(0, 1, (2, 5, 3)),
+            np.array([-40.0, np.nan]),
+        )
         two = file.create_group("ani1x/H2")
         two["atomic_numbers"], two["coordinates"] = np.array([1, 1]), rng.normal(0, 1, (2, 2, 3))
     read = list(read_structures(tmp_path / "a.h5", units="hartree angstrom"))
-    assert [len(s) for s in read] == [2, 2, 5, 5] and read[3].energy_eV is None and read[0].energy_eV is None
+    assert (
+        [len(s) for s in read] == [2, 2, 5, 5]
+        and read[3].energy_eV is None
+        and read[0].energy_eV is None
+    )
     assert read[2].energy_eV == pytest.approx(-40 * 27.211386)
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file["ani1x/H2/wb97x_dz.energy"], file["ani1x/H2/wb97x_tz.energy"] = np.zeros(2), np.ones(2)
-    with pytest.raises(DataError, match="'wb97x_dz.energy' and 'wb97x_tz.energy'; choose one with --key-energy"):
+    with pytest.raises(
+        DataError, match="'wb97x_dz.energy' and 'wb97x_tz.energy'; choose one with --key-energy"
+    ):
         list(read_structures(tmp_path / "a.h5"))
     read = list(read_structures(tmp_path / "a.h5", key_energy="wb97x_tz.energy"))
     assert [s.energy_eV for s in read] == [1, 1, None, None]
@@ -273,11 +346,13 @@ def test_hdf5_without_h5py_names_the_extra(tmp_path, monkeypatch):
 def mlearn(path):
     entry = {
         "structure": {
-            "lattice": {"matrix": [[5.0, 0, 0], [0, 5, 0], [0, 0, 5]]}, "charge": None,
+            "lattice": {"matrix": [[5.0, 0, 0], [0, 5, 0], [0, 0, 5]]},
+            "charge": None,
             "sites": [{"species": [{"element": "Si", "occu": 1}], "xyz": [0, 0, 0]}],
         },
-        "outputs": {"energy": -5.4, "forces": [[0, 0, 1]], "virial_stress": [1, 2, 3, 4, 5, 6]}, "description": "one",
-    }  # fmt: skip
+        "outputs": {"energy": -5.4, "forces": [[0, 0, 1]], "virial_stress": [1, 2, 3, 4, 5, 6]},
+        "description": "one",
+    }
     path.write_bytes(gzip.compress(json.dumps([entry] * 3).encode()))
     return path
 
@@ -285,11 +360,15 @@ def mlearn(path):
 def test_mlearn(tmp_path):
     read = list(read_structures(mlearn(tmp_path / "a.json.gz")))
     kbar = 1 / 1602.1766208
-    np.testing.assert_allclose(read[2].stress_eV_A3_6, -kbar * np.array([1, 2, 3, 5, 6, 4]), rtol=1e-6)
+    np.testing.assert_allclose(
+        read[2].stress_eV_A3_6, -kbar * np.array([1, 2, 3, 5, 6, 4]), rtol=1e-6
+    )
     assert read[2].name == "a.json.gz#3 one" and read[2].energy_eV == -5.4 and read[2].pbc_3.all()
 
 
-@pytest.mark.parametrize("kind", ["a.hdf5", "a.xyz.gz", "a.json.gz", "a.traj", "a.db", "a.cif", "none.xyz"])
+@pytest.mark.parametrize(
+    "kind", ["a.hdf5", "a.xyz.gz", "a.json.gz", "a.traj", "a.db", "a.cif", "none.xyz"]
+)
 def test_cut_off_files(tmp_path, several, kind):
     path = tmp_path / kind
     if kind == "a.hdf5":
@@ -318,7 +397,9 @@ def test_a_flipped_byte_in_gzip(tmp_path, several):
 
 def test_units_are_parsed():
     units = Units.parse("kcal/mol nm GPa vasp")
-    assert units.energy_eV == pytest.approx(0.0433641) and units.force_eV_A == pytest.approx(0.00433641)
+    assert units.energy_eV == pytest.approx(0.0433641) and units.force_eV_A == pytest.approx(
+        0.00433641
+    )
     assert units.stress_eV_A3 == pytest.approx(-0.00624151)
     assert Units.parse("hartree").stress_eV_A3 == pytest.approx(27.211386)
     assert unit_factor("hartree/bohr") == pytest.approx(51.42207) and unit_factor("kJ/mol/nm") > 0
@@ -334,7 +415,12 @@ def test_units_are_parsed():
 @needs_shared
 @pytest.mark.parametrize(
     ("energy", "length", "match"),
-    [(1 / 27.2114, 1, "hartree"), (23.06, 1, "kcal/mol"), (96.5, 1, "kJ/mol"), (1, 1 / 0.529, "bohr")],
+    [
+        (1 / 27.2114, 1, "hartree"),
+        (23.06, 1, "kcal/mol"),
+        (96.5, 1, "kJ/mol"),
+        (1, 1 / 0.529, "bohr"),
+    ],
 )
 def test_wrong_units_are_noticed(tmp_path, energy, length, match):
     from itertools import islice
@@ -344,7 +430,10 @@ def test_wrong_units_are_noticed(tmp_path, energy, length, match):
     assert suspect_units(frames) == []
     wrong = []
     for s in frames:
-        labels = {"energy_eV": s.energy_eV * energy, "forces_eV_A_N3": s.forces_eV_A_N3 * energy / length}
+        labels = {
+            "energy_eV": s.energy_eV * energy,
+            "forces_eV_A_N3": s.forces_eV_A_N3 * energy / length,
+        }
         wrong.append(Structure(s.numbers_N, s.pos_A_N3 * length, **labels))
     assert any(match in line for line in suspect_units(wrong))
 
@@ -362,9 +451,13 @@ def test_the_virial_of_mlearn_is_the_derivative_of_the_energy(element):
         frames.sort(key=lambda pair: pair[0])
         strain, structures = np.array([f[0] for f in frames]), [f[1] for f in frames]
         degree = min(len(frames) - 2, 6)
-        energy = np.poly1d(np.polyfit(strain, [s.energy_eV for s in structures], degree)).deriv()(strain)
+        energy = np.poly1d(np.polyfit(strain, [s.energy_eV for s in structures], degree)).deriv()(
+            strain
+        )
         cells = np.array([s.cell_A_33.ravel() for s in structures])
-        slopes = [np.poly1d(np.polyfit(strain, column, degree)).deriv()(strain) for column in cells.T]
+        slopes = [
+            np.poly1d(np.polyfit(strain, column, degree)).deriv()(strain) for column in cells.T
+        ]
         work = []
         for i, s in enumerate(structures):
             rate = np.linalg.solve(s.cell_A_33, np.array(slopes)[:, i].reshape(3, 3))
@@ -380,7 +473,9 @@ def test_the_shared_files():
     ethanol = list(read_structures(SHARED / "botnet" / "dataset_ethanol_train_eth_meth.xyz.gz"))
     assert len(ethanol) == 1300 and all(s.forces_eV_A_N3 is not None for s in ethanol)
     removal = list(read_structures(SHARED / "botnet" / "dataset_ethanol_test_H_removal.xyz.gz"))
-    assert len(removal) == 60 and all(s.forces_eV_A_N3 is None and s.energy_eV < -4000 for s in removal)
+    assert len(removal) == 60 and all(
+        s.forces_eV_A_N3 is None and s.energy_eV < -4000 for s in removal
+    )
     waters = list(read_structures(SHARED / "spice_geoms" / "solvated-amino-acids.hdf5"))
     assert len(waters) == 1300 and {s.charge for s in waters} == {-1, 0, 1}
     assert suspect_units(waters[:50]) == []

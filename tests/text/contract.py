@@ -21,13 +21,18 @@ def sentence(rng: np.random.Generator, words: int) -> str:
 
 def tiny(folder: Path) -> tuple[Store, Run, Run]:
     """Return a store, a pretraining run on it, and a fine-tuning run from that run's checkpoint."""
-    pytest.importorskip("tokenizers", reason="the domain text needs tokenizers: pip install 'sciforge[text]'")
+    pytest.importorskip(
+        "tokenizers", reason="the domain text needs tokenizers: pip install 'sciforge[text]'"
+    )
     rng = np.random.default_rng(0)
     plain = folder / "tiny.txt"
-    plain.write_text("\n\n".join(" ".join(sentence(rng, 6) for _ in range(5)) for _ in range(24)) + "\n")
+    plain.write_text(
+        "\n\n".join(" ".join(sentence(rng, 6) for _ in range(5)) for _ in range(24)) + "\n"
+    )
     table = folder / "tiny.csv"
     rows = [
-        f"{sentence(rng, 4)} {'Koko' if n % 2 else 'Tata'} {sentence(rng, 4)},{'no' if n % 2 else 'yes'}"
+        f"{sentence(rng, 4)} {'Koko' if n % 2 else 'Tata'}"
+        f" {sentence(rng, 4)},{'no' if n % 2 else 'yes'}"
         for n in range(60)
     ]
     table.write_text("text,label\n" + "\n".join(rows) + "\n")

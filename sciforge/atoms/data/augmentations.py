@@ -16,17 +16,23 @@ FARTHEST_A = 10.0
 
 def known_labels(records: Sequence[Record], meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the energy per atom, eV, where any structure has one."""
-    energy = np.array([float(record.get("energy_eV", np.nan)) / len(record["numbers"]) for record in records])
+    energy = np.array(
+        [float(record.get("energy_eV", np.nan)) / len(record["numbers"]) for record in records]
+    )
     return {"energy_eV_atom": energy} if np.isfinite(energy).any() else {}
 
 
 def rotated(record: Record, rng: np.random.Generator) -> dict[str, Any]:
-    """Return the structure turned at random (uniform over rotations), its cell, forces and stress with it."""
+    """Return the structure turned at random (uniform over rotations), its cell, forces and
+    stress with it.
+    """
     turn, upper = np.linalg.qr(rng.normal(size=(3, 3)))
     turn = turn * np.sign(np.diag(upper))
     turn[:, 0] *= np.sign(np.linalg.det(turn))
     changed = {
-        name: np.asarray(record[name], float) @ turn for name in ("pos_A", "cell_A", "forces_eV_A") if name in record
+        name: np.asarray(record[name], float) @ turn
+        for name in ("pos_A", "cell_A", "forces_eV_A")
+        if name in record
     }
     if "stress_eV_A3" in record:
         stress_33 = np.empty((3, 3))
@@ -36,7 +42,8 @@ def rotated(record: Record, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def orientation(record: Record) -> np.ndarray:
-    """Return which way a structure lies [8]: the direction to its heavy side, and the shape of its tensor of gyration.
+    """Return which way a structure lies [8]: the direction to its heavy side, and the shape of its
+    tensor of gyration.
 
     >>> orientation({"numbers": np.array([1, 8]), "pos_A": np.array([[0.0, 0, 0], [0, 0, 2]])})[:3].tolist()
     [0.0, 0.0, 1.0]
@@ -52,7 +59,10 @@ def orientation(record: Record) -> np.ndarray:
 
 def moved(record: Record, rng: np.random.Generator) -> dict[str, Any]:
     """Return the structure up to 10 angstrom elsewhere along each axis."""
-    return {**record, "pos_A": np.asarray(record["pos_A"], float) + rng.uniform(-FARTHEST_A, FARTHEST_A, 3)}
+    return {
+        **record,
+        "pos_A": np.asarray(record["pos_A"], float) + rng.uniform(-FARTHEST_A, FARTHEST_A, 3),
+    }
 
 
 def place(record: Record) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Records to tensors: edge vectors, labels with their masks, and the two layouts of a batch.
 
-Legend: B structures, A atoms of a structure (all atoms of the batch where it is packed), J neighbours, E edges.
-Energies of 1e5 eV must keep their millielectronvolts through a cast to float32, so they travel as two numbers, high
-and low, whose float64 sum is exact to 48 bits.
+Legend: B structures, A atoms of a structure (all atoms of the batch where it is packed), J
+neighbours, E edges. Energies of 1e5 eV must keep their millielectronvolts through a cast to
+float32, so they travel as two numbers, high and low, whose float64 sum is exact to 48 bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,23 +56,33 @@ class AtomsCodec(Settings):
     force_eV_A: float | None = None
     elements: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.cutoff_A <= 20:
-            raise ConfigError(f"atomscodec.cutoff_A is {self.cutoff_A}; it must be between 1 and 20 angstrom")
+            raise ConfigError(
+                f"atomscodec.cutoff_A is {self.cutoff_A}; it must be between 1 and 20 angstrom"
+            )
 
     def fit(self, store: Any) -> Self:
-        """Return a copy completed from the training split; raises DataError where the store's neighbours end earlier."""
+        """Return a copy completed from the training split; raises DataError where the store's
+        neighbours end earlier.
+        """
         stored = store.meta["cutoff_A"]
         if stored < self.cutoff_A:
             raise DataError(
-                f"neighbours were listed up to {stored} angstrom, the model wants {self.cutoff_A}; prepare again with "
-                f"--cutoff-A {self.cutoff_A}",
+                f"neighbours were listed up to {stored} angstrom, the model wants {self.cutoff_A};"
+                f" prepare again with --cutoff-A {self.cutoff_A}",
                 store.path,
             )
         records = store.split("train")
-        sample = [records[i] for i in np.linspace(0, len(records) - 1, min(len(records), 1000)).astype(int)]
-        near = [(np.linalg.norm(self._edges(r)[1], axis=1) < self.cutoff_A).sum() / len(r["numbers"]) for r in sample]
+        sample = [
+            records[i]
+            for i in np.linspace(0, len(records) - 1, min(len(records), 1000)).astype(int)
+        ]
+        near = [
+            (np.linalg.norm(self._edges(r)[1], axis=1) < self.cutoff_A).sum() / len(r["numbers"])
+            for r in sample
+        ]
         forces = [r["forces_eV_A"] for r in sample if np.isfinite(r["forces_eV_A"]).all()]
         force = np.sqrt(np.mean(np.concatenate(forces) ** 2)) if forces else 1.0
         return replace(
@@ -83,7 +93,9 @@ class AtomsCodec(Settings):
         )
 
     def _edges(self, record: Record) -> tuple[Neighbours, np.ndarray]:
-        near = Neighbours(record["receiver"], record["sender"], np.asarray(record["shift"], np.int32))
+        near = Neighbours(
+            record["receiver"], record["sender"], np.asarray(record["shift"], np.int32)
+        )
         return near, near.vectors_A(record["pos_A"], record["cell_A"])
 
     def encode(self, record: Record, displaced_A: np.ndarray | None = None) -> Example:
@@ -91,7 +103,8 @@ class AtomsCodec(Settings):
 
         Args:
             record: a stored structure.
-            displaced_A: displacements [N, 3] added to the positions first (denoising); the neighbours stay those stored.
+            displaced_A: displacements [N, 3] added to the positions first (denoising); the
+                neighbours stay those stored.
         """
         pos = np.asarray(record["pos_A"], float)
         if displaced_A is not None:
@@ -105,16 +118,22 @@ class AtomsCodec(Settings):
             "receiver": torch.from_numpy(np.asarray(near.receiver_E[inside], np.int64)),
             "sender": torch.from_numpy(np.asarray(near.sender_E[inside], np.int64)),
             "edge_A": torch.from_numpy(vectors_A[inside]),
-            "volume_A3": torch.tensor(abs(np.linalg.det(record["cell_A"])) or 1.0, dtype=torch.float64),
+            "volume_A3": torch.tensor(
+                abs(np.linalg.det(record["cell_A"])) or 1.0, dtype=torch.float64
+            ),
             "images": torch.tensor(bool(np.any(record["shift"]))),
             **{name: torch.tensor(int(value)) for name, value in known.items()},
             **_labels(record, len(number)),
         }
 
     def record_of(self, structure: Structure) -> dict[str, Any]:
-        """Return the record of a structure that is in no store; raises DataError where it is not physical."""
+        """Return the record of a structure that is in no store; raises DataError where it is not
+        physical.
+        """
         require_physical(structure)
-        near = find_neighbours(structure.pos_A_N3, structure.cell_A_33, structure.pbc_3, self.cutoff_A)
+        near = find_neighbours(
+            structure.pos_A_N3, structure.cell_A_33, structure.pbc_3, self.cutoff_A
+        )
         require_apart(structure, near)
         return {
             "numbers": structure.numbers_N,
@@ -134,11 +153,21 @@ class AtomsCodec(Settings):
         }
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return one batch, dense for small molecules and packed otherwise; the model's answer is the same."""
+        """Return one batch, dense for small molecules and packed otherwise; the model's answer
+        is the same.
+        """
         layout = _dense if _dense_pays(examples) else _packed
         batch = layout(examples, BEYOND * self.cutoff_A)
         batch["size"] = torch.tensor([len(x["number"]) for x in examples])
-        whole = ("volume_A3", "charge", "spin", "level", "energy_eV", "energy_known", "forces_known")
+        whole = (
+            "volume_A3",
+            "charge",
+            "spin",
+            "level",
+            "energy_eV",
+            "energy_known",
+            "forces_known",
+        )
         for name in (*whole, "stress_eV_A3", "stress_known"):
             batch[name] = torch.stack([x[name] for x in examples])
         return batch
@@ -173,11 +202,15 @@ def _dense_pays(examples: Sequence[Example]) -> bool:
     atoms = [len(x["number"]) for x in examples]
     if max(atoms) > DENSE_ATOMS or any(bool(x["images"]) for x in examples):
         return False
-    return len(atoms) * max(atoms) ** 2 <= DENSE_WASTE * sum(atoms) * (1 + max(map(_degree, examples)))
+    return len(atoms) * max(atoms) ** 2 <= DENSE_WASTE * sum(atoms) * (
+        1 + max(map(_degree, examples))
+    )
 
 
 def _dense(examples: Sequence[Example], beyond_A: float) -> Batch:
-    """Lay molecules out as [B, A, A]: every atom is a neighbour of every other, itself and ghosts beyond the cutoff."""
+    """Lay molecules out as [B, A, A]: every atom is a neighbour of every other, itself and
+    ghosts beyond the cutoff.
+    """
     num, most = len(examples), max(len(x["number"]) for x in examples)
     number = torch.zeros(num, most, dtype=torch.int64)
     edge_A = torch.zeros(num, most, most, 3, dtype=torch.float64)
@@ -193,7 +226,9 @@ def _dense(examples: Sequence[Example], beyond_A: float) -> Batch:
 
 
 def _packed(examples: Sequence[Example], beyond_A: float) -> Batch:
-    """Lay all atoms out in one row [1, N] with J neighbours each, by index; places left over see themselves afar."""
+    """Lay all atoms out in one row [1, N] with J neighbours each, by index; places left over see
+    themselves afar.
+    """
     sizes = torch.tensor([len(x["number"]) for x in examples])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
     total, most = int(starts[-1]), max(map(_degree, examples))
@@ -203,7 +238,8 @@ def _packed(examples: Sequence[Example], beyond_A: float) -> Batch:
     for start, x in zip(starts.tolist(), examples, strict=False):
         counts = torch.bincount(x["receiver"], minlength=len(x["number"]))
         first = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)[:-1]])
-        column = torch.arange(len(x["receiver"])) - first[x["receiver"]]  # edges are sorted by receiver
+        # edges are sorted by receiver
+        column = torch.arange(len(x["receiver"])) - first[x["receiver"]]
         edge_A[0, start + x["receiver"], column] = x["edge_A"]
         sender[start + x["receiver"], column] = start + x["sender"]
     return {

@@ -1,4 +1,6 @@
-"""Structures that users hold in memory (ase.Atoms, Structure, files) as a preparer of labelled data."""
+"""Structures that users hold in memory (ase.Atoms, Structure, files) as a preparer of labelled
+data.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +26,8 @@ def as_structures(inputs: Sequence[Any]) -> list[Structure]:
     """Return inputs as structures; a path stands for all structures of its file.
 
     Args:
-        inputs: ase.Atoms (labels from their calculator, `info` and `arrays`, in eV and angstrom, under
-            the names that file readers know), Structure, or paths.
+        inputs: ase.Atoms (labels from their calculator, `info` and `arrays`, in eV and angstrom,
+            under the names that file readers know), Structure, or paths.
 
     Raises:
         DataError: an input is none of these, or its labels are ambiguous; names it by its place.
@@ -84,7 +86,9 @@ class StructuresInMemory(StructureStore, Settings):
         preparer, structures = cls(**options), as_structures(inputs)
         names = ["train"] * len(structures) if split is None else list(split)
         if len(names) != len(structures):
-            raise ConfigError(f"{len(names)} splits for {len(structures)} structures; give one for each")
+            raise ConfigError(
+                f"{len(names)} splits for {len(structures)} structures; give one for each"
+            )
         for name in names:
             if name not in SPLIT_NAMES:
                 raise ConfigError(f"split {name!r} is not known; {did_you_mean(name, SPLIT_NAMES)}")

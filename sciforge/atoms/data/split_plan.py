@@ -1,4 +1,6 @@
-"""The first pass over files of structures: what they hold, and from that every split, for all files together."""
+"""The first pass over files of structures: what they hold, and from that every split, for all
+files together.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -73,7 +75,9 @@ def survey(path: Path, frames: Iterable[Frame], cutoff_A: float) -> Survey:
         place = np.round(structure.pos_A_N3 - structure.pos_A_N3[0], 5) + 0.0  # no -0.0
         digest = hashlib.blake2b(structure.numbers_N.tobytes() + place.tobytes(), digest_size=16)
         digest.update(structure.cell_A_33.tobytes() if structure.pbc_3.any() else b"")
-        _note(found, cut_by.molecule_key(structure), bool(structure.group), 0, energy, digest.digest())
+        _note(
+            found, cut_by.molecule_key(structure), bool(structure.group), 0, energy, digest.digest()
+        )
     found.suspicions = [f"{path.name}: {line}" for line in guard.warnings()]
     return found
 
@@ -87,11 +91,15 @@ def _note(s: Survey, key: str, given: bool, mark: int, energy: float, digest: by
 
 
 def is_isolated(structure: Structure, cutoff_A: float) -> bool:
-    """Return whether a structure is a free neutral atom with an energy, in a box or not: a reference, not a record."""
+    """Return whether a structure is a free neutral atom with an energy, in a box or not: a
+    reference, not a record.
+    """
     if len(structure) != 1 or structure.energy_eV is None or structure.charge:
         return False
     apart = not structure.pbc_3.any()
-    return apart or not len(find_neighbours(structure.pos_A_N3, structure.cell_A_33, structure.pbc_3, cutoff_A))
+    return apart or not len(
+        find_neighbours(structure.pos_A_N3, structure.cell_A_33, structure.pbc_3, cutoff_A)
+    )
 
 
 def _keep_isolated(found: Survey, atom: Structure) -> None:
@@ -104,8 +112,8 @@ def _refuse_two(element: int, first: float, second: float, path: Path) -> None:
     from ase.data import chemical_symbols
 
     raise DataError(
-        f"isolated {chemical_symbols[element]} has {first:.4f} and {second:.4f} eV at one level of theory; "
-        "prepare the levels apart, or name them in the files",
+        f"isolated {chemical_symbols[element]} has {first:.4f} and {second:.4f} eV at one level of"
+        " theory; prepare the levels apart, or name them in the files",
         path,
     )
 
@@ -116,7 +124,8 @@ class Plan:
 
     Args:
         how: molecule, time, random or given.
-        split: for each file, the split of each frame; DROPPED, ISOLATED or BAD where it is left out.
+        split: for each file, the split of each frame; DROPPED, ISOLATED or BAD where it is left
+            out.
         group: for each file, the number of what was not torn apart.
         levels: levels of theory, sorted.
         isolated: level -> atomic number -> eV.
@@ -137,24 +146,34 @@ class Plan:
 
 
 def make_plan(
-    surveys: Sequence[Survey], roles: Sequence[str], how: str, block: int, gap: int,
-    validation_share: float, test_share: float, seed: int,
-) -> Plan:  # fmt: skip
-    """Return the splits and groups of all frames; `roles` says of each file whether it is cut or is validation or test.
+    surveys: Sequence[Survey],
+    roles: Sequence[str],
+    how: str,
+    block: int,
+    gap: int,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+) -> Plan:
+    """Return the splits and groups of all frames; `roles` says of each file whether it is cut or is
+    validation or test.
 
     Raises:
         ConfigError: too few molecules or frames for the splits.
         DataError: `given` without groups, or two energies for one isolated atom.
     """
     open_files = [s for s, role in zip(surveys, roles, strict=True) if role == "files"]
-    molecules = dict.fromkeys(key for s in open_files for key, mark in zip(s.keys, s.marks, strict=True) if mark == 0)
+    molecules = dict.fromkeys(
+        key for s in open_files for key, mark in zip(s.keys, s.marks, strict=True) if mark == 0
+    )
     asked = how
     if how == "auto":
         how = "molecule" if len(molecules) >= cut_by.FEWEST_MOLECULES else "time"
     if how == "given":
         _require_groups(surveys)
     if asked == "auto" and how == "time" and sum(s.marks.count(0) for s in open_files) < 4:
-        validation_share = test_share = 0.0  # a handful of structures is for looking at, not for learning
+        # a handful of structures is for looking at, not for learning
+        validation_share = test_share = 0.0
     if how == "time":
         split, group = _by_time(open_files, block, gap, validation_share, test_share, seed)
     elif how == "random":
@@ -175,27 +194,44 @@ def _require_groups(surveys: Sequence[Survey]) -> None:
         for frame, (given, mark) in enumerate(zip(s.given, s.marks, strict=True), 1):
             if mark == 0 and not given:
                 raise DataError(
-                    f"frame {frame} has no group; add group=... to the frames, or choose --split time", s.path
+                    f"frame {frame} has no group; add group=... to the frames, or choose --split"
+                    " time",
+                    s.path,
                 )
 
 
 def _by_time(
-    files: Sequence[Survey], block: int, gap: int, validation_share: float, test_share: float, seed: int
+    files: Sequence[Survey],
+    block: int,
+    gap: int,
+    validation_share: float,
+    test_share: float,
+    seed: int,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     kept = [np.flatnonzero(np.array(s.marks) == 0) for s in files]
-    gaps = [2 * _memory(s, rows) - 1 if gap < 0 else gap for s, rows in zip(files, kept, strict=True)]
-    found = cut_by.split_time([len(rows) for rows in kept], block, gaps, validation_share, test_share, seed)
-    split, group = [np.full(len(s.marks), DROPPED) for s in files], [np.zeros(len(s.marks), np.int64) for s in files]
+    gaps = [
+        2 * _memory(s, rows) - 1 if gap < 0 else gap for s, rows in zip(files, kept, strict=True)
+    ]
+    found = cut_by.split_time(
+        [len(rows) for rows in kept], block, gaps, validation_share, test_share, seed
+    )
+    split, group = (
+        [np.full(len(s.marks), DROPPED) for s in files],
+        [np.zeros(len(s.marks), np.int64) for s in files],
+    )
     for i, rows in enumerate(kept):
         split[i][rows], group[i][rows] = found[0][i], found[1][i]
     return split, group
 
 
 def _memory(s: Survey, rows: np.ndarray) -> int:
-    """Return the memory of a trajectory in frames: the energies' per molecule, since others differ by kilo-eV."""
+    """Return the memory of a trajectory in frames: the energies' per molecule, since others
+    differ by kilo-eV.
+    """
     energies, keys = np.array(s.energies)[rows], [s.keys[i] for i in rows]
     lengths = [
-        cut_by.memory_length(energies[np.array([k == key for k in keys])]) for key in list(dict.fromkeys(keys))[:20]
+        cut_by.memory_length(energies[np.array([k == key for k in keys])])
+        for key in list(dict.fromkeys(keys))[:20]
     ]
     return max(lengths, default=1)
 
@@ -204,29 +240,44 @@ def _at_random(
     files: Sequence[Survey], validation_share: float, test_share: float, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Draw frames; the same frame twice counts once."""
-    digests = dict.fromkeys(d for s in files for d, mark in zip(s.digests, s.marks, strict=True) if mark == 0)
+    digests = dict.fromkeys(
+        d for s in files for d, mark in zip(s.digests, s.marks, strict=True) if mark == 0
+    )
     place = {digest: i for i, digest in enumerate(digests)}
     order = np.random.default_rng([seed, 0x5A]).permutation(len(place))
     tests, devs = round(test_share * len(place)), round(validation_share * len(place))
     chosen = np.full(len(place) + 1, TRAIN)
     chosen[order[:tests]], chosen[order[tests : tests + devs]] = TEST, DEV
-    group = [np.array([place.get(digest, len(place)) for digest in s.digests], np.int64) for s in files]
+    group = [
+        np.array([place.get(digest, len(place)) for digest in s.digests], np.int64) for s in files
+    ]
     return [chosen[g] for g in group], group
 
 
 def _assemble(
-    surveys: Sequence[Survey], roles: Sequence[str], how: str,
-    split: list[np.ndarray], group: list[np.ndarray] | None,
-) -> Plan:  # fmt: skip
-    """Put the cut files and the whole validation and test files together; number the groups; collect levels and warnings."""
+    surveys: Sequence[Survey],
+    roles: Sequence[str],
+    how: str,
+    split: list[np.ndarray],
+    group: list[np.ndarray] | None,
+) -> Plan:
+    """Put the cut files and the whole validation and test files together; number the groups;
+    collect levels and warnings.
+    """
     names: dict[str, int] = {}
-    next_group = 1 + max((int(g.max(initial=-1)) for g in group), default=-1) if group is not None else 0
+    next_group = (
+        1 + max((int(g.max(initial=-1)) for g in group), default=-1) if group is not None else 0
+    )
     splits, groups, isolated, alarms, cut = [], [], {}, [], 0
     for s, role in zip(surveys, roles, strict=True):
         marks = np.array(s.marks)
         if role == "files":
             mine = split[cut].copy()
-            own = np.array([names.setdefault(k, len(names)) for k in s.keys]) if group is None else group[cut]
+            own = (
+                np.array([names.setdefault(k, len(names)) for k in s.keys])
+                if group is None
+                else group[cut]
+            )
             cut += 1
         else:
             mine = np.full(len(marks), DEV if role == "validation" else TEST)
@@ -244,29 +295,51 @@ def _assemble(
     random = "frames were split at random; neighbours in time may be in different splits"
     levels = tuple(sorted(set().union(*(s.levels for s in surveys))))
     if not levels:
-        raise ConfigError("the files hold isolated atoms and broken frames only; give structures to learn from")
+        raise ConfigError(
+            "the files hold isolated atoms and broken frames only; give structures to learn from"
+        )
     every = np.concatenate(splits)
     return Plan(
-        how=how, split=splits, group=groups, levels=levels, isolated=isolated, alarms=alarms,
+        how=how,
+        split=splits,
+        group=groups,
+        levels=levels,
+        isolated=isolated,
+        alarms=alarms,
         notes=[random] * (how == "random"),
-        num_dropped=int((every == DROPPED).sum()), num_isolated=int((every == ISOLATED).sum()),
-    )  # fmt: skip
+        num_dropped=int((every == DROPPED).sum()),
+        num_isolated=int((every == ISOLATED).sum()),
+    )
 
 
-def _leaks(surveys: Sequence[Survey], splits: Sequence[np.ndarray], roles: Sequence[str], how: str) -> list[str]:
-    """Return warnings about what is in two splits: equal frames always, molecules where splits are by molecule."""
+def _leaks(
+    surveys: Sequence[Survey], splits: Sequence[np.ndarray], roles: Sequence[str], how: str
+) -> list[str]:
+    """Return warnings about what is in two splits: equal frames always, molecules where splits
+    are by molecule.
+    """
     seen: dict[bytes, int] = {}
     twice = 0
     for s, split in zip(surveys, splits, strict=True):
         for digest, where in zip(s.digests, split.tolist(), strict=True):
             if where >= 0 and seen.setdefault(digest, where) != where:
                 twice += 1
-    notes = [f"{twice} frame(s) are in two splits, atom for atom; remove them from one file"] if twice else []
+    notes = (
+        [f"{twice} frame(s) are in two splits, atom for atom; remove them from one file"]
+        if twice
+        else []
+    )
     if how == "molecule":
         trained = {
-            k for s, p in zip(surveys, splits, strict=True) for k, w in zip(s.keys, p, strict=True) if w == TRAIN
+            k
+            for s, p in zip(surveys, splits, strict=True)
+            for k, w in zip(s.keys, p, strict=True)
+            if w == TRAIN
         }
         whole = [(s, r) for s, r in zip(surveys, roles, strict=True) if r != "files"]
         if shared := trained & {key for s, _ in whole for key in s.keys if key}:
-            notes.append(f"{len(shared)} molecule(s) of the validation or test files are in the training split too")
+            notes.append(
+                f"{len(shared)} molecule(s) of the validation or test files are in the training"
+                " split too"
+            )
     return notes

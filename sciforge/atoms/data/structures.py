@@ -1,8 +1,9 @@
-"""What `sciforge prepare` makes of files of structures: edges, labels, honest splits and reference energies.
+"""What `sciforge prepare` makes of files of structures: edges, labels, honest splits and reference
+energies.
 
-Two passes: the first reads every file once and decides, for all of them together, the splits, the levels of theory and
-the isolated atoms; the second writes one shard a file. The first is a pure function of the options, so shards do not
-depend on who writes them.
+Two passes: the first reads every file once and decides, for all of them together, the splits, the
+levels of theory and the isolated atoms; the second writes one shard a file. The first is a pure
+function of the options, so shards do not depend on who writes them.
 """
 
 import json
@@ -31,7 +32,9 @@ OnReject = Callable[[Reject], None] | None
 
 @dataclass(frozen=True)
 class Source:
-    """One file and what the first pass decided for its frames: the split (negative: left out) and the group."""
+    """One file and what the first pass decided for its frames: the split (negative: left out)
+    and the group.
+    """
 
     path: Path
     split: np.ndarray
@@ -42,7 +45,9 @@ class Source:
 
 
 class StructureStore:
-    """Writes structures as graphs, and the reference energies beside them; the preparers say which structures."""
+    """Writes structures as graphs, and the reference energies beside them; the preparers say
+    which structures.
+    """
 
     cutoff_A: float
 
@@ -84,17 +89,24 @@ class StructureStore:
                 on_reject(Reject(str(source.path), number, name, message))
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Return levels, elements, counts and reference energies; raises DataError where no frame is left to train on."""
+        """Return levels, elements, counts and reference energies; raises DataError where no
+        frame is left to train on.
+        """
         plan = self.plan()
         split = store.column("split")
         if not (split == SPLITS.index("train")).any():
-            raise DataError("no structure is left to train on; lower the shares of validation and test")
+            raise DataError(
+                "no structure is left to train on; lower the shares of validation and test"
+            )
         energy, level = store.column("energy_eV"), np.array(store.column("level"))
         counts, num_forces = compositions(store)
         isolated = self.free_atoms(plan)
         references: dict[str, Any] = {}
         notes = [*plan.alarms, *plan.notes]
-        notes += [f"isolated atoms of level {k!r} serve no structure" for k in sorted(set(isolated) - set(plan.levels))]
+        notes += [
+            f"isolated atoms of level {k!r} serve no structure"
+            for k in sorted(set(isolated) - set(plan.levels))
+        ]
         for name in plan.levels:
             rows = (level == name) & np.isfinite(energy) & (split == SPLITS.index("train"))
             apart = isolated.get(name, {})
@@ -103,14 +115,20 @@ class StructureStore:
             references[name], more = describe(reference, apart, elements)
             notes += [f"level {name or 'unnamed'}: {line}" for line in more]
         return {
-            "levels": list(plan.levels), "elements": np.flatnonzero(counts.any(0)).tolist(),
-            "cutoff_A": self.cutoff_A, "split": plan.how, "groups": len(np.unique(store.column("group"))),
+            "levels": list(plan.levels),
+            "elements": np.flatnonzero(counts.any(0)).tolist(),
+            "cutoff_A": self.cutoff_A,
+            "split": plan.how,
+            "groups": len(np.unique(store.column("group"))),
             "structures": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
-            "energies": int(np.isfinite(energy).sum()), "forces": num_forces,
+            "energies": int(np.isfinite(energy).sum()),
+            "forces": num_forces,
             "stresses": int(np.isfinite(store.column("stress_eV_A3")).all(1).sum()),
-            "dropped_frames": plan.num_dropped, "isolated_frames": plan.num_isolated,
-            "reference": references, "notes": notes,
-        }  # fmt: skip
+            "dropped_frames": plan.num_dropped,
+            "isolated_frames": plan.num_isolated,
+            "reference": references,
+            "notes": notes,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +136,24 @@ class Structures(StructureStore, Settings):
     """Structures with what is known of energies, forces and stresses, as graphs.
 
     Args:
-        files: extended XYZ, HDF5 of SPICE or ANI, JSON of mlearn, or anything that ASE reads (traj, db, CIF, POSCAR).
-        units: of energy, length and stress, e.g. "hartree bohr" or "eV angstrom kbar vasp" (positive when compressed).
+        files: extended XYZ, HDF5 of SPICE or ANI, JSON of mlearn, or anything that ASE reads (traj,
+            db, CIF, POSCAR).
+        units: of energy, length and stress, e.g. "hartree bohr" or "eV angstrom kbar vasp"
+            (positive when compressed).
         level: level of theory of structures that name none, e.g. gfn2-xtb.
         cutoff_A: pairs of atoms closer than this are edges, angstrom.
-        split: molecule, time (blocks of each file), random, given (by `group` in the files), or auto: molecule for 8 or
-            more different ones, else time.
-        validation_share: share of the validation split, drawn from `files`; not used where `validation` names files.
+        split: molecule, time (blocks of each file), random, given (by `group` in the files), or
+            auto: molecule for 8 or more different ones, else time.
+        validation_share: share of the validation split, drawn from `files`; not used where
+            `validation` names files.
         test_share: share of the test split, drawn from `files`; not used where `test` names files.
         validation: files that are the validation split.
         test: files that are the test split.
         block: frames of a block of time; 0 cuts each file in 20.
-        gap: frames dropped between blocks of different splits; -1 takes twice the memory of the energy.
-        isolated: file of one-atom structures, or JSON of element to eV; one-atom frames with an energy count without it.
+        gap: frames dropped between blocks of different splits; -1 takes twice the memory of the
+            energy.
+        isolated: file of one-atom structures, or JSON of element to eV; one-atom frames with an
+            energy count without it.
         isolated_eV: element -> energy, from Python.
         key_energy, key_forces, key_stress: names of the labels in the files; found where not given.
         key_charge, key_spin: names of total charge and multiplicity.
@@ -163,7 +186,9 @@ class Structures(StructureStore, Settings):
     @property
     def keys(self) -> Keys:
         """Names of the labels."""
-        return Keys(self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin)
+        return Keys(
+            self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin
+        )
 
     @property
     def plan_options(self) -> dict[str, Any]:
@@ -172,7 +197,13 @@ class Structures(StructureStore, Settings):
             "validation_share": 0.0 if self.validation else self.validation_share,
             "test_share": 0.0 if self.test else self.test_share,
         }
-        return {"how": self.split, "block": self.block, "gap": self.gap, "seed": self.seed, **shares}
+        return {
+            "how": self.split,
+            "block": self.block,
+            "gap": self.gap,
+            "seed": self.seed,
+            **shares,
+        }
 
     @cached_property
     def _surveys(self) -> list[Survey]:
@@ -189,17 +220,23 @@ class Structures(StructureStore, Settings):
 
     @cached_property
     def _plan(self) -> Plan:
-        roles = ["files"] * len(self.files) + ["validation"] * len(self.validation) + ["test"] * len(self.test)
+        roles = (
+            ["files"] * len(self.files)
+            + ["validation"] * len(self.validation)
+            + ["test"] * len(self.test)
+        )
         return make_plan(self._surveys, roles, **self.plan_options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # what a worker needs of the plan is in its Source
+        # what a worker needs of the plan is in its Source
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def sources(self) -> Sequence[Source]:
         """Return the files with the splits of their frames, one shard each.
 
         Raises:
-            ConfigError: an option out of range, a file named twice, or too few frames or molecules for the splits.
+            ConfigError: an option out of range, a file named twice, or too few frames or molecules
+                for the splits.
             DataError: a file cannot be read.
         """
         self._check()
@@ -225,7 +262,9 @@ class Structures(StructureStore, Settings):
             raise ConfigError("block and gap count frames; use 0 and -1 for the automatic choice")
 
     def free_atoms(self, plan: Plan) -> dict[str, dict[int, float]]:
-        """Return level -> atomic number -> eV from the frames, the file and the dictionary; the last given wins."""
+        """Return level -> atomic number -> eV from the frames, the file and the dictionary; the
+        last given wins.
+        """
         energies = {level: dict(values) for level, values in plan.isolated.items()}
         given = named_energies(self.isolated_eV, "isolated_eV")
         if self.isolated and Path(self.isolated).suffix == ".json":
@@ -233,14 +272,23 @@ class Structures(StructureStore, Settings):
                 table = json.loads(Path(self.isolated).read_text(encoding="utf-8"))
                 given = named_energies(table, str(self.isolated)) | given
             except (OSError, ValueError, AttributeError, TypeError) as error:
-                raise DataError(f"no JSON of element and energy ({error}); correct it", self.isolated) from None
+                raise DataError(
+                    f"no JSON of element and energy ({error}); correct it", self.isolated
+                ) from None
         elif self.isolated:
-            for atom in read_structures(self.isolated, self.units, self.key_energy, level=self.level):
+            for atom in read_structures(
+                self.isolated, self.units, self.key_energy, level=self.level
+            ):
                 if len(atom) != 1 or atom.energy_eV is None:
-                    raise DataError(f"{atom.name} is not one atom with an energy; leave it out", self.isolated)
+                    raise DataError(
+                        f"{atom.name} is not one atom with an energy; leave it out", self.isolated
+                    )
                 energies.setdefault(atom.level, {})[int(atom.numbers_N[0])] = atom.energy_eV
         if given and len(plan.levels) > 1:
-            raise DataError("energies of isolated atoms for several levels of theory; give a file that names the level")
+            raise DataError(
+                "energies of isolated atoms for several levels of theory; give a file that names"
+                " the level"
+            )
         for level in plan.levels if given else ():
             energies.setdefault(level, {}).update(given)
         return energies
@@ -255,34 +303,51 @@ def named_energies(table: dict[str, float], where: str) -> dict[int, float]:
     return {atomic_numbers[symbol]: float(energy) for symbol, energy in table.items()}
 
 
-def add_record(shard: ShardWriter, structure: Structure, cutoff_A: float, split: int, group: int) -> None:
-    """Check a structure and append it; raises DataError where it is not physical or atoms overlap."""
+def add_record(
+    shard: ShardWriter, structure: Structure, cutoff_A: float, split: int, group: int
+) -> None:
+    """Check a structure and append it; raises DataError where it is not physical or atoms
+    overlap.
+    """
     bare = replace(structure, name="")  # the caller says which frame of which file it is
     require_physical(bare)
     edges = find_neighbours(structure.pos_A_N3, structure.cell_A_33, structure.pbc_3, cutoff_A)
     require_apart(bare, edges)
     if np.abs(edges.shift_E3).max(initial=0) > 127:
-        raise DataError("an atom lies more than 127 cells away from its neighbours; wrap the positions into the cell")
+        raise DataError(
+            "an atom lies more than 127 cells away from its neighbours; wrap the positions into the"
+            " cell"
+        )
     forces, stress = structure.forces_eV_A_N3, structure.stress_eV_A3_6
     shard.append(
-        numbers=structure.numbers_N.astype(np.int16), pos_A=structure.pos_A_N3.astype(np.float64),
-        forces_eV_A=np.full((len(structure), 3), np.nan) if forces is None else forces.astype(np.float64),
-        receiver=edges.receiver_E.astype(np.int32), sender=edges.sender_E.astype(np.int32),
+        numbers=structure.numbers_N.astype(np.int16),
+        pos_A=structure.pos_A_N3.astype(np.float64),
+        forces_eV_A=(
+            np.full((len(structure), 3), np.nan) if forces is None else forces.astype(np.float64)
+        ),
+        receiver=edges.receiver_E.astype(np.int32),
+        sender=edges.sender_E.astype(np.int32),
         shift=edges.shift_E3.astype(np.int8),
-    )  # fmt: skip
+    )
     periodic = structure.pbc_3.any()
     shard.end(
         cell_A=structure.cell_A_33.astype(np.float64) if periodic else np.zeros((3, 3)),
-        pbc=structure.pbc_3.astype(np.uint8), name=structure.name,
+        pbc=structure.pbc_3.astype(np.uint8),
+        name=structure.name,
         energy_eV=np.float64(np.nan if structure.energy_eV is None else structure.energy_eV),
         stress_eV_A3=np.full(6, np.nan) if stress is None else stress.astype(np.float64),
-        charge=np.int16(structure.charge), spin=np.int16(structure.spin),
-        level=structure.level, split=np.uint8(split), group=np.int32(group),
-    )  # fmt: skip
+        charge=np.int16(structure.charge),
+        spin=np.int16(structure.spin),
+        level=structure.level,
+        split=np.uint8(split),
+        group=np.int32(group),
+    )
 
 
 def compositions(store: Store) -> tuple[np.ndarray, int]:
-    """Return the counts of the elements [records, 119], column z for the atomic number z, and how many have forces."""
+    """Return the counts of the elements [records, 119], column z for the atomic number z, and
+    how many have forces.
+    """
     counts, forces = np.zeros((len(store), 119), np.int32), 0
     for i in range(len(store)):
         record = store[i]
@@ -299,14 +364,29 @@ def describe(
 
     apart = {symbols[z]: e for z, e in sorted(isolated.items())}
     if reference is None:
-        return {"energies_eV": apart, "how": "isolated" if apart else "none", "isolated_eV": apart}, []
+        return {
+            "energies_eV": apart,
+            "how": "isolated" if apart else "none",
+            "isolated_eV": apart,
+        }, []
     unseen = {z: isolated[z] for z in elements - set(reference.energies) if z in isolated}
     energies = {symbols[z]: e for z, e in sorted({**reference.energies, **unseen}.items())}
-    notes = [] if reference.extensive else [f"energies do not grow with size (offset {reference.offset_eV:.3g} eV)"]
+    notes = (
+        []
+        if reference.extensive
+        else [f"energies do not grow with size (offset {reference.offset_eV:.3g} eV)"]
+    )
     if lost := sorted(elements - set(reference.energies) - set(unseen)):
-        notes.append(f"no reference energy of {symbols[lost[0]]}, which is not in the training split")
+        notes.append(
+            f"no reference energy of {symbols[lost[0]]}, which is not in the training split"
+        )
     return {
-        "energies_eV": energies, "how": reference.source, "isolated_eV": apart, "rank": reference.rank,
-        "num_elements": reference.num_elements, "residual_meV_atom": reference.residual_meV_atom,
-        "offset_eV": reference.offset_eV, "num_structures": reference.num_structures,
-    }, notes  # fmt: skip
+        "energies_eV": energies,
+        "how": reference.source,
+        "isolated_eV": apart,
+        "rank": reference.rank,
+        "num_elements": reference.num_elements,
+        "residual_meV_atom": reference.residual_meV_atom,
+        "offset_eV": reference.offset_eV,
+        "num_structures": reference.num_structures,
+    }, notes

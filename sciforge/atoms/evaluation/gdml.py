@@ -1,10 +1,11 @@
-"""Kernel ridge regression on forces: GDML (Chmiela et al. 2017, Sci. Adv. 3 e1603015) with the symmetries of sGDML.
+"""Kernel ridge regression on forces: GDML (Chmiela et al. 2017, Sci. Adv. 3 e1603015) with the
+symmetries of sGDML.
 
-A molecule is its P inverse distances x. The energy is a Gaussian process over x whose covariance is a Matern 5/2 kernel
-of length sigma, averaged over the group of atom permutations that the frames show (Chmiela et al. 2018, Nat. Commun. 9
-3887); it is fitted to forces alone, through the kernel's second derivatives, and the forces predicted are exactly minus
-the gradient of the energy predicted. One constant is fitted to the energies. Letters: B frames, N atoms, C = 3N, P pairs,
-G permutations.
+A molecule is its P inverse distances x. The energy is a Gaussian process over x whose covariance is
+a Matern 5/2 kernel of length sigma, averaged over the group of atom permutations that the frames
+show (Chmiela et al. 2018, Nat. Commun. 9 3887); it is fitted to forces alone, through the kernel's
+second derivatives, and the forces predicted are exactly minus the gradient of the energy predicted.
+One constant is fitted to the energies. Letters: B frames, N atoms, C = 3N, P pairs, G permutations.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ BLOCK = 64  # frames predicted at once
 
 
 def inverse_distances(pos_A_BN3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inverse distances [B, P] in 1/angstrom, pairs in the order of np.triu_indices, and dx/dr [B, P, 3N].
+    """Return the inverse distances [B, P] in 1/angstrom, pairs in the order of np.triu_indices, and
+    dx/dr [B, P, 3N].
 
     >>> x, jacobian = inverse_distances(np.array([[[0, 0, 0], [0, 0, 2.0]]]))
     >>> x.tolist(), jacobian[0, 0].tolist() == [0, 0, 0.25, 0, 0, -0.25]
@@ -57,12 +59,16 @@ def pair_permutations(permutations_GN: np.ndarray) -> np.ndarray:
     return place[permutations_GN[:, first], permutations_GN[:, second]]
 
 
-def find_permutations(numbers_N: np.ndarray, pos_A_BN3: np.ndarray, most: int = MOST_PERMUTATIONS) -> np.ndarray:
-    """Return the group of permutations of like atoms that the frames show, the identity first, int [G, N].
+def find_permutations(
+    numbers_N: np.ndarray, pos_A_BN3: np.ndarray, most: int = MOST_PERMUTATIONS
+) -> np.ndarray:
+    """Return the group of permutations of like atoms that the frames show, the identity first, int
+    [G, N].
 
-    As sGDML: atoms of each two frames are matched by the eigenvectors of their distance matrices; of these matches the
-    minimum spanning tree over frames is kept, and closed to a group. The commonest generators come first, and one that
-    would make the group larger than `most` is left out.
+    As sGDML: atoms of each two frames are matched by the eigenvectors of their distance matrices;
+    of these matches the minimum spanning tree over frames is kept, and closed to a group. The
+    commonest generators come first, and one that would make the group larger than `most` is left
+    out.
     """
     size, frames = len(numbers_N), len(pos_A_BN3)
     identity = np.arange(size)
@@ -87,17 +93,21 @@ def find_permutations(numbers_N: np.ndarray, pos_A_BN3: np.ndarray, most: int = 
     return np.array(sorted(group))
 
 
-def bond_permutations(numbers_N: np.ndarray, pos_A_BN3: np.ndarray, most: int = MOST_PERMUTATIONS) -> np.ndarray:
+def bond_permutations(
+    numbers_N: np.ndarray, pos_A_BN3: np.ndarray, most: int = MOST_PERMUTATIONS
+) -> np.ndarray:
     """Return the automorphisms of the bonds that most frames have, the identity first, int [G, N].
 
-    They hold more than a few frames can show, the turn of every methyl group. Where there are more than `most`, only the
-    identity is returned.
+    They hold more than a few frames can show, the turn of every methyl group. Where there are more
+    than `most`, only the identity is returned.
     """
     from ase.data import covalent_radii
 
     size = len(numbers_N)
     reach_NN = BONDED * (covalent_radii[numbers_N][:, None] + covalent_radii[numbers_N])
-    distance_NN = np.median(np.linalg.norm(pos_A_BN3[:, :, None] - pos_A_BN3[:, None], axis=3), axis=0)
+    distance_NN = np.median(
+        np.linalg.norm(pos_A_BN3[:, :, None] - pos_A_BN3[:, None], axis=3), axis=0
+    )
     bonded_NN = (distance_NN < reach_NN) & ~np.eye(size, dtype=bool)
     kind = [(int(z), int(degree)) for z, degree in zip(numbers_N, bonded_NN.sum(1), strict=True)]
     partial: list[list[int]] = [[]]
@@ -120,13 +130,19 @@ def bond_permutations(numbers_N: np.ndarray, pos_A_BN3: np.ndarray, most: int = 
 def joined_permutations(
     first_GN: np.ndarray, second_GN: np.ndarray, most: int = MOST_PERMUTATIONS
 ) -> np.ndarray | None:
-    """Return the group that two groups generate together, or None where it has more than `most` elements."""
-    group = _closed({tuple(element) for element in np.concatenate([first_GN, second_GN]).tolist()}, most)
+    """Return the group that two groups generate together, or None where it has more than `most`
+    elements.
+    """
+    group = _closed(
+        {tuple(element) for element in np.concatenate([first_GN, second_GN]).tolist()}, most
+    )
     return None if group is None else np.array(sorted(group))
 
 
 def _closed(elements: set[tuple[int, ...]], most: int) -> set[tuple[int, ...]] | None:
-    """Return the group that permutations generate, or None where it has more than `most` elements."""
+    """Return the group that permutations generate, or None where it has more than `most`
+    elements.
+    """
     group, fresh = set(elements), set(elements)
     while fresh:
         fresh = {tuple(a[i] for i in b) for a in fresh for b in elements} - group
@@ -136,11 +152,14 @@ def _closed(elements: set[tuple[int, ...]], most: int) -> set[tuple[int, ...]] |
     return group
 
 
-def force_kernel(x_BP: np.ndarray, jacobian_BPC: np.ndarray, sigma: float, pairs_GP: np.ndarray) -> np.ndarray:
+def force_kernel(
+    x_BP: np.ndarray, jacobian_BPC: np.ndarray, sigma: float, pairs_GP: np.ndarray
+) -> np.ndarray:
     """Return the covariance of all force components [BC, BC], in Fortran order.
 
-    It is J_i^T [mean over g of H(x_i, g x_j) g] J_j, where H = exp(-q) ((1 + q) 1 - (5 / sigma^2) u u^T) is the second
-    derivative of the Matern kernel, 5 / (3 sigma^2) left out, with u = x_i - g x_j and q = sqrt(5) |u| / sigma.
+    It is J_i^T [mean over g of H(x_i, g x_j) g] J_j, where H = exp(-q) ((1 + q) 1 - (5 / sigma^2) u
+    u^T) is the second derivative of the Matern kernel, 5 / (3 sigma^2) left out, with u = x_i - g
+    x_j and q = sqrt(5) |u| / sigma.
     """
     frames, num_pairs, width = jacobian_BPC.shape
     group = len(pairs_GP)
@@ -167,10 +186,11 @@ def _matern(distance: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def solve_ridge(covariance: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray:
-    """Solve (covariance + ridge * its mean diagonal) weights = target; the lower triangle of `covariance` is lost.
+    """Solve (covariance + ridge * its mean diagonal) weights = target; the lower triangle of
+    `covariance` is lost.
 
-    No energy explains forces that move or turn a molecule as a whole, so the matrix is singular; where rounding makes it
-    indefinite, the ridge grows tenfold until Cholesky's method succeeds.
+    No energy explains forces that move or turn a molecule as a whole, so the matrix is singular;
+    where rounding makes it indefinite, the ridge grows tenfold until Cholesky's method succeeds.
     """
     diagonal = np.diagonal(covariance).copy()
     scale = float(diagonal.mean())
@@ -183,7 +203,10 @@ def solve_ridge(covariance: np.ndarray, target: np.ndarray, ridge: float) -> np.
             ridge = max(10 * ridge, 1e-15)
         for place in range(len(covariance)):  # the upper triangle is still whole
             covariance[place + 1 :, place] = covariance[place, place + 1 :]
-    raise ConfigError("the kernel matrix of these frames has no Cholesky factor; are forces or positions not finite?")
+    raise ConfigError(
+        "the kernel matrix of these frames has no Cholesky factor; are forces or positions not"
+        " finite?"
+    )
 
 
 @dataclass(frozen=True)
@@ -217,7 +240,8 @@ class GradientDomain:
         ridge: float = 1e-10,
         permutations_GN: np.ndarray | None = None,
     ) -> Self:
-        """Fit all force components exactly (but for the ridge) and the constant of the energies that are finite.
+        """Fit all force components exactly (but for the ridge) and the constant of the energies
+        that are finite.
 
         Args:
             sigma: length of the kernel in 1/angstrom.
@@ -229,18 +253,26 @@ class GradientDomain:
         """
         frames, size = np.shape(pos_A_BN3)[:2]
         if 3 * frames * size > MOST_EQUATIONS:
-            raise ConfigError(f"gdml solves {3 * frames * size} equations here, {MOST_EQUATIONS} at most; "
-                              f"give at most {MOST_EQUATIONS // (3 * size)} frames")  # fmt: skip
-        pairs_GP = pair_permutations(np.arange(size)[None] if permutations_GN is None else permutations_GN)
+            raise ConfigError(
+                f"gdml solves {3 * frames * size} equations here, {MOST_EQUATIONS} at most; "
+                f"give at most {MOST_EQUATIONS // (3 * size)} frames"
+            )
+        pairs_GP = pair_permutations(
+            np.arange(size)[None] if permutations_GN is None else permutations_GN
+        )
         x_BP, jacobian_BPC = inverse_distances(pos_A_BN3)
         slope = -np.asarray(forces_eV_A_BN3, np.float64).reshape(-1)
-        weights_BC = solve_ridge(force_kernel(x_BP, jacobian_BPC, sigma, pairs_GP), slope, ridge).reshape(frames, -1)
+        weights_BC = solve_ridge(
+            force_kernel(x_BP, jacobian_BPC, sigma, pairs_GP), slope, ridge
+        ).reshape(frames, -1)
         weights_BP = np.einsum("bpc,bc->bp", jacobian_BPC, weights_BC) / len(pairs_GP)
         centre_P = x_BP.mean(0)
         known_KP = x_BP[:, pairs_GP].reshape(-1, x_BP.shape[1]) - centre_P
         spread_KP = weights_BP[:, pairs_GP].reshape(-1, x_BP.shape[1])
         raw = cls(np.asarray(numbers_N), sigma, centre_P, known_KP, spread_KP, 0.0)
-        missing = np.full(frames, np.nan) if energy_eV_B is None else np.asarray(energy_eV_B, np.float64)
+        missing = (
+            np.full(frames, np.nan) if energy_eV_B is None else np.asarray(energy_eV_B, np.float64)
+        )
         rest = (missing - raw.predict(pos_A_BN3)[0])[np.isfinite(missing)]
         constant = float(rest.mean()) if len(rest) else float("nan")
         return cls(raw.numbers_N, sigma, centre_P, known_KP, spread_KP, constant)
@@ -249,17 +281,25 @@ class GradientDomain:
         """Return energies [B] in eV and forces [B, N, 3] in eV/angstrom, float64."""
         pos = np.asarray(pos_A_BN3, np.float64)
         parts = [self._predict(pos[i : i + BLOCK]) for i in range(0, len(pos), BLOCK)]
-        energies, forces = zip(*parts, strict=True) if parts else ([np.zeros(0)], [np.zeros_like(pos)])
+        energies, forces = (
+            zip(*parts, strict=True) if parts else ([np.zeros(0)], [np.zeros_like(pos)])
+        )
         return np.concatenate(energies) + self.constant_eV, np.concatenate(forces)
 
     def _predict(self, pos_A_BN3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sum over copies k: E = (1 + q) exp(-q) u.w, with dE/dx = (1 + q) exp(-q) w - (5 / sigma^2) exp(-q) (u.w) u."""
+        """Sum over copies k: E = (1 + q) exp(-q) u.w, with dE/dx = (1 + q) exp(-q) w - (5 /
+        sigma^2) exp(-q) (u.w) u.
+        """
         x_BP, jacobian_BPC = inverse_distances(pos_A_BN3)
         x_BP = x_BP - self.centre_P
-        squared_BK = (x_BP**2).sum(1)[:, None] + (self.known_KP**2).sum(1) - 2 * x_BP @ self.known_KP.T
+        squared_BK = (
+            (x_BP**2).sum(1)[:, None] + (self.known_KP**2).sum(1) - 2 * x_BP @ self.known_KP.T
+        )
         decay_BK, bend_BK = _matern(np.sqrt(np.maximum(squared_BK, 0)), self.sigma)
         along_BK = x_BP @ self.weights_KP.T - (self.known_KP * self.weights_KP).sum(1)
         bend_BK *= along_BK
-        slope_BP = decay_BK @ self.weights_KP - bend_BK.sum(1)[:, None] * x_BP + bend_BK @ self.known_KP
+        slope_BP = (
+            decay_BK @ self.weights_KP - bend_BK.sum(1)[:, None] * x_BP + bend_BK @ self.known_KP
+        )
         forces_BC = -np.einsum("bpc,bp->bc", jacobian_BPC, slope_BP)
         return (decay_BK * along_BK).sum(1), forces_BC.reshape(pos_A_BN3.shape)

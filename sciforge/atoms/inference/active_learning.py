@@ -1,4 +1,6 @@
-"""The structures that a potential is least sure of, for labelling next, and whether its intervals are right."""
+"""The structures that a potential is least sure of, for labelling next, and whether its
+intervals are right.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,10 +38,11 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
-    """Return up to `top` places, the most uncertain first, then greedily the largest score * distance to those picked.
+    """Return up to `top` places, the most uncertain first, then greedily the largest score *
+    distance to those picked.
 
-    It is farthest-point sampling weighted by the score, so that of near-duplicates one is picked; fewer come back where
-    nothing else is left.
+    It is farthest-point sampling weighted by the score, so that of near-duplicates one is picked;
+    fewer come back where nothing else is left.
 
     >>> pick(np.array([3.0, 2.9, 1.0]), np.array([[0.0], [0.0], [1.0]]), 3)
     [0, 2]
@@ -50,7 +53,9 @@ def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
     chosen = [int(np.argmax(score_S))]
     distance_S = np.full(len(score_S), np.inf)
     while len(chosen) < min(top, len(score_S)):
-        distance_S = np.minimum(distance_S, np.linalg.norm(feature_SD - feature_SD[chosen[-1]], axis=1))
+        distance_S = np.minimum(
+            distance_S, np.linalg.norm(feature_SD - feature_SD[chosen[-1]], axis=1)
+        )
         gain_S = np.where(distance_S > APART * width, score_S * distance_S, -1.0)
         if gain_S.max() < 0:
             break
@@ -62,22 +67,25 @@ def pick(score_S: np.ndarray, feature_SD: np.ndarray, top: int) -> list[int]:
 class Uncertain(FromFiles):
     """The structures that a potential is least sure of, for labelling next (active learning).
 
-    The score is the largest standard deviation of a force among the atoms, of a committee with --members, else of
-    the Laplace approximation (`sciforge fisher` first); near-duplicates are not picked twice. Saved as .xyz or
-    .extxyz (each also .gz), the predictions are not written, lest they be taken for labels: only uncertainty
-    (eV/angstrom), energy_std_eV_atom, rank and source, and the column force_std (eV/angstrom, norm of the standard
-    deviation of each atom's force). Also saved as a table (.csv, .tsv) or, with labelled frames, as a picture of
-    the coverage (.png, .pdf, .svg).
+    The score is the largest standard deviation of a force among the atoms, of a committee with
+    --members, else of the Laplace approximation (`sciforge fisher` first); near-duplicates are not
+    picked twice. Saved as .xyz or .extxyz (each also .gz), the predictions are not written, lest
+    they be taken for labels: only uncertainty (eV/angstrom), energy_std_eV_atom, rank and source,
+    and the column force_std (eV/angstrom, norm of the standard deviation of each atom's force).
+    Also saved as a table (.csv, .tsv) or, with labelled frames, as a picture of the coverage (.png,
+    .pdf, .svg).
 
     Args:
         members: further checkpoints, which form a committee with this one.
         top: how many structures to pick.
-        count: structures that the potential was trained on (Laplace); by default as its run recorded.
+        count: structures that the potential was trained on (Laplace); by default as its run
+            recorded.
         weights: uncertain weights (Laplace): those of the readouts, or all.
         factor_energy: of calibration, times every standard deviation of an energy.
-        factor_forces: of calibration, times every standard deviation of a force; the order of the picks hangs on neither.
-        labelled: files of frames with labels that were not trained on, in the order of their trajectory: both factors
-            are fitted on the first half, and judged on the second.
+        factor_forces: of calibration, times every standard deviation of a force; the order of the
+            picks hangs on neither.
+        labelled: files of frames with labels that were not trained on, in the order of their
+            trajectory: both factors are fitted on the first half, and judged on the second.
     """
 
     members: tuple[Path, ...] = ()
@@ -88,7 +96,7 @@ class Uncertain(FromFiles):
     factor_forces: float = 1.0
     labelled: tuple[Path, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, float("inf"), "top")
         if min(self.factor_energy, self.factor_forces) <= 0:
@@ -99,7 +107,8 @@ class Uncertain(FromFiles):
 
         Raises:
             DataError: a frame is bad; names file and frame.
-            ConfigError: no potential, no labels to calibrate on, or members of several levels of theory.
+            ConfigError: no potential, no labels to calibrate on, or members of several levels of
+                theory.
             CheckpointError: the Laplace approximation needs the Fisher information first.
         """
         method, judged = self._calibrated(self._method(model))
@@ -114,7 +123,12 @@ class Uncertain(FromFiles):
         by_place = {place: frame for place, frame in enumerate(self.frames()) if place in wanted}
         frames = [by_place[place] for place in chosen]
         return PickedStructures(
-            frames, method.predict(frames), method, judged, about(self, model), (*self.files, *self.labelled)
+            frames,
+            method.predict(frames),
+            method,
+            judged,
+            about(self, model),
+            (*self.files, *self.labelled),
         )
 
     def _method(self, model: Model) -> Method:
@@ -126,13 +140,17 @@ class Uncertain(FromFiles):
         return Committee((model, *others), factors, self.level)
 
     def _calibrated(self, method: Method) -> tuple[Method, dict[str, dict[str, Reliability]]]:
-        """Return the method with factors of the labelled frames, and how it does on their second half without and with them."""
+        """Return the method with factors of the labelled frames, and how it does on their second
+        half without and with them.
+        """
         if not self.labelled:
             return method, {}
         frames = list(replace(self, files=self.labelled).frames())
         half = len(frames) // 2
         if not half:
-            raise ConfigError(f"{len(frames)} frame with labels cannot be halved; give at least 2 by --labelled")
+            raise ConfigError(
+                f"{len(frames)} frame with labels cannot be halved; give at least 2 by --labelled"
+            )
         structures = [frame.structure for frame in frames]
         predictions = method.predict(frames)
         factors = fit_factors(predictions.part(0, half), structures[:half])
@@ -151,7 +169,8 @@ class PickedStructures(Result):
         frames: the picked frames.
         predictions: of these frames.
         method: what gave the standard deviations.
-        judged: `uncalibrated` and `calibrated` -> reliability of energy and forces; empty without labelled frames.
+        judged: `uncalibrated` and `calibrated` -> reliability of energy and forces; empty without
+            labelled frames.
         about: where the picks come from.
         sources: files that must not be replaced.
     """
@@ -164,7 +183,7 @@ class PickedStructures(Result):
         judged: Mapping[str, Mapping[str, Reliability]],
         about: dict[str, Any],
         sources: Sequence[Path] = (),
-    ):
+    ) -> None:
         self.frames, self.predictions, self.method = list(frames), predictions, method
         self.judged, self._about, self.sources = judged, about, tuple(sources)
 
@@ -173,16 +192,24 @@ class PickedStructures(Result):
 
     @property
     def about(self) -> dict[str, Any]:
-        """Where the picks come from, and with labelled frames the factors and metrics of calibration."""
-        body: dict[str, Any] = {"method": type(self.method).__name__, "factors": vars(self.method.factors)}
+        """Where the picks come from, and with labelled frames the factors and metrics of
+        calibration.
+        """
+        body: dict[str, Any] = {
+            "method": type(self.method).__name__,
+            "factors": vars(self.method.factors),
+        }
         if self.judged:
             body["metrics"] = {
-                name: {kind: r.metrics() for kind, r in by_kind.items()} for name, by_kind in self.judged.items()
+                name: {kind: r.metrics() for kind, r in by_kind.items()}
+                for name, by_kind in self.judged.items()
             }
         return {**self._about, **body}
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a row for each pick: rank, file, frame, formula, uncertainty and energy_std_eV_atom."""
+        """Return a row for each pick: rank, file, frame, formula, uncertainty and
+        energy_std_eV_atom.
+        """
         import pandas as pd
 
         rows = [
@@ -205,7 +232,10 @@ class PickedStructures(Result):
             ConfigError: no frames with labels were given.
         """
         if not self.judged:
-            raise ConfigError("a plot compares standard deviations with errors; give frames with labels by --labelled")
+            raise ConfigError(
+                "a plot compares standard deviations with errors; give frames with labels by"
+                " --labelled"
+            )
         kind = "forces" if "forces" in self.judged["calibrated"] else "energy"
         ax = new_axes(4.6, 4.8) if ax is None else ax
         title = type(self.method).__name__
@@ -213,7 +243,8 @@ class PickedStructures(Result):
         return draw_reliability(ax, curves, kind)
 
     def save(self, path: Path | str) -> Path:
-        """Write the picks (.xyz, .extxyz, each also .gz), their table (.csv, .tsv) or the coverage (.png, .pdf, .svg).
+        """Write the picks (.xyz, .extxyz, each also .gz), their table (.csv, .tsv) or the coverage
+        (.png, .pdf, .svg).
 
         Raises:
             ConfigError: another suffix, a picture without labelled frames, or a file that was read.
@@ -226,11 +257,17 @@ class PickedStructures(Result):
         if path.suffix.lower() not in PICTURES:
             return super().save(path)
         figure = self.plot().figure
-        write_whole(path, lambda work: figure.savefig(work, format=path.suffix[1:].lower(), dpi=150), self.sources)
+        write_whole(
+            path,
+            lambda work: figure.savefig(work, format=path.suffix[1:].lower(), dpi=150),
+            self.sources,
+        )
         return path
 
     def _texts(self) -> list[str]:
-        source = {f"model_{name}": self._about[name] for name in ("checkpoint", "weights_sha256", "step")}
+        source = {
+            f"model_{name}": self._about[name] for name in ("checkpoint", "weights_sha256", "step")
+        }
         texts = []
         for place, frame in enumerate(self.frames):
             info = {

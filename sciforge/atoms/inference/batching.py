@@ -56,11 +56,14 @@ def on_device(batch: Batch, network: nn.Module) -> Batch:
     """Return a batch on the device of a potential, real numbers in its precision."""
     like = network.scale_eV
     return {
-        name: value.to(like) if value.is_floating_point() else value.to(like.device) for name, value in batch.items()
+        name: value.to(like) if value.is_floating_point() else value.to(like.device)
+        for name, value in batch.items()
     }
 
 
 def split_atoms(value_BA: Tensor, batch: Batch) -> list[np.ndarray]:
-    """Return per-atom values [B, A, ...] of either layout as one array a structure, padding left out."""
+    """Return per-atom values [B, A, ...] of either layout as one array a structure, padding left
+    out.
+    """
     real = value_BA.flatten(0, 1)[batch["number"].flatten() > 0]
     return [part.detach().cpu().numpy() for part in real.split(batch["size"].tolist())]

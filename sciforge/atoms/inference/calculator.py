@@ -1,7 +1,8 @@
-"""A potential as an ASE calculator: relaxation, molecular dynamics, phonons, and whatever else ASE can do.
+"""A potential as an ASE calculator: relaxation, molecular dynamics, phonons, and whatever else ASE
+can do.
 
-What a step costs beyond the model is kept small: pairs are listed anew only when needed (verlet_list.py), and the batch is made
-from them without a record in between. Legend: N atoms.
+What a step costs beyond the model is kept small: pairs are listed anew only when needed
+(verlet_list.py), and the batch is made from them without a record in between. Legend: N atoms.
 """
 
 import copy
@@ -42,25 +43,35 @@ class Member:
 class Calculator(ase_calculator.Calculator):
     """Energies, forces and stress of a potential, or the mean of a committee of them.
 
-    Properties: energy and free_energy (eV, with reference energies), energies (eV, of each atom, with its reference),
-    forces (eV/angstrom; their sum is 0) and, where the structure repeats in three directions, stress (eV/angstrom^3, in
-    ASE's order and sign). `results` of a committee also hold energy_std and forces_std [N, 3], the sample standard
-    deviation over its members. Total charge and multiplicity are read from `atoms.info["charge"]` and `["spin"]`.
+    Properties: energy and free_energy (eV, with reference energies), energies (eV, of each atom,
+    with its reference), forces (eV/angstrom; their sum is 0) and, where the structure repeats in
+    three directions, stress (eV/angstrom^3, in ASE's order and sign). `results` of a committee also
+    hold energy_std and forces_std [N, 3], the sample standard deviation over its members. Total
+    charge and multiplicity are read from `atoms.info["charge"]` and `["spin"]`.
 
     Args:
-        checkpoint: a checkpoint's folder or its name in the catalogue, or a Model; several make a committee.
+        checkpoint: a checkpoint's folder or its name in the catalogue, or a Model; several make a
+            committee.
         device: `auto`, `cpu` or `cuda`; a Model's weights are copied there too.
         dtype: of the arithmetic, `float32` or `float64`; energies are summed in float64 either way.
-        skin_A: how much further than the cutoff pairs are listed, so that the list lasts for several steps.
+        skin_A: how much further than the cutoff pairs are listed, so that the list lasts for
+            several steps.
         level: level of theory, for a potential with several.
-        warn_fmax_eV_A: warn once where a force exceeds this, as it does far from all training data; 0 for never.
+        warn_fmax_eV_A: warn once where a force exceeds this, as it does far from all training data;
+            0 for never.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, of another domain or gives no energies.
         ConfigError: a setting is wrong or the level of theory is unknown.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties: ClassVar[list[str]] = [
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
     default_parameters: ClassVar[dict[str, Any]] = {}
 
     def __init__(
@@ -71,7 +82,7 @@ class Calculator(ase_calculator.Calculator):
         skin_A: float = 1.0,
         level: str | None = None,
         warn_fmax_eV_A: float = 100.0,
-    ):
+    ) -> None:
         super().__init__()
         if dtype not in DTYPES:
             raise ConfigError(f"dtype is {dtype!r}; {did_you_mean(dtype, DTYPES)}")
@@ -95,9 +106,11 @@ class Calculator(ase_calculator.Calculator):
         return self.pairs.rebuilds
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what has changed since the last calculation, total charge and spin included; `tol` is not needed.
+        """Return what has changed since the last calculation, total charge and spin included; `tol`
+        is not needed.
 
-        ASE's own comparison within 1e-15 takes as long as making the batch, and does not look at the charge.
+        ASE's own comparison within 1e-15 takes as long as making the batch, and does not look at
+        the charge.
         """
         before = self.atoms
         if before is None:
@@ -113,7 +126,9 @@ class Calculator(ase_calculator.Calculator):
 
     def export_properties(self) -> Properties:
         """Return the results that ASE has names for."""
-        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+        return Properties(
+            {name: value for name, value in self.results.items() if name in all_outputs}
+        )
 
     def calculate(
         self,
@@ -124,8 +139,10 @@ class Calculator(ase_calculator.Calculator):
         """Fill `results`.
 
         Raises:
-            PropertyNotImplementedError: stress of a structure that does not repeat in three directions.
-            DataError: the structure is not physical (no atoms, NaN, a flat cell, overlapping atoms).
+            PropertyNotImplementedError: stress of a structure that does not repeat in three
+                directions.
+            DataError: the structure is not physical (no atoms, NaN, a flat cell, overlapping
+                atoms).
             ConfigError: an element the potential was not trained on.
             DivergedError: the potential gives no finite numbers.
         """
@@ -133,7 +150,8 @@ class Calculator(ase_calculator.Calculator):
         repeats = bool(self.atoms.pbc.all())
         if "stress" in properties and not repeats:
             raise ase_calculator.PropertyNotImplementedError(
-                "stress is defined for structures periodic in three directions only; set the cell and pbc=True"
+                "stress is defined for structures periodic in three directions only; set the cell"
+                " and pbc=True"
             )
         batch = self._batch(self.atoms)
         answers = [self._answer(member, batch, repeats) for member in self.members]
@@ -146,16 +164,21 @@ class Calculator(ase_calculator.Calculator):
         self._judge()
 
     def _judge(self) -> None:
-        """Refuse numbers that are not finite; warn once of forces that no training data can have had."""
+        """Refuse numbers that are not finite; warn once of forces that no training data can have
+        had.
+        """
         forces = self.results["forces"]
         if not (np.isfinite(self.results["energy"]) and np.isfinite(forces).all()):
             self.results = {}
-            raise DivergedError("the potential gives no finite energy or forces here; look at the structure")
+            raise DivergedError(
+                "the potential gives no finite energy or forces here; look at the structure"
+            )
         largest = np.sqrt((forces**2).sum(1).max())
         if 0 < self.warn_fmax_eV_A < largest:
             self.warn_fmax_eV_A = 0.0
             warnings.warn(
-                f"the largest force is {largest:.0f} eV/angstrom; the structure is far from any training data",
+                f"the largest force is {largest:.0f} eV/angstrom; the structure is far from any"
+                " training data",
                 stacklevel=2,
             )
 
@@ -172,14 +195,22 @@ class Calculator(ase_calculator.Calculator):
             self._fixed = key, self._constants(numbers, cell, charge, spin)
         if not np.isfinite(pos).all():
             atom = int(np.argmin(np.isfinite(pos).all(1)))
-            raise DataError(f"atom {atom + 1} has no finite position; take a shorter time step, or mend the structure")
+            raise DataError(
+                f"atom {atom + 1} has no finite position; take a shorter time step, or mend the"
+                " structure"
+            )
         if len(numbers) <= DENSE_ATOMS and not pbc.any():
-            return {**self._fixed[1], "edge_A": all_pairs(pos, self.cutoff_A, self.dtype, self.device)}
+            return {
+                **self._fixed[1],
+                "edge_A": all_pairs(pos, self.cutoff_A, self.dtype, self.device),
+            }
         self.pairs.update(pos, cell, pbc)
         edge_A, sender = self.pairs.table(pos, cell, self.dtype)
         return {**self._fixed[1], "edge_A": edge_A, "sender": sender}
 
-    def _constants(self, numbers: np.ndarray, cell: np.ndarray, charge: int, spin: int) -> dict[str, Tensor]:
+    def _constants(
+        self, numbers: np.ndarray, cell: np.ndarray, charge: int, spin: int
+    ) -> dict[str, Tensor]:
         """Return what stays from step to step: elements, volume, charge and spin."""
         held = {
             "number": torch.from_numpy(numbers.astype(np.int64))[None],
@@ -225,10 +256,14 @@ def _open(source: Source, device: str) -> Model:
         model = Model.load(catalog.locate(source), device)
     where = model.checkpoint.path
     if not isinstance(model.network, Potential):
-        raise CheckpointError(f"{where}: a checkpoint of the domain {model.domain.name}; give one of atoms")
+        raise CheckpointError(
+            f"{where}: a checkpoint of the domain {model.domain.name}; give one of atoms"
+        )
     if not isinstance(model.objective, EnergyForces):
         kind = type(model.objective).__name__
-        raise CheckpointError(f"{where}: was trained for {kind}, which gives no energies; fine-tune it first")
+        raise CheckpointError(
+            f"{where}: was trained for {kind}, which gives no energies; fine-tune it first"
+        )
     return model
 
 
@@ -236,8 +271,10 @@ def _member(model: Model, level: str | None, device: torch.device, dtype: torch.
     """Copy the model, so that a Model in use elsewhere keeps its precision and its gradients."""
     levels = model.objective.levels
     if level is None and len(levels) > 1:
-        raise ConfigError(f"{model.checkpoint.path} knows several levels of theory; give level, "
-                          f"one of {', '.join(levels)}")  # fmt: skip
+        raise ConfigError(
+            f"{model.checkpoint.path} knows several levels of theory; give level, "
+            f"one of {', '.join(levels)}"
+        )
     if level is not None and levels and level not in levels:
         raise ConfigError(f"level is {level!r}; {did_you_mean(level, levels)}")
     network = copy.deepcopy(model.network).to(device, dtype).eval().requires_grad_(False)

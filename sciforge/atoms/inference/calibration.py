@@ -1,4 +1,5 @@
-"""Whether errors are as large as they were said to be: coverage, rank correlation, factors of calibration, a picture.
+"""Whether errors are as large as they were said to be: coverage, rank correlation, factors of
+calibration, a picture.
 
 Legend: S structures, N atoms of a structure, L levels of coverage.
 """
@@ -21,7 +22,9 @@ COVERAGE_L = np.linspace(0.05, 0.95, 19)
 
 @dataclass(frozen=True)
 class Factors:
-    """What standard deviations are multiplied by: energies and forces err for different reasons, so each has its own."""
+    """What standard deviations are multiplied by: energies and forces err for different reasons,
+    so each has its own.
+    """
 
     energy: float = 1.0
     forces: float = 1.0
@@ -59,7 +62,9 @@ class Predictions:
 
     @property
     def score_S(self) -> np.ndarray:
-        """The largest standard deviation of any atom's force vector, eV/angstrom (as DP-GEN, Zhang et al. 2020)."""
+        """The largest standard deviation of any atom's force vector, eV/angstrom (as DP-GEN,
+        Zhang et al. 2020).
+        """
         return np.array([np.linalg.norm(sigma, axis=1).max() for sigma in self.force_std_eV_A])
 
 
@@ -68,8 +73,10 @@ class Reliability:
     """Whether errors are as large as they were said to be.
 
     Args:
-        observed_L: share of errors within the central interval of each nominal coverage, COVERAGE_L.
-        expected_error: mean |observed - nominal| (expected calibration error; Kuleshov et al. 2018, arXiv 1807.00263).
+        observed_L: share of errors within the central interval of each nominal coverage,
+            COVERAGE_L.
+        expected_error: mean |observed - nominal| (expected calibration error; Kuleshov et al. 2018,
+            arXiv 1807.00263).
         spearman: rank correlation of sigma with |error|.
         rmse: of the errors, in eV/atom or eV/angstrom.
         mean_std: in the same unit.
@@ -89,7 +96,9 @@ class Reliability:
         from scipy.stats import rankdata
 
         size = np.abs(error)
-        within = torch.special.erf(torch.from_numpy(size / np.maximum(sigma, 1e-300) / np.sqrt(2))).numpy()
+        within = torch.special.erf(
+            torch.from_numpy(size / np.maximum(sigma, 1e-300) / np.sqrt(2))
+        ).numpy()
         observed_L = (within[None] <= COVERAGE_L[:, None]).mean(1)
         ranks = rankdata(size), rankdata(sigma)
         constant = len(size) < 2 or np.ptp(ranks[0]) == 0 or np.ptp(ranks[1]) == 0
@@ -99,11 +108,19 @@ class Reliability:
 
     def metrics(self) -> dict[str, Any]:
         """Return everything as JSON takes it."""
-        return {**vars(self), "nominal_L": COVERAGE_L.tolist(), "observed_L": self.observed_L.tolist()}
+        return {
+            **vars(self),
+            "nominal_L": COVERAGE_L.tolist(),
+            "observed_L": self.observed_L.tolist(),
+        }
 
 
-def errors_of(found: Predictions, true: Sequence[Structure]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (errors, sigmas), flat, of `energy` (eV/atom) and `forces` (eV/angstrom), of the structures with labels."""
+def errors_of(
+    found: Predictions, true: Sequence[Structure]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return (errors, sigmas), flat, of `energy` (eV/atom) and `forces` (eV/angstrom), of the
+    structures with labels.
+    """
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     kept = [i for i, s in enumerate(true) if s.energy_eV is not None]
     if kept:
@@ -112,9 +129,14 @@ def errors_of(found: Predictions, true: Sequence[Structure]) -> dict[str, tuple[
     kept = [i for i, s in enumerate(true) if s.forces_eV_A_N3 is not None]
     if kept:
         error = [(found.forces_eV_A[i] - true[i].forces_eV_A_N3).ravel() for i in kept]
-        pairs["forces"] = np.concatenate(error), np.concatenate([found.force_std_eV_A[i].ravel() for i in kept])
+        pairs["forces"] = (
+            np.concatenate(error),
+            np.concatenate([found.force_std_eV_A[i].ravel() for i in kept]),
+        )
     if not pairs:
-        raise ConfigError("no structure has a label to compare with; give structures with energies or forces")
+        raise ConfigError(
+            "no structure has a label to compare with; give structures with energies or forces"
+        )
     return pairs
 
 
@@ -124,7 +146,8 @@ def reliabilities(found: Predictions, true: Sequence[Structure]) -> dict[str, Re
 
 
 def fit_factors(found: Predictions, true: Sequence[Structure]) -> Factors:
-    """Return the factors under which the errors are likeliest, sqrt(mean((error / sigma)^2)); 1 for what has no labels.
+    """Return the factors under which the errors are likeliest, sqrt(mean((error / sigma)^2)); 1 for
+    what has no labels.
 
     Raises:
         ConfigError: no labels, or a sigma of 0 everywhere.
@@ -132,7 +155,9 @@ def fit_factors(found: Predictions, true: Sequence[Structure]) -> Factors:
     factors = {}
     for kind, (error, sigma) in errors_of(found, true).items():
         if not (sigma > 0).any():
-            raise ConfigError(f"every sigma of {kind} is 0; the members are one and the same checkpoint")
+            raise ConfigError(
+                f"every sigma of {kind} is 0; the members are one and the same checkpoint"
+            )
         factors[kind] = float(np.sqrt(np.mean((error[sigma > 0] / sigma[sigma > 0]) ** 2)))
     return Factors(**factors)
 

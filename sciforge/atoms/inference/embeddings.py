@@ -1,4 +1,5 @@
-"""Embeddings of structures: the scalars after every block, of each atom or averaged over a structure.
+"""Embeddings of structures: the scalars after every block, of each atom or averaged over a
+structure.
 
 Legend of shape letters: B structures, N atoms, D scalars of all blocks.
 """

@@ -1,4 +1,6 @@
-"""Energies, forces and stress of structures in files: a table, extended XYZ, or a plot against labels."""
+"""Energies, forces and stress of structures in files: a table, extended XYZ, or a plot against
+labels.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,13 +40,15 @@ COLUMNS = (
 class Energies(FromFiles):
     """Energies, forces and stress of structures.
 
-    The table has file, frame, formula, atoms, energy_eV, max_force_eV_A and, where the structure has labels,
-    energy_error_meV_atom (predicted less labelled) and force_mae_meV_A. Extended XYZ carries the predictions as
-    energy, forces and stress; labels that the file had stay beside them as label_energy, label_forces and
-    label_stress. Saved as .csv or .tsv, or as .xyz or .extxyz (each also .gz).
+    The table has file, frame, formula, atoms, energy_eV, max_force_eV_A and, where the structure
+    has labels, energy_error_meV_atom (predicted less labelled) and force_mae_meV_A. Extended XYZ
+    carries the predictions as energy, forces and stress; labels that the file had stay beside them
+    as label_energy, label_forces and label_stress. Saved as .csv or .tsv, or as .xyz or .extxyz
+    (each also .gz).
 
     Args:
-        stress: also predict the stress (eV/angstrom^3, ASE's order and sign) of what is periodic in three directions.
+        stress: also predict the stress (eV/angstrom^3, ASE's order and sign) of what is periodic in
+            three directions.
     """
 
     stress: bool = False
@@ -54,7 +58,8 @@ class Energies(FromFiles):
 
         Raises:
             DataError: a frame is bad; names file and frame.
-            ConfigError: the checkpoint is no potential, or does not know an element or a level of theory.
+            ConfigError: the checkpoint is no potential, or does not know an element or a level of
+                theory.
         """
         pairs = predicted(model, self.frames(), self.level, self.stress)
         bar = tqdm(pairs, "energies", unit="structure", disable=None, leave=False)
@@ -75,7 +80,7 @@ class PredictedStructures(Result):
         pairs: Sequence[tuple[FileFrame, Structure]],
         about: dict[str, Any],
         sources: Sequence[Path] = (),
-    ):
+    ) -> None:
         self.pairs, self._about, self.sources = list(pairs), about, tuple(sources)
 
     @property
@@ -127,7 +132,8 @@ class PredictedStructures(Result):
         return ax
 
     def save(self, path: Path | str) -> Path:
-        """Write a table (.csv, .tsv) or the structures (.xyz, .extxyz, each also .gz); return the path.
+        """Write a table (.csv, .tsv) or the structures (.xyz, .extxyz, each also .gz); return the
+        path.
 
         Raises:
             ConfigError: another suffix, or the path is one of the files that were read.

@@ -1,4 +1,6 @@
-"""Structures out of the files that an output is asked about, each with the place where it stands."""
+"""Structures out of the files that an output is asked about, each with the place where it
+stands.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,9 +32,11 @@ class FromFiles(Settings):
     """The options of an output that reads structures.
 
     Args:
-        files: extended XYZ, HDF5, JSON of mlearn, ASE's trajectories and databases, or what ASE reads.
+        files: extended XYZ, HDF5, JSON of mlearn, ASE's trajectories and databases, or what ASE
+            reads.
         units: of the files, e.g. "eV angstrom" or "hartree bohr".
-        level: level of theory to predict, of a potential that knows several; by default each structure's own.
+        level: level of theory to predict, of a potential that knows several; by default each
+            structure's own.
         key_energy: name of the energy in the files; found where not given.
         key_forces: name of the forces; found where not given.
         key_stress: name of the stress; found where not given.
@@ -56,7 +60,9 @@ class FromFiles(Settings):
             DataError: a frame is bad; names file and frame.
             ConfigError: no file.
         """
-        keys = Keys(self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin)
+        keys = Keys(
+            self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin
+        )
         if not self.files:
             raise ConfigError("no file of structures; give at least one")
         for file in self.files:

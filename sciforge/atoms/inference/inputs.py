@@ -1,4 +1,6 @@
-"""Users' own structures: what `fit`, `evaluate`, `predict` and `embed` of a potential take and give."""
+"""Users' own structures: what `fit`, `evaluate`, `predict` and `embed` of a potential take and
+give.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +30,9 @@ MANY_EPOCHS = 40
 
 
 def _objective(store: "Store", parent: "Checkpoint") -> EnergyForces:
-    """Return energies and forces with a readout for each level of theory, the parent's levels first."""
+    """Return energies and forces with a readout for each level of theory, the parent's levels
+    first.
+    """
     known = next((o.levels for o in parent.objectives if isinstance(o, EnergyForces)), ())
     found = tuple(store.meta["levels"])
     if not known and len(found) < 2:
@@ -52,7 +56,9 @@ def _schedule(steps: int, batch: int, lr: float) -> Schedule:
 
 
 def few_labels(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
-    """Return the settings for up to a few hundred frames; one thread is fastest for batches of small molecules."""
+    """Return the settings for up to a few hundred frames; one thread is fastest for batches of
+    small molecules.
+    """
     return {
         "objective": _objective(store, parent),
         "schedule": _schedule(FEW_STEPS, 5, 5e-3),
@@ -75,11 +81,13 @@ class StructureInputs(Inputs):
     """
 
     recipes: ClassVar[Mapping[str, FitRecipe]] = {
-        "few-labels": FitRecipe(f"up to a few hundred frames: all weights move for {FEW_STEPS} steps of 5", few_labels),
+        "few-labels": FitRecipe(
+            f"up to a few hundred frames: all weights move for {FEW_STEPS} steps of 5", few_labels
+        ),
         "many-labels": FitRecipe(f"thousands of frames: {MANY_EPOCHS} epochs", many_labels),
     }
 
-    def __init__(self, codec: AtomsCodec = AtomsCodec(), network: Potential | None = None):  # noqa: B008
+    def __init__(self, codec: AtomsCodec = AtomsCodec(), network: Potential | None = None) -> None:  # noqa: B008
         self.codec, self.network = codec, network
 
     def of(self, model: "Model") -> "StructureInputs":
@@ -116,7 +124,8 @@ class StructureInputs(Inputs):
     ) -> StructuresInMemory:
         """Return a preparer of structures that carry their energies and forces.
 
-        One column of targets holds energies in eV, in place of all labels that the structures carry.
+        One column of targets holds energies in eV, in place of all labels that the structures
+        carry.
 
         Raises:
             DataError: as `records`, or no structure has a label.
@@ -125,12 +134,18 @@ class StructureInputs(Inputs):
         if targets is not None:
             inputs = _with_energies(inputs, targets)
         preparer = StructuresInMemory.of(inputs, split, cutoff_A=self.codec.cutoff_A, seed=seed)
-        if not any(s.energy_eV is not None or s.forces_eV_A_N3 is not None for s in preparer.structures):
+        if not any(
+            s.energy_eV is not None or s.forces_eV_A_N3 is not None for s in preparer.structures
+        ):
             raise DataError("no structure has an energy or forces; set them on each ase.Atoms")
         return preparer
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
-        """Return energy_eV, forces_eV_A (an array [n, 3] each) and, of a potential that learnt it, stress_eV_A3."""
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
+        """Return energy_eV, forces_eV_A (an array [n, 3] each) and, of a potential that learnt
+        it, stress_eV_A3.
+        """
         columns: dict[str, Sequence[Any]] = {"energy_eV": outputs["energy_eV"]}
         for name in ("forces_eV_A", "stress_eV_A3"):
             if name in outputs:
@@ -138,20 +153,35 @@ class StructureInputs(Inputs):
         return columns
 
     def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> "pd.DataFrame":
-        """Return a row for each structure: formula, size, charge, level of theory, energy and largest force."""
+        """Return a row for each structure: formula, size, charge, level of theory, energy and
+        largest force.
+        """
         import pandas as pd
 
-        names = ("name", "formula", "atoms", "charge", "spin", "level", "energy_eV", "max_force_eV_A")
+        names = (
+            "name",
+            "formula",
+            "atoms",
+            "charge",
+            "spin",
+            "level",
+            "energy_eV",
+            "max_force_eV_A",
+        )
         return pd.DataFrame([_row(record) for record in records], columns=names)
 
 
 def _with_energies(inputs: Sequence[Any], targets: "pd.DataFrame") -> list[Structure]:
     """Return the structures with the energies of the only target, in eV, and no other label."""
     if targets.shape[1] != 1:
-        raise ConfigError("a target of structures is one energy in eV; forces are set on each ase.Atoms")
+        raise ConfigError(
+            "a target of structures is one energy in eV; forces are set on each ase.Atoms"
+        )
     structures = as_structures(inputs)
     if len(structures) != len(targets):
-        raise ConfigError(f"there are {len(structures)} structures and {len(targets)} energies; give one for each")
+        raise ConfigError(
+            f"there are {len(structures)} structures and {len(targets)} energies; give one for each"
+        )
     energies = targets.iloc[:, 0].to_numpy(float)
     unlabelled = {"forces_eV_A_N3": None, "stress_eV_A3_6": None}
     return [

@@ -59,7 +59,8 @@ def embed(model: "Model", inputs: Sequence[Any], *, per_atom: bool = False) -> n
     Args:
         model: any network of this domain.
         inputs: structures, as for `predict`.
-        per_atom: a row for each atom, structure after structure, in place of the mean over each structure.
+        per_atom: a row for each atom, structure after structure, in place of the mean over each
+            structure.
 
     Returns:
         Array [structures, D], or [atoms of all structures, D].
@@ -67,4 +68,8 @@ def embed(model: "Model", inputs: Sequence[Any], *, per_atom: bool = False) -> n
     from sciforge.atoms.inference.embeddings import atom_features
 
     features = atom_features(model, model.inputs.records(list(inputs)))
-    return np.concatenate(features) if per_atom else np.stack([atoms_ND.mean(0) for atoms_ND in features])
+    return (
+        np.concatenate(features)
+        if per_atom
+        else np.stack([atoms_ND.mean(0) for atoms_ND in features])
+    )

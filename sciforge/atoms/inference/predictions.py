@@ -1,6 +1,7 @@
 """What a potential says of structures: energies, forces and stress, in memory.
 
-Legend: N atoms, 6 Voigt components xx yy zz yz xz xy. Units: eV, angstrom, eV/angstrom, eV/angstrom^3.
+Legend: N atoms, 6 Voigt components xx yy zz yz xz xy. Units: eV, angstrom, eV/angstrom,
+eV/angstrom^3.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,10 +39,14 @@ def structure_of(record: Record) -> Structure:
 
 
 def need_potential(model: Model) -> EnergyForces:
-    """Return the objective of a potential; raises ConfigError for a checkpoint that learnt no energies."""
+    """Return the objective of a potential; raises ConfigError for a checkpoint that learnt no
+    energies.
+    """
     if not isinstance(model.objective, EnergyForces):
         kind = type(model.objective).__name__
-        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not for energies; fine-tune it first")
+        raise ConfigError(
+            f"{model.checkpoint.path} was trained for {kind}, not for energies; fine-tune it first"
+        )
     return model.objective
 
 
@@ -49,11 +54,16 @@ def need_level(objective: EnergyForces, level: str, where: str) -> None:
     """Raise ConfigError where a potential of several levels of theory has none of that name."""
     if objective.levels and level not in objective.levels:
         hint = did_you_mean(level, objective.levels)
-        raise ConfigError(f"{where}level of theory {level!r} is none of the potential's; {hint}; give it with --level")
+        raise ConfigError(
+            f"{where}level of theory {level!r} is none of the potential's; {hint}; give it with"
+            " --level"
+        )
 
 
 def level_name(objective: EnergyForces, asked: str) -> str:
-    """Return the level of theory of a potential's predictions, "" where its training data named none."""
+    """Return the level of theory of a potential's predictions, "" where its training data named
+    none.
+    """
     if objective.levels:
         return asked
     return objective.references[0][0] if len(objective.references) == 1 else ""
@@ -63,7 +73,8 @@ def record_of(frame: FileFrame, model: Model, level: str = "") -> dict[str, Any]
     """Return the record of a frame at a level of theory ("" keeps the structure's own).
 
     Raises:
-        DataError: atoms without finite positions, overlapping atoms, no element; names file and frame.
+        DataError: atoms without finite positions, overlapping atoms, no element; names file and
+            frame.
         ConfigError: an element or a level of theory that the potential does not know.
     """
     try:

@@ -1,9 +1,11 @@
-"""How far a potential may be wrong: a committee, or the curvature it was trained with; and whether either is believable.
+"""How far a potential may be wrong: a committee, or the curvature it was trained with; and whether
+either is believable.
 
-A committee's spread is the standard deviation over its members (Schran et al. 2020, doi 10.1063/5.0016004). The Laplace
-approximation takes the weights as Gaussian about those trained, with precision count * Fisher + prior (diagonal; Daxberger
-et al. 2021, arXiv 2106.14806), and the variance of an output as J diag(1 / precision) J^T. Both are relative until one
-factor for energies and one for forces are fitted on structures with labels (reliability.py), since the training data of
+A committee's spread is the standard deviation over its members (Schran et al. 2020, doi
+10.1063/5.0016004). The Laplace approximation takes the weights as Gaussian about those trained,
+with precision count * Fisher + prior (diagonal; Daxberger et al. 2021, arXiv 2106.14806), and the
+variance of an output as J diag(1 / precision) J^T. Both are relative until one factor for energies
+and one for forces are fitted on structures with labels (reliability.py), since the training data of
 one level of theory are not independent draws.
 
 Legend: S structures, N atoms of a structure, 3 x y z, D features.
@@ -35,7 +37,10 @@ APART = 1e-3  # picks nearer than this share of the spread of all features count
 
 def _framed(structures: Sequence[Structure | FileFrame]) -> list[FileFrame]:
     where = Path("structures")
-    return [s if isinstance(s, FileFrame) else FileFrame(where, n, s) for n, s in enumerate(structures, 1)]
+    return [
+        s if isinstance(s, FileFrame) else FileFrame(where, n, s)
+        for n, s in enumerate(structures, 1)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +57,38 @@ class Committee:
     factors: Factors = Factors()
     level: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.members) < 2:
-            raise ConfigError("a committee of one has no standard deviation; give another checkpoint with --members")
+            raise ConfigError(
+                "a committee of one has no standard deviation; give another checkpoint with"
+                " --members"
+            )
         names = [level_name(need_potential(member), self.level) for member in self.members]
         for member, name in zip(self.members, names, strict=True):
             if name != names[0]:
                 other = f"{member.checkpoint.path} is of the level of theory {name!r}"
-                raise ConfigError(f"{other}, the first member of {names[0]!r}; choose members of one level")
+                raise ConfigError(
+                    f"{other}, the first member of {names[0]!r}; choose members of one level"
+                )
 
     @classmethod
-    def load(cls, paths: Sequence[Path], device: str = "auto", batch: int = 64, level: str = "") -> "Committee":
+    def load(
+        cls, paths: Sequence[Path], device: str = "auto", batch: int = 64, level: str = ""
+    ) -> "Committee":
         """Open checkpoints; raises CheckpointError where one is missing or damaged."""
         return cls(tuple(Model.load(Path(path), device, batch) for path in paths), level=level)
 
     def predict(self, structures: Sequence[Structure | FileFrame]) -> Predictions:
-        """Return the mean over members and the sample standard deviation, times its factor; raises as `record_of`."""
+        """Return the mean over members and the sample standard deviation, times its factor;
+        raises as `record_of`.
+        """
         frames = _framed(structures)
         by_member = [[s for _, s in predicted(m, frames, self.level)] for m in self.members]
         energy_MS = np.array([[s.energy_eV for s in structures] for structures in by_member])
         sizes_S = np.array([len(frame.structure) for frame in frames])
-        forces = [np.stack([s.forces_eV_A_N3 for s in same]) for same in zip(*by_member, strict=True)]
+        forces = [
+            np.stack([s.forces_eV_A_N3 for s in same]) for same in zip(*by_member, strict=True)
+        ]
         energy_std_S = energy_MS.std(0, ddof=1) / sizes_S
         means, stds = [f.mean(0) for f in forces], [f.std(0, ddof=1) for f in forces]
         return Predictions(energy_MS.mean(0), energy_std_S, means, stds).scaled(self.factors)
@@ -80,7 +96,8 @@ class Committee:
 
 @dataclass(frozen=True, eq=False)
 class Laplace:
-    """One potential with a Gaussian about its weights, from the Fisher information that its checkpoint holds.
+    """One potential with a Gaussian about its weights, from the Fisher information that its
+    checkpoint holds.
 
     Args:
         model: the potential.
@@ -96,14 +113,19 @@ class Laplace:
 
     @classmethod
     def of(
-        cls, model: Model, count: int | None = None, prior: float = 1.0,
-        weights: Literal["readout", "all"] = "readout", level: str = "",
-    ) -> "Laplace":  # fmt: skip
+        cls,
+        model: Model,
+        count: int | None = None,
+        prior: float = 1.0,
+        weights: Literal["readout", "all"] = "readout",
+        level: str = "",
+    ) -> "Laplace":
         """Return the approximation about a checkpoint's weights.
 
         Args:
             model: a potential for which `sciforge fisher` was run.
-            count: training structures, by which the Fisher (a mean over structures) is multiplied; by default as recorded.
+            count: training structures, by which the Fisher (a mean over structures) is multiplied;
+                by default as recorded.
             prior: precision of every weight without data.
             weights: uncertain weights: the readouts only, or all.
             level: of theory.
@@ -116,7 +138,8 @@ class Laplace:
         if FISHER not in model.checkpoint.body["files"]:
             path = model.checkpoint.path
             raise CheckpointError(
-                f"{path}: holds no {FISHER}; run `sciforge fisher {path} --data STORE`, or give --members"
+                f"{path}: holds no {FISHER}; run `sciforge fisher {path} --data STORE`, or give"
+                " --members"
             )
         if not prior > 0:
             raise ConfigError(f"prior is {prior}; it must be above 0")
@@ -126,29 +149,39 @@ class Laplace:
         for name, parameter in model.network.named_parameters():
             if weights == "all" or name.startswith("readout."):
                 if name not in fisher or fisher[name].shape != parameter.shape:
-                    raise CheckpointError(f"{model.checkpoint.path}: the Fisher does not fit {name!r}; make it again")
+                    raise CheckpointError(
+                        f"{model.checkpoint.path}: the Fisher does not fit {name!r}; make it again"
+                    )
                 variance[name] = 1 / (count * fisher[name].to(parameter) + prior)
         return cls(model, variance, level=level)
 
     def predict(self, structures: Sequence[Structure | FileFrame]) -> Predictions:
-        """Return the potential's own means and their standard deviations; one backward pass a force component.
+        """Return the potential's own means and their standard deviations; one backward pass a force
+        component.
 
         Raises:
             DataError, ConfigError: as `record_of`.
         """
         means, stds = [], []
-        for frame in tqdm(_framed(structures), "Laplace", unit="structure", disable=None, leave=False):
+        for frame in tqdm(
+            _framed(structures), "Laplace", unit="structure", disable=None, leave=False
+        ):
             batch = batch_of(self.model, [record_of(frame, self.model, self.level)])
             with torch.enable_grad():
                 outputs = self.model.network(batch, create_graph=True)
             forces_F = outputs["forces_eV_A"].flatten(0, 1)[batch["number"].flatten() > 0].flatten()
-            energy = outputs["atomic_eV"].sum()[None] / len(frame.structure)  # above the references, which are exact
-            sigma_F = self._variance(torch.cat([energy, forces_F])).sqrt().cpu().numpy().astype(float)
+            # above the references, which are exact
+            energy = outputs["atomic_eV"].sum()[None] / len(frame.structure)
+            sigma_F = (
+                self._variance(torch.cat([energy, forces_F])).sqrt().cpu().numpy().astype(float)
+            )
             forces_N3 = forces_F.detach().cpu().numpy().astype(float).reshape(-1, 3)
             means.append((float(outputs["energy_eV"].detach()), forces_N3))
             stds.append((sigma_F[0], sigma_F[1:].reshape(-1, 3)))
         energy_S, sigma_S = (np.array([pair[0] for pair in pairs]) for pairs in (means, stds))
-        return Predictions(energy_S, sigma_S, [m[1] for m in means], [s[1] for s in stds]).scaled(self.factors)
+        return Predictions(energy_S, sigma_S, [m[1] for m in means], [s[1] for s in stds]).scaled(
+            self.factors
+        )
 
     def _variance(self, output_F: Tensor) -> Tensor:
         """Return J diag(variance) J^T of each output."""
@@ -158,12 +191,20 @@ class Laplace:
         parts = []
         for rows in eye_FF.split(ROWS):
             grads = torch.autograd.grad(
-                output_F, parameters, rows, is_grads_batched=True, retain_graph=True, allow_unused=True
+                output_F,
+                parameters,
+                rows,
+                is_grads_batched=True,
+                retain_graph=True,
+                allow_unused=True,
             )
-            parts.append(sum(
-                g.square().flatten(1) @ v.flatten()
-                for g, v in zip(grads, self.variance.values(), strict=True) if g is not None
-            ))  # fmt: skip
+            parts.append(
+                sum(
+                    g.square().flatten(1) @ v.flatten()
+                    for g, v in zip(grads, self.variance.values(), strict=True)
+                    if g is not None
+                )
+            )
         return torch.cat(parts)
 
 
@@ -175,12 +216,18 @@ def _trained_on(model: Model) -> int:
     try:
         return len(model.objective.examples(Store.open(run.data, verify=False), "train"))
     except DataError:
-        raise ConfigError(f"{run.data}, the training data, is not here; give their number with --count") from None
+        raise ConfigError(
+            f"{run.data}, the training data, is not here; give their number with --count"
+        ) from None
 
 
 Method = Committee | Laplace
 
 
 def calibrated(method: Method, structures: Sequence[Structure]) -> Method:
-    """Return the method with its factors fitted by maximum likelihood to structures with labels (a validation split)."""
-    return replace(method, factors=method.factors * fit_factors(method.predict(structures), structures))
+    """Return the method with its factors fitted by maximum likelihood to structures with labels
+    (a validation split).
+    """
+    return replace(
+        method, factors=method.factors * fit_factors(method.predict(structures), structures)
+    )

@@ -1,14 +1,16 @@
 """The potential: an E(3)-equivariant graph network whose heavy work is matrix products on nodes.
 
-Messages are gathered by one matrix product a block: with R_k(r) Y_m(r) of every edge in a matrix, the sum over
-neighbours of R_k Y_m h_c is geometry @ features, and nothing of size edges x channels is ever written. Radial functions
-and channels are mixed after the sum, on nodes (as in the atomic cluster expansion, Drautz 2019, arXiv 1808.09298), where
-products of tensors then raise the body order (as in MACE, Batatia et al. 2022, arXiv 2206.07697).
+Messages are gathered by one matrix product a block: with R_k(r) Y_m(r) of every edge in a matrix,
+the sum over neighbours of R_k Y_m h_c is geometry @ features, and nothing of size edges x channels
+is ever written. Radial functions and channels are mixed after the sum, on nodes (as in the atomic
+cluster expansion, Drautz 2019, arXiv 1808.09298), where products of tensors then raise the body
+order (as in MACE, Batatia et al. 2022, arXiv 2206.07697).
 
-Legend: B graphs (1 when packed), A atoms of a graph (all atoms when packed), N = B * A nodes, J neighbours,
-M components of the irreps 0e + 1o + 2e (irreps.py), K radial functions, C channels, P rows of the coupling matrix.
-Layouts: `dense` has every atom of a molecule as neighbour of every other (J = A, no indices); `packed` has all atoms of
-a batch in one row (B = 1) and their neighbours by index. See codec.py.
+Legend: B graphs (1 when packed), A atoms of a graph (all atoms when packed), N = B * A nodes, J
+neighbours, M components of the irreps 0e + 1o + 2e (irreps.py), K radial functions, C channels, P
+rows of the coupling matrix. Layouts: `dense` has every atom of a molecule as neighbour of every
+other (J = A, no indices); `packed` has all atoms of a batch in one row (B = 1) and their neighbours
+by index. See codec.py.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ from sciforge.core.transfers import constant
 from sciforge.errors import ConfigError
 from sciforge.nn.equivariant import irreps, radial
 
-NUM_ELEMENTS = 120  # atomic number 0 is a ghost that pads molecules of unequal size, 119 a masked element
+# atomic number 0 is a ghost that pads molecules of unequal size, 119 a masked element
+NUM_ELEMENTS = 120
 MASKED = 119
 REACH_A = 0.8  # nuclear repulsion acts below this share of the sum of covalent radii
 
@@ -42,7 +45,8 @@ class PotentialConfig(Settings):
         body: tensors multiplied on a node, 1 to 4: body order of one block less one.
         hidden: width of the readouts.
         levels: levels of theory that the model has room for.
-        charges: whether total charge and spin are inputs; energies of separated parts then no longer add up.
+        charges: whether total charge and spin are inputs; energies of separated parts then no
+            longer add up.
         repulsion: whether the screened Coulomb repulsion of nuclei is added at short range.
     """
 
@@ -56,7 +60,7 @@ class PotentialConfig(Settings):
     charges: bool = False
     repulsion: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, 4096, "channels", "hidden", "radial", "levels")
         self.require(1, 8, "blocks")
@@ -70,12 +74,16 @@ class PotentialConfig(Settings):
 
 @lru_cache(maxsize=64)
 def _constant(name: str, order: int, out: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a table of the irreps in full precision; a buffer would have been rounded to float32 on the way."""
+    """Return a table of the irreps in full precision; a buffer would have been rounded to
+    float32 on the way.
+    """
     if name == "coupling":  # [P, M * M]
         return torch.tensor(irreps.coupling(order, out), dtype=dtype, device=device)
     rows = [(l, 2 * l + 1) for _, _, l in irreps.paths(order, out)]
     if name == "path":  # [P] which path a row belongs to
-        return torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([n for _, n in rows])).to(device)
+        return torch.repeat_interleave(
+            torch.arange(len(rows)), torch.tensor([n for _, n in rows])
+        ).to(device)
     if name == "sum":  # [M, P] adds the paths of each component
         table, start = torch.zeros(irreps.components(out), sum(n for _, n in rows), dtype=dtype), 0
         for l, n in rows:
@@ -87,39 +95,54 @@ def _constant(name: str, order: int, out: int, dtype: torch.dtype, device: torch
 
 
 class Mix(nn.Module):
-    """A linear map of the channels for each irrep, without bias, since a constant vector has no direction to point.
+    """A linear map of the channels for each irrep, without bias, since a constant vector has no
+    direction to point.
 
     The maps lie below one another in one matrix `weight` [(order + 1 - first) * inputs, outputs].
     """
 
-    def __init__(self, order: int, inputs: int, outputs: int, first: int = 0):
+    def __init__(self, order: int, inputs: int, outputs: int, first: int = 0) -> None:
         super().__init__()
         self.order, self.first, self.inputs = order, first, inputs
-        self.weight = nn.Parameter(torch.randn((order + 1 - first) * inputs, outputs) * inputs**-0.5)
+        self.weight = nn.Parameter(
+            torch.randn((order + 1 - first) * inputs, outputs) * inputs**-0.5
+        )
 
     def forward(self, x_MNI: Tensor) -> Tensor:
         weight_LIO = self.weight.view(self.order + 1 - self.first, self.inputs, -1)
         if self.order == self.first:
             return x_MNI @ weight_LIO
-        irrep_M = _constant("irrep", self.order, 0, x_MNI.dtype, x_MNI.device)[self.first**2 :] - self.first
+        irrep_M = (
+            _constant("irrep", self.order, 0, x_MNI.dtype, x_MNI.device)[self.first**2 :]
+            - self.first
+        )
         return torch.bmm(x_MNI, weight_LIO[irrep_M])
 
 
 class Product(nn.Module):
-    """The equivariant product of two tensors, channel by channel, every allowed path with a weight of its own."""
+    """The equivariant product of two tensors, channel by channel, every allowed path with a
+    weight of its own.
+    """
 
-    def __init__(self, order: int, out: int, channels: int):
+    def __init__(self, order: int, out: int, channels: int) -> None:
         super().__init__()
         self.order, self.out = order, out
         num_paths = len(irreps.paths(order, out))
-        per_irrep = [sum(c == l for _, _, c in irreps.paths(order, out)) for _, _, l in irreps.paths(order, out)]
-        self.weight = nn.Parameter(torch.randn(num_paths, channels) / torch.tensor(per_irrep)[:, None].sqrt())
+        per_irrep = [
+            sum(c == l for _, _, c in irreps.paths(order, out))
+            for _, _, l in irreps.paths(order, out)
+        ]
+        self.weight = nn.Parameter(
+            torch.randn(num_paths, channels) / torch.tensor(per_irrep)[:, None].sqrt()
+        )
 
     def forward(self, x_MNC: Tensor, y_MNC: Tensor) -> Tensor:
         size, nodes, channels = x_MNC.shape
         if self.out == 0:  # only like components meet: no outer product
             irrep_M = _constant("irrep", self.order, 0, x_MNC.dtype, x_MNC.device)
-            norm_L = constant([(2 * l + 1) ** -0.5 for l in range(self.order + 1)], x_MNC.device, x_MNC.dtype)
+            norm_L = constant(
+                [(2 * l + 1) ** -0.5 for l in range(self.order + 1)], x_MNC.device, x_MNC.dtype
+            )
             weight_MC = (self.weight * norm_L[:, None])[irrep_M]
             return (x_MNC * y_MNC * weight_MC[:, None]).sum(0, keepdim=True)
         table = {"order": self.order, "out": self.out, "dtype": x_MNC.dtype, "device": x_MNC.device}
@@ -132,10 +155,15 @@ class Product(nn.Module):
 class Block(nn.Module):
     """One step of message passing: gather from neighbours, multiply on the node, update."""
 
-    def __init__(self, config: PotentialConfig, first: bool, last: bool):
+    def __init__(self, config: PotentialConfig, first: bool, last: bool) -> None:
         super().__init__()
         width, order = config.channels, config.order
-        self.first, self.order, self.out, self.radial = first, order, 0 if last else order, config.radial
+        self.first, self.order, self.out, self.radial = (
+            first,
+            order,
+            0 if last else order,
+            config.radial,
+        )
         self.gather = Mix(order, config.radial * width, width)
         self.carry = None if first else Mix(order, config.radial * width, width, first=1)
         self.receive = nn.Embedding(NUM_ELEMENTS, width)
@@ -143,10 +171,16 @@ class Block(nn.Module):
         outs = [order] * (config.body - 2) + [self.out]
         self.products = nn.ModuleList(Product(order, out, width) for out in outs[: config.body - 1])
         self.merge = Mix(self.out, width * (config.body + (not first)), width)
-        self.scalar = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width * (1 + self.out)))
+        self.scalar = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width * (1 + self.out))
+        )
 
-    def forward(self, h_MNC: Tensor, geometry: Tensor, number_BA: Tensor, sender: Tensor | None) -> Tensor:
-        """Return the features [M', N, C] after the block; a first block gets and a last block gives scalars only."""
+    def forward(
+        self, h_MNC: Tensor, geometry: Tensor, number_BA: Tensor, sender: Tensor | None
+    ) -> Tensor:
+        """Return the features [M', N, C] after the block; a first block gets and a last block
+        gives scalars only.
+        """
         size = irreps.components(self.out)
         x_MNC = self.gather(_gathered(geometry, h_MNC[:1], number_BA, sender, self.radial))
         if self.carry is not None:
@@ -172,8 +206,12 @@ class Block(nn.Module):
         return torch.cat([scalars, total[1:] * (1 + update_NOC.transpose(0, 1)[irrep_M])])
 
 
-def _gathered(geometry: Tensor, h_MNC: Tensor, number_BA: Tensor, sender: Tensor | None, radial: int) -> Tensor:
-    """Return sums over neighbours of R_k Y_m h_c as [M, N, K * C]; one of geometry and h has a single component."""
+def _gathered(
+    geometry: Tensor, h_MNC: Tensor, number_BA: Tensor, sender: Tensor | None, radial: int
+) -> Tensor:
+    """Return sums over neighbours of R_k Y_m h_c as [M, N, K * C]; one of geometry and h has a
+    single component.
+    """
     graphs, atoms = number_BA.shape
     width = h_MNC.shape[-1]
     if sender is None:  # geometry [M, B, A * K, J]
@@ -188,9 +226,11 @@ def _gathered(geometry: Tensor, h_MNC: Tensor, number_BA: Tensor, sender: Tensor
 
 
 class Potential(nn.Module):
-    """Energies, forces and stress of molecules and crystals; energies are sums over atoms, taken in float64."""
+    """Energies, forces and stress of molecules and crystals; energies are sums over atoms, taken
+    in float64.
+    """
 
-    def __init__(self, config: PotentialConfig, codec: AtomsCodec):
+    def __init__(self, config: PotentialConfig, codec: AtomsCodec) -> None:
         super().__init__()
         self.config, self.cutoff_A = config, codec.cutoff_A
         width = config.channels
@@ -201,12 +241,15 @@ class Potential(nn.Module):
             self.charge_embed = nn.Linear(2, width, bias=False)
             nn.init.zeros_(self.charge_embed.weight)
         last = config.blocks - 1
-        self.blocks = nn.ModuleList(Block(config, first=t == 0, last=t == last) for t in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            Block(config, first=t == 0, last=t == last) for t in range(config.blocks)
+        )
         self.readout = nn.ModuleList(_readout(width, config) for _ in self.blocks)
         self.heads = nn.ModuleDict()
         self.register_buffer("scale_eV", torch.tensor(float(codec.force_eV_A or 1.0)))
         self.register_buffer("neighbours", torch.tensor(float(codec.neighbours or 10.0)))
-        # Two float32 whose float64 sum is the reference energy, so that a cast of the model does not round it.
+        # Two float32 whose float64 sum is the reference energy, so that a cast of the model does
+        # not round it.
         self.register_buffer("reference_eV", torch.zeros(2, config.levels, NUM_ELEMENTS))
         self.register_buffer("levels_known", torch.zeros(config.levels))
         self.register_buffer("elements_known", torch.zeros(NUM_ELEMENTS))
@@ -219,16 +262,22 @@ class Potential(nn.Module):
         where = slice(None) if level is None else level
         high = torch.tensor(energy_eV, dtype=torch.float32)
         self.reference_eV[0, where, element] = high
-        self.reference_eV[1, where, element] = torch.tensor(energy_eV - float(high), dtype=torch.float32)
+        self.reference_eV[1, where, element] = torch.tensor(
+            energy_eV - float(high), dtype=torch.float32
+        )
 
     def references_eV(self) -> Tensor:
         """Return the energies of free atoms [levels, elements] in float64."""
         return self.reference_eV.double().sum(0)
 
     def features(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """Return energies of atoms above their references [B, A] in eV, and the scalars [N, C] after each block."""
+        """Return energies of atoms above their references [B, A] in eV, and the scalars [N, C]
+        after each block.
+        """
         number_BA, sender = batch["number"], batch.get("sender")
-        distance, geometry = self._geometry(batch["edge_A"].to(self.scale_eV.dtype), dense=sender is None)
+        distance, geometry = self._geometry(
+            batch["edge_A"].to(self.scale_eV.dtype), dense=sender is None
+        )
         level_N = batch["level"][batch["graph"]]
         h_NC = self.embed(number_BA).flatten(0, 1) + self.level_embed(level_N)
         if self.config.charges:
@@ -244,15 +293,22 @@ class Potential(nn.Module):
         return energy_BA * (number_BA > 0), scalars
 
     def _geometry(self, edge_A: Tensor, dense: bool) -> tuple[Tensor, Tensor]:
-        """Return distances [B, A, J] and R_k Y_m: [M, B, A * K, J] when dense, [N, M * K, J] when packed."""
+        """Return distances [B, A, J] and R_k Y_m: [M, B, A * K, J] when dense, [N, M * K, J]
+        when packed.
+        """
         distance = edge_A.square().sum(-1).sqrt()
         x, y, z = (edge_A / distance[..., None]).unbind(-1)
         basis = radial.bessel(distance, self.cutoff_A, self.config.radial, dim=2)
-        basis = basis * (radial.envelope(distance / self.cutoff_A) * self.neighbours.rsqrt())[:, :, None]
+        basis = (
+            basis
+            * (radial.envelope(distance / self.cutoff_A) * self.neighbours.rsqrt())[:, :, None]
+        )
         angular = torch.stack([torch.ones_like(x), *irreps.harmonics(x, y, z, self.config.order)])
         if dense:
             return distance, (angular[:, :, :, None] * basis).flatten(2, 3)
-        return distance, (angular[:, 0].transpose(0, 1)[:, :, None] * basis[0][:, None]).flatten(1, 2)
+        return distance, (angular[:, 0].transpose(0, 1)[:, :, None] * basis[0][:, None]).flatten(
+            1, 2
+        )
 
     def _repulsion(self, number_BA: Tensor, distance: Tensor, sender: Tensor | None) -> Tensor:
         """Return each atom's half of the screened nuclear repulsion, eV."""
@@ -265,17 +321,21 @@ class Potential(nn.Module):
         reach = REACH_A * (radius[..., None] + far)
         return 0.5 * radial.zbl(distance, charge[..., None], other, reach).sum(-1)
 
-    def forward(self, batch: Batch, *, stress: bool = False, create_graph: bool | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, *, stress: bool = False, create_graph: bool | None = None
+    ) -> dict[str, Tensor]:
         """Return energies and forces of a batch, from one backward pass to the edge vectors.
 
         Args:
             batch: as AtomsCodec.collate gives it.
-            stress: also return the stress; raises nothing for molecules, whose volume is taken as 1.
-            create_graph: whether forces can be differentiated again; by default in training mode only.
+            stress: also return the stress; raises nothing for molecules, whose volume is taken as
+                1.
+            create_graph: whether forces can be differentiated again; by default in training mode
+                only.
 
         Returns:
-            energy_eV [B] float64 with references, atomic_eV [B, A] without, forces_eV_A [B, A, 3] (B = 1 when packed),
-            and stress_eV_A3 [B, 6] in ASE's order and sign.
+            energy_eV [B] float64 with references, atomic_eV [B, A] without, forces_eV_A [B, A, 3]
+            (B = 1 when packed), and stress_eV_A3 [B, 6] in ASE's order and sign.
         """
         create_graph = self.training if create_graph is None else create_graph
         with torch.enable_grad(), torch.autocast(batch["edge_A"].device.type, enabled=False):
@@ -291,18 +351,26 @@ class Potential(nn.Module):
         return CompiledPotential(self)
 
     def differentiated(self, batch: Batch, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """Return energies of atoms [B, A] and the derivative of their sum by the edge vectors [B, A, J, 3]."""
+        """Return energies of atoms [B, A] and the derivative of their sum by the edge vectors
+        [B, A, J, 3].
+        """
         atomic_BA, _ = self.features(batch)
-        (gradient,) = torch.autograd.grad(atomic_BA.sum(), batch["edge_A"], create_graph=create_graph)
+        (gradient,) = torch.autograd.grad(
+            atomic_BA.sum(), batch["edge_A"], create_graph=create_graph
+        )
         return atomic_BA, gradient
 
-    def assembled(self, batch: Batch, atomic_BA: Tensor, gradient: Tensor, stress: bool) -> dict[str, Tensor]:
+    def assembled(
+        self, batch: Batch, atomic_BA: Tensor, gradient: Tensor, stress: bool
+    ) -> dict[str, Tensor]:
         """Return what `forward` returns: sums over atoms and edges."""
         number_BA, graph_N, sender = batch["number"], batch["graph"], batch.get("sender")
         level_N = batch["level"][graph_N]
         above_N = atomic_BA.flatten().double() + self.references_eV()[level_N, number_BA.flatten()]
         num = batch["level"].shape[0]
-        energy = torch.zeros(num, dtype=torch.float64, device=above_N.device).index_add(0, graph_N, above_N)
+        energy = torch.zeros(num, dtype=torch.float64, device=above_N.device).index_add(
+            0, graph_N, above_N
+        )
         found = {"energy_eV": energy, "atomic_eV": atomic_BA}
         if sender is None:
             found["forces_eV_A"] = gradient.sum(2) - gradient.sum(1)
@@ -312,7 +380,10 @@ class Potential(nn.Module):
         if stress:
             virial_N33 = (batch["edge_A"].transpose(-1, -2) @ gradient).flatten(0, 1)
             virial = torch.zeros(num, 3, 3, dtype=virial_N33.dtype, device=virial_N33.device)
-            virial = virial.index_add(0, graph_N, virial_N33) / batch["volume_A3"].to(virial_N33.dtype)[:, None, None]
+            virial = (
+                virial.index_add(0, graph_N, virial_N33)
+                / batch["volume_A3"].to(virial_N33.dtype)[:, None, None]
+            )
             rows, columns = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
             found["stress_eV_A3"] = ((virial + virial.transpose(1, 2)) / 2)[:, rows, columns]
         return found
@@ -329,14 +400,19 @@ def _charge_and_spin(batch: Batch, dtype: torch.dtype) -> Tensor:
 
 
 def require_elements(model: Potential, numbers: Any, where: str = "") -> None:
-    """Raise ConfigError where a structure holds an element that the potential was not trained on."""
+    """Raise ConfigError where a structure holds an element that the potential was not trained
+    on.
+    """
     known = {int(z) for z in model.elements_known.nonzero()}
     if strange := sorted({int(z) for z in numbers} - known):
         from ase.data import chemical_symbols
 
         names = ", ".join(chemical_symbols[z] for z in strange)
         trained = ", ".join(chemical_symbols[z] for z in sorted(known))
-        raise ConfigError(f"{where}this potential was not trained on {names} (only on {trained}); fine-tune it on them")
+        raise ConfigError(
+            f"{where}this potential was not trained on {names} (only on {trained}); fine-tune it on"
+            " them"
+        )
 
 
 MODELS = {

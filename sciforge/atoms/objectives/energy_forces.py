@@ -21,20 +21,26 @@ References = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
 class EnergyForces(Objective):
     """Energies, forces and stress, whichever of them each structure has.
 
-    The loss of a structure is energy * (dE / N)^2 + forces * mean |dF|^2 + stress * mean (V dS / N)^2 in units of eV per
-    atom, eV/angstrom and eV per atom, so that neither large structures nor small ones count more.
+    The loss of a structure is energy * (dE / N)^2 + forces * mean |dF|^2 + stress * mean (V dS /
+    N)^2 in units of eV per atom, eV/angstrom and eV per atom, so that neither large structures nor
+    small ones count more.
 
     Args:
         energy: weight of the squared energy error per atom.
         forces: weight of the mean squared force component.
         stress: weight of the mean squared component of the virial per atom; 0 leaves stress out.
-        huber: errors beyond this (eV/angstrom for the force on an atom, eV for the energy per atom) count linearly, so
-            that few violent structures do not rule the rest; 0 counts all squared.
-        levels: names of the levels of theory, each with a readout of its own; empty for one level, whatever its name.
-        energy_sigma_eV: standard deviation of the energy per atom in the likelihood behind the Fisher information.
+        huber: errors beyond this (eV/angstrom for the force on an atom, eV for the energy per atom)
+            count linearly, so that few violent structures do not rule the rest; 0 counts all
+            squared.
+        levels: names of the levels of theory, each with a readout of its own; empty for one level,
+            whatever its name.
+        energy_sigma_eV: standard deviation of the energy per atom in the likelihood behind the
+            Fisher information.
         force_sigma_eV_A: of a force component.
-        refit: fit reference energies to the training records at the start of fine-tuning, in closed form.
-        guard: stop before training where the model explains less than this share of the forces' spread; 0 for no guard.
+        refit: fit reference energies to the training records at the start of fine-tuning, in closed
+            form.
+        guard: stop before training where the model explains less than this share of the forces'
+            spread; 0 for no guard.
         references: energies of free atoms by level, from the prepared data.
     """
 
@@ -52,29 +58,43 @@ class EnergyForces(Objective):
     guard: float = 0.1
     references: References = field(default=())
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, float("inf"), "energy", "forces", "stress", "guard", "huber")
         for name in ("energy_sigma_eV", "force_sigma_eV_A"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"energyforces.{name} must be above 0")
         if not self.energy and not self.forces and not self.stress:
-            raise ConfigError("energyforces has all weights 0; give at least one of energy, forces, stress")
+            raise ConfigError(
+                "energyforces has all weights 0; give at least one of energy, forces, stress"
+            )
 
     def resolve(self, store: Any) -> Self:
-        """Take the reference energies of the store; raises where it has no labels or levels that are not named."""
+        """Take the reference energies of the store; raises where it has no labels or levels that
+        are not named.
+        """
         from ase.data import atomic_numbers
 
         found = store.meta["levels"]
         wanted = {"energies": self.energy, "forces": self.forces, "stresses": self.stress}
         if not any(store.meta[name] for name, weight in wanted.items() if weight):
-            raise DataError("no structure has a label that the objective learns; label the structures", store.path)
+            raise DataError(
+                "no structure has a label that the objective learns; label the structures",
+                store.path,
+            )
         if not self.levels and len(found) > 1:
-            raise ConfigError(f"{store.path} mixes levels of theory; give --levels {' '.join(found)}")
+            raise ConfigError(
+                f"{store.path} mixes levels of theory; give --levels {' '.join(found)}"
+            )
         for name in found if self.levels else ():
             self.slot(name)
         references = tuple(
-            (name, tuple(sorted((atomic_numbers[s], float(e)) for s, e in fitted["energies_eV"].items())))
+            (
+                name,
+                tuple(
+                    sorted((atomic_numbers[s], float(e)) for s, e in fitted["energies_eV"].items())
+                ),
+            )
             for name, fitted in store.meta["reference"].items()
         )
         return replace(self, references=references)
@@ -84,21 +104,35 @@ class EnergyForces(Objective):
         if not self.levels:
             return 0
         if level not in self.levels:
-            raise ConfigError(f"level of theory {level!r} is not among the objective's; "
-                              f"{did_you_mean(level, self.levels)}")  # fmt: skip
+            raise ConfigError(
+                f"level of theory {level!r} is not among the objective's; "
+                f"{did_you_mean(level, self.levels)}"
+            )
         return self.levels.index(level)
 
     def start(
-        self, model: Potential, codec: AtomsCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: Potential,
+        codec: AtomsCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> dict[str, Any]:
-        """Set reference energies, and refuse labels that the pretrained model cannot be of (wrong units)."""
+        """Set reference energies, and refuse labels that the pretrained model cannot be of
+        (wrong units).
+        """
         if len(self.levels) > model.config.levels:
-            raise ConfigError(f"{len(self.levels)} levels of theory, the model has room for {model.config.levels}; "
-                              "pretrain with more model.levels")  # fmt: skip
+            raise ConfigError(
+                f"{len(self.levels)} levels of theory, the model has room for"
+                f" {model.config.levels}; pretrain with more model.levels"
+            )
         known = {self.slot(name): dict(pairs) for name, pairs in self.references}
         return start_potential(model, self, codec, records, engine, known, parent)
 
-    def prepare(self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Return the graph and labels of a structure."""
         example = codec.encode(record)
         example["level"] = torch.tensor(self.slot(record.get("level", "")))
@@ -118,53 +152,81 @@ class EnergyForces(Objective):
         total = (self.energy * self._softened(energy_B.square()) + self.forces * squared_B).sum()
         labelled_B = batch["energy_known"] | batch["forces_known"]
         if self.stress:
-            error_B6 = (found["stress_eV_A3"] - batch["stress_eV_A3"]) * (batch["volume_A3"] / size_B)[:, None]
+            error_B6 = (found["stress_eV_A3"] - batch["stress_eV_A3"]) * (
+                batch["volume_A3"] / size_B
+            )[:, None]
             error_B6 = torch.where(batch["stress_known"][:, None], error_B6, 0.0)
             total = total + self.stress * error_B6.square().mean(1).sum()
             labelled_B = labelled_B | batch["stress_known"]
         components = 3 * (size_B * batch["forces_known"]).sum()
         parts = {
             "force_mae_meV_A": (1e3 * error_N3.detach().abs().sum(), components),
-            "energy_mae_meV_atom": (1e3 * energy_B.detach().abs().sum(), batch["energy_known"].sum()),
+            "energy_mae_meV_atom": (
+                1e3 * energy_B.detach().abs().sum(),
+                batch["energy_known"].sum(),
+            ),
         }
         return Loss(total, labelled_B.sum(), parts)
 
     def _softened(self, squared: Tensor) -> Tensor:
-        """Return squared errors, those beyond `huber` growing linearly (pseudo-Huber, twice differentiable)."""
+        """Return squared errors, those beyond `huber` growing linearly (pseudo-Huber, twice
+        differentiable).
+        """
         if not self.huber:
             return squared
         return 2 * self.huber**2 * ((1 + squared / self.huber**2).sqrt() - 1)
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
-        """Return Gaussians of the energy per atom and of every force component; labels are needed by `empirical` only."""
+        """Return Gaussians of the energy per atom and of every force component; labels are
+        needed by `empirical` only.
+        """
         found = model(batch, create_graph=True)
         real_N = batch["number"].flatten() > 0
         forces = found["forces_eV_A"].flatten(0, 1)[real_N].flatten()
-        energy = ((found["energy_eV"] - joined_energy(batch["energy_eV"])) / batch["size"]).to(forces.dtype)
+        energy = ((found["energy_eV"] - joined_energy(batch["energy_eV"])) / batch["size"]).to(
+            forces.dtype
+        )
         known_F = batch["forces_known"][batch["graph"]][real_N].repeat_interleave(3)
-        target_F = torch.where(known_F, batch["forces_eV_A"].flatten(0, 1)[real_N].flatten(), forces.detach())
+        target_F = torch.where(
+            known_F, batch["forces_eV_A"].flatten(0, 1)[real_N].flatten(), forces.detach()
+        )
         target_B = torch.where(batch["energy_known"], torch.zeros_like(energy), energy.detach())
-        scales = [torch.full_like(energy, self.energy_sigma_eV), torch.full_like(forces, self.force_sigma_eV_A)]
-        return Gaussian(torch.cat([energy, forces]), torch.cat(scales), torch.cat([target_B, target_F]).detach())
+        scales = [
+            torch.full_like(energy, self.energy_sigma_eV),
+            torch.full_like(forces, self.force_sigma_eV_A),
+        ]
+        return Gaussian(
+            torch.cat([energy, forces]), torch.cat(scales), torch.cat([target_B, target_F]).detach()
+        )
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
-        """Return total energies [B] in eV (float64) and the forces of each structure [n, 3] in eV/angstrom."""
+        """Return total energies [B] in eV (float64) and the forces of each structure [n, 3] in
+        eV/angstrom.
+        """
         found = model(batch, stress=self.stress > 0)
         real_N = batch["number"].flatten() > 0
         forces = found["forces_eV_A"].detach().flatten(0, 1)[real_N].split(batch["size"].tolist())
         known = {"stress_eV_A3": found["stress_eV_A3"].detach()} if self.stress else {}
         return {"energy_eV": found["energy_eV"].detach(), "forces_eV_A": list(forces), **known}
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return errors of forces (meV/angstrom), energy (meV/atom, also after the best references), stress (GPa)."""
+    def metrics(
+        self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]
+    ) -> dict[str, float]:
+        """Return errors of forces (meV/angstrom), energy (meV/atom, also after the best
+        references), stress (GPa).
+        """
         return potential_metrics(outputs, records)
 
 
-def potential_metrics(outputs: Mapping[str, np.ndarray], records: Sequence[Any]) -> dict[str, float]:
-    """Return the errors of energies, forces and stress over the records that have them; NaN where none has.
+def potential_metrics(
+    outputs: Mapping[str, np.ndarray], records: Sequence[Any]
+) -> dict[str, float]:
+    """Return the errors of energies, forces and stress over the records that have them; NaN where
+    none has.
 
-    `relative_energy_mae_meV_atom` is what is left after the best reference energies for these very records: the error
-    of energy differences, which is what a change of the level of theory leaves to judge.
+    `relative_energy_mae_meV_atom` is what is left after the best reference energies for these very
+    records: the error of energy differences, which is what a change of the level of theory leaves
+    to judge.
     """
     true_F = np.concatenate([np.asarray(f).reshape(-1) for f in records.column("forces_eV_A")])
     error_F = np.concatenate([np.asarray(f).reshape(-1) for f in outputs["forces_eV_A"]]) - true_F
@@ -180,7 +242,11 @@ def potential_metrics(outputs: Mapping[str, np.ndarray], records: Sequence[Any])
     }
     if kept.any():
         shares = np.stack(
-            [np.bincount(z, minlength=NUM_ELEMENTS) / len(z) for z, k in zip(numbers, kept, strict=True) if k]
+            [
+                np.bincount(z, minlength=NUM_ELEMENTS) / len(z)
+                for z, k in zip(numbers, kept, strict=True)
+                if k
+            ]
         )
         shares = shares[:, shares.any(0)]
         rest = error_B[kept] - shares @ np.linalg.lstsq(shares, error_B[kept], rcond=1e-6)[0]

@@ -1,7 +1,9 @@
-"""The first moment of training: reference energies in closed form, and a guard against labels in the wrong unit.
+"""The first moment of training: reference energies in closed form, and a guard against labels in
+the wrong unit.
 
-Users of larger potentials keep meeting a fine-tuning that starts far above the error of the loaded model, since the
-reference energies were not carried over or the unit differs; here both are looked at before the first step.
+Users of larger potentials keep meeting a fine-tuning that starts far above the error of the loaded
+model, since the reference energies were not carried over or the unit differs; here both are looked
+at before the first step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +34,13 @@ FACTORS = {
 
 
 def start_potential(
-    model: Any, objective: Any, codec: Any, records: Sequence[Record], engine: Any, known: Mapping, parent: Any
+    model: Any,
+    objective: Any,
+    codec: Any,
+    records: Sequence[Record],
+    engine: Any,
+    known: Mapping,
+    parent: Any,
 ) -> dict[str, Any]:
     """Set the references of a model and return what was found: fits, and the errors at step 0.
 
@@ -52,7 +60,9 @@ def start_potential(
     chosen = [records[int(i)] for i in places]
     slots = np.array([objective.slot(record.get("level", "")) for record in chosen])
     _learn_levels(model, sorted(set(slots.tolist()) | set(known)))
-    model.elements_known[sorted({int(z) for record in chosen for z in record["numbers"]} | set(codec.elements))] = 1.0
+    model.elements_known[
+        sorted({int(z) for record in chosen for z in record["numbers"]} | set(codec.elements))
+    ] = 1.0
     if parent is None:
         for slot, energies in known.items():
             for element, energy in energies.items():
@@ -60,11 +70,13 @@ def start_potential(
         return {}
     before = model.references_eV()
     found = _outputs(model, objective, codec, chosen, engine)
-    taught = any(isinstance(old, type(objective)) for old in parent.objectives)  # denoising teaches no force in eV
+    # denoising teaches no force in eV
+    taught = any(isinstance(old, type(objective)) for old in parent.objectives)
     notes = _guard(objective, found, chosen) if taught else {}
     if objective.refit:
         above = found["energy_eV"] - [
-            float(before[s, r["numbers"].astype(int)].sum()) for s, r in zip(slots, chosen, strict=True)
+            float(before[s, r["numbers"].astype(int)].sum())
+            for s, r in zip(slots, chosen, strict=True)
         ]
         for slot in sorted(set(slots.tolist())):
             part = np.flatnonzero(slots == slot)
@@ -73,7 +85,9 @@ def start_potential(
 
 
 def _learn_levels(model: Any, slots: Sequence[int]) -> None:
-    """Give a level that the model has not met the readout of the first one, which is nearer than a random one."""
+    """Give a level that the model has not met the readout of the first one, which is nearer than
+    a random one.
+    """
     with torch.no_grad():
         for slot in slots:
             if slot and not model.levels_known[slot] and model.levels_known[0]:
@@ -84,7 +98,9 @@ def _learn_levels(model: Any, slots: Sequence[int]) -> None:
             model.levels_known[slot] = 1.0
 
 
-def _outputs(model: Any, objective: Any, codec: Any, records: Sequence[Record], engine: Any) -> dict[str, np.ndarray]:
+def _outputs(
+    model: Any, objective: Any, codec: Any, records: Sequence[Record], engine: Any
+) -> dict[str, np.ndarray]:
     parts: dict[str, list] = {}
     with evaluation(model, objective):
         for batch in batches(objective, codec, records, range(len(records)), 0, 32):
@@ -93,8 +109,12 @@ def _outputs(model: Any, objective: Any, codec: Any, records: Sequence[Record], 
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _refit(model: Any, slot: int, prior: Mapping | None, records: Sequence[Record], above_eV: np.ndarray) -> dict:
-    """Fit the references of one level so that model and labels agree on average, nearest to the prior."""
+def _refit(
+    model: Any, slot: int, prior: Mapping | None, records: Sequence[Record], above_eV: np.ndarray
+) -> dict:
+    """Fit the references of one level so that model and labels agree on average, nearest to the
+    prior.
+    """
     energy = np.array([float(record["energy_eV"]) for record in records])
     kept = np.flatnonzero(np.isfinite(energy))
     if not len(kept):
@@ -109,8 +129,12 @@ def _refit(model: Any, slot: int, prior: Mapping | None, records: Sequence[Recor
     return {f"references_level_{slot}": fitted.report()}
 
 
-def _guard(objective: Any, found: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-    """Compare predicted and labelled forces before training; raise where they have nothing in common."""
+def _guard(
+    objective: Any, found: Mapping[str, np.ndarray], records: Sequence[Record]
+) -> dict[str, float]:
+    """Compare predicted and labelled forces before training; raise where they have nothing in
+    common.
+    """
     pairs = [(f, r["forces_eV_A"]) for f, r in zip(found["forces_eV_A"], records, strict=True)]
     pairs = [(f, t) for f, t in pairs if np.isfinite(t).all()]
     if not pairs:
@@ -123,12 +147,17 @@ def _guard(objective: Any, found: Mapping[str, np.ndarray], records: Sequence[Re
     if spread == 0 or not objective.guard or 1 - error / spread >= objective.guard:
         return notes
     slope = float(predicted @ true / max(predicted @ predicted, 1e-300))
-    likeness = float(predicted @ true / np.sqrt(max((predicted @ predicted) * (true @ true), 1e-300)))
+    likeness = float(
+        predicted @ true / np.sqrt(max((predicted @ predicted) * (true @ true), 1e-300))
+    )
     near = min(FACTORS, key=lambda f: abs(slope / f - 1))
     hint = "is the unit or the level of theory another? give --guard 0 to train all the same"
     if abs(likeness) > 0.7 and abs(slope / near - 1) < 0.4:
-        hint = f"labels are {slope:.3g} times what the model expects, as of {FACTORS[near]}; correct --units"
+        hint = (
+            f"labels are {slope:.3g} times what the model expects, as of {FACTORS[near]}; correct"
+            " --units"
+        )
     raise ConfigError(
-        f"at step 0 the pretrained model is off by {1e3 * error**0.5:.0f} meV/angstrom where the forces' own spread is "
-        f"{1e3 * spread**0.5:.0f}: it explains nothing of them; {hint}"
+        f"at step 0 the pretrained model is off by {1e3 * error**0.5:.0f} meV/angstrom where the"
+        f" forces' own spread is {1e3 * spread**0.5:.0f}: it explains nothing of them; {hint}"
     )

@@ -1,4 +1,6 @@
-"""What a potential learns without labels: to undo noise on the positions, and to name hidden elements."""
+"""What a potential learns without labels: to undo noise on the positions, and to name hidden
+elements.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,8 +20,9 @@ from sciforge.core.transfers import host_view, places
 class Denoise(Objective):
     """Undo Gaussian noise on the positions (Zaidi et al. 2022, arXiv 2206.00133), label-free.
 
-    The model's forces, in units of its scale, learn -noise / sigma: the score of the noised structures, which near
-    relaxed geometries is the force field of springs. No head is needed, so all that is learnt is kept.
+    The model's forces, in units of its scale, learn -noise / sigma: the score of the noised
+    structures, which near relaxed geometries is the force field of springs. No head is needed, so
+    all that is learnt is kept.
 
     Args:
         sigma_A: standard deviation of the noise.
@@ -30,11 +33,13 @@ class Denoise(Objective):
 
     sigma_A: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1e-4, 1.0, "sigma_A")
 
-    def prepare(self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Displace the atoms; the mean displacement is nobody's force and is taken off."""
         noise = rng.normal(size=np.shape(record["pos_A"]))
         noise -= noise.mean(0)
@@ -53,7 +58,8 @@ class Denoise(Objective):
 
 @dataclass(frozen=True)
 class MaskedElements(Objective):
-    """Name the hidden elements of a structure from where its atoms stand (as in Hu et al. 2020, arXiv 1905.12265).
+    """Name the hidden elements of a structure from where its atoms stand (as in Hu et al. 2020,
+    arXiv 1905.12265).
 
     Args:
         share: probability that an atom is hidden; at least one always is.
@@ -65,7 +71,7 @@ class MaskedElements(Objective):
 
     share: float = 0.15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0.01, 0.9, "share")
 
@@ -74,7 +80,9 @@ class MaskedElements(Objective):
         width = model.config.channels * model.config.blocks
         model.heads["element"] = nn.Linear(width, NUM_ELEMENTS)
 
-    def prepare(self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Hide some elements."""
         example = codec.encode(record)
         size = len(example["number"])
@@ -93,7 +101,10 @@ class MaskedElements(Objective):
         hidden = places(_hidden_elements(host_view(batch["forces_eV_A"])) > 0, scalars[0].device)
         target_M = _hidden_elements(batch["forces_eV_A"])[hidden]
         logits = widened(model.heads["element"](torch.cat(scalars, -1)[hidden]))
-        total, count = F.cross_entropy(logits, target_M, reduction="sum"), torch.tensor(len(target_M))
+        total, count = (
+            F.cross_entropy(logits, target_M, reduction="sum"),
+            torch.tensor(len(target_M)),
+        )
         return Loss(total, count, {"accuracy": ((logits.argmax(-1) == target_M).sum(), count)})
 
 

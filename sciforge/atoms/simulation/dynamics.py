@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FRICTION_PER_FS = 0.01
-# BFGS diagonalises its Hessian at every step: beyond this many atoms the limited-memory one is faster.
+# BFGS diagonalises its Hessian at every step: beyond this many atoms the limited-memory one is
+# faster.
 HESSIAN_ATOMS = 100
 
 
@@ -41,7 +42,11 @@ class Relaxation:
 
 
 def relax(
-    structure: Structure | Atoms, calculator: Any, fmax: float = 0.05, cell: bool = False, steps: int = 1000
+    structure: Structure | Atoms,
+    calculator: Any,
+    fmax: float = 0.05,
+    cell: bool = False,
+    steps: int = 1000,
 ) -> Relaxation:
     """Move a copy of the atoms to where forces vanish.
 
@@ -60,7 +65,9 @@ def relax(
 
     atoms = as_atoms(structure)
     if cell and not atoms.pbc.all():
-        raise ConfigError("cell=True needs a structure periodic in three directions; relax the positions only")
+        raise ConfigError(
+            "cell=True needs a structure periodic in three directions; relax the positions only"
+        )
     if not fmax > 0:
         raise ConfigError(f"fmax is {fmax}; it must be above 0 eV/angstrom")
     atoms.calc = calculator
@@ -72,7 +79,9 @@ def relax(
 
 
 class MolecularDynamics(TableResult):
-    """What was logged: time_fs, potential_eV, kinetic_eV, total_eV and temperature_K; `log["total_eV"]` is a column."""
+    """What was logged: time_fs, potential_eV, kinetic_eV, total_eV and temperature_K;
+    `log["total_eV"]` is a column.
+    """
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.frame[name].to_numpy()
@@ -103,14 +112,16 @@ def run_md(
         atoms: moved in place, so that a second call can go on from the first.
         calculator: any of ASE's.
         steps: how many.
-        temperature_K: of the velocities drawn at the start, and of the thermostat; None keeps the velocities there are.
+        temperature_K: of the velocities drawn at the start, and of the thermostat; None keeps the
+            velocities there are.
         timestep_fs: 0.5 suits structures with hydrogen.
         ensemble: `nve` (velocity Verlet) or `nvt` (Langevin, friction 0.01 per fs).
         interval: log every so many steps.
         seed: of velocities and thermostat.
 
     Returns:
-        A table of time_fs, potential_eV, kinetic_eV, total_eV and temperature_K, 1 + steps // interval rows.
+        A table of time_fs, potential_eV, kinetic_eV, total_eV and temperature_K, 1 + steps //
+        interval rows.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -127,7 +138,9 @@ def run_md(
     def log() -> None:
         potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
         if not np.isfinite(kinetic) or kinetic > 1e6 * len(atoms):
-            raise DivergedError(f"the atoms fly apart at step {integrator.nsteps}; take a shorter time step")
+            raise DivergedError(
+                f"the atoms fly apart at step {integrator.nsteps}; take a shorter time step"
+            )
         time_fs = integrator.nsteps * timestep_fs
         rows.append((time_fs, potential, kinetic, potential + kinetic, atoms.get_temperature()))
 
@@ -142,13 +155,22 @@ def run_md(
     return MolecularDynamics(frame, settings, _draw_energies)
 
 
-def _check_md(ensemble: str, steps: int, temperature_K: float | None, timestep_fs: float, interval: int) -> None:
+def _check_md(
+    ensemble: str, steps: int, temperature_K: float | None, timestep_fs: float, interval: int
+) -> None:
     if ensemble not in ("nve", "nvt"):
         raise ConfigError(f"ensemble is {ensemble!r}; it must be 'nve' or 'nvt'")
     if ensemble == "nvt" and temperature_K is None:
         raise ConfigError("nvt needs a temperature_K")
-    if (temperature_K is not None and temperature_K < 0) or timestep_fs <= 0 or steps < 0 or interval < 1:
-        raise ConfigError("run_md needs temperature_K >= 0, timestep_fs > 0, steps >= 0 and interval >= 1")
+    if (
+        (temperature_K is not None and temperature_K < 0)
+        or timestep_fs <= 0
+        or steps < 0
+        or interval < 1
+    ):
+        raise ConfigError(
+            "run_md needs temperature_K >= 0, timestep_fs > 0, steps >= 0 and interval >= 1"
+        )
 
 
 def _integrator(

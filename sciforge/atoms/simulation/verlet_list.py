@@ -1,4 +1,5 @@
-"""A Verlet list: pairs a little beyond the cutoff, listed again only when a pair not listed could have come inside.
+"""A Verlet list: pairs a little beyond the cutoff, listed again only when a pair not listed could
+have come inside.
 
 Legend: N atoms, E listed pairs, J neighbours of an atom.
 """
@@ -14,7 +15,8 @@ from sciforge.structures.structure import OVERLAP_A
 
 
 class VerletList:
-    """Pairs within cutoff + skin of the positions they were listed at, and their vectors at any later positions.
+    """Pairs within cutoff + skin of the positions they were listed at, and their vectors at any
+    later positions.
 
     Args:
         cutoff_A: how far the model sees.
@@ -22,7 +24,7 @@ class VerletList:
         device: where vectors are computed.
     """
 
-    def __init__(self, cutoff_A: float, skin_A: float, device: torch.device):
+    def __init__(self, cutoff_A: float, skin_A: float, device: torch.device) -> None:
         self.cutoff_A, self.skin_A, self.device = cutoff_A, skin_A, device
         self.rebuilds = 0
         self.pos_A_N3 = np.zeros((0, 3))
@@ -32,16 +34,18 @@ class VerletList:
     def covers(self, pos_A_N3: np.ndarray, cell_A_33: np.ndarray, pbc_3: np.ndarray) -> bool:
         """Return whether every pair that is now within the cutoff is surely listed.
 
-        With positions r = r0 F + u, where F maps the old lattice onto the new, a vector d0 of the old structure is now
-        d0 F + u_j - u_i, which is no shorter than s |d0| - |u_i| - |u_j| with s the least singular value of F. Pairs
-        not listed had |d0| > cutoff + skin. A drift common to all u is nobody's motion and is taken off.
+        With positions r = r0 F + u, where F maps the old lattice onto the new, a vector d0 of the
+        old structure is now d0 F + u_j - u_i, which is no shorter than s |d0| - |u_i| - |u_j| with
+        s the least singular value of F. Pairs not listed had |d0| > cutoff + skin. A drift common
+        to all u is nobody's motion and is taken off.
         """
         if self.rebuilds == 0 or len(pos_A_N3) != len(self.pos_A_N3) or (pbc_3 != self.pbc_3).any():
             return False
         least, carried = 1.0, self.pos_A_N3
         if (cell_A_33 != self.cell_A_33).any() and pbc_3.any():
             old, new = self.cell_A_33[pbc_3], cell_A_33[pbc_3]
-            strain = np.linalg.pinv(old) @ (new - old)  # F - 1; no strain across directions that do not repeat
+            # F - 1; no strain across directions that do not repeat
+            strain = np.linalg.pinv(old) @ (new - old)
             least = np.linalg.svd(np.eye(3) + strain, compute_uv=False)[-1]
             carried = carried + carried @ strain
         moved = pos_A_N3 - carried
@@ -69,14 +73,17 @@ class VerletList:
         if self.pbc_3.any():
             if self.offset_cell_33 is None or (cell_A_33 != self.offset_cell_33).any():
                 self.offset_cell_33 = cell_A_33.copy()
-                self.offset_E3 = self.shift_E3 @ torch.from_numpy(self.offset_cell_33).to(self.device)
+                self.offset_E3 = self.shift_E3 @ torch.from_numpy(self.offset_cell_33).to(
+                    self.device
+                )
             vectors.add_(self.offset_E3)
         return vectors
 
     def table(
         self, pos_A_N3: np.ndarray, cell_A_33: np.ndarray, dtype: torch.dtype, prune: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Return edge vectors [1, N, J, 3] and senders [N, J] as the packed layout of the codec has them.
+        """Return edge vectors [1, N, J, 3] and senders [N, J] as the packed layout of the codec has
+        them.
 
         Args:
             pos_A_N3: present positions, for which `update` has been called.
@@ -87,30 +94,47 @@ class VerletList:
         Raises:
             DataError: two atoms lie closer than any bond.
         """
-        vectors, receiver, sender = self.vectors_A(pos_A_N3, cell_A_33), self.receiver_E, self.sender_E
-        squared = torch.einsum("ei,ei->e", vectors, vectors)  # four times as fast as vecdot, for three components
+        vectors, receiver, sender = (
+            self.vectors_A(pos_A_N3, cell_A_33),
+            self.receiver_E,
+            self.sender_E,
+        )
+        # four times as fast as vecdot, for three components
+        squared = torch.einsum("ei,ei->e", vectors, vectors)
         if len(squared) and squared.min() < OVERLAP_A**2:
             nearest = int(squared.argmin())
-            raise_overlap(int(receiver[nearest]), int(sender[nearest]), float(squared[nearest].sqrt()))
+            raise_overlap(
+                int(receiver[nearest]), int(sender[nearest]), float(squared[nearest].sqrt())
+            )
         if prune:
             inside = (squared < self.cutoff_A**2).nonzero()[:, 0]
-            vectors, receiver, sender = (x.index_select(0, inside) for x in (vectors, receiver, sender))
+            vectors, receiver, sender = (
+                x.index_select(0, inside) for x in (vectors, receiver, sender)
+            )
         size = len(pos_A_N3)
         counts = torch.bincount(receiver, minlength=size)
         most = max(int(counts.max()), 1)  # no axis is empty
         first = counts.cumsum(0) - counts
-        # Pairs are sorted by receiver: the place of one is receiver * J + how many of that receiver came before.
+        # Pairs are sorted by receiver: the place of one is receiver * J + how many of that receiver
+        # came before.
         offset = torch.arange(size, device=self.device) * most - first
         place = offset.index_select(0, receiver) + torch.arange(len(receiver), device=self.device)
         edge_A = torch.zeros(size * most, 3, dtype=dtype, device=self.device)
         edge_A[:, 0] = BEYOND * self.cutoff_A
         edge_A.index_copy_(0, place, vectors.to(dtype))
-        senders = torch.arange(size, device=self.device).repeat_interleave(most).index_copy_(0, place, sender)
+        senders = (
+            torch.arange(size, device=self.device)
+            .repeat_interleave(most)
+            .index_copy_(0, place, sender)
+        )
         return edge_A.view(1, size, most, 3), senders.view(size, most)
 
 
-def all_pairs(pos_A_N3: np.ndarray, cutoff_A: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the edge vectors [1, N, N, 3] of the codec's dense layout, for a molecule that needs no list.
+def all_pairs(
+    pos_A_N3: np.ndarray, cutoff_A: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the edge vectors [1, N, N, 3] of the codec's dense layout, for a molecule that needs
+    no list.
 
     Raises:
         DataError: two atoms lie closer than any bond.

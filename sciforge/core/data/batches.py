@@ -41,7 +41,8 @@ class ExampleSource:
 
 @dataclass(frozen=True)
 class StepData(Dataset):
-    """The micro-batches of a step, for one process: a pure function of the step, so any worker may make them.
+    """The micro-batches of a step, for one process: a pure function of the step, so any worker may
+    make them.
 
     Args:
         sources: what is learnt from.
@@ -71,10 +72,19 @@ class StepData(Dataset):
         batches = []
         for source in self.sources:
             examples = []
-            for epoch, index in sampling.share_of_rank(self.indices(source, step), self.part, self.parts):
+            for epoch, index in sampling.share_of_rank(
+                self.indices(source, step), self.part, self.parts
+            ):
                 rng = sampling.generator(self.seed, sampling.CORRUPT, epoch, index)
-                examples.append(source.objective.prepare(source.records[index], self.codec, rng, training=True))
-            batches.append([self.codec.collate(part) for part in sampling.micro_batches(examples, self.micro_batch)])
+                examples.append(
+                    source.objective.prepare(source.records[index], self.codec, rng, training=True)
+                )
+            batches.append(
+                [
+                    self.codec.collate(part)
+                    for part in sampling.micro_batches(examples, self.micro_batch)
+                ]
+            )
         return batches
 
     def load(
@@ -82,15 +92,24 @@ class StepData(Dataset):
     ) -> Iterator[tuple[int, list[list[Batch]]]]:
         """Yield the micro-batches of each step and source; workers prepare steps ahead.
 
-        For a GPU a thread keeps AHEAD steps ready, in pinned memory, from which copies do not make the host wait.
+        For a GPU a thread keeps AHEAD steps ready, in pinned memory, from which copies do not make
+        the host wait.
         """
         if workers is None:
             workers = default_workers(device, len(steps))
-        batches = self._by_workers(steps, workers) if workers and steps else ((step, self[step]) for step in steps)
+        batches = (
+            self._by_workers(steps, workers)
+            if workers and steps
+            else ((step, self[step]) for step in steps)
+        )
         return _pinned_ahead(batches) if device.type == "cuda" else batches
 
     def _by_workers(self, steps: range, workers: int) -> Iterator[tuple[int, list[list[Batch]]]]:
-        options: dict[str, Any] = {"batch_size": None, "collate_fn": _unchanged, "multiprocessing_context": "spawn"}
+        options: dict[str, Any] = {
+            "batch_size": None,
+            "collate_fn": _unchanged,
+            "multiprocessing_context": "spawn",
+        }
         options["worker_init_fn"] = _leave_signals
         loader = DataLoader(_ErrorsAsValues(self), sampler=steps, num_workers=workers, **options)
         for step, batches in zip(steps, loader, strict=True):
@@ -102,8 +121,9 @@ class StepData(Dataset):
 def default_workers(device: torch.device, steps: int) -> int:
     """Return how many processes prepare examples where the run does not say.
 
-    They start by importing the main module again, which a script without a guard does not survive; so there are none
-    but under sciforge's own command, and none where starting them would take longer than they save.
+    They start by importing the main module again, which a script without a guard does not survive;
+    so there are none but under sciforge's own command, and none where starting them would take
+    longer than they save.
     """
     program = Path(getattr(sys.modules["__main__"], "__file__", None) or "").parts[-2:]
     ours = program[-1:] == ("sciforge",) or program == ("sciforge", "__main__.py")
@@ -111,7 +131,12 @@ def default_workers(device: torch.device, steps: int) -> int:
         return 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return min(
-        4, len(os.sched_getaffinity(0)) // processes if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        4,
+        (
+            len(os.sched_getaffinity(0)) // processes
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        ),
     )
 
 
@@ -129,7 +154,9 @@ def _pinned_ahead(batches: Iterator[T]) -> Iterator[T]:
 
 
 def pinned(value: Any) -> Any:
-    """Return batches with their tensors in pinned memory: mappings, sequences, and objects such as PyG's with `apply`."""
+    """Return batches with their tensors in pinned memory: mappings, sequences, and objects such
+    as PyG's with `apply`.
+    """
     if isinstance(value, Tensor):
         return value.pin_memory()
     if isinstance(value, Mapping):
@@ -141,7 +168,9 @@ def pinned(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _ErrorsAsValues(Dataset):
-    """Hands a worker's SciforgeError over as a value; DataLoader would wrap it in the worker's traceback."""
+    """Hands a worker's SciforgeError over as a value; DataLoader would wrap it in the worker's
+    traceback.
+    """
 
     data: StepData
 
@@ -153,7 +182,9 @@ class _ErrorsAsValues(Dataset):
 
 
 def _leave_signals(_: int) -> None:
-    """Ignore what stops training: a signal to the whole group is the main process's to act on, with its workers alive."""
+    """Ignore what stops training: a signal to the whole group is the main process's to act on,
+    with its workers alive.
+    """
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,4 +1,6 @@
-"""Prepared data as users hold it: a store with a table of its splits, from files or from objects in memory."""
+"""Prepared data as users hold it: a store with a table of its splits, from files or from objects
+in memory.
+"""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -30,7 +32,9 @@ class Dataset(Result):
         remarks: what was given and is not used, one sentence each.
     """
 
-    def __init__(self, store: Store, folder: TemporaryFolder | None = None, remarks: Sequence[str] = ()):
+    def __init__(
+        self, store: Store, folder: TemporaryFolder | None = None, remarks: Sequence[str] = ()
+    ) -> None:
         self.store, self._folder, self.remarks = store, folder, tuple(remarks)
 
     @classmethod
@@ -71,7 +75,9 @@ class Dataset(Result):
         return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
 
     def summary(self) -> "pd.DataFrame":
-        """Return a row for each split: records, and the count of each class or the mean and std of each number."""
+        """Return a row for each split: records, and the count of each class or the mean and std
+        of each number.
+        """
         import pandas as pd
 
         rows = []
@@ -79,7 +85,9 @@ class Dataset(Result):
         for name in SPLITS:
             records = self.split(name)
             row: dict[str, Any] = {"split": name, "records": len(records)}
-            for target, values_N in (labels(records, self.store.meta) if len(records) else {}).items():
+            for target, values_N in (
+                labels(records, self.store.meta) if len(records) else {}
+            ).items():
                 row |= _described(target, np.asarray(values_N))
             rows.append(row)
         return pd.DataFrame(rows)
@@ -88,13 +96,21 @@ class Dataset(Result):
     def notes(self) -> tuple[str, ...]:
         """What was dropped or left unused, one sentence each."""
         rejected = self.store.index.get("rejected", 0)
-        notes = [f"{rejected} bad records dropped (rejected.jsonl says which and why)"] if rejected else []
+        notes = (
+            [f"{rejected} bad records dropped (rejected.jsonl says which and why)"]
+            if rejected
+            else []
+        )
         return (*notes, *self.remarks, *self.store.meta.get("notes", ()))
 
     @property
     def about(self) -> dict[str, Any]:
         """How the dataset was prepared."""
-        return {"domain": self.domain, "kind": self.store.kind, "preparer": self.store.index.get("preparer")}
+        return {
+            "domain": self.domain,
+            "kind": self.store.kind,
+            "preparer": self.store.index.get("preparer"),
+        }
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the labels of each split: counts of classes, or a histogram of numbers.
@@ -103,7 +119,11 @@ class Dataset(Result):
             ConfigError: the dataset has no labels.
         """
         labels = get_domain(self.domain).labels
-        parts = {name: labels(self.split(name), self.store.meta) for name in SPLITS if len(self.split(name))}
+        parts = {
+            name: labels(self.split(name), self.store.meta)
+            for name in SPLITS
+            if len(self.split(name))
+        }
         target = next((target for values in parts.values() for target in values), None)
         if target is None:
             raise ConfigError("the dataset has no labels to draw; use to_pandas()")
@@ -120,14 +140,19 @@ class Dataset(Result):
         return ax
 
     def save(self, path: Path | str) -> Path:
-        """Write the table to NAME.csv or NAME.tsv; any other path becomes a folder that `sciforge` commands read.
+        """Write the table to NAME.csv or NAME.tsv; any other path becomes a folder that `sciforge`
+        commands read.
 
         Raises:
             ConfigError: the folder exists already.
             DataError: the disk is full or may not be written.
         """
         path = Path(path)
-        return super().save(path) if path.suffix.lower() in SEPARATORS else copy_folder(self.path, path)
+        return (
+            super().save(path)
+            if path.suffix.lower() in SEPARATORS
+            else copy_folder(self.path, path)
+        )
 
     def __repr__(self) -> str:
         head = f"Dataset({self.domain}, {self.store.kind}, {len(self)} records)"
@@ -135,14 +160,19 @@ class Dataset(Result):
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        head = f"<p>{html.escape(self.domain)}, {html.escape(self.store.kind)}: {len(self)} records</p>"
+        head = (
+            f"<p>{html.escape(self.domain)}, {html.escape(self.store.kind)}: {len(self)}"
+            " records</p>"
+        )
         return head + self.summary().to_html(index=False, na_rep="") + notes
 
 
 def _is_number(values_N: np.ndarray) -> bool:
     """Return whether labels are numbers and not codes of a few classes."""
     whole = values_N.dtype.kind in "iu"
-    return values_N.dtype.kind in "fiu" and not (whole and len(np.unique(values_N)) <= CLASSES_SHOWN)
+    return values_N.dtype.kind in "fiu" and not (
+        whole and len(np.unique(values_N)) <= CLASSES_SHOWN
+    )
 
 
 def _draw_classes(ax: "Axes", values: Mapping[str, np.ndarray]) -> None:
@@ -167,7 +197,8 @@ def _described(target: str, values_N: np.ndarray) -> dict[str, Any]:
 
 
 def prepare_dataset(preparer: Any, out: Path | str | None = None, **options: Any) -> Dataset:
-    """Prepare files or objects; without `out` in a temporary folder that lives as long as the dataset.
+    """Prepare files or objects; without `out` in a temporary folder that lives as long as the
+    dataset.
 
     Args:
         preparer: a preparer of a domain with its options.
@@ -182,7 +213,9 @@ def prepare_dataset(preparer: Any, out: Path | str | None = None, **options: Any
 
 def is_prepared(data: Any) -> bool:
     """Return whether data are prepared: a Dataset, a Store, or a path that is no table."""
-    return isinstance(data, Dataset | Store) or (isinstance(data, str | Path) and not _is_table(data))
+    return isinstance(data, Dataset | Store) or (
+        isinstance(data, str | Path) and not _is_table(data)
+    )
 
 
 def _is_table(data: Any) -> bool:
@@ -204,15 +237,16 @@ def as_dataset(
     """Return what users give as a dataset of a domain.
 
     Args:
-        data: a Dataset, a Store, the folder of one, a DataFrame, the path of a table (.csv, .tsv), or a sequence of
-            natural inputs.
+        data: a Dataset, a Store, the folder of one, a DataFrame, the path of a table (.csv, .tsv),
+            or a sequence of natural inputs.
         targets: labels of a sequence: an array [N], a Series, or a DataFrame of several targets.
         domain: the domain's name.
         input: the column of a table that holds the inputs.
         target: the column or columns of a table that hold the labels.
         split: the column of a table, or the split of each input; None puts all in train.
         seed: of whatever preparing draws.
-        held_out: share of inputs without splits that goes to the test split, drawn by `seed`; equal inputs stay together.
+        held_out: share of inputs without splits that goes to the test split, drawn by `seed`; equal
+            inputs stay together.
         model: the Model that the data are for, whose wishes (an image size) natural inputs follow.
 
     Raises:
@@ -221,12 +255,19 @@ def as_dataset(
     """
     if is_prepared(data):
         given = (
-            data if isinstance(data, Dataset) else Dataset(data if isinstance(data, Store) else Store.open(Path(data)))
+            data
+            if isinstance(data, Dataset)
+            else Dataset(data if isinstance(data, Store) else Store.open(Path(data)))
         )
         if given.domain != domain:
-            raise ConfigError(f"the data are of the domain {given.domain}, the model of {domain}; give other data")
+            raise ConfigError(
+                f"the data are of the domain {given.domain}, the model of {domain}; give other data"
+            )
         if targets is not None or input or target or split is not None:
-            raise ConfigError("prepared data hold their labels and splits; leave out targets, input, target and split")
+            raise ConfigError(
+                "prepared data hold their labels and splits; leave out targets, input, target and"
+                " split"
+            )
         return given
     reader = get_domain(domain).inputs
     if reader is None:
@@ -235,6 +276,8 @@ def as_dataset(
     if table.splits is None and held_out:
         table = table.with_test_split(held_out, seed)
     reader = reader if model is None else reader.of(model)
-    dataset = prepare_dataset(reader.preparer(table.inputs, table.labels, split=table.splits, seed=seed))
+    dataset = prepare_dataset(
+        reader.preparer(table.inputs, table.labels, split=table.splits, seed=seed)
+    )
     dataset.remarks = table.remarks
     return dataset

@@ -1,7 +1,8 @@
-"""Which examples are in step s, and the random generator of each: pure functions of (seed, step, index).
+"""Which examples are in step s, and the random generator of each: pure functions of (seed, step,
+index).
 
-Because nothing here has a state, results depend neither on worker count nor on the number of processes, and
-resuming needs one integer.
+Because nothing here has a state, results depend neither on worker count nor on the number of
+processes, and resuming needs one integer.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-# Streams keep the uses of one seed apart, so that the order of examples says nothing about their corruption.
+# Streams keep the uses of one seed apart, so that the order of examples says nothing about their
+# corruption.
 ORDER, CORRUPT, EVALUATE, SUBSET, SAMPLE, NOISE = range(6)
 
 
@@ -38,21 +40,28 @@ def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def step_indices(num_examples: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:
-    """Return the (epoch, index) pairs of one step; every epoch is a fresh permutation of all examples.
+    """Return the (epoch, index) pairs of one step; every epoch is a fresh permutation of all
+    examples.
 
     >>> sorted(i for s in range(2) for _, i in step_indices(6, 3, seed=1, step=s))
     [0, 1, 2, 3, 4, 5]
     """
     places = range(step * batch, (step + 1) * batch)
     return [
-        (p // num_examples, int(_permutation(num_examples, seed, p // num_examples)[p % num_examples])) for p in places
+        (
+            p // num_examples,
+            int(_permutation(num_examples, seed, p // num_examples)[p % num_examples]),
+        )
+        for p in places
     ]
 
 
 def poisson_indices(num_examples: int, rate: float, seed: int, step: int) -> list[tuple[int, int]]:
-    """Return the (epoch, index) pairs of one step in which every example takes part by a coin of its own, `rate` its chance.
+    """Return the (epoch, index) pairs of one step in which every example takes part by a coin of
+    its own, `rate` its chance.
 
-    What DP-SGD is accounted for; some steps have no example. The step counts as the epoch, so corruption is new each time.
+    What DP-SGD is accounted for; some steps have no example. The step counts as the epoch, so
+    corruption is new each time.
 
     >>> sizes = [len(poisson_indices(10, 0.2, seed=1, step=s)) for s in range(1000)]
     >>> min(sizes), round(sum(sizes) / 1000)
@@ -92,9 +101,11 @@ def replay_sizes(batch: int, share: float) -> tuple[int, int]:
 
 
 def balanced_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Choose `count` indices with classes as equal as possible; nested, so a larger subset holds the smaller ones.
+    """Choose `count` indices with classes as equal as possible; nested, so a larger subset holds
+    the smaller ones.
 
-    Numbers count as classes of their own, so of labels that never repeat the choice is plainly random.
+    Numbers count as classes of their own, so of labels that never repeat the choice is plainly
+    random.
 
     >>> labels = np.array([0] * 90 + [1] * 10)
     >>> np.bincount(labels[balanced_subset(labels, 8, seed=0)]).tolist()
@@ -102,6 +113,7 @@ def balanced_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """
     rng = generator(seed, SUBSET)
     shuffled = [rng.permutation(np.flatnonzero(labels == value)) for value in np.unique(labels)]
-    order = np.repeat(rng.permutation(len(shuffled)), [len(s) for s in shuffled])  # which class comes first
+    # which class comes first
+    order = np.repeat(rng.permutation(len(shuffled)), [len(s) for s in shuffled])
     place = np.concatenate([np.arange(len(s)) for s in shuffled])
     return np.concatenate(shuffled)[np.lexsort((order, place))][:count]  # one of each class in turn

@@ -1,7 +1,9 @@
-"""Prepared data on disk: memory-mapped columns in shards, and an index.json that explains and digests them.
+"""Prepared data on disk: memory-mapped columns in shards, and an index.json that explains and
+digests them.
 
-A store holds records. A column is `fixed` (one row a record), `ragged` (any number of rows a record) or `text`.
-Shard files are the little-endian arrays themselves; ragged and text columns have an offsets file beside them.
+A store holds records. A column is `fixed` (one row a record), `ragged` (any number of rows a
+record) or `text`. Shard files are the little-endian arrays themselves; ragged and text columns have
+an offsets file beside them.
 """
 
 import bisect
@@ -20,7 +22,14 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from sciforge.core.files.atomic import atomic_folder, check_shape, one_line, read_json, sha256, write_json
+from sciforge.core.files.atomic import (
+    atomic_folder,
+    check_shape,
+    one_line,
+    read_json,
+    sha256,
+    write_json,
+)
 from sciforge.core.files.settings import to_json
 from sciforge.core.files.verified_files import check_files_once
 from sciforge.errors import ConfigError, DataError, MissingExtra
@@ -28,7 +37,15 @@ from sciforge.errors import ConfigError, DataError, MissingExtra
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 # What files call the splits, in lower case.
-SPLIT_NAMES = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "development": 1}
+SPLIT_NAMES = {
+    "train": 0,
+    "training": 0,
+    "validation": 1,
+    "valid": 1,
+    "val": 1,
+    "dev": 1,
+    "development": 1,
+}
 SPLIT_NAMES |= {"test": 2, "testing": 2}
 KINDS = ("fixed", "ragged", "text")
 
@@ -52,15 +69,23 @@ class Preparer(Protocol):
     def sources(self) -> Sequence[Any]:
         """Return the units of work, one shard each (input files, usually)."""
 
-    def write(self, source: Any, shard: "ShardWriter", on_reject: Callable[[Reject], None] | None) -> None:
-        """Read one source and append its records; with `on_reject` bad records are reported and skipped."""
+    def write(
+        self, source: Any, shard: "ShardWriter", on_reject: Callable[[Reject], None] | None
+    ) -> None:
+        """Read one source and append its records; with `on_reject` bad records are reported and
+        skipped.
+        """
 
     def finish(self, store: "Store") -> dict[str, Any]:
-        """Look at all shards together and return the store's metadata (JSON); raise DataError where they disagree."""
+        """Look at all shards together and return the store's metadata (JSON); raise DataError
+        where they disagree.
+        """
 
 
 class ShardWriter:
-    """Appends records to the files of one shard, holding only a record's small columns in memory."""
+    """Appends records to the files of one shard, holding only a record's small columns in
+    memory.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
@@ -71,7 +96,9 @@ class ShardWriter:
         self._offsets: dict[str, list[int]] = {}
 
     def append(self, **ragged: np.ndarray) -> None:
-        """Append rows to ragged columns of the current record; may be called many times for a long record."""
+        """Append rows to ragged columns of the current record; may be called many times for a
+        long record.
+        """
         for column, rows in ragged.items():
             rows = np.ascontiguousarray(rows)
             self._write(column, "ragged", rows, rows.shape[1:])
@@ -91,7 +118,9 @@ class ShardWriter:
         self.num_records += 1
         for column, spec in self.columns.items():
             if spec["kind"] != "fixed":
-                self._offsets.setdefault(column, [0] * self.num_records).append(self._rows.get(column, 0))
+                self._offsets.setdefault(column, [0] * self.num_records).append(
+                    self._rows.get(column, 0)
+                )
 
     def add(self, ragged: Mapping[str, np.ndarray], **fixed: Any) -> None:
         """Append one whole record."""
@@ -102,7 +131,10 @@ class ShardWriter:
         dtype = data.dtype.newbyteorder("<").str
         spec = {"kind": kind, "dtype": dtype, "row_shape": list(row_shape)}
         if self.columns.setdefault(column, spec) != spec:
-            raise DataError(f"column {column!r} changes from {self.columns[column]} to {spec}; records must agree")
+            raise DataError(
+                f"column {column!r} changes from {self.columns[column]} to {spec}; records must"
+                " agree"
+            )
         if column not in self._open:
             self._open[column] = open(self.folder / f"{self.name}.{column}.bin", "wb")
         self._open[column].write(data.astype(dtype, copy=False).data if data.size else b"")
@@ -120,10 +152,17 @@ class ShardWriter:
                 offsets.tofile(self.folder / f"{self.name}.{column}.offsets.bin")
             elif self._rows[column] != self.num_records:
                 share = f"{self._rows[column]} of {self.num_records} records"
-                raise DataError(f"column {column!r} is in {share} of {self.name}; give it to all or none")
+                raise DataError(
+                    f"column {column!r} is in {share} of {self.name}; give it to all or none"
+                )
         files = sorted(f.name for f in self.folder.glob(f"{self.name}.*.bin"))
         digests = {name: sha256(self.folder / name) for name in files}
-        return {"name": self.name, "num_records": self.num_records, "columns": self.columns, "files": digests}
+        return {
+            "name": self.name,
+            "num_records": self.num_records,
+            "columns": self.columns,
+            "files": digests,
+        }
 
     def release(self) -> None:
         """Close the files."""
@@ -131,7 +170,9 @@ class ShardWriter:
             handle.close()
 
 
-def _write_shard(numbered: tuple[int, Any], preparer: Preparer, folder: Path, skip: bool) -> tuple[dict, list[Reject]]:
+def _write_shard(
+    numbered: tuple[int, Any], preparer: Preparer, folder: Path, skip: bool
+) -> tuple[dict, list[Reject]]:
     number, source = numbered
     shard = ShardWriter(folder, f"shard-{number:05d}")
     rejected: list[Reject] = []
@@ -144,7 +185,9 @@ def _write_shard(numbered: tuple[int, Any], preparer: Preparer, folder: Path, sk
 
 @contextmanager
 def open_executor(executor: str, workers: int) -> Iterator[Executor | None]:
-    """Yield `workers` spawned processes, a Dask cluster for `dask://host:port`, or None for this process."""
+    """Yield `workers` spawned processes, a Dask cluster for `dask://host:port`, or None for this
+    process.
+    """
     if executor.startswith("dask://"):
         try:
             from distributed import Client
@@ -176,7 +219,8 @@ def prepare(
         out: the store's folder; appears whole or not at all.
         workers: processes; the unit of work is one input file.
         executor: `processes` or `dask://host:port` (workers must see the same disk).
-        on_error: `stop` raises at the first bad record; `skip` writes it to rejected.jsonl and counts it.
+        on_error: `stop` raises at the first bad record; `skip` writes it to rejected.jsonl and
+            counts it.
 
     Raises:
         DataError: a bad record, or no record at all.
@@ -186,15 +230,28 @@ def prepare(
         raise ConfigError(f"on_error is {on_error!r}; use stop or skip")
     with atomic_folder(Path(out)) as work:
         sources = list(preparer.sources())
-        state = partial(_write_shard, preparer=preparer, folder=work.resolve(), skip=on_error == "skip")
+        state = partial(
+            _write_shard, preparer=preparer, folder=work.resolve(), skip=on_error == "skip"
+        )
         with open_executor(executor, min(workers, len(sources))) as pool:
-            results = (map if pool is None else pool.map)(state, list(enumerate(sources)))  # Dask maps over lists only
-            done = list(tqdm(results, "prepare", len(sources), unit="file", disable=None, leave=False))
+            # Dask maps over lists only
+            results = (map if pool is None else pool.map)(state, list(enumerate(sources)))
+            done = list(
+                tqdm(results, "prepare", len(sources), unit="file", disable=None, leave=False)
+            )
         shards = [shard for shard, _ in done]
         rejected = [reject for _, rejects in done for reject in rejects]
         if not sum(shard["num_records"] for shard in shards):
-            raise DataError(f"no usable record in {', '.join(map(str, sources))}; nothing to prepare")
-        index = {"format": FORMAT, "domain": preparer.domain, "kind": preparer.kind, "shards": shards, "meta": {}}
+            raise DataError(
+                f"no usable record in {', '.join(map(str, sources))}; nothing to prepare"
+            )
+        index = {
+            "format": FORMAT,
+            "domain": preparer.domain,
+            "kind": preparer.kind,
+            "shards": shards,
+            "meta": {},
+        }
         index["preparer"] = to_json(preparer)
         index["rejected"] = len(rejected)
         index["meta"] = preparer.finish(Store(work, index))
@@ -222,8 +279,8 @@ class Store:
 
         Args:
             path: the store's folder.
-            verify: None reads those shards that were not compared before or were touched since (by size and time
-                stamps), True reads all, False none.
+            verify: None reads those shards that were not compared before or were touched since (by
+                size and time stamps), True reads all, False none.
 
         Raises:
             DataError: not a store, written by a newer sciforge, or damaged.
@@ -231,11 +288,15 @@ class Store:
         index = read_json(Path(path) / "index.json", DataError)
         if index.get("format") != FORMAT:
             raise DataError(
-                f"store format {index.get('format')!r} is unknown to this sciforge; prepare the data again", path
+                f"store format {index.get('format')!r} is unknown to this sciforge; prepare the"
+                " data again",
+                path,
             )
         _check_index(Path(path), index)
         if verify is not False:
-            digests = {name: digest for shard in index["shards"] for name, digest in shard["files"].items()}
+            digests = {
+                name: digest for shard in index["shards"] for name, digest in shard["files"].items()
+            }
             check_files_once(Path(path), digests, DataError, everything=verify is True)
         _check_sizes(Path(path), index)
         return cls(path, index)
@@ -248,7 +309,9 @@ class Store:
             raise IndexError(i)
         shard = bisect.bisect_right(self._ends, i)
         row = i - (self._ends[shard - 1] if shard else 0)
-        return {name: self._cell(shard, name, row) for name in self.index["shards"][shard]["columns"]}
+        return {
+            name: self._cell(shard, name, row) for name in self.index["shards"][shard]["columns"]
+        }
 
     def column(self, name: str) -> np.ndarray | list[str]:
         """Return a fixed column over all records, or a text column as a list."""
@@ -256,10 +319,16 @@ class Store:
         kinds = {self.index["shards"][s]["columns"].get(name, {}).get("kind") for s in shards}
         if None in kinds:
             known = set.intersection(*(set(self.index["shards"][s]["columns"]) for s in shards))
-            raise DataError(f"no column {name!r} in every shard; known: {', '.join(sorted(known))}", self.path)
+            raise DataError(
+                f"no column {name!r} in every shard; known: {', '.join(sorted(known))}", self.path
+            )
         if kinds == {"fixed"}:
             return np.concatenate([self._array(s, name) for s in shards])
-        return [self._cell(s, name, r) for s in shards for r in range(self.index["shards"][s]["num_records"])]
+        return [
+            self._cell(s, name, r)
+            for s in shards
+            for r in range(self.index["shards"][s]["num_records"])
+        ]
 
     def lengths(self, name: str) -> np.ndarray:
         """Return the number of rows of a ragged column in every record, int64."""
@@ -268,24 +337,36 @@ class Store:
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of every shard file, for provenance."""
-        return {name: digest for shard in self.index["shards"] for name, digest in shard["files"].items()}
+        return {
+            name: digest
+            for shard in self.index["shards"]
+            for name, digest in shard["files"].items()
+        }
 
     def split(self, name: str) -> "Rows":
-        """Return the records of a split (`train`, `validation` or `test`); without a `split` column all are `train`."""
+        """Return the records of a split (`train`, `validation` or `test`); without a `split`
+        column all are `train`.
+        """
         if name not in SPLITS:
             raise ConfigError(f"no split {name!r}; known: {', '.join(SPLITS)}")
-        if any("split" in shard["columns"] for shard in self.index["shards"] if shard["num_records"]):
+        if any(
+            "split" in shard["columns"] for shard in self.index["shards"] if shard["num_records"]
+        ):
             return Rows(self, np.flatnonzero(self.column("split") == SPLITS.index(name)))
         return Rows(self, np.arange(len(self) if name == "train" else 0))
 
     def rewrite(self, name: str, values_N: np.ndarray) -> None:
-        """Replace a fixed column in every shard, for preparers that finish a store whose index is about to be written."""
+        """Replace a fixed column in every shard, for preparers that finish a store whose index
+        is about to be written.
+        """
         start = 0
         for shard in self.index["shards"]:
             stop = start + shard["num_records"]
             if stop > start:
                 file = f"{shard['name']}.{name}.bin"
-                values_N[start:stop].astype(shard["columns"][name]["dtype"]).tofile(self.path / file)
+                values_N[start:stop].astype(shard["columns"][name]["dtype"]).tofile(
+                    self.path / file
+                )
                 shard["files"][file] = sha256(self.path / file)
             start = stop
 
@@ -310,18 +391,26 @@ class Store:
         return cell.tobytes().decode("utf-8", "replace") if kind == "text" else cell
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "index": self.index}  # memory maps are opened anew in each process
+        # memory maps are opened anew in each process
+        return {"path": self.path, "index": self.index}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Store.__init__(self, state["path"], state["index"])
 
 
 def _check_index(path: Path, index: dict[str, Any]) -> None:
-    """Raise DataError where an index (which a stranger may have written) is not what `prepare` writes."""
+    """Raise DataError where an index (which a stranger may have written) is not what `prepare`
+    writes.
+    """
     where = path / "index.json"
     check_shape(index, {"domain": str, "kind": str, "meta": dict, "shards": list}, where, DataError)
     for shard in index["shards"]:
-        check_shape(shard, {"name": str, "num_records": int, "columns": dict, "files": dict}, where, DataError)
+        check_shape(
+            shard,
+            {"name": str, "num_records": int, "columns": dict, "files": dict},
+            where,
+            DataError,
+        )
         for column, spec in shard["columns"].items():
             check_shape(spec, {"kind": str, "dtype": str, "row_shape": list}, where, DataError)
             needed = [f"{shard['name']}.{column}.bin"]
@@ -330,7 +419,9 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
             plain = plain and all(type(n) is int and 0 < n < 2**32 for n in spec["row_shape"])
             plain = plain and re.fullmatch(r"[<|][biuf][1248]", spec["dtype"]) is not None
             if not plain or spec["kind"] not in KINDS or not set(needed) <= set(shard["files"]):
-                raise DataError(f"column {column!r} of {shard['name']!r} is not one that sciforge writes", where)
+                raise DataError(
+                    f"column {column!r} of {shard['name']!r} is not one that sciforge writes", where
+                )
 
 
 def _check_sizes(path: Path, index: dict[str, Any]) -> None:
@@ -342,11 +433,21 @@ def _check_sizes(path: Path, index: dict[str, Any]) -> None:
             stem = f"{shard['name']}.{column}"
             with one_line(path):
                 size = (path / f"{stem}.bin").stat().st_size
-                ends = None if spec["kind"] == "fixed" else (path / f"{stem}.offsets.bin").stat().st_size
-            whole = size == num * row_bytes if ends is None else ends == 8 * (num + 1) and size % row_bytes == 0
+                ends = (
+                    None
+                    if spec["kind"] == "fixed"
+                    else (path / f"{stem}.offsets.bin").stat().st_size
+                )
+            whole = (
+                size == num * row_bytes
+                if ends is None
+                else ends == 8 * (num + 1) and size % row_bytes == 0
+            )
             if not whole:
                 raise DataError(
-                    f"column {column!r} of {shard['name']!r} has not {num} rows; prepare the data again", path
+                    f"column {column!r} of {shard['name']!r} has not {num} rows; prepare the data"
+                    " again",
+                    path,
                 )
 
 
@@ -365,10 +466,16 @@ class Rows(Sequence[Mapping[str, Any]]):
     def column(self, name: str) -> Any:
         """Return a column over these records."""
         values = self.store.column(name)
-        return values[self.indices] if isinstance(values, np.ndarray) else [values[i] for i in self.indices]
+        return (
+            values[self.indices]
+            if isinstance(values, np.ndarray)
+            else [values[i] for i in self.indices]
+        )
 
     def labels(self) -> np.ndarray:
-        """Return what a choice of few examples balances: the column `label`, or zeros where there is none."""
+        """Return what a choice of few examples balances: the column `label`, or zeros where
+        there is none.
+        """
         shards = (shard for shard in self.store.index["shards"] if shard["num_records"])
         known = all("label" in shard["columns"] for shard in shards)
         return np.asarray(self.column("label")) if known else np.zeros(len(self))
@@ -379,7 +486,9 @@ class Rows(Sequence[Mapping[str, Any]]):
 
 
 def describe_store(store: "Store") -> dict[str, Any]:
-    """Return what a checkpoint keeps of its data beside their digests: how it was made, records a split, file names."""
+    """Return what a checkpoint keeps of its data beside their digests: how it was made, records
+    a split, file names.
+    """
     preparer = store.index.get("preparer") or {}
     files = preparer.get("files") if isinstance(preparer, dict) else None
     names = [Path(str(file)).name for file in files] if isinstance(files, list) else []

@@ -29,7 +29,8 @@ class Target:
 
 
 def one_target(targets: "pd.DataFrame | None", domain: str) -> Target:
-    """Return the only column of labels; floats are numbers to regress on; text, integers and booleans are classes.
+    """Return the only column of labels; floats are numbers to regress on; text, integers and
+    booleans are classes.
 
     Args:
         targets: one column, NaN or None where a label is missing.
@@ -46,10 +47,15 @@ def one_target(targets: "pd.DataFrame | None", domain: str) -> Target:
     ('1.5', '')
     """
     if targets is None or not targets.shape[1]:
-        raise ConfigError(f"a model of {domain} is fitted to labels; give targets, one for each input")
+        raise ConfigError(
+            f"a model of {domain} is fitted to labels; give targets, one for each input"
+        )
     if targets.shape[1] > 1:
         names = ", ".join(map(str, targets.columns))
-        raise ConfigError(f"a model of {domain} learns one target, and there are {names}; choose one with target=...")
+        raise ConfigError(
+            f"a model of {domain} learns one target, and there are {names}; choose one with"
+            " target=..."
+        )
     column = targets.iloc[:, 0]
     present = column[column.notna()]
     kinds = {type(value) for value in present}
@@ -70,7 +76,8 @@ def _text(value: Any, place: int) -> str:
 
 
 def split_numbers(split: Sequence[str] | None, count: int) -> np.ndarray:
-    """Return the number of each input's split, uint8 [N]: 0 train, 1 validation, 2 test; all 0 where none is given.
+    """Return the number of each input's split, uint8 [N]: 0 train, 1 validation, 2 test; all 0
+    where none is given.
 
     Raises:
         DataError: a split has an unknown name; names the input by its place.

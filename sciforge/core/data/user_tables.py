@@ -1,4 +1,6 @@
-"""What users give, inputs with or without labels, taken apart: inputs, labels, splits, and what is left unused."""
+"""What users give, inputs with or without labels, taken apart: inputs, labels, splits, and what
+is left unused.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,8 @@ from sciforge.errors import ConfigError, DataError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW_CLASSES = 20  # labels with at most so many values are kept in proportion when a test split is drawn
+# labels with at most so many values are kept in proportion when a test split is drawn
+FEW_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class UserTable:
     remarks: tuple[str, ...] = ()
 
     def with_test_split(self, share: float, seed: int) -> "UserTable":
-        """Return the table with a random share of the inputs in the test split; equal inputs stay together."""
+        """Return the table with a random share of the inputs in the test split; equal inputs
+        stay together.
+        """
         groups = _groups(self.inputs)
         classes = np.zeros(len(groups), int)
         if self.labels is not None and self.labels.shape[1] == 1:
@@ -49,14 +54,20 @@ class UserTable:
             test[rng.permutation(members)[: round(share * len(members))]] = True
         if not test.any() or test.all():
             raise ConfigError(
-                f"{len(groups)} inputs are too few to hold some out for the test; give more, or split=..."
+                f"{len(groups)} inputs are too few to hold some out for the test; give more, or"
+                " split=..."
             )
         splits = ["test" if test[group] else "train" for group in groups]
-        note = f"{splits.count('test')} of {len(splits)} inputs held out at random for the test; name a split column to choose"
+        note = (
+            f"{splits.count('test')} of {len(splits)} inputs held out at random for the test; name"
+            " a split column to choose"
+        )
         return replace(self, splits=splits, remarks=(*self.remarks, note))
 
     def without_unlabelled(self) -> "UserTable":
-        """Return the table without the inputs that have no label at all; they are counted in the remarks."""
+        """Return the table without the inputs that have no label at all; they are counted in the
+        remarks.
+        """
         if self.labels is None or not len(self.labels):
             return self
         missing = self.labels.isna()
@@ -64,7 +75,10 @@ class UserTable:
         kept = np.flatnonzero(~missing.all(axis=1).to_numpy())
         if dropped := len(missing) - len(kept):
             if not len(kept):
-                raise DataError(f"all {dropped} labels of {', '.join(map(str, self.labels))} are missing; give some")
+                raise DataError(
+                    f"all {dropped} labels of {', '.join(map(str, self.labels))} are missing; give"
+                    " some"
+                )
             remarks.append(f"{dropped} inputs without a label dropped")
         for name, count in missing.iloc[kept].sum().items():
             if count:
@@ -73,14 +87,21 @@ class UserTable:
         if dropped:
             inputs = inputs.iloc[kept] if hasattr(inputs, "iloc") else [inputs[i] for i in kept]
         splits = None if self.splits is None else [self.splits[i] for i in kept]
-        return UserTable(inputs, self.labels.iloc[kept].reset_index(drop=True), splits, tuple(remarks))
+        return UserTable(
+            inputs, self.labels.iloc[kept].reset_index(drop=True), splits, tuple(remarks)
+        )
 
 
 def _groups(inputs: Any) -> np.ndarray:
-    """Return a group number for each input, int [N], equal for equal inputs where they can be compared cheaply."""
+    """Return a group number for each input, int [N], equal for equal inputs where they can be
+    compared cheaply.
+    """
     if hasattr(inputs, "columns"):
         return np.arange(len(inputs))
-    keys = [item if isinstance(item, str | Path | int | float) else place for place, item in enumerate(inputs)]
+    keys = [
+        item if isinstance(item, str | Path | int | float) else place
+        for place, item in enumerate(inputs)
+    ]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(map(repr, keys)))}
     return np.array([numbers[repr(key)] for key in keys])
 
@@ -95,7 +116,9 @@ def read_user_table(path: Path | str) -> "pd.DataFrame":
     except FileNotFoundError:
         raise DataError("no such file; check the path", path) from None
     except (ValueError, OSError) as error:
-        raise DataError(f"cannot be read as a table ({' '.join(str(error).split())}); correct the file", path) from None
+        raise DataError(
+            f"cannot be read as a table ({' '.join(str(error).split())}); correct the file", path
+        ) from None
 
 
 def split_table(
@@ -138,12 +161,16 @@ def split_table(
         remarks = () if whole else _unused([str(n) for n in rest.columns if n != input])
         data = rest if whole else rest[input].tolist()
     elif input is not None or isinstance(split, str):
-        raise ConfigError("input and split name columns of a table, which the data are not; leave them out")
+        raise ConfigError(
+            "input and split name columns of a table, which the data are not; leave them out"
+        )
     if not isinstance(data, pd.DataFrame):
         data = list(data)
     splits = None if split is None else [str(name) for name in split]
     if splits is not None and len(splits) != len(data):
-        raise ConfigError(f"there are {len(data)} inputs and {len(splits)} splits; give one split for each")
+        raise ConfigError(
+            f"there are {len(data)} inputs and {len(splits)} splits; give one split for each"
+        )
     labels = None if targets is None else _labels(targets, names, data)
     return UserTable(data, labels, splits, remarks).without_unlabelled()
 
@@ -154,10 +181,14 @@ def _require_columns(
     """Raise ConfigError where a named column is missing, or the inputs' column is not named."""
     for name in (n for n in (input, split, *names) if n is not None):
         if name not in data.columns:
-            raise ConfigError(f"the table has no column {name!r}; {did_you_mean(str(name), map(str, data.columns))}")
+            raise ConfigError(
+                f"the table has no column {name!r};"
+                f" {did_you_mean(str(name), map(str, data.columns))}"
+            )
     if input is None and not whole:
         raise ConfigError(
-            f"name the column that holds the inputs, input=...; the table has {', '.join(map(str, data.columns))}"
+            "name the column that holds the inputs, input=...; the table has"
+            f" {', '.join(map(str, data.columns))}"
         )
 
 
@@ -182,5 +213,7 @@ def _labels(targets: Any, names: Sequence[str], data: Any) -> "pd.DataFrame":
             name = names[0] if names else getattr(targets, "name", None) or "label"
             targets = pd.Series(list(targets), name=name).to_frame()
     if len(targets) != len(data):
-        raise ConfigError(f"there are {len(data)} inputs and {len(targets)} labels; give one label for each")
+        raise ConfigError(
+            f"there are {len(data)} inputs and {len(targets)} labels; give one label for each"
+        )
     return targets.reset_index(drop=True)

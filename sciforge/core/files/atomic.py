@@ -21,7 +21,8 @@ ASIDE = "-old-"
 
 
 class TemporaryFolder:
-    """A folder that is removed with this object; unlike tempfile's, without a warning, since no one need close it.
+    """A folder that is removed with this object; unlike tempfile's, without a warning, since no one
+    need close it.
 
     Attributes:
         name: its path.
@@ -39,13 +40,16 @@ def sha256(path: Path) -> str:
 
 
 def sweep(parent: Path) -> None:
-    """Remove temporaries whose writer is gone (left by kill -9): no process holds their lock any more."""
+    """Remove temporaries whose writer is gone (left by kill -9): no process holds their lock any
+    more.
+    """
     for stale in parent.glob(f"{TEMPORARY}*"):
         if (lock := try_lock(stale)) is None:
             continue
         final = parent / stale.name.partition(ASIDE)[2]
         if ASIDE in stale.name and not final.exists():
-            stale.rename(final)  # killed between the two renames of a replacement: the old folder is the good one
+            # killed between the two renames of a replacement: the old folder is the good one
+            stale.rename(final)
         remove(stale)
         os.close(lock)
 
@@ -59,7 +63,8 @@ def remove(path: Path) -> None:
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file or folder until the descriptor is closed or the process ends; None where it is gone or held.
+    """Lock a file or folder until the descriptor is closed or the process ends; None where it is
+    gone or held.
 
     Raises:
         OSError: it may not be read.
@@ -78,7 +83,8 @@ def try_lock(path: Path) -> int | None:
 
 @contextmanager
 def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success flush it to disk and rename it, on failure remove it.
+    """Yield a temporary folder beside `path`; on success flush it to disk and rename it, on failure
+    remove it.
 
     Raises:
         ConfigError: `path` exists and `replace` is false.
@@ -107,14 +113,18 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def copy_folder(source: Path, out: Path) -> Path:
-    """Copy a folder to a place that appears whole or not at all, and return it; raises as `atomic_folder`."""
+    """Copy a folder to a place that appears whole or not at all, and return it; raises as
+    `atomic_folder`.
+    """
     with atomic_folder(out) as work:
         shutil.copytree(source, work, dirs_exist_ok=True)
     return out
 
 
 def _install(work: Path, path: Path) -> None:
-    """Rename `work` to `path`; a folder that is replaced is moved aside first, since rename cannot swap folders."""
+    """Rename `work` to `path`; a folder that is replaced is moved aside first, since rename
+    cannot swap folders.
+    """
     aside = path.parent / f"{TEMPORARY}{os.getpid()}{ASIDE}{path.name}"
     if path.exists():
         os.rename(path, aside)
@@ -159,7 +169,9 @@ def asked_for(path: Path) -> Path:
 
 
 def disk_error(error: OSError, path: Path) -> SciforgeError:
-    """Turn an operating-system error into one line with a remedy; it names its own file where it has one."""
+    """Turn an operating-system error into one line with a remedy; it names its own file where it
+    has one.
+    """
     path = asked_for(Path(error.filename) if isinstance(error.filename, str | Path) else path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError("the disk is full; free some space and start again", path)
@@ -185,19 +197,27 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, error: type[SciforgeError]) -> dict[str, Any]:
-    """Read JSON written by `write_json`; raises `error` where it is missing, not JSON, or changed."""
+    """Read JSON written by `write_json`; raises `error` where it is missing, not JSON, or
+    changed.
+    """
     try:
         body = json.loads(path.read_bytes())
         recorded = body.pop("digest")
         actual = _digest(body)
     except FileNotFoundError:
-        raise error(f"{path.parent}: no {path.name} here; give the folder that sciforge wrote") from None
+        raise error(
+            f"{path.parent}: no {path.name} here; give the folder that sciforge wrote"
+        ) from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise error(f"{path}: not a file that sciforge wrote, or damaged; write or fetch it again") from None
+        raise error(
+            f"{path}: not a file that sciforge wrote, or damaged; write or fetch it again"
+        ) from None
     except OSError as problem:
         raise error(f"{path}: {problem.strerror}; check the path") from None
     if actual != recorded:
-        raise error(f"{path}: the digest does not match, the file was changed; write or fetch it again")
+        raise error(
+            f"{path}: the digest does not match, the file was changed; write or fetch it again"
+        )
     return body
 
 
@@ -205,15 +225,24 @@ def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def check_shape(body: Any, shape: Mapping[str, type], path: Path, error: type[SciforgeError]) -> None:
-    """Check that JSON holds these fields with these types; raises `error` naming the first that does not fit."""
+def check_shape(
+    body: Any, shape: Mapping[str, type], path: Path, error: type[SciforgeError]
+) -> None:
+    """Check that JSON holds these fields with these types; raises `error` naming the first that
+    does not fit.
+    """
     for name, kind in shape.items():
         if not isinstance(body, dict) or not isinstance(body.get(name), kind):
-            raise error(f"{path}: {name!r} is missing or no {kind.__name__}; write or fetch it again")
+            raise error(
+                f"{path}: {name!r} is missing or no {kind.__name__}; write or fetch it again"
+            )
 
 
 def check_files(
-    folder: Path, digests: dict[str, str], error: type[SciforgeError], unchanged: Collection[str] = ()
+    folder: Path,
+    digests: dict[str, str],
+    error: type[SciforgeError],
+    unchanged: Collection[str] = (),
 ) -> None:
     """Compare files with their recorded SHA-256; raises `error` naming the first that differs.
 
@@ -228,12 +257,15 @@ def check_files(
         if not file.is_file():
             raise error(f"{file}: missing; write or fetch the folder again")
         if name not in unchanged and sha256(file) != recorded:
-            raise error(f"{file}: the digest does not match, the file is damaged; write or fetch it again")
+            raise error(
+                f"{file}: the digest does not match, the file is damaged; write or fetch it again"
+            )
 
 
 @contextmanager
 def results_folder(out: Path) -> Iterator[None]:
-    """Hold a folder of results that grow run by run: made, swept of what a kill left, and locked against other processes.
+    """Hold a folder of results that grow run by run: made, swept of what a kill left, and locked
+    against other processes.
 
     Raises:
         ConfigError: another process writes there, or the folder cannot be written.
@@ -243,7 +275,9 @@ def results_folder(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
         if (lock := try_lock(out)) is None:
-            raise ConfigError(f"{out}: another process measures here; wait for it or choose another --out")
+            raise ConfigError(
+                f"{out}: another process measures here; wait for it or choose another --out"
+            )
         yield
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror}; choose another --out") from None

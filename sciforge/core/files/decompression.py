@@ -1,4 +1,6 @@
-"""Compressed files without bombs: unpacking stops where a small file would grow beyond all proportion."""
+"""Compressed files without bombs: unpacking stops where a small file would grow beyond all
+proportion.
+"""
 
 import io
 from pathlib import Path
@@ -6,7 +8,8 @@ from typing import Any, BinaryIO
 
 from sciforge.errors import DataError
 
-# Text of science packs 3 to 30 times; gzip can reach 1,030 and bzip2 millions. A bomb below the floor does no harm.
+# Text of science packs 3 to 30 times; gzip can reach 1,030 and bzip2 millions. A bomb below the
+# floor does no harm.
 LARGEST_RATIO = 200
 FLOOR_BYTES = 2**28
 
@@ -27,7 +30,9 @@ class _Bounded(io.RawIOBase):
         if self._bytes > self._most:
             mend = "unpack it yourself if you trust it"
             raise DataError(
-                f"unpacks to more than {LARGEST_RATIO} times its size, as a decompression bomb; {mend}", self._path
+                f"unpacks to more than {LARGEST_RATIO} times its size, as a decompression bomb;"
+                f" {mend}",
+                self._path,
             )
         return count
 
@@ -37,7 +42,8 @@ class _Bounded(io.RawIOBase):
 
 
 def bounded(stream: Any, path: Path) -> BinaryIO:
-    """Return a decompressor (of gzip.open and its like, in binary) that raises DataError once it yields too much.
+    """Return a decompressor (of gzip.open and its like, in binary) that raises DataError once it
+    yields too much.
 
     Args:
         stream: the decompressor.

@@ -13,8 +13,18 @@ def summary_of(documented: Any) -> str:
     return re.split(_SECTIONS, inspect.cleandoc(documented.__doc__ or ""))[0].strip()
 
 
+def first_paragraph(docstring: str | None) -> str:
+    """Return the first paragraph of a docstring on one line, for lists of commands and classes.
+
+    >>> first_paragraph("Return a sum\\n    of numbers.\\n\\n    In order.")
+    'Return a sum of numbers.'
+    """
+    return " ".join(inspect.cleandoc(docstring or "").partition("\n\n")[0].split())
+
+
 def arguments_of(documented: Any) -> dict[str, str]:
-    """Return name -> sentence out of the `Args` of a Google-style docstring; `a, b: text` documents both.
+    """Return name -> sentence out of the `Args` of a Google-style docstring; `a, b: text` documents
+    both.
 
     The fields that a class inherits are looked up in its parents' docstrings.
 
@@ -34,7 +44,11 @@ def arguments_of(documented: Any) -> dict[str, str]:
     sentences: dict[str, str] = {}
     for cls in reversed(documented.__mro__):
         own = _arguments(cls.__dict__.get("__doc__") or "")
-        sentences |= {name: text for name, text in own.items() if not _POINTER.fullmatch(text) or name not in sentences}
+        sentences |= {
+            name: text
+            for name, text in own.items()
+            if not _POINTER.fullmatch(text) or name not in sentences
+        }
     return sentences
 
 

@@ -1,7 +1,8 @@
 """What happened, as it happens: metrics.jsonl, TensorBoard's event files, and a progress bar.
 
-A line of metrics.jsonl is {"step": 3, "loss": 1.2, ..., "lr": 0.001, "timing": {"seconds": 4.1, "examples_per_second":
-250.0, "memory_MiB": 800.0}}. A resumed run repeats every number but those under "timing".
+A line of metrics.jsonl is {"step": 3, "loss": 1.2, ..., "lr": 0.001, "timing": {"seconds": 4.1,
+"examples_per_second": 250.0, "memory_MiB": 800.0}}. A resumed run repeats every number but those
+under "timing".
 """
 
 import contextlib
@@ -23,12 +24,14 @@ TIMING = "timing"  # the key of what no two runs have in common
 
 
 class MetricsLog:
-    """Appends JSON lines to metrics.jsonl and shows a progress bar on a terminal; silent on other ranks.
+    """Appends JSON lines to metrics.jsonl and shows a progress bar on a terminal; silent on other
+    ranks.
 
     Args:
         folder: of the run; None on other ranks.
         steps: of the run.
-        start: the step to continue from; later lines are removed, since a resumed run writes them again.
+        start: the step to continue from; later lines are removed, since a resumed run writes them
+            again.
         examples: of a step, for examples per second.
         device: whose memory is reported.
         tensorboard: also write event files, for `tensorboard --logdir FOLDER`.
@@ -54,7 +57,9 @@ class MetricsLog:
                 self.events = _summary_writer(self.path.parent, start) if tensorboard else None
                 replace_file(self.path, lambda work: work.write_text(kept, encoding="utf-8"))
                 self.handle = open(self.path, "a", encoding="utf-8")
-        self.bar = tqdm(total=steps, initial=start, desc="train", unit="step", disable=None if folder else True)
+        self.bar = tqdm(
+            total=steps, initial=start, desc="train", unit="step", disable=None if folder else True
+        )
         self.began = self.before = time.monotonic()
 
     def step(self, step: int, **metrics: float) -> None:
@@ -63,7 +68,11 @@ class MetricsLog:
         timing = {"seconds": now - self.began, "memory_MiB": memory_MiB(self.device)}
         timing["examples_per_second"] = self.examples / max(now - self.before, 1e-9)
         self.before = now
-        self.write(step, **metrics, **{TIMING: {name: float(f"{value:.6g}") for name, value in timing.items()}})
+        self.write(
+            step,
+            **metrics,
+            **{TIMING: {name: float(f"{value:.6g}") for name, value in timing.items()}},
+        )
         self.bar.set_postfix({"loss": f"{metrics['loss']:.4g}"}, refresh=False)
         self.bar.update()
 
@@ -89,12 +98,15 @@ class MetricsLog:
         self.bar.close()
         for handle in (self.handle, self.events):
             if handle:
-                with contextlib.suppress(OSError):  # what a full disk could not take has been reported
+                # what a full disk could not take has been reported
+                with contextlib.suppress(OSError):
                     handle.close()
 
 
 def memory_MiB(device: torch.device) -> float:
-    """Return the largest memory so far in MiB: that allocated on a GPU, on a CPU the resident memory of the process."""
+    """Return the largest memory so far in MiB: that allocated on a GPU, on a CPU the resident
+    memory of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -122,6 +134,8 @@ def _lines_before(path: Path, step: int) -> list[str]:
 
 
 def read_metrics(path: Path, *, timing: bool = False) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl; without timing they are the same for every run of the same settings."""
+    """Return the lines of a metrics.jsonl; without timing they are the same for every run of the
+    same settings.
+    """
     lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return lines if timing else [{k: v for k, v in line.items() if k != TIMING} for line in lines]

@@ -14,7 +14,8 @@ from sciforge.errors import ConfigError
 
 @contextmanager
 def whole_paths(*paths: Path, sources: Iterable[Path] = ()) -> Iterator[list[Path]]:
-    """Yield one temporary path for each path; all are renamed at the end, or all removed on failure.
+    """Yield one temporary path for each path; all are renamed at the end, or all removed on
+    failure.
 
     Args:
         paths: the final names; missing folders are made.
@@ -51,11 +52,18 @@ def whole_paths(*paths: Path, sources: Iterable[Path] = ()) -> Iterator[list[Pat
 
 
 @contextmanager
-def whole_files(*paths: Path, binary: bool = False, sources: Iterable[Path] = ()) -> Iterator[list[IO]]:
-    """Yield one open file for each path, text in UTF-8 or binary; they appear as, and raise what, `whole_paths` says."""
+def whole_files(
+    *paths: Path, binary: bool = False, sources: Iterable[Path] = ()
+) -> Iterator[list[IO]]:
+    """Yield one open file for each path, text in UTF-8 or binary; they appear as, and raise
+    what, `whole_paths` says.
+    """
     mode, encoding, newline = ("wb", None, None) if binary else ("w", "utf-8", "\n")
     with whole_paths(*paths, sources=sources) as works, ExitStack() as stack:
-        yield [stack.enter_context(open(work, mode, encoding=encoding, newline=newline)) for work in works]
+        yield [
+            stack.enter_context(open(work, mode, encoding=encoding, newline=newline))
+            for work in works
+        ]
 
 
 def write_whole(out: Path, write: Callable[[Path], Any], sources: Iterable[Path] = ()) -> Path:
@@ -66,9 +74,14 @@ def write_whole(out: Path, write: Callable[[Path], Any], sources: Iterable[Path]
 
 
 def about(output: Any, model: Any) -> dict[str, Any]:
-    """Return where an output comes from: checkpoint, digest of its weights, step, version, options."""
+    """Return where an output comes from: checkpoint, digest of its weights, step, version,
+    options.
+    """
     checkpoint = model.checkpoint
-    origin = {"checkpoint": str(checkpoint.path), "weights_sha256": checkpoint.body["files"]["model.safetensors"]}
+    origin = {
+        "checkpoint": str(checkpoint.path),
+        "weights_sha256": checkpoint.body["files"]["model.safetensors"],
+    }
     version = checkpoint.provenance.get("versions", {}).get("sciforge")
     return origin | {"step": checkpoint.step, "sciforge": version, "options": to_json(output)}
 

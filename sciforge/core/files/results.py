@@ -53,7 +53,8 @@ class Result:
         raise ConfigError(f"{type(self).__name__} has no picture; use to_pandas()")
 
     def save(self, path: Path | str) -> Path:
-        """Write the table, CSV or TSV by its suffix, and its provenance as JSON beside it; return the table's path.
+        """Write the table, CSV or TSV by its suffix, and its provenance as JSON beside it; return
+        the table's path.
 
         Args:
             path: NAME.csv or NAME.tsv; the provenance is NAME.json.
@@ -91,8 +92,13 @@ class TableResult(Result):
         about: Mapping[str, Any] | None = None,
         draw: "Callable[[pd.DataFrame, Axes], None] | None" = None,
         sources: Sequence[Path] = (),
-    ):
-        self.frame, self._about, self._draw, self.sources = frame, dict(about or {}), draw, tuple(sources)
+    ) -> None:
+        self.frame, self._about, self._draw, self.sources = (
+            frame,
+            dict(about or {}),
+            draw,
+            tuple(sources),
+        )
 
     @property
     def about(self) -> dict[str, Any]:
@@ -125,8 +131,11 @@ class ArrayResult(Result):
     """
 
     def __init__(
-        self, names: Sequence[str], arrays: "Mapping[str, np.ndarray]", about: Mapping[str, Any] | None = None
-    ):
+        self,
+        names: Sequence[str],
+        arrays: "Mapping[str, np.ndarray]",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         self.names, self.arrays, self._about = list(names), dict(arrays), dict(about or {})
 
     @property
@@ -149,7 +158,8 @@ class ArrayResult(Result):
         return pd.DataFrame(values_ND, index=pd.Index(self.names, name="name"), columns=columns)
 
     def save(self, path: Path | str) -> Path:
-        """Write all arrays as .npz (`names`, `provenance`, and each array), or the last one as .csv or .tsv; return the path.
+        """Write all arrays as .npz (`names`, `provenance`, and each array), or the last one as .csv
+        or .tsv; return the path.
 
         Raises:
             ConfigError: another suffix, or the path is a folder.
@@ -161,7 +171,10 @@ class ArrayResult(Result):
         import numpy as np
 
         with whole_files(path, binary=True) as (file,):
-            arrays: dict[str, Any] = {"names": np.array(self.names), "provenance": np.array(json.dumps(self.about))}
+            arrays: dict[str, Any] = {
+                "names": np.array(self.names),
+                "provenance": np.array(json.dumps(self.about)),
+            }
             np.savez(file, **(arrays | dict(self.arrays)))
         return path
 
@@ -189,13 +202,17 @@ def new_axes(width: float = 6.4, height: float = 4.0) -> "Axes":
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def write_table(path: Path, frame: "pd.DataFrame", about: Mapping[str, Any], sources: Sequence[Path] = ()) -> Path:
-    """Write a table that pandas and spreadsheets open with their defaults, and NAME.json beside it; whole or not at all.
+def write_table(
+    path: Path, frame: "pd.DataFrame", about: Mapping[str, Any], sources: Sequence[Path] = ()
+) -> Path:
+    """Write a table that pandas and spreadsheets open with their defaults, and NAME.json beside it;
+    whole or not at all.
 
     The index is written where it is more than row numbers.
 
     Raises:
-        ConfigError: the suffix is neither .csv nor .tsv, or the table would replace one of the sources.
+        ConfigError: the suffix is neither .csv nor .tsv, or the table would replace one of the
+            sources.
         DataError: the disk is full or may not be written.
     """
     separator = SEPARATORS.get(path.suffix.lower())

@@ -1,6 +1,7 @@
 """Typed settings: one set of checks and one JSON form for all dataclasses that describe a run.
 
-Python, the command line and JSON build the same frozen dataclasses and meet the same one-line errors.
+Python, the command line and JSON build the same frozen dataclasses and meet the same one-line
+errors.
 """
 
 import dataclasses
@@ -17,13 +18,16 @@ from sciforge.errors import ConfigError, did_you_mean
 
 
 class Settings:
-    """Checks each field of a dataclass against its type, so that Python, command line and JSON meet the same errors."""
+    """Checks each field of a dataclass against its type, so that Python, command line and JSON
+    meet the same errors.
+    """
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
         for name, hint in _hints(kind).items():
             value = _fit(getattr(self, name), hint, self.where(name))
-            object.__setattr__(self, name, value)  # the dataclass is frozen; a path or number takes its hinted type
+            # the dataclass is frozen; a path or number takes its hinted type
+            object.__setattr__(self, name, value)
 
     def where(self, name: str) -> str:
         """Return how an error names a field, e.g. schedule.lr."""
@@ -52,7 +56,9 @@ def to_json(value: Any) -> Any:
     {'type': 'Subset', 'count': 32, 'seed': 0}
     """
     if dataclasses.is_dataclass(value):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        fields = {
+            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
@@ -107,7 +113,9 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
                 return _fit(value, option, where)
             except ConfigError:
                 continue
-        kinds = " or ".join("none" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in inner)
+        kinds = " or ".join(
+            "none" if o is types.NoneType else getattr(o, "__name__", str(o)) for o in inner
+        )
         raise ConfigError(f"{where} is {value!r}; expected {kinds}")
     if origin is Literal:
         if value not in inner:
@@ -119,7 +127,9 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
         hints = (inner[0],) * len(value) if inner[-1] is ... else inner
         if len(hints) != len(value):
             raise ConfigError(f"{where} is {value!r}; expected {len(hints)} values")
-        return tuple(_fit(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, hints, strict=True)))
+        return tuple(
+            _fit(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, hints, strict=True))
+        )
     number = isinstance(value, numbers.Number) and not isinstance(value, bool)
     if hint is Path and isinstance(value, str):
         return Path(value)

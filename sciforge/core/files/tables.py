@@ -1,4 +1,6 @@
-"""Reports of demos and audits: sections of text, tables and pictures, as text or one self-contained HTML page."""
+"""Reports of demos and audits: sections of text, tables and pictures, as text or one
+self-contained HTML page.
+"""
 
 import base64
 import html
@@ -17,7 +19,9 @@ class Table:
 
     def text(self) -> str:
         """Return the table in monospaced columns."""
-        widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+        widths = [
+            max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))
+        ]
         lines = [
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
             for row in (self.columns, *self.rows)
@@ -73,7 +77,8 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
         The path.
     """
     head = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        "<!doctype html><html lang=en><meta"
+        f" charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
     )
     parts = [
         head,
@@ -81,7 +86,10 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
         f"<h1>{html.escape(title)}</h1>",
     ]
     if len(sections) > 1:
-        links = (f'<a href="#s{i}">{html.escape(s.title.split(":")[0])}</a>' for i, s in enumerate(sections))
+        links = (
+            f'<a href="#s{i}">{html.escape(s.title.split(":")[0])}</a>'
+            for i, s in enumerate(sections)
+        )
         parts.append(f"<nav>{' '.join(links)}</nav>")
     parts += [_html_section(section, f"s{i}") for i, section in enumerate(sections)]
     temporary = path.with_name(f".{path.name}")
@@ -105,6 +113,12 @@ def _html_section(section: Section, anchor: str) -> str:
 def html_table(table: Table) -> str:
     """Return a table as HTML, its note below."""
     head = "".join(f"<th>{html.escape(c)}</th>" for c in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table.rows)
-    note = f'<p class="note">{html.escape(table.note).replace(chr(10), "<br>")}</p>' if table.note else ""
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table.rows
+    )
+    note = (
+        f'<p class="note">{html.escape(table.note).replace(chr(10), "<br>")}</p>'
+        if table.note
+        else ""
+    )
     return f'<div class="table"><table><tr>{head}</tr>{rows}</table></div>{note}'

@@ -1,7 +1,8 @@
-"""Files that were compared with their digests once are not read whole again, as long as their stamps stay the same.
+"""Files that were compared with their digests once are not read whole again, as long as their
+stamps stay the same.
 
-The stamps (size, times of change) lie in the user's cache, one small file a folder: a store may be read-only, and its
-own files are the same bytes for everyone who prepared it.
+The stamps (size, times of change) lie in the user's cache, one small file a folder: a store may be
+read-only, and its own files are the same bytes for everyone who prepared it.
 """
 
 import hashlib
@@ -14,13 +15,16 @@ from pathlib import Path
 from sciforge.core.files.atomic import check_files, replace_file
 from sciforge.errors import SciforgeError
 
-# A file changed so few seconds before it was read may be changed again without a new time stamp, so it is read each time.
+# A file changed so few seconds before it was read may be changed again without a new time stamp, so
+# it is read each time.
 SETTLED = 2.0
 KEPT = 1000  # folders whose stamps are kept
 
 
 def cache_folder() -> Path:
-    """Return where downloads and stamps are kept: SCIFORGE_CACHE, or the operating system's cache folder."""
+    """Return where downloads and stamps are kept: SCIFORGE_CACHE, or the operating system's
+    cache folder.
+    """
     import pooch
 
     return Path(os.environ.get("SCIFORGE_CACHE") or pooch.os_cache("sciforge"))
@@ -29,7 +33,8 @@ def cache_folder() -> Path:
 def check_files_once(
     folder: Path, digests: dict[str, str], error: type[SciforgeError], everything: bool = False
 ) -> None:
-    """Compare files with their SHA-256, those excepted that were compared before and have not been touched since.
+    """Compare files with their SHA-256, those excepted that were compared before and have not been
+    touched since.
 
     Args:
         folder: where they lie.
@@ -42,11 +47,17 @@ def check_files_once(
     place = cache_folder() / "verified" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     known = {} if everything else _read(place)
     before = {name: _stamp(folder / name) for name in digests if "\0" not in name}
-    unchanged = {name for name, stamp in before.items() if stamp is not None and known.get(name) == stamp}
+    unchanged = {
+        name for name, stamp in before.items() if stamp is not None and known.get(name) == stamp
+    }
     check_files(folder, digests, error, unchanged)
     if len(unchanged) < len(digests):
         settled = (began - SETTLED) * 1e9
-        stamps = {n: s for n, s in before.items() if s == _stamp(folder / n) and s is not None and max(s[1:]) < settled}
+        stamps = {
+            n: s
+            for n, s in before.items()
+            if s == _stamp(folder / n) and s is not None and max(s[1:]) < settled
+        }
         if stamps and stamps != known:
             _write(place, stamps)
 

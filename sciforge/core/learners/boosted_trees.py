@@ -1,7 +1,8 @@
-"""Gradient-boosted trees that live in a checkpoint: fitted by scikit-learn, stored and evaluated as tensors.
+"""Gradient-boosted trees that live in a checkpoint: fitted by scikit-learn, stored and evaluated as
+tensors.
 
-A network's features and hand-made ones interact in ways that a linear head misses and a few hundred labels cannot teach
-by descent; trees learn them.
+A network's features and hand-made ones interact in ways that a linear head misses and a few hundred
+labels cannot teach by descent; trees learn them.
 """
 
 from typing import Any
@@ -39,9 +40,12 @@ class Trees(TreeTables):
 
     @torch.no_grad()
     def load(self, model: Any) -> None:
-        """Copy a fitted HistGradientBoosting model of scikit-learn; for two classes the scores are (0, log-odds)."""
+        """Copy a fitted HistGradientBoosting model of scikit-learn; for two classes the scores
+        are (0, log-odds).
+        """
         self.clear()
-        offset = 1 if self.feature.shape[1] == 2 else 0  # scikit-learn grows one tree a round for two classes
+        # scikit-learn grows one tree a round for two classes
+        offset = 1 if self.feature.shape[1] == 2 else 0
         for number, trees in enumerate(model._predictors):
             for output, tree in enumerate(trees, offset):
                 nodes = tree.nodes
@@ -49,21 +53,27 @@ class Trees(TreeTables):
                 depth = int(nodes["depth"].max())
                 columns = nodes["feature_idx"], nodes["num_threshold"], children_N2, nodes["value"]
                 self.store((number, output), *columns, depth)
-        self.baseline[offset:] = torch.from_numpy(np.ravel(model._baseline_prediction).astype(np.float32))
+        self.baseline[offset:] = torch.from_numpy(
+            np.ravel(model._baseline_prediction).astype(np.float32)
+        )
 
 
 def fit_classes(features_NF: np.ndarray, label_N: np.ndarray, seed: int) -> Any:
     """Fit boosted trees to classes; leaves are small where labels are few."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(**_options(len(label_N), seed)).fit(features_NF.astype(np.float32), label_N)
+    return HistGradientBoostingClassifier(**_options(len(label_N), seed)).fit(
+        features_NF.astype(np.float32), label_N
+    )
 
 
 def fit_numbers(features_NF: np.ndarray, target_N: np.ndarray, seed: int) -> Any:
     """Fit boosted trees to numbers."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    return HistGradientBoostingRegressor(**_options(len(target_N), seed)).fit(features_NF.astype(np.float32), target_N)
+    return HistGradientBoostingRegressor(**_options(len(target_N), seed)).fit(
+        features_NF.astype(np.float32), target_N
+    )
 
 
 def _options(num: int, seed: int) -> dict[str, Any]:

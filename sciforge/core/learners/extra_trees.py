@@ -1,7 +1,9 @@
-"""Extremely randomised trees (Geurts 2006) that live in a checkpoint: grown by scikit-learn, evaluated as tensors.
+"""Extremely randomised trees (Geurts 2006) that live in a checkpoint: grown by scikit-learn,
+evaluated as tensors.
 
-On BBBP's development scaffolds with 50, 100 and 200 labels they have an AUROC of .811, .844 and .877, a random forest .798, .834
-and .866 on the same descriptors; a Gaussian process (.803, .848, .868) errs elsewhere, so the two together are steadier.
+On BBBP's development scaffolds with 50, 100 and 200 labels they have an AUROC of .811, .844 and
+.877, a random forest .798, .834 and .866 on the same descriptors; a Gaussian process (.803, .848,
+.868) errs elsewhere, so the two together are steadier.
 
 Legend of shape letters: N training molecules, F features, K tasks, T trees, B batch.
 """
@@ -48,8 +50,12 @@ class Forest(TreeTables):
         return self.leaf_values(x_BF.to(self.threshold.dtype)).mean(-1)
 
     @torch.no_grad()
-    def fit(self, x_NF: np.ndarray, target_NK: np.ndarray, yes_no: tuple[bool, ...], seed: int) -> np.ndarray:
-        """Grow the forests on known targets and return what forests of the other folds predict of each molecule [N, K]."""
+    def fit(
+        self, x_NF: np.ndarray, target_NK: np.ndarray, yes_no: tuple[bool, ...], seed: int
+    ) -> np.ndarray:
+        """Grow the forests on known targets and return what forests of the other folds predict
+        of each molecule [N, K].
+        """
         held_NK = np.full(target_NK.shape, np.nan)
         self.clear()
         for task in range(target_NK.shape[1]):
@@ -58,7 +64,9 @@ class Forest(TreeTables):
                 continue
             x_MF, target_M = x_NF[known].astype(np.float32), target_NK[known, task]
             held_NK[known, task] = self._held_out(x_MF, target_M, yes_no[task], seed)
-            for number, estimator in enumerate(self._grown(x_MF, target_M, yes_no[task], seed).estimators_):
+            for number, estimator in enumerate(
+                self._grown(x_MF, target_M, yes_no[task], seed).estimators_
+            ):
                 tree = estimator.tree_
                 children_N2 = np.stack([tree.children_left, tree.children_right], 1)
                 columns = tree.feature, tree.threshold, children_N2, tree.value[:, 0, 0]
@@ -66,17 +74,26 @@ class Forest(TreeTables):
         return held_NK
 
     def _grown(self, x_NF: np.ndarray, target_N: np.ndarray, yes_no: bool, seed: int) -> Any:
-        from sklearn.ensemble import ExtraTreesRegressor  # of 0 and 1 the squared error splits as Gini's impurity does
+        # of 0 and 1 the squared error splits as Gini's impurity does
+        from sklearn.ensemble import ExtraTreesRegressor
 
         features = "sqrt" if yes_no else 1.0
-        options = {"max_features": features, "max_leaf_nodes": self.leaves, "random_state": sampling.short(seed)}
+        options = {
+            "max_features": features,
+            "max_leaf_nodes": self.leaves,
+            "random_state": sampling.short(seed),
+        }
         return ExtraTreesRegressor(self.feature.shape[1], **options).fit(x_NF, target_N)
 
-    def _held_out(self, x_NF: np.ndarray, target_N: np.ndarray, yes_no: bool, seed: int) -> np.ndarray:
+    def _held_out(
+        self, x_NF: np.ndarray, target_N: np.ndarray, yes_no: bool, seed: int
+    ) -> np.ndarray:
         fold_N = np.random.default_rng(seed).permutation(len(target_N)) % min(FOLDS, len(target_N))
         held_N = np.full(len(target_N), target_N.mean())
         for fold in range(fold_N.max() + 1):
             rest = fold_N != fold
             if rest.any():
-                held_N[~rest] = self._grown(x_NF[rest], target_N[rest], yes_no, seed).predict(x_NF[~rest])
+                held_N[~rest] = self._grown(x_NF[rest], target_N[rest], yes_no, seed).predict(
+                    x_NF[~rest]
+                )
         return held_N

@@ -1,7 +1,9 @@
-"""A Gaussian process that lives in a checkpoint: fitted in float64, stored and evaluated as tensors.
+"""A Gaussian process that lives in a checkpoint: fitted in float64, stored and evaluated as
+tensors.
 
-With 50 to 200 labels it is the best reader of descriptors that was tried: on ESOL's development scaffolds 1.15, 1.00 and
-0.91 (RMSE at 50, 100, 200 labels) where a random forest on the same descriptors had 1.56, 1.41 and 1.17.
+With 50 to 200 labels it is the best reader of descriptors that was tried: on ESOL's development
+scaffolds 1.15, 1.00 and 0.91 (RMSE at 50, 100, 200 labels) where a random forest on the same
+descriptors had 1.56, 1.41 and 1.17.
 
 Legend of shape letters: N training molecules, S support molecules, F features, K tasks, B batch.
 """
@@ -14,14 +16,16 @@ import torch
 from torch import Tensor, nn
 
 ROOT3 = math.sqrt(3)
-MAX_FOR_SCALES = 800  # labels from which amplitude, weights and noise are found; they hardly move beyond
+# labels from which amplitude, weights and noise are found; they hardly move beyond
+MAX_FOR_SCALES = 800
 ITERATIONS = 40
 PRIOR_STD = 2.0  # of the logarithms of amplitude, weights and noise
 JITTER = 1e-6
 
 
 def matern(x_NF: Tensor, y_MF: Tensor, weight_F: Tensor, amplitude: Tensor) -> Tensor:
-    """Return the Matern-3/2 covariance [N, M] of points whose squared distance is a weighted sum over features.
+    """Return the Matern-3/2 covariance [N, M] of points whose squared distance is a weighted sum
+    over features.
 
     >>> x = torch.tensor([[0.0], [1.0]])
     >>> [round(v, 3) for v in matern(x, x, torch.ones(1), torch.tensor(2.0))[0].tolist()]
@@ -47,12 +51,14 @@ class Fit:
 
 
 class GaussianProcess(nn.Module):
-    """Mean and standard deviation from a Matern-3/2 kernel over blocks of features, each block with its own weight.
+    """Mean and standard deviation from a Matern-3/2 kernel over blocks of features, each block with
+    its own weight.
 
     Args:
         features: F.
         outputs: K; all share one kernel.
-        support: S, the most molecules kept; of more, S are drawn and the others enter by projection on them.
+        support: S, the most molecules kept; of more, S are drawn and the others enter by projection
+            on them.
     """
 
     support_SF: Tensor
@@ -73,8 +79,11 @@ class GaussianProcess(nn.Module):
 
     @torch.no_grad()
     def forward(self, x_BF: Tensor) -> tuple[Tensor, Tensor]:
-        """Return means [B, K] and one standard deviation [B] (noise included), in units of the fitted targets."""
-        with torch.autocast(x_BF.device.type, enabled=False):  # distances in bfloat16 would be noise
+        """Return means [B, K] and one standard deviation [B] (noise included), in units of the
+        fitted targets.
+        """
+        # distances in bfloat16 would be noise
+        with torch.autocast(x_BF.device.type, enabled=False):
             x_BF = x_BF.to(self.support_SF.dtype)
             cross_BS = matern(x_BF, self.support_SF, self.weight_F, self.amplitude)
             explained_B = ((cross_BS @ self.shrink_SS) * cross_BS).sum(1)
@@ -82,7 +91,9 @@ class GaussianProcess(nn.Module):
             return cross_BS @ self.alpha_SK, variance_B.sqrt()
 
     @torch.no_grad()
-    def fit(self, features_NF: np.ndarray, targets_NK: np.ndarray, blocks: list[int], seed: int) -> Fit:
+    def fit(
+        self, features_NF: np.ndarray, targets_NK: np.ndarray, blocks: list[int], seed: int
+    ) -> Fit:
         """Fit to targets of about mean 0 and std 1, NaN where missing.
 
         Args:
@@ -91,7 +102,9 @@ class GaussianProcess(nn.Module):
             blocks: sizes of the blocks of features that share a weight; they add up to F.
             seed: of the draws where there are many molecules.
         """
-        x_NF, target_NK = (torch.as_tensor(array, dtype=torch.float64) for array in (features_NF, targets_NK))
+        x_NF, target_NK = (
+            torch.as_tensor(array, dtype=torch.float64) for array in (features_NF, targets_NK)
+        )
         rng = np.random.default_rng(seed)
         weight_F, amplitude, noise = _scales(x_NF, target_NK, blocks, rng)
         size = len(self.support_SF)
@@ -100,7 +113,11 @@ class GaussianProcess(nn.Module):
         cross_NS = matern(x_NF, support_SF, weight_F, amplitude)
         inner_SS = matern(support_SF, support_SF, weight_F, amplitude)
         exact = len(x_NF) <= size
-        fit = _exact(cross_NS, target_NK, noise) if exact else _projected(cross_NS, inner_SS, target_NK, noise)
+        fit = (
+            _exact(cross_NS, target_NK, noise)
+            if exact
+            else _projected(cross_NS, inner_SS, target_NK, noise)
+        )
         alpha_SK, shrink_SS, held_NK, factor_N = fit
         self.support_SF[: len(chosen)], self.alpha_SK[: len(chosen)] = support_SF, alpha_SK
         self.shrink_SS[: len(chosen), : len(chosen)] = shrink_SS
@@ -110,7 +127,9 @@ class GaussianProcess(nn.Module):
         return Fit(held_NK.numpy(), factor_N.sqrt().numpy())
 
 
-def _exact(gram_NN: Tensor, target_NK: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _exact(
+    gram_NN: Tensor, target_NK: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return alpha [N, K], the inverse [N, N], leave-one-out means [N, K] and variances [N]."""
     eye_NN = torch.eye(len(gram_NN), dtype=gram_NN.dtype)
     inverse_NN = torch.cholesky_inverse(torch.linalg.cholesky(gram_NN + (noise + JITTER) * eye_NN))
@@ -119,7 +138,9 @@ def _exact(gram_NN: Tensor, target_NK: Tensor, noise: Tensor) -> tuple[Tensor, T
         known = target_NK[:, task].isfinite()
         part = inverse_NN
         if not known.all():
-            gram = gram_NN[known][:, known] + (noise + JITTER) * eye_NN[: known.sum(), : known.sum()]
+            gram = (
+                gram_NN[known][:, known] + (noise + JITTER) * eye_NN[: known.sum(), : known.sum()]
+            )
             part = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         alpha = part @ target_NK[known, task]
         alpha_NK[known, task] = alpha
@@ -130,7 +151,9 @@ def _exact(gram_NN: Tensor, target_NK: Tensor, noise: Tensor) -> tuple[Tensor, T
 def _projected(
     cross_NS: Tensor, inner_SS: Tensor, target_NK: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the same for many molecules projected on the support (subset of regressors, Quinonero-Candela 2005)."""
+    """Return the same for many molecules projected on the support (subset of regressors,
+    Quinonero-Candela 2005).
+    """
     eye_SS = JITTER * inner_SS.diagonal().mean() * torch.eye(len(inner_SS), dtype=inner_SS.dtype)
     alpha_SK = torch.zeros(len(inner_SS), target_NK.shape[1], dtype=inner_SS.dtype)
     held_NK = torch.full_like(target_NK, torch.nan)
@@ -144,7 +167,9 @@ def _projected(
         residual_N = (target_NK[known, task] - fitted_N) / (1 - hat_N).clamp(min=0.05)
         held_NK[known, task] = target_NK[known, task] - residual_N
     both_SS = inner_SS + eye_SS + cross_NS.T @ cross_NS / noise
-    shrink_SS = torch.cholesky_inverse(torch.linalg.cholesky(inner_SS + eye_SS)) - torch.linalg.inv(both_SS)
+    shrink_SS = torch.cholesky_inverse(torch.linalg.cholesky(inner_SS + eye_SS)) - torch.linalg.inv(
+        both_SS
+    )
     explained_N = ((cross_NS @ shrink_SS) * cross_NS).sum(1)
     variance_N = (inner_SS.diagonal().mean() - explained_N).clamp(min=0) + noise
     return alpha_SK, shrink_SS, held_NK, variance_N
@@ -153,7 +178,9 @@ def _projected(
 def _scales(
     x_NF: Tensor, target_NK: Tensor, blocks: list[int], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of features [F], the amplitude and the noise of largest marginal likelihood under a wide prior."""
+    """Return the weights of features [F], the amplitude and the noise of largest marginal
+    likelihood under a wide prior.
+    """
     per_task = max(MAX_FOR_SCALES // target_NK.shape[1], 100)
     parts = []
     for task in range(target_NK.shape[1]):
@@ -162,8 +189,12 @@ def _scales(
             parts.append((x_NF[known], target_NK[known, task]))
     squares = [torch.stack([_square(b) for b in x.split(blocks, 1)]) for x, _ in parts]
     # at the start the typical distance is 1, shared between the blocks
-    typical_C = torch.stack([s.flatten(1).median(1).values for s in squares]).mean(0).clamp(min=1e-9)
-    start = torch.cat([-(typical_C * len(blocks)).log(), torch.tensor([0.0, math.log(0.1)], dtype=torch.float64)])
+    typical_C = (
+        torch.stack([s.flatten(1).median(1).values for s in squares]).mean(0).clamp(min=1e-9)
+    )
+    start = torch.cat(
+        [-(typical_C * len(blocks)).log(), torch.tensor([0.0, math.log(0.1)], dtype=torch.float64)]
+    )
     log_scales = _maximise(start, squares, [target for _, target in parts])
     weight_F = torch.cat([log_scales[i].exp().expand(size) for i, size in enumerate(blocks)])
     return weight_F, log_scales[-2].exp(), log_scales[-1].exp()
@@ -174,9 +205,13 @@ def _square(x_NF: Tensor) -> Tensor:
 
 
 def _maximise(start: Tensor, squares: list[Tensor], targets: list[Tensor]) -> Tensor:
-    """Return the logarithms of weights, amplitude and noise; the start where the search breaks down."""
+    """Return the logarithms of weights, amplitude and noise; the start where the search breaks
+    down.
+    """
     theta = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([theta], lr=0.5, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [theta], lr=0.5, max_iter=ITERATIONS, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -1,7 +1,9 @@
-"""The linear head on frozen features, solved instead of descended to: where every fine-tuning with labels starts.
+"""The linear head on frozen features, solved instead of descended to: where every fine-tuning with
+labels starts.
 
-Starting from the solved probe and only then moving the net keeps pretrained features whole while the head is still
-random (LP-FT, Kumar et al. 2022), and with few labels the probe is most of the result.
+Starting from the solved probe and only then moving the net keeps pretrained features whole while
+the head is still random (LP-FT, Kumar et al. 2022), and with few labels the probe is most of the
+result.
 """
 
 import warnings
@@ -11,9 +13,11 @@ import numpy as np
 
 from sciforge.core.data import sampling
 
-PENALTIES = 10.0 ** np.arange(-1, 4, 0.5)  # inverse strength of the ridge penalty, chosen inside the given labels
+# inverse strength of the ridge penalty, chosen inside the given labels
+PENALTIES = 10.0 ** np.arange(-1, 4, 0.5)
 FOLDS = 5
-# Above this many examples a single fold of a coarser grid decides: the optimum is flat there, the solves are not cheap.
+# Above this many examples a single fold of a coarser grid decides: the optimum is flat there, the
+# solves are not cheap.
 MANY = 2000
 
 
@@ -47,8 +51,8 @@ def fit_logistic(
         label_N: integer classes; a class without an example gets the lowest score.
         num_classes: C.
         seed: of the folds that choose the penalty by log-loss.
-        copies: the rows are so many views of the same examples, one after the other (both strands, say); views of one
-            example stay in one fold.
+        copies: the rows are so many views of the same examples, one after the other (both strands,
+            say); views of one example stay in one fold.
     """
     present = np.unique(label_N)
     weight_CF = np.zeros((num_classes, features_NF.shape[1]))
@@ -67,7 +71,9 @@ def fit_logistic(
 
 
 def fit_ridge(features_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return weights [F] and bias of a ridge regression, its penalty chosen by leave-one-out error."""
+    """Return weights [F] and bias of a ridge regression, its penalty chosen by leave-one-out
+    error.
+    """
     from sklearn.linear_model import RidgeCV
 
     rotated_NR, basis_RF = _rotate(features_NF)
@@ -76,7 +82,9 @@ def fit_ridge(features_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray
 
 
 def _rotate(features_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates [N, R] in the span of the examples and its basis [R, F]: the penalised solution lies in it."""
+    """Return coordinates [N, R] in the span of the examples and its basis [R, F]: the penalised
+    solution lies in it.
+    """
     if features_NF.shape[0] >= features_NF.shape[1]:
         return features_NF, np.eye(features_NF.shape[1])
     left, singular, right = np.linalg.svd(features_NF, full_matrices=False)
@@ -88,11 +96,14 @@ def _fit(features_NR: np.ndarray, label_N: np.ndarray, penalty: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a nearly converged start is good enough to descend from
+        # a nearly converged start is good enough to descend from
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=penalty, max_iter=100).fit(features_NR, label_N)
 
 
-def _choose_penalty(features_NR: np.ndarray, label_N: np.ndarray, seed: int, copies: int = 1) -> float:
+def _choose_penalty(
+    features_NR: np.ndarray, label_N: np.ndarray, seed: int, copies: int = 1
+) -> float:
     from sklearn.model_selection import StratifiedKFold
 
     num = len(label_N) // copies
@@ -101,10 +112,14 @@ def _choose_penalty(features_NR: np.ndarray, label_N: np.ndarray, seed: int, cop
         return 1.0
     many = len(label_N) > MANY
     grid = PENALTIES[2::2] if many else PENALTIES
-    folds = StratifiedKFold(min(FOLDS, int(smallest)), shuffle=True, random_state=sampling.short(seed))
+    folds = StratifiedKFold(
+        min(FOLDS, int(smallest)), shuffle=True, random_state=sampling.short(seed)
+    )
     losses = np.zeros(len(grid))
     for once, out in list(folds.split(features_NR[:num], label_N[:num]))[: 1 if many else None]:
-        fit, held = (np.concatenate([part + copy * num for copy in range(copies)]) for part in (once, out))
+        fit, held = (
+            np.concatenate([part + copy * num for copy in range(copies)]) for part in (once, out)
+        )
         for i, penalty in enumerate(grid):
             model = _fit(features_NR[fit], label_N[fit], penalty)
             probability = model.predict_proba(features_NR[held])

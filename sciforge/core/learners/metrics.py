@@ -4,12 +4,19 @@ import numpy as np
 
 
 def classification_metrics(labels_N: np.ndarray, probability_NC: np.ndarray) -> dict[str, float]:
-    """Return accuracy, MCC at the largest probability and, for two classes, AUROC and average precision of the second.
+    """Return accuracy, MCC at the largest probability and, for two classes, AUROC and average
+    precision of the second.
 
-    `collapsed` is 1 when every prediction is one class although the labels are not (DNABERT #78, DNABERT_2 #125).
+    `collapsed` is 1 when every prediction is one class although the labels are not (DNABERT #78,
+    DNABERT_2 #125).
     """
     # imported here, as everywhere: preparing data should not pay 90 MB for it
-    from sklearn.metrics import accuracy_score, average_precision_score, matthews_corrcoef, roc_auc_score
+    from sklearn.metrics import (
+        accuracy_score,
+        average_precision_score,
+        matthews_corrcoef,
+        roc_auc_score,
+    )
 
     predicted_N = probability_NC.argmax(-1)
     metrics = {
@@ -19,7 +26,9 @@ def classification_metrics(labels_N: np.ndarray, probability_NC: np.ndarray) -> 
     }
     if probability_NC.shape[1] == 2 and len(np.unique(labels_N)) == 2:
         metrics["auroc"] = float(roc_auc_score(labels_N, probability_NC[:, 1]))
-        metrics["average_precision"] = float(average_precision_score(labels_N, probability_NC[:, 1]))
+        metrics["average_precision"] = float(
+            average_precision_score(labels_N, probability_NC[:, 1])
+        )
     return metrics
 
 

@@ -1,4 +1,5 @@
-"""What learning one class or one number a record means, for every objective that has `scores(model, batch)` -> [B, C].
+"""What learning one class or one number a record means, for every objective that has `scores(model,
+batch)` -> [B, C].
 
 Legend of shape letters: B batch, C classes, N records.
 """
@@ -19,7 +20,8 @@ from sciforge.errors import DataError
 
 
 def class_values(classes: Sequence[str]) -> np.ndarray:
-    """Return the classes [C] as users gave them: whole numbers and booleans again, where all of them were.
+    """Return the classes [C] as users gave them: whole numbers and booleans again, where all of
+    them were.
 
     >>> class_values(("0", "1")).tolist(), class_values(("False", "True")).tolist(), class_values(("a", "1")).tolist()
     ([0, 1], [False, True], ['a', '1'])
@@ -39,7 +41,8 @@ def class_columns(classes: Sequence[str], p_NC: np.ndarray) -> dict[str, np.ndar
         p_NC: their probabilities.
 
     Returns:
-        `label`, the most probable class, then `probability` of the second of two classes, or `probability_CLASS` of each.
+        `label`, the most probable class, then `probability` of the second of two classes, or
+        `probability_CLASS` of each.
 
     >>> list(class_columns(("no", "yes"), np.array([[0.3, 0.7]]))), list(class_columns(("a", "b", "c"), np.ones((1, 3))))
     (['label', 'probability'], ['label', 'probability_a', 'probability_b', 'probability_c'])
@@ -51,7 +54,9 @@ def class_columns(classes: Sequence[str], p_NC: np.ndarray) -> dict[str, np.ndar
 
 
 class OneClass:
-    """One class a record; to be mixed into an Objective with a field `classes`, its names in the order of the outputs."""
+    """One class a record; to be mixed into an Objective with a field `classes`, its names in the
+    order of the outputs.
+    """
 
     classes: tuple[str, ...]
 
@@ -64,13 +69,17 @@ class OneClass:
         """Return the output of a class; raises DataError where it is none."""
         if label not in self.classes:
             known = ", ".join(self.classes)
-            raise DataError(f"label {label!r} is none of {known}; correct it or give objective.classes")
+            raise DataError(
+                f"label {label!r} is none of {known}; correct it or give objective.classes"
+            )
         return self.classes.index(label)
 
     if TYPE_CHECKING:
 
         def scores(self, model: nn.Module, batch: Batch) -> Tensor:
-            """Return the scores [B, C] of a batch; the objective that this is mixed into defines it."""
+            """Return the scores [B, C] of a batch; the objective that this is mixed into defines
+            it.
+            """
 
     def class_numbers(self, records: Rows) -> np.ndarray:
         """Return the outputs [N] of the records' classes."""
@@ -84,7 +93,10 @@ class OneClass:
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropy summed over records."""
         logits_BC, target_B = self.scores(model, batch), batch["target_class"]
-        total, count = F.cross_entropy(logits_BC, target_B, reduction="sum"), torch.tensor(len(target_B))
+        total, count = (
+            F.cross_entropy(logits_BC, target_B, reduction="sum"),
+            torch.tensor(len(target_B)),
+        )
         return Loss(total, count, {"accuracy": ((logits_BC.argmax(-1) == target_B).sum(), count)})
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
@@ -101,7 +113,9 @@ class OneClass:
 
 
 class OneNumber:
-    """One number a record, learnt in units of the training labels' std; mixed into an Objective with `mean` and `std`."""
+    """One number a record, learnt in units of the training labels' std; mixed into an Objective
+    with `mean` and `std`.
+    """
 
     mean: float
     std: float
@@ -109,12 +123,18 @@ class OneNumber:
     if TYPE_CHECKING:
 
         def scores(self, model: nn.Module, batch: Batch) -> Tensor:
-            """Return the scores [B, 1] of a batch; the objective that this is mixed into defines it."""
+            """Return the scores [B, 1] of a batch; the objective that this is mixed into defines
+            it.
+            """
 
     def target(self, record: Record) -> Example:
         """Return the number to learn, in stds from the mean; nothing for a record without one."""
         value = record.get("value")
-        return {} if value is None else {"target_value": torch.tensor((float(value) - self.mean) / self.std)}
+        return (
+            {}
+            if value is None
+            else {"target_value": torch.tensor((float(value) - self.mean) / self.std)}
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the squared error summed over records, in squared stds."""

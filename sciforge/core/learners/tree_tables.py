@@ -1,6 +1,8 @@
-"""Decision trees as tensors, so that trees fitted by scikit-learn live in a checkpoint and need no pickle.
+"""Decision trees as tensors, so that trees fitted by scikit-learn live in a checkpoint and need no
+pickle.
 
-Legend of shape letters: B batch, F features, G and H the two axes along which trees are counted, N nodes, R = G H trees.
+Legend of shape letters: B batch, F features, G and H the two axes along which trees are counted, N
+nodes, R = G H trees.
 """
 
 import numpy as np
@@ -27,7 +29,8 @@ class TreeTables(nn.Module):
         super().__init__()
         self.register_buffer("feature", torch.zeros(shape, dtype=feature_dtype))
         self.register_buffer("threshold", torch.zeros(shape, dtype=torch.float32))
-        self.register_buffer("left", torch.zeros(shape, dtype=torch.int16))  # 0 marks a leaf: the root is no child
+        # 0 marks a leaf: the root is no child
+        self.register_buffer("left", torch.zeros(shape, dtype=torch.int16))
         self.register_buffer("right", torch.zeros(shape, dtype=torch.int16))
         self.register_buffer("value", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("depth", torch.zeros((), dtype=torch.int32))
@@ -48,7 +51,8 @@ class TreeTables(nn.Module):
     ) -> None:
         """Copy one tree, its root first; children of 0 or below mark a leaf."""
         where, inner_N = (*place, slice(0, len(feature_N))), children_N2[:, 0] > 0
-        # trees compare in float64; the next float32 at or below keeps every comparison of float32 features
+        # trees compare in float64; the next float32 at or below keeps every comparison of float32
+        # features
         columns = {
             "feature": np.where(inner_N, feature_N, 0),
             "threshold": round_down(threshold_N),
@@ -65,14 +69,17 @@ class TreeTables(nn.Module):
         """Return the value [B, G, H] of the leaf that each example reaches in each tree."""
         num = self.feature[..., 0].numel()
         feature_RN, threshold_RN, value_RN, left_RN, right_RN = (
-            table.reshape(num, -1) for table in (self.feature, self.threshold, self.value, self.left, self.right)
+            table.reshape(num, -1)
+            for table in (self.feature, self.threshold, self.value, self.left, self.right)
         )
         node_BR = torch.zeros(len(x_BF), num, dtype=torch.long, device=x_BF.device)
         tree_R = torch.arange(num, device=x_BF.device)
         for _ in range(int(self.depth)):
             x_BR = x_BF.gather(1, feature_RN[tree_R, node_BR].long())
             goes_left_BR = x_BR <= threshold_RN[tree_R, node_BR]
-            child_BR = torch.where(goes_left_BR, left_RN[tree_R, node_BR], right_RN[tree_R, node_BR]).long()
+            child_BR = torch.where(
+                goes_left_BR, left_RN[tree_R, node_BR], right_RN[tree_R, node_BR]
+            ).long()
             node_BR = torch.where(left_RN[tree_R, node_BR] > 0, child_BR, node_BR)
         return value_RN[tree_R, node_BR].view(len(x_BF), *self.feature.shape[:2])
 

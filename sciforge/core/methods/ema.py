@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class ExponentialMovingAverage(Method):
-    """An exponential moving average of the parameters that train; early steps count less (as TensorFlow's EMA).
+    """An exponential moving average of the parameters that train; early steps count less (as
+    TensorFlow's EMA).
 
     Args:
         parameters: by name.

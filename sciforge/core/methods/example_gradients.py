@@ -1,4 +1,5 @@
-"""Gradients of single examples, which DP-SGD clips one by one: by vmap where it can, else one backward pass for each.
+"""Gradients of single examples, which DP-SGD clips one by one: by vmap where it can, else one
+backward pass for each.
 
 Legend of shape letters: B examples.
 """
@@ -30,12 +31,17 @@ class ExampleGradients:
     vectorised: bool | None = None
 
     def parts(
-        self, model: nn.Module, objective: Objective, singles: Sequence[Batch], parameters: Sequence[nn.Parameter]
+        self,
+        model: nn.Module,
+        objective: Objective,
+        singles: Sequence[Batch],
+        parameters: Sequence[nn.Parameter],
     ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Yield the gradients of examples [B, *parameter], one for each parameter, and their losses [B], some at a time.
+        """Yield the gradients of examples [B, *parameter], one for each parameter, and their losses
+        [B], some at a time.
 
-        Examples of one shape go through vmap together; where it cannot (control flow on data, derivatives inside the
-        loss), each goes backward alone, which gives the same.
+        Examples of one shape go through vmap together; where it cannot (control flow on data,
+        derivatives inside the loss), each goes backward alone, which gives the same.
 
         Args:
             model: the network.
@@ -68,22 +74,36 @@ def single_gradients(
     grads: Sequence[Tensor | None] = [None] * len(parameters)
     if value.requires_grad:
         grads = torch.autograd.grad(value, parameters, allow_unused=True)
-    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
+    filled = [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
+    ]
     return [grad.detach()[None] for grad in filled], value.detach()[None]
 
 
 def vectorised_gradients(
-    model: nn.Module, objective: Objective, singles: Sequence[Batch], parameters: Sequence[nn.Parameter]
+    model: nn.Module,
+    objective: Objective,
+    singles: Sequence[Batch],
+    parameters: Sequence[nn.Parameter],
 ) -> tuple[list[Tensor], Tensor]:
-    """Return the gradients of examples [B, *parameter] and their losses [B], by vmap over batches of one, alike in shape.
+    """Return the gradients of examples [B, *parameter] and their losses [B], by vmap over batches
+    of one, alike in shape.
 
-    What is equal in all (such as their length) is not mapped over, so that control flow may depend on it.
+    What is equal in all (such as their length) is not mapped over, so that control flow may depend
+    on it.
 
     Raises:
-        RuntimeError, NotImplementedError, ValueError, TypeError: what torch raises where vmap cannot.
+        RuntimeError, NotImplementedError, ValueError, TypeError: what torch raises where vmap
+            cannot.
     """
-    shared = {k: v for k, v in singles[0].items() if all(torch.equal(v, other[k]) for other in singles[1:])}
-    mapped = {k: torch.stack([single[k] for single in singles]) for k in singles[0].keys() - shared.keys()}
+    shared = {
+        k: v
+        for k, v in singles[0].items()
+        if all(torch.equal(v, other[k]) for other in singles[1:])
+    }
+    mapped = {
+        k: torch.stack([single[k] for single in singles]) for k in singles[0].keys() - shared.keys()
+    }
     wanted, module = {id(p) for p in parameters}, _LossOf(model, objective)
     named = {name: p.detach() for name, p in module.named_parameters() if id(p) in wanted}
     places = {id(p): name for name, p in module.named_parameters()}
@@ -95,9 +115,12 @@ def vectorised_gradients(
         grads, value = grad_and_value(loss)(named, {})
         many = len(singles)
         return [grads[places[id(p)]].expand(many, *p.shape) for p in parameters], value.expand(many)
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no rule for vmap
+    # the fused kernels have no rule for vmap
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore")  # slow fallbacks inside vmap
-        grads, losses_B = vmap(grad_and_value(loss), in_dims=(None, 0), randomness="different")(named, mapped)
+        grads, losses_B = vmap(grad_and_value(loss), in_dims=(None, 0), randomness="different")(
+            named, mapped
+        )
     return [grads[places[id(p)]] for p in parameters], losses_B.detach()
 
 
@@ -119,18 +142,23 @@ def _mean(loss: Loss) -> Tensor:
 
 
 def _alike(singles: Sequence[Batch]) -> list[list[Batch]]:
-    """Sort batches of one into groups that can be stacked; what is no mapping of tensors stays alone."""
+    """Sort batches of one into groups that can be stacked; what is no mapping of tensors stays
+    alone.
+    """
     groups: dict[Any, list[Batch]] = {}
     for number, single in enumerate(singles):
         key: Any = number
-        if isinstance(single, Mapping) and all(isinstance(value, Tensor) for value in single.values()):
+        if isinstance(single, Mapping) and all(
+            isinstance(value, Tensor) for value in single.values()
+        ):
             key = tuple(sorted((name, value.shape, value.dtype) for name, value in single.items()))
         groups.setdefault(str(key), []).append(single)
     return list(groups.values())
 
 
 def clip_factors(grads: Sequence[Tensor], clip: float) -> Tensor:
-    """Return by what [B] to multiply the gradients of each example so that their joint norm is at most `clip`.
+    """Return by what [B] to multiply the gradients of each example so that their joint norm is at
+    most `clip`.
 
     >>> clip_factors([torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]])], 1.0)
     tensor([0.2000, 1.0000])

@@ -1,4 +1,6 @@
-"""Which weights train, and at what rate: all, those that match a pattern, or low-rank updates (LoRA)."""
+"""Which weights train, and at what rate: all, those that match a pattern, or low-rank updates
+(LoRA).
+"""
 
 import math
 import re
@@ -13,7 +15,8 @@ from torch.nn.utils import parametrize
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 
-# Networks name their stack of layers `blocks` and what feeds it `...embed...`, so a weight's depth follows from its name.
+# Networks name their stack of layers `blocks` and what feeds it `...embed...`, so a weight's depth
+# follows from its name.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 HEADS = "heads."
 
@@ -23,9 +26,11 @@ class Full(Settings):
     """Every weight trains.
 
     Args:
-        layer_decay: the rate of each block is this times the rate of the block above (1 for equal rates).
+        layer_decay: the rate of each block is this times the rate of the block above (1 for equal
+            rates).
         frozen_steps: steps at the start in which only new heads train.
-        backbone_lr_mult: rate of the weights that came from `init` as a share of the rate of new heads.
+        backbone_lr_mult: rate of the weights that came from `init` as a share of the rate of new
+            heads.
     """
 
     layer_decay: float = 1.0
@@ -68,14 +73,20 @@ class LoRA(Settings):
 
 
 class LowRank(nn.Module):
-    """The parametrization W + (alpha / rank) B A (Hu et al. 2021); B starts at 0, so training starts at W."""
+    """The parametrization W + (alpha / rank) B A (Hu et al. 2021); B starts at 0, so training
+    starts at W.
+    """
 
     def __init__(self, weight_OI: Tensor, rank: int, alpha: float) -> None:
         super().__init__()
         rows, columns = weight_OI.shape
         self.scale = alpha / rank
-        self.down_RI = nn.Parameter(torch.empty(rank, columns, dtype=weight_OI.dtype, device=weight_OI.device))
-        self.up_OR = nn.Parameter(torch.zeros(rows, rank, dtype=weight_OI.dtype, device=weight_OI.device))
+        self.down_RI = nn.Parameter(
+            torch.empty(rank, columns, dtype=weight_OI.dtype, device=weight_OI.device)
+        )
+        self.up_OR = nn.Parameter(
+            torch.zeros(rows, rank, dtype=weight_OI.dtype, device=weight_OI.device)
+        )
         nn.init.kaiming_uniform_(self.down_RI, a=math.sqrt(5))
 
     def forward(self, weight_OI: Tensor) -> Tensor:
@@ -83,7 +94,8 @@ class LowRank(nn.Module):
 
 
 def apply(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str]) -> None:
-    """Mark which parameters of `model` train, in place; `fresh` names those that did not come from a checkpoint.
+    """Mark which parameters of `model` train, in place; `fresh` names those that did not come from
+    a checkpoint.
 
     Raises:
         ConfigError: the pattern is not a regular expression or matches no weight.
@@ -97,7 +109,8 @@ def apply(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[st
         chosen = {name for name in names if matches(name)} | fresh
         if not chosen:
             raise ConfigError(
-                f"finetuning.pattern {finetuning.pattern!r} matches no weight; weights look like {names[0]!r}"
+                f"finetuning.pattern {finetuning.pattern!r} matches no weight; weights look like"
+                f" {names[0]!r}"
             )
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -105,7 +118,8 @@ def apply(model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[st
     matrices = [name for name, p in model.named_parameters() if matches(name) and p.ndim == 2]
     if not matrices:
         raise ConfigError(
-            f"finetuning.pattern {finetuning.pattern!r} matches no weight matrix; weights look like {names[0]!r}"
+            f"finetuning.pattern {finetuning.pattern!r} matches no weight matrix; weights look like"
+            f" {names[0]!r}"
         )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in fresh)
@@ -120,11 +134,15 @@ def _matcher(pattern: str) -> Any:
     try:
         return re.compile(pattern).search
     except re.error as error:
-        raise ConfigError(f"finetuning.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
+        raise ConfigError(
+            f"finetuning.pattern {pattern!r} is not a regular expression ({error}); correct it"
+        ) from None
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Fold every low-rank update into its matrix, in place; the state then has the original names."""
+    """Fold every low-rank update into its matrix, in place; the state then has the original
+    names.
+    """
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for leaf in list(_parametrizations(module)):
@@ -152,7 +170,9 @@ def merged_name(name: str) -> str | None:
 
 @torch.no_grad()
 def merged_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state` (a full state of `model`) with low-rank updates folded in and the original names."""
+    """Return `state` (a full state of `model`) with low-rank updates folded in and the original
+    names.
+    """
     out = {}
     for name, tensor in state.items():
         plain = merged_name(name)
@@ -181,7 +201,9 @@ class Group:
 def groups(
     model: nn.Module, finetuning: Full | Freeze | LoRA, fresh: Iterable[str], weight_decay: float
 ) -> list[Group]:
-    """Sort the training parameters into groups by rate and weight decay; vectors are not decayed."""
+    """Sort the training parameters into groups by rate and weight decay; vectors are not
+    decayed.
+    """
     fresh = set(fresh)
     depths = [int(m.group(1)) for name, _ in model.named_parameters() if (m := BLOCK.search(name))]
     num_blocks = max(depths, default=-1) + 1
@@ -191,10 +213,13 @@ def groups(
             continue
         factor, frozen = 1.0, 0
         if isinstance(finetuning, Full) and name not in fresh:
-            factor = finetuning.backbone_lr_mult * finetuning.layer_decay ** _height(name, num_blocks)
+            factor = finetuning.backbone_lr_mult * finetuning.layer_decay ** _height(
+                name, num_blocks
+            )
             frozen = finetuning.frozen_steps
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        split = hasattr(parameter, "device_mesh")  # one optimiser call takes whole or split weights, not both
+        # one optimiser call takes whole or split weights, not both
+        split = hasattr(parameter, "device_mesh")
         empty = Group(factor=factor, decay=decay, frozen_steps=frozen)
         group = groups.setdefault((factor, decay, frozen, split), empty)
         group.names.append(name)
@@ -205,7 +230,9 @@ def groups(
 
 
 def _height(name: str, num_blocks: int) -> int:
-    """Return how many blocks lie above a weight: all of them for the embedding, 0 for what comes behind the stack."""
+    """Return how many blocks lie above a weight: all of them for the embedding, 0 for what comes
+    behind the stack.
+    """
     if match := BLOCK.search(name):
         return num_blocks - 1 - int(match.group(1))
     return num_blocks if "embed" in name and not name.startswith(HEADS) else 0

@@ -1,7 +1,8 @@
-"""The diagonal Fisher information of a network, by which elastic weight consolidation weighs its pull.
+"""The diagonal Fisher information of a network, by which elastic weight consolidation weighs its
+pull.
 
-The Fisher is per example: the squared gradient of a batch mean is many times too small (Avalanche #1224), and cannot
-come about here, since every estimator below sees one example at a time.
+The Fisher is per example: the squared gradient of a batch mean is many times too small (Avalanche
+#1224), and cannot come about here, since every estimator below sees one example at a time.
 """
 
 from collections.abc import Iterator
@@ -31,15 +32,17 @@ def fisher_information(
     examples: int = 256,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Return the diagonal Fisher information of every weight, the mean over examples, in the model's precision.
+    """Return the diagonal Fisher information of every weight, the mean over examples, in the
+    model's precision.
 
     Args:
         model: in evaluation mode on any device.
         objective: gives the likelihood.
         codec: encodes and collates.
         records: the data to estimate on; the first `examples` of the seed's order are used.
-        estimator: `exact` takes the expectation over the model's own predictive distribution in closed form (one
-            backward pass per target and class), `sampled` one draw from it, `empirical` the true targets.
+        estimator: `exact` takes the expectation over the model's own predictive distribution in
+            closed form (one backward pass per target and class), `sampled` one draw from it,
+            `empirical` the true targets.
         examples: how many records.
         seed: of the order, the corruption and the sampled labels.
     """
@@ -51,21 +54,32 @@ def fisher_information(
     total = [torch.zeros_like(p) for p in parameters]
     engine = Engine(device, "float64" if dtype == torch.float64 else "float32")
     if not (count := min(examples, len(records))):
-        raise ConfigError("no records to estimate the Fisher information from; give a store with a training split")
+        raise ConfigError(
+            "no records to estimate the Fisher information from; give a store with a training split"
+        )
     chosen = sampling.step_indices(len(records), count, seed, 0)
-    for _, index in tqdm(chosen, f"Fisher ({estimator})", unit="example", disable=None, leave=False):
+    for _, index in tqdm(
+        chosen, f"Fisher ({estimator})", unit="example", disable=None, leave=False
+    ):
         rng = sampling.generator(seed, sampling.CORRUPT, 0, index)
         example = objective.prepare(records[index], codec, rng, training=False)
         batch = engine.move(codec.collate([example]))
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batched backward
             likelihood = objective.likelihood(model, batch)
-            outputs = likelihood.logits_NC if isinstance(likelihood, Categorical) else likelihood.mean_N
+            outputs = (
+                likelihood.logits_NC if isinstance(likelihood, Categorical) else likelihood.mean_N
+            )
             draw = torch.Generator().manual_seed(
                 int(sampling.generator(seed, sampling.EVALUATE, 0, index).integers(2**62))
             )
             for rows in _rows(likelihood, estimator, draw) if outputs.numel() else ():
                 grads = torch.autograd.grad(
-                    outputs, parameters, rows, is_grads_batched=True, retain_graph=True, allow_unused=True
+                    outputs,
+                    parameters,
+                    rows,
+                    is_grads_batched=True,
+                    retain_graph=True,
+                    allow_unused=True,
                 )
                 for sum_, grad in zip(total, grads, strict=True):
                     if grad is not None:
@@ -74,10 +88,12 @@ def fisher_information(
 
 
 def _rows(likelihood: Likelihood, estimator: str, draw: torch.Generator) -> Iterator[Tensor]:
-    """Yield vectors v [R, *outputs], a few at a time, whose squared vector-Jacobian products sum to the Fisher.
+    """Yield vectors v [R, *outputs], a few at a time, whose squared vector-Jacobian products sum to
+    the Fisher.
 
-    For a softmax, sum_c p_c (d log p_c)^2 needs v_c = sqrt(p_c) (e_c - p) on the logits of each target; for one label
-    y, drawn or true, v = e_y - p on all targets at once. For a Gaussian, v_n = e_n / scale_n.
+    For a softmax, sum_c p_c (d log p_c)^2 needs v_c = sqrt(p_c) (e_c - p) on the logits of each
+    target; for one label y, drawn or true, v = e_y - p on all targets at once. For a Gaussian, v_n
+    = e_n / scale_n.
     """
     if isinstance(likelihood, Categorical):
         p_NC = likelihood.logits_NC.detach().softmax(-1)
@@ -90,7 +106,9 @@ def _rows(likelihood: Likelihood, estimator: str, draw: torch.Generator) -> Iter
     else:
         scale_N = likelihood.scale_N.detach()
         if estimator != "exact":
-            noise_N = torch.randn(scale_N.shape, generator=draw, dtype=scale_N.dtype).to(scale_N.device)
+            noise_N = torch.randn(scale_N.shape, generator=draw, dtype=scale_N.dtype).to(
+                scale_N.device
+            )
             true_N = (likelihood.target_N - likelihood.mean_N.detach()) / scale_N
             yield ((noise_N if estimator == "sampled" else true_N) / scale_N)[None]
             return

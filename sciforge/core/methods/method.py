@@ -1,9 +1,10 @@
 """What the training loop knows of a method: hooks around a step, and what of it a checkpoint keeps.
 
-The loop calls the hooks of `TrainingState.methods` in their order (regularization, pruning, moving average, what DP-SGD
-has spent, retention) and knows none of them. Two kinds of method have no hook: `finetuning` decides which parameters
-the optimiser gets, `distillation` wraps the objective. DP-SGD also takes the place of the gradient
-(`TrainingState.gradient`), since it needs that of each example.
+The loop calls the hooks of `TrainingState.methods` in their order (regularization, pruning, moving
+average, what DP-SGD has spent, retention) and knows none of them. Two kinds of method have no hook:
+`finetuning` decides which parameters the optimiser gets, `distillation` wraps the objective. DP-SGD
+also takes the place of the gradient (`TrainingState.gradient`), since it needs that of each
+example.
 """
 
 from contextlib import AbstractContextManager
@@ -38,11 +39,15 @@ class Method:
         """Change weights after the optimiser has moved them."""
 
     def evaluated_weights(self) -> AbstractContextManager[None] | None:
-        """Return the context in which the model holds the weights to evaluate and save; None where they are its own."""
+        """Return the context in which the model holds the weights to evaluate and save; None
+        where they are its own.
+        """
         return None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return parameter name -> tensor of what a resumed run needs; a resumed run copies into these tensors."""
+        """Return parameter name -> tensor of what a resumed run needs; a resumed run copies into
+        these tensors.
+        """
         return {}
 
     def summary(self, state: "TrainingState", *, final: bool) -> dict[str, Any]:

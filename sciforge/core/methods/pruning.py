@@ -1,8 +1,8 @@
 """Zeros in weight matrices: which are cut by magnitude, and how a run keeps them zero.
 
-A zero stays a zero: which weights are held follows from the weights themselves, so a mask is nothing that has to be
-saved, and resuming is bit-exact. Magnitude as the criterion: Han et al. 2015 (arXiv 1506.02626); the ramp: Zhu and
-Gupta 2017 (arXiv 1710.01878).
+A zero stays a zero: which weights are held follows from the weights themselves, so a mask is
+nothing that has to be saved, and resuming is bit-exact. Magnitude as the criterion: Han et al. 2015
+(arXiv 1506.02626); the ramp: Zhu and Gupta 2017 (arXiv 1710.01878).
 """
 
 import math
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pruning(Settings):
-    """Cut weight matrices to zero where they are smallest, and keep every zero a zero while training.
+    """Cut weight matrices to zero where they are smallest, and keep every zero a zero while
+    training.
 
     Args:
-        share: of the weights in the matrices that match, to be cut; 0 cuts nothing and keeps the zeros of `init`.
-        scope: rank the weights of all matrices together (`global`), or cut each `matrix` by the same share.
-        pattern: regular expression over names of weight matrices; the default leaves heads out, which a new task makes anew.
-            Embeddings never count.
-        ramp: share of the steps over which the cut share rises, by the cubic of Zhu and Gupta 2017; 0 cuts all before the
-            first step.
+        share: of the weights in the matrices that match, to be cut; 0 cuts nothing and keeps the
+            zeros of `init`.
+        scope: rank the weights of all matrices together (`global`), or cut each `matrix` by the
+            same share.
+        pattern: regular expression over names of weight matrices; the default leaves heads out,
+            which a new task makes anew. Embeddings never count.
+        ramp: share of the steps over which the cut share rises, by the cubic of Zhu and Gupta 2017;
+            0 cuts all before the first step.
         cuts: how many cuts the ramp has.
     """
 
@@ -56,8 +59,9 @@ class Pruning(Settings):
 def matrices(model: nn.Module, pattern: str) -> list[str]:
     """Return the names of the weight matrices (2 dimensions or more) that match a pattern.
 
-    Tables that are looked up (embeddings) never count: rows of rare inputs are small, so a ranking by magnitude would
-    cut what is rare, and rows that no input has touched would flatter the share of zeros.
+    Tables that are looked up (embeddings) never count: rows of rare inputs are small, so a ranking
+    by magnitude would cut what is rare, and rows that no input has touched would flatter the share
+    of zeros.
 
     Raises:
         ConfigError: the pattern is not a regular expression or matches no weight matrix.
@@ -65,7 +69,9 @@ def matrices(model: nn.Module, pattern: str) -> list[str]:
     try:
         matches = re.compile(pattern).search
     except re.error as error:
-        raise ConfigError(f"pruning.pattern {pattern!r} is not a regular expression ({error}); correct it") from None
+        raise ConfigError(
+            f"pruning.pattern {pattern!r} is not a regular expression ({error}); correct it"
+        ) from None
     tables = {name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     names = []
     for name, parameter in model.named_parameters():
@@ -81,23 +87,33 @@ def matrices(model: nn.Module, pattern: str) -> list[str]:
     return names
 
 
-def smallest(weights: Mapping[str, Tensor], share: float, scope: str = "global") -> dict[str, Tensor]:
-    """Return which weights to cut, bool of their shapes: the given share of all, smallest magnitudes first.
+def smallest(
+    weights: Mapping[str, Tensor], share: float, scope: str = "global"
+) -> dict[str, Tensor]:
+    """Return which weights to cut, bool of their shapes: the given share of all, smallest
+    magnitudes first.
 
-    With `global` they are ranked together, as torch.nn.utils.prune.global_unstructured does; with `matrix` each
-    matrix loses the same share. What is zero already comes first and is cut whatever the share.
+    With `global` they are ranked together, as torch.nn.utils.prune.global_unstructured does; with
+    `matrix` each matrix loses the same share. What is zero already comes first and is cut whatever
+    the share.
 
     >>> cut = smallest({"a": torch.tensor([[3.0, -1.0]]), "b": torch.tensor([[0.5, 2.0]])}, 0.5)
     >>> cut["a"].tolist(), cut["b"].tolist()
     ([[False, True]], [[True, False]])
     """
     if scope == "matrix":
-        return {name: cut for name, tensor in weights.items() for cut in smallest({name: tensor}, share).values()}
+        return {
+            name: cut
+            for name, tensor in weights.items()
+            for cut in smallest({name: tensor}, share).values()
+        }
     sizes = [tensor.numel() for tensor in weights.values()]
     magnitude_N = torch.cat([tensor.detach().abs().flatten() for tensor in weights.values()])
     cut_N = magnitude_N == 0
     cut_N[torch.topk(magnitude_N, round(share * len(magnitude_N)), largest=False).indices] = True
-    return {n: cut.view_as(t) for (n, t), cut in zip(weights.items(), cut_N.split(sizes), strict=True)}
+    return {
+        n: cut.view_as(t) for (n, t), cut in zip(weights.items(), cut_N.split(sizes), strict=True)
+    }
 
 
 def zero_share(weights: Iterable[Tensor]) -> float:
@@ -123,7 +139,8 @@ def share_at(pruning: Pruning, steps: int, step: int) -> float | None:
         return None
     if not last:
         return pruning.share
-    for cut in range(pruning.cuts, 0, -1):  # where the ramp has fewer steps than cuts, the later one counts
+    # where the ramp has fewer steps than cuts, the later one counts
+    for cut in range(pruning.cuts, 0, -1):
         if step == math.ceil(cut * last / pruning.cuts):
             return pruning.share * (1 - (1 - cut / pruning.cuts) ** 3)
     return None
@@ -138,7 +155,8 @@ class PruningMask(Method):
         steps: of the run.
         parameters: the matrices by name.
         averages: the moving averages of parameters by name, cut with them; empty without one.
-        holds_from: the first step at which zeros are held; a fresh model's zeros are only where it starts.
+        holds_from: the first step at which zeros are held; a fresh model's zeros are only where it
+            starts.
     """
 
     name: ClassVar[str] = "pruning"
@@ -152,27 +170,45 @@ class PruningMask(Method):
 
     @classmethod
     def of(
-        cls, pruning: Pruning, run: "Run", model: nn.Module, fresh: Iterable[str], averages: Mapping[str, Tensor]
+        cls,
+        pruning: Pruning,
+        run: "Run",
+        model: nn.Module,
+        fresh: Iterable[str],
+        averages: Mapping[str, Tensor],
     ) -> "PruningMask":
-        """Return what cuts and holds the zeros of a run; `fresh` names the parameters that came from no checkpoint."""
-        names, parameters, steps = matrices(model, pruning.pattern), dict(model.named_parameters()), run.schedule.steps
+        """Return what cuts and holds the zeros of a run; `fresh` names the parameters that came
+        from no checkpoint.
+        """
+        names, parameters, steps = (
+            matrices(model, pruning.pattern),
+            dict(model.named_parameters()),
+            run.schedule.steps,
+        )
         first = 0
         if run.init is None:
-            first = next((step for step in range(steps) if share_at(pruning, steps, step) is not None), steps)
+            first = next(
+                (step for step in range(steps) if share_at(pruning, steps, step) is not None), steps
+            )
         else:
-            names = [name for name in names if name not in set(fresh)]  # a new head may start at zero, and must move
+            # a new head may start at zero, and must move
+            names = [name for name in names if name not in set(fresh)]
         return cls(pruning, steps, {name: parameters[name] for name in names}, averages, first)
 
     @torch.no_grad()
     def before_step(self, state: "TrainingState | None", step: int) -> None:
-        """Cut what is due before a step, of the moving average too, and note what is to stay zero."""
+        """Cut what is due before a step, of the moving average too, and note what is to stay
+        zero.
+        """
         share = share_at(self.pruning, self.steps, step)
         if share is not None:
             for name, cut in smallest(self.parameters, share, self.pruning.scope).items():
                 self.parameters[name].masked_fill_(cut, 0.0)
                 if name in self.averages:
                     self.averages[name].masked_fill_(cut, 0.0)
-        training = [p for p in self.parameters.values() if p.requires_grad and step >= self.holds_from]
+        training = [
+            p for p in self.parameters.values() if p.requires_grad and step >= self.holds_from
+        ]
         self.held = [(p, p == 0) for p in training]
 
     @torch.no_grad()

@@ -24,7 +24,8 @@ from sciforge.errors import ConfigError
 if TYPE_CHECKING:
     from sciforge.core.training.training_state import TrainingState
 
-MAX_RECORDS = 512  # evaluated; the standard error of a mean over them is 4 % of the standard deviation
+# evaluated; the standard error of a mean over them is 4 % of the standard deviation
+MAX_RECORDS = 512
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Retention(Method):
 
 
 def evenly(num: int, max_n: int) -> np.ndarray:
-    """Return the places of at most `max_n` of `num` records, evenly spaced: neighbours in a file are alike.
+    """Return the places of at most `max_n` of `num` records, evenly spaced: neighbours in a file
+    are alike.
 
     >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
     ([0, 2, 4], [0, 1])
@@ -66,7 +68,8 @@ def old_data(run: Run) -> Path | None:
 
 
 def old_split(objective: Objective, data: Path) -> tuple[str, Records]:
-    """Return the name and the records of the split to see forgetting on: validation, or test where there is none.
+    """Return the name and the records of the split to see forgetting on: validation, or test where
+    there is none.
 
     Raises:
         ConfigError: `data` has neither validation nor test records.
@@ -76,13 +79,18 @@ def old_split(objective: Objective, data: Path) -> tuple[str, Records]:
     split = next((name for name, records in splits.items() if len(records)), None)
     if split is None:
         raise ConfigError(
-            f"{data} has no validation or test records to see forgetting on; prepare it with a validation split"
+            f"{data} has no validation or test records to see forgetting on; prepare it with a"
+            " validation split"
         )
     return split, splits[split]
 
 
-def under_old_heads(parent: Checkpoint, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
-    """Return the parent's model with new weights; heads that these lack, or have in another shape, are the parent's."""
+def under_old_heads(
+    parent: Checkpoint, weights: Mapping[str, Tensor], device: torch.device
+) -> nn.Module:
+    """Return the parent's model with new weights; heads that these lack, or have in another
+    shape, are the parent's.
+    """
     model = parent.build().to(device)
     state = model.state_dict()
     same = {k: v.to(device) for k, v in weights.items() if k in state and v.shape == state[k].shape}
@@ -90,10 +98,14 @@ def under_old_heads(parent: Checkpoint, weights: Mapping[str, Tensor], device: t
     return model
 
 
-def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engine: Engine) -> dict[str, Any]:
-    """Return the metrics of the parent's own objective on its own validation data, with its weights and with new ones.
+def retained(
+    parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engine: Engine
+) -> dict[str, Any]:
+    """Return the metrics of the parent's own objective on its own validation data, with its weights
+    and with new ones.
 
-    Heads that the new weights lack are the parent's: what is evaluated is the backbone under the old head.
+    Heads that the new weights lack are the parent's: what is evaluated is the backbone under the
+    old head.
 
     Raises:
         ConfigError: `data` has neither validation nor test records.
@@ -104,7 +116,9 @@ def retained(parent: Checkpoint, weights: Mapping[str, Tensor], data: Path, engi
         records = records.take(evenly(len(records), MAX_RECORDS))
     alone = Engine(engine.device, "float32")
     before, after = (
-        evaluate(under_old_heads(parent, state, engine.device), objective, parent.codec, records, alone)
+        evaluate(
+            under_old_heads(parent, state, engine.device), objective, parent.codec, records, alone
+        )
         for state in ({}, weights)
     )
     return {"split": split, "records": len(records), "before": before, "after": after}

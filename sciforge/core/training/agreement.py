@@ -1,4 +1,6 @@
-"""What all processes of a run must have in common before the first step: settings, version, data, parent, weights."""
+"""What all processes of a run must have in common before the first step: settings, version,
+data, parent, weights.
+"""
 
 import hashlib
 import json
@@ -22,16 +24,28 @@ from sciforge.errors import printable
 
 ANSWER = 10.0  # seconds in which a process that lives reports that a collective call failed
 BROKEN = re.compile(
-    r"timed? ?out|connection (closed|reset|refused)|broken pipe|gloo|nccl|remote process exited|socket", re.IGNORECASE
+    r"timed? ?out|connection (closed|reset|refused)|broken pipe|gloo|nccl|remote process"
+    r" exited|socket",
+    re.IGNORECASE,
 )
 # May differ from process to process: they decide speed and places, not the result.
-FREE = {"out", "log", "hardware.device", "hardware.workers", "hardware.threads", "hardware.compile", "hardware.timeout"}
+FREE = {
+    "out",
+    "log",
+    "hardware.device",
+    "hardware.workers",
+    "hardware.threads",
+    "hardware.compile",
+    "hardware.timeout",
+}
 
 
 def settings(run: Run) -> dict[str, str]:
-    """Return name -> value of the settings that decide the result; of paths only whether they are given.
+    """Return name -> value of the settings that decide the result; of paths only whether they are
+    given.
 
-    What lies at a path is compared by its digest, since nodes may keep the same data at different places.
+    What lies at a path is compared by its digest, since nodes may keep the same data at different
+    places.
     """
     return {name: value for name, value in _flat("", run) if name not in FREE}
 
@@ -47,10 +61,16 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 def version() -> dict[str, str]:
-    """Return the versions of sciforge and torch, and the commit of a checkout with whether it has changes."""
+    """Return the versions of sciforge and torch, and the commit of a checkout with whether it
+    has changes.
+    """
     commit, dirty = git_state()
     changes = " with changes" if dirty else ""
-    return {"sciforge": __version__, "torch": torch.__version__, "commit": f"{(commit or 'none')[:12]}{changes}"}
+    return {
+        "sciforge": __version__,
+        "torch": torch.__version__,
+        "commit": f"{(commit or 'none')[:12]}{changes}",
+    }
 
 
 def digest(values: Mapping[str, Any]) -> dict[str, str]:
@@ -84,7 +104,9 @@ def blame(error: RuntimeError, store: Any, rank: int, world: int, timeout: float
             store.set(f"sciforge/answers/{rank}", "")
             for other in range(world):
                 try:
-                    store.wait([f"sciforge/answers/{other}"], timedelta(seconds=1 if silent else ANSWER))
+                    store.wait(
+                        [f"sciforge/answers/{other}"], timedelta(seconds=1 if silent else ANSWER)
+                    )
                 except RuntimeError:
                     silent.append(str(other))
     who = f"rank{'s' * (len(silent) > 1)} {', '.join(silent)}" if silent else "a process"
@@ -94,13 +116,15 @@ def blame(error: RuntimeError, store: Any, rank: int, world: int, timeout: float
 
 
 def disagreement(of_ranks: Sequence[Mapping[str, Mapping[str, str]]]) -> str | None:
-    """Return one line that says what differs between processes, and at which of them; None where all agree.
+    """Return one line that says what differs between processes, and at which of them; None where
+    all agree.
 
     Args:
         of_ranks: of each process kind (`run`, `data`, ...) -> name -> value.
 
     >>> print(disagreement([{"run": {"seed": "0"}}, {"run": {"seed": "0"}}, {"run": {"seed": "7"}}]))
-    processes disagree: rank 2 has another run than rank 0 (seed 7, not 0); start all with the same command and files
+    processes disagree: rank 2 has another run than rank 0 (seed 7, not 0); start all with the same
+    command and files
     """
     problems = []
     for kind, wanted in of_ranks[0].items():
@@ -108,12 +132,21 @@ def disagreement(of_ranks: Sequence[Mapping[str, Mapping[str, str]]]) -> str | N
         if not others:
             continue
         values = of_ranks[others[0]][kind]
-        names = sorted(name for name in {**wanted, **values} if wanted.get(name) != values.get(name))
-        pairs = [f"{name} {values.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names[:3]]
+        names = sorted(
+            name for name in {**wanted, **values} if wanted.get(name) != values.get(name)
+        )
+        pairs = [
+            f"{name} {values.get(name, 'none')}, not {wanted.get(name, 'none')}"
+            for name in names[:3]
+        ]
         more = ", ..." if len(names) > 3 else ""
         ranks, verb = ("rank", "has") if len(others) == 1 else ("ranks", "have")
         listed = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-        problems.append(f"{ranks} {listed} {verb} another {kind} than rank 0 ({'; '.join(pairs)}{more})")
+        problems.append(
+            f"{ranks} {listed} {verb} another {kind} than rank 0 ({'; '.join(pairs)}{more})"
+        )
     if not problems:
         return None
-    return printable(f"processes disagree: {'; '.join(problems)}; start all with the same command and files")
+    return printable(
+        f"processes disagree: {'; '.join(problems)}; start all with the same command and files"
+    )

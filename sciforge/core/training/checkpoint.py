@@ -1,7 +1,7 @@
 """A checkpoint is a folder of JSON and safetensors that explains itself: no pickle, no class path.
 
-checkpoint.json    format, domain, model and codec, the whole run, step, metrics, digests, provenance; written last
-model.safetensors  the weights under the model's own names (LoRA merged in)
+checkpoint.json    format, domain, model and codec, the whole run, step, metrics, digests,
+provenance; written last model.safetensors  the weights under the model's own names (LoRA merged in)
 fisher-*.safetensors  optional: diagonal Fisher information, for EWC without the pretraining data
 resume/            optional and deletable: the optimiser's state and the raw training weights
 README.md          optional and deletable: the model card, with a digest of its own (see card.py)
@@ -45,7 +45,15 @@ from sciforge.errors import CheckpointError, ConfigError
 WEIGHTS = "model.safetensors"
 RESUME = "resume/state.safetensors"
 SLACK = 2**20  # parameters that a model may register beyond four times its weights
-SHAPE = {"format": int, "domain": str, "model": dict, "codec": dict, "objectives": list, "run": dict, "step": int}
+SHAPE = {
+    "format": int,
+    "domain": str,
+    "model": dict,
+    "codec": dict,
+    "objectives": list,
+    "run": dict,
+    "step": int,
+}
 SHAPE |= {"metrics": dict, "loop": dict, "provenance": dict, "files": dict}
 
 
@@ -53,15 +61,21 @@ def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return a checkpoint.json in the present format, its shape checked; raises CheckpointError."""
     body = upgraded(body)
     if body.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {body.get('format')!r} is unknown here; update sciforge")
+        raise CheckpointError(
+            f"{path}: checkpoint format {body.get('format')!r} is unknown here; update sciforge"
+        )
     check_shape(body, SHAPE, path / "checkpoint.json", CheckpointError)
     if WEIGHTS not in body["files"]:
-        raise CheckpointError(f"{path / 'checkpoint.json'}: lists no {WEIGHTS}; write or fetch it again")
+        raise CheckpointError(
+            f"{path / 'checkpoint.json'}: lists no {WEIGHTS}; write or fetch it again"
+        )
     return body
 
 
 def resolve(path: Path) -> Path:
-    """Return the checkpoint folder meant by a path: itself, the finished one of a run, or its newest step."""
+    """Return the checkpoint folder meant by a path: itself, the finished one of a run, or its
+    newest step.
+    """
     path = Path(path)
     if (path / "checkpoint.json").exists():
         return path
@@ -70,7 +84,8 @@ def resolve(path: Path) -> Path:
     steps = sorted(f for f in path.glob("step-*") if (f / "checkpoint.json").exists())
     if not steps:
         raise CheckpointError(
-            f"{path}: no checkpoint here; give a run's folder or a name from `sciforge datasets list`"
+            f"{path}: no checkpoint here; give a run's folder or a name from `sciforge datasets"
+            " list`"
         )
     return steps[-1]
 
@@ -89,10 +104,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
-        """Open a checkpoint or a run's folder; raises CheckpointError where it is missing or damaged."""
+        """Open a checkpoint or a run's folder; raises CheckpointError where it is missing or
+        damaged.
+        """
         path = resolve(path)
         body = upgrade(read_json(path / "checkpoint.json", CheckpointError), path)
-        files = {f: d for f, d in body["files"].items() if not f.startswith("resume/") or (path / "resume").exists()}
+        files = {
+            f: d
+            for f, d in body["files"].items()
+            if not f.startswith("resume/") or (path / "resume").exists()
+        }
         check_files(path, files, CheckpointError)
         return cls(path, body)
 
@@ -123,7 +144,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: {error}") from None
         for part in value if isinstance(value, tuple) else (value,):
             if not isinstance(part, kind):
-                raise CheckpointError(f"{self.path}: {key} is of the wrong kind, {type(part).__name__}; fetch it again")
+                raise CheckpointError(
+                    f"{self.path}: {key} is of the wrong kind, {type(part).__name__}; fetch it"
+                    " again"
+                )
         return value
 
     @cached_property
@@ -149,7 +173,9 @@ class Checkpoint:
     def weights(self, name: str = WEIGHTS) -> dict[str, Tensor]:
         """Return the tensors of one of the checkpoint's files, on the CPU."""
         if name not in self.body["files"]:
-            raise CheckpointError(f"{self.path}: holds no {name}, only {', '.join(sorted(self.body['files']))}")
+            raise CheckpointError(
+                f"{self.path}: holds no {name}, only {', '.join(sorted(self.body['files']))}"
+            )
         try:
             return renamed_tensors(load_file(self.path / name))
         except (SafetensorError, OSError) as error:
@@ -161,23 +187,37 @@ class Checkpoint:
         try:
             with _no_larger_than(weights, self.path):
                 model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
-        except (ConfigError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (
+            ConfigError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            LookupError,
+            ArithmeticError,
+        ) as error:
             why = next(iter(str(error).splitlines()), type(error).__name__)
-            raise CheckpointError(f"{self.path}: its model cannot be built ({why}); fetch it again") from None
+            raise CheckpointError(
+                f"{self.path}: its model cannot be built ({why}); fetch it again"
+            ) from None
         load_weights(model, weights, self.path)
         return model.eval()
 
-    def with_file(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Checkpoint":
+    def with_file(
+        self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+    ) -> "Checkpoint":
         """Add a file of tensors (the Fisher) to the checkpoint and return it as it is now."""
         body = {
             **self.body,
             "files": dict(self.body["files"]),
             "about": {**self.body.get("about", {}), name: dict(about)},
         }
-        describe = partial(replace_file, self.path / "checkpoint.json", lambda work: write_json(work, body))
+        describe = partial(
+            replace_file, self.path / "checkpoint.json", lambda work: write_json(work, body)
+        )
         with one_line(self.path):
             if body["files"].pop(name, None):
-                describe()  # forget the old file first, so that a crash leaves no digest that does not match
+                # forget the old file first, so that a crash leaves no digest that does not match
+                describe()
             replace_file(self.path / name, lambda work: write_tensors(work, tensors))
             body["files"][name] = sha256(self.path / name)
             describe()
@@ -186,14 +226,19 @@ class Checkpoint:
 
 @contextmanager
 def _no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
-    """Stop building a model that outgrows the weights at hand: a forged depth or width must not fill the memory."""
-    left = SLACK + 4 * sum(tensor.numel() for tensor in weights.values())  # heads may be registered more than once
+    """Stop building a model that outgrows the weights at hand: a forged depth or width must not
+    fill the memory.
+    """
+    # heads may be registered more than once
+    left = SLACK + 4 * sum(tensor.numel() for tensor in weights.values())
 
     def count(_: nn.Module, name: str, parameter: Any) -> None:
         nonlocal left
         left -= 0 if parameter is None else parameter.numel()
         if left < 0:
-            raise CheckpointError(f"{path}: its model is larger than its weights; the checkpoint is of another size")
+            raise CheckpointError(
+                f"{path}: its model is larger than its weights; the checkpoint is of another size"
+            )
 
     handle = register_module_parameter_registration_hook(count)
     try:
@@ -207,12 +252,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
     own = model.state_dict()
     for name in own:
         if name not in weights:
-            raise CheckpointError(f"{where}: no weight {name!r}; the checkpoint is of another model")
+            raise CheckpointError(
+                f"{where}: no weight {name!r}; the checkpoint is of another model"
+            )
         if own[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, the model needs {tuple(own[name].shape)}"
-            raise CheckpointError(f"{where}: weight {name!r} is {shapes}; the checkpoint is of another size")
+            raise CheckpointError(
+                f"{where}: weight {name!r} is {shapes}; the checkpoint is of another size"
+            )
     if extra := sorted(set(weights) - set(own)):
-        raise CheckpointError(f"{where}: weight {extra[0]!r} is not in the model; the checkpoint is of another model")
+        raise CheckpointError(
+            f"{where}: weight {extra[0]!r} is not in the model; the checkpoint is of another model"
+        )
     model.load_state_dict(weights)
 
 
@@ -231,7 +282,9 @@ def save(
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
     loop: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write a checkpoint folder that appears whole or not at all, `tensors` beside the weights; checkpoint.json last."""
+    """Write a checkpoint folder that appears whole or not at all, `tensors` beside the weights;
+    checkpoint.json last.
+    """
     with atomic_folder(path, replace=True) as work:
         write_tensors(work / WEIGHTS, weights)
         files = [WEIGHTS]
@@ -239,8 +292,18 @@ def save(
             (work / name).parent.mkdir(exist_ok=True)
             write_tensors(work / name, extra)
             files.append(name)
-        body = {"format": FORMAT, "domain": domain, "model": to_json(model_config), "codec": to_json(codec)}
-        body |= {"objectives": to_json(objectives), "run": to_json(run), "step": step, "metrics": dict(metrics)}
+        body = {
+            "format": FORMAT,
+            "domain": domain,
+            "model": to_json(model_config),
+            "codec": to_json(codec),
+        }
+        body |= {
+            "objectives": to_json(objectives),
+            "run": to_json(run),
+            "step": step,
+            "metrics": dict(metrics),
+        }
         body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}
         body["files"] = {name: sha256(work / name) for name in files}
         write_json(work / "checkpoint.json", body)
@@ -248,13 +311,17 @@ def save(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; tensors that share memory (tied weights) are saved once under each name.
+    """Write a safetensors file; tensors that share memory (tied weights) are saved once under each
+    name.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
     """
     try:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+            path,
+        )
     except SafetensorError as error:
         free = shutil.disk_usage(path.parent).free
         raise CheckpointError(
@@ -262,8 +329,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         ) from None
 
 
-def provenance(run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None) -> dict[str, Any]:
-    """Return where a model comes from: versions, commit, device, processes, data digests, parent checkpoint."""
+def provenance(
+    run: Run, device: str, world: int, data: Mapping[str, str], parent: Path | None
+) -> dict[str, Any]:
+    """Return where a model comes from: versions, commit, device, processes, data digests, parent
+    checkpoint.
+    """
     commit, dirty = git_state()
     return {
         "versions": {"python": platform.python_version(), **_packages()},
@@ -281,7 +352,9 @@ def provenance(run: Run, device: str, world: int, data: Mapping[str, str], paren
 
 @cache
 def _packages() -> dict[str, str]:
-    """Return the versions of sciforge and of all that it requires, each domain's packages among them."""
+    """Return the versions of sciforge and of all that it requires, each domain's packages among
+    them.
+    """
     try:
         required = [line for line in requires("sciforge") or () if "extra ==" not in line]
     except PackageNotFoundError:
@@ -297,13 +370,23 @@ def _packages() -> dict[str, str]:
 
 @cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Return the commit of sciforge's own checkout and whether it has uncommitted changes; None where there is none."""
+    """Return the commit of sciforge's own checkout and whether it has uncommitted changes; None
+    where there is none.
+    """
     here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():
         return None, None
     try:
-        ask: dict[str, Any] = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        ask: dict[str, Any] = {
+            "cwd": here,
+            "capture_output": True,
+            "text": True,
+            "timeout": 10,
+            "check": True,
+        }
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
-        return commit, bool(subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip())
+        return commit, bool(
+            subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip()
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None

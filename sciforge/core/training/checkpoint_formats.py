@@ -1,7 +1,8 @@
-"""Formats of checkpoint.json: each older one is brought to the present by a pure function, pinned by golden checkpoints.
+"""Formats of checkpoint.json: each older one is brought to the present by a pure function, pinned
+by golden checkpoints.
 
-A format that ships is never changed. To make a new one, raise FORMAT, add the function from the last format to
-UPGRADES, and write golden checkpoints of it (tests/golden/make.py).
+A format that ships is never changed. To make a new one, raise FORMAT, add the function from the
+last format to UPGRADES, and write golden checkpoints of it (tests/golden/make.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +41,8 @@ _FIELDS_2 = {
     "DescriptorsAndMasked": {"spread": "std"},
     "Grow": {"told_share": "condition_share"},
 }
-# Format 1 -> 2: last part of a tensor's name -> its new one. The files keep their digests, so names change when they are read.
+# Format 1 -> 2: last part of a tensor's name -> its new one. The files keep their digests, so names
+# change when they are read.
 _TENSORS_2 = {"spread_P": "std_P", "target_spread_K": "target_std_K"}
 
 
@@ -56,7 +58,10 @@ def _renamed(value: Any, types: Mapping[str, str], fields: Mapping[str, Mapping[
     kind = types.get(kind, kind)
     names = fields.get(kind, {})
     rest = {key: item for key, item in value.items() if key != "type"}
-    return {"type": kind, **{names.get(key, key): _renamed(item, types, fields) for key, item in rest.items()}}
+    return {
+        "type": kind,
+        **{names.get(key, key): _renamed(item, types, fields) for key, item in rest.items()},
+    }
 
 
 def upgrade_1(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +72,9 @@ def upgrade_1(body: Mapping[str, Any]) -> dict[str, Any]:
     {'type': 'Run', 'finetuning': {'type': 'Freeze', 'pattern': 'a'}}
     """
     settings = ("run", "codec", "model", "objectives")
-    return {k: _renamed(v, _TYPES_2, _FIELDS_2) if k in settings else v for k, v in body.items()} | {"format": 2}
+    return {
+        k: _renamed(v, _TYPES_2, _FIELDS_2) if k in settings else v for k, v in body.items()
+    } | {"format": 2}
 
 
 UPGRADES: Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: upgrade_1}
@@ -81,12 +88,15 @@ def renamed_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """
     parts = {name: name.rpartition(".") for name in tensors}
     return {
-        "".join((*parts[name][:2], _TENSORS_2.get(parts[name][2], parts[name][2]))): x for name, x in tensors.items()
+        "".join((*parts[name][:2], _TENSORS_2.get(parts[name][2], parts[name][2]))): x
+        for name, x in tensors.items()
     }
 
 
 def upgraded(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint.json brought from its own format to the present one; an unknown format stays as it is."""
+    """Return a checkpoint.json brought from its own format to the present one; an unknown format
+    stays as it is.
+    """
     body = dict(body)
     while type(number := body.get("format")) is int and number in UPGRADES:
         body = UPGRADES[number](body)

@@ -1,8 +1,9 @@
 """One process or many: the only importer of torch.distributed, but for tensor_parallel.
 
-Gradients are summed by hand once per step, not by DDP's hooks: forces need double backward, which DDP and FSDP
-do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cuts the matrices of blocks with a
-`tensor_plan` over the processes of a node, which then work on the same examples (Megatron-LM, arXiv 1909.08053).
+Gradients are summed by hand once per step, not by DDP's hooks: forces need double backward, which
+DDP and FSDP do not support. `shard` is FSDP2 for models whose domain allows it; `tensor` cuts the
+matrices of blocks with a `tensor_plan` over the processes of a node, which then work on the same
+examples (Megatron-LM, arXiv 1909.08053).
 """
 
 import os
@@ -33,7 +34,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"hardware.device {name!r} is not a device; use auto, cpu or cuda") from None
+        raise ConfigError(
+            f"hardware.device {name!r} is not a device; use auto, cpu or cuda"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("hardware.device is cuda but this torch sees no GPU; use cpu")
     if device.type == "cuda" and device.index is None:
@@ -76,10 +79,12 @@ class Engine:
         Args:
             hardware: device, precision, timeout.
             strategy: how they share the model.
-            must_agree: returns what all processes must have in common, for `compare`; called where there are several.
+            must_agree: returns what all processes must have in common, for `compare`; called where
+                there are several.
 
         Raises:
-            ConfigError: processes disagree, one of them hung or died, or the strategy cannot be had.
+            ConfigError: processes disagree, one of them hung or died, or the strategy cannot be
+                had.
         """
         device = choose_device(hardware.device)
         if hardware.threads:
@@ -104,10 +109,17 @@ class Engine:
                 raise ConfigError(f"strategy {strategy} needs processes; {start}")
             tensor, mesh = 1, None
             if strategy == "tensor":
-                tensor = hardware.tensor or min(int(os.environ.get("LOCAL_WORLD_SIZE", world)), world)
+                tensor = hardware.tensor or min(
+                    int(os.environ.get("LOCAL_WORLD_SIZE", world)), world
+                )
                 if world % tensor:
-                    raise ConfigError(f"hardware.tensor {tensor} does not divide {world} processes; give a divisor")
-                mesh = dist.init_device_mesh(device.type, (world // tensor, tensor), mesh_dim_names=("data", "tensor"))
+                    raise ConfigError(
+                        f"hardware.tensor {tensor} does not divide {world} processes; give a"
+                        " divisor"
+                    )
+                mesh = dist.init_device_mesh(
+                    device.type, (world // tensor, tensor), mesh_dim_names=("data", "tensor")
+                )
             yield replace(engine, shard=strategy == "shard", tensor=tensor, mesh=mesh)
         except RuntimeError as error:
             if world == 1 or not BROKEN.search(str(error)):
@@ -119,7 +131,8 @@ class Engine:
                 dist.destroy_process_group()
 
     def compare(self, own: Mapping[str, Mapping[str, str]]) -> None:
-        """Stop all processes with one line where they do not have the same; see `agreement.disagreement`.
+        """Stop all processes with one line where they do not have the same; see
+        `agreement.disagreement`.
 
         Raises:
             ConfigError: names what differs, and at which processes.
@@ -128,7 +141,8 @@ class Engine:
             raise _on_all_ranks(ConfigError(problem))
 
     def in_turn(self, open_it: Callable[[], T]) -> T:
-        """Call a function on the first process of each node, then on the others, and stop all where it fails on one.
+        """Call a function on the first process of each node, then on the others, and stop all where
+        it fails on one.
 
         The first one leaves what the others need not do again (the digests of a store).
 
@@ -180,7 +194,9 @@ class Engine:
 
     @property
     def part(self) -> int:
-        """Which part of a batch is this process's; those that hold one model together have the same."""
+        """Which part of a batch is this process's; those that hold one model together have the
+        same.
+        """
         return self.rank // self.tensor
 
     @property
@@ -189,10 +205,12 @@ class Engine:
         return self.shard or self.mesh is not None
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device and precision; under `shard` and `tensor` split it over the processes.
+        """Move a model to the device and precision; under `shard` and `tensor` split it over the
+        processes.
 
         Raises:
-            ConfigError: under `tensor`, the model has no plan for cutting it, or cannot be cut into so many pieces.
+            ConfigError: under `tensor`, the model has no plan for cutting it, or cannot be cut into
+                so many pieces.
         """
         model.to(device=self.device, dtype=DTYPES[self.precision])
         if self.mesh is not None:
@@ -208,9 +226,11 @@ class Engine:
                 fully_shard(module, mesh=mesh)
         fully_shard(model, mesh=mesh)
         for module in model.modules():
-            if isinstance(module, FSDPModule):  # not inherited by nested units; the loop divides by the global count
+            # not inherited by nested units; the loop divides by the global count
+            if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum, which float32 would get
+                # gloo has no scaled sum, which float32 would get
+                module.set_force_sum_reduction_for_comms(True)
         return model
 
     def autocast(self) -> AbstractContextManager:
@@ -228,11 +248,16 @@ class Engine:
         """
         try:
             yield
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no type of its own
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        # torch.OutOfMemoryError is one; the CPU's allocator has no type of its own
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(
+                error
+            ):
                 raise
             hint = f"set hardware.micro_batch {max(examples // 2, 1)} or hardware.checkpointing"
-            raise ConfigError(f"out of memory on {self.device} with {examples} examples at once; {hint}") from None
+            raise ConfigError(
+                f"out of memory on {self.device} with {examples} examples at once; {hint}"
+            ) from None
 
     def move(self, batch: Any) -> Any:
         """Send a batch (a mapping, or an object such as PyG's with `apply` or `to`) to the device.
@@ -249,7 +274,9 @@ class Engine:
         return batch.to(self.device) if hasattr(batch, "to") else batch
 
     def sum(self, pairs: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-        """Add named (sum, count) pairs over all processes, in order of rank; a process may lack some names."""
+        """Add named (sum, count) pairs over all processes, in order of rank; a process may lack
+        some names.
+        """
         added: dict[str, tuple[float, float]] = {}
         for share in self.gather(dict(pairs)):
             for name, (total, count) in share.items():
@@ -260,12 +287,14 @@ class Engine:
     def reduce_grads(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add gradients over all parts of the batch, once; FSDP2 has done so already.
 
-        A weight that no process's share of the batch touched keeps no gradient, so that it does not move, as in one
-        process.
+        A weight that no process's share of the batch touched keeps no gradient, so that it does not
+        move, as in one process.
         """
         if self.parts == 1 or self.shard:
             return
-        touched = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self.device)
+        touched = torch.tensor(
+            [p.grad is not None for p in parameters], dtype=torch.float32, device=self.device
+        )
         dist.all_reduce(touched, group=self._group)
         parameters = [p for p, times in zip(parameters, touched.tolist(), strict=True) if times]
         if not parameters:
@@ -276,14 +305,17 @@ class Engine:
         grads = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat, group=self._group)
-        for parameter, grad, piece in zip(parameters, grads, flat.split([g.numel() for g in grads]), strict=True):
+        for parameter, grad, piece in zip(
+            parameters, grads, flat.split([g.numel() for g in grads]), strict=True
+        ):
             if grad is parameter.grad:
                 parameter.grad = piece.view_as(grad)
             else:
                 grad.copy_(piece.view_as(grad))
 
     def clip(self, parameters: Sequence[nn.Parameter], largest: float) -> float | Tensor:
-        """Scale gradients so that their norm over all weights is at most `largest`; return the norm before.
+        """Scale gradients so that their norm over all weights is at most `largest`; return the norm
+        before.
 
         The host does not wait for the norm, except under `tensor`.
         """
@@ -291,21 +323,26 @@ class Engine:
             total = nn.utils.clip_grad_norm_(parameters, largest)
             return total.full_tensor() if hasattr(total, "full_tensor") else total
         grads: list[Any] = [parameter.grad for parameter in parameters]
-        whole, pieces = ([g for g in grads if hasattr(g, "to_local") == cut] for cut in (False, True))
-        squares = [nn.utils.get_total_norm(whole).double().square()] if whole else []  # the same on all processes
+        whole, pieces = (
+            [g for g in grads if hasattr(g, "to_local") == cut] for cut in (False, True)
+        )
+        # the same on all processes
+        squares = [nn.utils.get_total_norm(whole).double().square()] if whole else []
         if pieces:
             total = nn.utils.get_total_norm(pieces)
             squares.append(getattr(total, "full_tensor")().double().square())  # noqa: B009
         norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
         if norm > largest:
-            torch._foreach_mul_([local(grad) for grad in grads], largest / (norm + 1e-6))  # as clip_grad_norm_ does
+            # as clip_grad_norm_ does
+            torch._foreach_mul_([local(grad) for grad in grads], largest / (norm + 1e-6))
         return norm
 
     def full_state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the whole state of a model on the CPU; a collective call under `shard` and `tensor`.
+        """Return the whole state of a model on the CPU; a collective call under `shard` and
+        `tensor`.
 
-        Under `shard` the first process alone gets it, one tensor at a time, so that it must fit into no GPU; the others
-        get nothing.
+        Under `shard` the first process alone gets it, one tensor at a time, so that it must fit
+        into no GPU; the others get nothing.
         """
         if not self.shard:
             return {name: self.full(tensor) for name, tensor in model.state_dict().items()}
@@ -315,9 +352,14 @@ class Engine:
         return dict(get_model_state_dict(model, options=options))  # type: ignore[arg-type]
 
     def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Load a whole state, splitting it as the model is split; under `shard` that of the first process."""
+        """Load a whole state, splitting it as the model is split; under `shard` that of the
+        first process.
+        """
         if self.shard:
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+            from torch.distributed.checkpoint.state_dict import (
+                StateDictOptions,
+                set_model_state_dict,
+            )
             from torch.distributed.fsdp import FSDPModule
 
             for module in model.modules():
@@ -331,7 +373,9 @@ class Engine:
             set_model_state_dict(model, whole[0], options=options)
         else:
             own = model.state_dict()
-            model.load_state_dict({name: self.like(own[name], tensor) for name, tensor in state.items()})
+            model.load_state_dict(
+                {name: self.like(own[name], tensor) for name, tensor in state.items()}
+            )
 
     def full(self, tensor: Tensor) -> Tensor:
         """Return a whole tensor on the CPU (a collective call where it is split)."""
@@ -350,7 +394,9 @@ class Engine:
 
     @property
     def _group(self) -> Any:
-        """The processes that hold the same weights and work on different examples; None for all there are."""
+        """The processes that hold the same weights and work on different examples; None for all
+        there are.
+        """
         return None if self.mesh is None else self.mesh.get_group("data")
 
     def gather(self, value: Any) -> list[Any]:
@@ -381,7 +427,11 @@ def _join(device: torch.device, timeout: float) -> Any:
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
     store, rank, world = next(dist.rendezvous("env://", timeout=limit))
     dist.init_process_group(
-        backend, store=dist.PrefixStore("sciforge", store), rank=rank, world_size=world, timeout=limit
+        backend,
+        store=dist.PrefixStore("sciforge", store),
+        rank=rank,
+        world_size=world,
+        timeout=limit,
     )
     return store
 

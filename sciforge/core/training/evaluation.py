@@ -48,7 +48,9 @@ def means(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
 
 @contextmanager
 def evaluation(model: nn.Module, objective: Objective) -> Iterator[None]:
-    """Put a model into evaluation mode and back; gradients only where the objective differentiates (forces)."""
+    """Put a model into evaluation mode and back; gradients only where the objective
+    differentiates (forces).
+    """
     training = model.training
     model.eval()
     try:
@@ -59,9 +61,16 @@ def evaluation(model: nn.Module, objective: Objective) -> Iterator[None]:
 
 
 def batches(
-    objective: Objective, codec: Codec, records: Records, indices: Sequence[int], seed: int, size: int
+    objective: Objective,
+    codec: Codec,
+    records: Records,
+    indices: Sequence[int],
+    seed: int,
+    size: int,
 ) -> Iterator[Batch]:
-    """Yield collated batches; corruption is that of epoch 0, so every evaluation sees the same masks."""
+    """Yield collated batches; corruption is that of epoch 0, so every evaluation sees the same
+    masks.
+    """
     for part in sampling.micro_batches(list(indices), size):
         examples = []
         for index in part:
@@ -79,12 +88,17 @@ def evaluate(
     seed: int = 0,
     size: int = 32,
 ) -> dict[str, float]:
-    """Return the mean loss, its parts and the objective's metrics over `records`, for any number of processes.
+    """Return the mean loss, its parts and the objective's metrics over `records`, for any number of
+    processes.
 
     Under `shard` every process computes everything, since all must run the same number of passes.
     """
     indices = list(range(len(records)))
-    share = indices if engine.shard else list(sampling.share_of_rank(indices, engine.part, engine.parts))
+    share = (
+        indices
+        if engine.shard
+        else list(sampling.share_of_rank(indices, engine.part, engine.parts))
+    )
     tally = Tally()
     outputs: dict[str, list[np.ndarray]] = {}
     with evaluation(model, objective):
@@ -102,27 +116,36 @@ def evaluate(
         joined = _in_order(engine.gather(joined), len(records))
     metrics = means(pairs)
     if joined:
-        metrics |= {name: float(value) for name, value in objective.metrics(joined, records).items()}
+        metrics |= {
+            name: float(value) for name, value in objective.metrics(joined, records).items()
+        }
     return metrics
 
 
 def as_array(value: torch.Tensor | Sequence[torch.Tensor]) -> np.ndarray:
-    """Return an output as an array, bfloat16 widened; a ragged one as an array of arrays, one an example."""
+    """Return an output as an array, bfloat16 widened; a ragged one as an array of arrays, one an
+    example.
+    """
     if not isinstance(value, torch.Tensor):
         ragged = np.empty(len(value), object)
         if not len(value):
             return ragged
         flat = as_array(torch.cat([item.flatten() for item in value]))  # one copy from the device
         ends = np.cumsum([item.numel() for item in value])
-        for place, item in enumerate(value):  # assigned at once, equal shapes would become one array
-            ragged[place] = flat[ends[place] - item.numel() : ends[place]].reshape(item.shape).copy()
+        # assigned at once, equal shapes would become one array
+        for place, item in enumerate(value):
+            ragged[place] = (
+                flat[ends[place] - item.numel() : ends[place]].reshape(item.shape).copy()
+            )
         return ragged
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
 def _in_order(shares: list[dict[str, np.ndarray]], num: int) -> dict[str, np.ndarray]:
-    """Interleave the processes' outputs; with few records some processes have none, the first always has."""
+    """Interleave the processes' outputs; with few records some processes have none, the first
+    always has.
+    """
     joined = {}
     for name, first in shares[0].items():
         joined[name] = np.empty((num, *first.shape[1:]), first.dtype)

@@ -1,4 +1,6 @@
-"""The gradient of a step: of the mean loss over the global batch, divided once, over all processes and micro-batches."""
+"""The gradient of a step: of the mean loss over the global batch, divided once, over all
+processes and micro-batches.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +13,16 @@ from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import DivergedError
 
 
-def mean_gradient(state: TrainingState, step: int, batches: Sequence[Sequence[Batch]]) -> dict[str, float]:
+def mean_gradient(
+    state: TrainingState, step: int, batches: Sequence[Sequence[Batch]]
+) -> dict[str, float]:
     """Leave in `.grad` the gradient of the global mean loss; return the loss and its parts.
 
     Args:
         state: the run in progress.
         step: 0-based.
-        batches: the micro-batches of each source of examples; two sources count by their share of the batch.
+        batches: the micro-batches of each source of examples; two sources count by their share of
+            the batch.
 
     Raises:
         DivergedError: the loss is not finite or counts nothing; names the records.
@@ -40,15 +45,21 @@ def mean_gradient(state: TrainingState, step: int, batches: Sequence[Sequence[Ba
                 gradients[i] = grad if earlier is None else earlier.add_(grad)
             parameter.grad = None
         metrics["loss"] += weight * total / count
-        metrics |= {("replay_" if number else "") + name: value for name, value in means(sums).items()}
+        metrics |= {
+            ("replay_" if number else "") + name: value for name, value in means(sums).items()
+        }
     frozen = [step < group.frozen_steps for group in state.groups for _ in group.parameters]
     for parameter, gradient, is_frozen in zip(parameters, gradients, frozen, strict=True):
         parameter.grad = None if is_frozen else gradient
     return metrics
 
 
-def _backward(state: TrainingState, objective: Objective, micro: Sequence[Batch]) -> dict[str, tuple[float, float]]:
-    """Go backward on the summed loss of each micro-batch; return the (sum, count) of the loss and its parts."""
+def _backward(
+    state: TrainingState, objective: Objective, micro: Sequence[Batch]
+) -> dict[str, tuple[float, float]]:
+    """Go backward on the summed loss of each micro-batch; return the (sum, count) of the loss
+    and its parts.
+    """
     tally = Tally()
     for batch in micro:
         with state.engine.autocast():

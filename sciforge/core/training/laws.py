@@ -54,7 +54,9 @@ class CheckResult(Result):
         import pandas as pd
 
         rows = [(w.name, w.violation, w.tolerance, w.holds, w.summary) for w in self.laws]
-        return pd.DataFrame(rows, columns=["law", "violation", "tolerance", "holds", "what it says"])
+        return pd.DataFrame(
+            rows, columns=["law", "violation", "tolerance", "holds", "what it says"]
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one object a law."""

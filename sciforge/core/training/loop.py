@@ -1,8 +1,9 @@
 """The training loop: pretraining and fine-tuning are the one function `train(Run)`.
 
-A step: the methods' `before_step`; for each micro-batch the loss, backward on the sum; loss and count summed over
-processes; stop if not finite; gradients reduced and divided by the global count; `after_backward`; clip; the learning
-rate of the schedule; the optimiser; `after_step`; log; evaluate and save when due.
+A step: the methods' `before_step`; for each micro-batch the loss, backward on the sum; loss and
+count summed over processes; stop if not finite; gradients reduced and divided by the global count;
+`after_backward`; clip; the learning rate of the schedule; the optimiser; `after_step`; log;
+evaluate and save when due.
 """
 
 import logging
@@ -36,13 +37,18 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
 
     Args:
         run: everything that decides the result.
-        resume: continue from the newest checkpoint in `run.out`; the result is bit-equal to a run never stopped.
+        resume: continue from the newest checkpoint in `run.out`; the result is bit-equal to a run
+            never stopped.
 
     Raises:
-        ConfigError: settings that contradict each other, or `run.out` is in use or holds another run.
-        DataError, CheckpointError: `run.data` or `run.init` is missing or damaged, or the disk is full.
-        DivergedError: the loss or gradient is not finite; names the records. The last checkpoint stays as it was.
-        StoppedError: SIGTERM or SIGUSR1 came, and a checkpoint to resume from is saved; a SystemExit with code 75.
+        ConfigError: settings that contradict each other, or `run.out` is in use or holds another
+            run.
+        DataError, CheckpointError: `run.data` or `run.init` is missing or damaged, or the disk is
+            full.
+        DivergedError: the loss or gradient is not finite; names the records. The last checkpoint
+            stays as it was.
+        StoppedError: SIGTERM or SIGUSR1 came, and a checkpoint to resume from is saved; a
+            SystemExit with code 75.
     """
     schedule, same_generator = run.schedule, torch.random.fork_rng(devices=[])
     with same_generator, _processes(run, resume) as engine, own_folder(run.out, engine, resume):
@@ -53,9 +59,19 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             LOGGER.info("%s: finished already, nothing to resume", run.out)
             return Checkpoint.open(run.out / "final")
         if resume:
-            begin = f"resuming from step {start}" if start else "nothing to resume from, starting at step 0"
+            begin = (
+                f"resuming from step {start}"
+                if start
+                else "nothing to resume from, starting at step 0"
+            )
             LOGGER.info("%s: %s", run.out, begin)
-        LOGGER.info("%s: steps %d to %d of %s", run.out, start, schedule.steps, type(state.objectives[0]).__name__)
+        LOGGER.info(
+            "%s: steps %d to %d of %s",
+            run.out,
+            start,
+            schedule.steps,
+            type(state.objectives[0]).__name__,
+        )
         folder = run.out if engine.main else None
         options: dict[str, Any] = {
             "examples": schedule.batch,
@@ -66,7 +82,9 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log,
             StopSignals().handled() as stop,
         ):
-            for step, batches in state.data.load(range(start, schedule.steps), run.hardware.workers, engine.device):
+            for step, batches in state.data.load(
+                range(start, schedule.steps), run.hardware.workers, engine.device
+            ):
                 metrics = take_step(state, step, batches)
                 metrics_log.step(step, **metrics)
                 if _due(step + 1, schedule.evaluate_every) and stop_early(state, step, metrics_log):
@@ -84,7 +102,8 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
 def _stopped(run: Run, step: int, received: str | None) -> BaseException:
     """Return the error that ends a run which a signal stopped; Ctrl-C stays a KeyboardInterrupt."""
     done = (
-        f"{run.out}: stopped by {received or 'a signal to another process'} after step {step} of {run.schedule.steps}"
+        f"{run.out}: stopped by {received or 'a signal to another process'} after step {step} of"
+        f" {run.schedule.steps}"
     )
     line = f"{done}; checkpoint saved, continue with --resume (in Python: resume=True)"
     return KeyboardInterrupt(line) if received == "SIGINT" else StoppedError(line)
@@ -103,10 +122,14 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def take_step(state: TrainingState, step: int, batches: Sequence[Sequence[Batch]]) -> dict[str, float]:
+def take_step(
+    state: TrainingState, step: int, batches: Sequence[Sequence[Batch]]
+) -> dict[str, float]:
     """Take one optimiser step and return the metrics to log."""
     state.model.train()
-    seed = sampling.generator(state.run.seed, sampling.ORDER, step, state.engine.part + 1).integers(2**62)
+    seed = sampling.generator(state.run.seed, sampling.ORDER, step, state.engine.part + 1).integers(
+        2**62
+    )
     torch.manual_seed(int(seed))  # for dropout
     for method in state.methods:
         method.before_step(state, step)
@@ -139,8 +162,13 @@ def stop_early(state: TrainingState, step: int, metrics_log: MetricsLog) -> bool
         metrics = evaluate(state.model, objective, codec, records, state.engine, run.seed, size)
         stopping.metrics = dict(metrics)
         metrics_log.write(step, **{f"validation_{name}": value for name, value in metrics.items()})
-        LOGGER.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        LOGGER.info(
+            "step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        )
         value = metrics[objective.metric] * (1 if objective.higher_is_better else -1)
-        if stopping.improves(-math.inf if math.isnan(value) else value, step + 1) and run.schedule.patience:
+        if (
+            stopping.improves(-math.inf if math.isnan(value) else value, step + 1)
+            and run.schedule.patience
+        ):
             stopping.state = state.engine.full_state(state.model)
     return 0 < run.schedule.patience <= stopping.best["bad"]

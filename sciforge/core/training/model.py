@@ -1,4 +1,6 @@
-"""A model in use: on users' own inputs, on prepared data, for fine-tuning, and on itself, for its laws."""
+"""A model in use: on users' own inputs, on prepared data, for fine-tuning, and on itself, for
+its laws.
+"""
 
 import html
 import types
@@ -17,6 +19,7 @@ from sciforge.core.data.store import Store
 from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Domain, FitRecipe, Inputs, Objective, Record
 from sciforge.core.files.atomic import TemporaryFolder, copy_folder
+from sciforge.core.files.docstrings import first_paragraph
 from sciforge.core.files.results import Metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
@@ -41,7 +44,8 @@ class Model:
         network: on `device`, in evaluation mode.
         device: of the arithmetic.
         batch: records in one forward pass.
-        folder: a temporary folder that holds the checkpoint and lives as long as the model; None for one that stays.
+        folder: a temporary folder that holds the checkpoint and lives as long as the model; None
+            for one that stays.
     """
 
     checkpoint: Checkpoint
@@ -74,7 +78,9 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """A single-process engine on the model's device; on CUDA with bfloat16 autocast, as in training."""
+        """A single-process engine on the model's device; on CUDA with bfloat16 autocast, as in
+        training.
+        """
         return Engine(self.device, "bfloat16" if self.device.type == "cuda" else "float32")
 
     def _facts(self) -> dict[str, str]:
@@ -102,7 +108,10 @@ class Model:
         )
 
     def _repr_html_(self) -> str:
-        rows = (f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self._facts().items())
+        rows = (
+            f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>"
+            for k, v in self._facts().items()
+        )
         return f"<table>{''.join(rows)}</table>"
 
     def __copy__(self) -> "Model":
@@ -114,7 +123,10 @@ class Model:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the checkpoint's files themselves, so that the model opens on another machine."""
         folder = self.checkpoint.path
-        files = {name: (folder / name).read_bytes() for name in ("checkpoint.json", *self.checkpoint.body["files"])}
+        files = {
+            name: (folder / name).read_bytes()
+            for name in ("checkpoint.json", *self.checkpoint.body["files"])
+        }
         return _model_from_files, (folder.name, files, str(self.device), self.batch)
 
     def __getattr__(self, name: str) -> Any:
@@ -125,16 +137,21 @@ class Model:
         if name not in methods:
             hint = did_you_mean(name, [*methods, *_METHODS])
             raise AttributeError(f"a model of {self.domain.name} has no method {name!r}; {hint}")
-        return types.MethodType(methods[name], self)  # with the signature and the docstring of the function
+        # with the signature and the docstring of the function
+        return types.MethodType(methods[name], self)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.domain.methods})
 
     @property
     def inputs(self) -> Inputs:
-        """How the domain reads users' own objects; raises ConfigError where it takes prepared data only."""
+        """How the domain reads users' own objects; raises ConfigError where it takes prepared
+        data only.
+        """
         if self.domain.inputs is None:
-            raise ConfigError(f"the domain {self.domain.name} takes prepared data only; use prepare")
+            raise ConfigError(
+                f"the domain {self.domain.name} takes prepared data only; use prepare"
+            )
         return self.domain.inputs.of(self)
 
     # On records and prepared data ------------------------------------------------------------
@@ -153,7 +170,8 @@ class Model:
         if not parts:
             kind = type(self.objective).__name__
             raise ConfigError(
-                f"{self.checkpoint.path} was trained for {kind}, which predicts no labels; fine-tune it first"
+                f"{self.checkpoint.path} was trained for {kind}, which predicts no labels;"
+                " fine-tune it first"
             )
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
@@ -182,7 +200,8 @@ class Model:
         """Return loss and metrics on labelled data.
 
         Args:
-            data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their labels.
+            data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their
+                labels.
             targets: the labels of natural inputs.
             split: of a dataset; None takes test, or all of natural inputs.
             input: the column of a DataFrame that holds the inputs.
@@ -192,22 +211,28 @@ class Model:
         Raises:
             ConfigError: the data are of another domain, or hold no record of the split.
         """
-        dataset = as_dataset(data, targets, domain=self.domain.name, input=input, target=target, model=self)
+        dataset = as_dataset(
+            data, targets, domain=self.domain.name, input=input, target=target, model=self
+        )
         split = split or ("test" if is_prepared(data) else "train")  # natural inputs are one split
         records = self.objective.examples(dataset.store, split)
         if not len(records):
             raise ConfigError(f"{dataset.path} has no {split} records; choose another split")
         size = self.batch
-        return Metrics(evaluate(self.network, self.objective, self.codec, records, self.engine, seed, size))
+        return Metrics(
+            evaluate(self.network, self.objective, self.codec, records, self.engine, seed, size)
+        )
 
     # On users' own inputs --------------------------------------------------------------------
 
-    def predict(self, inputs: Any, *, split: str = "test", input: str | None = None) -> "pd.DataFrame":
+    def predict(
+        self, inputs: Any, *, split: str = "test", input: str | None = None
+    ) -> "pd.DataFrame":
         """Return a row of predictions for each input.
 
         Args:
-            inputs: natural inputs of the domain (strings, ase.Atoms, SMILES or Mol, arrays, images); a Series or a
-                DataFrame, whose index is kept; or a dataset.
+            inputs: natural inputs of the domain (strings, ase.Atoms, SMILES or Mol, arrays,
+                images); a Series or a DataFrame, whose index is kept; or a dataset.
             split: of a dataset.
             input: the column of a DataFrame that holds the inputs.
 
@@ -228,19 +253,27 @@ class Model:
     def _records(
         self, inputs: Any, column: str | None = None, split: str = "test"
     ) -> "tuple[Sequence[Record], pd.Index | None]":
-        """Return the records of inputs or of a split of a dataset, and the index of a Series or DataFrame."""
+        """Return the records of inputs or of a split of a dataset, and the index of a Series or
+        DataFrame.
+        """
         if isinstance(inputs, Dataset | Store):
             store = inputs.store if isinstance(inputs, Dataset) else inputs
             if store.domain != self.domain.name:
-                raise ConfigError(f"the data are of the domain {store.domain}, the model of {self.domain.name}")
+                raise ConfigError(
+                    f"the data are of the domain {store.domain}, the model of {self.domain.name}"
+                )
             records: Any = self.objective.examples(store, split)
         else:
-            records = self.inputs.records(split_table(inputs, None, self.domain.name, column).inputs)
+            records = self.inputs.records(
+                split_table(inputs, None, self.domain.name, column).inputs
+            )
         if not len(records):
             raise ConfigError("there are no inputs; give at least one")
         return records, getattr(inputs, "index", None) if hasattr(inputs, "iloc") else None
 
-    def embed(self, inputs: Any, *, split: str = "test", input: str | None = None, **options: Any) -> np.ndarray:
+    def embed(
+        self, inputs: Any, *, split: str = "test", input: str | None = None, **options: Any
+    ) -> np.ndarray:
         """Return what the network makes of each input, float32 [N, D].
 
         Args:
@@ -257,7 +290,9 @@ class Model:
         if self.domain.embed is None:
             raise ConfigError(f"the domain {self.domain.name} has no embedding; use predict")
         if options:
-            raise ConfigError(f"embed has no option {next(iter(options))!r} for {self.domain.name}; leave it out")
+            raise ConfigError(
+                f"embed has no option {next(iter(options))!r} for {self.domain.name}; leave it out"
+            )
         (records, _), rows = self._records(inputs, input, split), []
         with torch.no_grad(), evaluation(self.network, self.objective), self.engine.autocast():
             for part in sampling.micro_batches(records, self.batch):
@@ -281,20 +316,26 @@ class Model:
         verbose: bool = True,
         **settings: Any,
     ) -> "Model":
-        """Specialise the model with labelled data and return the new model; this one stays as it is.
+        """Specialise the model with labelled data and return the new model; this one stays as it
+        is.
 
         Args:
-            data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their labels.
-            targets: the labels of natural inputs: an array, a Series, or a DataFrame of several targets.
+            data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their
+                labels.
+            targets: the labels of natural inputs: an array, a Series, or a DataFrame of several
+                targets.
             input: the column of a DataFrame that holds the inputs.
             target: the column or columns of a DataFrame that hold the labels.
             split: the column of a DataFrame, or the split of each input; None trains on all.
-            labels: train on so many labelled records, classes balanced, chosen by `seed`; None for all.
-            recipe: a named recipe of the domain (`model.domain.inputs.recipes`); None for the recommended one.
+            labels: train on so many labelled records, classes balanced, chosen by `seed`; None for
+                all.
+            recipe: a named recipe of the domain (`model.domain.inputs.recipes`); None for the
+                recommended one.
             seed: of new weights, the order of records and the choice of labels.
             out: folder of the run; None for a temporary one, until `save`.
             verbose: print what was used and what was not.
-            settings: fields of Run that replace those of the recipe: `schedule`, `finetuning`, `regularization`, ...
+            settings: fields of Run that replace those of the recipe: `schedule`, `finetuning`,
+                `regularization`, ...
 
         Returns:
             The specialised Model.
@@ -317,14 +358,18 @@ class Model:
             chosen_fields["subset"] = Subset(labels, seed)
         folder = TemporaryFolder() if out is None else None
         place = Path(folder.name) / "run" if folder else Path(out or ".")
-        run = Run(data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **chosen_fields)
+        run = Run(
+            data=dataset.path, out=place, init=self.checkpoint.path, seed=seed, **chosen_fields
+        )
         if verbose:
             print(_fit_summary(dataset, run, name))
         tuned = Model.load(train(run).path, str(self.device), self.batch)
         return replace(tuned, folder=folder)
 
     def recommended(self, store: Store, recipe: str | None = None) -> Mapping[str, Any]:
-        """Return the fields of Run that a recipe of the domain, or the recommended one, sets for a prepared store."""
+        """Return the fields of Run that a recipe of the domain, or the recommended one, sets for
+        a prepared store.
+        """
         return self._recipe(recipe)[1].settings(store, self.checkpoint)
 
     def _recipe(self, name: str | None) -> tuple[str, FitRecipe]:
@@ -333,11 +378,14 @@ class Model:
             raise ConfigError(f"the domain {self.domain.name} names no recipe; train with a Run")
         name = next(iter(recipes)) if name is None else name
         if name not in recipes:
-            raise ConfigError(f"no recipe {name!r} in {self.domain.name}; {did_you_mean(name, recipes)}")
+            raise ConfigError(
+                f"no recipe {name!r} in {self.domain.name}; {did_you_mean(name, recipes)}"
+            )
         return name, recipes[name]
 
     def save(self, folder: Path | str) -> Path:
-        """Copy the checkpoint to a folder, which appears whole or not at all; `sciforge.load(folder)` opens it.
+        """Copy the checkpoint to a folder, which appears whole or not at all;
+        `sciforge.load(folder)` opens it.
 
         Raises:
             ConfigError: the folder exists already.
@@ -361,14 +409,18 @@ class Model:
         model = self.checkpoint.build().double().to(self.device)
         results = []
         for number, (name, law) in enumerate(self.domain.laws.items()):
-            violation, tolerance = law(model, self.codec, sampling.generator(seed, sampling.EVALUATE, 1, number))
-            summary = (law.__doc__ or name).strip().splitlines()[0]
+            violation, tolerance = law(
+                model, self.codec, sampling.generator(seed, sampling.EVALUATE, 1, number)
+            )
+            summary = first_paragraph(law.__doc__ or name)
             results.append(LawResult(name, summary, float(violation), float(tolerance)))
         return CheckResult(results)
 
 
 def _model_from_files(name: str, files: Mapping[str, bytes], device: str, batch: int) -> Model:
-    """Return the model whose checkpoint has these files, on the CPU where there is no such device."""
+    """Return the model whose checkpoint has these files, on the CPU where there is no such
+    device.
+    """
     folder = TemporaryFolder()
     place = Path(folder.name) / name
     for relative, content in files.items():
@@ -379,13 +431,26 @@ def _model_from_files(name: str, files: Mapping[str, bytes], device: str, batch:
 
 
 def _run_fields(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings; raises ConfigError where one is no field of Run, or one that `fit` sets itself."""
-    known = {f.name for f in fields(Run)} - {"data", "out", "init", "model", "codec", "subset", "seed"}
+    """Return the settings; raises ConfigError where one is no field of Run, or one that `fit`
+    sets itself.
+    """
+    known = {f.name for f in fields(Run)} - {
+        "data",
+        "out",
+        "init",
+        "model",
+        "codec",
+        "subset",
+        "seed",
+    }
     for name in settings:
         if name == "subset":
             raise ConfigError("fit has no setting 'subset'; give labels=N")
         if name not in known:
-            raise ConfigError(f"fit has no setting {name!r}; {did_you_mean(name, {*known, 'labels', 'recipe', 'out'})}")
+            raise ConfigError(
+                f"fit has no setting {name!r};"
+                f" {did_you_mean(name, {*known, 'labels', 'recipe', 'out'})}"
+            )
     return settings
 
 
@@ -393,8 +458,18 @@ def _fit_summary(dataset: Dataset, run: Run, recipe: str) -> str:
     """Return what `fit` prints: records used and not, the recipe, and how long it trains."""
     train = len(dataset.split("train"))
     used = f"{run.subset.count} of {train}" if run.subset else f"{train}"
-    others = [f"{len(dataset.split(name))} {name}" for name in ("validation", "test") if len(dataset.split(name))]
-    lines = [f"fit: {used} training records" + (f" ({', '.join(others)} not trained on)" if others else "")]
+    others = [
+        f"{len(dataset.split(name))} {name}"
+        for name in ("validation", "test")
+        if len(dataset.split(name))
+    ]
+    lines = [
+        f"fit: {used} training records"
+        + (f" ({', '.join(others)} not trained on)" if others else "")
+    ]
     what, steps = type(run.objective).__name__, run.schedule.steps
-    lines.append(f"  recipe {recipe}: {what}, {steps} steps of {run.schedule.batch}, {type(run.finetuning).__name__}")
+    lines.append(
+        f"  recipe {recipe}: {what}, {steps} steps of {run.schedule.batch},"
+        f" {type(run.finetuning).__name__}"
+    )
     return "\n".join([*lines, *(f"  {note}" for note in dataset.notes)])

@@ -1,4 +1,6 @@
-"""One description of a run: a frozen dataclass tree that Python builds, the command line parses and JSON stores."""
+"""One description of a run: a frozen dataclass tree that Python builds, the command line parses
+and JSON stores.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -13,7 +15,19 @@ from sciforge.core.methods.pruning import Pruning
 from sciforge.core.methods.regularization import EWC, L2SP, Estimator
 from sciforge.errors import ConfigError
 
-__all__ = ["CORE_TYPES", "DPSGD", "EWC", "L2SP", "Estimator", "Freeze", "Full", "Hardware", "LoRA", "Pruning", "Replay"]
+__all__ = [
+    "CORE_TYPES",
+    "DPSGD",
+    "EWC",
+    "L2SP",
+    "Estimator",
+    "Freeze",
+    "Full",
+    "Hardware",
+    "LoRA",
+    "Pruning",
+    "Replay",
+]
 __all__ += ["Run", "Schedule", "ScheduleKind", "Subset", "Teacher", "from_json", "to_json"]
 
 ScheduleKind = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
@@ -28,18 +42,22 @@ class Schedule(Settings):
         batch: examples a step, over all processes.
         lr: peak learning rate.
         warmup: share of the steps over which the rate rises linearly from 0.
-        kind: None takes exponential decay for a fresh model and step decay where a run has an `init`.
-        min_lr_ratio: learning rate at the end as a share of the peak (exponential, cosine, trapezoid).
+        kind: None takes exponential decay for a fresh model and step decay where a run has an
+            `init`.
+        min_lr_ratio: learning rate at the end as a share of the peak (exponential, cosine,
+            trapezoid).
         factor: step decay multiplies the rate by this at each of `drops` equally spaced places.
         drops: number of drops of the step decay.
         cooldown: share of the steps in which the trapezoid falls.
         weight_decay: AdamW's; not applied to vectors (norms, biases).
         betas: AdamW's.
         clip: largest norm of the gradient; None for no clipping.
-        ema_decay: decay of an exponential moving average of the weights, which is then what is evaluated and saved, the
-            raw weights beside it in raw.safetensors; 0 for none. The average of step t is over the last 10 t / 9 at most.
+        ema_decay: decay of an exponential moving average of the weights, which is then what is
+            evaluated and saved, the raw weights beside it in raw.safetensors; 0 for none. The
+            average of step t is over the last 10 t / 9 at most.
         evaluate_every: steps between evaluations on the validation split; 0 for never.
-        patience: stop after this many evaluations without improvement and restore the best; 0 for no early stop.
+        patience: stop after this many evaluations without improvement and restore the best; 0 for
+            no early stop.
         save_every: steps between checkpoints from which a run can resume; 0 for the end only.
     """
 
@@ -64,11 +82,22 @@ class Schedule(Settings):
         super().__post_init__()
         self.require(1, math.inf, "steps")
         self.require(1, 2**31 - 1, "batch")
-        self.require(0, math.inf, "evaluate_every", "patience", "save_every", "drops", "lr", "weight_decay", "clip")
+        self.require(
+            0,
+            math.inf,
+            "evaluate_every",
+            "patience",
+            "save_every",
+            "drops",
+            "lr",
+            "weight_decay",
+            "clip",
+        )
         self.require(0, 1, "warmup", "cooldown", "min_lr_ratio", "ema_decay")
         if self.kind in (None, "exponential") and self.min_lr_ratio == 0:
             raise ConfigError(
-                "schedule.min_lr_ratio is 0; exponential decay never reaches 0: give a small positive share"
+                "schedule.min_lr_ratio is 0; exponential decay never reaches 0: give a small"
+                " positive share"
             )
         if self.patience and not self.evaluate_every:
             raise ConfigError("schedule.patience needs schedule.evaluate_every; set both")
@@ -90,7 +119,9 @@ class Schedule(Settings):
         if self.kind == "step":
             return self.lr * self.factor ** math.floor(done * (self.drops + 1))
         if self.kind == "cosine":
-            return self.lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2)
+            return self.lr * (
+                self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
+            )
         if self.kind == "trapezoid":
             fall = max(0.0, (done - (1 - self.cooldown)) / self.cooldown) if self.cooldown else 0.0
             return self.lr * (1 - (1 - self.min_lr_ratio) * min(fall, 1.0))
@@ -117,7 +148,8 @@ class Replay(Settings):
 
 @dataclass(frozen=True)
 class Subset(Settings):
-    """Train on few labels: a subset of the training examples with balanced classes, nested in its size.
+    """Train on few labels: a subset of the training examples with balanced classes, nested in its
+    size.
 
     Args:
         count: number of training examples.
@@ -139,16 +171,21 @@ class Hardware(Settings):
 
     Args:
         device: `auto` takes CUDA where there is one.
-        precision: `auto` is bfloat16 autocast on CUDA and float32 on CPU; `float64` is for tests of exactness.
-        micro_batch: largest number of examples in one forward pass of a process; None for the whole batch.
-        tf32: on CUDA, multiply float32 matrices in TensorFloat-32, faster and with 10 bits of mantissa.
-        workers: processes that prepare examples; 0 prepares them in the training process. None is 0 on CPU, and on CUDA
-            up to 4 for long runs that the command line started.
+        precision: `auto` is bfloat16 autocast on CUDA and float32 on CPU; `float64` is for tests of
+            exactness.
+        micro_batch: largest number of examples in one forward pass of a process; None for the whole
+            batch.
+        tf32: on CUDA, multiply float32 matrices in TensorFloat-32, faster and with 10 bits of
+            mantissa.
+        workers: processes that prepare examples; 0 prepares them in the training process. None is 0
+            on CPU, and on CUDA up to 4 for long runs that the command line started.
         compile: run the model through torch.compile.
         checkpointing: recompute activations in the backward pass to save memory.
         threads: CPU threads of torch; None leaves torch's choice.
-        tensor: processes that hold one model together under the strategy `tensor`; None for those of a node.
-        timeout: seconds that a process waits for the others before the run stops and names who did not answer.
+        tensor: processes that hold one model together under the strategy `tensor`; None for those
+            of a node.
+        timeout: seconds that a process waits for the others before the run stops and names who did
+            not answer.
     """
 
     device: str = "auto"
@@ -184,14 +221,16 @@ class Run(Settings):
         finetuning: which weights move.
         regularization: a pull towards the weights of `init`.
         replay: pretraining data mixed in.
-        retention: data of what `init` learnt: the checkpoint then keeps its metrics there before and after (forgetting).
-            The data of replay or of the regularization serve where this is not given.
+        retention: data of what `init` learnt: the checkpoint then keeps its metrics there before
+            and after (forgetting). The data of replay or of the regularization serve where this is
+            not given.
         subset: train on few labels.
         dp_sgd: bound by noise what the weights can reveal of any training record.
         pruning: zeros cut into the weight matrices, and held.
         teacher: a checkpoint to learn from besides the labels (distillation).
         log: `tensorboard` writes event files beside metrics.jsonl, for `tensorboard --logdir OUT`.
-        strategy: `replicate` keeps a copy on each process, `shard` is FSDP2, `tensor` cuts each block over a node's processes.
+        strategy: `replicate` keeps a copy on each process, `shard` is FSDP2, `tensor` cuts each
+            block over a node's processes.
         hardware: device, precision, micro-batches, workers.
         seed: of the initial weights, the order, and every corruption.
     """
@@ -220,13 +259,22 @@ class Run(Settings):
         super().__post_init__()
         self.require(0, 2**63, "seed")
         if (self.model is None) == (self.init is None):
-            raise ConfigError("a run starts from a fresh model or from a checkpoint; give either --model or --init")
+            raise ConfigError(
+                "a run starts from a fresh model or from a checkpoint; give either --model or"
+                " --init"
+            )
         if self.init is None and (self.regularization or self.replay or self.retention):
-            raise ConfigError("regularization, replay or retention needs what was learnt before; give --init")
+            raise ConfigError(
+                "regularization, replay or retention needs what was learnt before; give --init"
+            )
         if self.replay and self.schedule.batch < 2:
-            raise ConfigError("schedule.batch is 1; replay needs at least 2, one new and one old example")
+            raise ConfigError(
+                "schedule.batch is 1; replay needs at least 2, one new and one old example"
+            )
         if self.regularization and isinstance(self.finetuning, LoRA):
-            raise ConfigError("LoRA freezes the weights that regularization would hold; choose one of them")
+            raise ConfigError(
+                "LoRA freezes the weights that regularization would hold; choose one of them"
+            )
         if self.dp_sgd:
             self._check_dp_sgd()
         self._check_compression()
@@ -235,29 +283,62 @@ class Run(Settings):
             object.__setattr__(self, "schedule", replace(self.schedule, kind=kind))
 
     def _check_dp_sgd(self) -> None:
-        """Raise ConfigError where a setting would undo what DP-SGD promises, or cannot go with it."""
+        """Raise ConfigError where a setting would undo what DP-SGD promises, or cannot go with
+        it.
+        """
         if self.subset:
-            raise ConfigError("subset looks at all labels, which dp_sgd does not protect; prepare a smaller store")
+            raise ConfigError(
+                "subset looks at all labels, which dp_sgd does not protect; prepare a smaller store"
+            )
         if self.replay:
-            raise ConfigError("dp_sgd has one source of examples; leave replay out, regularization may stand for it")
+            raise ConfigError(
+                "dp_sgd has one source of examples; leave replay out, regularization may stand"
+                " for it"
+            )
         if self.strategy != "replicate" or self.hardware.compile:
-            raise ConfigError("dp_sgd needs each example's gradient; use strategy replicate, without compile")
+            raise ConfigError(
+                "dp_sgd needs each example's gradient; use strategy replicate, without compile"
+            )
 
     def _check_compression(self) -> None:
         """Raise ConfigError where a setting would fill zeros again, or cannot go with a teacher."""
         if self.pruning and isinstance(self.finetuning, LoRA):
-            raise ConfigError("LoRA's update is dense, and merging it would fill the zeros; choose another finetuning")
+            raise ConfigError(
+                "LoRA's update is dense, and merging it would fill the zeros; choose another"
+                " finetuning"
+            )
         if self.pruning and self.strategy != "replicate":
-            raise ConfigError("pruning ranks whole matrices, which other strategies split; use --strategy replicate")
+            raise ConfigError(
+                "pruning ranks whole matrices, which other strategies split; use --strategy"
+                " replicate"
+            )
         if self.pruning and self.pruning.ramp and self.schedule.patience:
             raise ConfigError(
-                "early stopping would bring back weights from before the last cut; set schedule.patience 0"
+                "early stopping would bring back weights from before the last cut; set"
+                " schedule.patience 0"
             )
         if self.teacher and (self.replay or self.dp_sgd):
-            raise ConfigError("a teacher goes neither with replay, a second source, nor with dp_sgd, which it may undo")
+            raise ConfigError(
+                "a teacher goes neither with replay, a second source, nor with dp_sgd, which it may"
+                " undo"
+            )
 
 
 CORE_TYPES = {
     t.__name__: t
-    for t in (Run, Schedule, Full, Freeze, LoRA, L2SP, EWC, Replay, Subset, DPSGD, Pruning, Teacher, Hardware)
+    for t in (
+        Run,
+        Schedule,
+        Full,
+        Freeze,
+        LoRA,
+        L2SP,
+        EWC,
+        Replay,
+        Subset,
+        DPSGD,
+        Pruning,
+        Teacher,
+        Hardware,
+    )
 }

@@ -1,7 +1,7 @@
 """Signals that stop training after the step in progress, with a checkpoint to resume from.
 
-SIGTERM and SIGUSR1 are what clusters send before they take a machine back. Ctrl-C asks for the same when more than a
-minute of work would be lost; a second Ctrl-C stops at once.
+SIGTERM and SIGUSR1 are what clusters send before they take a machine back. Ctrl-C asks for the same
+when more than a minute of work would be lost; a second Ctrl-C stops at once.
 """
 
 import logging
@@ -33,12 +33,15 @@ class StopSignals:
 
     @contextmanager
     def handled(self) -> Iterator["StopSignals"]:
-        """Handle the signals inside the block, those excepted that the caller handles or ignores."""
+        """Handle the signals inside the block, those excepted that the caller handles or
+        ignores.
+        """
         defaults: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGUSR1: signal.SIG_DFL}
         defaults[signal.SIGINT] = signal.default_int_handler
         replaced = {}
         try:
-            if threading.current_thread() is threading.main_thread():  # Python lets no other thread handle signals
+            # Python lets no other thread handle signals
+            if threading.current_thread() is threading.main_thread():
                 for number, default in defaults.items():
                     if signal.getsignal(number) == default:
                         replaced[number] = signal.signal(number, self._handle)
@@ -51,5 +54,7 @@ class StopSignals:
         if number == signal.SIGINT:
             if self.received or time.monotonic() - self.saved < AT_STAKE:
                 raise KeyboardInterrupt
-            LOGGER.warning("stopping after this step and saving; press Ctrl-C again to stop at once")
+            LOGGER.warning(
+                "stopping after this step and saving; press Ctrl-C again to stop at once"
+            )
         self.received = self.received or signal.Signals(number).name

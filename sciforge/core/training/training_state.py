@@ -21,7 +21,8 @@ from sciforge.core.training.distributed import Engine
 from sciforge.core.training.run import Run
 from sciforge.errors import ConfigError
 
-RAW = "raw.safetensors"  # the weights of the last step, where those evaluated and saved are others (their average)
+# the weights of the last step, where those evaluated and saved are others (their average)
+RAW = "raw.safetensors"
 
 Gradient = Callable[["TrainingState", int, Sequence[Sequence[Batch]]], dict[str, float]]
 
@@ -32,8 +33,8 @@ class EarlyStopping:
 
     Args:
         metrics: metrics of the last evaluation.
-        best: the best value of the objective's metric (larger is better), its step and metrics, and the number of
-            evaluations since.
+        best: the best value of the objective's metric (larger is better), its step and metrics, and
+            the number of evaluations since.
         state: the model's state at the best step, kept only for early stopping.
     """
 
@@ -42,7 +43,9 @@ class EarlyStopping:
     state: dict[str, Tensor] | None = None
 
     def improves(self, value: float, step: int) -> bool:
-        """Note the value of an evaluation (larger is better) after a step; return whether it is the best so far."""
+        """Note the value of an evaluation (larger is better) after a step; return whether it is
+        the best so far.
+        """
         better = self.best["value"] is None or value > self.best["value"]
         if better:
             self.best = {"value": value, "step": step, "bad": 0, "metrics": self.metrics}
@@ -74,7 +77,8 @@ class TrainingState:
         methods: what changes a step besides, in the order in which they are called.
         early_stopping: what the validation split has shown.
         start_notes: what the objective returned of its start; the checkpoint keeps it.
-        extensions: where `schedule.steps` grew on a resume: the step, the steps planned before and since.
+        extensions: where `schedule.steps` grew on a resume: the step, the steps planned before and
+            since.
     """
 
     run: Run
@@ -100,7 +104,11 @@ class TrainingState:
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
-        return {name: p for group in self.groups for name, p in zip(group.names, group.parameters, strict=True)}
+        return {
+            name: p
+            for group in self.groups
+            for name, p in zip(group.names, group.parameters, strict=True)
+        }
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
@@ -147,7 +155,9 @@ class TrainingState:
             metrics |= method.summary(self, final=not resume)
         if self.engine.main:
             place = str(self.engine.device), self.engine.world
-            provenance = checkpoint.provenance(self.run, *place, self.store.digests(), self.run.init)
+            provenance = checkpoint.provenance(
+                self.run, *place, self.store.digests(), self.run.init
+            )
             checkpoint.save(
                 path,
                 domain=self.domain.name,
@@ -160,11 +170,16 @@ class TrainingState:
                 metrics=metrics,
                 provenance=provenance | ({} if resume else {"store": describe_store(self.store)}),
                 tensors=tensors,
-                loop={"best": self.early_stopping.best, "start": self.start_notes, "extended": self.extensions},
+                loop={
+                    "best": self.early_stopping.best,
+                    "start": self.start_notes,
+                    "extended": self.extensions,
+                },
             )
             for older in self.run.out.glob("step-*"):
                 if older != path:
-                    (older / "checkpoint.json").unlink(missing_ok=True)  # first: a crash leaves no half checkpoint
+                    # first: a crash leaves no half checkpoint
+                    (older / "checkpoint.json").unlink(missing_ok=True)
                     remove(older)
         self.engine.barrier()
 
@@ -176,10 +191,13 @@ class TrainingState:
         for method in self.methods:
             for name, tensor in method.tensors().items():
                 tensors[f"{method.name}.{name}"] = self.engine.full(tensor)
-        return tensors | {f"best.{name}": tensor for name, tensor in (self.early_stopping.state or {}).items()}
+        return tensors | {
+            f"best.{name}": tensor for name, tensor in (self.early_stopping.state or {}).items()
+        }
 
     def restore(self) -> int | None:
-        """Load the newest checkpoint of `run.out` and return its step; 0 where there is none, None if finished.
+        """Load the newest checkpoint of `run.out` and return its step; 0 where there is none, None
+        if finished.
 
         Raises:
             ConfigError: that checkpoint is of another run.
@@ -190,38 +208,52 @@ class TrainingState:
         last = Checkpoint.open(self.run.out)
         longer = self.run.schedule.steps > last.run.schedule.steps
         if other := self._other_settings(last):
-            hint = "" if other[0] != "schedule" or not longer else (
-                " (more steps must leave the learning rate of the steps taken as it was: keep the number of warmup "
-                "steps, with schedule.kind constant or a trapezoid that has not begun to fall)"
-            )  # fmt: skip
+            hint = (
+                ""
+                if other[0] != "schedule" or not longer
+                else (
+                    " (more steps must leave the learning rate of the steps taken as it was: keep"
+                    " the number of warmup steps, with schedule.kind constant or a trapezoid that"
+                    " has not begun to fall)"
+                )
+            )
             raise ConfigError(
-                f"{self.run.out} holds a run with another {other[0]}{hint}; resume it as it was, or choose another --out"
+                f"{self.run.out} holds a run with another {other[0]}{hint}; resume it as it was, or"
+                " choose another --out"
             )
         if last.path.name == "final":
             if not longer:
                 return None
             if checkpoint.RESUME not in last.body["files"] or not (last.path / "resume").exists():
                 raise ConfigError(
-                    f"{last.path} keeps nothing to extend the run from, as runs with schedule.save_every and without "
-                    f"early stopping do; start a new run with --init {last.path}"
+                    f"{last.path} keeps nothing to extend the run from, as runs with"
+                    " schedule.save_every and without early stopping do; start a new run with"
+                    f" --init {last.path}"
                 )
         self.load(last)
         self.extensions = list(last.body["loop"].get("extended", []))
         if longer:
-            self.extensions.append({"at": last.step, "from": last.run.schedule.steps, "to": self.run.schedule.steps})
+            self.extensions.append(
+                {"at": last.step, "from": last.run.schedule.steps, "to": self.run.schedule.steps}
+            )
             self.engine.barrier()
             if last.path.name == "final" and self.engine.main:  # now a step like others
                 last.path.rename(self.run.out / f"step-{last.step:08d}")
         return last.step
 
     def load(self, last: Checkpoint) -> None:
-        """Load weights, optimiser, methods and early stopping from a checkpoint with resume state."""
+        """Load weights, optimiser, methods and early stopping from a checkpoint with resume
+        state.
+        """
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "optimizer")}
         for name, tensor in last.weights(checkpoint.RESUME).items():
             kind, _, rest = name.partition(".")
-            parts.setdefault("ema" if kind == "average" else kind, {})[rest] = tensor  # as formats up to 2 called it
+            # as formats up to 2 called it
+            parts.setdefault("ema" if kind == "average" else kind, {})[rest] = tensor
         self.engine.load_state(self.model, parts["model"])
-        self.early_stopping = EarlyStopping(last.metrics, dict(last.body["loop"]["best"]), parts["best"] or None)
+        self.early_stopping = EarlyStopping(
+            last.metrics, dict(last.body["loop"]["best"]), parts["best"] or None
+        )
         parameters = self.parameters
         for method in self.methods:
             for name, tensor in method.tensors().items():
@@ -235,8 +267,13 @@ class TrainingState:
             self.optimizer.state[parameters[name]][key] = value
 
     def _other_settings(self, last: Checkpoint) -> list[str]:
-        """Return which settings of the checkpoint's run differ from this one's; places, processes and hardware may."""
-        wanted, recorded = to_json(replace(self.run, objective=self.objectives[0])), to_json(last.run)
+        """Return which settings of the checkpoint's run differ from this one's; places,
+        processes and hardware may.
+        """
+        wanted, recorded = (
+            to_json(replace(self.run, objective=self.objectives[0])),
+            to_json(last.run),
+        )
         free = {"data", "out", "init", "model", "codec", "log", "strategy", "hardware"}
         if self._extends(last):
             free |= {"schedule"}
@@ -244,28 +281,38 @@ class TrainingState:
         provenance = checkpoint.provenance(self.run, "", 1, self.store.digests(), self.run.init)
         checks = {
             "data": last.provenance.get("data") == provenance["data"],
-            "init": wanted["init"] == recorded["init"] or last.provenance.get("parent") == provenance["parent"],
+            "init": (
+                wanted["init"] == recorded["init"]
+                or last.provenance.get("parent") == provenance["parent"]
+            ),
             "model": last.model_config == self.model_config,
             "codec": last.codec == self.codec,
         }
         return sorted(other) + [name for name, same in checks.items() if not same]
 
     def _extends(self, last: Checkpoint) -> bool:
-        """Return whether this run is the checkpoint's with more steps, and bit-equal to one planned so from the start."""
+        """Return whether this run is the checkpoint's with more steps, and bit-equal to one
+        planned so from the start.
+        """
         old, new = last.run.schedule, self.run.schedule
         same = replace(new, steps=old.steps, warmup=old.warmup, cooldown=old.cooldown) == old
-        if not same or new.steps <= old.steps or self.run.dp_sgd or self.run.pruning:  # these plan over all steps
+        # these plan over all steps
+        if not same or new.steps <= old.steps or self.run.dp_sgd or self.run.pruning:
             return False
         return all(old.lr_at(step) == new.lr_at(step) for step in range(last.step))
 
     def finish(self) -> Checkpoint:
-        """Restore the best weights if early stopping kept them, write `final`, and drop the steps before it."""
+        """Restore the best weights if early stopping kept them, write `final`, and drop the
+        steps before it.
+        """
         step, stopping = self.run.schedule.steps, self.early_stopping
         extendable = self.run.schedule.save_every > 0 and stopping.state is None
         if stopping.state is not None:
             self.engine.load_state(self.model, stopping.state)
             # the best state holds the evaluated weights already
-            self.methods = tuple(method for method in self.methods if method.evaluated_weights() is None)
+            self.methods = tuple(
+                method for method in self.methods if method.evaluated_weights() is None
+            )
             step, stopping.metrics = stopping.best["step"], stopping.best["metrics"]
         self.model.eval()
         self.save(self.run.out / "final", step, resume=False, extendable=extendable)

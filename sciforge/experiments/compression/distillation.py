@@ -1,6 +1,8 @@
-"""Distillation: a smaller student learns from a teacher, and is compared with it and with itself taught by labels alone.
+"""Distillation: a smaller student learns from a teacher, and is compared with it and with itself
+taught by labels alone.
 
-Students are paired: with one seed both start from the same weights and see the same examples in the same order.
+Students are paired: with one seed both start from the same weights and see the same examples in the
+same order.
 """
 
 import time
@@ -25,7 +27,12 @@ from sciforge.experiments.grid import Grid, Row, open_folder
 from sciforge.experiments.held_out import HeldOut, Scores
 from sciforge.experiments.plots import BLUE, GREY, ORANGE, frame, new_axes
 from sciforge.experiments.results import ExperimentResult
-from sciforge.experiments.statistics import Interval, direction_text, mean_interval, paired_difference
+from sciforge.experiments.statistics import (
+    Interval,
+    direction_text,
+    mean_interval,
+    paired_difference,
+)
 from sciforge.provenance import model_card
 
 if TYPE_CHECKING:
@@ -37,15 +44,20 @@ KINDS = (TEACHER, DISTILLED, ALONE)
 
 
 def distill(spec: Distill) -> "DistillationResult":
-    """Train the students that are not yet there, evaluate them beside the teacher, and return it all.
+    """Train the students that are not yet there, evaluate them beside the teacher, and return it
+    all.
 
     Raises:
-        ConfigError: a model that cannot learn from this teacher, or `spec.out` holds students of other settings.
+        ConfigError: a model that cannot learn from this teacher, or `spec.out` holds students of
+            other settings.
         CheckpointError, DataError: the teacher or the store is missing or damaged.
     """
     teacher = Checkpoint.open(spec.checkpoint)
     store, held_out, engine = open_held_out(spec, teacher)
-    cells = [(TEACHER, 0), *((kind, seed) for seed in range(spec.seeds) for kind in (DISTILLED, ALONE))]
+    cells = [
+        (TEACHER, 0),
+        *((kind, seed) for seed in range(spec.seeds) for kind in (DISTILLED, ALONE)),
+    ]
     with open_folder(spec.out) as folder:
         settings = _settings(spec, teacher, held_out, store.digests())
         grid = Grid.open(folder, ("kind", "seed"), settings, "students")
@@ -71,7 +83,9 @@ def distill(spec: Distill) -> "DistillationResult":
     return result
 
 
-def _settings(spec: Distill, teacher: Checkpoint, held_out: HeldOut, digests: Mapping[str, str]) -> dict[str, Any]:
+def _settings(
+    spec: Distill, teacher: Checkpoint, held_out: HeldOut, digests: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what must not change between two calls for one comparison; seeds may grow."""
     body = to_json(spec)
     about = {name: body[name] for name in ("model", "codec", "schedule", "subset")}
@@ -85,7 +99,9 @@ def student_name(kind: str, seed: int) -> str:
 
 
 def student_run(spec: Distill, teacher: Checkpoint, kind: str, seed: int, folder: Path) -> Run:
-    """Return the run of a student, with or without the teacher; they differ in nothing but the teacher."""
+    """Return the run of a student, with or without the teacher; they differ in nothing but the
+    teacher.
+    """
     config = teacher.domain.model(spec.model) if isinstance(spec.model, str) else spec.model
     return Run(
         data=spec.data,
@@ -104,20 +120,29 @@ def student_run(spec: Distill, teacher: Checkpoint, kind: str, seed: int, folder
 def sizes_and_speeds(
     checkpoints: Mapping[str, Checkpoint], held_out: HeldOut, engine: Engine
 ) -> dict[str, dict[str, float]]:
-    """Return for each kind its parameters, bytes of weights on disk, and records a second at batch sizes 1 and 64.
+    """Return for each kind its parameters, bytes of weights on disk, and records a second at batch
+    sizes 1 and 64.
 
-    Records are encoded before. Kinds alternate batch by batch, so that other load of the machine affects all alike.
+    Records are encoded before. Kinds alternate batch by batch, so that other load of the machine
+    affects all alike.
     """
-    networks = {kind: checkpoint.build().to(engine.device) for kind, checkpoint in checkpoints.items()}
+    networks = {
+        kind: checkpoint.build().to(engine.device) for kind, checkpoint in checkpoints.items()
+    }
     sizes: dict[str, dict[str, float]] = {}
     for kind, checkpoint in checkpoints.items():
         parameters = sum(p.numel() for p in networks[kind].parameters())
-        sizes[kind] = {"parameters": parameters, "bytes": (checkpoint.path / WEIGHTS).stat().st_size}
+        sizes[kind] = {
+            "parameters": parameters,
+            "bytes": (checkpoint.path / WEIGHTS).stat().st_size,
+        }
     for size in (1, 64):
-        places = [i % len(held_out.records) for i in range(max(size, 8))]  # few records come again and again
+        # few records come again and again
+        places = [i % len(held_out.records) for i in range(max(size, 8))]
         collated = {
             kind: [
-                engine.move(batch) for batch in batches(held_out.objective, c.codec, held_out.records, places, 0, size)
+                engine.move(batch)
+                for batch in batches(held_out.objective, c.codec, held_out.records, places, 0, size)
             ]
             for kind, c in checkpoints.items()
         }
@@ -128,12 +153,15 @@ def sizes_and_speeds(
                 batch = collated[kind][len(seconds[kind]) % len(collated[kind])]
                 seconds[kind].append(_seconds(networks[kind], checkpoint.objectives[0], batch))
         for kind, times in seconds.items():
-            sizes[kind][f"records_s_{size}"] = size / float(np.median(times[1:]))  # the first warms caches
+            # the first warms caches
+            sizes[kind][f"records_s_{size}"] = size / float(np.median(times[1:]))
     return sizes
 
 
 def _seconds(network: torch.nn.Module, objective: Objective, batch: Batch) -> float:
-    """Return how long a model takes for a batch: its predictions, or its loss where it predicts nothing."""
+    """Return how long a model takes for a batch: its predictions, or its loss where it predicts
+    nothing.
+    """
     with evaluation(network, objective):
         start = time.perf_counter()
         if not objective.predict(network, batch):
@@ -166,23 +194,33 @@ class DistillationResult(ExperimentResult):
     seeds: int
 
     def interval(self, kind: str, less: str | None = None) -> Interval:
-        """Return the mean over seeds with its 95 % interval, or its paired difference from another kind's."""
+        """Return the mean over seeds with its 95 % interval, or its paired difference from
+        another kind's.
+        """
         seeds = range(1 if kind == TEACHER else self.seeds)
         own = [self.scores[kind, seed] for seed in seeds]
         values, without = [s.value for s in own], [s.without for s in own]
         if less is None:
             return mean_interval(values, without)
         others = [self.scores[less, 0 if less == TEACHER else seed] for seed in seeds]
-        return paired_difference(values, [s.value for s in others], without, [s.without for s in others])
+        return paired_difference(
+            values, [s.value for s in others], without, [s.without for s in others]
+        )
 
     def table(self) -> Table:
         """Return quality, size and speed, one column a kind of model."""
         less_alone = self.interval(DISTILLED, ALONE).significant(sign=True)
-        less_teacher = [self.interval(kind, TEACHER).significant(sign=True) for kind in (DISTILLED, ALONE)]
-        rows = [(f"{self.split} {self.metric}", *(self.interval(kind).significant() for kind in KINDS))]
+        less_teacher = [
+            self.interval(kind, TEACHER).significant(sign=True) for kind in (DISTILLED, ALONE)
+        ]
+        rows = [
+            (f"{self.split} {self.metric}", *(self.interval(kind).significant() for kind in KINDS))
+        ]
         rows += [("less alone", "", less_alone, ""), ("less teacher", "", *less_teacher)]
         rows.append(("parameters", *(f"{self.sizes[kind]['parameters']:,}" for kind in KINDS)))
-        rows.append(("MB of weights", *(f"{self.sizes[kind]['bytes'] / 1e6:.2f}" for kind in KINDS)))
+        rows.append(
+            ("MB of weights", *(f"{self.sizes[kind]['bytes'] / 1e6:.2f}" for kind in KINDS))
+        )
         for size in (1, 64):
             speeds = (f"{self.sizes[kind][f'records_s_{size}']:.4g}" for kind in KINDS)
             rows.append((f"records/s, batch {size}", *speeds))
@@ -191,17 +229,24 @@ class DistillationResult(ExperimentResult):
             over = f"{self.seeds} paired seeds and {self.records} records"
         better = direction_text(self.higher_is_better)
         note = f"Means [95 % interval over {over}]; {better}weights include solved heads; speed is "
-        return Table(("", *KINDS), tuple(rows), note + "without encoding, the median of about a second.")
+        return Table(
+            ("", *KINDS), tuple(rows), note + "without encoding, the median of about a second."
+        )
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return one row a model: kind, seed, every metric, and the size and speed of its kind."""
         import pandas as pd
 
-        rows = [{"kind": k, "seed": s, **scores.metrics, **self.sizes[k]} for (k, s), scores in self.scores.items()]
+        rows = [
+            {"kind": k, "seed": s, **scores.metrics, **self.sizes[k]}
+            for (k, s), scores in self.scores.items()
+        ]
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the metric of each kind against its number of parameters, with 95 % intervals, and return the axes."""
+        """Draw the metric of each kind against its number of parameters, with 95 % intervals,
+        and return the axes.
+        """
         axes = new_axes(ax, (5.2, 3.8))
         for kind, color in zip(KINDS, (GREY, ORANGE, BLUE), strict=True):
             interval, size = self.interval(kind), self.sizes[kind]["parameters"]
@@ -216,8 +261,14 @@ class DistillationResult(ExperimentResult):
         """Return every number of the table, and each model's."""
         quality = {kind.replace(" ", "_"): self.interval(kind).to_json() for kind in KINDS}
         quality["distilled_less_alone"] = self.interval(DISTILLED, ALONE).to_json()
-        models = [{"kind": kind, "seed": seed, **vars(s)} for (kind, seed), s in self.scores.items()]
-        about: dict[str, Any] = {"metric": self.metric, "higher_is_better": self.higher_is_better, "split": self.split}
+        models = [
+            {"kind": kind, "seed": seed, **vars(s)} for (kind, seed), s in self.scores.items()
+        ]
+        about: dict[str, Any] = {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "split": self.split,
+        }
         sizes = {kind.replace(" ", "_"): dict(size) for kind, size in self.sizes.items()}
         about |= {"records": self.records, "seeds": self.seeds}
         return {**about, "quality": quality, "sizes": sizes, "models": models}

@@ -1,7 +1,8 @@
-"""Pruning a checkpoint: the smallest weights become zero, at once or along a ramp, with fine-tuning between and after.
+"""Pruning a checkpoint: the smallest weights become zero, at once or along a ramp, with fine-tuning
+between and after.
 
-The result is an ordinary checkpoint, its zeros stored as zeros: whatever opens a checkpoint opens it. Inference is not
-faster: that needs kernels for sparse matrices, which torch has for few shapes.
+The result is an ordinary checkpoint, its zeros stored as zeros: whatever opens a checkpoint opens
+it. Inference is not faster: that needs kernels for sparse matrices, which torch has for few shapes.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,9 @@ class PrunedCheckpoint(ExperimentResult):
         import pandas as pd
 
         shares = ("sparsity", "sparsity_all", "weights", "weights_all")
-        rows: list[dict[str, Any]] = [{"quantity": name, "value": self.report[name]} for name in shares]
+        rows: list[dict[str, Any]] = [
+            {"quantity": name, "value": self.report[name]} for name in shares
+        ]
         for name, compared in self.report.get("compared", {}).items():
             low, high = compared["interval"]
             rows.append({"quantity": name, "value": compared["value"], "low": low, "high": high})
@@ -77,10 +80,16 @@ class PrunedCheckpoint(ExperimentResult):
         return Table(("what", "value"), tuple(rows), note)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the metric before and after pruning, or the sparsity where no data were given, and return the axes."""
+        """Draw the metric before and after pruning, or the sparsity where no data were given,
+        and return the axes.
+        """
         axes, compared = new_axes(ax, (4.0, 3.6)), self.report.get("compared")
         if compared is None:
-            axes.bar(["matrices", "all"], [self.report["sparsity"], self.report["sparsity_all"]], color=COLORS[1])
+            axes.bar(
+                ["matrices", "all"],
+                [self.report["sparsity"], self.report["sparsity_all"]],
+                color=COLORS[1],
+            )
             axes.set_ylabel("share of weights that are zero")
         else:
             for place, name in enumerate(("dense", "pruned")):
@@ -127,7 +136,9 @@ def prune(spec: Prune) -> PrunedCheckpoint:
 
 
 def tuned_run(spec: Prune, parent: Checkpoint, share: float, out: Path, seed: int) -> Run:
-    """Return the run that fine-tunes a checkpoint for its own objective with this share of its weights pruned."""
+    """Return the run that fine-tunes a checkpoint for its own objective with this share of its
+    weights pruned.
+    """
     assert spec.data is not None and spec.tune is not None
     return Run(
         data=spec.data,
@@ -142,7 +153,9 @@ def tuned_run(spec: Prune, parent: Checkpoint, share: float, out: Path, seed: in
 
 
 def cut(spec: Prune, parent: Checkpoint, folder: Path) -> Checkpoint:
-    """Write a checkpoint with the smallest weights set to zero, as a run of one step at learning rate 0 would."""
+    """Write a checkpoint with the smallest weights set to zero, as a run of one step at learning
+    rate 0 would.
+    """
     weights = cut_weights(parent, spec.pruning(spec.sparsity))
     run = Run(
         data=spec.data or parent.run.data,
@@ -165,7 +178,9 @@ def cut(spec: Prune, parent: Checkpoint, folder: Path) -> Checkpoint:
         objectives=parent.objectives,
         weights=weights,
         step=1,
-        metrics={"sparsity": zero_share(weights[n] for n in matrices(parent.build(), spec.pattern))},
+        metrics={
+            "sparsity": zero_share(weights[n] for n in matrices(parent.build(), spec.pattern))
+        },
         provenance=about,
     )
     return Checkpoint.open(folder / "final")
@@ -175,13 +190,17 @@ def cut_weights(parent: Checkpoint, pruning: Pruning) -> dict[str, Any]:
     """Return a checkpoint's weights with the smallest of its matrices set to zero."""
     weights = parent.weights()
     chosen = {name: weights[name] for name in matrices(parent.build(), pruning.pattern)}
-    for name, zero in smallest(chosen, pruning.share, pruning.scope).items() if pruning.share else ():
+    for name, zero in (
+        smallest(chosen, pruning.share, pruning.scope).items() if pruning.share else ()
+    ):
         weights[name] = weights[name].masked_fill(zero, 0.0)
     return weights
 
 
 def shares_of(checkpoint: Checkpoint, pattern: str) -> dict[str, Any]:
-    """Return what share of a checkpoint's matrices and of all its parameters is zero, and how many weights they have."""
+    """Return what share of a checkpoint's matrices and of all its parameters is zero, and how
+    many weights they have.
+    """
     network = checkpoint.build()
     parameters = dict(network.named_parameters())
     chosen = [parameters[name] for name in matrices(network, pattern)]
@@ -194,9 +213,14 @@ def shares_of(checkpoint: Checkpoint, pattern: str) -> dict[str, Any]:
 
 
 def comparison(held_out: HeldOut, dense: Scores, pruned: Scores) -> dict[str, Any]:
-    """Return the compared metric before and after and its change, each with its interval, and all metrics."""
+    """Return the compared metric before and after and its change, each with its interval, and
+    all metrics.
+    """
     values, without = ([dense.value], [pruned.value]), ([dense.without], [pruned.without])
-    intervals = {"dense": mean_interval(values[0], without[0]), "pruned": mean_interval(values[1], without[1])}
+    intervals = {
+        "dense": mean_interval(values[0], without[0]),
+        "pruned": mean_interval(values[1], without[1]),
+    }
     intervals["change"] = paired_difference(values[1], values[0], without[1], without[0])
     return {
         "metric": held_out.metric,

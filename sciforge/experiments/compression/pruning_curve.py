@@ -1,4 +1,6 @@
-"""Quality against sparsity, of one or several checkpoints: means over the seeds of a recipe, intervals, area, table, plot."""
+"""Quality against sparsity, of one or several checkpoints: means over the seeds of a recipe,
+intervals, area, table, plot.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,20 +33,29 @@ def measure(spec: Prune) -> "PruningCurveResult":
     """Evaluate every checkpoint at every sparsity, as far as that is not done, and return it all.
 
     Raises:
-        ConfigError: checkpoints of other objectives, groups of unequal size, or `spec.out` holds another curve.
+        ConfigError: checkpoints of other objectives, groups of unequal size, or `spec.out` holds
+            another curve.
     """
     parents = [Checkpoint.open(path) for path in spec.init]
     for parent, path in zip(parents, spec.init, strict=True):
         if parent.objectives[0] != parents[0].objectives[0]:
-            raise ConfigError(f"{path} learnt another objective than {spec.init[0]}; prune them apart")
+            raise ConfigError(
+                f"{path} learnt another objective than {spec.init[0]}; prune them apart"
+            )
     names = spec.groups or group_names(parents)
     seeds = [names[:place].count(name) for place, name in enumerate(names)]
     if len({names.count(name) for name in names}) > 1:
         counts = ", ".join(f"{names.count(name)} of {name!r}" for name in dict.fromkeys(names))
-        raise ConfigError(f"groups have different numbers of seeds: {counts}; give as many of each, or --groups")
+        raise ConfigError(
+            f"groups have different numbers of seeds: {counts}; give as many of each, or --groups"
+        )
     store, held_out, engine = open_held_out(spec, parents[0])
-    members = {(name, seed): parent for parent, name, seed in zip(parents, names, seeds, strict=True)}
-    cells = [(name, share, seed) for share in sorted(set(spec.sparsities)) for name, seed in members]
+    members = {
+        (name, seed): parent for parent, name, seed in zip(parents, names, seeds, strict=True)
+    }
+    cells = [
+        (name, share, seed) for share in sorted(set(spec.sparsities)) for name, seed in members
+    ]
     with open_folder(spec.out) as folder:
         settings = _settings(spec, held_out, store.digests(), parents)
         grid = Grid.open(folder, ("group", "sparsity", "seed"), settings, "a curve")
@@ -73,8 +84,12 @@ def _settings(
     return {**about, "tune": to_json(spec.tune), "groups": list(spec.groups)}
 
 
-def _evaluate(spec: Prune, held_out: HeldOut, engine: Engine, parent: Checkpoint, seed: int, share: float) -> Scores:
-    """Prune one checkpoint to one sparsity, fine-tune it where asked for (the dense one too), and evaluate it."""
+def _evaluate(
+    spec: Prune, held_out: HeldOut, engine: Engine, parent: Checkpoint, seed: int, share: float
+) -> Scores:
+    """Prune one checkpoint to one sparsity, fine-tune it where asked for (the dense one too),
+    and evaluate it.
+    """
     if spec.tune is None:
         network = parent.build()
         checkpoints.load_weights(network, cut_weights(parent, spec.pruning(share)), parent.path)
@@ -85,7 +100,8 @@ def _evaluate(spec: Prune, held_out: HeldOut, engine: Engine, parent: Checkpoint
 
 
 def group_names(parents: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return a name for each checkpoint: the settings of its run that others have otherwise, seeds and places aside.
+    """Return a name for each checkpoint: the settings of its run that others have otherwise, seeds
+    and places aside.
 
     Where runs differ in nothing else, all are seeds of one group.
     """
@@ -98,7 +114,10 @@ def group_names(parents: Sequence[Checkpoint]) -> tuple[str, ...]:
     apart = [key for key in keys if len({json.dumps(leaves.get(key)) for leaves in settings}) > 1]
     if not apart:
         return ("checkpoint",) * len(parents)
-    return tuple(", ".join(f"{key.rpartition('.')[2]} {leaves.get(key)}" for key in apart) for leaves in settings)
+    return tuple(
+        ", ".join(f"{key.rpartition('.')[2]} {leaves.get(key)}" for key in apart)
+        for leaves in settings
+    )
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -115,7 +134,8 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 def mean_height(levels: Sequence[float], values: Sequence[float]) -> float:
-    """Return the area under a curve over its width: the mean of the metric over sparsities, by trapezoids.
+    """Return the area under a curve over its width: the mean of the metric over sparsities, by
+    trapezoids.
 
     >>> mean_height([0.0, 0.5, 1.0], [1.0, 1.0, 0.0])
     0.75
@@ -164,7 +184,9 @@ class PruningCurveResult(ExperimentResult):
         return mean_interval([s.value for s in cell], [s.without for s in cell])
 
     def area(self, group: str, less: str | None = None) -> Interval:
-        """Return the mean over sparsities with its interval, or its paired difference from another group's."""
+        """Return the mean over sparsities with its interval, or its paired difference from
+        another group's.
+        """
         values, without = self._areas(group)
         if less is not None:
             other, others = self._areas(less)
@@ -176,19 +198,30 @@ class PruningCurveResult(ExperimentResult):
         seeds = list(zip(*(self.cell(group, level) for level in self.levels), strict=True))
         values = [mean_height(self.levels, [run.value for run in seed]) for seed in seeds]
         parts = range(len(seeds[0][0].without))
-        without = [[mean_height(self.levels, [run.without[g] for run in seed]) for g in parts] for seed in seeds]
+        without = [
+            [mean_height(self.levels, [run.without[g] for run in seed]) for g in parts]
+            for seed in seeds
+        ]
         return np.array(values), np.array(without)
 
     def table(self) -> Table:
-        """Return one row a group: the metric at each sparsity and the area, and differences from the first group."""
+        """Return one row a group: the metric at each sparsity and the area, and differences from
+        the first group.
+        """
         rows = []
         for group in self.groups:
             intervals = [self.interval(group, level) for level in self.levels]
-            rows.append((group, *(x.significant() for x in intervals), self.area(group).significant()))
+            rows.append(
+                (group, *(x.significant() for x in intervals), self.area(group).significant())
+            )
         for group in self.groups[1:]:
             blank = ("",) * len(self.levels)
             rows.append(
-                (f"{group} - {self.groups[0]}", *blank, self.area(group, self.groups[0]).significant(sign=True))
+                (
+                    f"{group} - {self.groups[0]}",
+                    *blank,
+                    self.area(group, self.groups[0]).significant(sign=True),
+                )
             )
         head = (f"{self.split} {self.metric}", *(f"{level:g}" for level in self.levels), "area")
         return Table(head, tuple(rows), self.note())
@@ -201,25 +234,41 @@ class PruningCurveResult(ExperimentResult):
         if seeds > 1:
             over = f"{seeds} seeds and {self.records} records"
         how = "fine-tuned after pruning" if self.tuned else "pruned once, not retrained"
-        lines = [f"Columns: share of the matrices' weights set to zero; {better}area: mean over sparsities."]
+        lines = [
+            f"Columns: share of the matrices' weights set to zero; {better}area: mean over"
+            " sparsities."
+        ]
         lines.append(f"Means [95 % interval over {over}]; {how}.")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return every number of the table, and the runs."""
-        cells = {g: {f"{level:g}": self.interval(g, level).to_json() for level in self.levels} for g in self.groups}
+        cells = {
+            g: {f"{level:g}": self.interval(g, level).to_json() for level in self.levels}
+            for g in self.groups
+        }
         areas = {g: self.area(g).to_json() for g in self.groups}
         less = {g: self.area(g, self.groups[0]).to_json() for g in self.groups[1:]}
-        head: dict[str, Any] = {"metric": self.metric, "higher_is_better": self.higher_is_better, "split": self.split}
+        head: dict[str, Any] = {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "split": self.split,
+        }
         head |= {"records": self.records, "tuned": self.tuned, "summary": self.table().text()}
-        runs = [{"group": g, "sparsity": level, "seed": n, **vars(s)} for (g, level, n), s in self.scores.items()]
+        runs = [
+            {"group": g, "sparsity": level, "seed": n, **vars(s)}
+            for (g, level, n), s in self.scores.items()
+        ]
         return {**head, "quality": cells, "area": areas, "area_less_first": less, "runs": runs}
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return one row a run: group, sparsity, seed, and every metric."""
         import pandas as pd
 
-        rows = [{"group": g, "sparsity": level, "seed": n, **s.metrics} for (g, level, n), s in self.scores.items()]
+        rows = [
+            {"group": g, "sparsity": level, "seed": n, **s.metrics}
+            for (g, level, n), s in self.scores.items()
+        ]
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
@@ -227,7 +276,11 @@ class PruningCurveResult(ExperimentResult):
         axes = new_axes(ax, (6.4, 4.0))
         for number, group in enumerate(self.groups):
             intervals = [self.interval(group, level) for level in self.levels]
-            color, low, high = COLORS[number % len(COLORS)], [x.low for x in intervals], [x.high for x in intervals]
+            color, low, high = (
+                COLORS[number % len(COLORS)],
+                [x.low for x in intervals],
+                [x.high for x in intervals],
+            )
             axes.fill_between(self.levels, low, high, color=color, alpha=0.15, linewidth=0)
             values = [x.value for x in intervals]
             axes.plot(self.levels, values, color=color, marker="o", markersize=4, label=group)

@@ -1,7 +1,9 @@
-"""The ways to fine-tune without forgetting that are compared, and the search for the weakest strength within a budget.
+"""The ways to fine-tune without forgetting that are compared, and the search for the weakest
+strength within a budget.
 
-Each method has one parameter: the strength of a penalty, the share of old examples, the rank of an update; its value is
-called the method's strength here. A method forgets less the larger its penalty or share, and the smaller its rank.
+Each method has one parameter: the strength of a penalty, the share of old examples, the rank of an
+update; its value is called the method's strength here. A method forgets less the larger its penalty
+or share, and the smaller its rank.
 """
 
 import math
@@ -26,7 +28,8 @@ class Method:
         parameter: what its strength is: strength, share or rank.
         fisher: which Fisher information it needs.
         limits: of the strength, function(spec) -> (smallest, largest).
-        stride: factor to a stronger value, by which the search goes beyond the values given; below 1 for ranks.
+        stride: factor to a stronger value, by which the search goes beyond the values given; below
+            1 for ranks.
         plain: whether it becomes plain fine-tuning as it gets weaker.
     """
 
@@ -52,7 +55,9 @@ class Method:
         """Return the strengths to try, from weak to strong; one 0 where there is no parameter."""
         if not self.field:
             return (0.0,)
-        return tuple(sorted({self.snap(spec, v) for v in getattr(spec, self.field)}, reverse=self.stride < 1))
+        return tuple(
+            sorted({self.snap(spec, v) for v in getattr(spec, self.field)}, reverse=self.stride < 1)
+        )
 
 
 def _ewc(spec: Any, strength: float, estimator: Any, replay: bool = False) -> dict[str, Any]:
@@ -70,10 +75,15 @@ METHODS: dict[str, Method] = {
     "plain": Method(lambda spec, strength: {}),
     "frozen": Method(lambda spec, strength: {"finetuning": Freeze(spec.heads)}),
     "l2sp": Method(
-        lambda spec, strength: {"regularization": L2SP(strength, spec.step)}, "l2sp", plain=True, **_PENALTY
+        lambda spec, strength: {"regularization": L2SP(strength, spec.step)},
+        "l2sp",
+        plain=True,
+        **_PENALTY,
     ),
     **{
-        f"ewc-{estimator}": Method(partial(_ewc, estimator=estimator), "ewc", fisher=estimator, plain=True, **_PENALTY)
+        f"ewc-{estimator}": Method(
+            partial(_ewc, estimator=estimator), "ewc", fisher=estimator, plain=True, **_PENALTY
+        )
         for estimator in ("exact", "sampled", "empirical")
     },
     "replay": Method(
@@ -92,7 +102,9 @@ METHODS: dict[str, Method] = {
         limits=lambda spec: (1, 256),
         stride=1 / OCTAVE,
     ),
-    "ewc+replay": Method(partial(_ewc, estimator="exact", replay=True), "ewc", fisher="exact", **_PENALTY),
+    "ewc+replay": Method(
+        partial(_ewc, estimator="exact", replay=True), "ewc", fisher="exact", **_PENALTY
+    ),
 }
 
 
@@ -101,7 +113,8 @@ class BudgetSearch:
     """The outcome of a search for the weakest strength within a budget.
 
     Args:
-        strength: the weakest value within the budget, or, where none is, the strongest that was tried.
+        strength: the weakest value within the budget, or, where none is, the strongest that was
+            tried.
         growth: of the old error there, relative.
         met: whether it is within the budget.
         weakest: whether every weaker value that may be tried is within it too.
@@ -121,9 +134,11 @@ def search_budget(
     snap: Callable[[float], float],
     stride: float,
 ) -> BudgetSearch:
-    """Search for the weakest strength within a budget: along the values given, beyond them, then by bisection.
+    """Search for the weakest strength within a budget: along the values given, beyond them, then by
+    bisection.
 
-    Growth is assumed to fall from weak to strong; where it does not, the weakest value within the budget counts.
+    Growth is assumed to fall from weak to strong; where it does not, the weakest value within the
+    budget counts.
 
     Args:
         growth: of the old error at a strength; measured at most once a value by the caller.

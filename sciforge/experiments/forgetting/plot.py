@@ -1,10 +1,22 @@
-"""The plot of a forgetting report: the new task's error against the old one's, one line a method."""
+"""The plot of a forgetting report: the new task's error against the old one's, one line a
+method.
+"""
 
 import math
 from typing import Any
 
 from sciforge.experiments.forgetting.methods import METHODS
-from sciforge.experiments.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, YELLOW, frame, new_axes
+from sciforge.experiments.plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    YELLOW,
+    frame,
+    new_axes,
+)
 
 # The variants of EWC share a colour and differ in dashes.
 STYLES = {
@@ -23,7 +35,9 @@ WIDE = 20  # a ratio of largest to smallest error beyond which an axis is logari
 
 
 def draw(result: Any, ax: Any = None) -> Any:
-    """Draw means with 95 % bars, lines from weak to strong, and the Pareto front ringed and stepped."""
+    """Draw means with 95 % bars, lines from weak to strong, and the Pareto front ringed and
+    stepped.
+    """
     axes = new_axes(ax, (8.0, 4.8))
     errors = {p: (result.old_error(p), result.new_error(p)) for p in result.points}
     errors = {p: pair for p, pair in errors.items() if all(math.isfinite(x.value) for x in pair)}
@@ -33,7 +47,9 @@ def draw(result: Any, ax: Any = None) -> Any:
     if front:
         xs, ys = zip(*front, strict=True)
         axes.step(xs, ys, where="post", color=GREY, linewidth=5, alpha=0.25, zorder=1)
-        axes.scatter(xs, ys, s=130, facecolors="none", edgecolors=GREY, zorder=4, label="Pareto front")
+        axes.scatter(
+            xs, ys, s=130, facecolors="none", edgecolors=GREY, zorder=4, label="Pareto front"
+        )
     lines = [result.before.value]
     axes.axvline(lines[0], color=GREY, linewidth=0.8, linestyle="--", label="parent, before")
     if result.budget is not None:
@@ -57,8 +73,28 @@ def _draw_method(axes: Any, method: str, errors: dict[tuple[str, float], Any]) -
         for side in zip(*errors.values(), strict=True)
     ]
     xs, ys = [old.value for old, _ in errors.values()], [new.value for _, new in errors.values()]
-    axes.errorbar(xs, ys, bars[1], bars[0], color=color, linestyle="none", elinewidth=0.5, alpha=0.35, zorder=2)
-    axes.plot(xs, ys, dashes, color=color, marker=marker, linewidth=1.4, markersize=6, label=method, zorder=3)
+    axes.errorbar(
+        xs,
+        ys,
+        bars[1],
+        bars[0],
+        color=color,
+        linestyle="none",
+        elinewidth=0.5,
+        alpha=0.35,
+        zorder=2,
+    )
+    axes.plot(
+        xs,
+        ys,
+        dashes,
+        color=color,
+        marker=marker,
+        linewidth=1.4,
+        markersize=6,
+        label=method,
+        zorder=3,
+    )
     if method in METHODS and METHODS[method].field:
         points = list(errors)
         for point in {points[0], points[-1]}:
@@ -68,7 +104,9 @@ def _draw_method(axes: Any, method: str, errors: dict[tuple[str, float], Any]) -
 
 
 def _set_scale(set_scale: Any, set_limits: Any, values: list[float]) -> None:
-    """Show all means on a linear or logarithmic axis; bars of few seeds are long and may run out of the frame."""
+    """Show all means on a linear or logarithmic axis; bars of few seeds are long and may run out
+    of the frame.
+    """
     low, high = min(values), max(values)
     if low > 0 and high > WIDE * low:
         set_scale("log")

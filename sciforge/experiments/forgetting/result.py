@@ -1,4 +1,6 @@
-"""What a comparison of ways not to forget says: a row for every method and strength, the Pareto front, the budget."""
+"""What a comparison of ways not to forget says: a row for every method and strength, the Pareto
+front, the budget.
+"""
 
 import math
 from collections.abc import Mapping
@@ -44,7 +46,10 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field; infinity as None, which JSON lacks."""
-        metrics = {task: {name: finite(value) for name, value in of.items()} for task, of in self.metrics.items()}
+        metrics = {
+            task: {name: finite(value) for name, value in of.items()}
+            for task, of in self.metrics.items()
+        }
         return vars(self) | {"new": finite(self.new), "old": finite(self.old), "metrics": metrics}
 
     @classmethod
@@ -110,11 +115,16 @@ class ForgettingResult(ExperimentResult):
         points = {(run.method, run.strength) for run in self.runs}
         names = [START, *METHODS]
         stronger = {name: -1 if method.stride < 1 else 1 for name, method in METHODS.items()}
-        return tuple(sorted(points, key=lambda p: (names.index(p[0]), p[1] * stronger.get(p[0], 1))))
+        return tuple(
+            sorted(points, key=lambda p: (names.index(p[0]), p[1] * stronger.get(p[0], 1)))
+        )
 
     def cell(self, point: Point) -> list[Trial]:
         """Return the runs of a method at a strength, by seed."""
-        return sorted((run for run in self.runs if (run.method, run.strength) == point), key=lambda run: run.seed)
+        return sorted(
+            (run for run in self.runs if (run.method, run.strength) == point),
+            key=lambda run: run.seed,
+        )
 
     def new_error(self, point: Point) -> Interval:
         """Return the error on the new task over seeds and records."""
@@ -127,17 +137,24 @@ class ForgettingResult(ExperimentResult):
         return mean_interval([run.old for run in runs], [run.old_without for run in runs])
 
     def growth(self, point: Point) -> Interval | None:
-        """Return the relative growth of the old error, each group of records before and after; None if none is defined."""
+        """Return the relative growth of the old error, each group of records before and after;
+        None if none is defined.
+        """
         value, without = self.before.value, self.before.without
         if min((value, *without)) <= 0:
             return None
         runs = self.cell(point)
-        ratios = [[now / then for now, then in zip(run.old_without, without, strict=False)] for run in runs]
+        ratios = [
+            [now / then for now, then in zip(run.old_without, without, strict=False)]
+            for run in runs
+        ]
         ratio = mean_interval([run.old / value for run in runs], ratios)
         return Interval(ratio.value - 1, ratio.low - 1, ratio.high - 1)
 
     def cost(self, point: Point) -> Interval | None:
-        """Return the new error less that of plain fine-tuning, seed by seed; None without plain runs."""
+        """Return the new error less that of plain fine-tuning, seed by seed; None without plain
+        runs.
+        """
         runs, plain = self.cell(point), {run.seed: run for run in self.cell(("plain", 0.0))}
         if not plain or point[0] == "plain":
             return None
@@ -148,18 +165,30 @@ class ForgettingResult(ExperimentResult):
 
     @cached_property
     def front(self) -> frozenset[Point]:
-        """The points that no other beats on one task without being worse on the other (means over seeds)."""
+        """The points that no other beats on one task without being worse on the other (means
+        over seeds).
+        """
         means = {p: (self.new_error(p).value, self.old_error(p).value) for p in self.points}
-        return frozenset(pareto({p: pair for p, pair in means.items() if all(map(math.isfinite, pair))}))
+        return frozenset(
+            pareto({p: pair for p, pair in means.items() if all(map(math.isfinite, pair))})
+        )
 
     def table(self) -> Table:
-        """Return one row a point: new error, what it costs against plain, old error, its growth, whether on the front."""
+        """Return one row a point: new error, what it costs against plain, old error, its growth,
+        whether on the front.
+        """
         rows = [("parent", "", "", "", significant(self.before.value), "", "")]
         for point in self.points:
             cost, growth = self.cost(point), self.growth(point)
-            cells = (text(self.new_error(point)), text(cost, sign=True) if cost else "", text(self.old_error(point)))
+            cells = (
+                text(self.new_error(point)),
+                text(cost, sign=True) if cost else "",
+                text(self.old_error(point)),
+            )
             grown = text(growth, percent=True) if growth else ""
-            rows.append((point[0], strength_text(point), *cells, grown, "*" if point in self.front else ""))
+            rows.append(
+                (point[0], strength_text(point), *cells, grown, "*" if point in self.front else "")
+            )
         heads = (f"new {self.new.error}", "less plain", f"old {self.old.error}", "growth", "front")
         return Table(("method", "strength", *heads), tuple(rows), self.note())
 
@@ -167,19 +196,30 @@ class ForgettingResult(ExperimentResult):
         """Return what a reader of the table must know."""
         seeds = len({run.seed for run in self.runs})
         kind = (
-            f"{seeds} paired seeds [95 % interval over seeds and records]" if seeds > 1 else "one seed [95 % interval"
+            f"{seeds} paired seeds [95 % interval over seeds and records]"
+            if seeds > 1
+            else "one seed [95 % interval"
         )
-        lines = [f"Means over {kind}." if seeds > 1 else f"{kind.capitalize()} over records alone]."]
+        lines = [
+            f"Means over {kind}." if seeds > 1 else f"{kind.capitalize()} over records alone]."
+        ]
         if 1 < seeds < 5:
             lines.append("Fewer than 5 seeds: intervals are coarse.")
         for name, task in (("New", self.new), ("Old", self.old)):
-            lines.append(f"{name} task: {task.error} on {task.records} {task.split} records; lower is better.")
+            lines.append(
+                f"{name} task: {task.error} on {task.records} {task.split} records; lower is"
+                " better."
+            )
         if self.growth(("plain", 0.0) if self.cell(("plain", 0.0)) else self.points[0]) is None:
             lines.append("The old error is not positive, so its relative growth is not defined.")
         lines.append("* on the Pareto front. Strengths of different estimators are not comparable.")
         lines += [f"{name} left out: {reason}." for name, reason in self.left_out.items()]
         diverged = sorted(
-            {f"{r.method} {strength_text((r.method, r.strength))}".strip() for r in self.runs if r.failed}
+            {
+                f"{r.method} {strength_text((r.method, r.strength))}".strip()
+                for r in self.runs
+                if r.failed
+            }
         )
         return "\n".join([*lines, *([f"Diverged: {', '.join(diverged)}."] if diverged else [])])
 
@@ -197,36 +237,64 @@ class ForgettingResult(ExperimentResult):
                 cells = (strength_text(point), text(self.new_error(point)), grown)
             rows.append((answer.method, *cells, answer.text))
         heads = ("method", "weakest strength", f"new {self.new.error}", "growth of old error", "")
-        note = f"Budget: the old error, {significant(self.before.value)} before, grows by at most {100 * self.budget:g} %. "
-        note += "Strengths are chosen by the mean on these same old records; on others expect somewhat more growth."
+        note = (
+            f"Budget: the old error, {significant(self.before.value)} before, grows by at most"
+            f" {100 * self.budget:g} %. "
+        )
+        note += (
+            "Strengths are chosen by the mean on these same old records; on others expect somewhat"
+            " more growth."
+        )
         return Table(heads, tuple(rows), note)
 
     def text(self) -> str:
         """Return the tables for a terminal."""
-        return "\n\n".join(table.text() for table in (self.table(), self.budget_table()) if table is not None)
+        return "\n\n".join(
+            table.text() for table in (self.table(), self.budget_table()) if table is not None
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return every number of the tables, and the runs."""
         cells = []
         for point in self.points:
-            intervals = {"new": self.new_error(point), "old": self.old_error(point), "growth": self.growth(point)}
+            intervals = {
+                "new": self.new_error(point),
+                "old": self.old_error(point),
+                "growth": self.growth(point),
+            }
             intervals["less_plain"] = self.cost(point)
-            values = {k: None if v is None else [finite(x) for x in vars(v).values()] for k, v in intervals.items()}
-            cells.append({"method": point[0], "strength": point[1], **values, "front": point in self.front})
+            values = {
+                k: None if v is None else [finite(x) for x in vars(v).values()]
+                for k, v in intervals.items()
+            }
+            cells.append(
+                {"method": point[0], "strength": point[1], **values, "front": point in self.front}
+            )
         head = {"new": vars(self.new), "old": vars(self.old), "old_before": self.before.value}
         answers = {"budget": self.budget, "answers": [vars(answer) for answer in self.answers]}
         runs = [run.to_json() for run in self.runs]
         return {**head, "cells": cells, **answers, "left_out": dict(self.left_out), "runs": runs}
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a run: method, strength, seed, the errors and every metric of both tasks, seconds, failure."""
+        """Return one row a run: method, strength, seed, the errors and every metric of both
+        tasks, seconds, failure.
+        """
         import pandas as pd
 
         rows = []
         for run in self.runs:
-            row = {"method": run.method, "strength": run.strength, "seed": run.seed, "new_error": run.new}
+            row = {
+                "method": run.method,
+                "strength": run.strength,
+                "seed": run.seed,
+                "new_error": run.new,
+            }
             row |= {"old_error_before": self.before.value, "old_error": run.old}
-            row |= {f"{task}.{name}": value for task, of in run.metrics.items() for name, value in of.items()}
+            row |= {
+                f"{task}.{name}": value
+                for task, of in run.metrics.items()
+                for name, value in of.items()
+            }
             rows.append({**row, "seconds": run.seconds, "failed": run.failed})
         return pd.DataFrame(rows)
 
@@ -238,20 +306,25 @@ class ForgettingResult(ExperimentResult):
 
 
 def pareto(points: Mapping[Any, tuple[float, float]]) -> list[Any]:
-    """Return the keys of the pairs that no other pair is at most as large as in both and smaller in one.
+    """Return the keys of the pairs that no other pair is at most as large as in both and smaller in
+    one.
 
     >>> pareto({"a": (1, 3), "b": (2, 2), "c": (3, 3), "d": (2, 2)})
     ['a', 'b', 'd']
     """
 
     def beaten(pair: tuple[float, float]) -> bool:
-        return any(other != pair and other[0] <= pair[0] and other[1] <= pair[1] for other in points.values())
+        return any(
+            other != pair and other[0] <= pair[0] and other[1] <= pair[1]
+            for other in points.values()
+        )
 
     return [key for key, pair in points.items() if not beaten(pair)]
 
 
 def error_of(value: float, higher_is_better: bool) -> float:
-    """Return a metric as an error: itself, or 1 less it where higher is better (metrics whose best is 1).
+    """Return a metric as an error: itself, or 1 less it where higher is better (metrics whose best
+    is 1).
 
     >>> error_of(0.75, True), error_of(3.0, False)
     (0.25, 3.0)
@@ -277,7 +350,9 @@ def text(interval: Interval, sign: bool = False, percent: bool = False) -> str:
     if not math.isfinite(interval.value):
         return "diverged"
     if percent:
-        value, low, high = (significant(100 * x, sign=True) for x in (interval.value, interval.low, interval.high))
+        value, low, high = (
+            significant(100 * x, sign=True) for x in (interval.value, interval.low, interval.high)
+        )
         return f"{value} % [{low}, {high}]"
     value, low, high = (significant(x, sign) for x in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
@@ -292,4 +367,8 @@ def strength_text(point: Point) -> str:
     method = METHODS.get(point[0])
     if method is None or not method.field:
         return ""
-    return f"{method.parameter} {point[1]:.4g}" if method.parameter != "strength" else f"{point[1]:.4g}"
+    return (
+        f"{method.parameter} {point[1]:.4g}"
+        if method.parameter != "strength"
+        else f"{point[1]:.4g}"
+    )

@@ -1,7 +1,8 @@
-"""The forgetting report: one fine-tuning done in every way that is to forget less, both tasks measured before and after.
+"""The forgetting report: one fine-tuning done in every way that is to forget less, both tasks
+measured before and after.
 
-All ways have the same steps, batch size, learning rate, labels and seeds, and their heads start alike; each has one
-strength that is varied.
+All ways have the same steps, batch size, learning rate, labels and seeds, and their heads start
+alike; each has one strength that is varied.
 """
 
 import math
@@ -43,7 +44,19 @@ from sciforge.experiments.methods import open_parent
 from sciforge.experiments.statistics import require_direction
 
 # Fields of the spec that may change when a report continues.
-MAY_CHANGE = {"init", "old", "new", "objective", "out", "methods", "l2sp", "ewc", "shares", "ranks", "seeds"}
+MAY_CHANGE = {
+    "init",
+    "old",
+    "new",
+    "objective",
+    "out",
+    "methods",
+    "l2sp",
+    "ewc",
+    "shares",
+    "ranks",
+    "seeds",
+}
 MAY_CHANGE |= {"budget", "halvings", "hardware", "keep", "type"}
 
 
@@ -51,21 +64,34 @@ def measure(spec: Forgetting) -> ForgettingResult:
     """Run what is not yet done of a report, search the budget, and return all of it.
 
     Raises:
-        ConfigError: a method, metric or budget that is not possible, or `spec.out` holds another report.
+        ConfigError: a method, metric or budget that is not possible, or `spec.out` holds another
+            report.
         DataError, CheckpointError: a store or the parent is missing, damaged or of another domain.
     """
     report = ForgettingRun.open(spec)
     with open_folder(spec.out) as folder:
         report = replace(
-            report, folder=folder, grid=Grid.open(folder, ("method", "strength", "seed"), report.settings(), "a report")
+            report,
+            folder=folder,
+            grid=Grid.open(folder, ("method", "strength", "seed"), report.settings(), "a report"),
         )
         before = report.before()
         if spec.budget is not None and before.value <= 0:
             value = significant(before.value)
-            raise ConfigError(f"the old error is {value}, which has no relative growth; set --old-metric")
-        points = [(name, strength) for name, method in report.methods.items() for strength in method.values(spec)]
+            raise ConfigError(
+                f"the old error is {value}, which has no relative growth; set --old-metric"
+            )
+        points = [
+            (name, strength)
+            for name, method in report.methods.items()
+            for strength in method.values(spec)
+        ]
         points = [(START, 0.0), *points]
-        report.grid.run([(*point, seed) for seed in range(spec.seeds) for point in points], report.fit, "forgetting")
+        report.grid.run(
+            [(*point, seed) for seed in range(spec.seeds) for point in points],
+            report.fit,
+            "forgetting",
+        )
         result = report.result(points, before)
         if spec.budget is not None:
             result = report.within_budget(result, before)
@@ -108,10 +134,16 @@ class ForgettingRun:
         stores = {"old": Store.open(spec.old), "new": Store.open(spec.new)}
         for store in stores.values():
             parent = open_parent(spec.init, store.domain, store.path)
-        objective = get_domain(parent.body["domain"]).objective(spec.objective).resolve(stores["new"])
-        new = HeldOut.of(stores["new"], objective, metric=spec.new_metric, direction=spec.new_higher_is_better)
+        objective = (
+            get_domain(parent.body["domain"]).objective(spec.objective).resolve(stores["new"])
+        )
+        new = HeldOut.of(
+            stores["new"], objective, metric=spec.new_metric, direction=spec.new_higher_is_better
+        )
         split, records = old_split(parent.objectives[0], spec.old)
-        old = HeldOut.on(parent.objectives[0], records, split, spec.old_metric, spec.old_higher_is_better)
+        old = HeldOut.on(
+            parent.objectives[0], records, split, spec.old_metric, spec.old_higher_is_better
+        )
         old = replace(old, records=old.records.take(evenly(len(records), spec.max_records)))
         methods, left_out = _usable(spec, parent, objective)
         digests = {name: store.digests() for name, store in stores.items()}
@@ -124,9 +156,14 @@ class ForgettingRun:
         return Engine(self.device, "float32")
 
     def settings(self) -> dict[str, Any]:
-        """Return what must not change between two calls for one report; methods, strengths, seeds and budget may."""
+        """Return what must not change between two calls for one report; methods, strengths,
+        seeds and budget may.
+        """
         kept = {key: value for key, value in to_json(self.spec).items() if key not in MAY_CHANGE}
-        about = {"init": sha256(self.parent.path / "checkpoint.json"), "objective": to_json(self.objective)}
+        about = {
+            "init": sha256(self.parent.path / "checkpoint.json"),
+            "objective": to_json(self.objective),
+        }
         return {**self.digests, **about, **kept}
 
     def before(self) -> Scores:
@@ -135,7 +172,12 @@ class ForgettingRun:
         if not path.exists():
             network = under_old_heads(self.parent, {}, self.device)
             replace_json(
-                path, vars(errors(self.old, self.old.evaluate(network, self.parent.codec, self.engine), "old"))
+                path,
+                vars(
+                    errors(
+                        self.old, self.old.evaluate(network, self.parent.codec, self.engine), "old"
+                    )
+                ),
             )
         body = read_json(path, ConfigError)
         return Scores(body["metrics"], body["value"], tuple(body["without"]))
@@ -151,7 +193,9 @@ class ForgettingRun:
         return replace(trial, seconds=time.monotonic() - start).to_json()
 
     def _evaluate(self, about: tuple[str, float, int], checkpoint: Checkpoint) -> Trial:
-        """Return both tasks after a fine-tuning, and keep its checkpoint where that is asked for."""
+        """Return both tasks after a fine-tuning, and keep its checkpoint where that is asked
+        for.
+        """
         new = errors(self.new, self.new.evaluate_checkpoint(checkpoint, self.engine), "new")
         network = under_old_heads(self.parent, checkpoint.weights(), self.device)
         old = errors(self.old, self.old.evaluate(network, self.parent.codec, self.engine), "old")
@@ -183,10 +227,13 @@ class ForgettingRun:
         )
 
     def parent_with(self, estimator: str) -> Path:
-        """Return a copy of the parent that holds this Fisher information, estimated at the first call."""
+        """Return a copy of the parent that holds this Fisher information, estimated at the first
+        call.
+        """
         place, name = self.folder / "parent", f"fisher-{estimator}.safetensors"
         if not place.exists():
-            # The parent may hold Fisher information of other examples or data: all estimators see the same ones here.
+            # The parent may hold Fisher information of other examples or data: all estimators see
+            # the same ones here.
             body = {key: value for key, value in self.parent.body.items() if key != "about"}
             body["files"] = {f: d for f, d in body["files"].items() if f == "model.safetensors"}
             with atomic_folder(place) as work:
@@ -195,22 +242,36 @@ class ForgettingRun:
         parent = Checkpoint.open(place)
         if name not in parent.body["files"]:
             objective = parent.objectives[0]
-            options: dict[str, Any] = {"estimator": estimator, "examples": self.spec.examples, "seed": 0}
+            options: dict[str, Any] = {
+                "estimator": estimator,
+                "examples": self.spec.examples,
+                "seed": 0,
+            }
             records = objective.examples(Store.open(self.spec.old), "train")
             network = parent.build().to(self.device)
-            diagonal = fisher.fisher_information(network, objective, parent.codec, records, **options)
+            diagonal = fisher.fisher_information(
+                network, objective, parent.codec, records, **options
+            )
             parent.with_file(name, diagonal, options)
         return place
 
-    def result(self, points: list[Point], before: Scores, answers: tuple[BudgetAnswer, ...] = ()) -> ForgettingResult:
+    def result(
+        self, points: list[Point], before: Scores, answers: tuple[BudgetAnswer, ...] = ()
+    ) -> ForgettingResult:
         """Return the runs at some points."""
-        cells = [(*point, seed) for point in dict.fromkeys(points) for seed in range(self.spec.seeds)]
+        cells = [
+            (*point, seed) for point in dict.fromkeys(points) for seed in range(self.spec.seeds)
+        ]
         runs = tuple(Trial.from_json(self.grid.rows[cell]) for cell in cells)
         tasks = task_of(self.new), task_of(self.old)
-        return ForgettingResult(runs, before, *tasks, share_of(self.spec.budget), answers, dict(self.left_out))
+        return ForgettingResult(
+            runs, before, *tasks, share_of(self.spec.budget), answers, dict(self.left_out)
+        )
 
     def within_budget(self, result: ForgettingResult, before: Scores) -> ForgettingResult:
-        """Search for the weakest strength of each method within the budget; return the result with all it tried."""
+        """Search for the weakest strength of each method within the budget; return the result
+        with all it tried.
+        """
         points = list(result.points)
 
         def growth(name: str, strength: float) -> float:
@@ -221,27 +282,39 @@ class ForgettingRun:
 
         plain = growth("plain", 0.0) if "plain" in self.methods else math.inf
         progress = tqdm(self.methods.items(), "budget", unit="method", disable=None, leave=False)
-        answers = tuple(self._answer(name, method, partial(growth, name), plain) for name, method in progress)
+        answers = tuple(
+            self._answer(name, method, partial(growth, name), plain) for name, method in progress
+        )
         return self.result(points, before, answers)
 
     def _answer(self, name: str, method: Method, growth: Any, plain: float) -> BudgetAnswer:
-        """Return the weakest strength of one method within the budget; `plain` is the growth under plain fine-tuning."""
+        """Return the weakest strength of one method within the budget; `plain` is the growth
+        under plain fine-tuning.
+        """
         budget = share_of(self.spec.budget)
         assert budget is not None
         if not method.field:
             value = growth(0.0)
-            text = "within the budget" if value <= budget else f"beyond the budget: {100 * value:+.3g} %"
+            text = (
+                "within the budget"
+                if value <= budget
+                else f"beyond the budget: {100 * value:+.3g} %"
+            )
             return BudgetAnswer(name, 0.0 if value <= budget else None, text)
         if method.plain and plain <= budget:
             return BudgetAnswer(name, None, "not needed: plain fine-tuning is within the budget")
         options = self.spec.halvings, partial(method.snap, self.spec), method.stride
         search = search_budget(growth, method.values(self.spec), budget, *options)
         if search.met:
-            text = "within the budget at the weakest tried" if search.weakest else "within the budget"
+            text = (
+                "within the budget at the weakest tried" if search.weakest else "within the budget"
+            )
             return BudgetAnswer(name, search.strength, text)
         strength = f"{method.parameter} {search.strength:g}"
         return BudgetAnswer(
-            name, None, f"not possible: {100 * search.growth:+.3g} % at {strength}, the strongest tried"
+            name,
+            None,
+            f"not possible: {100 * search.growth:+.3g} % at {strength}, the strongest tried",
         )
 
 
@@ -254,16 +327,24 @@ def task_of(held_out: HeldOut) -> Task:
 
 def errors(held_out: HeldOut, scores: Scores, task: str) -> Scores:
     """Return scores as errors; raises ConfigError for a metric that no error can be made of."""
-    higher = require_direction(held_out.higher_is_better, held_out.metric, f"{task}_higher_is_better")
+    higher = require_direction(
+        held_out.higher_is_better, held_out.metric, f"{task}_higher_is_better"
+    )
     if higher and scores.value > 1:
         value = significant(scores.value)
-        raise ConfigError(f"{held_out.metric} is {value}, above 1; set {task}_metric to one whose best is 1")
+        raise ConfigError(
+            f"{held_out.metric} is {value}, above 1; set {task}_metric to one whose best is 1"
+        )
     error, *without = (error_of(x, higher) for x in (scores.value, *scores.without))
     return Scores(scores.metrics, error, tuple(without))
 
 
-def _usable(spec: Forgetting, parent: Checkpoint, objective: Objective) -> tuple[dict[str, Method], dict[str, str]]:
-    """Return the methods that the model allows and why others are left out; raises ConfigError for one asked for by name."""
+def _usable(
+    spec: Forgetting, parent: Checkpoint, objective: Objective
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """Return the methods that the model allows and why others are left out; raises ConfigError
+    for one asked for by name.
+    """
     names, left_out = set(parent.weights()), {}
     for name in spec.methods or METHODS:
         method = METHODS[name]
@@ -272,10 +353,15 @@ def _usable(spec: Forgetting, parent: Checkpoint, objective: Objective) -> tuple
         settings = method.settings(spec, method.values(spec)[0])
         try:
             if method.fisher and type(parent.objectives[0]).likelihood is Objective.likelihood:
-                raise ConfigError(f"{type(parent.objectives[0]).__name__}, the parent's objective, has no likelihood")
+                raise ConfigError(
+                    f"{type(parent.objectives[0]).__name__}, the parent's objective, has no"
+                    " likelihood"
+                )
             finetuning.apply(network, settings.get("finetuning") or finetuning.Full(), new)
         except ConfigError as error:
             if spec.methods:
                 raise ConfigError(f"{name}: {error}") from None
             left_out[name] = str(error).partition(";")[0]
-    return {name: METHODS[name] for name in spec.methods or METHODS if name not in left_out}, left_out
+    return {
+        name: METHODS[name] for name in spec.methods or METHODS if name not in left_out
+    }, left_out

@@ -1,8 +1,9 @@
 """How much of a label a linear probe explains from some features, cross-validated, against chance.
 
-`explained` is the share of the label's variance that ridge regression explains on records it was not fitted to (of classes:
-of their indicators, that is, of the Gini impurity); 0 is what guessing the mean explains, and worse than that is below 0.
-One number for classes and numbers, linear in the label, so that a thousand permuted labels cost one decomposition.
+`explained` is the share of the label's variance that ridge regression explains on records it was
+not fitted to (of classes: of their indicators, that is, of the Gini impurity); 0 is what guessing
+the mean explains, and worse than that is below 0. One number for classes and numbers, linear in the
+label, so that a thousand permuted labels cost one decomposition.
 
 Legend of shape letters: N records, F features, C columns of the label, P permutations, R rank.
 """
@@ -55,12 +56,17 @@ def indicators(label_N: np.ndarray) -> np.ndarray:
 
 
 def explain(
-    views: Sequence[np.ndarray], target_NC: np.ndarray, seed: int = 0, permutations: int = 200, scaled: bool = False
+    views: Sequence[np.ndarray],
+    target_NC: np.ndarray,
+    seed: int = 0,
+    permutations: int = 200,
+    scaled: bool = False,
 ) -> Explained:
     """Return how much of a label some features explain on held-out records.
 
     Args:
-        views: features [N, F]; the share is the mean over several views of the same records, each with a probe of its own.
+        views: features [N, F]; the share is the mean over several views of the same records, each
+            with a probe of its own.
         target_NC: columns of the label (`indicators`).
         seed: of folds, permutations and the interval.
         permutations: of the labels over the records.
@@ -106,12 +112,16 @@ def erases(before: Explained, after: Explained) -> bool:
 
 
 def _drawn_shares(error_N: np.ndarray, base_N: np.ndarray, seed: int) -> np.ndarray:
-    times = np.random.default_rng(seed).multinomial(len(error_N), np.full(len(error_N), 1 / len(error_N)), DRAWS)
+    times = np.random.default_rng(seed).multinomial(
+        len(error_N), np.full(len(error_N), 1 / len(error_N)), DRAWS
+    )
     return 1 - (times @ error_N) / np.maximum(times @ base_N, 1e-300)
 
 
 def _scales(fit_MF: np.ndarray, scaled: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return centre and scale under which the features have a total variance of 1; constant ones stay 0."""
+    """Return centre and scale under which the features have a total variance of 1; constant ones
+    stay 0.
+    """
     blocks = [1] * fit_MF.shape[1] if scaled else [fit_MF.shape[1]]
     centre_F, scale_F = block_scales(fit_MF, blocks)
     varied = max(int((fit_MF.var(0) > 0).sum()), 1)
@@ -119,7 +129,9 @@ def _scales(fit_MF: np.ndarray, scaled: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ridge(features_MF: np.ndarray, wanted_MPC: np.ndarray) -> np.ndarray:
-    """Return weights [F, P * C] of ridge regressions, each label's penalty chosen by its leave-one-out error."""
+    """Return weights [F, P * C] of ridge regressions, each label's penalty chosen by its
+    leave-one-out error.
+    """
     left_MR, singular_R, right_RF = np.linalg.svd(features_MF, full_matrices=False)
     flat_MQ = wanted_MPC.reshape(len(wanted_MPC), -1)
     turned_RQ = left_MR.T @ flat_MQ
@@ -127,7 +139,9 @@ def _ridge(features_MF: np.ndarray, wanted_MPC: np.ndarray) -> np.ndarray:
     for penalty in PENALTIES * len(features_MF):
         keep_R = singular_R**2 / (singular_R**2 + penalty)
         lever_M = (left_MR**2 * keep_R).sum(1) + 1 / len(left_MR)
-        missed_MQ = (flat_MQ - left_MR @ (keep_R[:, None] * turned_RQ)) / np.maximum(1 - lever_M, 1e-6)[:, None]
+        missed_MQ = (flat_MQ - left_MR @ (keep_R[:, None] * turned_RQ)) / np.maximum(
+            1 - lever_M, 1e-6
+        )[:, None]
         error_P = (missed_MQ**2).sum(0).reshape(wanted_MPC.shape[1:]).sum(1)
         better_Q = np.repeat(error_P < worst_P, wanted_MPC.shape[2])
         worst_P = np.minimum(error_P, worst_P)

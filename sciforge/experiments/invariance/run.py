@@ -1,7 +1,9 @@
-"""What an augmentation does: how far it moves the embedding, and whether it scrambles what the label is read from.
+"""What an augmentation does: how far it moves the embedding, and whether it scrambles what the
+label is read from.
 
-Training on randomly changed records teaches a net to ignore what the change scrambles. Where the label is read from just that,
-the change erases it (colour jitter and birds: Xiao et al. 2021, arXiv 2008.05659). Both can be seen before any training.
+Training on randomly changed records teaches a net to ignore what the change scrambles. Where the
+label is read from just that, the change erases it (colour jitter and birds: Xiao et al. 2021, arXiv
+2008.05659). Both can be seen before any training.
 
 Legend of shape letters: N records, D width of the embedding.
 """
@@ -28,7 +30,12 @@ from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run, to_json
 from sciforge.errors import ConfigError, did_you_mean
 from sciforge.experiments.invariance.label_probe import MIN_RECORDS, erases, explain, indicators
-from sciforge.experiments.invariance.result import AugmentationEffect, InvarianceResult, LabelInformation, erased_line
+from sciforge.experiments.invariance.result import (
+    AugmentationEffect,
+    InvarianceResult,
+    LabelInformation,
+    erased_line,
+)
 from sciforge.experiments.invariance.spec import Invariance
 from sciforge.experiments.statistics import Interval, percentile_interval
 
@@ -38,19 +45,23 @@ WARN_SHARE = 0.25  # share of the label in the nuisance from which `sciforge tra
 WARN_RECORDS = 100  # records for that warning
 
 
-def measure(checkpoint: Path, spec: Invariance, device: str = "auto", batch: int = 64) -> InvarianceResult:
+def measure(
+    checkpoint: Path, spec: Invariance, device: str = "auto", batch: int = 64
+) -> InvarianceResult:
     """Measure what augmentations do to a checkpoint, in float64.
 
     Raises:
-        ConfigError: the domain names no such augmentations, the data are of another domain or have no such records, or
-            `spec.out` exists.
+        ConfigError: the domain names no such augmentations, the data are of another domain or have
+            no such records, or `spec.out` exists.
     """
     if spec.out is not None and spec.out.exists():
         raise ConfigError(f"{spec.out} exists already; remove it or choose another folder")
     model = Model.load(checkpoint, device, batch)
     exact = Float64Model(model.checkpoint, model.network.double(), model.device, batch)
     run = InvarianceRun.open(exact, spec)
-    progress = tqdm(run.chosen.items(), "invariance", unit="augmentation", disable=None, leave=False)
+    progress = tqdm(
+        run.chosen.items(), "invariance", unit="augmentation", disable=None, leave=False
+    )
     effects = tuple(run.measure(name, augmentation) for name, augmentation in progress)
     result = InvarianceResult(effects, len(run.records), spec.split, run.note)
     about = {"spec": to_json(spec), "checkpoint": str(checkpoint)}
@@ -88,21 +99,39 @@ class InvarianceRun:
         """Open the data and embed the records as they are."""
         domain, store = model.domain, Store.open(spec.data)
         if store.domain != domain.name:
-            raise ConfigError(f"{spec.data} is of the domain {store.domain}, the checkpoint of {domain.name}")
+            raise ConfigError(
+                f"{spec.data} is of the domain {store.domain}, the checkpoint of {domain.name}"
+            )
         if not domain.augmentations or domain.embed is None:
-            raise ConfigError(f"the domain {domain.name} names no augmentations; there is nothing to measure")
+            raise ConfigError(
+                f"the domain {domain.name} names no augmentations; there is nothing to measure"
+            )
         for name in spec.augmentations:
             if name not in domain.augmentations:
                 raise ConfigError(
-                    f"no augmentation {name!r} in {domain.name}; {did_you_mean(name, domain.augmentations)}"
+                    f"no augmentation {name!r} in {domain.name};"
+                    f" {did_you_mean(name, domain.augmentations)}"
                 )
-        chosen = {n: a for n, a in domain.augmentations.items() if n in (spec.augmentations or domain.augmentations)}
-        records, labels = labelled_records(store, model.objective, spec.split, spec.max_records, spec.seed)
+        chosen = {
+            n: a
+            for n, a in domain.augmentations.items()
+            if n in (spec.augmentations or domain.augmentations)
+        }
+        records, labels = labelled_records(
+            store, model.objective, spec.split, spec.max_records, spec.seed
+        )
         if len(records) < 2:
-            raise ConfigError(f"{spec.data} has {len(records)} {spec.split} records; choose another --split")
+            raise ConfigError(
+                f"{spec.data} has {len(records)} {spec.split} records; choose another --split"
+            )
         known = {name: values for name, values in labels.items() if _usable(values)}
         note = (
-            "" if known else f"No label that at least {MIN_RECORDS} records have and that varies: no label information."
+            ""
+            if known
+            else (
+                f"No label that at least {MIN_RECORDS} records have and that varies: no label"
+                " information."
+            )
         )
         run = cls(model, spec, chosen, records, known, note, np.zeros(0), {})
         return replace(run, embedded_ND=run.embed(records), predicted=run.predict(records))
@@ -112,18 +141,26 @@ class InvarianceRun:
         model, rows = self.model, []
         with torch.no_grad(), evaluation(model.network, model.objective):
             for part in sampling.micro_batches(records, model.batch):
-                batch = model.codec.collate([model.codec.encode(_unlabelled(record)) for record in part])
+                batch = model.codec.collate(
+                    [model.codec.encode(_unlabelled(record)) for record in part]
+                )
                 assert model.domain.embed is not None
                 embedded_BD: Tensor = model.domain.embed(model.network, model.engine.move(batch))
                 rows.append(embedded_BD.detach().double().cpu().numpy())
         return np.concatenate(rows)
 
     def predict(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
-        """Return the checkpoint's outputs of one shape as rows [N, ...]; nothing for a pretraining checkpoint."""
+        """Return the checkpoint's outputs of one shape as rows [N, ...]; nothing for a
+        pretraining checkpoint.
+        """
         if type(self.model.objective).predict is Objective.predict:
             return {}
         outputs = self.model.outputs(records)
-        return {name: x.reshape(len(x), -1).astype(float) for name, x in outputs.items() if x.dtype.kind in "fiu"}
+        return {
+            name: x.reshape(len(x), -1).astype(float)
+            for name, x in outputs.items()
+            if x.dtype.kind in "fiu"
+        }
 
     def measure(self, name: str, augmentation: Augmentation) -> AugmentationEffect:
         """Measure one augmentation."""
@@ -136,19 +173,24 @@ class InvarianceRun:
             shift = relative_shift(self.embedded_ND, self.embed(changed), places, self.spec.seed)
             after = self.predict(changed)
             moved = {
-                n: relative_shift(x, after[n], places, self.spec.seed) for n, x in self.predicted.items() if n in after
+                n: relative_shift(x, after[n], places, self.spec.seed)
+                for n, x in self.predicted.items()
+                if n in after
             }
         labels: tuple[LabelInformation, ...] = ()
         if self.labels:
             views = [
-                [self._draw(augmentation, r, i, view) for i, r in enumerate(self.records)] for view in range(VIEWS)
+                [self._draw(augmentation, r, i, view) for i, r in enumerate(self.records)]
+                for view in range(VIEWS)
             ]
             embedded = [self.embed(view) for view in views]
             labels = tuple(self._information(x, augmentation, views, embedded) for x in self.labels)
         return AugmentationEffect(name, augmentation.summary, len(places), shift, moved, labels)
 
     def _draw(self, augmentation: Augmentation, record: Record, index: int, draw: int) -> Record:
-        return augmentation.apply(record, sampling.generator(self.spec.seed, sampling.CORRUPT, draw, index))
+        return augmentation.apply(
+            record, sampling.generator(self.spec.seed, sampling.CORRUPT, draw, index)
+        )
 
     def _changed(self, augmentation: Augmentation, record: Record, index: int) -> Record | None:
         """Return the first draw that changes the record; None where none does."""
@@ -156,12 +198,18 @@ class InvarianceRun:
         return next((changed for changed in draws if _differs(record, changed)), None)
 
     def _information(
-        self, label: str, augmentation: Augmentation, views: list[list[Record]], embedded: list[np.ndarray]
+        self,
+        label: str,
+        augmentation: Augmentation,
+        views: list[list[Record]],
+        embedded: list[np.ndarray],
     ) -> LabelInformation:
         kept = np.flatnonzero(_known(self.labels[label]))
         target_NC = indicators(self.labels[label][kept])
         options: dict[str, Any] = {"seed": self.spec.seed, "permutations": self.spec.permutations}
-        before, after = nuisances(augmentation, [self.records[i] for i in kept], [[v[i] for i in kept] for v in views])
+        before, after = nuisances(
+            augmentation, [self.records[i] for i in kept], [[v[i] for i in kept] for v in views]
+        )
         return LabelInformation(
             label,
             len(kept),
@@ -175,7 +223,9 @@ class InvarianceRun:
 def labelled_records(
     store: Store, objective: Objective, split: str, max_records: int, seed: int
 ) -> tuple[list[Record], dict[str, np.ndarray]]:
-    """Return up to `max_records` records of a split, drawn at random, and their labels by name; windows where there are no labels."""
+    """Return up to `max_records` records of a split, drawn at random, and their labels by name;
+    windows where there are no labels.
+    """
     domain = get_domain(store.domain)
     rows: Records = store.split(split)
     if not domain.labels([store[0]], store.meta):
@@ -189,19 +239,25 @@ def nuisances(
     augmentation: Augmentation, records: Sequence[Record], views: Sequence[Sequence[Record]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the nuisance of records [N, F] as they are, and of every view of them."""
-    before, *after = (np.stack([augmentation.nuisance(r) for r in rows]) for rows in (records, *views))
+    before, *after = (
+        np.stack([augmentation.nuisance(r) for r in rows]) for rows in (records, *views)
+    )
     return before, after
 
 
-def relative_shift(before_ND: np.ndarray, after_MD: np.ndarray, places: Sequence[int], seed: int) -> Interval:
-    """Return the median distance from before to after, in median distances between two records, with its interval.
+def relative_shift(
+    before_ND: np.ndarray, after_MD: np.ndarray, places: Sequence[int], seed: int
+) -> Interval:
+    """Return the median distance from before to after, in median distances between two records,
+    with its interval.
 
     >>> relative_shift(np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [1.0]]), [0, 1], 0).value
     0.0
     """
     moved = np.linalg.norm(after_MD - before_ND[list(places)], axis=1)
     rng = np.random.default_rng(seed)
-    steps = rng.integers(1, len(before_ND), (8, len(before_ND)))  # each record's distances to eight others
+    # each record's distances to eight others
+    steps = rng.integers(1, len(before_ND), (8, len(before_ND)))
     others = (np.arange(len(before_ND)) + steps) % len(before_ND)
     distance = float(np.median(np.linalg.norm(before_ND[others] - before_ND, axis=2)))
     if not moved.any():
@@ -209,14 +265,18 @@ def relative_shift(before_ND: np.ndarray, after_MD: np.ndarray, places: Sequence
     drawn = np.median(moved[rng.integers(0, len(moved), (1000, len(moved)))], axis=1)
     interval = percentile_interval(float(np.median(moved)), drawn)
     return Interval(
-        *(x / distance if distance else float("inf") for x in (interval.value, interval.low, interval.high))
+        *(
+            x / distance if distance else float("inf")
+            for x in (interval.value, interval.low, interval.high)
+        )
     )
 
 
 def warn_before_training(run: Run) -> None:
     """Warn where the objective augments by something that erases the label of the training records.
 
-    Cheap: it looks at what is scrambled, not at any network, and only for objectives that augment labelled records.
+    Cheap: it looks at what is scrambled, not at any network, and only for objectives that augment
+    labelled records.
     """
     objective = run.objective
     # A warning would reveal something of records that are to stay private.
@@ -227,12 +287,17 @@ def warn_before_training(run: Run) -> None:
     records, labels = labelled_records(store, objective, "train", 512, 0)
     for name in (name for name in objective.augments if name in domain.augmentations):
         augmentation = domain.augmentations[name]
-        view = [augmentation.apply(r, sampling.generator(0, sampling.CORRUPT, 0, i)) for i, r in enumerate(records)]
+        view = [
+            augmentation.apply(r, sampling.generator(0, sampling.CORRUPT, 0, i))
+            for i, r in enumerate(records)
+        ]
         for label, values in labels.items():
             kept = np.flatnonzero(_known(values))
             if len(kept) < WARN_RECORDS or not _usable(values):
                 continue
-            before, (after,) = nuisances(augmentation, [records[i] for i in kept], [[view[i] for i in kept]])
+            before, (after,) = nuisances(
+                augmentation, [records[i] for i in kept], [[view[i] for i in kept]]
+            )
             shares = [explain([x], indicators(values[kept]), scaled=True) for x in (before, after)]
             if shares[0].value > WARN_SHARE and erases(*shares):
                 warnings.warn(erased_line(name, label, shares[0]), stacklevel=2)
@@ -243,7 +308,11 @@ def _unlabelled(record: Record) -> dict[str, Any]:
 
 
 def _known(values_N: np.ndarray) -> np.ndarray:
-    return np.ones(len(values_N), bool) if values_N.dtype.kind in "OSU" else np.isfinite(np.asarray(values_N, float))
+    return (
+        np.ones(len(values_N), bool)
+        if values_N.dtype.kind in "OSU"
+        else np.isfinite(np.asarray(values_N, float))
+    )
 
 
 def _usable(values_N: np.ndarray) -> bool:
@@ -252,4 +321,6 @@ def _usable(values_N: np.ndarray) -> bool:
 
 
 def _differs(one: Record, other: Record) -> bool:
-    return any(name not in one or not np.array_equal(one[name], value) for name, value in other.items())
+    return any(
+        name not in one or not np.array_equal(one[name], value) for name, value in other.items()
+    )

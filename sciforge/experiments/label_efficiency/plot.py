@@ -4,24 +4,42 @@ from typing import Any
 
 import numpy as np
 
-from sciforge.experiments.plots import BLACK, GREEN, GREY, METHOD_COLORS, METRIC_NAMES, PINK, SKY, frame, new_axes
+from sciforge.experiments.plots import (
+    BLACK,
+    GREEN,
+    GREY,
+    METHOD_COLORS,
+    METRIC_NAMES,
+    PINK,
+    SKY,
+    frame,
+    new_axes,
+)
 
 OTHERS = (GREEN, PINK, SKY, BLACK, GREY, "#B8A000", "#8C564B")
 MARKERS = ("s", "^", "D", "v", "P", "X", "*")
 
 
 def draw(result: Any, ax: Any = None) -> Any:
-    """Draw means over the number of labels (log axis) with 95 % bands for networks and bars for the others."""
+    """Draw means over the number of labels (log axis) with 95 % bands for networks and bars for
+    the others.
+    """
     axes = new_axes(ax)
     if len(result.sizes) == 1:
         return _draw_methods(result, axes)
     sizes = np.array(result.sizes, float)
     ends = []
-    others = [color for color in OTHERS if color not in {METHOD_COLORS.get(method) for method in result.methods}]
+    others = [
+        color
+        for color in OTHERS
+        if color not in {METHOD_COLORS.get(method) for method in result.methods}
+    ]
     number = 0
     for method in result.methods:
         intervals = [result.interval(method, n) for n in result.sizes]
-        mean, low, high = (np.array([getattr(i, part) for i in intervals]) for part in ("value", "low", "high"))
+        mean, low, high = (
+            np.array([getattr(i, part) for i in intervals]) for part in ("value", "low", "high")
+        )
         if method in METHOD_COLORS:
             color = METHOD_COLORS[method]
             axes.fill_between(sizes, low, high, color=color, alpha=0.16, linewidth=0, zorder=2)
@@ -29,9 +47,23 @@ def draw(result: Any, ax: Any = None) -> Any:
         else:
             color, marker = others[number % len(others)], MARKERS[number % len(MARKERS)]
             style = "--" if result.kinds[method] == "baseline" else "-."
-            shifted = sizes * 1.018 ** (number - 2)  # a little sideways, so that bars do not hide one another
-            options = {"color": color, "marker": marker, "linestyle": style, "linewidth": 1.1, "markersize": 4}
-            axes.errorbar(shifted, mean, np.abs([mean - low, high - mean]), elinewidth=0.8, zorder=3, **options)
+            # a little sideways, so that bars do not hide one another
+            shifted = sizes * 1.018 ** (number - 2)
+            options = {
+                "color": color,
+                "marker": marker,
+                "linestyle": style,
+                "linewidth": 1.1,
+                "markersize": 4,
+            }
+            axes.errorbar(
+                shifted,
+                mean,
+                np.abs([mean - low, high - mean]),
+                elinewidth=0.8,
+                zorder=3,
+                **options,
+            )
             number += 1
         ends.append((mean[-1], method, color))
     axes.set_xscale("log")
@@ -45,15 +77,27 @@ def draw(result: Any, ax: Any = None) -> Any:
 
 
 def _draw_methods(result: Any, axes: Any) -> Any:
-    """Draw the mean of each method at the only number of labels, with its 95 % interval, one row a method."""
+    """Draw the mean of each method at the only number of labels, with its 95 % interval, one row
+    a method.
+    """
     labels = result.sizes[0]
     for row, method in enumerate(result.methods):
         interval = result.interval(method, labels)
         color = METHOD_COLORS.get(method, GREY)
         reach = np.abs([[interval.value - interval.low], [interval.high - interval.value]])
         width = 2.2 if method in METHOD_COLORS else 1.2
-        axes.errorbar([interval.value], [row], xerr=reach, color=color, marker="o", markersize=6, elinewidth=width)
-    axes.set_yticks(range(len(result.methods)), [method.replace("_", " ") for method in result.methods])
+        axes.errorbar(
+            [interval.value],
+            [row],
+            xerr=reach,
+            color=color,
+            marker="o",
+            markersize=6,
+            elinewidth=width,
+        )
+    axes.set_yticks(
+        range(len(result.methods)), [method.replace("_", " ") for method in result.methods]
+    )
     axes.set_ylim(len(result.methods) - 0.5, -0.5)
     axes.set_xlabel(f"test {METRIC_NAMES.get(result.metric, result.metric)}, {labels:,} labels")
     frame(axes)
@@ -69,10 +113,21 @@ def _name_lines(axes: Any, ends: list[tuple[float, str, str]], last: float) -> N
         name = method.replace("untrained:", "").replace("_", " ")
         weight = "bold" if method in METHOD_COLORS else "normal"
         line = {"arrowstyle": "-", "color": color, "lw": 0.5, "alpha": 0.6}
-        options = {"color": color, "fontsize": 8.5, "fontweight": weight, "va": "center", "arrowprops": line}
+        options = {
+            "color": color,
+            "fontsize": 8.5,
+            "fontweight": weight,
+            "va": "center",
+            "arrowprops": line,
+        }
         position = (1.015, place)
         axes.annotate(
-            name, (last, mean), position, textcoords=("axes fraction", "data"), annotation_clip=False, **options
+            name,
+            (last, mean),
+            position,
+            textcoords=("axes fraction", "data"),
+            annotation_clip=False,
+            **options,
         )
     axes.set_ylim(low, high)
 
@@ -87,7 +142,10 @@ def _spread(values: list[float], gap: float, low: float, high: float) -> list[fl
     placed: list[list[Any]] = []  # blocks [members, centre]
     for i in order:
         placed.append([[i], values[i]])
-        while len(placed) > 1 and placed[-1][1] - placed[-2][1] < gap * (len(placed[-1][0]) + len(placed[-2][0])) / 2:
+        while (
+            len(placed) > 1
+            and placed[-1][1] - placed[-2][1] < gap * (len(placed[-1][0]) + len(placed[-2][0])) / 2
+        ):
             members, _ = placed.pop()
             joined = placed[-1][0] + members
             placed[-1] = [joined, sum(values[j] for j in joined) / len(joined)]

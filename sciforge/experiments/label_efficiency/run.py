@@ -1,7 +1,8 @@
-"""Label-efficiency curves: pretrained, untrained and frozen networks and classical baselines on the same few labels.
+"""Label-efficiency curves: pretrained, untrained and frozen networks and classical baselines on the
+same few labels.
 
-Seeds are paired: for one (number of labels, seed) every method sees the same subset in the same order, and every network
-starts with the same head.
+Seeds are paired: for one (number of labels, seed) every method sees the same subset in the same
+order, and every network starts with the same head.
 """
 
 import time
@@ -21,7 +22,13 @@ from sciforge.experiments.held_out import HeldOut
 from sciforge.experiments.label_efficiency.adaptation import ADAPTED
 from sciforge.experiments.label_efficiency.result import LabelEfficiencyResult, RunMetrics
 from sciforge.experiments.label_efficiency.spec import LabelEfficiency
-from sciforge.experiments.methods import Methods, TrainingSet, open_parent, resolve_objective, training_records
+from sciforge.experiments.methods import (
+    Methods,
+    TrainingSet,
+    open_parent,
+    resolve_objective,
+    training_records,
+)
 from sciforge.experiments.statistics import require_direction
 
 
@@ -29,14 +36,22 @@ def measure(spec: LabelEfficiency) -> LabelEfficiencyResult:
     """Run what is not yet done of a curve and return all of it.
 
     Raises:
-        ConfigError: unknown method or metric, too few labels, or `spec.out` holds a curve of other settings.
+        ConfigError: unknown method or metric, too few labels, or `spec.out` holds a curve of other
+            settings.
         CheckpointError, DataError: the checkpoint or the store is missing or damaged.
     """
     curve = LabelEfficiencyRun.open(spec)  # checks everything before a folder is made
     with open_folder(spec.out) as folder:
         curve = curve.within(folder)
-        grid = Grid.open(folder, ("method", "labels", "seed"), curve.settings(), "a curve", may_grow=True)
-        cells = [(method, n, seed) for n in curve.sizes for seed in range(spec.seeds) for method in curve.names]
+        grid = Grid.open(
+            folder, ("method", "labels", "seed"), curve.settings(), "a curve", may_grow=True
+        )
+        cells = [
+            (method, n, seed)
+            for n in curve.sizes
+            for seed in range(spec.seeds)
+            for method in curve.names
+        ]
         curve.adapt(grid.missing(cells))
         rows = grid.run(cells, curve.run, "label efficiency")
         runs = tuple(RunMetrics.from_json(row) for row in rows)
@@ -76,9 +91,14 @@ class LabelEfficiencyRun:
         if spec.adaptation:
             spec.adaptation.check(parent)
         methods = Methods(domain, parent, objective, spec.recipe, spec.frozen, spec.hardware)
-        curve = cls(spec, Path(), store, methods, training_records(objective, store), test).within(Path())
+        curve = cls(spec, Path(), store, methods, training_records(objective, store), test).within(
+            Path()
+        )
         if max(curve.sizes) > len(curve.train):
-            raise ConfigError(f"{spec.data} has {len(curve.train)} training labels; sizes ask for {max(curve.sizes)}")
+            raise ConfigError(
+                f"{spec.data} has {len(curve.train)} training labels; sizes ask for"
+                f" {max(curve.sizes)}"
+            )
         for name in curve.names:
             if name in ADAPTED and name not in curve.methods.adapted:
                 raise ConfigError(f"{name} needs data to adapt to; give {ADAPTED[name]}")
@@ -107,9 +127,15 @@ class LabelEfficiencyRun:
         return {name: self.methods.kind(name) for name in self.names}
 
     def settings(self) -> dict[str, Any]:
-        """Return what must not change between two calls for one curve; sizes, seeds and methods may grow."""
+        """Return what must not change between two calls for one curve; sizes, seeds and methods
+        may grow.
+        """
         spec = to_json(self.spec)
-        about = {"objective": to_json(self.methods.objective), "metric": self.test.metric, "data": self.store.digests()}
+        about = {
+            "objective": to_json(self.methods.objective),
+            "metric": self.test.metric,
+            "data": self.store.digests(),
+        }
         about |= {key: spec[key] for key in ("recipe", "frozen")}
         about |= {"init": sha256(self.methods.parent.path / "checkpoint.json")}
         return about | (self.spec.adaptation.settings() if self.spec.adaptation else {})
@@ -117,7 +143,9 @@ class LabelEfficiencyRun:
     def adapt(self, cells: list[tuple[str, int, int]]) -> None:
         """Make the adapted checkpoints that these runs start from."""
         if adaptation := self.spec.adaptation:
-            wanted = {(method, seed % adaptation.seeds) for method, _, seed in cells if method in ADAPTED}
+            wanted = {
+                (method, seed % adaptation.seeds) for method, _, seed in cells if method in ADAPTED
+            }
             for method, seed in sorted(wanted):
                 adaptation.make(method, self.methods.parent, self.folder, self.spec.hardware, seed)
 
@@ -131,9 +159,15 @@ class LabelEfficiencyRun:
             predict, about = self.methods.fit(method, training, work, keep)
             outputs = predict(self.test.records)
         scores = self.test.evaluate_outputs(outputs)
-        require_direction(self.test.higher_is_better, self.test.metric)  # now, not when all is trained
+        # now, not when all is trained
+        require_direction(self.test.higher_is_better, self.test.metric)
         seconds = time.monotonic() - start
-        row = {"metrics": scores.metrics, "without": scores.without, "seconds": seconds, "about": about}
+        row = {
+            "metrics": scores.metrics,
+            "without": scores.without,
+            "seconds": seconds,
+            "about": about,
+        }
         return {**row, "arrays": outputs}
 
 

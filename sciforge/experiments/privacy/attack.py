@@ -1,9 +1,11 @@
-"""Membership inference: how well scores of records separate members from others (Yeom et al. 2018; LiRA, Carlini et al. 2022).
+"""Membership inference: how well scores of records separate members from others (Yeom et al. 2018;
+LiRA, Carlini et al. 2022).
 
 Legend of shape letters: N examples, K shadow models, T targets, C canaries.
 
-A score is larger where an attacker believes more that the example was learnt. The statistic behind it is minus the
-example's loss, or the logit of its probability where the loss is that of classes, which is nearer a Gaussian.
+A score is larger where an attacker believes more that the example was learnt. The statistic behind
+it is minus the example's loss, or the logit of its probability where the loss is that of classes,
+which is nearer a Gaussian.
 """
 
 import math
@@ -16,7 +18,8 @@ from sciforge.core.data import sampling
 from sciforge.experiments.statistics import LEVELS, Interval, clopper_pearson, percentile_interval
 
 RATES = (0.001, 0.01, 0.1)  # false-positive rates at which true-positive rates are reported
-OWN_VARIANCE = 64  # shadows from which on each example has a variance of its own (Carlini et al. 2022, section VI-B)
+# shadows from which on each example has a variance of its own (Carlini et al. 2022, section VI-B)
+OWN_VARIANCE = 64
 DRAWS = 1000
 
 
@@ -30,17 +33,21 @@ def statistic(loss_N: np.ndarray, classes: bool) -> np.ndarray:
 
 
 def halves(num: int, shadows: int, seed: int) -> np.ndarray:
-    """Return which examples each shadow learns, bool [K, N]: every example is in exactly half of them.
+    """Return which examples each shadow learns, bool [K, N]: every example is in exactly half of
+    them.
 
-    Shadows come in pairs that share nothing: without a pair, still half of the rest has learnt each example, so that a
-    shadow may be a target of the others without mere counting revealing its members.
+    Shadows come in pairs that share nothing: without a pair, still half of the rest has learnt each
+    example, so that a shadow may be a target of the others without mere counting revealing its
+    members.
 
     >>> halves(6, 4, seed=0).sum(0).tolist(), halves(6, 4, seed=0).sum(1).tolist()
     ([2, 2, 2, 2, 2, 2], [3, 3, 3, 3])
     """
     in_KN = np.zeros((shadows, num), bool)
     for pair in range(shadows // 2):
-        chosen = sampling.generator(seed, sampling.SAMPLE, pair).permutation(num)[: num // 2 + (num % 2) * (pair % 2)]
+        chosen = sampling.generator(seed, sampling.SAMPLE, pair).permutation(num)[
+            : num // 2 + (num % 2) * (pair % 2)
+        ]
         in_KN[2 * pair, chosen] = True
         in_KN[2 * pair + 1] = ~in_KN[2 * pair]
     return in_KN
@@ -49,8 +56,9 @@ def halves(num: int, shadows: int, seed: int) -> np.ndarray:
 def lira(target_N: np.ndarray, stat_KN: np.ndarray, in_KN: np.ndarray, online: bool) -> np.ndarray:
     """Return LiRA's scores [N] of a target from shadows that did and did not learn each example.
 
-    Online: the log-likelihood ratio of two Gaussians. Offline: how far the target lies above what shadows say that did
-    not learn the example, in standard deviations. Below OWN_VARIANCE shadows one variance serves all examples.
+    Online: the log-likelihood ratio of two Gaussians. Offline: how far the target lies above what
+    shadows say that did not learn the example, in standard deviations. Below OWN_VARIANCE shadows
+    one variance serves all examples.
 
     Args:
         target_N: the target's statistics.
@@ -77,7 +85,9 @@ def _gaussians(stat_KN: np.ndarray, chosen_KN: np.ndarray) -> tuple[np.ndarray, 
 
 
 def leave_one_out(stat_KN: np.ndarray, in_KN: np.ndarray, online: bool) -> np.ndarray:
-    """Return LiRA's scores [K, N] of each shadow in turn as the target, without it and its counterpart of `halves`."""
+    """Return LiRA's scores [K, N] of each shadow in turn as the target, without it and its
+    counterpart of `halves`.
+    """
     scores_KN = np.empty_like(stat_KN)
     for k in range(len(stat_KN)):
         rest = np.delete(np.arange(len(stat_KN)), [k, k ^ 1])
@@ -93,7 +103,7 @@ class Ranks:
         member: whether the score is of a member, same shape.
     """
 
-    def __init__(self, score: np.ndarray, member: np.ndarray):
+    def __init__(self, score: np.ndarray, member: np.ndarray) -> None:
         # levels count down: level 0 is the highest score
         _, level = np.unique(-np.ravel(score), return_inverse=True)
         self.level, self.member = level, np.ravel(member)
@@ -102,11 +112,14 @@ class Ranks:
     def counts(self, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return weighted numbers of members and of non-members at each level."""
         weight = np.ones(len(self.level)) if weight is None else np.ravel(weight)
-        members, others = (np.bincount(self.level, weight * part, self.num) for part in (self.member, ~self.member))
+        members, others = (
+            np.bincount(self.level, weight * part, self.num) for part in (self.member, ~self.member)
+        )
         return members, others
 
     def auc(self, weight: np.ndarray | None = None) -> float:
-        """Return the area under the ROC curve, half a win for a tie; NaN without members or non-members.
+        """Return the area under the ROC curve, half a win for a tie; NaN without members or
+        non-members.
 
         >>> Ranks(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, False, False])).auc()
         0.875
@@ -117,7 +130,9 @@ class Ranks:
         return float((yes * (below + no / 2)).sum() / total) if total else math.nan
 
     def levels(self, fpr: float, weight: np.ndarray | None = None) -> int:
-        """Return how many levels, from the highest score down, have at most `fpr` false positives."""
+        """Return how many levels, from the highest score down, have at most `fpr` false
+        positives.
+        """
         no = np.cumsum(self.counts(weight)[1])
         return int(np.searchsorted(no, fpr * no[-1] * (1 + 1e-9), side="right"))
 
@@ -147,7 +162,9 @@ class Point:
     fpr: Interval
 
     def epsilon(self, delta: float) -> float:
-        """Return the epsilon that this point proves to be spent, at the ends of both intervals (Jagielski et al. 2020)."""
+        """Return the epsilon that this point proves to be spent, at the ends of both intervals
+        (Jagielski et al. 2020).
+        """
         return max(0.0, math.log(max(self.tpr.low - delta, 1e-300) / self.fpr.high))
 
 
@@ -160,7 +177,8 @@ class Attack:
         auc: area under the ROC curve.
         points: at RATES, as far as the sample resolves them.
         curve: false- and true-positive rates, for the plot.
-        smallest: the smallest false-positive rate that the sample resolves, 1 / number of non-members.
+        smallest: the smallest false-positive rate that the sample resolves, 1 / number of
+            non-members.
     """
 
     name: str
@@ -173,8 +191,9 @@ class Attack:
     def of(cls, name: str, score_TN: np.ndarray, member_TN: np.ndarray, seed: int) -> "Attack":
         """Return the metrics of scores of T targets, with intervals.
 
-        One target's shares have Clopper-Pearson intervals. Several targets have their examples in common, so theirs are
-        widened to those of a bootstrap over targets and examples, which also gives the interval of the area.
+        One target's shares have Clopper-Pearson intervals. Several targets have their examples in
+        common, so theirs are widened to those of a bootstrap over targets and examples, which also
+        gives the interval of the area.
         """
         score_TN, member_TN = np.atleast_2d(score_TN), np.atleast_2d(member_TN)
         ranks = Ranks(score_TN, member_TN)
@@ -183,19 +202,36 @@ class Attack:
         drawn = _drawn(ranks, score_TN.shape, rates, seed)
         points = []
         for place, rate in enumerate(rates, 1):
-            several: Any = drawn[:, [place, place + len(rates)]].T if len(score_TN) > 1 else ([], [])
+            several: Any = (
+                drawn[:, [place, place + len(rates)]].T if len(score_TN) > 1 else ([], [])
+            )
             pairs = zip(ranks.shares(ranks.levels(rate)), (members, others), several, strict=True)
-            points.append(Point(rate, *(_interval(share, num, draws) for share, num, draws in pairs)))
-        return cls(name, percentile_interval(ranks.auc(), drawn[:, 0]), tuple(points), ranks.curve(), 1 / others)
+            points.append(
+                Point(rate, *(_interval(share, num, draws) for share, num, draws in pairs))
+            )
+        return cls(
+            name,
+            percentile_interval(ranks.auc(), drawn[:, 0]),
+            tuple(points),
+            ranks.curve(),
+            1 / others,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics without the curve."""
         points = [{"rate": p.rate, "tpr": vars(p.tpr), "fpr": vars(p.fpr)} for p in self.points]
-        return {"attack": self.name, "auc": vars(self.auc), "points": points, "smallest_fpr": self.smallest}
+        return {
+            "attack": self.name,
+            "auc": vars(self.auc),
+            "points": points,
+            "smallest_fpr": self.smallest,
+        }
 
 
 def _interval(share: float, num: int, draws: np.ndarray) -> Interval:
-    """Return a share of `num` with the wider ends of its exact interval and of its draws, if there are any."""
+    """Return a share of `num` with the wider ends of its exact interval and of its draws, if
+    there are any.
+    """
     low, high = clopper_pearson(round(share * num), num)
     if len(draws):
         ends = np.nanpercentile(draws, LEVELS)
@@ -206,8 +242,8 @@ def _interval(share: float, num: int, draws: np.ndarray) -> Interval:
 def _drawn(ranks: Ranks, shape: tuple[int, int], rates: list[float], seed: int) -> np.ndarray:
     """Return metrics of targets and examples drawn with replacement [draws, 1 + 2 rates].
 
-    They are the area, the true-positive rates at each draw's own thresholds, and the false-positive rates at the
-    thresholds of the whole sample.
+    They are the area, the true-positive rates at each draw's own thresholds, and the false-positive
+    rates at the thresholds of the whole sample.
     """
     rng = sampling.generator(seed, sampling.EVALUATE, 0, 1)
     targets, num = shape
@@ -227,11 +263,13 @@ def _drawn(ranks: Ranks, shape: tuple[int, int], rates: list[float], seed: int) 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How exposed canaries are: log2 of their number less log2 of their rank by loss (Carlini et al. 2019).
+    """How exposed canaries are: log2 of their number less log2 of their rank by loss (Carlini et
+    al. 2019).
 
     Args:
         canaries: how many.
-        mean: over canaries and the shadows that learnt them, in bits; the reference is the canaries not learnt.
+        mean: over canaries and the shadows that learnt them, in bits; the reference is the canaries
+            not learnt.
         chance: its expectation where nothing is memorised.
         maximum: where every canary learnt ranks first.
     """
@@ -243,7 +281,9 @@ class Exposure:
 
     @classmethod
     def of(cls, loss_KC: np.ndarray, in_KC: np.ndarray, seed: int) -> "Exposure":
-        """Return the exposure from each shadow's losses of the canaries; the interval is a bootstrap over shadows and canaries."""
+        """Return the exposure from each shadow's losses of the canaries; the interval is a
+        bootstrap over shadows and canaries.
+        """
         bits_KC = np.full(loss_KC.shape, np.nan)
         chance: list[float] = []
         maximum: list[float] = []
@@ -257,7 +297,9 @@ class Exposure:
         shadows, canaries = loss_KC.shape[0], loss_KC.shape[1]
         means = np.full(DRAWS, np.nan)
         for draw in range(DRAWS):
-            drawn = bits_KC[rng.integers(shadows, size=shadows)][:, rng.integers(canaries, size=canaries)]
+            drawn = bits_KC[rng.integers(shadows, size=shadows)][
+                :, rng.integers(canaries, size=canaries)
+            ]
             if np.isfinite(drawn).any():  # of a few canaries no shadow drawn may have learnt one
                 means[draw] = np.nanmean(drawn)
         mean = percentile_interval(float(np.nanmean(bits_KC)), means)

@@ -1,4 +1,6 @@
-"""What a privacy audit says: areas, true positives at few false ones, canaries, and whether the promised bound holds."""
+"""What a privacy audit says: areas, true positives at few false ones, canaries, and whether the
+promised bound holds.
+"""
 
 import math
 from collections.abc import Mapping
@@ -24,10 +26,12 @@ class PrivacyResult(ExperimentResult):
         attacks: each with its ROC curve.
         exposure: of the canaries, if there are any.
         counts: shadows, records, members, canaries, records without a label.
-        privacy: the budget that the checkpoint says it spent; None where it was not trained privately.
+        privacy: the budget that the checkpoint says it spent; None where it was not trained
+            privately.
         warnings: why the numbers may be too low.
         exposed: names and scores of the members that are recognised most surely.
-        shadow_privacy: the budget that a shadow spends; it learns other records than the checkpoint, and another number.
+        shadow_privacy: the budget that a shadow spends; it learns other records than the
+            checkpoint, and another number.
     """
 
     name = "privacy"
@@ -47,10 +51,12 @@ class PrivacyResult(ExperimentResult):
         return (self.shadow_privacy or self.privacy) if on_shadows else self.privacy
 
     def bound(self, attack: Attack, point: Point, swapped: bool = False) -> float:
-        """Return the most true positives that (epsilon, delta) allows at a point's false positives, their interval's end.
+        """Return the most true positives that (epsilon, delta) allows at a point's false positives,
+        their interval's end.
 
-        Kairouz et al. 2015: TPR <= exp(epsilon) FPR + delta for every attack, where one record is added or left out. Training
-        sets of one size swap a record for another, which is two such changes (`swapped`).
+        Kairouz et al. 2015: TPR <= exp(epsilon) FPR + delta for every attack, where one record is
+        added or left out. Training sets of one size swap a record for another, which is two such
+        changes (`swapped`).
         """
         promise = self.promise(attack)
         assert promise is not None
@@ -66,14 +72,17 @@ class PrivacyResult(ExperimentResult):
 
     @property
     def bound_holds(self) -> bool | None:
-        """Whether no attack proves more true positives than promised; None where nothing was promised."""
+        """Whether no attack proves more true positives than promised; None where nothing was
+        promised.
+        """
         if not self.privacy:
             return None
         return all(p.tpr.low <= self.bound(a, p) for a, p in self.pairs)
 
     @property
     def proven_epsilon(self) -> float:
-        """The largest epsilon that a point of an attack proves, at the ends of its intervals; 0 proves nothing.
+        """The largest epsilon that a point of an attack proves, at the ends of its intervals; 0
+        proves nothing.
 
         The point is chosen among several, so this is not itself a 95 % bound.
         """
@@ -93,29 +102,40 @@ class PrivacyResult(ExperimentResult):
 
     def notes(self) -> list[str]:
         """Return what must be said beside the metrics."""
-        about = "the checkpoint" if self.target == "checkpoint" else "the recipe, each shadow in turn the target"
+        about = (
+            "the checkpoint"
+            if self.target == "checkpoint"
+            else "the recipe, each shadow in turn the target"
+        )
         smallest = max((a.smallest for a in self.attacks[:1]), default=1.0)
         lines = [
-            f"Of {about}: {self.counts['shadows']} shadows, {self.counts['records']} records; the smallest FPR that they "
-            f"resolve is {smallest:.2g}. Intervals are 95 %."
+            f"Of {about}: {self.counts['shadows']} shadows, {self.counts['records']} records; the"
+            f" smallest FPR that they resolve is {smallest:.2g}. Intervals are 95 %."
         ]
         if self.exposure:
             e = self.exposure
             lines.append(
-                f"Exposure of {e.canaries} mislabelled canaries: {e.mean.text(2)} bits; chance {e.chance:.2f}, "
-                f"at most {e.maximum:.2f}."
+                f"Exposure of {e.canaries} mislabelled canaries: {e.mean.text(2)} bits; chance"
+                f" {e.chance:.2f}, at most {e.maximum:.2f}."
             )
         if self.privacy:
             spent = f"epsilon {self.privacy['epsilon']:.3g} at delta {self.privacy['delta']:.2g}"
             if self.shadow_privacy:
                 spent += f" (shadows: {self.shadow_privacy['epsilon']:.3g})"
-            lines.append(f"Promised: {spent}. TPR <= e^epsilon FPR + delta {self._verdict()}; the attacks prove epsilon >= "
-                         f"{self.proven_epsilon:.2f}.")  # fmt: skip
+            lines.append(
+                f"Promised: {spent}. TPR <= e^epsilon FPR + delta {self._verdict()}; the attacks"
+                f" prove epsilon >= {self.proven_epsilon:.2f}."
+            )
             if all(self.bound(a, p) >= 1 for a, p in self.pairs):
-                lines.append("That bound is 1 in all of them, so it is not put to the test: it takes more non-members.")
+                lines.append(
+                    "That bound is 1 in all of them, so it is not put to the test: it takes more"
+                    " non-members."
+                )
             lines.append(str(self.privacy["not_covered"]))
         else:
-            lines.append(f"No budget is promised; the attacks prove epsilon >= {self.proven_epsilon:.2f}.")
+            lines.append(
+                f"No budget is promised; the attacks prove epsilon >= {self.proven_epsilon:.2f}."
+            )
         if missing := self.counts["unlabelled"]:
             lines.append(f"{missing} records have no loss (no label) and are left out.")
         lines += [f"warning: {line}" for line in self.warnings]
@@ -125,18 +145,26 @@ class PrivacyResult(ExperimentResult):
         if self.bound_holds:
             return "holds in all points"
         if all(p.tpr.low <= self.bound(a, p, swapped=True) for a, p in self.pairs):
-            return "is passed, but by no more than swapping one record for another may (twice epsilon)"
+            return (
+                "is passed, but by no more than swapping one record for another may (twice epsilon)"
+            )
         return "IS BROKEN"
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row an attack and false-positive rate, with the true-positive rate, and the area, with intervals."""
+        """Return one row an attack and false-positive rate, with the true-positive rate, and the
+        area, with intervals.
+        """
         import pandas as pd
 
         rows = []
         for attack in self.attacks:
             area = {"attack": attack.name, **attack.auc.columns("auc")}
             for point in attack.points:
-                rates = {"allowed_fpr": point.rate, **point.tpr.columns("tpr"), **point.fpr.columns("fpr")}
+                rates = {
+                    "allowed_fpr": point.rate,
+                    **point.tpr.columns("tpr"),
+                    **point.fpr.columns("fpr"),
+                }
                 rows.append({**area, **rates})
             rows += [] if attack.points else [area]
         return pd.DataFrame(rows)

@@ -1,4 +1,6 @@
-"""What a comparison of schedules says: means, paired differences from the first kind, verdicts; as table and plots."""
+"""What a comparison of schedules says: means, paired differences from the first kind, verdicts;
+as table and plots.
+"""
 
 import math
 from collections.abc import Mapping
@@ -48,7 +50,9 @@ class SchedulesResult(ExperimentResult):
         return [self.scores[key] for key in sorted(self.scores) if key[0] == kind]
 
     def difference(self, kind: str) -> Interval:
-        """Return the paired difference from the first kind with its 95 % interval over seeds and records."""
+        """Return the paired difference from the first kind with its 95 % interval over seeds and
+        records.
+        """
         own, first = self.cell(kind), self.cell(self.first)
         without = [run.without for run in own], [run.without for run in first]
         return paired_difference([run.value for run in own], [run.value for run in first], *without)
@@ -66,12 +70,20 @@ class SchedulesResult(ExperimentResult):
         for kind, schedule in self.schedules.items():
             values = [run.value for run in self.cell(kind)]
             std = np.std(values, ddof=1) if len(values) > 1 else math.nan
-            row: tuple[str, ...] = (kind, f"{schedule.lr:.3g}", f"{final_lr(schedule):.3g}", f"{area(schedule):.4g}")
+            row: tuple[str, ...] = (
+                kind,
+                f"{schedule.lr:.3g}",
+                f"{final_lr(schedule):.3g}",
+                f"{area(schedule):.4g}",
+            )
             row += (f"{np.mean(values):.4g} ± {std:.2g}",)
             others = self.difference(kind).significant(sign=True), self.verdict(kind)
             rows.append(row + (("", "") if kind == self.first else others))
         head = ("kind", "peak lr", "final lr", "area", self.metric, f"less {self.first}", "verdict")
-        note = f"equal {self.equal}, equal final lr where the kind falls; {direction_text(self.higher_is_better)}"
+        note = (
+            f"equal {self.equal}, equal final lr where the kind falls;"
+            f" {direction_text(self.higher_is_better)}"
+        )
         return Table(head, tuple(rows), note + "95 % intervals over paired seeds and records")
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -116,8 +128,17 @@ class SchedulesResult(ExperimentResult):
 
     def to_json(self) -> dict[str, Any]:
         """Return every number of the table, and the runs."""
-        about = {"metric": self.metric, "higher_is_better": self.higher_is_better, "equal": self.equal}
+        about = {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "equal": self.equal,
+        }
         about["schedules"] = {kind: to_json(schedule) for kind, schedule in self.schedules.items()}
-        differences = {kind: self.difference(kind).to_json() for kind in self.schedules if kind != self.first}
-        runs = [{"kind": kind, "seed": seed, **vars(scores)} for (kind, seed), scores in self.scores.items()]
+        differences = {
+            kind: self.difference(kind).to_json() for kind in self.schedules if kind != self.first
+        }
+        runs = [
+            {"kind": kind, "seed": seed, **vars(scores)}
+            for (kind, seed), scores in self.scores.items()
+        ]
         return {**about, "differences": differences, "runs": runs}

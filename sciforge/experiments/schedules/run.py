@@ -1,7 +1,8 @@
-"""Learning-rate schedules against each other: equal steps, equal final learning rate, and equal peak or equal area.
+"""Learning-rate schedules against each other: equal steps, equal final learning rate, and equal
+peak or equal area.
 
-No single published result ranks exponential against step decay (Ge et al. 2019 and Li & Arora 2020 analyse special cases),
-so what is measured is reported.
+No single published result ranks exponential against step decay (Ge et al. 2019 and Li & Arora 2020
+analyse special cases), so what is measured is reported.
 """
 
 from typing import Any
@@ -48,7 +49,8 @@ def measure(spec: Schedules) -> SchedulesResult:
                 )
                 engine = Engine(choose_device(spec.hardware.device), "float32")
                 scores = held_out.evaluate_checkpoint(train(run), engine)
-            require_direction(held_out.higher_is_better, held_out.metric)  # now, not when all is trained
+            # now, not when all is trained
+            require_direction(held_out.higher_is_better, held_out.metric)
             return vars(scores)
 
         cells = [(str(kind), seed) for seed in range(spec.seeds) for kind in spec.kinds]
@@ -61,9 +63,18 @@ def measure(spec: Schedules) -> SchedulesResult:
 
 
 def _settings(spec: Schedules, store: Store, held_out: HeldOut) -> dict[str, Any]:
-    """Return what must not change between two calls for one comparison; seeds and kinds may grow."""
+    """Return what must not change between two calls for one comparison; seeds and kinds may
+    grow.
+    """
     body = to_json(spec)
-    init = None if spec.init is None else sha256(Checkpoint.open(spec.init).path / "checkpoint.json")
+    init = (
+        None if spec.init is None else sha256(Checkpoint.open(spec.init).path / "checkpoint.json")
+    )
     about = {name: body[name] for name in ("objective", "model", "equal", "schedule")}
-    about |= {"first": spec.kinds[0], "data": store.digests(), "init": init, "split": held_out.split}
+    about |= {
+        "first": spec.kinds[0],
+        "data": store.digests(),
+        "init": init,
+        "split": held_out.split,
+    }
     return {**about, "metric": held_out.metric}

@@ -1,4 +1,6 @@
-"""What a transfer matrix says: every source against every target, and each target left out; as table and heat map."""
+"""What a transfer matrix says: every source against every target, and each target left out; as
+table and heat map.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +11,12 @@ import numpy as np
 from sciforge.core.files.tables import Table
 from sciforge.experiments.plots import METRIC_NAMES, new_axes
 from sciforge.experiments.results import ExperimentResult
-from sciforge.experiments.statistics import Interval, direction_text, mean_interval, paired_difference
+from sciforge.experiments.statistics import (
+    Interval,
+    direction_text,
+    mean_interval,
+    paired_difference,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +29,8 @@ class TransferScore:
     """One method, trained on one source, tested on one target.
 
     Args:
-        method, source, target, seed: which; the source is `OTHERS` where all but the target were learnt.
+        method, source, target, seed: which; the source is `OTHERS` where all but the target were
+            learnt.
         labels: how many were learnt.
         split, records: of the target, on which it was tested.
         metrics: on them.
@@ -46,8 +54,15 @@ class TransferScore:
         """Yield the scores of a line of the results log, one a target."""
         for target, scores in row["targets"].items():
             source = OTHERS if row["source"] == f"all but {target}" else row["source"]
-            about = {"method": row["method"], "source": source, "target": target, "seed": row["seed"]}
-            yield cls(**about, labels=row["labels"], **{**scores, "without": tuple(scores["without"])})
+            about = {
+                "method": row["method"],
+                "source": source,
+                "target": target,
+                "seed": row["seed"],
+            }
+            yield cls(
+                **about, labels=row["labels"], **{**scores, "without": tuple(scores["without"])}
+            )
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,19 +91,26 @@ class TransferResult(ExperimentResult):
         return (*self.targets, OTHERS)
 
     def cell(self, method: str, source: str, target: str) -> list[TransferScore]:
-        """Return the scores of a cell, by seed; empty on the diagonal where a source holds nothing out."""
+        """Return the scores of a cell, by seed; empty on the diagonal where a source holds
+        nothing out.
+        """
         wanted = (method, source, target)
         return sorted(
-            (s for s in self.scores if (s.method, s.source, s.target) == wanted), key=lambda score: score.seed
+            (s for s in self.scores if (s.method, s.source, s.target) == wanted),
+            key=lambda score: score.seed,
         )
 
     def interval(self, method: str, source: str, target: str) -> Interval | None:
-        """Return the mean over seeds with its 95 % interval over seeds and records; None for an empty cell."""
+        """Return the mean over seeds with its 95 % interval over seeds and records; None for an
+        empty cell.
+        """
         cell = self.cell(method, source, target)
         return mean_interval([s.value for s in cell], [s.without for s in cell]) if cell else None
 
     def difference(self, method: str, other: str, source: str, target: str) -> Interval | None:
-        """Return the paired difference of two methods in a cell with its 95 % interval; None for an empty cell."""
+        """Return the paired difference of two methods in a cell with its 95 % interval; None for
+        an empty cell.
+        """
         one, two = self.cell(method, source, target), self.cell(other, source, target)
         if not one or not two:
             return None
@@ -96,23 +118,38 @@ class TransferResult(ExperimentResult):
         return paired_difference([s.value for s in one], [s.value for s in two], *without)
 
     def best_baseline(self, source: str, target: str) -> str | None:
-        """Return the classical baseline with the best mean in a cell: the choice favours the baseline."""
+        """Return the classical baseline with the best mean in a cell: the choice favours the
+        baseline.
+        """
         sign = 1 if self.higher_is_better else -1
-        intervals = {m: self.interval(m, source, target) for m, kind in self.kinds.items() if kind == "baseline"}
-        means = {method: sign * interval.value for method, interval in intervals.items() if interval}
+        intervals = {
+            m: self.interval(m, source, target)
+            for m, kind in self.kinds.items()
+            if kind == "baseline"
+        }
+        means = {
+            method: sign * interval.value for method, interval in intervals.items() if interval
+        }
         return max(means, key=means.__getitem__) if means else None
 
     def matrix(self, method: str) -> "pd.DataFrame":
-        """Return the means of one method: a row a source, a column a target; NaN for an empty cell."""
+        """Return the means of one method: a row a source, a column a target; NaN for an empty
+        cell.
+        """
         import pandas as pd
 
         rows = [
-            [getattr(self.interval(method, s, t), "value", np.nan) for t in self.targets] for s in self.training_sets
+            [getattr(self.interval(method, s, t), "value", np.nan) for t in self.targets]
+            for s in self.training_sets
         ]
-        return pd.DataFrame(rows, pd.Index(self.training_sets, name="source"), pd.Index(self.targets, name="target"))
+        return pd.DataFrame(
+            rows, pd.Index(self.training_sets, name="source"), pd.Index(self.targets, name="target")
+        )
 
     def table(self) -> Table:
-        """Return a row for each method and source, a column a target, then what pretraining gains on a new source."""
+        """Return a row for each method and source, a column a target, then what pretraining
+        gains on a new source.
+        """
         rows = []
         for method in self.kinds:
             for source in self.training_sets:
@@ -135,16 +172,27 @@ class TransferResult(ExperimentResult):
         if "untrained" in self.kinds:
             rivals["untrained"] = ["untrained"] * len(self.targets)
         if "baseline" in self.kinds.values():
-            rivals["best baseline"] = [self.best_baseline(OTHERS, target) for target in self.targets]
+            rivals["best baseline"] = [
+                self.best_baseline(OTHERS, target) for target in self.targets
+            ]
         return rivals
 
     def note(self) -> str:
         """Return what a reader of the table must know."""
         seeds = len({score.seed for score in self.scores})
         better = direction_text(self.higher_is_better)
-        lines = [f"Columns: tested on; {self.metric}; {better}'{OTHERS}': trained on all sources but the target."]
-        lines.append(f"Means over {seeds} paired seeds [95 % interval over seeds and records of the target].")
-        tested = {s.target: f"{s.target} {s.records} {s.split}" for s in self.scores if s.source != s.target}
+        lines = [
+            f"Columns: tested on; {self.metric}; {better}'{OTHERS}': trained on all sources but the"
+            " target."
+        ]
+        lines.append(
+            f"Means over {seeds} paired seeds [95 % interval over seeds and records of the target]."
+        )
+        tested = {
+            s.target: f"{s.target} {s.records} {s.split}"
+            for s in self.scores
+            if s.source != s.target
+        }
         labels = {s.labels for s in self.scores}
         learnt = f"{min(labels)}" if len(labels) == 1 else f"{min(labels)} to {max(labels)}"
         lines.append(f"Labels learnt: {learnt}. Records tested: {', '.join(tested.values())}.")
@@ -153,7 +201,9 @@ class TransferResult(ExperimentResult):
         return "\n".join(lines)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a score: method, kind, source, target, seed, labels, records, and every metric."""
+        """Return one row a score: method, kind, source, target, seed, labels, records, and every
+        metric.
+        """
         import pandas as pd
 
         rows = []
@@ -177,19 +227,28 @@ class TransferResult(ExperimentResult):
         """
         method = method or next(iter(self.kinds))
         size = len(self.targets)
-        axes, mean_ST = new_axes(ax, (2.2 + 1.1 * size, 1.6 + 0.7 * size)), self.matrix(method).to_numpy()
-        axes.imshow(mean_ST, cmap="viridis" if self.higher_is_better else "viridis_r", aspect="auto")
+        axes, mean_ST = (
+            new_axes(ax, (2.2 + 1.1 * size, 1.6 + 0.7 * size)),
+            self.matrix(method).to_numpy(),
+        )
+        axes.imshow(
+            mean_ST, cmap="viridis" if self.higher_is_better else "viridis_r", aspect="auto"
+        )
         shade_ST = (mean_ST - np.nanmin(mean_ST)) / (np.nanmax(mean_ST) - np.nanmin(mean_ST) or 1.0)
         for (row, column), value in np.ndenumerate(mean_ST):
             if np.isfinite(value):
                 bright = (shade_ST[row, column] > 0.6) == self.higher_is_better
                 color = "#000000" if bright else "#FFFFFF"
-                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=9)
+                axes.text(
+                    column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=9
+                )
         axes.set_xticks(range(size), self.targets, rotation=30, ha="right", parse_math=False)
         axes.set_yticks(range(size + 1), self.training_sets, parse_math=False)
         axes.axhline(size - 0.5, color="#FFFFFF", linewidth=3)
         axes.set(xlabel="tested on", ylabel="trained on")
-        axes.set_title(f"{method}, {METRIC_NAMES.get(self.metric, self.metric)}", loc="left", fontsize=11)
+        axes.set_title(
+            f"{method}, {METRIC_NAMES.get(self.metric, self.metric)}", loc="left", fontsize=11
+        )
         return axes
 
     def to_json(self) -> dict[str, Any]:
@@ -201,5 +260,9 @@ class TransferResult(ExperimentResult):
                     if interval := self.interval(method, source, target):
                         about = {"method": method, "source": source, "target": target}
                         cells.append({**about, **interval.to_json()})
-        head = {"metric": self.metric, "higher_is_better": self.higher_is_better, "kinds": dict(self.kinds)}
+        head = {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "kinds": dict(self.kinds),
+        }
         return {**head, "cells": cells, "scores": [dict(vars(score)) for score in self.scores]}

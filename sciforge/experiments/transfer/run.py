@@ -1,7 +1,7 @@
 """Transfer between sources of data: train on each, test on every other, and leave one out.
 
-Seeds are paired: for one (source, seed) every method learns the same records in the same order. The objective takes its
-classes and scales from the records it is trained on.
+Seeds are paired: for one (source, seed) every method learns the same records in the same order. The
+objective takes its classes and scales from the records it is trained on.
 """
 
 import time
@@ -21,7 +21,13 @@ from sciforge.core.training.run import to_json
 from sciforge.errors import ConfigError
 from sciforge.experiments.grid import Grid, Row, open_folder, scratch
 from sciforge.experiments.held_out import HeldOut
-from sciforge.experiments.methods import Methods, TrainingSet, open_parent, resolve_objective, training_records
+from sciforge.experiments.methods import (
+    Methods,
+    TrainingSet,
+    open_parent,
+    resolve_objective,
+    training_records,
+)
 from sciforge.experiments.statistics import higher_is_better, require_direction
 from sciforge.experiments.subsets import write_store
 from sciforge.experiments.transfer.result import TransferResult, TransferScore
@@ -34,15 +40,20 @@ def measure(spec: Transfer) -> TransferResult:
     """Run what is not yet done and return all of it.
 
     Raises:
-        ConfigError: stores of other domains or classes, too few labels, an unknown method or metric, or `spec.out` holds
-            results of other settings.
+        ConfigError: stores of other domains or classes, too few labels, an unknown method or
+            metric, or `spec.out` holds results of other settings.
         CheckpointError, DataError: the checkpoint or a store is missing or damaged.
     """
     with open_folder(spec.out) as folder, scratch(folder) as work:
         run = TransferRun.open(spec, work)
         grid = Grid.open(folder, ("method", "source", "seed"), run.settings(), "a transfer matrix")
         trained_on = [*run.sources, *(name_without(name) for name in run.sources)]
-        cells = [(m, source, seed) for source in trained_on for seed in range(spec.seeds) for m in run.names]
+        cells = [
+            (m, source, seed)
+            for source in trained_on
+            for seed in range(spec.seeds)
+            for m in run.names
+        ]
         rows = grid.run(cells, run.run, "transfer")
         scores = tuple(score for row in rows for score in TransferScore.from_json(row))
         direction = require_direction(run.higher_is_better, run.metric)
@@ -87,19 +98,26 @@ class TransferRun:
         sources = open_sources(spec, work)
         first = next(iter(sources.values()))
         parent = open_parent(spec.init, first.domain, first.path)
-        resolved = {name: resolve_objective(spec.objective, store, parent) for name, store in sources.items()}
+        resolved = {
+            name: resolve_objective(spec.objective, store, parent)
+            for name, store in sources.items()
+        }
         _check_same(sources, resolved)
         training = dict(sources)
         for name in sources:
             others = (store.split("train") for other, store in sources.items() if other != name)
             path = work / f"without-{len(training)}"
-            training[name_without(name)] = write_store(path, {"train": chain.from_iterable(others)}, first)
+            training[name_without(name)] = write_store(
+                path, {"train": chain.from_iterable(others)}, first
+            )
         run = cls(spec, work, parent, sources, training, next(iter(resolved.values())))
         for method in run.names:
             run.methods(run.objective).kind(method)
         for name, store in sources.items():
             if (count := len(training_records(resolved[name], store))) < max(spec.labels, 1):
-                raise ConfigError(f"{name} has {count} training labels; labels asks for {spec.labels or 'all'}")
+                raise ConfigError(
+                    f"{name} has {count} training labels; labels asks for {spec.labels or 'all'}"
+                )
         return run
 
     @property
@@ -150,18 +168,31 @@ class TransferRun:
             for target in self.targets(source):
                 splits = HELD_OUT if target == source else (*HELD_OUT, "train")
                 store = self.sources[target]
-                if target == source and not any(len(objective.examples(store, split)) for split in splits):
+                if target == source and not any(
+                    len(objective.examples(store, split)) for split in splits
+                ):
                     continue  # trained on all of it
                 options = self.spec.metric, self.spec.higher_is_better
                 held_out = HeldOut.of(store, objective, splits, *options)
                 require_direction(held_out.higher_is_better, held_out.metric)
                 scores = held_out.evaluate_outputs(predict(held_out.records))
-                targets[target] = {**vars(scores), "split": held_out.split, "records": len(held_out.records)}
-        return {"labels": training.labels, "targets": targets, "seconds": time.monotonic() - start, "about": about}
+                targets[target] = {
+                    **vars(scores),
+                    "split": held_out.split,
+                    "records": len(held_out.records),
+                }
+        return {
+            "labels": training.labels,
+            "targets": targets,
+            "seconds": time.monotonic() - start,
+            "about": about,
+        }
 
 
 def open_sources(spec: Transfer, work: Path) -> dict[str, Store]:
-    """Return name -> store of each source; groups of one store are written as stores of their own."""
+    """Return name -> store of each source; groups of one store are written as stores of their
+    own.
+    """
     stores = [Store.open(path) for path in spec.data]
     if not spec.groups:
         names = [path.name for path in spec.data]
@@ -172,7 +203,8 @@ def open_sources(spec: Transfer, work: Path) -> dict[str, Store]:
     groups = np.unique(group_N)
     if len(groups) < 2:
         raise ConfigError(
-            f"{store.path}: {spec.groups!r} has one value, {groups[0]!r}; transfer needs two groups or more"
+            f"{store.path}: {spec.groups!r} has one value, {groups[0]!r}; transfer needs two groups"
+            " or more"
         )
     sources = {}
     for number, group in enumerate(groups):
@@ -185,14 +217,19 @@ def open_sources(spec: Transfer, work: Path) -> dict[str, Store]:
 
 
 def _check_same(sources: Mapping[str, Store], resolved: Mapping[str, Objective]) -> None:
-    """Raise ConfigError where sources are of other domains or kinds, or learn other classes or tasks."""
+    """Raise ConfigError where sources are of other domains or kinds, or learn other classes or
+    tasks.
+    """
     (first, store), *others = sources.items()
     for name, other in others:
         if (other.domain, other.kind) != (store.domain, store.kind):
             raise ConfigError(
-                f"{name} is a store of {other.domain} {other.kind}, {first} of {store.domain} {store.kind}"
+                f"{name} is a store of {other.domain} {other.kind}, {first} of {store.domain}"
+                f" {store.kind}"
             )
         for field in ("classes", "tasks"):
             one, two = (getattr(resolved[key], field, None) for key in (first, name))
             if one != two:
-                raise ConfigError(f"{name} has the {field} {two}, {first} {one}; prepare them with the same")
+                raise ConfigError(
+                    f"{name} has the {field} {two}, {first} {one}; prepare them with the same"
+                )

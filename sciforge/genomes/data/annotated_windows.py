@@ -1,4 +1,6 @@
-"""What `sciforge prepare` makes of a genome with its annotation: labelled windows, or a class for every base."""
+"""What `sciforge prepare` makes of a genome with its annotation: labelled windows, or a class
+for every base.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,13 @@ from sciforge.core.data.store import SPLITS, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.genomes.data import labelled_windows, window_tasks
-from sciforge.genomes.data.annotation import Annotation, check_assembly, join_annotations, read_annotation, reconcile
+from sciforge.genomes.data.annotation import (
+    Annotation,
+    check_assembly,
+    join_annotations,
+    read_annotation,
+    reconcile,
+)
 from sciforge.genomes.data.genome import OnReject, load_genome
 from sciforge.genomes.data.sequences import N_CODE
 
@@ -56,13 +64,16 @@ class _WindowTask(Settings):
     def finish(self, store: Store) -> dict[str, Any]:
         """Return the class names; raises DataError where a class is missing."""
         if missing := set(self.names) - set(store.column("label")):
-            raise DataError(f"no window of class {missing.pop()!r}; loosen the distance, or give more intervals")
+            raise DataError(
+                f"no window of class {missing.pop()!r}; loosen the distance, or give more intervals"
+            )
         return {"classes": list(self.names)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class YeastPromoters(_WindowTask):
-    """Yeast promoters: TSS -200..+50 of measured transcripts against GC-matched windows over 400 bp from any TSS.
+    """Yeast promoters: TSS -200..+50 of measured transcripts against GC-matched windows over 400 bp
+    from any TSS.
 
     Args:
         genome: FASTA of S. cerevisiae (R64).
@@ -88,7 +99,9 @@ class YeastPromoters(_WindowTask):
         transcripts = _fitted(self.transcripts, genome, self.genome)
         genes = None if self.genes is None else _fitted(self.genes, genome, self.genome)
         rule = labelled_windows.ByContig(self.test, self.validation)
-        return genome, window_tasks.yeast_promoters(genome, transcripts, genes, rule=rule, seed=self.seed)
+        return genome, window_tasks.yeast_promoters(
+            genome, transcripts, genes, rule=rule, seed=self.seed
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +122,7 @@ class EcoliCoding(_WindowTask):
 
     names: ClassVar[tuple[str, str]] = ("intergenic", "coding")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "length")
         self.require(0, math.inf, "seed")
@@ -118,7 +131,9 @@ class EcoliCoding(_WindowTask):
         """Return the genome and the windows."""
         genome = load_genome([self.genome])
         annotation = _fitted(self.annotation or self.genome, genome, self.genome)
-        return genome, window_tasks.ecoli_coding(genome, annotation, length=self.length, seed=self.seed)
+        return genome, window_tasks.ecoli_coding(
+            genome, annotation, length=self.length, seed=self.seed
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +144,14 @@ class Intervals(_WindowTask):
         genome: FASTA or GenBank, one or several files.
         intervals: BED, GFF3, GTF or GenBank, one or several files.
         kinds: take only features of these kinds (gene, CDS, ...); all for BED.
-        anchor: `middle` centres windows of `length`; `start` and `end` take `upstream` and `downstream` bases, by strand.
+        anchor: `middle` centres windows of `length`; `start` and `end` take `upstream` and
+            `downstream` bases, by strand.
         length: bases of a centred window.
         upstream: bases before the anchor.
         downstream: bases from the anchor on.
         distance: least distance of a negative from any interval.
-        test: contigs held out for the test split; where none is held out, blocks take turns (3 in 10 test, 1 validation).
+        test: contigs held out for the test split; where none is held out, blocks take turns (3 in
+            10 test, 1 validation).
         validation: contigs held out for the validation split.
         block_bp: bases of a block.
         seed: of the negatives.
@@ -153,13 +170,14 @@ class Intervals(_WindowTask):
     block_bp: int = 50_000
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "length", "block_bp")
         self.require(0, math.inf, "distance", "seed")
         if not self.genome or not self.intervals:
             raise ConfigError(
-                "intervals.genome and intervals.intervals need a file each; give FASTA and BED, for instance"
+                "intervals.genome and intervals.intervals need a file each; give FASTA and BED, for"
+                " instance"
             )
 
     def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
@@ -173,15 +191,22 @@ class Intervals(_WindowTask):
         rule = _rule(self)
         options = {"distance": self.distance, "seed": self.seed}
         if self.anchor == "middle":
-            return genome, window_tasks.from_intervals(genome, intervals, rule, self.length, **options)
+            return genome, window_tasks.from_intervals(
+                genome, intervals, rule, self.length, **options
+            )
         reach = {"upstream": self.upstream, "downstream": self.downstream}
-        return genome, window_tasks.from_ends(genome, intervals, rule, self.anchor, **reach, **options)
+        return genome, window_tasks.from_ends(
+            genome, intervals, rule, self.anchor, **reach, **options
+        )
 
 
 def _known_kinds(kinds: Sequence[str], intervals: Annotation) -> None:
     """Raise ConfigError where a kind of feature is not in the annotation."""
     if unknown := set(kinds) - set(intervals.kind):
-        raise ConfigError(f"no feature of kind {min(unknown)!r}; {did_you_mean(min(unknown), set(intervals.kind))}")
+        raise ConfigError(
+            f"no feature of kind {min(unknown)!r};"
+            f" {did_you_mean(min(unknown), set(intervals.kind))}"
+        )
 
 
 def _rule(options: "Intervals | Tracks") -> labelled_windows.SplitRule:
@@ -201,7 +226,8 @@ def _fitted(annotation: Path, genome: dict[str, np.ndarray], source: Path | str)
 
 @dataclass(frozen=True, kw_only=True)
 class Tracks(Settings):
-    """Windows of a genome with a class for every base, from annotation; the first kind given wins where kinds overlap.
+    """Windows of a genome with a class for every base, from annotation; the first kind given wins
+    where kinds overlap.
 
     Args:
         genome: FASTA or GenBank.
@@ -209,7 +235,8 @@ class Tracks(Settings):
         kinds: feature kinds in order of precedence (CDS, tRNA, ...).
         length: bases of a window.
         stranded: a feature on the other strand is a class of its own.
-        test: contigs held out for the test split; where none is held out, blocks take turns (3 in 10 test, 1 validation).
+        test: contigs held out for the test split; where none is held out, blocks take turns (3 in
+            10 test, 1 validation).
         validation: contigs held out for the validation split.
         block_bp: bases of a block.
     """
@@ -223,7 +250,7 @@ class Tracks(Settings):
     validation: tuple[str, ...] = ()
     block_bp: int = 50_000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "length", "block_bp")
 
@@ -242,19 +269,31 @@ class Tracks(Settings):
         tracks = {name: np.zeros(len(codes), np.uint8) for name, codes in genome.items()}
         for rank, kind in reversed(list(enumerate(self.kinds))):
             rows = intervals.of_kind(kind)
-            for contig, start, end, strand in zip(rows.contig, rows.start, rows.end, rows.strand, strict=True):
+            for contig, start, end, strand in zip(
+                rows.contig, rows.start, rows.end, rows.strand, strict=True
+            ):
                 other = self.stranded and strand < 0
                 tracks[contig][start:end] = 1 + rank + (len(self.kinds) if other else 0)
         names = tuple(genome)
-        starts = [(i, s) for i, n in enumerate(names) for s in range(0, len(genome[n]) - self.length + 1, self.length)]
+        starts = [
+            (i, s)
+            for i, n in enumerate(names)
+            for s in range(0, len(genome[n]) - self.length + 1, self.length)
+        ]
         contig, start = np.array(starts, np.int64).reshape(-1, 2).T
         blank = np.full(len(start), "")
-        table = labelled_windows.windows_of(names, contig, start, self.length, np.ones(len(start)), blank)
+        table = labelled_windows.windows_of(
+            names, contig, start, self.length, np.ones(len(start)), blank
+        )
         for i, split in enumerate(_rule(self).assign(table)):
             name = names[contig[i]]
             here = slice(int(start[i]), int(start[i]) + self.length)
             if split in SPLITS and not ((genome[name][here] & 7) == N_CODE).all():
-                columns = {"contig": name, "start": np.int64(start[i]), "split": np.uint8(SPLITS.index(split))}
+                columns = {
+                    "contig": name,
+                    "start": np.int64(start[i]),
+                    "split": np.uint8(SPLITS.index(split)),
+                }
                 shard.add({"bases": genome[name][here], "track": tracks[name][here]}, **columns)
 
     def finish(self, store: Store) -> dict[str, Any]:

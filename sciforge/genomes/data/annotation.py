@@ -1,8 +1,9 @@
 """Annotation files -> intervals in one convention: BED, GFF3, GTF and the features of GenBank.
 
-Every interval is 0-based and half-open on the + strand, whatever its file counts: BED is so already; GFF, GTF and
-GenBank are 1-based and closed (GFF3 1.26; INSDC feature table 11.3). A feature of several parts (join(), or one that
-spans the origin of a circular contig) becomes several intervals that share a name and a feature number.
+Every interval is 0-based and half-open on the + strand, whatever its file counts: BED is so
+already; GFF, GTF and GenBank are 1-based and closed (GFF3 1.26; INSDC feature table 11.3). A
+feature of several parts (join(), or one that spans the origin of a circular contig) becomes several
+intervals that share a name and a feature number.
 """
 
 import re
@@ -30,9 +31,9 @@ _OTHER_ASSEMBLY = "use the assembly the annotation was made for"
 class Annotation:
     """Rows of an annotation, in file order; every array has one entry an interval.
 
-    contig, kind, name: object arrays of str; start, end: int64, 0-based half-open; strand: int8 (+1, -1, 0 unknown);
-    line: int64, 1-based; feature: int64, equal for the parts of one feature; declared_bp: contig lengths that the file
-    itself states; note: what reconcile changed.
+    contig, kind, name: object arrays of str; start, end: int64, 0-based half-open; strand: int8
+    (+1, -1, 0 unknown); line: int64, 1-based; feature: int64, equal for the parts of one feature;
+    declared_bp: contig lengths that the file itself states; note: what reconcile changed.
     """
 
     contig: np.ndarray
@@ -69,15 +70,28 @@ class _Rows:
     declared_bp: dict[str, int] = field(default_factory=dict)
 
     def add(
-        self, contig: str, start: int, end: int, strand: int, kind: str, name: str, line: int, feature: int
+        self,
+        contig: str,
+        start: int,
+        end: int,
+        strand: int,
+        kind: str,
+        name: str,
+        line: int,
+        feature: int,
     ) -> None:
         self.rows.append((contig, start, end, strand, kind, name, line, feature))
 
     def freeze(self) -> Annotation:
         if not self.rows:
-            raise DataError("no interval in it; give a BED, GFF3, GTF or annotated GenBank file", self.path)
+            raise DataError(
+                "no interval in it; give a BED, GFF3, GTF or annotated GenBank file", self.path
+            )
         kinds = (object, np.int64, np.int64, np.int8, object, object, np.int64, np.int64)
-        columns = [np.array(column, kind) for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)]
+        columns = [
+            np.array(column, kind)
+            for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)
+        ]
         return Annotation(*columns, path=str(self.path), declared_bp=self.declared_bp)
 
 
@@ -94,10 +108,17 @@ def read_annotation(path: Path | str) -> Annotation:
         if text.startswith("##gff-version"):
             return read_gff(path)
         if text.startswith(">"):
-            raise DataError("this is FASTA, not annotation; give BED, GFF3, GTF or annotated GenBank", path)
+            raise DataError(
+                "this is FASTA, not annotation; give BED, GFF3, GTF or annotated GenBank", path
+            )
         if text.strip() and not text.startswith(("#", "track", "browser")):
             cells = text.split("\t")
-            is_gff = len(cells) in (8, 9) and not cells[1].isdigit() and cells[3].isdigit() and cells[4].isdigit()
+            is_gff = (
+                len(cells) in (8, 9)
+                and not cells[1].isdigit()
+                and cells[3].isdigit()
+                and cells[4].isdigit()
+            )
             return read_gff(path) if is_gff else read_bed(path)
     raise DataError("no interval in it; give a BED, GFF3, GTF or annotated GenBank file", path)
 
@@ -137,14 +158,25 @@ def read_bed(path: Path | str) -> Annotation:
             continue
         cells = [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
         if not 3 <= len(cells) <= 12 or not cells[0]:
-            raise DataError(f"a BED row has 3 to 12 columns, this one {len(cells)}; correct it", rows.path, line)
+            raise DataError(
+                f"a BED row has 3 to 12 columns, this one {len(cells)}; correct it", rows.path, line
+            )
         start = _coordinate(cells[1], "start", rows.path, line)
         end = _coordinate(cells[2], "end", rows.path, line)
         if start >= end:
             mend = "BED counts from 0 and leaves the end out; correct it"
             raise DataError(f"start {start} is not before end {end}; {mend}", rows.path, line)
         strand = _strand(cells[5], rows.path, line) if len(cells) > 5 else 0
-        rows.add(cells[0], start, end, strand, "region", cells[3] if len(cells) > 3 else "", line, len(rows.rows))
+        rows.add(
+            cells[0],
+            start,
+            end,
+            strand,
+            "region",
+            cells[3] if len(cells) > 3 else "",
+            line,
+            len(rows.rows),
+        )
     return rows.freeze()
 
 
@@ -162,7 +194,8 @@ def read_gff(path: Path | str) -> Annotation:
     In GFF3 a feature that runs past the end of a contig marked Is_circular is split at the origin.
 
     Raises:
-        DataError: a row has not 9 columns, or has a bad coordinate or strand, or ends before it starts.
+        DataError: a row has not 9 columns, or has a bad coordinate or strand, or ends before it
+            starts.
     """
     rows, circular, features = _Rows(Path(path)), set(), {}
     for line, text in _lines(rows.path):
@@ -171,13 +204,17 @@ def read_gff(path: Path | str) -> Annotation:
         if text.startswith("##sequence-region"):
             words = text.split()
             if len(words) == 4:
-                rows.declared_bp[unquote(words[1])] = _coordinate(words[3], "length", rows.path, line)
+                rows.declared_bp[unquote(words[1])] = _coordinate(
+                    words[3], "length", rows.path, line
+                )
         if not text.strip() or text.startswith("#"):
             continue
         cells = text.split("\t")
         if len(cells) not in (8, 9) or not cells[0]:
             mend = "separate them by tabs"
-            raise DataError(f"a GFF row has 9 columns, this one {len(cells)}; {mend}", rows.path, line)
+            raise DataError(
+                f"a GFF row has 9 columns, this one {len(cells)}; {mend}", rows.path, line
+            )
         start = _coordinate(cells[3], "start", rows.path, line)
         end = _coordinate(cells[4], "end", rows.path, line)
         if not 1 <= start <= end:
@@ -186,7 +223,12 @@ def read_gff(path: Path | str) -> Annotation:
         strand = _strand(cells[6], rows.path, line)
         attributes = _attributes(cells[8]) if len(cells) == 9 else {}
         name = next(
-            (attributes[key] for key in ("Name", "gene", "locus_tag", "gene_id", "ID") if attributes.get(key)), ""
+            (
+                attributes[key]
+                for key in ("Name", "gene", "locus_tag", "gene_id", "ID")
+                if attributes.get(key)
+            ),
+            "",
         )
         contig, kind = unquote(cells[0]), cells[2]
         if attributes.get("Is_circular") == "true":
@@ -203,10 +245,12 @@ def read_gff(path: Path | str) -> Annotation:
 
 
 def read_genbank(path: Path | str) -> Annotation:
-    """Read the features of a GenBank file of any number of records; kind is the feature key ('source' included).
+    """Read the features of a GenBank file of any number of records; kind is the feature key
+    ('source' included).
 
-    Name is the first of gene, locus_tag, label, product. Fuzzy ends (<1..>99) are taken at the number given; places
-    between two bases (5^6) and parts on other records are left out. Declared lengths are those of the LOCUS lines.
+    Name is the first of gene, locus_tag, label, product. Fuzzy ends (<1..>99) are taken at the
+    number given; places between two bases (5^6) and parts on other records are left out. Declared
+    lengths are those of the LOCUS lines.
 
     Raises:
         DataError: a record or a location cannot be read.
@@ -228,7 +272,9 @@ def read_genbank(path: Path | str) -> Annotation:
 
 
 def _feature_lines(text: str, first_line: int) -> list[int]:
-    """Return the file's line numbers of the feature keys of one record: five blanks, then the key (INSDC 4.1)."""
+    """Return the file's line numbers of the feature keys of one record: five blanks, then the
+    key (INSDC 4.1).
+    """
     numbers, inside = [], False
     for number, row in enumerate(text.split("\n"), first_line):
         if row.startswith("FEATURES"):
@@ -243,7 +289,9 @@ def _feature_lines(text: str, first_line: int) -> list[int]:
 def _add_feature(rows: _Rows, contig: str, feature: Any, line: int, number: int) -> None:
     """Add every part of one Biopython feature."""
     if feature.location is None:
-        raise DataError(f"the location of this {feature.type!r} cannot be read; correct it", rows.path, line)
+        raise DataError(
+            f"the location of this {feature.type!r} cannot be read; correct it", rows.path, line
+        )
     keys = ("gene", "locus_tag", "label", "product")
     name = next((feature.qualifiers[key][0] for key in keys if feature.qualifiers.get(key)), "")
     for part in feature.location.parts:
@@ -252,7 +300,9 @@ def _add_feature(rows: _Rows, contig: str, feature: Any, line: int, number: int)
         try:
             start, end = int(part.start), int(part.end)
         except TypeError:  # '?', an unknown position
-            raise DataError(f"the ends of {feature.type!r} {name!r} are unknown; correct it", rows.path, line) from None
+            raise DataError(
+                f"the ends of {feature.type!r} {name!r} are unknown; correct it", rows.path, line
+            ) from None
         if 0 <= start < end < 10**12:
             rows.add(contig, start, end, part.strand or 0, feature.type, name, line, number)
 
@@ -262,9 +312,13 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
     if len(parts) == 1:
         return parts[0]
     columns = ("contig", "start", "end", "strand", "kind", "name", "line")
-    joined = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
+    joined = {
+        column: np.concatenate([getattr(part, column) for part in parts]) for column in columns
+    }
     offsets = np.cumsum([0] + [int(part.feature.max()) + 1 for part in parts[:-1]])
-    feature = np.concatenate([part.feature + offset for part, offset in zip(parts, offsets, strict=True)])
+    feature = np.concatenate(
+        [part.feature + offset for part, offset in zip(parts, offsets, strict=True)]
+    )
     declared = {name: length for part in parts for name, length in part.declared_bp.items()}
     path = ", ".join(part.path for part in parts)
     return Annotation(**joined, feature=feature, path=path, declared_bp=declared)
@@ -282,8 +336,11 @@ def _partner(name: str, contig_lengths: dict[str, int]) -> str | None:
     return name if name in contig_lengths else known[0] if len(known) == 1 else None
 
 
-def check_assembly(annotation: Annotation, contig_lengths: dict[str, int], genome: str = "the genome") -> None:
-    """Compare the contig lengths that an annotation declares (##sequence-region, LOCUS) with those of a genome.
+def check_assembly(
+    annotation: Annotation, contig_lengths: dict[str, int], genome: str = "the genome"
+) -> None:
+    """Compare the contig lengths that an annotation declares (##sequence-region, LOCUS) with those
+    of a genome.
 
     Raises:
         DataError: a length differs, so the annotation was made for another assembly.
@@ -296,11 +353,14 @@ def check_assembly(annotation: Annotation, contig_lengths: dict[str, int], genom
         if partner is None and length in contig_lengths.values():
             continue  # the same assembly under another name: reconcile names both spellings
         if partner is None:
-            partner = min(contig_lengths, key=lambda contig: abs(contig_lengths[contig] - length), default="")
+            partner = min(
+                contig_lengths, key=lambda contig: abs(contig_lengths[contig] - length), default=""
+            )
         if contig_lengths.get(partner) != length:
             has = f"{genome} has {partner} of {contig_lengths.get(partner, 0):,} bp"
             raise DataError(
-                f"annotation is for {printable(name)} of {length:,} bp, {has}; {_OTHER_ASSEMBLY}", annotation.path
+                f"annotation is for {printable(name)} of {length:,} bp, {has}; {_OTHER_ASSEMBLY}",
+                annotation.path,
             )
 
 
@@ -309,14 +369,17 @@ def _listed(names: list[str]) -> str:
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def reconcile(intervals: Annotation, contig_lengths: dict[str, int], genome: str = "the genome") -> Annotation:
+def reconcile(
+    intervals: Annotation, contig_lengths: dict[str, int], genome: str = "the genome"
+) -> Annotation:
     """Return the intervals with the genome's spelling of contig names, all within the contigs.
 
-    Only 'chr' before the name and the usual names of the mitochondrion are mended, and only where a single contig can
-    be meant; the returned note says what was.
+    Only 'chr' before the name and the usual names of the mitochondrion are mended, and only where a
+    single contig can be meant; the returned note says what was.
 
     Raises:
-        DataError: the assembly is another one, a name is unknown or ambiguous, or an interval runs past the end.
+        DataError: the assembly is another one, a name is unknown or ambiguous, or an interval runs
+            past the end.
     """
     check_assembly(intervals, contig_lengths, genome)
     names = list(dict.fromkeys(intervals.contig))
@@ -329,16 +392,32 @@ def reconcile(intervals: Annotation, contig_lengths: dict[str, int], genome: str
     times_meant = Counter(partners.values())
     clash = [name for name in names if times_meant[partners[name]] > 1]
     if clash:
-        raise DataError(f"{_listed(clash)} mean the same contig of {genome}; use one spelling", intervals.path)
+        raise DataError(
+            f"{_listed(clash)} mean the same contig of {genome}; use one spelling", intervals.path
+        )
     changed = [name for name in names if partners[name] != name]
-    note = f"{len(changed)} contigs renamed, {changed[0]!r} to {partners[changed[0]]!r}" if changed else ""
-    lengths_bp = np.array([contig_lengths[partners[contig]] for contig in intervals.contig], np.int64)
+    note = (
+        f"{len(changed)} contigs renamed, {changed[0]!r} to {partners[changed[0]]!r}"
+        if changed
+        else ""
+    )
+    lengths_bp = np.array(
+        [contig_lengths[partners[contig]] for contig in intervals.contig], np.int64
+    )
     past = intervals.end > lengths_bp
     if past.any():
         row = int(past.argmax())
-        contig, end, line = partners[intervals.contig[row]], int(intervals.end[row]), int(intervals.line[row])
-        what = f"the interval ends at {end:,} but {contig} of {genome} has {lengths_bp[row]:,} bases"
+        contig, end, line = (
+            partners[intervals.contig[row]],
+            int(intervals.end[row]),
+            int(intervals.line[row]),
+        )
+        what = (
+            f"the interval ends at {end:,} but {contig} of {genome} has {lengths_bp[row]:,} bases"
+        )
         raise DataError(f"{what}; {_OTHER_ASSEMBLY}", intervals.path, line)
     renamed = np.array([partners[contig] for contig in intervals.contig], object)
-    declared = {partners.get(name) or name: length for name, length in intervals.declared_bp.items()}
+    declared = {
+        partners.get(name) or name: length for name, length in intervals.declared_bp.items()
+    }
     return replace(intervals, contig=renamed, declared_bp=declared, note=note)

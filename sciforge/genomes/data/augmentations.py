@@ -1,4 +1,5 @@
-"""Changes of a sequence that need not mean anything: the other strand, another start; and what each scrambles.
+"""Changes of a sequence that need not mean anything: the other strand, another start; and what each
+scrambles.
 
 Legend of shape letters: B batch, T tokens, D width.
 """
@@ -31,7 +32,8 @@ def either_strand(record: Record, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def strand_bias(record: Record) -> np.ndarray:
-    """Return what tells the strands apart [35]: GC and AT skew, GC of the left less the right half, 3-mers less their complement.
+    """Return what tells the strands apart [35]: GC and AT skew, GC of the left less the right half,
+    3-mers less their complement.
 
     Every number changes its sign on the other strand.
 
@@ -40,19 +42,26 @@ def strand_bias(record: Record) -> np.ndarray:
     """
     bases = np.asarray(record["bases"]) & 7
     num = np.bincount(bases, minlength=5)[:4].astype(float)
-    skews = [(num[2] - num[1]) / max(num[1] + num[2], 1), (num[0] - num[3]) / max(num[0] + num[3], 1)]
+    skews = [
+        (num[2] - num[1]) / max(num[1] + num[2], 1),
+        (num[0] - num[3]) / max(num[0] + num[3], 1),
+    ]
     strong, half = (bases == 1) | (bases == 2), len(bases) // 2
     halves = float(strong[:half].mean() - strong[len(bases) - half :].mean()) if half else 0.0
     other = reverse_complement_ids(STRAND_KMER)[: 4**STRAND_KMER].astype(int)
     counts = np.zeros(4**STRAND_KMER)
     if len(bases) >= STRAND_KMER:
-        counts += np.bincount(kmer_ids(bases, STRAND_KMER), minlength=4**STRAND_KMER)[: 4**STRAND_KMER]
+        counts += np.bincount(kmer_ids(bases, STRAND_KMER), minlength=4**STRAND_KMER)[
+            : 4**STRAND_KMER
+        ]
     odd = ((counts - counts[other]) / max(counts.sum(), 1))[np.arange(len(other)) < other]
     return np.array([*skews, halves, *odd])
 
 
 def another_start(record: Record, rng: np.random.Generator) -> dict[str, Any]:
-    """Return the record without up to 12 bases (a tenth of short sequences) at its ends, how many at which drawn at random."""
+    """Return the record without up to 12 bases (a tenth of short sequences) at its ends, how
+    many at which drawn at random.
+    """
     bases = np.asarray(record["bases"])
     spare = min(MOST_SHIFT, len(bases) // 10)
     left = int(rng.integers(0, spare + 1))
@@ -60,14 +69,16 @@ def another_start(record: Record, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def phases(record: Record) -> np.ndarray:
-    """Return the share of each base at places 0, 1 and 2 of three [12], less its share overall: the frame that the start sets.
+    """Return the share of each base at places 0, 1 and 2 of three [12], less its share overall: the
+    frame that the start sets.
 
     >>> phases({"bases": np.array([0, 1, 1, 0, 1, 1], np.uint8)}).reshape(3, 4)[0].round(2).tolist()
     [0.67, -0.67, 0.0, 0.0]
     """
     bases = np.asarray(record["bases"]) & 7
     rows = [
-        np.bincount(part, minlength=5)[:4] / max(len(part), 1) for part in (bases, *(bases[p::3] for p in range(3)))
+        np.bincount(part, minlength=5)[:4] / max(len(part), 1)
+        for part in (bases, *(bases[p::3] for p in range(3)))
     ]
     return np.concatenate([row - rows[0] for row in rows[1:]])
 

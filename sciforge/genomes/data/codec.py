@@ -1,8 +1,8 @@
 """k-mer tokens as integers: no strings, no vocabulary file, any k and stride from the same bases.
 
-Bases are bytes: A 0, C 1, G 2, T 3, anything ambiguous (N) 4; bit 3 (value 8) marks soft-masked, that is lower-case,
-bases and changes no token. A k-mer's id is its base-4 integer, first base most significant; the specials follow at
-4**k: PAD, MASK, UNK (any N), CLS, SEP.
+Bases are bytes: A 0, C 1, G 2, T 3, anything ambiguous (N) 4; bit 3 (value 8) marks soft-masked,
+that is lower-case, bases and changes no token. A k-mer's id is its base-4 integer, first base most
+significant; the specials follow at 4**k: PAD, MASK, UNK (any N), CLS, SEP.
 
 Legend of shape letters: B batch, L bases, T tokens, V vocabulary size.
 """
@@ -84,7 +84,10 @@ class KmerCodec(Settings):
         ('GT', '[MASK]')
         """
         if not 0 <= token < self.size:
-            raise DataError(f"token {token} is outside the vocabulary of {self.size}; was it made with another k?")
+            raise DataError(
+                f"token {token} is outside the vocabulary of {self.size}; was it made with"
+                " another k?"
+            )
         if token >= 4**self.k:
             return SPECIALS[token - 4**self.k]
         return "".join("ACGT"[token >> 2 * place & 3] for place in reversed(range(self.k)))
@@ -97,30 +100,41 @@ class KmerCodec(Settings):
         """Turn a record into tensors.
 
         Args:
-            record: "bases", uint8 codes [L] read 5' to 3', and any other numbers or arrays, passed on as tensors. Texts
-                and None (a name, a missing label) are left behind.
+            record: "bases", uint8 codes [L] read 5' to 3', and any other numbers or arrays, passed
+                on as tensors. Texts and None (a name, a missing label) are left behind.
 
         Raises:
             DataError: the bases are missing, of a wrong type or fewer than k.
         """
         bases = record.get("bases")
-        if not isinstance(bases, np.ndarray | Tensor) or bases.ndim != 1 or str(bases.dtype).split(".")[-1] != "uint8":
+        if (
+            not isinstance(bases, np.ndarray | Tensor)
+            or bases.ndim != 1
+            or str(bases.dtype).split(".")[-1] != "uint8"
+        ):
             raise DataError("a genome record needs 'bases', a one-dimensional array of uint8 codes")
         if len(bases) < self.k:
-            raise DataError(f"a sequence of {len(bases)} bases has no {self.k}-mer; drop it, or use a smaller k")
-        numbers = {name: value for name, value in record.items() if value is not None and not isinstance(value, str)}
+            raise DataError(
+                f"a sequence of {len(bases)} bases has no {self.k}-mer; drop it, or use a smaller k"
+            )
+        numbers = {
+            name: value
+            for name, value in record.items()
+            if value is not None and not isinstance(value, str)
+        }
         return {name: _tensor(value) for name, value in numbers.items()}
 
     def collate(self, examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Join examples in one batch and make its tokens, all rows at once.
 
         Args:
-            examples: each with "bases" uint8 [L]; optionally "masked", bool [T], the tokens to hide; and other fields,
-                equal in all.
+            examples: each with "bases" uint8 [L]; optionally "masked", bool [T], the tokens to
+                hide; and other fields, equal in all.
 
         Returns:
-            "bases" uint8 [B, L] padded with N, "ids" int64 [B, T] padded with PAD, "lengths" int64 [B] in tokens, and
-            every other field stacked, its first axis padded with 0, or with -100 in integer fields named "target...".
+            "bases" uint8 [B, L] padded with N, "ids" int64 [B, T] padded with PAD, "lengths" int64
+            [B] in tokens, and every other field stacked, its first axis padded with 0, or with -100
+            in integer fields named "target...".
 
         Raises:
             DataError: there is no example, or one has no token or another set of fields.
@@ -129,12 +143,15 @@ class KmerCodec(Settings):
             raise DataError("a batch needs at least one example")
         if any(example.keys() != examples[0].keys() for example in examples):
             raise DataError(
-                "the examples of a batch must have the same fields; are labelled and unlabelled ones mixed?"
+                "the examples of a batch must have the same fields; are labelled and unlabelled"
+                " ones mixed?"
             )
         batch = {name: _join(name, [example[name] for example in examples]) for name in examples[0]}
         lengths = [self.num_tokens(len(example["bases"])) for example in examples]
         if min(lengths) < 1:
-            raise DataError(f"example {lengths.index(min(lengths))} has fewer than k = {self.k} bases; drop it")
+            raise DataError(
+                f"example {lengths.index(min(lengths))} has fewer than k = {self.k} bases; drop it"
+            )
         ids = torch_kmer_ids(batch["bases"], self.k, self.stride)
         batch["lengths"] = torch.tensor(lengths)
         if "masked" in batch:
@@ -156,8 +173,8 @@ def check_kmer(k: int, stride: int) -> None:
 def kmer_ids(bases: np.ndarray | Tensor, k: int, stride: int = 1) -> np.ndarray | Tensor:
     """Return the token ids of base codes [..., L]: [..., (L - k) // stride + 1].
 
-    An array gives uint16 for k <= 7 and int32 for k = 8, block by block, for whole genomes; a tensor gives int64, for a
-    batch.
+    An array gives uint16 for k <= 7 and int32 for k = 8, block by block, for whole genomes; a
+    tensor gives int64, for a batch.
 
     Raises:
         ConfigError: k or stride is out of range.
@@ -168,12 +185,20 @@ def kmer_ids(bases: np.ndarray | Tensor, k: int, stride: int = 1) -> np.ndarray 
     """
     check_kmer(k, stride)
     if bases.shape[-1] < k:
-        raise DataError(f"a sequence of {bases.shape[-1]} bases has no {k}-mer; drop it, or use a smaller k")
-    return torch_kmer_ids(bases, k, stride) if isinstance(bases, Tensor) else numpy_kmer_ids(bases, k, stride)
+        raise DataError(
+            f"a sequence of {bases.shape[-1]} bases has no {k}-mer; drop it, or use a smaller k"
+        )
+    return (
+        torch_kmer_ids(bases, k, stride)
+        if isinstance(bases, Tensor)
+        else numpy_kmer_ids(bases, k, stride)
+    )
 
 
 def torch_kmer_ids(bases: Tensor, k: int, stride: int) -> Tensor:
-    """Ids of a batch of base codes, as :func:`kmer_ids`; an N sets a flag that survives every shift."""
+    """Ids of a batch of base codes, as :func:`kmer_ids`; an N sets a flag that survives every
+    shift.
+    """
     flat = bases.to(torch.int32)
     ones = torch.where((flat & 4).bool(), _N_FLAG, flat & 3)
     ids = _concatenate_runs(ones, k)[..., ::stride]
@@ -181,7 +206,9 @@ def torch_kmer_ids(bases: Tensor, k: int, stride: int) -> Tensor:
 
 
 def _concatenate_runs(ones, k: int):
-    """Ids of runs of k from those of single bases (array or tensor), by doubling: runs of 1, 2, 4 and what is left."""
+    """Ids of runs of k from those of single bases (array or tensor), by doubling: runs of 1, 2,
+    4 and what is left.
+    """
     runs, done, ids = ones, 0, None
     for bit in range(k.bit_length()):
         width = 1 << bit
@@ -190,7 +217,11 @@ def _concatenate_runs(ones, k: int):
             runs = runs[..., :-half] << 2 * half | runs[..., half:]
         if k & width:  # the run of this width stands before the `done` bases already joined
             length = runs.shape[-1] - done
-            ids = runs if ids is None else runs[..., :length] << 2 * done | ids[..., width:][..., :length]
+            ids = (
+                runs
+                if ids is None
+                else runs[..., :length] << 2 * done | ids[..., width:][..., :length]
+            )
             done += width
     return ids
 
@@ -198,7 +229,9 @@ def _concatenate_runs(ones, k: int):
 def numpy_kmer_ids(bases: np.ndarray, k: int, stride: int) -> np.ndarray:
     """Ids of long sequences, as :func:`kmer_ids`, in blocks; only blocks with an N pay for it."""
     length = bases.shape[-1]
-    ids = np.empty((*bases.shape[:-1], (length - k) // stride + 1), np.uint16 if k <= 7 else np.int32)
+    ids = np.empty(
+        (*bases.shape[:-1], (length - k) // stride + 1), np.uint16 if k <= 7 else np.int32
+    )
     step = max(1, BLOCK // stride)  # tokens at a time
     for start in range(0, ids.shape[-1], step):
         stop = min(start + step, ids.shape[-1])
@@ -206,14 +239,18 @@ def numpy_kmer_ids(bases: np.ndarray, k: int, stride: int) -> np.ndarray:
         if (block & 4).any():
             flags = np.where(block & 4, np.int32(_N_FLAG), block & 3)
             flagged = _concatenate_runs(flags, k)[..., ::stride]
-            ids[..., start:stop] = np.where(flagged >= _N_FLAG, 4**k + SPECIALS.index("[UNK]"), flagged)
+            ids[..., start:stop] = np.where(
+                flagged >= _N_FLAG, 4**k + SPECIALS.index("[UNK]"), flagged
+            )
         else:
             ids[..., start:stop] = _clean_ids(block & 3, k)[..., ::stride]
     return ids
 
 
 def _clean_ids(ones: np.ndarray, k: int) -> np.ndarray:
-    """Ids of a block without N: runs of up to 4 bases fit in bytes; only the last step touches wider integers."""
+    """Ids of a block without N: runs of up to 4 bases fit in bytes; only the last step touches
+    wider integers.
+    """
     if k <= 4:
         return _concatenate_runs(ones, k)
     twos = ones[..., :-1] << 2 | ones[..., 1:]
@@ -229,7 +266,8 @@ def _clean_ids(ones: np.ndarray, k: int) -> np.ndarray:
 def reverse_complement_ids(k: int) -> np.ndarray:
     """Return the id of each id's reverse complement, specials unchanged: read-only, [V].
 
-    With stride 1, ``kmer_ids(reverse_complement(bases)) == reverse_complement_ids(k)[kmer_ids(bases)][::-1]``.
+    With stride 1, ``kmer_ids(reverse_complement(bases)) ==
+    reverse_complement_ids(k)[kmer_ids(bases)][::-1]``.
 
     >>> reverse_complement_ids(2)[[0, 1, 11]].tolist()  # AA -> TT, AC -> GT, GT -> AC
     [15, 11, 1]
@@ -239,22 +277,27 @@ def reverse_complement_ids(k: int) -> np.ndarray:
     reverse = np.zeros_like(forward)
     for place in range(k):
         reverse = reverse << 2 | 3 - (forward >> 2 * place & 3)
-    table = np.concatenate([reverse, 4**k + np.arange(len(SPECIALS))]).astype(np.uint16 if k <= 7 else np.int32)
+    table = np.concatenate([reverse, 4**k + np.arange(len(SPECIALS))]).astype(
+        np.uint16 if k <= 7 else np.int32
+    )
     table.flags.writeable = False
     return table
 
 
 def dnabert_order(k: int) -> np.ndarray:
-    """Return our id for each row of DNABERT's vocabulary [V]: ``ours[dnabert_order(k)] = theirs`` moves its embeddings.
+    """Return our id for each row of DNABERT's vocabulary [V]: ``ours[dnabert_order(k)] = theirs``
+    moves its embeddings.
 
-    DNABERT lists [PAD], [UNK], [CLS], [SEP], [MASK], then ``product("ATCG", repeat=k)`` (jerryji1993/DNABERT,
-    vocab.txt).
+    DNABERT lists [PAD], [UNK], [CLS], [SEP], [MASK], then ``product("ATCG", repeat=k)``
+    (jerryji1993/DNABERT, vocab.txt).
 
     >>> dnabert_order(1).tolist()  # five specials, then A, T, C, G
     [4, 6, 7, 8, 5, 0, 3, 1, 2]
     """
     check_kmer(k, 1)
-    specials = [4**k + SPECIALS.index(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
+    specials = [
+        4**k + SPECIALS.index(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    ]
     letters = np.array(list(product((0, 3, 1, 2), repeat=k)))
     return np.concatenate([specials, letters @ 4 ** np.arange(k - 1, -1, -1)])
 

@@ -1,7 +1,8 @@
 """GenBank files -> Biopython records, one at a time, each with the line where it begins.
 
-Biopython alone says neither at which line a record begins nor fails in one kind of error; both are needed to tell a
-user what to mend, so the file is cut at '//' here and each record is parsed by itself.
+Biopython alone says neither at which line a record begins nor fails in one kind of error; both are
+needed to tell a user what to mend, so the file is cut at '//' here and each record is parsed by
+itself.
 """
 
 import io
@@ -49,17 +50,25 @@ def parse_genbank(text: str, path: Path, line: int, features: bool) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of Biopython's warnings is checked by the callers
-            record = next(iter(GenBankScanner().parse_records(io.StringIO(text), do_features=features)))
-    except Exception as error:  # Biopython has no error class of its own: damaged records raise nearly every kind
+            # what matters of Biopython's warnings is checked by the callers
+            warnings.simplefilter("ignore")
+            record = next(
+                iter(GenBankScanner().parse_records(io.StringIO(text), do_features=features))
+            )
+    # Biopython has no error class of its own: damaged records raise nearly every kind
+    except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"GenBank record cannot be read ({printable(reason)}); {MEND}", path, line) from None
+        raise DataError(
+            f"GenBank record cannot be read ({printable(reason)}); {MEND}", path, line
+        ) from None
     if not record.id or record.id == "<unknown id>":
         record.id = record.name
     return record
 
 
 def locus_bp(text: str) -> int | None:
-    """Return the length that a GenBank record's LOCUS line declares, in bases, or None when it declares none."""
+    """Return the length that a GenBank record's LOCUS line declares, in bases, or None when it
+    declares none.
+    """
     match = re.match(r"LOCUS\s+\S+\s+(\d{1,12})\s+bp", text, re.ASCII)
     return int(match[1]) if match else None

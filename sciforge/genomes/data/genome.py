@@ -1,4 +1,6 @@
-"""Whole genomes, prepared to pretrain on: bases, held-out contigs and regions, runs of unknown bases."""
+"""Whole genomes, prepared to pretrain on: bases, held-out contigs and regions, runs of unknown
+bases.
+"""
 
 import math
 from collections import Counter
@@ -26,7 +28,9 @@ def load_genome(files: Sequence[Path]) -> dict[str, np.ndarray]:
         earlier = set(pieces)
         for piece in read_sequences(file):
             if piece.name in earlier:
-                raise DataError(f"contig {piece.name!r} is in an earlier file too; rename one of them", file)
+                raise DataError(
+                    f"contig {piece.name!r} is in an earlier file too; rename one of them", file
+                )
             pieces.setdefault(piece.name, []).append(piece.bases)
     return {name: np.concatenate(parts) for name, parts in pieces.items()}
 
@@ -39,9 +43,11 @@ class Genome(Settings):
         files: FASTA or GenBank, plain or compressed.
         test: contigs kept for testing, never trained on.
         validation: contigs for the validation split.
-        hold_out: BED of regions kept for testing; `margin` bases on each side are left out with them.
+        hold_out: BED of regions kept for testing; `margin` bases on each side are left out with
+            them.
         exclude: contigs not to use at all (a mitochondrion, say).
-        validation_every: where no `validation` is given, one block of 64 kb in so many is the validation split; 0 for none.
+        validation_every: where no `validation` is given, one block of 64 kb in so many is the
+            validation split; 0 for none.
         margin: bases left out on each side of a held-out region.
     """
 
@@ -57,7 +63,7 @@ class Genome(Settings):
     kind: ClassVar[str] = "genome"
     block_bp: ClassVar[int] = 65_536
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, math.inf, "validation_every", "margin")
 
@@ -79,17 +85,23 @@ class Genome(Settings):
                 shard.append(unknown_runs=runs.close())
                 length = piece.start + len(piece.bases)
                 shard.end(
-                    name=piece.name, length=np.int64(length), circular=np.bool_(piece.circular), file=Path(source).name
+                    name=piece.name,
+                    length=np.int64(length),
+                    circular=np.bool_(piece.circular),
+                    file=Path(source).name,
                 )
                 runs = UnknownRuns()
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Return spans (contig number, start, stop, split) after hold-outs and N runs are cut out."""
+        """Return spans (contig number, start, stop, split) after hold-outs and N runs are cut
+        out.
+        """
         names = store.column("name")
         repeated = sorted(name for name, times in Counter(names).items() if times > 1)
         if repeated:
             raise DataError(
-                f"contig {repeated[0]!r} comes from two files; rename one, or exclude it", store.column("file")[0]
+                f"contig {repeated[0]!r} comes from two files; rename one, or exclude it",
+                store.column("file")[0],
             )
         for name in (*self.test, *self.validation):
             if name not in names:
@@ -98,8 +110,12 @@ class Genome(Settings):
         held = self._held_regions(lengths)
         spans = []
         for number, name in enumerate(names):
-            cuts = spans_of_split(lengths[name], np.asarray(store[number]["unknown_runs"]), held.get(name, []))
-            spans += [[number, start, stop, split] for start, stop, split in cuts if split in SPLITS]
+            cuts = spans_of_split(
+                lengths[name], np.asarray(store[number]["unknown_runs"]), held.get(name, [])
+            )
+            spans += [
+                [number, start, stop, split] for start, stop, split in cuts if split in SPLITS
+            ]
         return {"spans": spans, "bases": sum(lengths.values()), "contigs": len(names)}
 
     def _held_regions(self, lengths: dict[str, int]) -> dict[str, list[tuple[int, int, str]]]:
@@ -114,12 +130,16 @@ class Genome(Settings):
                 rows_of.setdefault(name, []).append(row)
             for name, chosen in rows_of.items():
                 if name not in held:
-                    held[name] = _with_margin(intervals.select(np.array(chosen)), lengths[name], self.margin)
+                    held[name] = _with_margin(
+                        intervals.select(np.array(chosen)), lengths[name], self.margin
+                    )
         if self.validation_every and not self.validation:
             for name, length in lengths.items():
                 if name not in held:
                     starts = range(
-                        (self.validation_every // 2) * self.block_bp, length, self.validation_every * self.block_bp
+                        (self.validation_every // 2) * self.block_bp,
+                        length,
+                        self.validation_every * self.block_bp,
                     )
                     held[name] = [(s, min(s + self.block_bp, length), "validation") for s in starts]
         return held

@@ -1,4 +1,6 @@
-"""A genome store seen as windows for pretraining: nothing is stored twice, no window crosses a contig, hold-out or N run."""
+"""A genome store seen as windows for pretraining: nothing is stored twice, no window crosses a
+contig, hold-out or N run.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +10,17 @@ import numpy as np
 from sciforge.core.data.store import Store
 from sciforge.errors import ConfigError
 
-# Runs of at least this many unknown bases end a window; shorter ones stay inside it and out of the loss.
+# Runs of at least this many unknown bases end a window; shorter ones stay inside it and out of the
+# loss.
 LONG_UNKNOWN_RUN = 10
 
 
 class GenomeWindows(Sequence):
     """Windows that tile the intervals of one split, for an objective that crops them.
 
-    A record holds `bases` from the tile's start to at most `length` beyond its end, so that a random crop of `length`
-    reaches every position, and up to `flank` bases of context on each side (`inside` = (start, stop) of the tile).
+    A record holds `bases` from the tile's start to at most `length` beyond its end, so that a
+    random crop of `length` reaches every position, and up to `flank` bases of context on each side
+    (`inside` = (start, stop) of the tile).
 
     Args:
         store: a store of kind `genome`.
@@ -25,13 +29,16 @@ class GenomeWindows(Sequence):
         flank: bases of context on each side, never beyond the contig, hold-out or N run.
     """
 
-    def __init__(self, store: Store, split: str, length: int, flank: int = 0):
+    def __init__(self, store: Store, split: str, length: int, flank: int = 0) -> None:
         if store.kind != "genome":
             raise ConfigError(
-                f"{store.path} holds {store.kind}; pretraining needs a store made by `sciforge prepare genome`"
+                f"{store.path} holds {store.kind}; pretraining needs a store made by `sciforge"
+                " prepare genome`"
             )
         self.store, self.length, self.flank = store, length, flank
-        spans = [span for span in store.meta["spans"] if span[3] == split and span[2] - span[1] >= length]
+        spans = [
+            span for span in store.meta["spans"] if span[3] == split and span[2] - span[1] >= length
+        ]
         self.contig = np.array([span[0] for span in spans], np.int64)
         self.start = np.array([span[1] for span in spans], np.int64)
         self.stop = np.array([span[2] for span in spans], np.int64)
@@ -51,7 +58,12 @@ class GenomeWindows(Sequence):
         left, right = max(start - self.flank, first), min(stop + self.flank, last)
         contig = self.store[int(self.contig[span])]
         inside = (start - left, stop - left)
-        return {"bases": contig["bases"][left:right], "inside": inside, "contig": contig["name"], "start": left}
+        return {
+            "bases": contig["bases"][left:right],
+            "inside": inside,
+            "contig": contig["name"],
+            "start": left,
+        }
 
 
 def spans_of_split(

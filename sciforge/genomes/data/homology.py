@@ -1,4 +1,6 @@
-"""Shared sequence between sets of windows: duplicates, overlaps in place, and 16-mers in common, on either strand."""
+"""Shared sequence between sets of windows: duplicates, overlaps in place, and 16-mers in common,
+on either strand.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +9,8 @@ import numpy as np
 
 from sciforge.genomes.data.sequences import reverse_complement
 
-WORD = 16  # 4^16 is 200 times a bacterial corpus: chance hits are rare, diverged copies still share words
+# 4^16 is 200 times a bacterial corpus: chance hits are rare, diverged copies still share words
+WORD = 16
 
 
 def _numbers(bases: np.ndarray) -> np.ndarray:
@@ -23,7 +26,8 @@ def _known(bases: np.ndarray) -> np.ndarray:
 
 
 def canonical_words(sequences: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the distinct 16-mers of sequences, each as the smaller of itself and its reverse complement, sorted.
+    """Return the distinct 16-mers of sequences, each as the smaller of itself and its reverse
+    complement, sorted.
 
     >>> a = np.array([0, 1, 2, 3] * 5, np.uint8)
     >>> np.array_equal(canonical_words([a]), canonical_words([reverse_complement(a)]))
@@ -34,12 +38,15 @@ def canonical_words(sequences: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _canonical(bases: np.ndarray) -> np.ndarray:
-    backward = _numbers(reverse_complement(bases))[::-1]  # word i of one strand is word n - 1 - i of the other
+    # word i of one strand is word n - 1 - i of the other
+    backward = _numbers(reverse_complement(bases))[::-1]
     return np.minimum(_numbers(bases), backward)[_known(bases)]
 
 
 def share_within(sequences: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
-    """Return for each sequence the share of its 16-mers that are among `known` (sorted) [n]; 0 for short ones."""
+    """Return for each sequence the share of its 16-mers that are among `known` (sorted) [n]; 0
+    for short ones.
+    """
     shares = np.zeros(len(sequences))
     for i, bases in enumerate(sequences):
         if len(bases) >= WORD and len(known):
@@ -61,7 +68,9 @@ def duplicates(sequences: Sequence[np.ndarray], train: np.ndarray, test: np.ndar
     return sum(key(sequences[i]) in known for i in test)
 
 
-def overlaps(store: Any, sequences: Sequence[np.ndarray], train: np.ndarray, test: np.ndarray) -> int:
+def overlaps(
+    store: Any, sequences: Sequence[np.ndarray], train: np.ndarray, test: np.ndarray
+) -> int:
     """Return how many test windows overlap a training window in place, whatever the strands."""
     contig = np.asarray(store.column("contig"), object)
     start = np.asarray(store.column("start"))

@@ -1,6 +1,7 @@
 """Labelled sequences, from tables or in memory, prepared to fine-tune on.
 
-Columns of the store: `bases` uint8 [L], `label` text, `name` text, `split` uint8, and `value` float64 where labels are numbers.
+Columns of the store: `bases` uint8 [L], `label` text, `name` text, `split` uint8, and `value`
+float64 where labels are numbers.
 """
 
 import math
@@ -16,7 +17,12 @@ from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.core.data.targets import Target, split_numbers
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.data.labelled_tables import NAME_COLUMNS, LabelledSequence, header_of, read_labelled
+from sciforge.genomes.data.labelled_tables import (
+    NAME_COLUMNS,
+    LabelledSequence,
+    header_of,
+    read_labelled,
+)
 
 OnReject = Callable[[Reject], None] | None
 SPLIT_COLUMN = "split"  # taken where a table has it; a column of another name must be there
@@ -30,8 +36,8 @@ class Sequences(Settings):
         files: tables with a sequence and a label in each row.
         sequence_column: name of the column of sequences.
         label_column: name of the column of labels.
-        split_column: name of a column with train, validation or test; where the table has no column `split`, or this is empty,
-            the splits are drawn by the shares.
+        split_column: name of a column with train, validation or test; where the table has no column
+            `split`, or this is empty, the splits are drawn by the shares.
         test_share: share of the sequences drawn, class by class, for the test split.
         validation_share: share of the sequences drawn, class by class, for the validation split.
         numeric: the labels are numbers (for regression), not classes.
@@ -50,12 +56,14 @@ class Sequences(Settings):
     domain: ClassVar[str] = "genomes"
     kind: ClassVar[str] = "windows"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 1, "test_share", "validation_share")
         self.require(0, math.inf, "seed")
         if self.test_share + self.validation_share >= 1:
-            raise ConfigError("sequences: test_share + validation_share must leave something to train on")
+            raise ConfigError(
+                "sequences: test_share + validation_share must leave something to train on"
+            )
 
     def sources(self) -> Sequence[tuple[Path, ...]]:
         """Return all files as one unit, since the split looks at them together."""
@@ -81,7 +89,9 @@ class Sequences(Settings):
         return all(SPLIT_COLUMN in header_of(file) for file in self.files)
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Return the class names, sorted, the name of the labels, and a note on columns that were not used."""
+        """Return the class names, sorted, the name of the labels, and a note on columns that
+        were not used.
+        """
         used = {self.sequence_column, self.label_column, *NAME_COLUMNS}
         notes = []
         if self._given_splits():
@@ -89,7 +99,10 @@ class Sequences(Settings):
             notes.append(f"splits taken from the column {self.split_column}")
         if rest := sorted({column for file in self.files for column in header_of(file)} - used):
             notes.append(f"columns not used: {', '.join(rest)}")
-        meta = {"classes": [] if self.numeric else sorted(set(store.column("label"))), "target": self.label_column}
+        meta = {
+            "classes": [] if self.numeric else sorted(set(store.column("label"))),
+            "target": self.label_column,
+        }
         return meta | ({"notes": list(dict.fromkeys(notes))} if notes else {})
 
 
@@ -116,7 +129,8 @@ class SequencesInMemory(Settings):
     def of(
         cls, sequences: Sequence[np.ndarray], target: Target, split: Sequence[str] | None, seed: int
     ) -> "SequencesInMemory":
-        """Return the preparer of sequences with their labels; those without a label are left out and counted.
+        """Return the preparer of sequences with their labels; those without a label are left out
+        and counted.
 
         Args:
             sequences: uint8 codes of each.
@@ -141,18 +155,39 @@ class SequencesInMemory(Settings):
 
     def write(self, source: str, shard: ShardWriter, on_reject: OnReject) -> None:
         """Write all labelled sequences."""
-        write_rows(shard, self.rows, np.array([row.split for row in self.rows], np.uint8), self.numeric, Path(source))
+        write_rows(
+            shard,
+            self.rows,
+            np.array([row.split for row in self.rows], np.uint8),
+            self.numeric,
+            Path(source),
+        )
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Return the class names, sorted, the name of the labels, and a note on inputs without a label."""
-        meta = {"classes": [] if self.numeric else sorted(set(store.column("label"))), "target": self.target}
-        return meta | ({"notes": [f"{self.unlabelled} inputs without a label left out"]} if self.unlabelled else {})
+        """Return the class names, sorted, the name of the labels, and a note on inputs without a
+        label.
+        """
+        meta = {
+            "classes": [] if self.numeric else sorted(set(store.column("label"))),
+            "target": self.target,
+        }
+        return meta | (
+            {"notes": [f"{self.unlabelled} inputs without a label left out"]}
+            if self.unlabelled
+            else {}
+        )
 
 
 def write_rows(
-    shard: ShardWriter, rows: Sequence[LabelledSequence], split_N: np.ndarray, numeric: bool, path: Path
+    shard: ShardWriter,
+    rows: Sequence[LabelledSequence],
+    split_N: np.ndarray,
+    numeric: bool,
+    path: Path,
 ) -> None:
-    """Append labelled sequences with their splits; raises DataError where a label that must be a number is none."""
+    """Append labelled sequences with their splits; raises DataError where a label that must be a
+    number is none.
+    """
     for row, split in zip(rows, split_N, strict=True):
         fixed: dict[str, Any] = {"label": row.label, "name": row.name, "split": split}
         if numeric:
@@ -160,10 +195,18 @@ def write_rows(
         shard.add({"bases": row.bases}, **fixed)
 
 
-def drawn_splits(rows: Sequence[LabelledSequence], test_share: float, validation_share: float, seed: int) -> np.ndarray:
-    """Return the split of each row, uint8 [N], drawn class by class; equal sequences are kept in one split."""
-    _, group_N = np.unique([row.bases.tobytes() for row in rows], return_inverse=True) if rows else ((), ())
-    first_label = {group: row.label for group, row in zip(reversed(list(group_N)), reversed(rows), strict=True)}
+def drawn_splits(
+    rows: Sequence[LabelledSequence], test_share: float, validation_share: float, seed: int
+) -> np.ndarray:
+    """Return the split of each row, uint8 [N], drawn class by class; equal sequences are kept in
+    one split.
+    """
+    _, group_N = (
+        np.unique([row.bases.tobytes() for row in rows], return_inverse=True) if rows else ((), ())
+    )
+    first_label = {
+        group: row.label for group, row in zip(reversed(list(group_N)), reversed(rows), strict=True)
+    }
     num_groups = len(first_label)
     order = natural_order(np.array([first_label[group] for group in range(num_groups)]), seed)
     split_G = np.zeros(num_groups, np.uint8)
@@ -187,4 +230,6 @@ def _number(text: str, path: Path, line: int) -> float:
     try:
         return float(text)
     except ValueError:
-        raise DataError(f"label {text!r} is not a number; correct it or leave --numeric out", path, line) from None
+        raise DataError(
+            f"label {text!r} is not a number; correct it or leave --numeric out", path, line
+        ) from None

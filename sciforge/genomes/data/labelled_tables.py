@@ -21,7 +21,9 @@ UCI_COLUMNS = ("label", "name", "sequence")  # of the UCI promoters file, which 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSequence:
-    """One row of a labelled table: bases uint8 [length], its line, and the number of its split where one is named."""
+    """One row of a labelled table: bases uint8 [length], its line, and the number of its split
+    where one is named.
+    """
 
     name: str
     bases: np.ndarray
@@ -37,7 +39,8 @@ def read_labelled(
     split_column: str = "",
     on_reject: Callable[[Reject], None] | None = None,
 ) -> Iterator[LabelledSequence]:
-    """Yield the rows of a TSV or CSV with a header, or of the header-less UCI promoters file (label, name, sequence).
+    """Yield the rows of a TSV or CSV with a header, or of the header-less UCI promoters file
+    (label, name, sequence).
 
     A column 'name' or 'id' gives the name, else the line number does.
 
@@ -59,7 +62,9 @@ def read_labelled(
                     raise DataError(f"the row has {len(row)} columns, fewer than the header")
                 cells = {part: row[place].strip() for part, place in places.items()}
                 name = cells.get("name", name)
-                yield LabelledSequence(name, encode_text(cells["sequence"]), _label(cells), line, _split(cells))
+                yield LabelledSequence(
+                    name, encode_text(cells["sequence"]), _label(cells), line, _split(cells)
+                )
             except DataError as error:
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:
@@ -77,17 +82,30 @@ def header_of(path: Path) -> list[str]:
 def _open_table(path: Path) -> Iterator[tuple[list[str], Any]]:
     """Yield the header of a table and a csv reader of the rows behind it."""
     with open_stream(path) as stream:
-        first = stream.peek(8192)[:8192].split(b"\n")[0].decode("utf-8", "backslashreplace").rstrip("\r")
+        first = (
+            stream.peek(8192)[:8192]
+            .split(b"\n")[0]
+            .decode("utf-8", "backslashreplace")
+            .rstrip("\r")
+        )
         uci = first.startswith(("+,", "-,"))
         delimiter = "," if uci else max("\t,;", key=first.count)
-        reader = csv.reader(io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter)
-        header = list(UCI_COLUMNS) if uci else [column.strip() for column in next(_rows(reader, path), [])]
+        reader = csv.reader(
+            io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter
+        )
+        header = (
+            list(UCI_COLUMNS)
+            if uci
+            else [column.strip() for column in next(_rows(reader, path), [])]
+        )
         yield header, reader
 
 
 def _place(column: str, header: Sequence[str], path: Path) -> int:
     if column not in header:
-        raise DataError(f"no column {column!r} in the header; {did_you_mean(column, header)}", path, 1)
+        raise DataError(
+            f"no column {column!r} in the header; {did_you_mean(column, header)}", path, 1
+        )
     return header.index(column)
 
 
@@ -101,7 +119,9 @@ def _split(cells: dict[str, str]) -> int:
     if "split" not in cells:
         return 0
     if cells["split"].lower() not in SPLIT_NAMES:
-        raise DataError(f"no split {cells['split']!r}, {did_you_mean(cells['split'].lower(), SPLIT_NAMES)}")
+        raise DataError(
+            f"no split {cells['split']!r}, {did_you_mean(cells['split'].lower(), SPLIT_NAMES)}"
+        )
     return SPLIT_NAMES[cells["split"].lower()]
 
 

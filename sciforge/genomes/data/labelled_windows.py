@@ -1,8 +1,10 @@
-"""Labelled windows of a genome, made from its annotation: positives, matched negatives, splits without leaks.
+"""Labelled windows of a genome, made from its annotation: positives, matched negatives, splits
+without leaks.
 
-A window is an interval on the + strand; strand -1 says that it is reverse-complemented when read (extract does so).
-Shortcuts are taken out: negatives match their positives in length, GC and N content
-within each split, and a locus is in one split for both strands. Random draws come from the generator passed in.
+A window is an interval on the + strand; strand -1 says that it is reverse-complemented when read
+(extract does so). Shortcuts are taken out: negatives match their positives in length, GC and N
+content within each split, and a locus is in one split for both strands. Random draws come from the
+generator passed in.
 """
 
 from collections.abc import Iterator
@@ -24,10 +26,11 @@ _ROUNDS = 12  # tries for each cell to draw a window of a composition that is st
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows of one task; every array has one entry a window, contigs lists the names that contig indexes.
+    """Windows of one task; every array has one entry a window, contigs lists the names that contig
+    indexes.
 
-    contig int32; start int64 (0-based, on the + strand); length int32; strand int8 (+1, -1); label int32;
-    split object (train, validation, test, or '' for not yet); name object.
+    contig int32; start int64 (0-based, on the + strand); length int32; strand int8 (+1, -1); label
+    int32; split object (train, validation, test, or '' for not yet); name object.
     """
 
     contigs: tuple[str, ...]
@@ -58,62 +61,99 @@ class Windows:
 
 
 def windows_of(
-    contigs: tuple[str, ...], contig: np.ndarray, start: np.ndarray, length: int, strand: np.ndarray, name: np.ndarray
+    contigs: tuple[str, ...],
+    contig: np.ndarray,
+    start: np.ndarray,
+    length: int,
+    strand: np.ndarray,
+    name: np.ndarray,
 ) -> Windows:
     """Return windows of one length, label 0, not yet split."""
     n = len(start)
     lengths, labels = np.full(n, length, np.int32), np.zeros(n, np.int32)
-    columns = (contig.astype(np.int32), start.astype(np.int64), lengths, strand.astype(np.int8), labels)
+    columns = (
+        contig.astype(np.int32),
+        start.astype(np.int64),
+        lengths,
+        strand.astype(np.int8),
+        labels,
+    )
     return Windows(contigs, *columns, np.full(n, "", object), name.astype(object))
 
 
 def join(*parts: Windows) -> Windows:
     """Return the windows of all parts, which must be of one genome, one after another."""
     columns = ("contig", "start", "length", "strand", "label", "split", "name")
-    return replace(parts[0], **{c: np.concatenate([getattr(part, c) for part in parts]) for c in columns})
+    return replace(
+        parts[0], **{c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
+    )
 
 
 def around(
-    intervals: Annotation, genome: Contigs, upstream: int, downstream: int, anchor: Literal["start", "end"] = "start"
+    intervals: Annotation,
+    genome: Contigs,
+    upstream: int,
+    downstream: int,
+    anchor: Literal["start", "end"] = "start",
 ) -> Windows:
-    """Return the windows from upstream bases before to downstream bases after the first (or last) base, by strand.
+    """Return the windows from upstream bases before to downstream bases after the first (or last)
+    base, by strand.
 
-    With anchor position p: + is [p - upstream, p + downstream), - is [p - downstream + 1, p + upstream + 1), to be
-    reverse-complemented. Windows past the ends of a contig are left out; one window for each (contig, p, strand).
+    With anchor position p: + is [p - upstream, p + downstream), - is [p - downstream + 1, p +
+    upstream + 1), to be reverse-complemented. Windows past the ends of a contig are left out; one
+    window for each (contig, p, strand).
 
     Raises:
         DataError: an interval has no strand.
         ConfigError: the window is empty.
     """
     if upstream + downstream < 1:
-        raise ConfigError(f"upstream {upstream} and downstream {downstream} leave an empty window; ask for more")
+        raise ConfigError(
+            f"upstream {upstream} and downstream {downstream} leave an empty window; ask for more"
+        )
     if (intervals.strand == 0).any():
         line = int(intervals.line[(intervals.strand == 0).argmax()])
-        raise DataError("this interval has no strand; give column 6 of BED or column 7 of GFF", intervals.path, line)
+        raise DataError(
+            "this interval has no strand; give column 6 of BED or column 7 of GFF",
+            intervals.path,
+            line,
+        )
     forward = intervals.strand > 0
     anchor_at = np.where(forward == (anchor == "start"), intervals.start, intervals.end - 1)
     start = np.where(forward, anchor_at - upstream, anchor_at - downstream + 1)
     contig = _contig_index(intervals, genome)
-    windows = windows_of(tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name)
+    windows = windows_of(
+        tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name
+    )
     key = np.stack([windows.contig, windows.start, windows.strand], axis=1)
     _, once = np.unique(key, axis=0, return_index=True)
     windows = windows.select(np.sort(once))
-    return windows.select((windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig]))
+    return windows.select(
+        (windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig])
+    )
 
 
 def centred(intervals: Annotation, genome: Contigs, length: int) -> Windows:
-    """Return one window of the given length about the middle of each interval (strand 0 is read as +)."""
+    """Return one window of the given length about the middle of each interval (strand 0 is read
+    as +).
+    """
     start = (intervals.start + intervals.end - length) // 2
     strand = np.where(intervals.strand < 0, -1, 1)
-    windows = windows_of(tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name)
-    return windows.select((windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig]))
+    windows = windows_of(
+        tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name
+    )
+    return windows.select(
+        (windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig])
+    )
 
 
 def _contig_index(intervals: Annotation, genome: Contigs) -> np.ndarray:
     index = {name: i for i, name in enumerate(genome)}
     for name in dict.fromkeys(intervals.contig):
         if name not in index:
-            raise DataError(f"no contig {name!r} in the genome; {did_you_mean(name, index)}", intervals.path)
+            raise DataError(
+                f"no contig {name!r} in the genome; {did_you_mean(name, index)}", intervals.path
+            )
     return np.array([index[name] for name in intervals.contig], np.int32)
 
 
@@ -123,13 +163,17 @@ def lengths_bp(genome: Contigs) -> np.ndarray:
 
 def extract(genome: Contigs, windows: Windows) -> Iterator[np.ndarray]:
     """Yield the codes of each window, uint8 [length], read in the direction of its strand."""
-    for contig, start, end, strand in zip(windows.contig, windows.start, windows.end, windows.strand, strict=True):
+    for contig, start, end, strand in zip(
+        windows.contig, windows.start, windows.end, windows.strand, strict=True
+    ):
         codes = np.asarray(genome[windows.contigs[contig]][start:end])
         yield reverse_complement(codes) if strand < 0 else codes
 
 
 def composition(genome: Contigs, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """Return (GC fraction of the known bases, float64; number of unknown bases, int64) of each window."""
+    """Return (GC fraction of the known bases, float64; number of unknown bases, int64) of each
+    window.
+    """
     gc, unknown = np.zeros(len(windows), np.int64), np.zeros(len(windows), np.int64)
     for index in np.unique(windows.contig):
         rows = windows.contig == index
@@ -162,7 +206,9 @@ class ByContig:
         """
         for name in (*self.test, *self.validation):
             if name not in windows.contigs:
-                raise ConfigError(f"no contig {name!r} to hold out; {did_you_mean(name, windows.contigs)}")
+                raise ConfigError(
+                    f"no contig {name!r} to hold out; {did_you_mean(name, windows.contigs)}"
+                )
         splits = [
             "test" if name in self.test else "validation" if name in self.validation else "train"
             for name in windows.contigs
@@ -172,7 +218,9 @@ class ByContig:
 
 @dataclass(frozen=True)
 class ByBlock:
-    """Blocks of block_bp bases take turns: block number modulo turns is in test, in validation, or else in train."""
+    """Blocks of block_bp bases take turns: block number modulo turns is in test, in validation,
+    or else in train.
+    """
 
     block_bp: int
     turns: int
@@ -182,7 +230,8 @@ class ByBlock:
     def assign(self, windows: Windows) -> np.ndarray:
         """Return the splits, object; '' where the first and the last base are in different ones."""
         turns = [
-            "test" if i in self.test else "validation" if i in self.validation else "train" for i in range(self.turns)
+            "test" if i in self.test else "validation" if i in self.validation else "train"
+            for i in range(self.turns)
         ]
         by_turn = np.array(turns, object)
         first = by_turn[(windows.start // self.block_bp) % self.turns]
@@ -198,7 +247,9 @@ def assigned(windows: Windows, rule: SplitRule) -> Windows:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Stretches of every contig: starts (sorted) and ends (each the largest so far), int64, one array a contig."""
+    """Stretches of every contig: starts (sorted) and ends (each the largest so far), int64, one
+    array a contig.
+    """
 
     starts: list[np.ndarray]
     ends: list[np.ndarray]
@@ -238,17 +289,23 @@ class Regions:
 def anchors(windows: Windows, upstream: int) -> Annotation:
     """Return the one-base intervals at the anchors of windows made by around with this upstream."""
     at = np.where(windows.strand > 0, windows.start + upstream, windows.end - 1 - upstream)
-    contig, blank = np.array(windows.contigs, object)[windows.contig], np.full(len(windows), "", object)
+    contig, blank = (
+        np.array(windows.contigs, object)[windows.contig],
+        np.full(len(windows), "", object),
+    )
     number = np.arange(len(windows))
     return Annotation(contig, at, at + 1, windows.strand, blank, windows.name, number, number)
 
 
 def _strata(genome: Contigs, windows: Windows, gc_bin: float) -> np.ndarray:
-    """Return one integer for each window that stands for its split, GC bin and number of unknown bases."""
+    """Return one integer for each window that stands for its split, GC bin and number of unknown
+    bases.
+    """
     gc, unknown = composition(genome, windows)
     split = np.array([SPLITS.index(name) for name in windows.split], np.int64)
     bins = int(1 / gc_bin) + 2
-    # half a millionth keeps a fraction that is a multiple of the bin width on one side of its border
+    # half a millionth keeps a fraction that is a multiple of the bin width on one side of its
+    # border
     return (unknown * bins + np.floor(gc / gc_bin + 5e-7).astype(np.int64)) * len(SPLITS) + split
 
 
@@ -261,7 +318,9 @@ def _ranks(keys: np.ndarray) -> np.ndarray:
     order = np.argsort(keys, kind="stable")
     new = np.concatenate([[True], keys[order][1:] != keys[order][:-1]])[: len(keys)]
     ranks = np.empty(len(keys), np.int64)
-    ranks[order] = np.arange(len(keys)) - np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))
+    ranks[order] = np.arange(len(keys)) - np.maximum.accumulate(
+        np.where(new, np.arange(len(keys)), 0)
+    )
     return ranks
 
 
@@ -274,10 +333,11 @@ def matched(
     gc_bin: float = 0.02,
     cell_bp: int | None = None,
 ) -> tuple[Windows, Windows]:
-    """Return (windows of like that found a partner, their partners): equal counts in each split, GC bin and N count.
+    """Return (windows of like that found a partner, their partners): equal counts in each split, GC
+    bin and N count.
 
-    Partners lie within the given regions, on a random strand, have the length of like, label 0, and at most one starts
-    in each cell of cell_bp bases (half a length unless told).
+    Partners lie within the given regions, on a random strand, have the length of like, label 0, and
+    at most one starts in each cell of cell_bp bases (half a length unless told).
 
     Raises:
         ConfigError: like is empty, or its windows differ in length.

@@ -1,8 +1,9 @@
 """Sequence files -> pieces of encoded bases: FASTA or GenBank, plain or compressed.
 
-A base is one byte: the low three bits are A 0, C 1, G 2, T 3 (U reads as T) or N_CODE for N and every IUPAC ambiguity
-code; the bit SOFT_MASK is set where the letter was lower case. FASTA is read in large blocks without a loop over lines
-(bytes.translate and bytes.find), so memory does not grow with the genome.
+A base is one byte: the low three bits are A 0, C 1, G 2, T 3 (U reads as T) or N_CODE for N and
+every IUPAC ambiguity code; the bit SOFT_MASK is set where the letter was lower case. FASTA is read
+in large blocks without a loop over lines (bytes.translate and bytes.find), so memory does not grow
+with the genome.
 """
 
 import bz2
@@ -36,7 +37,9 @@ _CIRCULAR_HEADER = re.compile(rb"topology=circular|circular=true", re.IGNORECASE
 
 
 def _letter_table() -> bytes:
-    """Return the 256-byte table from ASCII letters to codes, _BAD where the letter is not a nucleotide."""
+    """Return the 256-byte table from ASCII letters to codes, _BAD where the letter is not a
+    nucleotide.
+    """
     table = bytearray([_BAD] * 256)
     for code, letters in enumerate(("A", "C", "G", "TU", "NRYSWKMBDHV")):
         for letter in letters:
@@ -45,12 +48,16 @@ def _letter_table() -> bytes:
 
 
 _CODE_OF = _letter_table()
-_COMPLEMENT = np.array([(code & ~7) | (3 - (code & 7)) if code & 7 < 4 else code for code in range(256)], np.uint8)
+_COMPLEMENT = np.array(
+    [(code & ~7) | (3 - (code & 7)) if code & 7 < 4 else code for code in range(256)], np.uint8
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A stretch of one contig: bases uint8 [length], start its 0-based offset, last where the contig ends."""
+    """A stretch of one contig: bases uint8 [length], start its 0-based offset, last where the
+    contig ends.
+    """
 
     name: str
     start: int
@@ -63,7 +70,8 @@ OnReject = Callable[[Reject], None]
 
 
 def reverse_complement(codes: np.ndarray) -> np.ndarray:
-    """Return the other strand, uint8 of the same length; N stays N and the soft mask stays with its base.
+    """Return the other strand, uint8 of the same length; N stays N and the soft mask stays with its
+    base.
 
     >>> as_letters(reverse_complement(encode(b"AACgN")))
     'NcGTT'
@@ -87,14 +95,21 @@ def encode_text(text: str) -> np.ndarray:
     """Return the codes, uint8 [length], of one sequence as text, blanks around it aside.
 
     Raises:
-        DataError: it is empty, a letter is not a nucleotide, or there are blanks within it, as between k-mers.
+        DataError: it is empty, a letter is not a nucleotide, or there are blanks within it, as
+            between k-mers.
     """
     text = text.strip()
     if not text:
         raise DataError("the sequence is empty; leave it out")
     if len(words := text.split()) > 1:
-        kind = f"overlapping {len(words[0])}-mers" if len({*map(len, words)}) == 1 else f"{len(words)} words"
-        raise DataError(f"there are blanks within the sequence ({kind}); give the plain bases, not k-mers")
+        kind = (
+            f"overlapping {len(words[0])}-mers"
+            if len({*map(len, words)}) == 1
+            else f"{len(words)} words"
+        )
+        raise DataError(
+            f"there are blanks within the sequence ({kind}); give the plain bases, not k-mers"
+        )
     return encode(text.encode())
 
 
@@ -108,7 +123,9 @@ def as_letters(codes: np.ndarray) -> str:
 
 
 def _first_bad(letters: bytes) -> tuple[int, str]:
-    """Return the offset of the first byte that is neither a nucleotide nor blank, and the letter itself."""
+    """Return the offset of the first byte that is neither a nucleotide nor blank, and the letter
+    itself.
+    """
     marks = np.frombuffer(letters.translate(_CODE_OF), np.uint8) == _BAD
     marks &= ~np.isin(np.frombuffer(letters, np.uint8), list(_BLANK))
     offset = int(marks.argmax())
@@ -118,7 +135,7 @@ def _first_bad(letters: bytes) -> tuple[int, str]:
 class _Guarded(io.RawIOBase):
     """A decompressor whose many kinds of failure come out as one DataError that names the file."""
 
-    def __init__(self, inner: Any, path: Path):
+    def __init__(self, inner: Any, path: Path) -> None:
         self._inner, self._path = inner, path
 
     def readable(self) -> bool:
@@ -128,9 +145,13 @@ class _Guarded(io.RawIOBase):
         try:
             return self._inner.readinto(buffer)
         except EOFError:
-            raise DataError("the compressed file ends too early; fetch it again", self._path) from None
+            raise DataError(
+                "the compressed file ends too early; fetch it again", self._path
+            ) from None
         except (OSError, zlib.error, lzma.LZMAError) as error:
-            raise DataError(f"the file cannot be read ({error}); fetch it again", self._path) from None
+            raise DataError(
+                f"the file cannot be read ({error}); fetch it again", self._path
+            ) from None
 
     def close(self) -> None:
         self._inner.close()
@@ -138,7 +159,8 @@ class _Guarded(io.RawIOBase):
 
 
 def open_stream(path: Path | str) -> BinaryIO:
-    """Open a text file, plain or gzip (also bgzip and multi-member), bzip2 or xz by its first bytes, not by its name.
+    """Open a text file, plain or gzip (also bgzip and multi-member), bzip2 or xz by its first
+    bytes, not by its name.
 
     Raises:
         DataError: the file is missing, not permitted, empty, damaged, or not text.
@@ -149,18 +171,24 @@ def open_stream(path: Path | str) -> BinaryIO:
         with open(path, "rb") as plain:
             magic = plain.read(6)
         opener = next((opener for mark, opener in openers.items() if magic.startswith(mark)), None)
-        inner = open(path, "rb", buffering=0) if opener is None else bounded(opener(path, "rb"), path)
+        inner = (
+            open(path, "rb", buffering=0) if opener is None else bounded(opener(path, "rb"), path)
+        )
     except FileNotFoundError:
         raise DataError("no such file; check the path", path) from None
     except OSError as error:
-        raise DataError(f"cannot be opened ({error.strerror}); check the path and its permissions", path) from None
+        raise DataError(
+            f"cannot be opened ({error.strerror}); check the path and its permissions", path
+        ) from None
     stream = io.BufferedReader(_Guarded(inner, path), BLOCK_BYTES)
     try:
         head = stream.peek(8192)[:8192]
         if not head:
             raise DataError("the file is empty; fetch it again", path)
         if b"\0" in head:
-            raise DataError("this is a binary file; give text (FASTA, GenBank, BED, GFF, GTF, TSV or CSV)", path)
+            raise DataError(
+                "this is a binary file; give text (FASTA, GenBank, BED, GFF, GTF, TSV or CSV)", path
+            )
         if head.startswith(b"\xef\xbb\xbf"):  # the byte order mark that Windows editors put first
             stream.read(3)
     except BaseException:
@@ -170,9 +198,11 @@ def open_stream(path: Path | str) -> BinaryIO:
 
 
 class _Contig:
-    """Joins the stretches of one contig into pieces of a fixed size, so that pieces do not depend on blocks."""
+    """Joins the stretches of one contig into pieces of a fixed size, so that pieces do not
+    depend on blocks.
+    """
 
-    def __init__(self, name: str, line: int, circular: bool, piece_bases: int):
+    def __init__(self, name: str, line: int, circular: bool, piece_bases: int) -> None:
         self.name, self.line, self._circular, self._piece_bases = name, line, circular, piece_bases
         self._start, self._parts, self.held_bases = 0, [], 0
 
@@ -193,8 +223,12 @@ class _Contig:
         return piece
 
 
-def _fasta_chunks(stream: BinaryIO, path: Path, block_bytes: int) -> Iterator[tuple[bool, bytes, int]]:
-    """Cut FASTA into headers (True) and stretches of sequence lines (False), each with the line where it begins."""
+def _fasta_chunks(
+    stream: BinaryIO, path: Path, block_bytes: int
+) -> Iterator[tuple[bool, bytes, int]]:
+    """Cut FASTA into headers (True) and stretches of sequence lines (False), each with the line
+    where it begins.
+    """
     line, line_start, header = 1, True, None
     while block := stream.read(block_bytes):
         at = 0
@@ -203,7 +237,9 @@ def _fasta_chunks(stream: BinaryIO, path: Path, block_bytes: int) -> Iterator[tu
                 end = block.find(b"\n", at)
                 header += block[at:] if end < 0 else block[at:end]
                 if len(header) > _HEADER_LIMIT_BYTES:
-                    raise DataError("the header is over 1 MiB long; end lines with a newline", path, line)
+                    raise DataError(
+                        "the header is over 1 MiB long; end lines with a newline", path, line
+                    )
                 at = len(block) if end < 0 else end + 1
                 if end >= 0:
                     yield True, bytes(header), line
@@ -220,9 +256,15 @@ def _fasta_chunks(stream: BinaryIO, path: Path, block_bytes: int) -> Iterator[tu
 
 
 def _read_fasta(
-    stream: BinaryIO, path: Path, skip: set[int], problem: Callable[[int, Reject], None], block_bytes: int, bases: int
+    stream: BinaryIO,
+    path: Path,
+    skip: set[int],
+    problem: Callable[[int, Reject], None],
+    block_bytes: int,
+    bases: int,
 ) -> Iterator[Piece]:
-    """Yield the pieces of all records but those numbered in skip; a problem that returns drops its record's rest.
+    """Yield the pieces of all records but those numbered in skip; a problem that returns drops its
+    record's rest.
 
     Record 0 is whatever stands before the first header.
     """
@@ -237,7 +279,11 @@ def _read_fasta(
             if number in skip:
                 continue
             if not name or name in names:
-                reason = f"a second record is named {name!r}" if name else "the header has no name after '>'"
+                reason = (
+                    f"a second record is named {name!r}"
+                    if name
+                    else "the header has no name after '>'"
+                )
                 problem(number, Reject(str(path), line, name, reason))
                 continue
             contig = _Contig(name, line, bool(_CIRCULAR_HEADER.search(text)), bases)
@@ -246,13 +292,21 @@ def _read_fasta(
             if _BAD in codes:
                 offset, letter = _first_bad(text)
                 reason = f"letter {letter!r} is not a nucleotide"
-                problem(number, Reject(str(path), line + text.count(b"\n", 0, offset), contig.name, reason))
+                problem(
+                    number,
+                    Reject(str(path), line + text.count(b"\n", 0, offset), contig.name, reason),
+                )
                 contig = None
             elif codes:
                 yield from contig.add(np.frombuffer(codes, np.uint8))
         elif number == 0 and 0 not in skip and text.strip():
             line += text.count(b"\n", 0, len(text) - len(text.lstrip()))
-            problem(0, Reject(str(path), line, "", "neither a FASTA header ('>name') nor a GenBank LOCUS line"))
+            problem(
+                0,
+                Reject(
+                    str(path), line, "", "neither a FASTA header ('>name') nor a GenBank LOCUS line"
+                ),
+            )
             skip = skip | {0}
     if contig is not None:
         yield from _finish(contig, path, number, names, problem)
@@ -261,14 +315,24 @@ def _read_fasta(
 
 
 def _finish(
-    contig: _Contig, path: Path, number: int, names: set[str], problem: Callable[[int, Reject], None]
+    contig: _Contig,
+    path: Path,
+    number: int,
+    names: set[str],
+    problem: Callable[[int, Reject], None],
 ) -> Iterator[Piece]:
-    """Yield the last piece of a contig; a contig never holds zero bases once it has any (see _Contig.add)."""
+    """Yield the last piece of a contig; a contig never holds zero bases once it has any (see
+    _Contig.add).
+    """
     if contig.held_bases:
-        names.add(contig.name)  # here and not at the header: a rejected record does not take its name
+        # here and not at the header: a rejected record does not take its name
+        names.add(contig.name)
         yield contig.finish()
     else:
-        problem(number, Reject(str(path), contig.line, contig.name, f"record {contig.name!r} has no sequence"))
+        problem(
+            number,
+            Reject(str(path), contig.line, contig.name, f"record {contig.name!r} has no sequence"),
+        )
 
 
 def _refuse(number: int, reject: Reject) -> NoReturn:
@@ -282,7 +346,11 @@ def _genbank_bases(record: Any, text: str, path: Path, line: int) -> np.ndarray:
     except Exception:  # UndefinedSequenceError: a LOCUS with a length, and no ORIGIN
         letters = b""
     if not letters:
-        raise DataError("the GenBank record has no sequence; fetch it with its full sequence (gbwithparts)", path, line)
+        raise DataError(
+            "the GenBank record has no sequence; fetch it with its full sequence (gbwithparts)",
+            path,
+            line,
+        )
     codes = letters.translate(_CODE_OF)
     if _BAD in codes:
         letter = _first_bad(letters)[1]
@@ -292,12 +360,20 @@ def _genbank_bases(record: Any, text: str, path: Path, line: int) -> np.ndarray:
         raise DataError(f"letter {letter!r} is not a nucleotide; {MEND}", path, line + within)
     declared = locus_bp(text)
     if declared is not None and declared != len(codes):
-        raise DataError(f"LOCUS says {declared:,} bp but there are {len(codes):,}; fetch the file again", path, line)
+        raise DataError(
+            f"LOCUS says {declared:,} bp but there are {len(codes):,}; fetch the file again",
+            path,
+            line,
+        )
     return np.frombuffer(codes, np.uint8)
 
 
-def _read_genbank(stream: BinaryIO, path: Path, on_reject: OnReject | None, piece_bases: int) -> Iterator[Piece]:
-    """Yield the pieces of every GenBank record; a record is checked whole before its first piece."""
+def _read_genbank(
+    stream: BinaryIO, path: Path, on_reject: OnReject | None, piece_bases: int
+) -> Iterator[Piece]:
+    """Yield the pieces of every GenBank record; a record is checked whole before its first
+    piece.
+    """
     names: set[str] = set()
     for line, text in split_genbank(stream, path):
         name = ""
@@ -326,13 +402,16 @@ def read_sequences(
     block_bytes: int = BLOCK_BYTES,
     piece_bases: int = PIECE_BASES,
 ) -> Iterator[Piece]:
-    """Yield the contigs of a FASTA or GenBank file (told by content) as pieces of at most piece_bases, in order.
+    """Yield the contigs of a FASTA or GenBank file (told by content) as pieces of at most
+    piece_bases, in order.
 
-    With on_reject a bad record is skipped whole and reported; FASTA is then read twice, so that no piece of a bad
-    record is ever yielded. Pieces do not depend on block_bytes. A GenBank record must fit in memory, a FASTA one not.
+    With on_reject a bad record is skipped whole and reported; FASTA is then read twice, so that no
+    piece of a bad record is ever yielded. Pieces do not depend on block_bytes. A GenBank record
+    must fit in memory, a FASTA one not.
 
     Raises:
-        DataError: the file is unreadable, or (without on_reject) a record is bad; names file and line.
+        DataError: the file is unreadable, or (without on_reject) a record is bad; names file and
+            line.
     """
     path, usable = Path(path), False
     with contextlib.ExitStack() as files:
@@ -352,7 +431,9 @@ def read_sequences(
         raise DataError("every record was rejected; correct the file", path)
 
 
-def _report_rejected(stream: BinaryIO, path: Path, on_reject: OnReject, block_bytes: int) -> set[int]:
+def _report_rejected(
+    stream: BinaryIO, path: Path, on_reject: OnReject, block_bytes: int
+) -> set[int]:
     """Read FASTA through once, report the bad records and return their numbers."""
     rejected: set[int] = set()
 

@@ -1,4 +1,5 @@
-"""Ready recipes: labelled tasks from a genome and its annotation, with matched negatives and honest splits.
+"""Ready recipes: labelled tasks from a genome and its annotation, with matched negatives and honest
+splits.
 
 The rules of each are in its docstring and in docs/genomes.md.
 """
@@ -29,7 +30,16 @@ from sciforge.genomes.data.labelled_windows import (
 )
 
 OCCUPIED = frozenset(
-    {"gene", "pseudogene", "CDS", "exon", "transcript", "mobile_element", "mobile_genetic_element", "repeat_region"}
+    {
+        "gene",
+        "pseudogene",
+        "CDS",
+        "exon",
+        "transcript",
+        "mobile_element",
+        "mobile_genetic_element",
+        "repeat_region",
+    }
 )
 
 
@@ -38,16 +48,25 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _labelled(positives: Windows, negatives: Windows) -> Windows:
-    """Return positives with label 1 and negatives with label 0, ordered by place so that order tells nothing."""
+    """Return positives with label 1 and negatives with label 0, ordered by place so that order
+    tells nothing.
+    """
     positives = replace(positives, label=np.ones(len(positives), np.int32))
     both = join(positives, replace(negatives, label=np.zeros(len(negatives), np.int32)))
     return both.select(np.lexsort((both.strand, both.start, both.contig)))
 
 
 def from_intervals(
-    genome: Contigs, intervals: Annotation, rule: SplitRule, length: int, distance: int = 0, seed: int = 0
+    genome: Contigs,
+    intervals: Annotation,
+    rule: SplitRule,
+    length: int,
+    distance: int = 0,
+    seed: int = 0,
 ) -> Windows:
-    """Return windows about the middles of intervals (label 1), and matched ones at a distance from all (label 0)."""
+    """Return windows about the middles of intervals (label 1), and matched ones at a distance
+    from all (label 0).
+    """
     positives = assigned(without_unknown(genome, centred(intervals, genome, length)), rule)
     outside = Regions.of(intervals, genome, distance).gaps(lengths_bp(genome))
     return _labelled(*matched(genome, positives, outside, rule, _generator(seed)))
@@ -68,13 +87,16 @@ def yeast_promoters(
     distance: int = 400,
     seed: int = 0,
 ) -> Windows:
-    """Return promoters (label 1) by measured transcript starts, and as many windows of like GC elsewhere (label 0).
+    """Return promoters (label 1) by measured transcript starts, and as many windows of like GC
+    elsewhere (label 0).
 
-    Negatives have no start of either strand within distance bases; given genes, they lie inside a CDS instead (easier).
-    The mitochondrion is left out.
+    Negatives have no start of either strand within distance bases; given genes, they lie inside a
+    CDS instead (easier). The mitochondrion is left out.
     """
     genome = {name: codes for name, codes in genome.items() if name not in MITOCHONDRIA}
-    transcripts = transcripts.select(np.array([name not in MITOCHONDRIA for name in transcripts.contig], bool))
+    transcripts = transcripts.select(
+        np.array([name not in MITOCHONDRIA for name in transcripts.contig], bool)
+    )
     sites = around(transcripts, genome, upstream, downstream)
     positives = assigned(without_unknown(genome, sites), rule)
     if genes is None:
@@ -88,14 +110,23 @@ def yeast_promoters(
 
 
 def ecoli_coding(
-    genome: Contigs, annotation: Annotation, *, rule: SplitRule = ECOLI_SPLIT, length: int = 100, seed: int = 0
+    genome: Contigs,
+    annotation: Annotation,
+    *,
+    rule: SplitRule = ECOLI_SPLIT,
+    length: int = 100,
+    seed: int = 0,
 ) -> Windows:
-    """Return windows inside a CDS (label 1) and as many of like GC between all genes, RNAs and repeats (label 0).
+    """Return windows inside a CDS (label 1) and as many of like GC between all genes, RNAs and
+    repeats (label 0).
 
-    Tiles between genes are the scarce class, so coding windows are matched to them; strands are random for both.
+    Tiles between genes are the scarce class, so coding windows are matched to them; strands are
+    random for both.
     """
     generator, kinds = _generator(seed), set(annotation.kind)
-    occupied = annotation.of_kind(*(kind for kind in kinds if kind in OCCUPIED or kind.endswith("RNA")))
+    occupied = annotation.of_kind(
+        *(kind for kind in kinds if kind in OCCUPIED or kind.endswith("RNA"))
+    )
     between = Regions.of(occupied, genome).gaps(lengths_bp(genome))
     tiles = [
         (index, start)
@@ -108,7 +139,9 @@ def ecoli_coding(
     tiled = windows_of(tuple(genome), contig, start, length, strand, np.full(len(tiles), ""))
     tiled = assigned(without_unknown(genome, tiled), rule)
     coding = Regions.of(annotation.of_kind("CDS"), genome)
-    noncoding, coding_windows = matched(genome, tiled, coding, rule, generator, gc_bin=0.04, cell_bp=length)
+    noncoding, coding_windows = matched(
+        genome, tiled, coding, rule, generator, gc_bin=0.04, cell_bp=length
+    )
     return _labelled(coding_windows, noncoding)
 
 
@@ -123,7 +156,8 @@ def from_ends(
     distance: int = 400,
     seed: int = 0,
 ) -> Windows:
-    """Return windows about the first or last base of intervals, by strand (label 1), and matched ones elsewhere (label 0).
+    """Return windows about the first or last base of intervals, by strand (label 1), and matched
+    ones elsewhere (label 0).
 
     Negatives keep `distance` from every anchor of either strand, and never overlap a positive.
 
@@ -133,7 +167,11 @@ def from_ends(
     """
     if anchor not in ("start", "end"):
         raise ConfigError(f"anchor is {anchor!r}; use start or end")
-    positives = assigned(without_unknown(genome, around(intervals, genome, upstream, downstream, anchor)), rule)
+    positives = assigned(
+        without_unknown(genome, around(intervals, genome, upstream, downstream, anchor)), rule
+    )
     sites = anchors(around(intervals, genome, 0, 1, anchor), 0)
-    outside = Regions.of(sites, genome, max(distance, upstream, downstream)).gaps(lengths_bp(genome))
+    outside = Regions.of(sites, genome, max(distance, upstream, downstream)).gaps(
+        lengths_bp(genome)
+    )
     return _labelled(*matched(genome, positives, outside, rule, _generator(seed)))

@@ -1,4 +1,6 @@
-"""Audits that come before belief: masks that leak, labels that a shortcut gives away, splits that share sequence."""
+"""Audits that come before belief: masks that leak, labels that a shortcut gives away, splits
+that share sequence.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -31,11 +33,13 @@ STRONG = {
 
 @dataclass(frozen=True, kw_only=True)
 class AuditMasks(Settings):
-    """Can hidden bases be read off visible tokens, and does a checkpoint know more than counting does?
+    """Can hidden bases be read off visible tokens, and does a checkpoint know more than counting
+    does?
 
     Args:
         data: a genome store.
-        checkpoint: a pretraining checkpoint to compare with Markov models of the same genome; None leaves that out.
+        checkpoint: a pretraining checkpoint to compare with Markov models of the same genome; None
+            leaves that out.
         k: bases of a token, where no checkpoint is given.
         stride: bases from one token to the next, where no checkpoint is given.
         windows: how many windows to look at.
@@ -49,7 +53,7 @@ class AuditMasks(Settings):
     windows: int = 1000
     highest_order: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "windows")
         self.require(0, LARGEST_ORDER[False], "highest_order")
@@ -60,13 +64,17 @@ class AuditMasks(Settings):
         model = None if self.checkpoint is None else Model.load(self.checkpoint)
         codec = KmerCodec(self.k, self.stride) if model is None else model.codec
         records = GenomeWindows(store, "train", 512)
-        chosen = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
+        chosen = [
+            records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]
+        ]
         bases = [np.asarray(r["bases"])[r["inside"][0] : r["inside"][0] + 512] for r in chosen]
         ours = readable_share(bases, codec)
         dnabert = dnabert_readable_share(bases, KmerCodec(codec.k, 1))
         rows = [(f"spans of bases, k {codec.k}, stride {codec.stride} (ours)", f"{ours:.1%}")]
         rows.append((f"DNABERT's scheme, k {codec.k}, stride 1", f"{dnabert:.1%}"))
-        tables = [Table(("masking", "scored [MASK] tokens readable from visible ones"), tuple(rows))]
+        tables = [
+            Table(("masking", "scored [MASK] tokens readable from visible ones"), tuple(rows))
+        ]
         metrics = {"readable": ours, "readable_dnabert": dnabert}
         warnings = () if ours == 0 else ("hidden bases can be read off visible tokens",)
         if model is not None:
@@ -75,30 +83,49 @@ class AuditMasks(Settings):
             metrics |= bits
             best = min(value for name, value in bits.items() if name.startswith("one_sided"))
             if bits["checkpoint"] >= best:
-                warnings = (*warnings, "the checkpoint knows no more of a hidden base than a Markov model does")
+                warnings = (
+                    *warnings,
+                    "the checkpoint knows no more of a hidden base than a Markov model does",
+                )
         return AuditReport(Section("Mask audit", (), tuple(tables)), metrics, warnings)
 
     def _bits(self, store: Store, model: Model) -> tuple[Table, dict[str, float]]:
         need_masked(model)
-        plain = {"random_share": 0.0, "keep_share": 0.0, "unmasked_share": 0.0, "frame_weight": 0.0, "pair_weight": 0.0}
+        plain = {
+            "random_share": 0.0,
+            "keep_share": 0.0,
+            "unmasked_share": 0.0,
+            "frame_weight": 0.0,
+            "pair_weight": 0.0,
+        }
         objective = replace(model.objective, **plain)
         records = objective.examples(store, "validation")
         if not len(records):
             raise ConfigError(
-                f"{store.path} has no validation split; prepare it with --validation or --validation-every"
+                f"{store.path} has no validation split; prepare it with --validation or"
+                " --validation-every"
             )
-        sample = [records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]]
+        sample = [
+            records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]
+        ]
         metrics = evaluate(model.network, objective, model.codec, sample, model.engine)
         bits = {"checkpoint": metrics["nats_per_base"] / NATS_OF_BIT}
         rows = [("this checkpoint, spans of bases hidden", f"{bits['checkpoint']:.4f}")]
         for two_sided in (False, True):
-            for order in range(self.highest_order + 1 if not two_sided else self.highest_order // 2 + 1):
+            for order in range(
+                self.highest_order + 1 if not two_sided else self.highest_order // 2 + 1
+            ):
                 markov = Markov.fit(_stretches(store, "train"), order, two_sided)
                 side = "two_sided" if two_sided else "one_sided"
                 bits[f"{side}_{order}"] = markov.bits(_stretches(store, "validation"))
-                name = f"Markov order {order}" + (", both sides of a single base" if two_sided else "")
+                name = f"Markov order {order}" + (
+                    ", both sides of a single base" if two_sided else ""
+                )
                 rows.append((name, f"{bits[f'{side}_{order}']:.4f}"))
-        note = "Development split, both strands. Two-sided models see both neighbours of one base; the checkpoint hides spans."
+        note = (
+            "Development split, both strands. Two-sided models see both neighbours of one base; the"
+            " checkpoint hides spans."
+        )
         return Table(("model", "bits per hidden base"), tuple(rows), note), bits
 
 
@@ -110,10 +137,14 @@ def _stretches(store: Store, split: str) -> Iterator[np.ndarray]:
 
 
 def readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) -> float:
-    """Return the share of masked tokens all of whose hidden bases lie under visible tokens; 0 unless the masking leaks."""
+    """Return the share of masked tokens all of whose hidden bases lie under visible tokens; 0
+    unless the masking leaks.
+    """
     readable = masked = 0
     for number, bases in enumerate(sequences):
-        masks = draw_masks(bases, codec, generator(0, EVALUATE, 1, number), rate=0.15, shortest=3, longest=12)
+        masks = draw_masks(
+            bases, codec, generator(0, EVALUATE, 1, number), rate=0.15, shortest=3, longest=12
+        )
         visible_L = covered(~masks.masked_T, len(bases), codec)
         hidden = masks.scored_L == SCORED_MASKED
         for token in np.flatnonzero(masks.masked_T):
@@ -124,7 +155,9 @@ def readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) -> float:
 
 
 def dnabert_readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) -> float:
-    """Return the same share under DNABERT's masking (run_pretrain.py): runs of k tokens, then 80/10/10 token by token."""
+    """Return the same share under DNABERT's masking (run_pretrain.py): runs of k tokens, then
+    80/10/10 token by token.
+    """
     readable = scored = 0
     for number, bases in enumerate(sequences):
         rng = generator(0, EVALUATE, 2, number)
@@ -135,7 +168,8 @@ def dnabert_readable_share(sequences: Sequence[np.ndarray], codec: KmerCodec) ->
             left = centre - (codec.k - 1) // 2
             chosen[max(0, left) : left + codec.k] = True
         draw = rng.random(num)
-        visible = ~chosen | (draw >= 0.9)  # 80 % masked, 10 % random, 10 % kept: the kept ones are true
+        # 80 % masked, 10 % random, 10 % kept: the kept ones are true
+        visible = ~chosen | (draw >= 0.9)
         visible_L = covered(visible, len(bases), codec)
         for token in np.flatnonzero(chosen):
             scored += 1
@@ -160,22 +194,35 @@ class AuditShortcuts(Settings):
         store = Store.open(self.data)
         parts = {split: store.split(split) for split in ("train", "test")}
         if not all(len(rows) for rows in parts.values()):
-            raise ConfigError(f"{store.path} needs training and test records; prepare it with a test split")
-        sequences = {split: [np.asarray(row["bases"]) for row in rows] for split, rows in parts.items()}
+            raise ConfigError(
+                f"{store.path} needs training and test records; prepare it with a test split"
+            )
+        sequences = {
+            split: [np.asarray(row["bases"]) for row in rows] for split, rows in parts.items()
+        }
         classes = sorted(set(parts["train"].column("label")))
         labels = {
-            split: np.array([classes.index(name) for name in rows.column("label")]) for split, rows in parts.items()
+            split: np.array([classes.index(name) for name in rows.column("label")])
+            for split, rows in parts.items()
         }
         rows, metrics, warnings = [], {}, []
         for name, describe in SHORTCUTS.items():
             scores = _judge(describe, sequences, labels, self.seed)
             metrics |= {f"{name} {key}": value for key, value in scores.items()}
-            rows.append((name, *(f"{scores[key]:.3f}" if key in scores else "" for key in ("mcc", "auroc"))))
-            if scores.get("auroc", 0.5 + abs(scores["mcc"]) / 2) > STRONG.get(name, STRONG_SHORTCUT):
+            rows.append(
+                (name, *(f"{scores[key]:.3f}" if key in scores else "" for key in ("mcc", "auroc")))
+            )
+            if scores.get("auroc", 0.5 + abs(scores["mcc"]) / 2) > STRONG.get(
+                name, STRONG_SHORTCUT
+            ):
                 warnings.append(
-                    f"{name} alone separates the classes; match the negatives, or report this beside any score"
+                    f"{name} alone separates the classes; match the negatives, or report this"
+                    " beside any score"
                 )
-        note = "Logistic regression on the training split, judged on the test split. Chance is MCC 0, AUROC .5."
+        note = (
+            "Logistic regression on the training split, judged on the test split. Chance is MCC 0,"
+            " AUROC .5."
+        )
         return AuditReport(
             Section("Shortcut audit", (), (Table(("only", "MCC", "AUROC"), tuple(rows), note),)),
             metrics,
@@ -206,10 +253,16 @@ SHORTCUTS = {
 def _judge(describe, sequences, labels, seed: int) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
 
-    features = {split: np.array([describe(bases) for bases in rows]) for split, rows in sequences.items()}
+    features = {
+        split: np.array([describe(bases) for bases in rows]) for split, rows in sequences.items()
+    }
     centre, spread = features["train"].mean(0), features["train"].std(0)
-    scaled = {split: (rows - centre) / np.where(spread > 0, spread, 1) for split, rows in features.items()}
-    model = LogisticRegression(max_iter=1000, random_state=seed).fit(scaled["train"], labels["train"])
+    scaled = {
+        split: (rows - centre) / np.where(spread > 0, spread, 1) for split, rows in features.items()
+    }
+    model = LogisticRegression(max_iter=1000, random_state=seed).fit(
+        scaled["train"], labels["train"]
+    )
     return classification_metrics(labels["test"], model.predict_proba(scaled["test"]))
 
 
@@ -220,8 +273,10 @@ class AuditSplits(Settings):
     Args:
         data: a store of labelled windows.
         corpus: a genome store that was pretrained on; None leaves that out.
-        threshold: share of a test window's 16-mers found elsewhere from which it counts as homologous.
-        keep_out: write the names of homologous test windows here, one a line, to score without them.
+        threshold: share of a test window's 16-mers found elsewhere from which it counts as
+            homologous.
+        keep_out: write the names of homologous test windows here, one a line, to score without
+            them.
     """
 
     data: Path
@@ -229,7 +284,7 @@ class AuditSplits(Settings):
     threshold: float = 0.5
     keep_out: Path | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 1, "threshold")
 
@@ -238,18 +293,25 @@ class AuditSplits(Settings):
         store = Store.open(self.data)
         split = np.asarray(store.column("split"))
         sequences = [np.asarray(store[i]["bases"]) for i in range(len(store))]
-        test, train = np.flatnonzero(split == SPLITS.index("test")), np.flatnonzero(split != SPLITS.index("test"))
+        test, train = (
+            np.flatnonzero(split == SPLITS.index("test")),
+            np.flatnonzero(split != SPLITS.index("test")),
+        )
         if not len(test):
             raise ConfigError(f"{store.path} has no test records; prepare it with a test split")
         metrics = {"same sequence, either strand": duplicates(sequences, train, test)}
         if "contig" in store[0] and "start" in store[0]:
             metrics["overlap in place, either strand"] = overlaps(store, sequences, train, test)
         shares = {
-            "training": share_within([sequences[i] for i in test], canonical_words([sequences[i] for i in train]))
+            "training": share_within(
+                [sequences[i] for i in test], canonical_words([sequences[i] for i in train])
+            )
         }
         if self.corpus is not None:
             corpus = Store.open(self.corpus)
-            words = np.unique(np.concatenate([canonical_words([piece]) for piece in _stretches(corpus, "train")]))
+            words = np.unique(
+                np.concatenate([canonical_words([piece]) for piece in _stretches(corpus, "train")])
+            )
             shares["pretraining corpus"] = share_within([sequences[i] for i in test], words)
         rows = [(name, str(count), f"{count / len(test):.2%}") for name, count in metrics.items()]
         flagged = np.zeros(len(test), bool)
@@ -257,12 +319,30 @@ class AuditSplits(Settings):
             near = share >= self.threshold
             flagged |= near
             metrics[f"homologous to {name}"] = int(near.sum())
-            rows.append((f"{self.threshold:.0%} of 16-mers also in the {name}", str(near.sum()), f"{near.mean():.2%}"))
+            rows.append(
+                (
+                    f"{self.threshold:.0%} of 16-mers also in the {name}",
+                    str(near.sum()),
+                    f"{near.mean():.2%}",
+                )
+            )
         if self.keep_out is not None:
-            names = store.column("name") if "name" in store[0] else [str(i) for i in range(len(store))]
-            self.keep_out.write_text("".join(f"{names[test[i]]}\n" for i in np.flatnonzero(flagged)))
-        warnings = tuple(f"{count} test windows: {name}" for name, count in metrics.items() if count)
-        table = Table(
-            ("test windows with", "count", "share"), tuple(rows), f"{len(test)} test windows, {len(train)} others."
+            names = (
+                store.column("name") if "name" in store[0] else [str(i) for i in range(len(store))]
+            )
+            self.keep_out.write_text(
+                "".join(f"{names[test[i]]}\n" for i in np.flatnonzero(flagged))
+            )
+        warnings = tuple(
+            f"{count} test windows: {name}" for name, count in metrics.items() if count
         )
-        return AuditReport(Section("Split audit", (), (table,)), {k: float(v) for k, v in metrics.items()}, warnings)
+        table = Table(
+            ("test windows with", "count", "share"),
+            tuple(rows),
+            f"{len(test)} test windows, {len(train)} others.",
+        )
+        return AuditReport(
+            Section("Split audit", (), (table,)),
+            {k: float(v) for k, v in metrics.items()},
+            warnings,
+        )

@@ -1,4 +1,5 @@
-"""What must hold for every DNA-BERT, fresh or trained; `sciforge check` runs these on a user's own checkpoint.
+"""What must hold for every DNA-BERT, fresh or trained; `sciforge check` runs these on a user's own
+checkpoint.
 
 A law takes (model in float64, codec, numpy generator) and returns (largest violation, tolerance).
 """
@@ -46,13 +47,16 @@ def _largest(left: Tensor, right: Tensor) -> float:
 
 
 def padding(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Verdict:
-    """Padding never changes a result, neither hidden states nor class probabilities where there is a head."""
+    """Padding never changes a result, neither hidden states nor class probabilities where there
+    is a head.
+    """
     short, long = _bases(rng, 40 + codec.k, 0.02), _bases(rng, 150 + codec.k)
     alone, padded = _states(model, codec, [short])[0], _states(model, codec, [short, long])[0]
     changed = _largest(alone, padded)
     if "class" in model.heads:
         probabilities = [
-            _probabilities(model, codec, rng, rows, strand_free=False)[0] for rows in ([short], [short, long])
+            _probabilities(model, codec, rng, rows, strand_free=False)[0]
+            for rows in ([short], [short, long])
         ]
         changed = max(changed, _largest(*probabilities))
     return changed, ROUNDING
@@ -94,22 +98,31 @@ def masks_hide(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> 
         batch = codec.collate([codec.encode({"bases": changed, "masked": masks.masked_T})])
         batch = {name: value.to(_device(model)) for name, value in batch.items()}
         x_TD = model(batch)[0]
-        outputs.append(torch.cat([x_TD.flatten(), model.base_logits(x_TD[masks.masked_T]).flatten()]))
+        outputs.append(
+            torch.cat([x_TD.flatten(), model.base_logits(x_TD[masks.masked_T]).flatten()])
+        )
     return _largest(*outputs), 0.0
 
 
 @torch.no_grad()
 def _probabilities(
-    model: nn.Module, codec: KmerCodec, rng: np.random.Generator, rows: list[np.ndarray], strand_free: bool
+    model: nn.Module,
+    codec: KmerCodec,
+    rng: np.random.Generator,
+    rows: list[np.ndarray],
+    strand_free: bool,
 ) -> Tensor:
-    objective = Classify(classes=("a", "b"), strand_free=strand_free)  # names and their number play no part in predict
+    # names and their number play no part in predict
+    objective = Classify(classes=("a", "b"), strand_free=strand_free)
     examples = [objective.prepare({"bases": bases}, codec, rng, training=False) for bases in rows]
     batch = {name: value.to(_device(model)) for name, value in codec.collate(examples).items()}
     return objective.predict(model, batch)["probability"]
 
 
 def probabilities(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Verdict:
-    """Class probabilities are at least 0 and add up to 1 (holds idly without a classification head)."""
+    """Class probabilities are at least 0 and add up to 1 (holds idly without a classification
+    head).
+    """
     if "class" not in model.heads:
         return 0.0, 1e-6
     rows = [_bases(rng, size + codec.k, 0.02) for size in (60, 90, 120)]
@@ -118,12 +131,16 @@ def probabilities(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) 
 
 
 def strand_free(model: nn.Module, codec: KmerCodec, rng: np.random.Generator) -> Verdict:
-    """The strand-free average is the same for both strands, at every length (holds idly without a head)."""
+    """The strand-free average is the same for both strands, at every length (holds idly without
+    a head).
+    """
     if "class" not in model.heads:
         return 0.0, 1e-6
     rows = [_bases(rng, size + codec.k, 0.02) for size in (60, 91, 122)]
     forward = _probabilities(model, codec, rng, rows, strand_free=True)
-    reverse = _probabilities(model, codec, rng, [reverse_complement(bases) for bases in rows], strand_free=True)
+    reverse = _probabilities(
+        model, codec, rng, [reverse_complement(bases) for bases in rows], strand_free=True
+    )
     return _largest(forward, reverse), 1e-6
 
 

@@ -1,4 +1,6 @@
-"""Markov models of a genome: what counting alone says of a hidden base, the floor that a pretrained net must break."""
+"""Markov models of a genome: what counting alone says of a hidden base, the floor that a
+pretrained net must break.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ LARGEST_ORDER = {False: 7, True: 5}
 class Markov:
     """p(base | context), fitted by counting on both strands with additive smoothing.
 
-    A one-sided context is the m bases before; a two-sided one the m bases before and the m after, which is what a
-    masked language model sees of a single hidden base.
+    A one-sided context is the m bases before; a two-sided one the m bases before and the m after,
+    which is what a masked language model sees of a single hidden base.
 
     Args:
         order: m.
@@ -30,7 +32,13 @@ class Markov:
     log2_p: np.ndarray
 
     @classmethod
-    def fit(cls, stretches: Iterable[np.ndarray], order: int, two_sided: bool = False, pseudo: float = 1.0) -> "Markov":
+    def fit(
+        cls,
+        stretches: Iterable[np.ndarray],
+        order: int,
+        two_sided: bool = False,
+        pseudo: float = 1.0,
+    ) -> "Markov":
         """Count over stretches of codes; contexts with an N are left out.
 
         Raises:
@@ -47,7 +55,9 @@ class Markov:
         return cls(order, two_sided, np.log2(table / table.sum(1, keepdims=True)))
 
     def bits(self, stretches: Iterable[np.ndarray]) -> float:
-        """Return the mean bits per known base that has a whole known context, over both strands; NaN for none."""
+        """Return the mean bits per known base that has a whole known context, over both strands;
+        NaN for none.
+        """
         total, count = 0.0, 0
         for bases in stretches:
             for strand in (bases, reverse_complement(bases)):

@@ -19,15 +19,19 @@ from sciforge.genomes.inference.sequence_windows import in_groups, need_tokens, 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings(Settings):
-    """Mean-pooled hidden states of sequences: `names` [N], and `layer_i` [N, D] of every layer asked for (.npz, or a table).
+    """Mean-pooled hidden states of sequences: `names` [N], and `layer_i` [N, D] of every layer
+    asked for (.npz, or a table).
 
-    A sequence longer than `window` is cut into windows, whose tokens count alike. Works on pretraining checkpoints too.
+    A sequence longer than `window` is cut into windows, whose tokens count alike. Works on
+    pretraining checkpoints too.
 
     Args:
         files: FASTA, GenBank, or tables with a column `sequence`.
-        layers: which hidden states, from 0 (the embedding) to the depth; negative numbers count from the last.
+        layers: which hidden states, from 0 (the embedding) to the depth; negative numbers count
+            from the last.
         both_strands: average the embedding over both strands.
-        window: bases of a window; by default the length trained on, where the checkpoint records it, else whole sequences.
+        window: bases of a window; by default the length trained on, where the checkpoint records
+            it, else whole sequences.
     """
 
     files: tuple[Path, ...]
@@ -35,7 +39,7 @@ class Embeddings(Settings):
     both_strands: bool = False
     window: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, np.inf, "window")
         if not self.layers:
@@ -58,14 +62,20 @@ class Embeddings(Settings):
             for group in in_groups(windows, model.batch):
                 need_tokens(group, model.codec.k)
                 sums_NSD, counts_N = self._sums(model, [bases for _, _, bases, _ in group], layers)
-                for (name, _, _, final), sum_SD, count in zip(group, sums_NSD, counts_N, strict=True):
-                    total_SD, tokens = (sum_SD, count) if fresh else (total_SD + sum_SD, tokens + count)
+                for (name, _, _, final), sum_SD, count in zip(
+                    group, sums_NSD, counts_N, strict=True
+                ):
+                    total_SD, tokens = (
+                        (sum_SD, count) if fresh else (total_SD + sum_SD, tokens + count)
+                    )
                     fresh = final
                     if final:
                         names.append(name)
                         rows.append((total_SD / tokens).astype(np.float32))
                         bar.update()
-        arrays = {f"layer_{layer}": np.stack([row[i] for row in rows]) for i, layer in enumerate(layers)}
+        arrays = {
+            f"layer_{layer}": np.stack([row[i] for row in rows]) for i, layer in enumerate(layers)
+        }
         return ArrayResult(names, arrays, about(self, model))
 
     def _layers(self, model: Model) -> list[int]:
@@ -73,20 +83,29 @@ class Embeddings(Settings):
         for layer in self.layers:
             if not -depth - 1 <= layer <= depth:
                 raise ConfigError(
-                    f"layer {layer} is not in 0..{depth} (or -{depth + 1}..-1); the model is {depth} deep"
+                    f"layer {layer} is not in 0..{depth} (or -{depth + 1}..-1); the model is"
+                    f" {depth} deep"
                 )
         return list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))
 
     @torch.no_grad()
-    def _sums(self, model: Model, group: list[np.ndarray], layers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _sums(
+        self, model: Model, group: list[np.ndarray], layers: list[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return hidden states summed over real tokens [N, S, D] and how many they are [N]."""
-        strands = [group, [reverse_complement(bases) for bases in group]] if self.both_strands else [group]
+        strands = (
+            [group, [reverse_complement(bases) for bases in group]]
+            if self.both_strands
+            else [group]
+        )
         total_NSD, count_N = 0.0, None
         for part in strands:
             batch = model.codec.collate([model.codec.encode({"bases": bases}) for bases in part])
             batch = model.engine.move(batch)
             states = model.network(batch, layers=True)
-            real_BT = torch.arange(batch["ids"].shape[1], device=model.device) < batch["lengths"][:, None]
+            real_BT = (
+                torch.arange(batch["ids"].shape[1], device=model.device) < batch["lengths"][:, None]
+            )
             chosen = [torch.where(real_BT[..., None], states[i], 0).sum(1) for i in layers]
             total_NSD = total_NSD + torch.stack(chosen, 1).double().cpu().numpy() / len(strands)
             count_N = batch["lengths"].cpu().numpy()

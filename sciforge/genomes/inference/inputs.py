@@ -24,22 +24,31 @@ CODES = frozenset((*range(5), *range(8, 13)))  # bases and N, as they are and so
 
 
 def bases_of_input(value: Any) -> np.ndarray:
-    """Return the codes, uint8 [L], of a string, a Bio.Seq or SeqRecord, or an array of codes (A 0, C 1, G 2, T 3, N 4).
+    """Return the codes, uint8 [L], of a string, a Bio.Seq or SeqRecord, or an array of codes (A 0,
+    C 1, G 2, T 3, N 4).
 
     Raises:
-        DataError: it is none of these, is empty, or holds anything but nucleotides (k-mers divided by blanks, for instance).
+        DataError: it is none of these, is empty, or holds anything but nucleotides (k-mers divided
+            by blanks, for instance).
 
     >>> bases_of_input("acGN").tolist()
     [8, 9, 2, 4]
     """
     if isinstance(value, np.ndarray):
-        codes_known = value.ndim == 1 and value.dtype.kind in "iu" and set(np.unique(value).tolist()) <= CODES
+        codes_known = (
+            value.ndim == 1 and value.dtype.kind in "iu" and set(np.unique(value).tolist()) <= CODES
+        )
         if not codes_known or not len(value):
-            raise DataError("an array of bases is one-dimensional and holds codes: A 0, C 1, G 2, T 3, N 4")
+            raise DataError(
+                "an array of bases is one-dimensional and holds codes: A 0, C 1, G 2, T 3, N 4"
+            )
         return value.astype(np.uint8)
     value = getattr(value, "seq", value)  # of a SeqRecord
     if not isinstance(value, str) and type(value).__name__ not in ("Seq", "MutableSeq"):
-        raise DataError(f"a {type(value).__name__} is no sequence; give a string, a Bio.Seq or an array of codes")
+        raise DataError(
+            f"a {type(value).__name__} is no sequence; give a string, a Bio.Seq or an array of"
+            " codes"
+        )
     return encode_text(str(value))
 
 
@@ -64,13 +73,24 @@ class SequenceInputs(Inputs):
         return [{"bases": bases} for bases in sequences_of_inputs(inputs)]
 
     def preparer(
-        self, inputs: Sequence[Any], targets: "pd.DataFrame | None", *, split: Sequence[str] | None, seed: int
+        self,
+        inputs: Sequence[Any],
+        targets: "pd.DataFrame | None",
+        *,
+        split: Sequence[str] | None,
+        seed: int,
     ) -> SequencesInMemory:
         """Return a preparer of labelled sequences; as `Inputs.preparer`."""
-        return SequencesInMemory.of(sequences_of_inputs(inputs), one_target(targets, "genomes"), split, seed)
+        return SequencesInMemory.of(
+            sequences_of_inputs(inputs), one_target(targets, "genomes"), split, seed
+        )
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
-        """Return `label` and `probability` (of the second of two classes, `probability_CLASS` of several), or the number."""
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
+        """Return `label` and `probability` (of the second of two classes, `probability_CLASS` of
+        several), or the number.
+        """
         objective = model.objective
         if isinstance(objective, Classify):
             return dict(class_columns(objective.classes, outputs["probability"]))
@@ -79,7 +99,9 @@ class SequenceInputs(Inputs):
         return super().columns(model, outputs)
 
     def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> "pd.DataFrame":
-        """Return chrom, start, end, strand of windows, or name and sequence, or the contigs of a genome, and the labels."""
+        """Return chrom, start, end, strand of windows, or name and sequence, or the contigs of a
+        genome, and the labels.
+        """
         import pandas as pd
 
         rows = [_row(record, meta) for record in records]
@@ -88,12 +110,22 @@ class SequenceInputs(Inputs):
 
 def _row(record: Record, meta: Mapping[str, Any]) -> dict[str, Any]:
     if "unknown_runs" in record:
-        return {"chrom": record["name"], "length": int(record["length"]), "circular": bool(record["circular"])}
+        return {
+            "chrom": record["name"],
+            "length": int(record["length"]),
+            "circular": bool(record["circular"]),
+        }
     row: dict[str, Any] = {"name": record.get("name", "")}
     if "contig" in record:
         start, strand = int(record["start"]), int(record.get("strand", 0))
         end = start + len(record["bases"])
-        row = {"chrom": record["contig"], "start": start, "end": end, "strand": STRANDS[strand], **row}
+        row = {
+            "chrom": record["contig"],
+            "start": start,
+            "end": end,
+            "strand": STRANDS[strand],
+            **row,
+        }
     else:
         row["sequence"] = as_letters(np.asarray(record["bases"]))
     if "value" in record:

@@ -27,17 +27,20 @@ LARGEST = 2000  # bases of a map
 
 @dataclass(frozen=True, kw_only=True)
 class Mutagenesis(Settings):
-    """Effect of every base change in one sequence: a table with a row a base, or a heat map where it is saved as .png.
+    """Effect of every base change in one sequence: a table with a row a base, or a heat map where
+    it is saved as .png.
 
-    With a classification checkpoint the change in log-odds of `label`; with a pretraining checkpoint the masked
-    log-odds log p(base) - log p(reference) in nats, each position hidden in turn within its window of context.
+    With a classification checkpoint the change in log-odds of `label`; with a pretraining
+    checkpoint the masked log-odds log p(base) - log p(reference) in nats, each position hidden in
+    turn within its window of context.
 
     Args:
         genome: FASTA or GenBank.
-        region: `contig`, `contig:from-to` or `contig:from-to:-` (from 1, both ends included, `-` for the other strand);
-            the whole first contig where it is empty.
+        region: `contig`, `contig:from-to` or `contig:from-to:-` (from 1, both ends included, `-`
+            for the other strand); the whole first contig where it is empty.
         label: the class to score; of two classes the second by default.
-        window: context of a hidden position for a pretraining checkpoint; by default the length trained on.
+        window: context of a hidden position for a pretraining checkpoint; by default the length
+            trained on.
     """
 
     genome: Path
@@ -45,7 +48,7 @@ class Mutagenesis(Settings):
     label: str = ""
     window: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "window")
 
@@ -59,7 +62,13 @@ class Mutagenesis(Settings):
         contig, start, stop, strand, codes = self._region()
         changes = Changes(model, codes, start, stop, strand, self.label, self.window)
         return MutagenesisMap.of(
-            contig, start, strand, codes[start:stop], changes.effects(), changes.title, about(self, model)
+            contig,
+            start,
+            strand,
+            codes[start:stop],
+            changes.effects(),
+            changes.title,
+            about(self, model),
         )
 
     def _region(self) -> tuple[str, int, int, int, np.ndarray]:
@@ -73,7 +82,8 @@ class Mutagenesis(Settings):
         stop = len(codes) if region.stop is None else region.stop
         if stop > len(codes):
             raise DataError(
-                f"region {self.region!r} is not within {name} of {len(codes):,} bases; correct it", self.genome
+                f"region {self.region!r} is not within {name} of {len(codes):,} bases; correct it",
+                self.genome,
             )
         return name, region.start, stop, region.strand, codes
 
@@ -102,7 +112,9 @@ class Changes:
     title: str = field(default="", init=False)
 
     def effects(self) -> np.ndarray:
-        """Return the effect of A, C, G and T at each base [L, 4], in the direction of the strand; sets `title`."""
+        """Return the effect of A, C, G and T at each base [L, 4], in the direction of the
+        strand; sets `title`.
+        """
         if self.stop - self.start > LARGEST:
             size = f"{self.stop - self.start:,} bases are too many for a map"
             raise ConfigError(f"{size}; give a region of at most {LARGEST:,}")
@@ -118,19 +130,31 @@ class Changes:
     def _masked(self) -> np.ndarray:
         window = need_length(self.model.objective, self.window)
         rows: list[np.ndarray] = []
-        with tqdm(total=self.stop - self.start, desc="mutagenesis", unit="base", disable=None, leave=False) as bar:
+        with tqdm(
+            total=self.stop - self.start, desc="mutagenesis", unit="base", disable=None, leave=False
+        ) as bar:
             for group in in_groups(range(self.start, self.stop), 4 * self.model.batch):
-                spans = [centred_window(len(self.codes), at, at + 1, window, self.model.codec) for at in group]
-                hidden = [(self.codes[a:b], at - a, at - a + 1) for (a, b), at in zip(spans, group, strict=True)]
+                spans = [
+                    centred_window(len(self.codes), at, at + 1, window, self.model.codec)
+                    for at in group
+                ]
+                hidden = [
+                    (self.codes[a:b], at - a, at - a + 1)
+                    for (a, b), at in zip(spans, group, strict=True)
+                ]
                 rows += [log_p[0] for log_p in log_probabilities(self.model, hidden)]
                 bar.update(len(group))
         return relative(np.stack(rows), self.codes[self.start : self.stop])
 
     def _classes(self, bases: np.ndarray, column: int) -> np.ndarray:
         if len(bases) < self.model.codec.k:
-            raise ConfigError(f"{len(bases)} bases are fewer than k = {self.model.codec.k}; give a longer region")
+            raise ConfigError(
+                f"{len(bases)} bases are fewer than k = {self.model.codec.k}; give a longer region"
+            )
         odds_L4 = np.empty((len(bases), 4))
-        with tqdm(total=4 * len(bases), desc="mutagenesis", unit="seq", disable=None, leave=False) as bar:
+        with tqdm(
+            total=4 * len(bases), desc="mutagenesis", unit="seq", disable=None, leave=False
+        ) as bar:
             for group in in_groups(np.ndindex(len(bases), 4), 8 * self.model.batch):
                 changed = []
                 for place, base in group:
@@ -160,16 +184,20 @@ def mutagenesis(
         genome: FASTA or GenBank.
         region: `contig:from-to` or `contig:from-to:-` of the genome (from 1, both ends included).
         label: the class to score; of two classes the second by default.
-        window: context of a hidden position for a pretrained model; by default the length trained on.
+        window: context of a hidden position for a pretrained model; by default the length trained
+            on.
 
     Raises:
-        ConfigError: neither or both of `sequence` and `genome` are given, or a region or class is unknown.
+        ConfigError: neither or both of `sequence` and `genome` are given, or a region or class is
+            unknown.
         DataError: the sequence or the genome cannot be read.
     """
     if (sequence is None) == (genome is None):
         raise ConfigError("give either a sequence, or a genome with a region")
     if genome is not None:
-        return Mutagenesis(genome=Path(genome), region=region, label=label, window=window).run(model)
+        return Mutagenesis(genome=Path(genome), region=region, label=label, window=window).run(
+            model
+        )
     codes = bases_of_input(sequence)
     changes = Changes(model, codes, 0, len(codes), 1, label, window)
     options = {"label": label, "window": window}

@@ -26,7 +26,7 @@ class MutagenesisMap(TableResult):
         title: what the effects are.
     """
 
-    def __init__(self, frame: "pd.DataFrame", about: Mapping[str, Any], title: str):
+    def __init__(self, frame: "pd.DataFrame", about: Mapping[str, Any], title: str) -> None:
         super().__init__(frame, about)
         self.title = title
 
@@ -41,12 +41,19 @@ class MutagenesisMap(TableResult):
         title: str,
         about: Mapping[str, Any],
     ) -> "MutagenesisMap":
-        """Return the map of a stretch of a contig, its bases as on the + strand, effects in the direction of the strand."""
+        """Return the map of a stretch of a contig, its bases as on the + strand, effects in the
+        direction of the strand.
+        """
         import pandas as pd
 
         letters = as_letters(reverse_complement(bases) if strand < 0 else bases).upper()
         place = np.arange(start, start + len(bases))[::strand] + 1
-        columns = {"contig": contig, "pos": place, "strand": "+" if strand > 0 else "-", "ref": list(letters)}
+        columns = {
+            "contig": contig,
+            "pos": place,
+            "strand": "+" if strand > 0 else "-",
+            "ref": list(letters),
+        }
         effects = {letter: effect_L4[:, number].round(5) for number, letter in enumerate("ACGT")}
         return cls(pd.DataFrame({**columns, **effects}), about, title)
 
@@ -66,7 +73,8 @@ class MutagenesisMap(TableResult):
         return ax
 
     def save(self, path: Path | str) -> Path:
-        """Write the heat map in rows of 100 bases as .png with the table as NAME.tsv beside it, or the table as .csv or .tsv.
+        """Write the heat map in rows of 100 bases as .png with the table as NAME.tsv beside it, or
+        the table as .csv or .tsv.
 
         Raises:
             ConfigError: another suffix, or the path is a folder.
@@ -76,9 +84,18 @@ class MutagenesisMap(TableResult):
         if path.suffix.lower() != ".png":
             return super().save(path)
         first, last = self.frame["pos"].iloc[[0, -1]].sort_values()
-        title = f"{self.title}\n{self.frame['contig'].iloc[0]}:{first:,}-{last:,} ({self.frame['strand'].iloc[0]})"
+        title = (
+            f"{self.title}\n{self.frame['contig'].iloc[0]}:{first:,}-{last:,}"
+            f" ({self.frame['strand'].iloc[0]})"
+        )
         with whole_files(path, binary=True) as (picture,):
-            draw(picture, self.effect_L4, "".join(self.frame["ref"]), self.frame["pos"].to_numpy(), title)
+            draw(
+                picture,
+                self.effect_L4,
+                "".join(self.frame["ref"]),
+                self.frame["pos"].to_numpy(),
+                title,
+            )
             super().save(path.with_suffix(".tsv"))
         return path
 
@@ -86,7 +103,9 @@ class MutagenesisMap(TableResult):
 def _draw_heat(ax: "Axes", effect_L4: np.ndarray, letters: str, limit: float) -> Any:
     """Draw one row of a heat map and return its image."""
     limit = max(float(limit), 1e-9)
-    image = ax.imshow(effect_L4.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    image = ax.imshow(
+        effect_L4.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+    )
     base_L = np.array(["ACGT".find(letter) for letter in letters])
     ax.plot(np.flatnonzero(base_L >= 0), base_L[base_L >= 0], ".", color="0.15", markersize=3)
     ax.set_yticks(range(4), list("ACGT"), fontsize=7)
@@ -96,7 +115,9 @@ def _draw_heat(ax: "Axes", effect_L4: np.ndarray, letters: str, limit: float) ->
 
 
 def draw(file: Any, effect_L4: np.ndarray, letters: str, place_L: np.ndarray, title: str) -> None:
-    """Draw the heat map as PNG in rows of 100 bases; the bars above it are the mean effect of the three changes."""
+    """Draw the heat map as PNG in rows of 100 bases; the bars above it are the mean effect of
+    the three changes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,9 +126,13 @@ def draw(file: Any, effect_L4: np.ndarray, letters: str, place_L: np.ndarray, ti
     wide = min(length, ROW_BASES)
     limit = float(np.abs(effect_L4).max())
     mean_L = effect_L4.sum(1) / 3
-    figure = Figure(figsize=(max(5.0, 1.6 + 0.15 * wide), 0.7 + 1.75 * rows), dpi=150, layout="constrained")
+    figure = Figure(
+        figsize=(max(5.0, 1.6 + 0.15 * wide), 0.7 + 1.75 * rows), dpi=150, layout="constrained"
+    )
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2 * rows, 1, squeeze=False, gridspec_kw={"height_ratios": [1, 1.4] * rows})[:, 0]
+    axes = figure.subplots(
+        2 * rows, 1, squeeze=False, gridspec_kw={"height_ratios": [1, 1.4] * rows}
+    )[:, 0]
     image = None
     for row in range(rows):
         part = slice(row * ROW_BASES, min((row + 1) * ROW_BASES, length))
@@ -122,9 +147,15 @@ def draw(file: Any, effect_L4: np.ndarray, letters: str, place_L: np.ndarray, ti
     figure.savefig(file, format="png", metadata={"Software": "sciforge"})
 
 
-def _draw_mean(ax: "Axes", mean_L: np.ndarray, place_L: np.ndarray, bounds: tuple[float, float]) -> None:
-    """Draw bars of the mean effect of the changes of each base, and a ruler of places above them."""
-    ax.bar(np.arange(len(mean_L)), mean_L, width=0.9, color=np.where(mean_L < 0, "#2166ac", "#b2182b"))
+def _draw_mean(
+    ax: "Axes", mean_L: np.ndarray, place_L: np.ndarray, bounds: tuple[float, float]
+) -> None:
+    """Draw bars of the mean effect of the changes of each base, and a ruler of places above
+    them.
+    """
+    ax.bar(
+        np.arange(len(mean_L)), mean_L, width=0.9, color=np.where(mean_L < 0, "#2166ac", "#b2182b")
+    )
     ax.axhline(0, color="0.3", linewidth=0.6)
     ax.set_ylim(1.1 * min(bounds[0], 0) - 1e-9, 1.1 * max(bounds[1], 0) + 1e-9)
     ax.set_ylabel("mean", fontsize=7)

@@ -24,8 +24,15 @@ def objective_of(store: Any, strand_free: bool = False) -> Objective:
     if store.kind == "tracks":
         return TagBases()
     if store.kind != "windows":
-        raise ConfigError(f"{store.path} holds a {store.kind} without labels; give labelled sequences or intervals")
-    return Classify(strand_free=strand_free) if store.meta.get("classes") else Regress(strand_free=strand_free)
+        raise ConfigError(
+            f"{store.path} holds a {store.kind} without labels; give labelled sequences or"
+            " intervals"
+        )
+    return (
+        Classify(strand_free=strand_free)
+        if store.meta.get("classes")
+        else Regress(strand_free=strand_free)
+    )
 
 
 def _few_labels(store: Any, parent: Any) -> dict[str, Any]:
@@ -33,7 +40,11 @@ def _few_labels(store: Any, parent: Any) -> dict[str, Any]:
 
 
 def _strand_free(store: Any, parent: Any) -> dict[str, Any]:
-    return {"objective": objective_of(store, strand_free=True), "schedule": GENTLE, "finetuning": FINETUNING}
+    return {
+        "objective": objective_of(store, strand_free=True),
+        "schedule": GENTLE,
+        "finetuning": FINETUNING,
+    }
 
 
 def _solved_head(store: Any, parent: Any) -> dict[str, Any]:
@@ -41,7 +52,13 @@ def _solved_head(store: Any, parent: Any) -> dict[str, Any]:
 
 
 RECIPES: Mapping[str, FitRecipe] = {
-    "few-labels": FitRecipe("A solved head with boosted trees, then 16 gentle steps of the whole net.", _few_labels),
-    "strand-free": FitRecipe("As few-labels, for labels that do not depend on the strand.", _strand_free),
-    "solved-head": FitRecipe("The solved head alone, the net as it is: for thousands of labels.", _solved_head),
+    "few-labels": FitRecipe(
+        "A solved head with boosted trees, then 16 gentle steps of the whole net.", _few_labels
+    ),
+    "strand-free": FitRecipe(
+        "As few-labels, for labels that do not depend on the strand.", _strand_free
+    ),
+    "solved-head": FitRecipe(
+        "The solved head alone, the net as it is: for thousands of labels.", _solved_head
+    ),
 }

@@ -25,7 +25,8 @@ class Region:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the region of `contig`, `contig:from-to` or `contig:from-to:-`, counted from 1 with both ends included.
+        """Return the region of `contig`, `contig:from-to` or `contig:from-to:-`, counted from 1
+        with both ends included.
 
         Raises:
             ConfigError: it is not written so, or ends before it begins.

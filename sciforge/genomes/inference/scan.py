@@ -1,4 +1,6 @@
-"""A genome read through a classifier: the scores of both strands as a table, tracks for a genome browser, and a picture."""
+"""A genome read through a classifier: the scores of both strands as a table, tracks for a genome
+browser, and a picture.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,16 +28,19 @@ if TYPE_CHECKING:
 class Scan(Settings):
     """Score a whole genome, window by window: a table of chrom, start, end, strand and probability.
 
-    The probability is that of `label` in the window; on the minus strand the reverse complement is read. Strand-free tasks have
-    one row a window, with strand '.'. Saved as NAME.bed, regions above the threshold are written as BED6+2, with bedGraph of the
-    scores of each strand beside it; as NAME.bedGraph the scores alone; as .csv or .tsv the table.
+    The probability is that of `label` in the window; on the minus strand the reverse complement is
+    read. Strand-free tasks have one row a window, with strand '.'. Saved as NAME.bed, regions above
+    the threshold are written as BED6+2, with bedGraph of the scores of each strand beside it; as
+    NAME.bedGraph the scores alone; as .csv or .tsv the table.
 
     Args:
         genome: FASTA or GenBank, plain or compressed; read as a stream.
         step: bases from one window to the next; the last window is flush with the contig's end.
-        threshold: least probability of a region; a scan has few positives, so choose it on a realistic ratio.
+        threshold: least probability of a region; a scan has few positives, so choose it on a
+            realistic ratio.
         label: the class to score; of two classes the second by default.
-        window: bases of a window; by default the length trained on, where the checkpoint records it.
+        window: bases of a window; by default the length trained on, where the checkpoint records
+            it.
         max_unknown: windows with a larger share of N are left out.
         contigs: scan only these; all where none is named.
     """
@@ -48,7 +53,7 @@ class Scan(Settings):
     max_unknown: float = 0.1
     contigs: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "step", "window")
         self.require(0, 1, "threshold", "max_unknown")
@@ -74,25 +79,40 @@ class Scan(Settings):
         lengths = contig_lengths(self.genome)
         for contig in self.contigs:
             if contig not in lengths:
-                raise ConfigError(f"no contig {contig!r} in {self.genome}; {did_you_mean(contig, lengths)}")
-        lengths = {contig: n for contig, n in lengths.items() if not self.contigs or contig in self.contigs}
+                raise ConfigError(
+                    f"no contig {contig!r} in {self.genome}; {did_you_mean(contig, lengths)}"
+                )
+        lengths = {
+            contig: n for contig, n in lengths.items() if not self.contigs or contig in self.contigs
+        }
         if max(lengths.values()) < window:
-            raise DataError(f"no contig is as long as a window of {window} bases; give a shorter window", self.genome)
+            raise DataError(
+                f"no contig is as long as a window of {window} bases; give a shorter window",
+                self.genome,
+            )
         return lengths
 
     def _scores(
         self, model: Model, column: int, window: int, lengths: Mapping[str, int]
     ) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
-        """Yield contigs, starts [N] and the probability of each strand [N, S] of windows with few enough N, in order."""
+        """Yield contigs, starts [N] and the probability of each strand [N, S] of windows with
+        few enough N, in order.
+        """
         pieces = (piece for piece in read_sequences(self.genome) if piece.name in lengths)
         windows = sliding(pieces, window, self.step, short=False)
-        with tqdm(desc="scan", total=sum(lengths.values()), unit="bp", unit_scale=True, disable=None) as bar:
+        with tqdm(
+            desc="scan", total=sum(lengths.values()), unit="bp", unit_scale=True, disable=None
+        ) as bar:
             at = ("", 0)
             for group in in_groups(windows, 8 * model.batch):
                 kept = [w for w in group if ((w[2] & 7) == N_CODE).mean() <= self.max_unknown]
                 if kept:
                     starts = np.array([start for _, start, _, _ in kept])
-                    yield [contig for contig, *_ in kept], starts, _strand_scores(model, kept, column)
+                    yield (
+                        [contig for contig, *_ in kept],
+                        starts,
+                        _strand_scores(model, kept, column),
+                    )
                 for contig, start, bases, final in group:
                     reached = start + (len(bases) if final else 0)
                     bar.update(reached - (at[1] if contig == at[0] else 0))
@@ -100,7 +120,9 @@ class Scan(Settings):
 
 
 def _strand_scores(model: Model, windows: Sequence[Window], column: int) -> np.ndarray:
-    """Return the probability of a class on each strand [N, 2], or of both together [N, 1] where strands do not matter."""
+    """Return the probability of a class on each strand [N, 2], or of both together [N, 1] where
+    strands do not matter.
+    """
 
     def probability(sequences: Iterable[np.ndarray]) -> np.ndarray:
         return model.outputs({"bases": bases} for bases in sequences)["probability"][:, column]
@@ -108,11 +130,16 @@ def _strand_scores(model: Model, windows: Sequence[Window], column: int) -> np.n
     forward_N = probability(bases for _, _, bases, _ in windows)
     if model.objective.strand_free:
         return forward_N[:, None]
-    return np.stack([forward_N, probability(reverse_complement(bases) for _, _, bases, _ in windows)], axis=1)
+    return np.stack(
+        [forward_N, probability(reverse_complement(bases) for _, _, bases, _ in windows)], axis=1
+    )
 
 
 def _table(
-    groups: Sequence[tuple[list[str], np.ndarray, np.ndarray]], contigs: list[str], window: int, strand_free: bool
+    groups: Sequence[tuple[list[str], np.ndarray, np.ndarray]],
+    contigs: list[str],
+    window: int,
+    strand_free: bool,
 ) -> "pd.DataFrame":
     """Return one row a window and strand, in the order of the genome."""
     import pandas as pd
@@ -120,14 +147,22 @@ def _table(
     strands = ["."] if strand_free else ["+", "-"]
     number = {contig: place for place, contig in enumerate(contigs)}
     contig_N = np.array([number[contig] for names, _, _ in groups for contig in names], np.int32)
-    start_N = np.concatenate([starts for _, starts, _ in groups] or [np.zeros(0, np.int64)]).astype(np.int64)
-    p_NS = np.concatenate([scores for _, _, scores in groups] or [np.zeros((0, len(strands)), np.float32)])
+    start_N = np.concatenate([starts for _, starts, _ in groups] or [np.zeros(0, np.int64)]).astype(
+        np.int64
+    )
+    p_NS = np.concatenate(
+        [scores for _, _, scores in groups] or [np.zeros((0, len(strands)), np.float32)]
+    )
     return pd.DataFrame(
         {
-            "chrom": pd.Categorical.from_codes(np.repeat(contig_N, len(strands)), categories=contigs),
+            "chrom": pd.Categorical.from_codes(
+                np.repeat(contig_N, len(strands)), categories=contigs
+            ),
             "start": np.repeat(start_N, len(strands)),
             "end": np.repeat(start_N + window, len(strands)),
-            "strand": pd.Categorical.from_codes(np.tile(np.arange(len(strands)), len(start_N)), categories=strands),
+            "strand": pd.Categorical.from_codes(
+                np.tile(np.arange(len(strands)), len(start_N)), categories=strands
+            ),
             "probability": p_NS.ravel(),
         }
     )
@@ -160,5 +195,10 @@ def scan(
         ConfigError: the model does not classify, or a contig or class is unknown.
         DataError: the genome cannot be read, or no contig is as long as a window.
     """
-    options: dict[str, Any] = {"step": step, "threshold": threshold, "label": label, "window": window}
+    options: dict[str, Any] = {
+        "step": step,
+        "threshold": threshold,
+        "label": label,
+        "window": window,
+    }
     return Scan(genome=genome, contigs=contigs, max_unknown=max_unknown, **options).run(model)  # type: ignore[arg-type]

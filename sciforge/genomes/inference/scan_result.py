@@ -1,4 +1,6 @@
-"""The scores of a scanned genome: as a table, as BED and bedGraph for genome browsers, and as a picture."""
+"""The scores of a scanned genome: as a table, as BED and bedGraph for genome browsers, and as a
+picture.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,8 @@ COLOURS = {"+": "#0072B2", "-": "#D55E00", ".": "#0072B2"}
 
 
 class ScanResult(TableResult):
-    """Probabilities of windows along a genome: chrom, start, end (from 0, end excluded), strand, probability.
+    """Probabilities of windows along a genome: chrom, start, end (from 0, end excluded), strand,
+    probability.
 
     Args:
         frame: the table, in the order of the genome.
@@ -31,18 +34,28 @@ class ScanResult(TableResult):
         threshold: least probability of a region, where no other is given.
     """
 
-    def __init__(self, frame: "pd.DataFrame", about: Mapping[str, Any], *, name: str, step: int, threshold: float):
+    def __init__(
+        self,
+        frame: "pd.DataFrame",
+        about: Mapping[str, Any],
+        *,
+        name: str,
+        step: int,
+        threshold: float,
+    ) -> None:
         super().__init__(frame, about)
         self.name, self.step, self.threshold = name, step, threshold
 
     def regions(self, threshold: float | None = None) -> "pd.DataFrame":
-        """Return the regions of windows at or above a threshold that touch, each with its best window.
+        """Return the regions of windows at or above a threshold that touch, each with its best
+        window.
 
         Args:
             threshold: least probability; None for that of the scan.
 
         Returns:
-            chrom, start, end, name, score (1000 times the best probability), strand, best_start, best_end.
+            chrom, start, end, name, score (1000 times the best probability), strand, best_start,
+            best_end.
         """
         import pandas as pd
 
@@ -82,14 +95,17 @@ class ScanResult(TableResult):
             return pd.DataFrame(columns=columns)
         order = {name: place for place, name in enumerate(self.frame["chrom"].cat.categories)}
         table = pd.concat(rows, ignore_index=True)
-        return table.sort_values(["chrom", "start", "strand"], key=_in_order(order), ignore_index=True)
+        return table.sort_values(
+            ["chrom", "start", "strand"], key=_in_order(order), ignore_index=True
+        )
 
     def _strands(self) -> "Iterator[tuple[str, pd.DataFrame]]":
         for strand in self.frame["strand"].cat.categories:
             yield strand, self.frame[self.frame["strand"] == strand]
 
     def to_bed(self, path: Path | str, threshold: float | None = None) -> Path:
-        """Write the regions as BED6+2, columns 7 and 8 (drawn thick by browsers) their best window; NAME.json says where from.
+        """Write the regions as BED6+2, columns 7 and 8 (drawn thick by browsers) their best window;
+        NAME.json says where from.
 
         Args:
             path: NAME.bed.
@@ -106,10 +122,12 @@ class ScanResult(TableResult):
         beside.write(json.dumps(self.about, indent=1) + "\n")
 
     def to_bedgraph(self, path: Path | str) -> list[Path]:
-        """Write the scores at the middle of their windows as bedGraph, a file a strand, and return the paths.
+        """Write the scores at the middle of their windows as bedGraph, a file a strand, and return
+        the paths.
 
         Args:
-            path: NAME.bedGraph; NAME.plus.bedGraph and NAME.minus.bedGraph are written where strands matter.
+            path: NAME.bedGraph; NAME.plus.bedGraph and NAME.minus.bedGraph are written where
+                strands matter.
         """
         paths = self._bedgraph_paths(Path(path))
         with whole_files(*paths.values()) as files:
@@ -118,16 +136,22 @@ class ScanResult(TableResult):
 
     def _bedgraph_paths(self, path: Path) -> dict[str, Path]:
         strands = self.frame["strand"].cat.categories
-        return {strand: path.with_name(f"{path.stem}{STRAND_NAMES[strand]}.bedGraph") for strand in strands}
+        return {
+            strand: path.with_name(f"{path.stem}{STRAND_NAMES[strand]}.bedGraph")
+            for strand in strands
+        }
 
     def _write_bedgraphs(self, files: Mapping[str, Any]) -> None:
         name = cell(self.name).replace(" ", "_")
         for strand, part in self._strands():
             files[strand].write(f'track type=bedGraph name="{name} {strand}"\n')
-            bedgraph_rows(part, self.step).to_csv(files[strand], sep="\t", header=False, index=False)
+            bedgraph_rows(part, self.step).to_csv(
+                files[strand], sep="\t", header=False, index=False
+            )
 
     def save(self, path: Path | str) -> Path:
-        """Write NAME.bed (with the bedGraphs beside it), NAME.bedGraph, or the table as .csv or .tsv; return the path.
+        """Write NAME.bed (with the bedGraphs beside it), NAME.bedGraph, or the table as .csv or
+        .tsv; return the path.
 
         Raises:
             ConfigError: another suffix, or the path is a folder.
@@ -140,7 +164,11 @@ class ScanResult(TableResult):
         if kind != ".bed":
             return super().save(path)
         rows, graphs = self.regions(), self._bedgraph_paths(path)
-        with whole_files(path, path.with_suffix(".json"), *graphs.values()) as (bed, beside, *files):
+        with whole_files(path, path.with_suffix(".json"), *graphs.values()) as (
+            bed,
+            beside,
+            *files,
+        ):
             self._write_bed(bed, beside, rows)
             self._write_bedgraphs(dict(zip(graphs, files, strict=True)))
         return path
@@ -149,7 +177,8 @@ class ScanResult(TableResult):
         """Draw the probabilities along a region.
 
         Args:
-            region: `chr3` or `chr3:1000-19000` (from 1, both ends included); None for the first contig.
+            region: `chr3` or `chr3:1000-19000` (from 1, both ends included); None for the first
+                contig.
             ax: where to draw; None for axes of their own.
 
         Raises:
@@ -160,13 +189,25 @@ class ScanResult(TableResult):
         contigs = list(self.frame["chrom"].cat.categories)
         place = Region.parse(region or str(self.frame["chrom"].iloc[0]))
         if place.contig not in contigs:
-            raise ConfigError(f"no contig {place.contig!r} in the scan; {did_you_mean(place.contig, contigs)}")
+            raise ConfigError(
+                f"no contig {place.contig!r} in the scan; {did_you_mean(place.contig, contigs)}"
+            )
         ax = new_axes(9.0, 2.6) if ax is None else ax
         for strand, part in self._strands():
             middle = (part["start"] + part["end"]) // 2
-            shown = (part["chrom"] == place.contig) & (middle >= place.start) & (middle < (place.stop or np.inf))
+            shown = (
+                (part["chrom"] == place.contig)
+                & (middle >= place.start)
+                & (middle < (place.stop or np.inf))
+            )
             label = {"+": "plus strand", "-": "minus strand", ".": "both strands"}[strand]
-            ax.plot(middle[shown] + 1, part["probability"][shown], color=COLOURS[strand], lw=1.0, label=label)
+            ax.plot(
+                middle[shown] + 1,
+                part["probability"][shown],
+                color=COLOURS[strand],
+                lw=1.0,
+                label=label,
+            )
         ax.set(xlabel=f"{place.contig} (bp)", ylabel=f"probability of {self.name}", ylim=(0, 1.02))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, fontsize=8)
@@ -179,7 +220,9 @@ def _in_order(order: Mapping[str, int]) -> Any:
 
 
 def bedgraph_rows(part: "pd.DataFrame", step: int) -> "pd.DataFrame":
-    """Return chrom, start, end, score of one strand: each score stands a step wide about the middle of its window."""
+    """Return chrom, start, end, score of one strand: each score stands a step wide about the
+    middle of its window.
+    """
     import pandas as pd
 
     chrom, start, end = (part[name].to_numpy() for name in ("chrom", "start", "end"))
@@ -187,7 +230,15 @@ def bedgraph_rows(part: "pd.DataFrame", step: int) -> "pd.DataFrame":
     right = left + step
     if len(left):
         same = np.append(chrom[1:] == chrom[:-1], False)
-        # the last window of a contig may come sooner than a step, and nothing reaches past the contig's end
+        # the last window of a contig may come sooner than a step, and nothing reaches past the
+        # contig's end
         right = np.minimum(right, np.where(same, np.append(left[1:], 0), np.maximum(end, left + 1)))
-    rows = pd.DataFrame({"chrom": chrom, "start": left, "end": right, "score": part["probability"].round(4).to_numpy()})
+    rows = pd.DataFrame(
+        {
+            "chrom": chrom,
+            "start": left,
+            "end": right,
+            "score": part["probability"].round(4).to_numpy(),
+        }
+    )
     return rows[rows["end"] > rows["start"]]

@@ -17,21 +17,23 @@ from sciforge.genomes.inference.sequence_windows import in_groups, need_tokens, 
 
 @dataclass(frozen=True, kw_only=True)
 class Classes(Settings):
-    """Class probabilities of sequences, as a table; averaged over both strands where the task is strand-free.
+    """Class probabilities of sequences, as a table; averaged over both strands where the task is
+    strand-free.
 
-    The columns: name, start, end (from 0, end excluded), label, and probability of the second of two classes or
-    probability_CLASS of each. A sequence longer than `window` gives one row for each window, half overlapping and the last flush
-    with the end; a shorter one is taken whole.
+    The columns: name, start, end (from 0, end excluded), label, and probability of the second of
+    two classes or probability_CLASS of each. A sequence longer than `window` gives one row for each
+    window, half overlapping and the last flush with the end; a shorter one is taken whole.
 
     Args:
         files: FASTA, GenBank, or tables with a column `sequence`.
-        window: bases of a window; by default the length trained on, where the checkpoint records it, else whole sequences.
+        window: bases of a window; by default the length trained on, where the checkpoint records
+            it, else whole sequences.
     """
 
     files: tuple[Path, ...]
     window: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, np.inf, "window")
 
@@ -51,7 +53,9 @@ class Classes(Settings):
         with tqdm(desc="classes", unit="seq", disable=None, leave=False) as bar:
             for group in in_groups(windows, 8 * model.batch):
                 need_tokens(group, model.codec.k)
-                probabilities.append(model.outputs({"bases": bases} for _, _, bases, _ in group)["probability"])
+                probabilities.append(
+                    model.outputs({"bases": bases} for _, _, bases, _ in group)["probability"]
+                )
                 places += [(name, start, start + len(bases)) for name, start, bases, _ in group]
                 bar.update(len(group))
         frame = pd.DataFrame(places, columns=["name", "start", "end"])

@@ -1,4 +1,6 @@
-"""Sequences to predict on: FASTA, GenBank or a table, cut into windows of the length that a model was trained on."""
+"""Sequences to predict on: FASTA, GenBank or a table, cut into windows of the length that a
+model was trained on.
+"""
 
 import csv
 import io
@@ -10,16 +12,24 @@ from typing import Any
 import numpy as np
 
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.data.sequences import Piece, as_letters, encode_text, open_stream, read_sequences
+from sciforge.genomes.data.sequences import (
+    Piece,
+    as_letters,
+    encode_text,
+    open_stream,
+    read_sequences,
+)
 
 Window = tuple[str, int, np.ndarray, bool]  # contig, start, bases, whether it is the contig's last
 
 
 def read_any(files: Sequence[Path]) -> Iterator[Piece]:
-    """Yield the sequences of FASTA, GenBank, or tables with a column `sequence` (and `name` or `id`), in pieces.
+    """Yield the sequences of FASTA, GenBank, or tables with a column `sequence` (and `name` or
+    `id`), in pieces.
 
     Raises:
-        DataError: a file is unreadable, has no sequence, or a letter is not a nucleotide; names file and line.
+        DataError: a file is unreadable, has no sequence, or a letter is not a nucleotide; names
+            file and line.
         ConfigError: no file is given.
     """
     if not files:
@@ -27,7 +37,9 @@ def read_any(files: Sequence[Path]) -> Iterator[Piece]:
     for file in map(Path, files):
         with open_stream(file) as stream:
             first = stream.peek(8192)[:8192].lstrip().split(b"\n")[0]
-        is_table = not first.startswith((b">", b"LOCUS")) and any(mark in first for mark in (b"\t", b",", b"sequence"))
+        is_table = not first.startswith((b">", b"LOCUS")) and any(
+            mark in first for mark in (b"\t", b",", b"sequence")
+        )
         yield from _read_table(file) if is_table else read_sequences(file)
 
 
@@ -35,16 +47,24 @@ def _read_table(path: Path) -> Iterator[Piece]:
     with open_stream(path) as stream:
         first = stream.peek(8192)[:8192].split(b"\n")[0].decode("utf-8", "backslashreplace")
         delimiter = max("\t,;", key=first.count)
-        rows = csv.reader(io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter)
+        rows = csv.reader(
+            io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter
+        )
         empty = True
         try:
             header = [column.strip() for column in next(rows)]
             if header[0] in ("+", "-"):
                 raise DataError("no header; write the first line as label,name,sequence", path, 1)
             if "sequence" not in header:
-                raise DataError(f"no column 'sequence' in the header; {did_you_mean('sequence', header)}", path, 1)
+                raise DataError(
+                    f"no column 'sequence' in the header; {did_you_mean('sequence', header)}",
+                    path,
+                    1,
+                )
             at = header.index("sequence")
-            name_at = next((header.index(column) for column in ("name", "id") if column in header), None)
+            name_at = next(
+                (header.index(column) for column in ("name", "id") if column in header), None
+            )
             for row in rows:
                 if not any(text.strip() for text in row):
                     continue
@@ -58,7 +78,9 @@ def _read_table(path: Path) -> Iterator[Piece]:
 
 def _row(row: list[str], at: int, name_at: int | None, path: Path, line: int) -> Piece:
     if len(row) <= max(at, name_at or 0):
-        raise DataError(f"the row has {len(row)} columns, fewer than the header; correct it", path, line)
+        raise DataError(
+            f"the row has {len(row)} columns, fewer than the header; correct it", path, line
+        )
     try:
         bases = encode_text(row[at])
     except DataError as error:
@@ -82,11 +104,16 @@ def need_tokens(group: Sequence[Window], k: int) -> None:
     """Raise ConfigError naming the first sequence that is shorter than a token."""
     for name, _, bases, _ in group:
         if len(bases) < k:
-            raise ConfigError(f"{name!r} ({as_letters(bases)}) is shorter than k = {k}; leave it out")
+            raise ConfigError(
+                f"{name!r} ({as_letters(bases)}) is shorter than k = {k}; leave it out"
+            )
 
 
-def sliding(pieces: Iterable[Piece], window: int | None, step: int, short: bool) -> Iterator[Window]:
-    """Yield (contig, start, bases, whether it is the contig's last) windows, the last one flush with the contig's end.
+def sliding(
+    pieces: Iterable[Piece], window: int | None, step: int, short: bool
+) -> Iterator[Window]:
+    """Yield (contig, start, bases, whether it is the contig's last) windows, the last one flush
+    with the contig's end.
 
     No window crosses two contigs, and no more than a piece and a window are held at a time.
 
@@ -131,7 +158,9 @@ def read_contigs(path: Path, wanted: Sequence[str] = ()) -> dict[str, np.ndarray
 
 
 def contig_lengths(path: Path) -> dict[str, int]:
-    """Return contig name -> bases; reads the whole file, so that its faults show before any long work."""
+    """Return contig name -> bases; reads the whole file, so that its faults show before any long
+    work.
+    """
     lengths: dict[str, int] = {}
     for piece in read_sequences(path):
         lengths[piece.name] = piece.start + len(piece.bases)

@@ -1,4 +1,6 @@
-"""Variant effects: how much a pretrained or a fine-tuned net prefers the reference or the alternative allele."""
+"""Variant effects: how much a pretrained or a fine-tuned net prefers the reference or the
+alternative allele.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +36,9 @@ SHOWN = 20  # effects in a picture
 
 @dataclass(frozen=True)
 class Variant:
-    """One allele: ref becomes alt at start (0-based) of a contig; line is where the file says so."""
+    """One allele: ref becomes alt at start (0-based) of a contig; line is where the file says
+    so.
+    """
 
     contig: str
     start: int
@@ -45,7 +49,8 @@ class Variant:
 
 
 def read_variants(path: Path) -> Iterator[Variant]:
-    """Yield the alleles of a VCF, or of a table with columns chrom, pos (from 1), ref, alt and perhaps id.
+    """Yield the alleles of a VCF, or of a table with columns chrom, pos (from 1), ref, alt and
+    perhaps id.
 
     Raises:
         DataError: a column is missing, or a row is wrong; names file and line.
@@ -58,9 +63,18 @@ def read_variants(path: Path) -> Iterator[Variant]:
                 continue
             cells = text.lstrip("#").split("\t")
             if not columns:
-                columns = {_COLUMNS[c.strip().lower()]: i for i, c in enumerate(cells) if c.strip().lower() in _COLUMNS}
-                if missing := [name for name in ("chrom", "pos", "ref", "alt") if name not in columns]:
-                    what = f"no column {missing[0]!r} in the header; give chrom, pos, ref and alt separated by tabs"
+                columns = {
+                    _COLUMNS[c.strip().lower()]: i
+                    for i, c in enumerate(cells)
+                    if c.strip().lower() in _COLUMNS
+                }
+                if missing := [
+                    name for name in ("chrom", "pos", "ref", "alt") if name not in columns
+                ]:
+                    what = (
+                        f"no column {missing[0]!r} in the header; give chrom, pos, ref and alt"
+                        " separated by tabs"
+                    )
                     raise DataError(what, path, line)
             elif not text.startswith("#"):
                 yield from _alleles(cells, columns, path, line)
@@ -69,7 +83,8 @@ def read_variants(path: Path) -> Iterator[Variant]:
 
 
 def variants_of_table(table: "pd.DataFrame") -> Iterator[Variant]:
-    """Yield the alleles of a DataFrame with columns chrom, pos (from 1), ref, alt and perhaps id; rows count from 0.
+    """Yield the alleles of a DataFrame with columns chrom, pos (from 1), ref, alt and perhaps id;
+    rows count from 0.
 
     Raises:
         DataError: a column is missing, or a row is wrong; names the row.
@@ -84,36 +99,48 @@ def variants_of_table(table: "pd.DataFrame") -> Iterator[Variant]:
 
 def _alleles(cells: list[str], columns: dict[str, int], path: Path, line: int) -> Iterator[Variant]:
     if len(cells) <= max(columns.values()):
-        raise DataError(f"the row has {len(cells)} columns, fewer than the header; correct it", path, line)
+        raise DataError(
+            f"the row has {len(cells)} columns, fewer than the header; correct it", path, line
+        )
     row = {name: cells[i].strip() for name, i in columns.items()}
     if not (row["pos"].isascii() and row["pos"].isdigit() and 0 < int(row["pos"]) < 10**12):
-        raise DataError(f"position {row['pos'][:40]!r} is not a whole number from 1; correct it", path, line)
+        raise DataError(
+            f"position {row['pos'][:40]!r} is not a whole number from 1; correct it", path, line
+        )
     for allele in row["alt"].split(","):
         for what, letters in (("ref", row["ref"]), ("alt", allele)):
             if not letters or set(letters.upper()) - set("ACGT"):
                 mend = "only alleles spelt in A, C, G, T can be scored; leave it out"
                 raise DataError(f"{what} is {letters[:40]!r}; {mend}", path, line)
             if len(letters) > _LARGEST_ALLELE:
-                what = f"an allele of {len(letters)} bases; the longest that can be scored has {_LARGEST_ALLELE}"
+                what = (
+                    f"an allele of {len(letters)} bases; the longest that can be scored has"
+                    f" {_LARGEST_ALLELE}"
+                )
                 raise DataError(f"{what}; leave it out", path, line)
         name = row.get("id", "")
-        yield Variant(row["chrom"], int(row["pos"]) - 1, name, row["ref"].upper(), allele.upper(), line)
+        yield Variant(
+            row["chrom"], int(row["pos"]) - 1, name, row["ref"].upper(), allele.upper(), line
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variants(Settings):
     """Effects of variants, as a table: positive where the net prefers the alternative allele.
 
-    With a pretraining checkpoint `score` is log p(alt) - log p(ref) in nats with all tokens that touch the position
-    hidden (so the allele itself is never seen), averaged over both strands; where several bases change it is their sum,
-    and insertions and deletions get `nan`. With a classification checkpoint it is the log-odds of `label` with alt
-    minus with ref, the window centred on the variant, for each strand (`plus`, `minus`) and their mean (`score`).
+    With a pretraining checkpoint `score` is log p(alt) - log p(ref) in nats with all tokens that
+    touch the position hidden (so the allele itself is never seen), averaged over both strands;
+    where several bases change it is their sum, and insertions and deletions get `nan`. With a
+    classification checkpoint it is the log-odds of `label` with alt minus with ref, the window
+    centred on the variant, for each strand (`plus`, `minus`) and their mean (`score`).
 
     Args:
         genome: FASTA or GenBank of the reference.
-        variants: VCF, or a table with columns chrom, pos (from 1), ref, alt and perhaps id; plain or compressed.
+        variants: VCF, or a table with columns chrom, pos (from 1), ref, alt and perhaps id; plain
+            or compressed.
         label: the class to score; of two classes the second by default.
-        window: bases around a variant; by default the length trained on, where the checkpoint records it.
+        window: bases around a variant; by default the length trained on, where the checkpoint
+            records it.
     """
 
     genome: Path
@@ -121,28 +148,39 @@ class Variants(Settings):
     label: str = ""
     window: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "window")
 
     def run(self, model: Model) -> TableResult:
-        """Return the table: chrom, pos, id, ref, alt, score (and plus, minus of a classification checkpoint).
+        """Return the table: chrom, pos, id, ref, alt, score (and plus, minus of a classification
+        checkpoint).
 
         Raises:
-            DataError: a row is wrong, or its ref is not what the genome has there; names file and line.
+            DataError: a row is wrong, or its ref is not what the genome has there; names file and
+                line.
         """
         alleles = list(read_variants(self.variants))
-        return effects(model, alleles, self.genome, self.variants, self.label, self.window, about(self, model))
+        return effects(
+            model, alleles, self.genome, self.variants, self.label, self.window, about(self, model)
+        )
 
 
 def variants(
-    model: Model, table: "Path | str | pd.DataFrame", genome: Path | str, *, label: str = "", window: int | None = None
+    model: Model,
+    table: "Path | str | pd.DataFrame",
+    genome: Path | str,
+    *,
+    label: str = "",
+    window: int | None = None,
 ) -> TableResult:
-    """Return the effects of variants: chrom, pos, id, ref, alt, score (and plus, minus of a classification model).
+    """Return the effects of variants: chrom, pos, id, ref, alt, score (and plus, minus of a
+    classification model).
 
     Args:
         model: fine-tuned to classify, or pretrained on hidden bases.
-        table: VCF, a table's path, or a DataFrame with columns chrom, pos (from 1), ref, alt and perhaps id.
+        table: VCF, a table's path, or a DataFrame with columns chrom, pos (from 1), ref, alt and
+            perhaps id.
         genome: FASTA or GenBank of the reference.
         label: the class to score; of two classes the second by default.
         window: bases around a variant; by default the length trained on.
@@ -152,8 +190,15 @@ def variants(
         DataError: a row is wrong, or its ref is not what the genome has there; names it.
     """
     if isinstance(table, str | Path):
-        return Variants(genome=Path(genome), variants=Path(table), label=label, window=window).run(model)
-    options = {"genome": str(genome), "variants": f"{len(table)} rows in memory", "label": label, "window": window}
+        return Variants(genome=Path(genome), variants=Path(table), label=label, window=window).run(
+            model
+        )
+    options = {
+        "genome": str(genome),
+        "variants": f"{len(table)} rows in memory",
+        "label": label,
+        "window": window,
+    }
     alleles = list(variants_of_table(table))
     return effects(model, alleles, Path(genome), IN_MEMORY, label, window, about(options, model))
 
@@ -181,39 +226,55 @@ def effects(
     with tqdm(total=len(alleles), desc="variants", disable=None, leave=False) as bar:
         for group in in_groups(zip(alleles, contigs, strict=True), 4 * model.batch):
             places = [(allele, codes[contig]) for allele, contig in group]
-            for (allele, contig), values in zip(group, score(model, places, length, column), strict=True):
+            for (allele, contig), values in zip(
+                group, score(model, places, length, column), strict=True
+            ):
                 place = (contig, allele.start + 1, allele.name or ".", allele.ref, allele.alt)
                 rows.append((*place, *(round(value, 5) for value in values)))
             bar.update(len(group))
     names = ["chrom", "pos", "id", "ref", "alt", "score", *([] if masked else ["plus", "minus"])]
-    return TableResult(pd.DataFrame(rows, columns=names), facts, draw=_draw, sources=(genome, source))
+    return TableResult(
+        pd.DataFrame(rows, columns=names), facts, draw=_draw, sources=(genome, source)
+    )
 
 
 def _draw(frame: "pd.DataFrame", ax: "Axes") -> None:
     """Draw the largest effects as bars, the largest on top."""
     largest = frame.loc[frame["score"].abs().sort_values().dropna().index[-SHOWN:]]
     names = [f"{row.chrom}:{row.pos:,} {row.ref}>{row.alt}" for row in largest.itertuples()]
-    ax.barh(range(len(names)), largest["score"], color=np.where(largest["score"] < 0, "#2166ac", "#b2182b"))
+    ax.barh(
+        range(len(names)),
+        largest["score"],
+        color=np.where(largest["score"] < 0, "#2166ac", "#b2182b"),
+    )
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.axvline(0, color="0.3", lw=0.8)
     ax.set_xlabel("effect of the alternative allele")
 
 
-def _locate(alleles: Sequence[Variant], genome: Path, source: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return each variant's contig as the genome spells it, and the codes of those contigs; checks every ref."""
+def _locate(
+    alleles: Sequence[Variant], genome: Path, source: Path
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return each variant's contig as the genome spells it, and the codes of those contigs;
+    checks every ref.
+    """
     n, blank = len(alleles), np.full(len(alleles), "", object)
     start = np.array([allele.start for allele in alleles], np.int64)
     end = start + np.array([len(allele.ref) for allele in alleles])
     line = np.array([allele.line for allele in alleles], np.int64)
     names = np.array([allele.contig for allele in alleles], object)
-    rows = Annotation(names, start, end, np.ones(n, np.int8), blank, blank, line, line, path=str(source))
+    rows = Annotation(
+        names, start, end, np.ones(n, np.int8), blank, blank, line, line, path=str(source)
+    )
     contigs = list(reconcile(rows, contig_lengths(genome), str(genome)).contig)
     codes = read_contigs(genome, sorted(set(contigs)))
     for allele, contig in zip(alleles, contigs, strict=True):
         here = as_letters(codes[contig][allele.start : allele.start + len(allele.ref)]).upper()
         if here != allele.ref:
             what = f"ref is {allele.ref} but {contig} has {here} at {allele.start + 1:,}"
-            raise DataError(f"{what}; use the assembly the variants were called on", source, allele.line)
+            raise DataError(
+                f"{what}; use the assembly the variants were called on", source, allele.line
+            )
     return contigs, codes
 
 
@@ -238,7 +299,9 @@ def masked_scores(model: Model, places: list[Place], window: int, _: int) -> lis
 
 
 def class_scores(model: Model, places: list[Place], window: int, column: int) -> list[list[float]]:
-    """Return [mean, plus strand, minus strand] of the change in log-odds that each variant makes."""
+    """Return [mean, plus strand, minus strand] of the change in log-odds that each variant
+    makes.
+    """
     sequences = []
     for variant, contig in places:
         for allele in (variant.ref, variant.alt):
@@ -255,7 +318,8 @@ def class_scores(model: Model, places: list[Place], window: int, column: int) ->
 
 
 def log_odds(p_NC: np.ndarray, column: int) -> np.ndarray:
-    """Return log p / (1 - p) of a class; 1 - p is summed from the others, which keeps its digits where p is near 1.
+    """Return log p / (1 - p) of a class; 1 - p is summed from the others, which keeps its digits
+    where p is near 1.
 
     >>> round(float(log_odds(np.array([[0.25, 0.75]]), 1)[0]), 4)
     1.0986

@@ -1,4 +1,5 @@
-"""A small convolutional net on one-hot bases: the control that asks whether a transformer was needed at all.
+"""A small convolutional net on one-hot bases: the control that asks whether a transformer was
+needed at all.
 
 Legend of shape letters: B batch, L bases, D width.
 """
@@ -23,7 +24,8 @@ class SmallCnnConfig(Settings):
     Args:
         width: filters of each layer.
         kernels: bases under the filters of each layer.
-        dropout: share of the filters' outputs dropped in training, few labels being easily learnt by heart.
+        dropout: share of the filters' outputs dropped in training, few labels being easily learnt
+            by heart.
     """
 
     width: int = 64
@@ -33,7 +35,7 @@ class SmallCnnConfig(Settings):
     codec: ClassVar[KmerCodec] = KmerCodec(k=1)
     control: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "width")
         if not self.kernels or any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
@@ -46,9 +48,13 @@ class SmallCnnConfig(Settings):
         return f"model.{name}"
 
     def build(self, codec: KmerCodec) -> "SmallCnn":
-        """Return a fresh model, its weights drawn from torch's global generator; raises ConfigError unless k is 1."""
+        """Return a fresh model, its weights drawn from torch's global generator; raises
+        ConfigError unless k is 1.
+        """
         if codec.k != 1:
-            raise ConfigError(f"the small CNN reads single bases, not {codec.k}-mers; give --codec.k 1")
+            raise ConfigError(
+                f"the small CNN reads single bases, not {codec.k}-mers; give --codec.k 1"
+            )
         return SmallCnn(self, codec)
 
 
@@ -60,21 +66,29 @@ class SmallCnn(nn.Module):
         heads: objectives put their heads here by name.
     """
 
-    def __init__(self, config: SmallCnnConfig, codec: KmerCodec):
+    def __init__(self, config: SmallCnnConfig, codec: KmerCodec) -> None:
         super().__init__()
         self.width, self.k, self.stride = config.width, codec.k, codec.stride
         sizes = [4] + [config.width] * (len(config.kernels) - 1)
         pairs = zip(sizes, config.kernels, strict=True)
-        self.blocks = nn.ModuleList(nn.Conv1d(size, config.width, kernel, padding="same") for size, kernel in pairs)
+        self.blocks = nn.ModuleList(
+            nn.Conv1d(size, config.width, kernel, padding="same") for size, kernel in pairs
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in config.kernels)
         self.dropout = nn.Dropout(config.dropout)
         self.heads = nn.ModuleDict()
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return hidden states [B, L, D] of "ids" int64 [B, L] with "lengths" int64 [B]; an unknown base is all zero."""
+        """Return hidden states [B, L, D] of "ids" int64 [B, L] with "lengths" int64 [B]; an
+        unknown base is all zero.
+        """
         ids_BL = batch["ids"]
-        real_BL1 = (torch.arange(ids_BL.shape[1], device=ids_BL.device) < batch["lengths"][:, None])[..., None]
-        x_BLD = (ids_BL[..., None] == torch.arange(4, device=ids_BL.device)).to(self.norms[0].weight.dtype)
+        real_BL1 = (
+            torch.arange(ids_BL.shape[1], device=ids_BL.device) < batch["lengths"][:, None]
+        )[..., None]
+        x_BLD = (ids_BL[..., None] == torch.arange(4, device=ids_BL.device)).to(
+            self.norms[0].weight.dtype
+        )
         for layer, (convolution, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
             seen_BLD = convolution(x_BLD.transpose(1, 2)).transpose(1, 2)
             seen_BLD = self.dropout(F.gelu(norm(seen_BLD)))

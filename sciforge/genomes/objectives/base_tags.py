@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import (
+    Batch,
+    Categorical,
+    Example,
+    Likelihood,
+    Loss,
+    Objective,
+    Record,
+    widened,
+)
 from sciforge.errors import DataError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.model.dna_bert import TokenHead
@@ -34,14 +43,18 @@ class TagBases(Objective):
         """Take the class names from the store; raises DataError where it is no store of tracks."""
         classes = self.classes or tuple(store.meta.get("track_classes", ()))
         if len(classes) < 2:
-            raise DataError("per-base labelling needs a store made by `sciforge prepare tracks`", store.path)
+            raise DataError(
+                "per-base labelling needs a store made by `sciforge prepare tracks`", store.path
+            )
         return replace(self, classes=classes)
 
     def attach(self, model: nn.Module) -> None:
         """Add the head in which each token votes on its bases."""
         model.heads["bases"] = TokenHead(model.width, len(self.classes), model.k, model.stride)
 
-    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Encode a window and its track; bases behind the last token have no target."""
         example = codec.encode({"bases": np.asarray(record["bases"])})
         if "track" in record:
@@ -58,7 +71,9 @@ class TagBases(Objective):
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropy summed over bases."""
         logits_BLC, target_BL = self._logits(model, batch), batch["target_track"]
-        total = F.cross_entropy(logits_BLC.flatten(0, 1), target_BL.flatten(), ignore_index=-100, reduction="sum")
+        total = F.cross_entropy(
+            logits_BLC.flatten(0, 1), target_BL.flatten(), ignore_index=-100, reduction="sum"
+        )
         count = (target_BL >= 0).sum()
         return Loss(total, count, {"accuracy": ((logits_BLC.argmax(-1) == target_BL).sum(), count)})
 

@@ -1,6 +1,7 @@
 """What a DNA-BERT learns before it sees a label: hidden k-mers, reading frames, pairs of segments.
 
-Legend of shape letters: B batch, T tokens, L bases, k bases of a token, D width, M predicted tokens, F frames.
+Legend of shape letters: B batch, T tokens, L bases, k bases of a token, D width, M predicted
+tokens, F frames.
 """
 
 import math
@@ -13,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import (
+    Batch,
+    Categorical,
+    Example,
+    Likelihood,
+    Loss,
+    Objective,
+    Record,
+    widened,
+)
 from sciforge.core.transfers import host_view, places
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
@@ -32,7 +42,8 @@ SHORTEST_WINDOW = 90
 
 @dataclass(frozen=True)
 class MaskedKmers(Objective):
-    """Masked-language modelling of a genome (Devlin et al. 2018; Ji et al. 2021) with leak-proof spans of bases.
+    """Masked-language modelling of a genome (Devlin et al. 2018; Ji et al. 2021) with leak-proof
+    spans of bases.
 
     The loss is in nats per scored base, comparable across k, stride and span.
 
@@ -45,13 +56,14 @@ class MaskedKmers(Objective):
         keep_share: share of spans left as they are.
         soft_mask_weight: weight of soft-masked (repeat) bases in the loss; GPN uses 0.1.
         short_share: share of windows cut to a random length, so that short sequences are known too.
-        unmasked_share: share of windows in which nothing is hidden, so that side tasks also learn from whole
-            sequence, which is what fine-tuning shows.
-        frame_weight: weight of the reading-frame task (strand, codon position, distance to start and stop codons), in nats
-            per token; 0 leaves it out.
-        pair_weight: weight of next-segment prediction (BERT's second task); off by default, since RoBERTa found no gain.
-        pair: half of the windows get another second half: `next` takes one from elsewhere within 1,500 bases, so that
-            composition does not tell; `strand` turns it onto the other strand.
+        unmasked_share: share of windows in which nothing is hidden, so that side tasks also learn
+            from whole sequence, which is what fine-tuning shows.
+        frame_weight: weight of the reading-frame task (strand, codon position, distance to start
+            and stop codons), in nats per token; 0 leaves it out.
+        pair_weight: weight of next-segment prediction (BERT's second task); off by default, since
+            RoBERTa found no gain.
+        pair: half of the windows get another second half: `next` takes one from elsewhere within
+            1,500 bases, so that composition does not tell; `strand` turns it onto the other strand.
     """
 
     length: int = 512
@@ -67,18 +79,27 @@ class MaskedKmers(Objective):
     pair_weight: float = 0.0
     pair: Literal["next", "strand"] = "next"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 1, "short_share")
         self.require(0, math.inf, "soft_mask_weight", "frame_weight", "pair_weight")
         if not 0 < self.mask_rate < 1:
-            raise ConfigError(f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+            raise ConfigError(
+                f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1"
+            )
         if not 1 <= self.shortest <= self.longest < self.length:
-            raise ConfigError("objective: 1 <= shortest <= longest < length must hold for the hidden spans")
+            raise ConfigError(
+                "objective: 1 <= shortest <= longest < length must hold for the hidden spans"
+            )
         if not 0 <= self.unmasked_share < 1:
-            raise ConfigError(f"objective.unmasked_share is {self.unmasked_share}; it must be at least 0 and below 1")
+            raise ConfigError(
+                f"objective.unmasked_share is {self.unmasked_share}; it must be at least 0 and"
+                " below 1"
+            )
         if min(self.random_share, self.keep_share) < 0 or self.random_share + self.keep_share > 1:
-            raise ConfigError("objective: random_share and keep_share must be shares that add up to at most 1")
+            raise ConfigError(
+                "objective: random_share and keep_share must be shares that add up to at most 1"
+            )
 
     def attach(self, model: nn.Module) -> None:
         """Add the heads of the side tasks that are switched on."""
@@ -89,9 +110,13 @@ class MaskedKmers(Objective):
 
     def examples(self, store: Any, split: str) -> Sequence[Record]:
         """Return the windows that tile a split of a genome store."""
-        return GenomeWindows(store, split, self.length, FLANK if self.frame_weight or self.pair_weight else 0)
+        return GenomeWindows(
+            store, split, self.length, FLANK if self.frame_weight or self.pair_weight else 0
+        )
 
-    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Crop a window, take either strand, hide spans, and note what is to be predicted."""
         context = np.asarray(record["bases"])
         first, last = record["inside"]
@@ -107,15 +132,21 @@ class MaskedKmers(Objective):
         if self.pair_weight:
             half = length // 2
             if changed:
-                bases = np.concatenate([bases[:half], self._other_half(context, start, half, length, rng)])
+                bases = np.concatenate(
+                    [bases[:half], self._other_half(context, start, half, length, rng)]
+                )
             example["target_pair"] = torch.tensor(int(changed))
         options = {"random_share": self.random_share, "keep_share": self.keep_share}
         rate = 0.0 if rng.random() < self.unmasked_share else self.mask_rate
-        masks = draw_masks(bases, codec, rng, rate=rate, shortest=self.shortest, longest=self.longest, **options)
+        masks = draw_masks(
+            bases, codec, rng, rate=rate, shortest=self.shortest, longest=self.longest, **options
+        )
         example |= codec.encode({"bases": masks.bases_L})
         known = (bases & 7) < 4
         scored = known & (masks.scored_L > 0)
-        example["target_bases"] = torch.from_numpy(np.where(scored, (bases & 3).astype(np.int64), NO_TARGET))
+        example["target_bases"] = torch.from_numpy(
+            np.where(scored, (bases & 3).astype(np.int64), NO_TARGET)
+        )
         example["unseen"] = torch.from_numpy(masks.scored_L == SCORED_MASKED)
         example["soft"] = torch.from_numpy((bases & 8) > 0)
         example["masked"] = torch.from_numpy(masks.masked_T)
@@ -133,18 +164,23 @@ class MaskedKmers(Objective):
     def _other_half(
         self, context: np.ndarray, start: int, half: int, length: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Return a second half that does not follow the first: from elsewhere in the context, or of the other strand."""
+        """Return a second half that does not follow the first: from elsewhere in the context, or
+        of the other strand.
+        """
         size = length - half
         places = np.arange(len(context) - size + 1)
         away = places[np.abs(places - (start + half)) >= size]
-        away = away[(away >= start + half) | (away + size <= start)]  # nor one that repeats the first half
+        # nor one that repeats the first half
+        away = away[(away >= start + half) | (away + size <= start)]
         if self.pair == "next" and len(away):
             at = int(rng.choice(away))
             return context[at : at + size]
         return reverse_complement(context[start + half : start + length])
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return nats summed over scored bases; `nats_per_base` counts bases that no visible token shows."""
+        """Return nats summed over scored bases; `nats_per_base` counts bases that no visible
+        token shows.
+        """
         predicted_BT = batch["predicted"]
         # torch.compile would break its graph at a number of tokens that depends on the data
         if self.frame_weight or self.pair_weight or hasattr(model, "_orig_mod"):
@@ -152,10 +188,12 @@ class MaskedKmers(Objective):
             x_MD = x_BTD[places(host_view(predicted_BT), x_BTD.device)]
         else:  # the last block need not finish tokens that nobody asks about
             x_MD = model(batch, only=predicted_BT)
-        logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(model, x_MD, batch, self.soft_mask_weight)
-        nats_Mk = F.cross_entropy(widened(logits_Mk4).flatten(0, 1), target_Mk.flatten(), reduction="none").view_as(
-            weight_Mk
+        logits_Mk4, target_Mk, weight_Mk, unseen_Mk = _scored(
+            model, x_MD, batch, self.soft_mask_weight
         )
+        nats_Mk = F.cross_entropy(
+            widened(logits_Mk4).flatten(0, 1), target_Mk.flatten(), reduction="none"
+        ).view_as(weight_Mk)
         total, count = (nats_Mk * weight_Mk).sum(), weight_Mk.sum()
         hidden_Mk = weight_Mk * unseen_Mk
         parts = {"nats_per_base": ((nats_Mk * hidden_Mk).sum(), hidden_Mk.sum())}
@@ -166,8 +204,12 @@ class MaskedKmers(Objective):
                 "distance_nats": (distance_nats, tokens),
                 "frame_accuracy": (right, tokens),
             }
-            # Weighted per scored base, so that the one count divides both tasks; a token has mask_rate * stride of them.
-            total = total + self.frame_weight * (nats + 0.25 * distance_nats) * self.mask_rate * model.stride
+            # Weighted per scored base, so that the one count divides both tasks; a token has
+            # mask_rate * stride of them.
+            total = (
+                total
+                + self.frame_weight * (nats + 0.25 * distance_nats) * self.mask_rate * model.stride
+            )
         if self.pair_weight:
             logits_B2 = widened(model.heads["pair"](x_BTD, batch["lengths"]))
             nats = F.cross_entropy(logits_B2, batch["target_pair"], reduction="sum")
@@ -179,7 +221,9 @@ class MaskedKmers(Objective):
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the distribution of each scored base, once for every token that predicts it."""
-        logits_Mk4, target_Mk, weight_Mk, _ = _scored(model, model(batch, only=batch["predicted"]), batch, 1.0)
+        logits_Mk4, target_Mk, weight_Mk, _ = _scored(
+            model, model(batch, only=batch["predicted"]), batch, 1.0
+        )
         chosen = weight_Mk > 0
         return Categorical(logits_Mk4[chosen], target_Mk[chosen])
 
@@ -187,8 +231,9 @@ class MaskedKmers(Objective):
 def _scored(
     model: nn.Module, x_MD: Tensor, batch: Batch, soft_mask_weight: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return logits [M, k, 4] at predicted tokens, targets [M, k], weights [M, k] that share each base's score among the
-    tokens that predict it, and whether the base is unseen [M, k]."""
+    """Return logits [M, k, 4] at predicted tokens, targets [M, k], weights [M, k] that share each
+    base's score among the tokens that predict it, and whether the base is unseen [M, k].
+    """
     k, stride = model.k, model.stride
     row_M, token_M = places(host_view(batch["predicted"]), x_MD.device)
     place_Mk = token_M[:, None] * stride + torch.arange(k, device=token_M.device)
@@ -207,11 +252,15 @@ def _scored(
     )
 
 
-def _frame_nats(model: nn.Module, x_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _frame_nats(
+    model: nn.Module, x_BTD: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     frame_BTF, distance_BTPC = model.heads["frames"](x_BTD)
     target_BT = batch["target_frame"]
     tokens = (target_BT >= 0).sum()
     options = {"ignore_index": NO_TARGET, "reduction": "sum"}
     nats = F.cross_entropy(widened(frame_BTF).flatten(0, 1), target_BT.flatten(), **options)
-    distance = F.cross_entropy(widened(distance_BTPC).flatten(0, 2), batch["target_distance"].flatten(), **options)
+    distance = F.cross_entropy(
+        widened(distance_BTPC).flatten(0, 2), batch["target_distance"].flatten(), **options
+    )
     return nats, tokens, distance, (frame_BTF.argmax(-1) == target_BT).sum()

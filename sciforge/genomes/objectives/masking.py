@@ -1,8 +1,10 @@
-"""Leak-proof masking of overlapping k-mers: hide spans of bases, and with them every token that touches them.
+"""Leak-proof masking of overlapping k-mers: hide spans of bases, and with them every token that
+touches them.
 
-L masked tokens in a run hide only L - k + 1 bases, and a keep-or-mask choice made token by token lets neighbours give
-the hidden bases away: in DNABERT's scheme 44 % of the scored tokens can be read off visible ones. Here the span of
-bases is drawn first and the choice mask / random / keep is made once a span.
+L masked tokens in a run hide only L - k + 1 bases, and a keep-or-mask choice made token by token
+lets neighbours give the hidden bases away: in DNABERT's scheme 44 % of the scored tokens can be
+read off visible ones. Here the span of bases is drawn first and the choice mask / random / keep is
+made once a span.
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ class Masks:
 
     Args:
         bases_L: uint8 codes after random replacement.
-        scored_L: uint8, 0 or how a scored base was treated (SCORED_MASKED, SCORED_RANDOM, SCORED_KEPT).
+        scored_L: uint8, 0 or how a scored base was treated (SCORED_MASKED, SCORED_RANDOM,
+            SCORED_KEPT).
         masked_T: bool, tokens replaced by [MASK].
         predicted_T: bool, tokens whose bases are predicted.
     """
@@ -69,7 +72,8 @@ def draw_masks(
 
     Args:
         bases_L: uint8 codes; unknown bases are never scored.
-        codec: k and stride; span borders lie on multiples of the stride, where a span hides most for its tokens.
+        codec: k and stride; span borders lie on multiples of the stride, where a span hides most
+            for its tokens.
         rng: the only source of randomness.
         rate: share of the bases to score; 0 hides nothing.
         shortest, longest: bases of a span before rounding to the stride.

@@ -1,18 +1,22 @@
-"""Open reading frames read off the sequence alone: a self-supervised signal from the genetic code, no annotation.
+"""Open reading frames read off the sequence alone: a self-supervised signal from the genetic code,
+no annotation.
 
-What few labels can use first is whether, on which strand and in which frame a window codes for protein, and where such
-a stretch starts and ends. The genetic code gives a noisy answer for free wherever the context is long; the net learns
-to give it from a short window, where stop codons alone say little.
+What few labels can use first is whether, on which strand and in which frame a window codes for
+protein, and where such a stretch starts and ends. The genetic code gives a noisy answer for free
+wherever the context is long; the net learns to give it from a short window, where stop codons alone
+say little.
 """
 
 import numpy as np
 
-# Signed distance in bases to the nearest start or stop of a strand, in the direction of reading, cut into classes.
+# Signed distance in bases to the nearest start or stop of a strand, in the direction of reading,
+# cut into classes.
 DISTANCE_EDGES = np.array([-400, -200, -100, -50, -20, 0, 20, 50, 100, 200, 400])
 NUM_FRAMES = 7  # none, codon position 1-3 on the strand as read, 1-3 on the other strand
 NUM_DISTANCES = len(DISTANCE_EDGES) + 1
 NUM_POINTS = 4  # start +, start -, stop +, stop -
-MAX_OVERLAP = 0.3  # an open frame that longer ones already cover by more than this is taken for chance
+# an open frame that longer ones already cover by more than this is taken for chance
+MAX_OVERLAP = 0.3
 
 
 def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, int, bool, bool]]:
@@ -23,8 +27,8 @@ def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, 
         shortest: least length in bases, the stop codon included.
 
     Returns:
-        (start, stop, strand, has_start, has_stop), half-open on the strand given; a frame that runs over the edge of the
-        sequence lacks its start or stop codon.
+        (start, stop, strand, has_start, has_stop), half-open on the strand given; a frame that runs
+        over the edge of the sequence lacks its start or stop codon.
 
     >>> dna = np.array(["ACGT".index(c) for c in "CTAAATGGCTAACTTAGGCTAACT"], np.uint8)
     >>> open_frames(dna, shortest=18)
@@ -36,7 +40,8 @@ def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, 
     for strand in (1, -1):
         codes = plain if strand == 1 else np.where(plain < 4, 3 - plain, 4)[::-1]
         frames += [
-            (stop - start, start, stop, strand, *ends) for start, stop, *ends in _frames_of_strand(codes, shortest)
+            (stop - start, start, stop, strand, *ends)
+            for start, stop, *ends in _frames_of_strand(codes, shortest)
         ]
     frames.sort(key=lambda f: (-f[0], f[3], f[1]))
     covered, chosen = np.zeros(length, bool), []
@@ -51,7 +56,9 @@ def open_frames(bases: np.ndarray, shortest: int = 300) -> list[tuple[int, int, 
 
 def _frames_of_strand(codes: np.ndarray, shortest: int) -> list[tuple[int, int, bool, bool]]:
     first, second, third = codes[:-2], codes[1:-1], codes[2:]
-    ends = (first == 3) & (((second == 0) & ((third == 0) | (third == 2))) | ((second == 2) & (third == 0)))
+    ends = (first == 3) & (
+        ((second == 0) & ((third == 0) | (third == 2))) | ((second == 2) & (third == 0))
+    )
     unknown = (first > 3) | (second > 3) | (third > 3)
     starts = (first == 0) & (second == 3) & (third == 2)
     frames = []
@@ -86,8 +93,9 @@ def frame_targets(bases: np.ndarray, shortest: int = 300) -> tuple[np.ndarray, n
         shortest: as in `open_frames`.
 
     Returns:
-        frame int64 [L] (0 none, 1-3 codon position, 4-6 codon position on the other strand) and distance int64
-        [L, 4], the class of the signed distance to the nearest start +, start -, stop +, stop -.
+        frame int64 [L] (0 none, 1-3 codon position, 4-6 codon position on the other strand) and
+        distance int64 [L, 4], the class of the signed distance to the nearest start +, start -,
+        stop +, stop -.
     """
     length = len(bases)
     at = np.arange(length)
@@ -105,12 +113,17 @@ def frame_targets(bases: np.ndarray, shortest: int = 300) -> tuple[np.ndarray, n
         if has_stop:
             points[2 if strand == 1 else 3].append(end)
     senses = (1, -1, 1, -1)
-    distances = [np.digitize(s * _nearest(p, at), DISTANCE_EDGES) for p, s in zip(points, senses, strict=True)]
+    distances = [
+        np.digitize(s * _nearest(p, at), DISTANCE_EDGES)
+        for p, s in zip(points, senses, strict=True)
+    ]
     return frame, np.stack(distances, axis=1)
 
 
 def _nearest(points: list[int], at: np.ndarray) -> np.ndarray:
-    """Return the signed offset from every place to the nearest point; beyond every edge where there is none."""
+    """Return the signed offset from every place to the nearest point; beyond every edge where
+    there is none.
+    """
     if not points:
         return np.full(len(at), 10**6)
     offsets = np.sort(points)[None, :] - at[:, None]

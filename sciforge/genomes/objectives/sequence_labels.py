@@ -25,7 +25,9 @@ from sciforge.genomes.model.heads import FrameHead, SequenceHead
 
 
 def _crop(bases: np.ndarray, shift: int, rng: np.random.Generator, training: bool) -> np.ndarray:
-    """Drop up to `shift` bases at the ends, at random in training, so that no token grid is learnt by heart."""
+    """Drop up to `shift` bases at the ends, at random in training, so that no token grid is
+    learnt by heart.
+    """
     if not shift:
         return bases
     left = int(rng.integers(0, shift + 1)) if training else shift // 2
@@ -34,7 +36,9 @@ def _crop(bases: np.ndarray, shift: int, rng: np.random.Generator, training: boo
 
 @dataclass(frozen=True)
 class _Sequences(Objective):
-    """What classes and numbers share: a SequenceHead whose linear part is solved before the first step."""
+    """What classes and numbers share: a SequenceHead whose linear part is solved before the
+    first step.
+    """
 
     strand_free: bool = False
     shift: int = 0
@@ -45,7 +49,7 @@ class _Sequences(Objective):
 
     head: ClassVar[str] = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "bins")
         self.require(0, math.inf, "shift", "length")
@@ -65,9 +69,13 @@ class _Sequences(Objective):
         """Add the head that pools by position, and the frame head that it reads."""
         if "frames" not in model.heads:
             model.heads["frames"] = FrameHead(model.width)
-        model.heads[self.head] = SequenceHead(model.width, self.outputs, self.length, self.bins, model.stride)
+        model.heads[self.head] = SequenceHead(
+            model.width, self.outputs, self.length, self.bins, model.stride
+        )
 
-    def _encode(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+    def _encode(
+        self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Encode a sequence, on a random strand in training where strands do not matter."""
         bases = _crop(np.asarray(record["bases"]), self.shift, rng, training)
         if training and self.strand_free and rng.integers(2):
@@ -78,15 +86,21 @@ class _Sequences(Objective):
         """Return scores [B, C] in float32 at least."""
         return widened(model.heads[self.head](model(batch), model.heads["frames"], batch))
 
-    def _features(self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any) -> np.ndarray:
-        """Return the head's features under the net as it stands [N, F], or of both strands one after the other [2N, F]."""
+    def _features(
+        self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any
+    ) -> np.ndarray:
+        """Return the head's features under the net as it stands [N, F], or of both strands one
+        after the other [2N, F].
+        """
         strands: list[list[np.ndarray]] = [[], []] if self.strand_free else [[]]
         with evaluation(model, self):
             for batch in batches(self, codec, records, range(len(records)), 0, 64):
                 batch = engine.move(batch)
                 for parts in strands:
                     oriented = batch if parts is strands[0] else reversed_batch(batch, model)
-                    features_BF = model.heads[self.head].features(model(oriented), model.heads["frames"], oriented)
+                    features_BF = model.heads[self.head].features(
+                        model(oriented), model.heads["frames"], oriented
+                    )
                     parts.append(features_BF.cpu().numpy())
         return np.concatenate([rows for parts in strands for rows in parts])
 
@@ -96,11 +110,12 @@ class Classify(OneClass, _Sequences):
     """One class a sequence.
 
     Args:
-        strand_free: the label does not depend on the strand; then training takes either strand and predictions
-            average both. Leave it off for oriented windows such as promoters.
+        strand_free: the label does not depend on the strand; then training takes either strand and
+            predictions average both. Leave it off for oriented windows such as promoters.
         shift: random crops move the token grid by up to this many bases in training.
         bins: positional bins of the pooling.
-        length: bases of the longest sequence; 0 takes it from the data. Also the window of a genome scan.
+        length: bases of the longest sequence; 0 takes it from the data. Also the window of a genome
+            scan.
         warm_start: solve the linear part of the head before the first step.
         trees: add boosted trees to the solved head; they are not moved by descent.
         classes: names, in the order of the outputs; empty takes them from the data.
@@ -114,16 +129,31 @@ class Classify(OneClass, _Sequences):
     fresh: ClassVar[tuple[str, ...]] = ("class",)
 
     def resolve(self, store: Any) -> Self:
-        """Take class names and length from the store; raises DataError where it has fewer than two classes."""
+        """Take class names and length from the store; raises DataError where it has fewer than
+        two classes.
+        """
         classes = self.classes or tuple(store.meta.get("classes", ()))
         if len(classes) < 2:
-            raise DataError("classification needs labels of at least two classes; prepare a labelled task", store.path)
-        return replace(self, classes=classes, length=self.length or int(store.lengths("bases").max()))
+            raise DataError(
+                "classification needs labels of at least two classes; prepare a labelled task",
+                store.path,
+            )
+        return replace(
+            self, classes=classes, length=self.length or int(store.lengths("bases").max())
+        )
 
     def start(
-        self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: nn.Module,
+        codec: KmerCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> None:
-        """Solve the linear part of the head on the training records, unless the parent learnt this very objective."""
+        """Solve the linear part of the head on the training records, unless the parent learnt
+        this very objective.
+        """
         if self.warm_start and (parent is None or self not in parent.objectives):
             label_N = self.class_numbers(records)
             features_NF = self._features(model, codec, records, engine)
@@ -134,15 +164,21 @@ class Classify(OneClass, _Sequences):
                 else None
             )
             copies = 2 if self.strand_free else 1
-            linear = partial(fit_logistic, label_N=label_N, num_classes=self.outputs, seed=seed, copies=copies)
+            linear = partial(
+                fit_logistic, label_N=label_N, num_classes=self.outputs, seed=seed, copies=copies
+            )
             model.heads["class"].solve(features_NF, linear, grow)
 
-    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Encode a sequence and its label."""
         return self._encode(record, codec, rng, training) | self.target(record)
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return class probabilities [B, C], averaged over both strands where strands do not matter."""
+        """Return class probabilities [B, C], averaged over both strands where strands do not
+        matter.
+        """
         p_BC = self.scores(model, batch).softmax(-1)
         if self.strand_free:
             p_BC = (p_BC + self.scores(model, reversed_batch(batch, model)).softmax(-1)) / 2
@@ -154,8 +190,8 @@ class Regress(OneNumber, _Sequences):
     """One number a sequence (expression, affinity), learnt in units of the training labels' std.
 
     Args:
-        strand_free: the number does not depend on the strand; then training takes either strand and predictions
-            average both.
+        strand_free: the number does not depend on the strand; then training takes either strand and
+            predictions average both.
         shift: random crops move the token grid by up to this many bases in training.
         bins: positional bins of the pooling.
         length: bases of the longest sequence; 0 takes it from the data.
@@ -163,7 +199,8 @@ class Regress(OneNumber, _Sequences):
         trees: add boosted trees to the solved head; they are not moved by descent.
         mean: of the training labels.
         std: of the training labels; 0 takes it and the mean from the data.
-        target_name: of the number, which names the column of predictions; empty takes it from the data.
+        target_name: of the number, which names the column of predictions; empty takes it from the
+            data.
     """
 
     mean: float = 0.0
@@ -175,28 +212,50 @@ class Regress(OneNumber, _Sequences):
     fresh: ClassVar[tuple[str, ...]] = ("value",)
 
     def resolve(self, store: Any) -> Self:
-        """Take length, name, mean and std from the training split; raises DataError where there are no numbers."""
+        """Take length, name, mean and std from the training split; raises DataError where there
+        are no numbers.
+        """
         values = np.asarray(store.split("train").column("value"), np.float64)
         if not len(values) or not np.isfinite(values).all():
-            raise DataError("regression needs finite numbers as labels; prepare with --numeric", store.path)
+            raise DataError(
+                "regression needs finite numbers as labels; prepare with --numeric", store.path
+            )
         scale = {"mean": self.mean, "std": self.std}
         if not self.std:
             scale = {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
         name = self.target_name or str(store.meta.get("target", ""))
-        return replace(self, length=self.length or int(store.lengths("bases").max()), target_name=name, **scale)
+        return replace(
+            self, length=self.length or int(store.lengths("bases").max()), target_name=name, **scale
+        )
 
     def start(
-        self, model: nn.Module, codec: KmerCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: nn.Module,
+        codec: KmerCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> None:
-        """Solve the linear part of the head on the training records, unless the parent learnt this very objective."""
+        """Solve the linear part of the head on the training records, unless the parent learnt
+        this very objective.
+        """
         if self.warm_start and (parent is None or self not in parent.objectives):
             target_N = (np.asarray(records.column("value")) - self.mean) / self.std
             features_NF = self._features(model, codec, records, engine)
             target_N = np.tile(target_N, len(features_NF) // len(target_N))
-            grow = partial(fit_numbers, target_N=target_N, seed=seed) if self.trees and len(target_N) > 1 else None
-            model.heads["value"].solve(features_NF, partial(fit_ridge, target_N=target_N), grow, blend=True)
+            grow = (
+                partial(fit_numbers, target_N=target_N, seed=seed)
+                if self.trees and len(target_N) > 1
+                else None
+            )
+            model.heads["value"].solve(
+                features_NF, partial(fit_ridge, target_N=target_N), grow, blend=True
+            )
 
-    def prepare(self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: KmerCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Encode a sequence and its number."""
         return self._encode(record, codec, rng, training) | self.target(record)
 

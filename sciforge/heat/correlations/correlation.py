@@ -1,7 +1,9 @@
-"""A published correlation: its formula, where it holds, how exact it says it is, and what its Nusselt number means.
+"""A published correlation: its formula, where it holds, how exact it says it is, and what its
+Nusselt number means.
 
-A call checks every point against the range of the law and warns once per law, with counts: a simulation that steps outside
-a million times says so once (EnergyPlus issue 8508 counts 350,000 such warnings in one run).
+A call checks every point against the range of the law and warns once per law, with counts: a
+simulation that steps outside a million times says so once (EnergyPlus issue 8508 counts 350,000
+such warnings in one run).
 """
 
 import functools
@@ -21,39 +23,46 @@ Formula = Callable[[Points], Tensor]
 Kind = Literal["plate", "duct", "ribbed tube", "ribbed channel"]
 
 EDGE = 1e-6  # a point on the edge of a range is inside it, in float32 too
-ABSENT = {name: group.absent for name, group in GROUPS.items()} | {"mu_ratio": 1.0}  # all that a formula may read
+# all that a formula may read
+ABSENT = {name: group.absent for name, group in GROUPS.items()} | {"mu_ratio": 1.0}
 _outside: Counter[str] = Counter()
 
 
 class ValidityWarning(UserWarning):
-    """Points lie outside the range in which a correlation was measured; its values there are extrapolations."""
+    """Points lie outside the range in which a correlation was measured; its values there are
+    extrapolations.
+    """
 
 
 @dataclass(frozen=True, eq=False)  # a law is itself; formulas do not compare
 class Correlation:
     """One published law of the Nusselt number, and of the friction factor where it has one.
 
-    The formulas take complete points (every group that they read); the methods take what a user has: groups that may be
-    absent are filled, numbers and arrays are made tensors, shapes are broadcast. All run on any device, in float32 or float64,
-    and are differentiable.
+    The formulas take complete points (every group that they read); the methods take what a user
+    has: groups that may be absent are filled, numbers and arrays are made tensors, shapes are
+    broadcast. All run on any device, in float32 or float64, and are differentiable.
 
     Args:
         name: as `get_correlation` finds it.
         summary: one line.
         kind: of surface.
         nusselt: the formula.
-        box: the lowest and highest value of each group that it was measured over; a group that is missing does not matter, or
-            its range is not known.
-        basis: which wall, area, diameter, extent and properties the Nusselt number is of, as `Basis.parse` reads it (a plate's is
-            on its length, and has no diameter).
+        box: the lowest and highest value of each group that it was measured over; a group that is
+            missing does not matter, or its range is not known.
+        basis: which wall, area, diameter, extent and properties the Nusselt number is of, as
+            `Basis.parse` reads it (a plate's is on its length, and has no diameter).
         source: the paper.
         reliability: "read" in a source, or "recalled": check it before you print it.
-        friction: the Fanning factor; of a ribbed channel as if all four walls were ribbed (`four_sided_fanning`).
-        average: the Nusselt number averaged over four walls of which two are ribbed, where the law gives one.
+        friction: the Fanning factor; of a ribbed channel as if all four walls were ribbed
+            (`four_sided_fanning`).
+        average: the Nusselt number averaged over four walls of which two are ribbed, where the law
+            gives one.
         accuracy: relative, as the source states it; None where it states none.
         accuracy_says: in the words of the source.
-        conditions: further ranges, of products of groups: what they say, and a formula that is true inside.
-        ribs: the shape of the ribs; "" for a smooth wall. `alpha_deg` is the angle of each rib to the flow, below 90 in all.
+        conditions: further ranges, of products of groups: what they say, and a formula that is true
+            inside.
+        ribs: the shape of the ribs; "" for a smooth wall. `alpha_deg` is the angle of each rib to
+            the flow, below 90 in all.
     """
 
     name: str
@@ -72,31 +81,44 @@ class Correlation:
     ribs: Literal["", "transverse", "parallel", "crossed", "V", "reversed V", "Lambda"] = ""
 
     def __call__(self, points: Points) -> Tensor:
-        """Return the Nusselt number [N], warning once (ValidityWarning) when points lie outside; raises DataError."""
+        """Return the Nusselt number [N], warning once (ValidityWarning) when points lie outside;
+        raises DataError.
+        """
         whole = filled(points)
         self._check(whole)
         return self._evaluate(self.nusselt, whole)
 
     def unchecked(self, points: Points) -> Tensor:
-        """Return the Nusselt number [N] without a look at the range; NaN where a group is not finite; raises DataError."""
+        """Return the Nusselt number [N] without a look at the range; NaN where a group is not
+        finite; raises DataError.
+        """
         return self._evaluate(self.nusselt, filled(points))
 
     def fanning(self, points: Points) -> Tensor:
-        """Return the Fanning friction factor [N], unchecked; raises ConfigError where the law has none, DataError."""
+        """Return the Fanning friction factor [N], unchecked; raises ConfigError where the law
+        has none, DataError.
+        """
         if self.friction is None:
-            raise ConfigError(f"{self.name} has no friction factor; choose another correlation (see table())")
+            raise ConfigError(
+                f"{self.name} has no friction factor; choose another correlation (see table())"
+            )
         return self._evaluate(self.friction, filled(points))
 
     def wall_average(self, points: Points) -> Tensor:
-        """Return the Nusselt number averaged over four walls [N], unchecked; raises ConfigError where there is none, DataError."""
+        """Return the Nusselt number averaged over four walls [N], unchecked; raises ConfigError
+        where there is none, DataError.
+        """
         if self.average is None:
             raise ConfigError(
-                f"{self.name} has no average over four walls; choose another correlation, or state a ratio"
+                f"{self.name} has no average over four walls; choose another correlation, or state"
+                " a ratio"
             )
         return self._evaluate(self.average, filled(points))
 
     def inside(self, points: Points) -> Tensor:
-        """Return which points lie in the range of the law, bool [N]; a value that is not finite lies outside; raises DataError."""
+        """Return which points lie in the range of the law, bool [N]; a value that is not finite
+        lies outside; raises DataError.
+        """
         return torch.stack(list(self._ranges(filled(points)).values())).all(0)
 
     def _ranges(self, whole: Points) -> dict[str, Tensor]:
@@ -117,10 +139,13 @@ class Correlation:
         first = self.name not in _outside
         _outside[self.name] += outside
         if first:
-            parts = [f"{says}: {count}" for says, kept in ranges.items() if (count := int((~kept).sum()))]
+            parts = [
+                f"{says}: {count}" for says, kept in ranges.items() if (count := int((~kept).sum()))
+            ]
             text = (
-                f"{self.name}: {outside} of {inside.numel()} points lie outside its range ({', '.join(parts)}) and are"
-                " extrapolated; further ones are counted silently (outside_counts)"
+                f"{self.name}: {outside} of {inside.numel()} points lie outside its range"
+                f" ({', '.join(parts)}) and are extrapolated; further ones are counted silently"
+                " (outside_counts)"
             )
             warnings.warn(ValidityWarning(text), stacklevel=3)
 
@@ -132,9 +157,11 @@ class Correlation:
 
 
 def filled(points: Points) -> dict[str, Tensor]:
-    """Return points as tensors of one shape and type, the groups that may be absent filled; raises DataError for the others.
+    """Return points as tensors of one shape and type, the groups that may be absent filled; raises
+    DataError for the others.
 
-    Other columns are left out, but for `mu_ratio`, the viscosity of the bulk over that at the wall (1 if absent).
+    Other columns are left out, but for `mu_ratio`, the viscosity of the bulk over that at the wall
+    (1 if absent).
 
     >>> whole = filled({"Re": torch.tensor([1e4, 2e4]), "Pr": 0.5})
     >>> whole["Pr"].tolist(), whole["P_e"].tolist()
@@ -143,21 +170,29 @@ def filled(points: Points) -> dict[str, Tensor]:
     for name, value in ABSENT.items():
         if value is None and name not in points:
             raise DataError(f"the points have no {name!r}; {did_you_mean(name, points)}; give it")
-    tensors = [value for name, value in points.items() if name in ABSENT and isinstance(value, Tensor)]
+    tensors = [
+        value for name, value in points.items() if name in ABSENT and isinstance(value, Tensor)
+    ]
     dtypes = [value.dtype for value in tensors if value.is_floating_point()]
     dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.float64
     device = tensors[0].device if tensors else None
     whole: dict[str, Tensor] = {}
     for name, value in ABSENT.items():
         try:
-            whole[name] = torch.as_tensor(points.get(name, value), dtype=dtype).to(device, non_blocking=True)
+            whole[name] = torch.as_tensor(points.get(name, value), dtype=dtype).to(
+                device, non_blocking=True
+            )
         except (TypeError, ValueError) as error:
             raise DataError(f"the group {name!r} is not numbers ({error}); correct it") from None
     try:
         return dict(zip(whole, torch.broadcast_tensors(*whole.values()), strict=True))
     except RuntimeError:
-        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in whole.items() if value.ndim)
-        raise DataError(f"the groups have shapes that do not fit ({shapes}); give one length") from None
+        shapes = ", ".join(
+            f"{name} {tuple(value.shape)}" for name, value in whole.items() if value.ndim
+        )
+        raise DataError(
+            f"the groups have shapes that do not fit ({shapes}); give one length"
+        ) from None
 
 
 def outside_counts() -> dict[str, int]:

@@ -1,13 +1,16 @@
-"""The dimensionless numbers of heat transfer in channels, and Han's law-of-the-wall frame of ribbed walls.
+"""The dimensionless numbers of heat transfer in channels, and Han's law-of-the-wall frame of ribbed
+walls.
 
-Every function takes floats, numpy arrays or torch tensors alike (tensors keep their gradients). Quantities with a unit have
-it in their name and are SI. The two friction factors are never called f: `fanning` is wall shear / (density velocity^2 / 2),
-`darcy` is four times that. A number that must be above zero raises DataError where it is not; functions of the law-of-the-wall
-frame, which a fit calls for thousands of points, give NaN where the frame has no solution.
+Every function takes floats, numpy arrays or torch tensors alike (tensors keep their gradients).
+Quantities with a unit have it in their name and are SI. The two friction factors are never called
+f: `fanning` is wall shear / (density velocity^2 / 2), `darcy` is four times that. A number that
+must be above zero raises DataError where it is not; functions of the law-of-the-wall frame, which a
+fit calls for thousands of points, give NaN where the frame has no solution.
 
-Han's frame (J. Heat Transfer 106, 1984, 774; 110, 1988, 321) is of a channel W wide and H high whose two walls of width W are
-ribbed. Its Fanning factor is that of a channel with FOUR ribbed walls, its Stanton number that of a ribbed wall on the
-projected area (as if there were no ribs), its diameter the hydraulic one of the smooth channel, its properties those of the bulk.
+Han's frame (J. Heat Transfer 106, 1984, 774; 110, 1988, 321) is of a channel W wide and H high
+whose two walls of width W are ribbed. Its Fanning factor is that of a channel with FOUR ribbed
+walls, its Stanton number that of a ribbed wall on the projected area (as if there were no ribs),
+its diameter the hydraulic one of the smooth channel, its properties those of the bulk.
 """
 
 from __future__ import annotations
@@ -40,9 +43,11 @@ def above_zero(**values: Value) -> None:
 
 
 def reynolds(velocity_m_s: Value, diameter_m: Value, kinematic_viscosity_m2_s: Value) -> Value:
-    """Return the Reynolds number: mean velocity x hydraulic diameter / kinematic viscosity; raises DataError.
+    """Return the Reynolds number: mean velocity x hydraulic diameter / kinematic viscosity; raises
+    DataError.
 
-    The mean is over the open cross-section; the diameter is the smooth channel's unless you say otherwise; bulk properties.
+    The mean is over the open cross-section; the diameter is the smooth channel's unless you say
+    otherwise; bulk properties.
 
     >>> round(reynolds(10.0, 0.05, 2e-5))
     25000
@@ -51,8 +56,11 @@ def reynolds(velocity_m_s: Value, diameter_m: Value, kinematic_viscosity_m2_s: V
     return velocity_m_s * diameter_m / kinematic_viscosity_m2_s
 
 
-def reynolds_of_mass_flow(mass_flow_kg_s: Value, diameter_m: Value, area_m2: Value, viscosity_Pa_s: Value) -> Value:
-    """Return the Reynolds number: mass flow x hydraulic diameter / (cross-section x dynamic viscosity); raises DataError.
+def reynolds_of_mass_flow(
+    mass_flow_kg_s: Value, diameter_m: Value, area_m2: Value, viscosity_Pa_s: Value
+) -> Value:
+    """Return the Reynolds number: mass flow x hydraulic diameter / (cross-section x dynamic
+    viscosity); raises DataError.
 
     >>> round(reynolds_of_mass_flow(0.03, 0.05, 0.0025, 2e-5))
     30000
@@ -62,7 +70,8 @@ def reynolds_of_mass_flow(mass_flow_kg_s: Value, diameter_m: Value, area_m2: Val
 
 
 def prandtl(heat_capacity_J_kgK: Value, viscosity_Pa_s: Value, conductivity_W_mK: Value) -> Value:
-    """Return the Prandtl number: heat capacity at constant pressure x dynamic viscosity / conductivity; raises DataError.
+    """Return the Prandtl number: heat capacity at constant pressure x dynamic viscosity /
+    conductivity; raises DataError.
 
     >>> round(prandtl(1007.0, 1.846e-5, 0.0263), 3)
     0.707
@@ -72,9 +81,11 @@ def prandtl(heat_capacity_J_kgK: Value, viscosity_Pa_s: Value, conductivity_W_mK
 
 
 def nusselt(coefficient_W_m2K: Value, diameter_m: Value, conductivity_W_mK: Value) -> Value:
-    """Return the Nusselt number: heat transfer coefficient x hydraulic diameter / conductivity of the fluid; raises DataError.
+    """Return the Nusselt number: heat transfer coefficient x hydraulic diameter / conductivity of
+    the fluid; raises DataError.
 
-    It is local or mean, of one wall or of all, on the projected or the wetted area, as the coefficient is: see `basis.Basis`.
+    It is local or mean, of one wall or of all, on the projected or the wetted area, as the
+    coefficient is: see `basis.Basis`.
 
     >>> round(nusselt(100.0, 0.05, 0.025), 6)
     200.0
@@ -123,7 +134,8 @@ def hydraulic_diameter(area_m2: Value, perimeter_m: Value) -> Value:
 
 
 def rectangle_diameter(width_m: Value, height_m: Value) -> Value:
-    """Return the hydraulic diameter of a smooth rectangular duct, 2 W H / (W + H), m; raises DataError.
+    """Return the hydraulic diameter of a smooth rectangular duct, 2 W H / (W + H), m; raises
+    DataError.
 
     >>> rectangle_diameter(2.0, 1.0)
     1.3333333333333333
@@ -136,11 +148,17 @@ def rectangle_diameter(width_m: Value, height_m: Value) -> Value:
 
 
 def fanning_of_pressure_drop(
-    pressure_drop_Pa: Value, length_m: Value, diameter_m: Value, density_kg_m3: Value, velocity_m_s: Value
+    pressure_drop_Pa: Value,
+    length_m: Value,
+    diameter_m: Value,
+    density_kg_m3: Value,
+    velocity_m_s: Value,
 ) -> Value:
-    """Return the Fanning friction factor, pressure drop x diameter / (4 length x density velocity^2 / 2); raises DataError.
+    """Return the Fanning friction factor, pressure drop x diameter / (4 length x density velocity^2
+    / 2); raises DataError.
 
-    It is the mean over all walls of the channel: with two ribbed walls it is `fanning_bar`, see `four_sided_fanning`.
+    It is the mean over all walls of the channel: with two ribbed walls it is `fanning_bar`, see
+    `four_sided_fanning`.
 
     >>> round(fanning_of_pressure_drop(40.0, 1.0, 0.05, 1.2, 10.0), 6)
     0.008333
@@ -170,7 +188,8 @@ def fanning_of_darcy(darcy: Value) -> Value:
 def four_sided_fanning(fanning_bar: Value, fanning_smooth: Value, W_H: Value) -> Value:
     """Return the Fanning factor of a channel with four ribbed walls from one measured with two.
 
-    Each wall's shear counts by its width: (W + H) fanning_bar = W four_sided + H fanning_smooth (Han 1984).
+    Each wall's shear counts by its width: (W + H) fanning_bar = W four_sided + H fanning_smooth
+    (Han 1984).
 
     Args:
         fanning_bar: measured from the pressure drop of the channel with two opposite ribbed walls.
@@ -184,7 +203,8 @@ def four_sided_fanning(fanning_bar: Value, fanning_smooth: Value, W_H: Value) ->
 
 
 def ribbed_pair_fanning(four_sided: Value, fanning_smooth: Value, W_H: Value) -> Value:
-    """Return the Fanning factor of a channel with two ribbed walls, the inverse of `four_sided_fanning`.
+    """Return the Fanning factor of a channel with two ribbed walls, the inverse of
+    `four_sided_fanning`.
 
     >>> round(ribbed_pair_fanning(0.063, 0.007, 1.0), 6)
     0.035
@@ -196,7 +216,8 @@ def ribbed_pair_fanning(four_sided: Value, fanning_smooth: Value, W_H: Value) ->
 
 
 def roughness_reynolds(e_D: Value, Re: Value, fanning: Value) -> Value:
-    """Return the roughness Reynolds number e+ = (e/D) Re sqrt(fanning / 2), with the four-sided Fanning factor.
+    """Return the roughness Reynolds number e+ = (e/D) Re sqrt(fanning / 2), with the four-sided
+    Fanning factor.
 
     >>> round(roughness_reynolds(0.063, 8314.0, 0.06245), 2)
     92.56
@@ -205,7 +226,8 @@ def roughness_reynolds(e_D: Value, Re: Value, fanning: Value) -> Value:
 
 
 def reynolds_of_roughness(e_plus: Value, e_D: Value, fanning: Value) -> Value:
-    """Return the Reynolds number of a roughness Reynolds number, the inverse of `roughness_reynolds`.
+    """Return the Reynolds number of a roughness Reynolds number, the inverse of
+    `roughness_reynolds`.
 
     >>> round(reynolds_of_roughness(92.5528, 0.063, 0.062448))
     8314
@@ -214,7 +236,8 @@ def reynolds_of_roughness(e_plus: Value, e_D: Value, fanning: Value) -> Value:
 
 
 def roughness_function(fanning: Value, e_D: Value, W_H: Value) -> Value:
-    """Return R = sqrt(2 / fanning) + 2.5 ln[(2 e/D)(2 W / (W + H))] + 2.5 of the four-sided Fanning factor (Han 1988).
+    """Return R = sqrt(2 / fanning) + 2.5 ln[(2 e/D)(2 W / (W + H))] + 2.5 of the four-sided Fanning
+    factor (Han 1988).
 
     >>> round(roughness_function(0.062448, 0.063, 1.0), 3)
     2.981
@@ -223,9 +246,11 @@ def roughness_function(fanning: Value, e_D: Value, W_H: Value) -> Value:
 
 
 def fanning_of_roughness(R: Value, e_D: Value, W_H: Value) -> Value:
-    """Return the four-sided Fanning factor of a roughness function, the inverse of `roughness_function`.
+    """Return the four-sided Fanning factor of a roughness function, the inverse of
+    `roughness_function`.
 
-    NaN where R is too small for the frame: sqrt(2 / fanning) would not be above zero (a rib that fills the channel).
+    NaN where R is too small for the frame: sqrt(2 / fanning) would not be above zero (a rib that
+    fills the channel).
 
     >>> round(fanning_of_roughness(2.9806, 0.063, 1.0), 5)
     0.06245
@@ -234,7 +259,8 @@ def fanning_of_roughness(R: Value, e_D: Value, W_H: Value) -> Value:
 
 
 def heat_transfer_roughness(R: Value, stanton: Value, fanning: Value) -> Value:
-    """Return G = R + (fanning / (2 St) - 1) / sqrt(fanning / 2), St of the ribbed wall, Fanning four-sided (Han 1988).
+    """Return G = R + (fanning / (2 St) - 1) / sqrt(fanning / 2), St of the ribbed wall, Fanning
+    four-sided (Han 1988).
 
     With the Stanton number averaged over the four walls it is Gbar.
 
@@ -245,10 +271,11 @@ def heat_transfer_roughness(R: Value, stanton: Value, fanning: Value) -> Value:
 
 
 def stanton_of_roughness(R: Value, G: Value, fanning: Value) -> Value:
-    """Return the Stanton number (fanning / 2) / (1 + (G - R) sqrt(fanning / 2)), the inverse of `heat_transfer_roughness`.
+    """Return the Stanton number (fanning / 2) / (1 + (G - R) sqrt(fanning / 2)), the inverse of
+    `heat_transfer_roughness`.
 
-    It is the ribbed wall's on the projected area where G is, and the four walls' where Gbar is given; `fanning` is four-sided.
-    NaN where the denominator is not above zero.
+    It is the ribbed wall's on the projected area where G is, and the four walls' where Gbar is
+    given; `fanning` is four-sided. NaN where the denominator is not above zero.
 
     >>> round(stanton_of_roughness(2.9806, 13.84782, 0.062448), 6)
     0.010692
@@ -273,7 +300,9 @@ class WallPoint:
     nusselt: Value
 
 
-def point_of_roughness(e_plus: Value, R: Value, G: Value, e_D: Value, W_H: Value, Pr: Value) -> WallPoint:
+def point_of_roughness(
+    e_plus: Value, R: Value, G: Value, e_D: Value, W_H: Value, Pr: Value
+) -> WallPoint:
     """Return Re, the four-sided Fanning factor, St and Nu of a point published as (e+, R, G).
 
     >>> point = point_of_roughness(92.5528, 2.9806, 13.84782, 0.063, 1.0, 0.703)  # NASA CR-3837, appendix 7.3
@@ -299,10 +328,12 @@ def roughness_of_point(point: WallPoint, e_D: Value, W_H: Value) -> tuple[Value,
 
 
 def thermal_performance(nusselt_ratio: Value, friction_ratio: Value) -> Value:
-    """Return (Nu/Nu0) / (fanning/fanning0)^(1/3): the gain at equal pumping power; raises DataError.
+    """Return (Nu/Nu0) / (fanning/fanning0)^(1/3): the gain at equal pumping power; raises
+    DataError.
 
-    Nu0 and fanning0 are of the smooth channel at the same Reynolds number: name their law beside the figure, since
-    Dittus-Boelter and Gnielinski lie some 10 % apart. Both ratios are of the same walls (all four, for a whole channel).
+    Nu0 and fanning0 are of the smooth channel at the same Reynolds number: name their law beside
+    the figure, since Dittus-Boelter and Gnielinski lie some 10 % apart. Both ratios are of the same
+    walls (all four, for a whole channel).
 
     >>> round(thermal_performance(3.0, 8.0), 6)
     1.5
@@ -321,7 +352,8 @@ def _wall_term(e_D: Value, W_H: Value) -> Value:
 def _log(value: Any) -> Any:
     if hasattr(value, "log"):
         return value.log()
-    with np.errstate(divide="ignore", invalid="ignore"):  # a smooth wall: minus infinity, and a Fanning factor of zero
+    # a smooth wall: minus infinity, and a Fanning factor of zero
+    with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(value)
     return found if np.ndim(found) else float(found)
 
@@ -335,7 +367,9 @@ def _root(value: Any) -> Any:
 
 
 def _over(top: Any, below: Any) -> Any:
-    """Return top / below where below is above zero, elsewhere NaN, through which no gradient flows."""
+    """Return top / below where below is above zero, elsewhere NaN, through which no gradient
+    flows.
+    """
     if hasattr(below, "masked_fill"):
         return (top / below).masked_fill(~(below > 0), float("nan"))
     allowed = np.where(np.greater(below, 0), below, np.nan)

@@ -1,7 +1,9 @@
-"""Properties of fluids by CoolProp (Bell et al., Ind. Eng. Chem. Res. 53, 2014, 2498), with the temperature they belong to.
+"""Properties of fluids by CoolProp (Bell et al., Ind. Eng. Chem. Res. 53, 2014, 2498), with the
+temperature they belong to.
 
-Only CoolProp is used: `fluids` and `ht` have correlations but no property of air or steam at a given temperature and pressure
-(their standard atmosphere has no heat capacity), and their data for it live in a further package.
+Only CoolProp is used: `fluids` and `ht` have correlations but no property of air or steam at a
+given temperature and pressure (their standard atmosphere has no heat capacity), and their data for
+it live in a further package.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class FluidProperties:
         fluid: its name in CoolProp.
         temperature_K: at which the properties are.
         pressure_Pa: absolute.
-        reference: what that temperature is: of the `bulk`, or of the `film`, the mean of wall and bulk.
+        reference: what that temperature is: of the `bulk`, or of the `film`, the mean of wall and
+            bulk.
         density_kg_m3: mass density.
         viscosity_Pa_s: dynamic.
         conductivity_W_mK: thermal.
@@ -66,7 +69,8 @@ def film_temperature(wall_K: Array, bulk_K: Array) -> Array:
 def properties(
     fluid: str, temperature_K: Array, pressure_Pa: Array = 101325.0, reference: Reference = "bulk"
 ) -> FluidProperties:
-    """Return the properties of a pure fluid, of air, or of a coolant such as `INCOMP::MEG[0.5]`, by CoolProp.
+    """Return the properties of a pure fluid, of air, or of a coolant such as `INCOMP::MEG[0.5]`, by
+    CoolProp.
 
     Args:
         fluid: a name of CoolProp: Air, Water, CO2, Helium ...
@@ -80,12 +84,16 @@ def properties(
         DataError: outside the range of the equation of state, or no viscosity is known.
     """
     if reference not in REFERENCES:
-        raise ConfigError(f"no reference temperature {reference!r}; {did_you_mean(reference, REFERENCES)}")
+        raise ConfigError(
+            f"no reference temperature {reference!r}; {did_you_mean(reference, REFERENCES)}"
+        )
     try:
         import CoolProp.CoolProp as coolprop
     except ImportError:
         raise MissingExtra("CoolProp", "heat") from None
-    temperature, pressure = np.broadcast_arrays(np.asarray(temperature_K, float), np.asarray(pressure_Pa, float))
+    temperature, pressure = np.broadcast_arrays(
+        np.asarray(temperature_K, float), np.asarray(pressure_Pa, float)
+    )
     _check_range(coolprop, fluid, temperature, pressure)
     known = np.isfinite(temperature) & np.isfinite(pressure)
     found = np.full((*temperature.shape, len(OUTPUTS)), np.nan)
@@ -97,12 +105,17 @@ def properties(
     return FluidProperties(fluid, temperature_K, pressure_Pa, reference, *columns)
 
 
-def _table(coolprop: Any, fluid: str, temperature_K: np.ndarray, pressure_Pa: np.ndarray) -> np.ndarray:
-    """Return the outputs of finite states [N, 4]; raises DataError with CoolProp's reason for the first that has none."""
+def _table(
+    coolprop: Any, fluid: str, temperature_K: np.ndarray, pressure_Pa: np.ndarray
+) -> np.ndarray:
+    """Return the outputs of finite states [N, 4]; raises DataError with CoolProp's reason for
+    the first that has none.
+    """
     try:
         found = coolprop.PropsSI(OUTPUTS, "T", temperature_K, "P", pressure_Pa, fluid)
         found = np.reshape(found, (-1, len(OUTPUTS)))
-        wrong = ~np.isfinite(found).all(axis=1)  # of many states, single ones without properties come back as inf
+        # of many states, single ones without properties come back as inf
+        wrong = ~np.isfinite(found).all(axis=1)
     except ValueError:
         wrong = np.ones(len(temperature_K), bool)
     for place in np.flatnonzero(wrong):
@@ -120,21 +133,33 @@ def _table(coolprop: Any, fluid: str, temperature_K: np.ndarray, pressure_Pa: np
 
 
 def _check_range(coolprop: Any, fluid: str, temperature: np.ndarray, pressure: np.ndarray) -> None:
-    """Raise for an unknown fluid and for states beyond the equation of state, where CoolProp extrapolates in silence."""
+    """Raise for an unknown fluid and for states beyond the equation of state, where CoolProp
+    extrapolates in silence.
+    """
     try:
         low, high = coolprop.PropsSI("Tmin", fluid), coolprop.PropsSI("Tmax", fluid)
     except ValueError:
-        raise ConfigError(f"CoolProp has no fluid {fluid!r}; {_nearest(fluid, coolprop.FluidsList())}") from None
+        raise ConfigError(
+            f"CoolProp has no fluid {fluid!r}; {_nearest(fluid, coolprop.FluidsList())}"
+        ) from None
     if np.any((temperature < low) | (temperature > high)):
         bad = temperature[(temperature < low) | (temperature > high)].flat[0]
         raise DataError(
-            f"{fluid}: {bad:g} K is outside {low:g} to {high:g} K of its equation of state; is it in kelvin?"
+            f"{fluid}: {bad:g} K is outside {low:g} to {high:g} K of its equation of state; is it"
+            " in kelvin?"
         )
     if np.any((pressure <= 0) | np.isinf(pressure)):
         bad = pressure[(pressure <= 0) | np.isinf(pressure)].flat[0]
-        raise DataError(f"{fluid}: pressure {bad:g} Pa is not above zero and finite; give the absolute pressure in Pa")
+        raise DataError(
+            f"{fluid}: pressure {bad:g} Pa is not above zero and finite; give the absolute pressure"
+            " in Pa"
+        )
 
 
 def _nearest(fluid: str, names: list[str]) -> str:
     hint = did_you_mean(fluid, names)
-    return hint if hint.startswith("did") else "use a name of CoolProp such as Air, Water or CarbonDioxide"
+    return (
+        hint
+        if hint.startswith("did")
+        else "use a name of CoolProp such as Air, Water or CarbonDioxide"
+    )

@@ -12,7 +12,8 @@ CORRELATIONS: dict[str, Correlation] = {law.name: law for law in (*PLATE, *DUCT,
 
 
 def get_correlation(name: str) -> Correlation:
-    """Return the correlation of a name; raises ConfigError, with the nearest name, for an unknown one.
+    """Return the correlation of a name; raises ConfigError, with the nearest name, for an unknown
+    one.
 
     >>> get_correlation("gnielinski").kind
     'duct'
@@ -23,7 +24,8 @@ def get_correlation(name: str) -> Correlation:
 
 
 def table(names: Iterable[str] = ()) -> Table:
-    """Return name, kind, range, stated accuracy and source of correlations, of all by default; raises ConfigError.
+    """Return name, kind, range, stated accuracy and source of correlations, of all by default;
+    raises ConfigError.
 
     >>> print(table(["colburn"]).text())
     name     kind  range                      accuracy    source
@@ -36,7 +38,10 @@ def table(names: Iterable[str] = ()) -> Table:
 
 
 def _range(law: Correlation) -> str:
-    spans = [f"{name} {low:g}" + (f"-{high:g}" if high > low else "") for name, (low, high) in law.box.items()]
+    spans = [
+        f"{name} {low:g}" + (f"-{high:g}" if high > low else "")
+        for name, (low, high) in law.box.items()
+    ]
     return ", ".join([*spans, *law.conditions])
 
 

@@ -1,4 +1,5 @@
-"""Laws of ribbed walls: tubes (Webb, Ravigururajan & Bergles) and channels with two ribbed walls (Han and others).
+"""Laws of ribbed walls: tubes (Webb, Ravigururajan & Bergles) and channels with two ribbed walls
+(Han and others).
 
 Laws of channels give the roughness functions R and G of Han's law of the wall
 (`sciforge.heat.correlations.dimensionless`): the Fanning factor is that of four ribbed walls, the
@@ -14,7 +15,11 @@ import torch
 from torch import Tensor
 
 from sciforge.heat.correlations.correlation import Correlation
-from sciforge.heat.correlations.dimensionless import fanning_of_roughness, roughness_reynolds, stanton_of_roughness
+from sciforge.heat.correlations.dimensionless import (
+    fanning_of_roughness,
+    roughness_reynolds,
+    stanton_of_roughness,
+)
 from sciforge.heat.correlations.groups import Points
 from sciforge.heat.correlations.smooth import petukhov_fanning
 
@@ -22,7 +27,8 @@ Roughness = Callable[[Points, Tensor], Tensor]  # of the points and of e+
 
 TRANSVERSE = 90 * (1 - 1e-6)  # degrees; laws that say "at 90 degrees" mean it in float32 too
 SQUARE = 1 + 1e-6
-PASSES = 12  # of a law whose R depends on e+; each shrinks the error more than 15 times, so float64 is exhausted
+# of a law whose R depends on e+; each shrinks the error more than 15 times, so float64 is exhausted
+PASSES = 12
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,13 @@ def _bergles_nusselt(p: Points) -> Tensor:
 
 def _bergles_fanning(p: Points) -> Tensor:
     e_d, p_d, angle, Re = _ribs(p), p["P_e"] * p["e_D"], p["alpha_deg"] / 90, p["Re"]
-    # Ribs of square section: two corners meet the flow and the contact angle is 90 degrees, where (1 + 2.94/n) sin(beta)
-    # and 1 + 2.94 sin(beta)/n, both in print, agree.
+    # Ribs of square section: two corners meet the flow and the contact angle is 90 degrees, where
+    # (1 + 2.94/n) sin(beta) and 1 + 2.94 sin(beta)/n, both in print, agree.
     corners = 1 + 2.94 / 2
     powers = Re ** (0.67 - 0.06 * p_d - 0.49 * angle) * e_d ** (1.37 - 0.157 * p_d)
-    powers = powers * p_d ** (-1.66e-6 * Re - 0.33 * angle) * angle ** (4.59 + 4.11e-6 * Re - 0.15 * p_d)
+    powers = (
+        powers * p_d ** (-1.66e-6 * Re - 0.33 * angle) * angle ** (4.59 + 4.11e-6 * Re - 0.15 * p_d)
+    )
     return petukhov_fanning(Re) * (1 + (29.1 * powers * corners) ** (15 / 16)) ** (16 / 15)
 
 
@@ -168,8 +176,10 @@ RALLABANDI = WallLaw(
 
 # --- channels: tables of laws, each of one rig ---
 
-# Lau, Kukreja & McMillin, Table 2: name, angle, P/e, ribs, then (a, b) of R, G and the four-wall G, each a (e+)^b. The paper
-# counts the angle of a reversed V on from 90 degrees (120, 135); each of its ribs lies at 60 or 45 degrees to the flow.
+# Lau, Kukreja & McMillin, Table 2: name, angle, P/e, ribs, then (a, b) of R, G and the four-wall G,
+# each a (e+)^b. The paper
+# counts the angle of a reversed V on from 90 degrees (120, 135); each of its ribs lies at 60 or 45
+# degrees to the flow.
 LAU = (
     ("90", 90.0, 10.0, "transverse", (3.674, -0.0033), (4.218, 0.257), (5.450, 0.250)),
     ("v45", 45.0, 10.0, "V", (1.605, 0.0015), (1.819, 0.355), (2.656, 0.335)),
@@ -192,7 +202,8 @@ HAN_ZHANG_LEE = (
     (45.0, "Lambda", 1.70, (1.83, 0.41), (2.49, 0.38)),
 )
 
-_DEVELOPED = "ribbed wall, projected area, smooth-channel diameter, developed, bulk properties"  # of tubes, the bore's
+# of tubes, the bore's
+_DEVELOPED = "ribbed wall, projected area, smooth-channel diameter, developed, bulk properties"
 _ENTRANCE = "ribbed wall, projected area, smooth-channel diameter, mean, bulk properties"
 _GAS = (0.68, 0.75)  # "Pr about 0.7": air, and its combustion products
 _RIG = (0.062, 0.063)  # e/D 1/16 of both rigs, which papers round either way
@@ -202,71 +213,171 @@ _TRANSVERSE = (90.0, 90.0)
 
 def _channel(name: str, summary: str, law: WallLaw, box: dict, source: str, **more) -> Correlation:
     average = law.average if law.G_average else None
-    more = {"basis": _DEVELOPED, "reliability": "read", "friction": law.fanning, "average": average, **more}
-    return Correlation(name, summary, "ribbed channel", law.nusselt, {"Pr": _GAS, **box}, source=source, **more)
+    more = {
+        "basis": _DEVELOPED,
+        "reliability": "read",
+        "friction": law.fanning,
+        "average": average,
+        **more,
+    }
+    return Correlation(
+        name, summary, "ribbed channel", law.nusselt, {"Pr": _GAS, **box}, source=source, **more
+    )
 
 
-def _lau(name: str, angle: float, pitch: float, ribs: str, R: tuple, G: tuple, average: tuple) -> Correlation:
+def _lau(
+    name: str, angle: float, pitch: float, ribs: str, R: tuple, G: tuple, average: tuple
+) -> Correlation:
     law = WallLaw(_power(*R), _power(*G), _power(*average), PASSES)
-    box = {"Re": (1e4, 6e4), "e_D": _RIG, "P_e": (pitch, pitch), "alpha_deg": (angle, angle), "W_H": _ONE}
-    summary = f"R = {R[0]:g} (e+)^{R[1]:g}, G = {G[0]:g} (e+)^{G[1]:g}; {ribs}, {angle:g} degrees, P/e {pitch:g}"
+    box = {
+        "Re": (1e4, 6e4),
+        "e_D": _RIG,
+        "P_e": (pitch, pitch),
+        "alpha_deg": (angle, angle),
+        "W_H": _ONE,
+    }
+    summary = (
+        f"R = {R[0]:g} (e+)^{R[1]:g}, G = {G[0]:g} (e+)^{G[1]:g}; {ribs}, {angle:g} degrees, P/e"
+        f" {pitch:g}"
+    )
     source = "Lau, Kukreja & McMillin, IJHMT 34 (1991) 1605, Table 2"
     says = "uncertainty of its measurements: Stanton 5.8 %, friction 10.9 %, Re 2.9 %"
-    return _channel(f"lau-1990-{name}", summary, law, box, source, accuracy=0.058, accuracy_says=says, ribs=ribs)
+    return _channel(
+        f"lau-1990-{name}", summary, law, box, source, accuracy=0.058, accuracy_says=says, ribs=ribs
+    )
 
 
 def _han_zhang_lee(angle: float, ribs: str, R: float, G: tuple, average: tuple) -> Correlation:
     law = WallLaw(lambda p, e_plus: torch.full_like(e_plus, R), _power(*G), _power(*average))
-    box = {"Re": (1.5e4, 9e4), "e_D": _RIG, "P_e": (10.0, 10.0), "alpha_deg": (angle, angle), "W_H": _ONE}
+    box = {
+        "Re": (1.5e4, 9e4),
+        "e_D": _RIG,
+        "P_e": (10.0, 10.0),
+        "alpha_deg": (angle, angle),
+        "W_H": _ONE,
+    }
     name = f"han-zhang-lee-1991-{angle:g}" + ("" if ribs == "transverse" else f"-{ribs.lower()}")
-    summary = f"R = {R:g}, G = {G[0]:g} (e+)^{G[1]:g}; {ribs}, {angle:g} degrees; mean over X/D 0 to 20"
+    summary = (
+        f"R = {R:g}, G = {G[0]:g} (e+)^{G[1]:g}; {ribs}, {angle:g} degrees; mean over X/D 0 to 20"
+    )
     source = "Han, Zhang & Lee, J. Heat Transfer 113 (1991) 590, Table 2"
     says = "uncertainty of its measurements: Nu 8 %, friction 8 %"
-    return _channel(name, summary, law, box, source, basis=_ENTRANCE, accuracy=0.08, accuracy_says=says, ribs=ribs)
+    return _channel(
+        name,
+        summary,
+        law,
+        box,
+        source,
+        basis=_ENTRANCE,
+        accuracy=0.08,
+        accuracy_says=says,
+        ribs=ribs,
+    )
 
 
 RIBBED = (
     Correlation(
-        "webb-1971", "transverse ribs in tubes: R = 0.95 (p/e)^0.53, G = 4.5 (e+)^0.28 Pr^0.57", "ribbed tube", _webb_nusselt,
+        "webb-1971",
+        "transverse ribs in tubes: R = 0.95 (p/e)^0.53, G = 4.5 (e+)^0.28 Pr^0.57",
+        "ribbed tube",
+        _webb_nusselt,
         # The paper's air is Pr 0.71; that of later tables is 0.70 to 0.71.
-        {"Re": (6e3, 1e5), "Pr": (0.7, 37.6), "e_D": (0.01, 0.04), "P_e": (10.0, 40.0), "alpha_deg": _TRANSVERSE}, _DEVELOPED,
-        "Webb, Eckert & Goldstein, IJHMT 14 (1971) 601", "recalled", friction=_webb_fanning, ribs="transverse",
+        {
+            "Re": (6e3, 1e5),
+            "Pr": (0.7, 37.6),
+            "e_D": (0.01, 0.04),
+            "P_e": (10.0, 40.0),
+            "alpha_deg": _TRANSVERSE,
+        },
+        _DEVELOPED,
+        "Webb, Eckert & Goldstein, IJHMT 14 (1971) 601",
+        "recalled",
+        friction=_webb_fanning,
+        ribs="transverse",
         conditions={"e+ > 35": lambda p: _webb_e_plus(p) > 35},
     ),
     Correlation(
-        "ravigururajan-bergles-1996", "spiral ribs in tubes: Nu of Petukhov x (1 + ratio^7)^(1/7); square ribs", "ribbed tube",
-        _bergles_nusselt, {"Re": (5e3, 2.5e5), "Pr": (0.66, 37.6), "e_D": (0.01, 0.2), "alpha_deg": (27.0, 90.0)}, _DEVELOPED,
-        "Ravigururajan & Bergles, Exp. Therm. Fluid Sci. 13 (1996) 55", "read", friction=_bergles_fanning, accuracy=0.2,
-        accuracy_says="Nu: 69 % of the data within 20 %, 99 % within 50 %; friction: 77 % and 96 %", ribs="parallel",
+        "ravigururajan-bergles-1996",
+        "spiral ribs in tubes: Nu of Petukhov x (1 + ratio^7)^(1/7); square ribs",
+        "ribbed tube",
+        _bergles_nusselt,
+        {"Re": (5e3, 2.5e5), "Pr": (0.66, 37.6), "e_D": (0.01, 0.2), "alpha_deg": (27.0, 90.0)},
+        _DEVELOPED,
+        "Ravigururajan & Bergles, Exp. Therm. Fluid Sci. 13 (1996) 55",
+        "read",
+        friction=_bergles_fanning,
+        accuracy=0.2,
+        accuracy_says="Nu: 69 % of the data within 20 %, 99 % within 50 %; friction: 77 % and 96 %",
+        ribs="parallel",
         conditions={"p/d 0.1 to 7": _bergles_pitch},
     ),
     _channel(
-        "han-1988", "R = 3.2 (P/e/10)^0.35, G = 3.7 (e+)^0.28; transverse", HAN_1988,
-        {"Re": (8e3, 8e4), "e_D": (0.021, 0.078), "P_e": (10.0, 20.0), "alpha_deg": _TRANSVERSE, "W_H": (1.0, 4.0)},
-        "Han, J. Heat Transfer 110 (1988) 321, with the data of Han, J. Heat Transfer 106 (1984) 774", accuracy=0.08,
-        accuracy_says="95 % of the data within 6 % in R and 8 % in G", ribs="transverse",
+        "han-1988",
+        "R = 3.2 (P/e/10)^0.35, G = 3.7 (e+)^0.28; transverse",
+        HAN_1988,
+        {
+            "Re": (8e3, 8e4),
+            "e_D": (0.021, 0.078),
+            "P_e": (10.0, 20.0),
+            "alpha_deg": _TRANSVERSE,
+            "W_H": (1.0, 4.0),
+        },
+        "Han, J. Heat Transfer 110 (1988) 321, with the data of Han, J. Heat Transfer 106"
+        " (1984) 774",
+        accuracy=0.08,
+        accuracy_says="95 % of the data within 6 % in R and 8 % in G",
+        ribs="transverse",
         conditions={"e+ >= 50": _e_plus_above(HAN_1988, 50.0)},
     ),
     _channel(
-        # As published, it jumps: R by 27.5 % (W/H 2 and more) at 90 degrees, G by up to 47 % (at 30 degrees) as W/H leaves 1.
-        # No source smooths it.
-        "han-park-1988", "R quadratic in the angle, G = 2.24 (W/H)^0.1 ... (e+)^0.35; jumps at 90 degrees and at W/H 1",
-        HAN_PARK, {"Re": (1e4, 6e4), "e_D": (0.047, 0.078), "P_e": (10.0, 20.0), "alpha_deg": (30.0, 90.0), "W_H": (1.0, 4.0)},
-        "Han & Park, IJHMT 31 (1988) 183, as in Han, Dutta & Ekkad 2012, Eq. 4.17 and 4.18", ribs="parallel",
-    ),
-    _channel(
-        # G is printed. R is only drawn (Fig. 4.48a): these parabolas are those that the combaero project fitted to the line.
-        "han-1989-narrow", "G = C (e+)^n with steps at 90 degrees and W/H 1/2; R read from a drawn line", HAN_NARROW,
-        {"Re": (1e4, 6e4), "e_D": (0.047, 0.078), "P_e": (10.0, 20.0), "alpha_deg": (30.0, 90.0), "W_H": (0.25, 1.0)},
-        "Han, Ou, Park & Lei, IJHMT 32 (1989) 1619, as in Han, Dutta & Ekkad 2012, Fig. 4.48", reliability="recalled",
+        # As published, it jumps: R by 27.5 % (W/H 2 and more) at 90 degrees, G by up to 47 % (at 30
+        # degrees) as W/H leaves 1. No source smooths it.
+        "han-park-1988",
+        "R quadratic in the angle, G = 2.24 (W/H)^0.1 ... (e+)^0.35; jumps at 90 degrees and at"
+        " W/H 1",
+        HAN_PARK,
+        {
+            "Re": (1e4, 6e4),
+            "e_D": (0.047, 0.078),
+            "P_e": (10.0, 20.0),
+            "alpha_deg": (30.0, 90.0),
+            "W_H": (1.0, 4.0),
+        },
+        "Han & Park, IJHMT 31 (1988) 183, as in Han, Dutta & Ekkad 2012, Eq. 4.17 and 4.18",
         ribs="parallel",
     ),
     _channel(
-        "rallabandi-2009", "R = 1.13 (e/D)^-0.17 (p/e)^0.38, G = 1.24 (e/D)^0.014 (p/e)^-0.02 (e+)^0.42; high Re", RALLABANDI,
-        {"Re": (3e4, 4e5), "e_D": (0.1, 0.18), "P_e": (5.0, 10.0), "alpha_deg": (45.0, 45.0), "W_H": _ONE},
-        "Rallabandi, Yang & Han, J. Heat Transfer 131 (2009) 071703, Eq. 17 and 18 (a textbook misprints 0.014 as 0.14)",
+        # G is printed. R is only drawn (Fig. 4.48a): these parabolas are those that the combaero
+        # project fitted to the line.
+        "han-1989-narrow",
+        "G = C (e+)^n with steps at 90 degrees and W/H 1/2; R read from a drawn line",
+        HAN_NARROW,
+        {
+            "Re": (1e4, 6e4),
+            "e_D": (0.047, 0.078),
+            "P_e": (10.0, 20.0),
+            "alpha_deg": (30.0, 90.0),
+            "W_H": (0.25, 1.0),
+        },
+        "Han, Ou, Park & Lei, IJHMT 32 (1989) 1619, as in Han, Dutta & Ekkad 2012, Fig. 4.48",
+        reliability="recalled",
+        ribs="parallel",
+    ),
+    _channel(
+        "rallabandi-2009",
+        "R = 1.13 (e/D)^-0.17 (p/e)^0.38, G = 1.24 (e/D)^0.014 (p/e)^-0.02 (e+)^0.42; high Re",
+        RALLABANDI,
+        {
+            "Re": (3e4, 4e5),
+            "e_D": (0.1, 0.18),
+            "P_e": (5.0, 10.0),
+            "alpha_deg": (45.0, 45.0),
+            "W_H": _ONE,
+        },
+        "Rallabandi, Yang & Han, J. Heat Transfer 131 (2009) 071703, Eq. 17 and 18 (a textbook"
+        " misprints 0.014 as 0.14)",
         ribs="parallel",
     ),
     *(_lau(*row) for row in LAU),
     *(_han_zhang_lee(*row) for row in HAN_ZHANG_LEE),
-)  # fmt: skip
+)

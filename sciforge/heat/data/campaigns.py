@@ -1,7 +1,9 @@
-"""Measurement campaigns of rigs that never were, drawn from published laws: what a prior is pretrained on.
+"""Measurement campaigns of rigs that never were, drawn from published laws: what a prior is
+pretrained on.
 
-A campaign is what a laboratory would measure: a few plates, several Reynolds numbers on each. The store holds what the law
-says; how far the rig is off and how its readings scatter is drawn anew each time it is learnt from (objectives.py).
+A campaign is what a laboratory would measure: a few plates, several Reynolds numbers on each. The
+store holds what the law says; how far the rig is off and how its readings scatter is drawn anew
+each time it is learnt from (objectives.py).
 """
 
 import math
@@ -29,7 +31,8 @@ USUAL = {
     "alpha_deg": (30.0, 90.0),
     "W_H": (1.0, 4.0),
 }
-LARGEST = {"Re": 1e6, "P_e": 40.0, "e_D": 0.2, "W_H": 4.0, "Pr": 40.0}  # of a law's own range that campaigns reach into
+# of a law's own range that campaigns reach into
+LARGEST = {"Re": 1e6, "P_e": 40.0, "e_D": 0.2, "W_H": 4.0, "Pr": 40.0}
 TRIES = 200
 OTHER_FLUIDS = 0.25  # share of the campaigns with another fluid than air, where a law covers it
 AIR = 0.703
@@ -40,7 +43,8 @@ class Campaigns(Settings):
     """Campaigns of virtual rigs that obey published laws, to pretrain on.
 
     Args:
-        systems: names of laws; laws joined by `+` are plates of one rig (V ribs of several angles, say).
+        systems: names of laws; laws joined by `+` are plates of one rig (V ribs of several angles,
+            say).
         campaigns: of each system.
         plates: most plates of a campaign.
         readings: most Reynolds numbers of a plate.
@@ -58,12 +62,14 @@ class Campaigns(Settings):
     domain: ClassVar[str] = "heat"
     kind: ClassVar[str] = "campaigns"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "campaigns", "plates", "readings")
         self.require(0, 0.9, "validation_share")
         if not self.systems or len(set(self.systems)) < len(self.systems):
-            raise ConfigError(f"systems are {self.systems}; give different names of laws, at least one")
+            raise ConfigError(
+                f"systems are {self.systems}; give different names of laws, at least one"
+            )
         for system in self.systems:
             for law in system.split("+"):
                 get_correlation(law)
@@ -72,7 +78,9 @@ class Campaigns(Settings):
         """Return one source a system."""
         return self.systems
 
-    def write(self, source: str, shard: ShardWriter, on_reject: Callable[[Reject], None] | None) -> None:
+    def write(
+        self, source: str, shard: ShardWriter, on_reject: Callable[[Reject], None] | None
+    ) -> None:
         """Append the campaigns of one system."""
         place = self.systems.index(source)
         for number in range(self.campaigns):
@@ -83,7 +91,10 @@ class Campaigns(Settings):
 
     def finish(self, store: Store) -> Mapping[str, Any]:
         """Return the systems and the ranges drawn from."""
-        ranges = {system: {k: list(v) for k, v in _span(system.split("+")[0]).items()} for system in self.systems}
+        ranges = {
+            system: {k: list(v) for k, v in _span(system.split("+")[0]).items()}
+            for system in self.systems
+        }
         return {"systems": list(self.systems), "columns": list(CHANNEL), "ranges": ranges}
 
 
@@ -91,7 +102,9 @@ def _span(law: str) -> dict[str, tuple[float, float]]:
     """Return from where to where a law's campaigns go in each group."""
     correlation = get_correlation(law)
     # a smooth wall has no ribs, a tube no W/H: drawing them would teach that they do not matter
-    missing = {"plate": GEOMETRY, "duct": GEOMETRY, "ribbed tube": ("W_H",)}.get(correlation.kind, ())
+    missing = {"plate": GEOMETRY, "duct": GEOMETRY, "ribbed tube": ("W_H",)}.get(
+        correlation.kind, ()
+    )
     found = {}
     for name, usual in USUAL.items():
         absent = GROUPS[name].absent
@@ -100,8 +113,12 @@ def _span(law: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _campaign(laws: list[str], plates: int, readings: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one campaign: rows of groups [N, 6] and log Nu [N]; plates that a law does not allow are drawn again."""
+def _campaign(
+    laws: list[str], plates: int, readings: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one campaign: rows of groups [N, 6] and log Nu [N]; plates that a law does not allow
+    are drawn again.
+    """
     found: list[tuple[np.ndarray, np.ndarray]] = []
     wanted, water = int(rng.integers(1, plates + 1)), rng.random() < OTHER_FLUIDS
     level = rng.random()
@@ -113,7 +130,11 @@ def _campaign(laws: list[str], plates: int, readings: int, rng: np.random.Genera
             for name, (low, high) in span.items()
         }
         low, high = span["Pr"]  # the fluid is one for the whole rig
-        draw["Pr"] = math.exp(math.log(low) + level * math.log(high / low)) if water else min(max(AIR, low), high)
+        draw["Pr"] = (
+            math.exp(math.log(low) + level * math.log(high / low))
+            if water
+            else min(max(AIR, low), high)
+        )
         draw["alpha_deg"] = rng.uniform(*span["alpha_deg"])
         low, high = (math.log(value) for value in span["Re"])
         span_re = np.sort(rng.uniform(low, high, int(rng.integers(1, readings + 1))))
@@ -122,10 +143,16 @@ def _campaign(laws: list[str], plates: int, readings: int, rng: np.random.Genera
         points = dict(zip(CHANNEL, torch.from_numpy(x_NG).unbind(1), strict=True))
         correlation = get_correlation(law)
         nusselt_N = correlation.unchecked(points).numpy()
-        if bool(correlation.inside(points).all()) and np.isfinite(nusselt_N).all() and (nusselt_N > 0).all():
+        if (
+            bool(correlation.inside(points).all())
+            and np.isfinite(nusselt_N).all()
+            and (nusselt_N > 0).all()
+        ):
             found.append((x_NG, np.log(nusselt_N)))
             if len(found) == wanted:
                 break
     if not found:
-        raise ConfigError(f"no plate of the usual sizes lies inside the range of {'+'.join(laws)}; leave it out")
+        raise ConfigError(
+            f"no plate of the usual sizes lies inside the range of {'+'.join(laws)}; leave it out"
+        )
     return np.concatenate([x for x, _ in found]), np.concatenate([log for _, log in found])

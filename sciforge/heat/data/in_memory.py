@@ -24,7 +24,8 @@ class MeasurementsInMemory(Settings):
     """Measured heat transfer of a table in memory; made by `of`.
 
     Args:
-        basis: of Nu, where the table's `attrs` do not state it; by default that of the published laws.
+        basis: of Nu, where the table's `attrs` do not state it; by default that of the published
+            laws.
         seed: recorded; nothing is drawn.
     """
 
@@ -72,8 +73,14 @@ class MeasurementsInMemory(Settings):
         """Return rigs, basis, counts and the ranges of training."""
         points = {name: np.asarray(store.column(name)) for name in GROUPS}
         split = np.asarray(store.column("split"))
-        ranged = split if (split == 0).any() else np.zeros_like(split)  # a table that is only evaluated
+        # a table that is only evaluated
+        ranged = split if (split == 0).any() else np.zeros_like(split)
         notes = [f"Nu is taken on the basis: {self.basis}", *self.table.notes]
         meta = counts_and_ranges(points, ranged, store.column("rig"))
         meta["counts"] = {name: int((split == place).sum()) for place, name in enumerate(SPLITS)}
-        return meta | {"basis": self.table.basis, "notes": notes, "split": "given", "seed": self.seed}
+        return meta | {
+            "basis": self.table.basis,
+            "notes": notes,
+            "split": "given",
+            "seed": self.seed,
+        }

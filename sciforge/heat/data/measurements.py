@@ -1,8 +1,8 @@
 """Measured points as a store: tables of points with a split, from files or from a table in memory.
 
-Columns: Re, Pr, e_D, P_e, alpha_deg, W_H and `value` (the Nusselt number), `fanning` (four-sided) and `uncertainty`
-(relative), NaN where unknown, float64; `split` int8 (places in SPLITS, -1 in none), `rig` text; of measurements also `line`
-int64, `file` and `basis` text.
+Columns: Re, Pr, e_D, P_e, alpha_deg, W_H and `value` (the Nusselt number), `fanning` (four-sided)
+and `uncertainty` (relative), NaN where unknown, float64; `split` int8 (places in SPLITS, -1 in
+none), `rig` text; of measurements also `line` int64, `file` and `basis` text.
 """
 
 import math
@@ -32,7 +32,10 @@ SAME_ANGLE = 0.5  # degrees
 def check_shares(shares: Sequence[float]) -> None:
     """Raise ConfigError unless three shares, none negative and the first positive, add up to 1."""
     if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"shares are {tuple(shares)}; give three for train, validation and test that add up to 1")
+        raise ConfigError(
+            f"shares are {tuple(shares)}; give three for train, validation and test that add up"
+            " to 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +44,17 @@ class Measurements(Settings):
 
     Args:
         files: what to read; one shard each.
-        columns: ours=theirs where a column is not found by itself, e.g. Nu=Nu_r or "alpha_deg=angle [rad]".
-        basis: of Nu, where the files do not state it, e.g. "ribbed wall, projected area, smooth diameter".
-        split: `random` (repeats of a point stay together), `angle` or `rig` (those in `held` are the test), `reynolds` (train
-            below, test above the border in `held`), or `given` (the column `split`).
-        shares: of train, validation and test; where `held` names the test, validation takes its share of the rest.
-        held: angles in degrees, names of rigs, or one or two Reynolds numbers (between two, a point is in no split).
+        columns: ours=theirs where a column is not found by itself, e.g. Nu=Nu_r or "alpha_deg=angle
+            [rad]".
+        basis: of Nu, where the files do not state it, e.g. "ribbed wall, projected area, smooth
+            diameter".
+        split: `random` (repeats of a point stay together), `angle` or `rig` (those in `held` are
+            the test), `reynolds` (train below, test above the border in `held`), or `given` (the
+            column `split`).
+        shares: of train, validation and test; where `held` names the test, validation takes its
+            share of the rest.
+        held: angles in degrees, names of rigs, or one or two Reynolds numbers (between two, a point
+            is in no split).
         seed: of the split.
     """
 
@@ -70,13 +78,19 @@ class Measurements(Settings):
         check_shares(self.shares)
         by_held = self.split in ("angle", "rig", "reynolds")
         if by_held != bool(self.held):
-            what = f"held says what the test is; give {'it' if by_held else 'none'} with the split {self.split!r}"
-            raise ConfigError(f"{what}{' (angles, rigs, or one or two Reynolds numbers)' if by_held else ''}")
+            what = (
+                f"held says what the test is; give {'it' if by_held else 'none'} with the split"
+                f" {self.split!r}"
+            )
+            raise ConfigError(
+                f"{what}{' (angles, rigs, or one or two Reynolds numbers)' if by_held else ''}"
+            )
         if self.split in ("angle", "reynolds"):
             numbers = [_held_number(text) for text in self.held]
             if self.split == "reynolds" and (len(numbers) > 2 or numbers != sorted(numbers)):
                 raise ConfigError(
-                    f"held is {', '.join(self.held)}; give one Reynolds number, or the lower and the upper"
+                    f"held is {', '.join(self.held)}; give one Reynolds number, or the lower and"
+                    " the upper"
                 )
         return self.files
 
@@ -95,7 +109,8 @@ class Measurements(Settings):
             add_point(shard, table, row, split, source.name)
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Settle the split over all files and return rigs, basis, counts and the ranges of training.
+        """Settle the split over all files and return rigs, basis, counts and the ranges of
+        training.
 
         Raises:
             DataError: files of different bases, or no training point.
@@ -105,29 +120,43 @@ class Measurements(Settings):
         if len(bases) > 1:
             said = "; ".join(f"{basis} in {file}" for basis, file in sorted(bases.items()))
             raise DataError(
-                f"the files differ in the basis of Nu ({said}); convert them to one first (heat.basis.convert)"
+                f"the files differ in the basis of Nu ({said}); convert them to one first"
+                " (heat.basis.convert)"
             )
         points, rig, value = _points(store), store.column("rig"), store.column("value")
         split = store.column("split") if self.split == "given" else self._settled(points, rig)
         store.rewrite("split", split)
         if not (split == 0).any():
-            raise DataError("no point is in training; choose other shares, another border or another split")
+            raise DataError(
+                "no point is in training; choose other shares, another border or another split"
+            )
         said = zip(store.column("file"), store.column("note"), strict=True)
         notes = {f"{file}: {line}" for file, text in said for line in text.split("\n") if line}
         for note in (*sorted(notes), *suspicions(points, rig, value)):
             warnings.warn(note, stacklevel=2)
         still = [name for name, column in points.items() if np.all(column == column[0])]
-        more = {"basis": next(iter(bases)), "constant": still, "held": list(self.held), "notes": sorted(notes)}
-        return counts_and_ranges(points, split, rig) | more | {"split": self.split, "seed": self.seed}
+        more = {
+            "basis": next(iter(bases)),
+            "constant": still,
+            "held": list(self.held),
+            "notes": sorted(notes),
+        }
+        return (
+            counts_and_ranges(points, split, rig) | more | {"split": self.split, "seed": self.seed}
+        )
 
     def _settled(self, points: Mapping[str, np.ndarray], rig: Sequence[str]) -> np.ndarray:
         """Return the split of each point, int8 [N]."""
-        _, plate = np.unique(np.array([*points.values(), _numbered(rig)]), axis=1, return_inverse=True)
+        _, plate = np.unique(
+            np.array([*points.values(), _numbered(rig)]), axis=1, return_inverse=True
+        )
         if self.split == "random":
             return split_together(plate.reshape(-1), self.shares, self.seed)
         if self.split == "rig":
             if unknown := [name for name in self.held if name not in rig]:
-                raise ConfigError(f"no rig {unknown[0]!r} in the files; {did_you_mean(unknown[0], set(rig))}")
+                raise ConfigError(
+                    f"no rig {unknown[0]!r} in the files; {did_you_mean(unknown[0], set(rig))}"
+                )
             test = np.isin(np.array(rig, object), self.held)
             left = np.zeros(len(rig), bool)
         else:
@@ -138,24 +167,40 @@ class Measurements(Settings):
                 if (apart.min(0) > SAME_ANGLE).any():
                     known = ", ".join(f"{angle:g}" for angle in np.unique(column))
                     raise ConfigError(
-                        f"no rib angle {self.held[int(apart.min(0).argmax())]} in the files; known: {known}"
+                        f"no rib angle {self.held[int(apart.min(0).argmax())]} in the files; known:"
+                        f" {known}"
                     )
                 test, left = (apart <= SAME_ANGLE).any(1), np.zeros(len(rig), bool)
             else:
                 test = column > numbers[-1]
-                left = (column >= numbers[0]) & ~test if len(numbers) == 2 else np.zeros(len(rig), bool)
+                left = (
+                    (column >= numbers[0]) & ~test
+                    if len(numbers) == 2
+                    else np.zeros(len(rig), bool)
+                )
         split = np.where(test, 2, -1).astype(np.int8)
         rest = ~test & ~left
         if rest.any():
-            split[rest] = split_together(plate.reshape(-1)[rest], (1 - self.shares[1], self.shares[1], 0.0), self.seed)
+            split[rest] = split_together(
+                plate.reshape(-1)[rest], (1 - self.shares[1], self.shares[1], 0.0), self.seed
+            )
         return split
 
 
 def add_point(shard: ShardWriter, table: MeasuredTable, row: int, split: int, file: str) -> None:
     """Append one row of a table."""
     numbers = {name: table.points[name][row] for name in GROUPS} | {"value": table.nu[row]}
-    numbers |= {"fanning": table.fanning[row], "uncertainty": table.uncertainty[row], "line": table.line[row]}
-    texts = {"rig": table.rig[row], "file": file, "basis": table.basis, "note": "\n".join(table.notes)}
+    numbers |= {
+        "fanning": table.fanning[row],
+        "uncertainty": table.uncertainty[row],
+        "line": table.line[row],
+    }
+    texts = {
+        "rig": table.rig[row],
+        "file": file,
+        "basis": table.basis,
+        "note": "\n".join(table.notes),
+    }
     shard.end(**numbers, **texts, split=np.int8(split))
 
 
@@ -170,7 +215,9 @@ def split_together(group_N: np.ndarray, shares: Sequence[float], seed: int) -> n
     ends = np.maximum(ends, 1)  # a single point is for training
     place = np.empty(len(groups), np.int64)
     place[generator(seed, SUBSET).permutation(len(groups))] = np.arange(len(groups))
-    return np.searchsorted(ends, place, side="right").astype(np.int8)[np.searchsorted(groups, group_N)]
+    return np.searchsorted(ends, place, side="right").astype(np.int8)[
+        np.searchsorted(groups, group_N)
+    ]
 
 
 def _held_number(text: str) -> float:
@@ -179,7 +226,9 @@ def _held_number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise ConfigError(f"held {text!r} is no positive number; give angles in degrees, or Reynolds numbers")
+        raise ConfigError(
+            f"held {text!r} is no positive number; give angles in degrees, or Reynolds numbers"
+        )
     return value
 
 
@@ -191,10 +240,18 @@ def _numbered(names: Sequence[str]) -> np.ndarray:
     return np.unique(np.array(names), return_inverse=True)[1].reshape(-1).astype(np.float64)
 
 
-def counts_and_ranges(points: Mapping[str, np.ndarray], split: np.ndarray, rig: Sequence[str]) -> dict[str, Any]:
+def counts_and_ranges(
+    points: Mapping[str, np.ndarray], split: np.ndarray, rig: Sequence[str]
+) -> dict[str, Any]:
     """Return counts of splits and rigs, and the ranges of the groups over training."""
     ranges = {
-        name: [float(column[split == 0].min()), float(column[split == 0].max())] for name, column in points.items()
+        name: [float(column[split == 0].min()), float(column[split == 0].max())]
+        for name, column in points.items()
     }
     counts = {name: int((split == place).sum()) for place, name in enumerate(SPLITS)}
-    return {"count": len(split), "counts": counts, "rigs": dict(sorted(Counter(rig).items())), "ranges": ranges}
+    return {
+        "count": len(split),
+        "counts": counts,
+        "rigs": dict(sorted(Counter(rig).items())),
+        "ranges": ranges,
+    }

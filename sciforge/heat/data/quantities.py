@@ -1,4 +1,6 @@
-"""What the columns of a table may be: names, aliases, units, and how groups are made of dimensional quantities."""
+"""What the columns of a table may be: names, aliases, units, and how groups are made of
+dimensional quantities.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -70,16 +72,21 @@ QUANTITIES = {
 
 
 def known_as(head: str, name: str) -> bool:
-    """Return whether the head of a column is a name of a quantity; single letters keep their case (h and H differ).
+    """Return whether the head of a column is a name of a quantity; single letters keep their case
+    (h and H differ).
 
     >>> known_as("NU_Ribbed", "Nu"), known_as("H", "h"), known_as("D", "diameter")
     (True, False, True)
     """
     names = (name, *QUANTITIES[name].aliases)
-    return head in names if len(head) == 1 else head.lower() in [n.lower() for n in names if len(n) > 1]
+    return (
+        head in names
+        if len(head) == 1
+        else head.lower() in [n.lower() for n in names if len(n) > 1]
+    )
 
 
-# Units ---------------------------------------------------------------------------------------------------------------
+# Units --------------------------------------------------------------------------------------------
 
 PLAIN = ("", "-", "1")  # of a pure number
 FACTORS = {
@@ -91,7 +98,9 @@ FACTORS = {
 }
 
 
-def in_unit(values_N: np.ndarray, unit: str | None, name: str, path: Path | str, line: int) -> np.ndarray:
+def in_unit(
+    values_N: np.ndarray, unit: str | None, name: str, path: Path | str, line: int
+) -> np.ndarray:
     """Return a column in its SI unit (angles in degrees), float64 [N].
 
     Args:
@@ -109,19 +118,27 @@ def in_unit(values_N: np.ndarray, unit: str | None, name: str, path: Path | str,
     """
     wanted = QUANTITIES[name].unit
     if unit is None and wanted not in ("", "deg"):
-        raise DataError(f"{name} has no unit; write it in brackets in the header, e.g. '{name} [{wanted}]'", path, line)
+        raise DataError(
+            f"{name} has no unit; write it in brackets in the header, e.g. '{name} [{wanted}]'",
+            path,
+            line,
+        )
     if unit is None or unit == wanted or (not wanted and unit in PLAIN):
         return values_N
     if (unit, wanted) in FACTORS:
         return values_N * FACTORS[unit, wanted]
     spelt = _spelt(unit)
     if spelt is None:
-        raise DataError(f"no unit {unit[:40]!r} (of {name}); write it like {wanted or '%'}", path, line)
+        raise DataError(
+            f"no unit {unit[:40]!r} (of {name}); write it like {wanted or '%'}", path, line
+        )
     pint, registry = _registry()
     try:
         return np.asarray(registry.Quantity(values_N, spelt).to(wanted).magnitude, np.float64)
     except pint.DimensionalityError:
-        raise DataError(f"{name} cannot be in {unit!r}; it is in {wanted or 'no unit'}", path, line) from None
+        raise DataError(
+            f"{name} cannot be in {unit!r}; it is in {wanted or 'no unit'}", path, line
+        ) from None
     except (
         pint.PintError,
         AttributeError,
@@ -130,11 +147,14 @@ def in_unit(values_N: np.ndarray, unit: str | None, name: str, path: Path | str,
         AssertionError,
         SyntaxError,
     ):  # all that it raises for text
-        raise DataError(f"no unit {unit[:40]!r} (of {name}); write it like {wanted or '%'}", path, line) from None
+        raise DataError(
+            f"no unit {unit[:40]!r} (of {name}); write it like {wanted or '%'}", path, line
+        ) from None
 
 
 def _spelt(unit: str) -> str | None:
-    """Return a unit as pint reads it, None for what is no unit: text of strangers is never evaluated (10**10**10 would hang).
+    """Return a unit as pint reads it, None for what is no unit: text of strangers is never
+    evaluated (10**10**10 would hang).
 
     >>> _spelt("W/(m2 K)"), _spelt("kg m^-1 s-1"), _spelt("10**10**10")
     ('W/(m**2 K)', 'kg m**-1 s**-1', None)
@@ -148,9 +168,13 @@ def _spelt(unit: str) -> str | None:
         .replace("°C", "degC")
     )
     word = r"[A-Za-z_%°]+(?:(?:\^|\*\*)?\s*-?[1-4])?"
-    if len(text) > 40 or not re.fullmatch(rf"\s*(?:1\s*/\s*)?\(*{word}(?:[\s*/.()]+{word})*\)*\s*", text):
+    if len(text) > 40 or not re.fullmatch(
+        rf"\s*(?:1\s*/\s*)?\(*{word}(?:[\s*/.()]+{word})*\)*\s*", text
+    ):
         return None
-    return re.sub(r"([A-Za-z_%°])(?:\^|\*\*)?\s*(-?[1-4])", r"\1**\2", text).replace(".", "*").strip()
+    return (
+        re.sub(r"([A-Za-z_%°])(?:\^|\*\*)?\s*(-?[1-4])", r"\1**\2", text).replace(".", "*").strip()
+    )
 
 
 @cache
@@ -162,11 +186,13 @@ def _registry() -> tuple[Any, Any]:
     return pint, pint.UnitRegistry()
 
 
-# Groups of dimensional quantities ------------------------------------------------------------------------------------
+# Groups of dimensional quantities -----------------------------------------------------------------
 
 
 def _pitch(rib_pitch: np.ndarray, rib_height: np.ndarray) -> np.ndarray:
-    return np.divide(rib_pitch, rib_height, out=np.full_like(rib_pitch, np.nan), where=rib_height > 0)
+    return np.divide(
+        rib_pitch, rib_height, out=np.full_like(rib_pitch, np.nan), where=rib_height > 0
+    )
 
 
 RULES: tuple[tuple[str, tuple[str, ...], Callable[..., Any]], ...] = (
@@ -185,8 +211,11 @@ RULES: tuple[tuple[str, tuple[str, ...], Callable[..., Any]], ...] = (
 DISAGREE = 0.02  # relative; printed numbers are rounded
 
 
-def complete(values: dict[str, np.ndarray], fluid: Sequence[str], reference: str, path: Path) -> list[str]:
-    """Add the groups that the dimensional columns make, in place, and return a line for each that they contradict.
+def complete(
+    values: dict[str, np.ndarray], fluid: Sequence[str], reference: str, path: Path
+) -> list[str]:
+    """Add the groups that the dimensional columns make, in place, and return a line for each that
+    they contradict.
 
     Args:
         values: quantity -> float64 [N] in SI.
@@ -210,7 +239,10 @@ def complete(values: dict[str, np.ndarray], fluid: Sequence[str], reference: str
             continue
         apart = np.abs(made / np.where(values[target] != 0, values[target], np.nan) - 1)
         if len(apart) and np.nanmax(apart, initial=0) > DISAGREE:
-            notes.append(f"{target} differs from {', '.join(needs)} by up to {np.nanmax(apart):.0%}; {target} is used")
+            notes.append(
+                f"{target} differs from {', '.join(needs)} by up to {np.nanmax(apart):.0%};"
+                f" {target} is used"
+            )
     return notes
 
 
@@ -218,14 +250,17 @@ def _wants_properties(values: dict[str, np.ndarray]) -> bool:
     return "Pr" not in values or ("Re" not in values) or ("Nu" not in values and "h" in values)
 
 
-def _add_properties(values: dict[str, np.ndarray], fluid: Sequence[str], reference: str, path: Path) -> None:
+def _add_properties(
+    values: dict[str, np.ndarray], fluid: Sequence[str], reference: str, path: Path
+) -> None:
     """Add the properties of the named fluids where the table has none."""
     from sciforge.heat.correlations.fluids import properties
 
     names = np.array(fluid, object)
     pressure = values.get("pressure", np.full(len(names), 101325.0))
     found = {
-        key: np.full(len(names), np.nan) for key in ("density", "dynamic_viscosity", "viscosity", "conductivity", "Pr")
+        key: np.full(len(names), np.nan)
+        for key in ("density", "dynamic_viscosity", "viscosity", "conductivity", "Pr")
     }
     for name in dict.fromkeys(n for n in fluid if n):
         rows = names == name

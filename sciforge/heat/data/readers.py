@@ -1,8 +1,10 @@
-"""Tables of measurements (CSV or TSV, plain or gzipped) -> dimensionless groups, Nusselt numbers and what they are based on.
+"""Tables of measurements (CSV or TSV, plain or gzipped) -> dimensionless groups, Nusselt numbers
+and what they are based on.
 
-A table has a header. A column is found by its name or a usual alias, or is named by `ours=theirs`. Its unit stands in brackets
-(`D [mm]`); the groups need none (angles are in degrees), dimensional columns do, and the groups are made of them. Lines that
-begin with # are remarks, except `# basis: ribbed wall, projected area, smooth diameter`, `# rig: NAME` and `# fluid: NAME`.
+A table has a header. A column is found by its name or a usual alias, or is named by `ours=theirs`.
+Its unit stands in brackets (`D [mm]`); the groups need none (angles are in degrees), dimensional
+columns do, and the groups are made of them. Lines that begin with # are remarks, except `# basis:
+ribbed wall, projected area, smooth diameter`, `# rig: NAME` and `# fluid: NAME`.
 """
 
 import csv
@@ -43,10 +45,12 @@ class MeasuredTable:
         points: group name -> float64 [N], all groups of groups.py.
         nu: Nusselt number, float64 [N]; NaN where the table need not have one.
         fanning: four-sided Fanning friction factor, float64 [N]; NaN where unknown.
-        uncertainty: relative standard uncertainty of Nu (0.05 is 5 %), float64 [N]; NaN where unknown.
+        uncertainty: relative standard uncertainty of Nu (0.05 is 5 %), float64 [N]; NaN where
+            unknown.
         rig: name of the laboratory or rig of each point; the file's name where none is given.
         line: of the file, int64 [N].
-        basis: of Nu in the words of `Basis`; "" where it was not asked for. Friction is always Fanning's.
+        basis: of Nu in the words of `Basis`; "" where it was not asked for. Friction is always
+            Fanning's.
         split: what the column `split` says of each point; "" where there is none.
         notes: what was taken for granted, one line each.
     """
@@ -77,22 +81,31 @@ def read_table(
     """Read a table of measurements.
 
     Args:
-        path: .csv or .tsv, with or without .gz; semicolons and tabs are understood, decimal commas are not.
-        columns: `ours=theirs` where a column is not found by itself, e.g. `Nu=Nu_r` or `alpha_deg=angle [rad]`.
-        on_reject: is told of each bad row, which is then left out; without it the first bad row raises.
+        path: .csv or .tsv, with or without .gz; semicolons and tabs are understood, decimal commas
+            are not.
+        columns: `ours=theirs` where a column is not found by itself, e.g. `Nu=Nu_r` or
+            `alpha_deg=angle [rad]`.
+        on_reject: is told of each bad row, which is then left out; without it the first bad row
+            raises.
         basis: of Nu, where no line `# basis:` of the file states it.
-        measured: whether the table must have Nu and its basis; a table of points to predict need not.
-        warn: whether to warn of repeated points, of columns that never change and of what was taken for granted.
+        measured: whether the table must have Nu and its basis; a table of points to predict need
+            not.
+        warn: whether to warn of repeated points, of columns that never change and of what was taken
+            for granted.
 
     Raises:
-        DataError: unreadable, a column is missing, of an unknown unit or found twice, no basis, or a bad row (with its line).
+        DataError: unreadable, a column is missing, of an unknown unit or found twice, no basis, or
+            a bad row (with its line).
         ConfigError: the file's ending, or a text in `columns`.
         MissingExtra: a unit needs pint, or a fluid CoolProp.
     """
     path = Path(path)
     table = _measured(_read_cells(path), path, columns, on_reject, basis, measured)
     if warn:
-        for note in (*table.notes, *(suspicions(table.points, table.rig, table.nu) if measured else ())):
+        for note in (
+            *table.notes,
+            *(suspicions(table.points, table.rig, table.nu) if measured else ()),
+        ):
             warnings.warn(f"{path}: {note}", stacklevel=2)
     return table
 
@@ -107,7 +120,8 @@ def read_frame(
     """Read a table in memory as `read_table` reads a file; lines count the rows from 0.
 
     Args:
-        frame: columns by their names or aliases, with units in brackets; `attrs` may hold basis, rig and fluid.
+        frame: columns by their names or aliases, with units in brackets; `attrs` may hold basis,
+            rig and fluid.
         columns: `ours=theirs` where a column is not found by itself.
         basis: of Nu, where `frame.attrs["basis"]` does not state it.
         measured: whether the table must have Nu and its basis.
@@ -116,15 +130,23 @@ def read_frame(
         DataError: a column is missing or found twice, no basis, or a bad row, named by its place.
     """
     header = tuple(str(name).strip() for name in frame.columns)
-    cells = ["" if value is None else str(value) for value in frame.to_numpy(object).ravel().tolist()]
+    cells = [
+        "" if value is None else str(value) for value in frame.to_numpy(object).ravel().tolist()
+    ]
     cells = ["" if cell in ("nan", "<NA>", "NaT") else cell for cell in cells]
     width = len(header)
-    rows = tuple((place, tuple(cells[place * width : (place + 1) * width])) for place in range(len(frame)))
+    rows = tuple(
+        (place, tuple(cells[place * width : (place + 1) * width])) for place in range(len(frame))
+    )
     if not rows:
         raise DataError("there are no rows; give at least one")
-    remarks = {name: str(frame.attrs[name]) for name in ("basis", "rig", "fluid") if name in frame.attrs}
+    remarks = {
+        name: str(frame.attrs[name]) for name in ("basis", "rig", "fluid") if name in frame.attrs
+    }
     try:
-        return _measured(_Table(header, 0, rows, remarks), IN_MEMORY, columns, None, basis, measured)
+        return _measured(
+            _Table(header, 0, rows, remarks), IN_MEMORY, columns, None, basis, measured
+        )
     except DataError as error:
         message = str(error).removeprefix(f"{IN_MEMORY}: ")
         row = re.match(rf"{IN_MEMORY}:(\d+): ", message)
@@ -147,7 +169,9 @@ def _measured(
     places = _settle_friction(places, table, basis or table.remarks.get("basis", ""), path)
     report = Rows(path, on_reject)
     numeric = {name: place for name, place in places.items() if QUANTITIES[name].unit != TEXT}
-    cells, lines = report.numbers(table.rows, len(table.header), {name: place for name, (place, _) in numeric.items()})
+    cells, lines = report.numbers(
+        table.rows, len(table.header), {name: place for name, (place, _) in numeric.items()}
+    )
     values = {
         name: in_unit(column, unit, name, path, table.header_line)
         for column, (name, (_, unit)) in zip(cells.T, numeric.items(), strict=True)
@@ -160,20 +184,31 @@ def _measured(
     points = _points(values, notes, path, len(lines))
     nu = values.get("Nu")
     if nu is None and measured:
-        raise DataError(f"no column Nu (nor h, diameter, conductivity); {_offer(table, 'Nu')}", path, table.header_line)
+        raise DataError(
+            f"no column Nu (nor h, diameter, conductivity); {_offer(table, 'Nu')}",
+            path,
+            table.header_line,
+        )
     blank = np.full(len(lines), np.nan)
-    nu, fanning, uncertainty = (values.get(name, blank) for name in ("Nu", "fanning", "uncertainty"))
+    nu, fanning, uncertainty = (
+        values.get(name, blank) for name in ("Nu", "fanning", "uncertainty")
+    )
     keep = report.plausible(points, nu if measured else None, fanning, uncertainty, lines)
     if not keep.any():
         raise DataError("no usable row below the header; correct the table", path)
     points = {name: column[keep] for name, column in points.items()}
-    rig, split = ([name for name, kept in zip(texts[key], keep, strict=True) if kept] for key in ("rig", "split"))
+    rig, split = (
+        [name for name, kept in zip(texts[key], keep, strict=True) if kept]
+        for key in ("rig", "split")
+    )
     rig = tuple(name or table.remarks.get("rig") or _stem(path) for name in rig)
     kept = (column[keep] for column in (nu, fanning, uncertainty))
-    return MeasuredTable(points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes))
+    return MeasuredTable(
+        points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes)
+    )
 
 
-# Cells ---------------------------------------------------------------------------------------------------------------
+# Cells --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -190,7 +225,11 @@ def _stem(path: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        with bounded(gzip.open(path, "rb"), path) if path.suffix.lower() == ".gz" else open(path, "rb") as handle:
+        with (
+            bounded(gzip.open(path, "rb"), path)
+            if path.suffix.lower() == ".gz"
+            else open(path, "rb")
+        ) as handle:
             return handle.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("not UTF-8 text; save the table as CSV UTF-8", path) from None
@@ -202,16 +241,20 @@ def _read_text(path: Path) -> str:
 
 def _read_cells(path: Path) -> _Table:
     """Split a file into remarks, header and rows; raises DataError where it is no table."""
-    suffix = Path(_stem(path) + path.suffix if path.suffix.lower() != ".gz" else path.stem).suffix.lower()
+    suffix = Path(
+        _stem(path) + path.suffix if path.suffix.lower() != ".gz" else path.stem
+    ).suffix.lower()
     if suffix not in TABLES:
         raise ConfigError(
-            f"{path}: the ending {suffix!r} is not one of .csv, .tsv (with or without .gz); rename the file"
+            f"{path}: the ending {suffix!r} is not one of .csv, .tsv (with or without .gz); rename"
+            " the file"
         )
     lines = list(io.StringIO(_read_text(path), newline=""))
     remarks = {}
     for number, line in enumerate(lines):
         if line.lstrip('" ').startswith("#"):
-            key, _, text = line.strip(' "#,;\t\r\n').partition(":")  # a spreadsheet adds quotes and commas
+            # a spreadsheet adds quotes and commas
+            key, _, text = line.strip(' "#,;\t\r\n').partition(":")
             if key.strip().lower() in ("basis", "rig", "fluid") and text.strip():
                 remarks[key.strip().lower()] = text.strip()
             lines[number] = "\n"  # line numbers stay
@@ -230,7 +273,9 @@ def _read_cells(path: Path) -> _Table:
         raise DataError(f"not a table ({error}); correct it", path, reader.line_num) from None
     (line, header), *rows = rows
     if all(_is_number(cell) for cell in header if cell):
-        raise DataError("no header; name the columns in the first line, e.g. Re,Pr,e_D,Nu", path, line)
+        raise DataError(
+            "no header; name the columns in the first line, e.g. Re,Pr,e_D,Nu", path, line
+        )
     header = header[: max(place for place, cell in enumerate(header) if cell) + 1]
     if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
         raise DataError(f"the header names {twice[0]!r} twice; rename one", path, line)
@@ -247,7 +292,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-# Columns -------------------------------------------------------------------------------------------------------------
+# Columns ------------------------------------------------------------------------------------------
 
 Place = tuple[int, str | None]  # where a column is, and its unit; None where none is stated
 
@@ -283,11 +328,15 @@ def _find_columns(table: _Table, columns: Sequence[str], path: Path) -> dict[str
         if len(places) != 1:
             said = f"{len(places)} columns {name!r}" if places else f"no column {name!r}"
             hint = did_you_mean(name, [h for h, _ in heads if h])
-            raise DataError(f"{said} in the header; {hint} (asked for by --columns)", path, table.header_line)
+            raise DataError(
+                f"{said} in the header; {hint} (asked for by --columns)", path, table.header_line
+            )
         stated = heads[places[0]][1]
         if unit is not None and stated is not None and unit != stated:
             raise DataError(
-                f"{name} is in [{stated}] in the header and [{unit}] in --columns; keep one", path, table.header_line
+                f"{name} is in [{stated}] in the header and [{unit}] in --columns; keep one",
+                path,
+                table.header_line,
             )
         found[ours] = (places[0], stated if unit is None else unit)
     taken = {place for place, _ in found.values()}
@@ -296,7 +345,8 @@ def _find_columns(table: _Table, columns: Sequence[str], path: Path) -> dict[str
         if len(places) > 1 and ours not in found:
             names = ", ".join(table.header[p] for p in places)
             raise DataError(
-                f"{len(places)} columns may be {ours} ({names}); choose with --columns {ours}={table.header[places[0]]}",
+                f"{len(places)} columns may be {ours} ({names}); choose with --columns"
+                f" {ours}={table.header[places[0]]}",
                 path,
                 table.header_line,
             )
@@ -305,8 +355,12 @@ def _find_columns(table: _Table, columns: Sequence[str], path: Path) -> dict[str
     return found
 
 
-def _settle_friction(places: dict[str, Place], table: _Table, said: str, path: Path) -> dict[str, Place]:
-    """Return the columns with a bare `f` named: it is Fanning's or Darcy's, which differ four times."""
+def _settle_friction(
+    places: dict[str, Place], table: _Table, said: str, path: Path
+) -> dict[str, Place]:
+    """Return the columns with a bare `f` named: it is Fanning's or Darcy's, which differ four
+    times.
+    """
     if "f" not in places:
         return places
     found = dict(places)
@@ -316,14 +370,17 @@ def _settle_friction(places: dict[str, Place], table: _Table, said: str, path: P
         if {"fanning", "darcy"} & set(found):
             return found
         what = (
-            "a friction factor f may be Fanning's or Darcy's, 4 times as large; add 'Fanning friction' to the basis, or"
+            "a friction factor f may be Fanning's or Darcy's, 4 times as large; add 'Fanning"
+            " friction' to the basis, or"
         )
         raise DataError(f"{what} --columns fanning=f (or darcy=f)", path, table.header_line)
     return found if kind in found else {**found, kind: place}
 
 
 def _texts(table: _Table, places: Mapping[str, Place], name: str, lines: np.ndarray) -> list[str]:
-    """Return the text of each kept row; where there is no such column, what the remarks say, or nothing."""
+    """Return the text of each kept row; where there is no such column, what the remarks say, or
+    nothing.
+    """
     if name not in places:
         return [table.remarks.get(name, "")] * len(lines)
     wanted = dict(table.rows)
@@ -331,14 +388,18 @@ def _texts(table: _Table, places: Mapping[str, Place], name: str, lines: np.ndar
 
 
 def _basis_of(table: _Table, given: str, path: Path, required: bool) -> Basis | None:
-    """Return the basis of Nu, its friction Fanning's; raises DataError where it is missing or stated in two ways."""
+    """Return the basis of Nu, its friction Fanning's; raises DataError where it is missing or
+    stated in two ways.
+    """
     stated = table.remarks.get("basis", "")
     if not (given or stated):
         if not required:
             return None
         example = "ribbed wall, projected area, smooth diameter"
         raise DataError(
-            f"no basis of Nu; put '# basis: {example}' in the first line, or give --basis \"{example}\"", path
+            f"no basis of Nu; put '# basis: {example}' in the first line, or give --basis"
+            f' "{example}"',
+            path,
         )
     try:
         found = [Basis.parse(text) for text in (given, stated) if text]
@@ -346,32 +407,52 @@ def _basis_of(table: _Table, given: str, path: Path, required: bool) -> Basis | 
         raise DataError(str(error), path) from None
     if len(found) == 2 and found[0] != found[1]:
         raise DataError(
-            f"its basis is {found[1]}, and {found[0]} was given; drop the option, or correct the file", path
+            f"its basis is {found[1]}, and {found[0]} was given; drop the option, or correct the"
+            " file",
+            path,
         )
     return replace(found[0], friction="fanning")
 
 
-def _points(values: Mapping[str, np.ndarray], notes: list[str], path: Path, count: int) -> dict[str, np.ndarray]:
+def _points(
+    values: Mapping[str, np.ndarray], notes: list[str], path: Path, count: int
+) -> dict[str, np.ndarray]:
     """Return all groups, those that may be absent filled; raises DataError for the others."""
     if "e_D" not in values and {"P_e", "alpha_deg", "rib_pitch"} & set(values):
-        raise DataError("ribs without a height; add a column e_D (0 is smooth), or rib_height and diameter", path)
+        raise DataError(
+            "ribs without a height; add a column e_D (0 is smooth), or rib_height and diameter",
+            path,
+        )
     for name in ("Re", "Pr"):
         if name not in values:
             made = "velocity, diameter, viscosity" if name == "Re" else "fluid and temperature"
-            raise DataError(f"no column {name} (nor {made} to make it); name it with --columns {name}=THEIRS", path)
+            raise DataError(
+                f"no column {name} (nor {made} to make it); name it with --columns {name}=THEIRS",
+                path,
+            )
     smooth = values.get("e_D", np.zeros(count)) == 0
     filled = {name: group.absent for name, group in GROUPS.items() if name not in values}
     if not smooth.all() and filled:
-        notes.append(f"no column {', '.join(filled)}; {', '.join(f'{value:g}' for value in filled.values())} taken")
+        notes.append(
+            f"no column {', '.join(filled)}; {', '.join(f'{value:g}' for value in filled.values())}"
+            " taken"
+        )
     points = {}
     for name, group in GROUPS.items():
         column = values.get(name, np.full(count, group.absent, np.float64))
-        if name in ("P_e", "alpha_deg"):  # they mean nothing on a smooth wall, and may be left empty there
+        # they mean nothing on a smooth wall, and may be left empty there
+        if name in ("P_e", "alpha_deg"):
             column = np.where(smooth & np.isnan(column), group.absent, column)
         points[name] = column
     angles = points["alpha_deg"][~smooth]
-    if len(angles) and 0 < np.nanmin(angles, initial=90) and np.nanmax(angles, initial=0) <= SMALLEST_ANGLE:
+    if (
+        len(angles)
+        and 0 < np.nanmin(angles, initial=90)
+        and np.nanmax(angles, initial=0) <= SMALLEST_ANGLE
+    ):
         raise DataError(
-            "every angle is below 1.6 degrees; if they are in radians, write --columns 'alpha_deg=THEIRS [rad]'", path
+            "every angle is below 1.6 degrees; if they are in radians, write --columns"
+            " 'alpha_deg=THEIRS [rad]'",
+            path,
         )
     return points

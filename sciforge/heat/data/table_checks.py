@@ -1,4 +1,6 @@
-"""Which rows of a table are possible measurements, and what a reader of the whole table should be told."""
+"""Which rows of a table are possible measurements, and what a reader of the whole table should
+be told.
+"""
 
 import math
 import re
@@ -24,7 +26,8 @@ LARGEST_UNCERTAINTY = 0.5  # relative; what lies above is in percent, or no meas
 
 
 def suspicions(points: Mapping[str, np.ndarray], rig: Sequence[str], nu: np.ndarray) -> list[str]:
-    """Return a line for repeated points, for a single point, and for groups whose exponent the data cannot tell.
+    """Return a line for repeated points, for a single point, and for groups whose exponent the data
+    cannot tell.
 
     A constant Prandtl number of a gas is no suspicion: nearly all channels are measured in air.
 
@@ -41,7 +44,8 @@ def suspicions(points: Mapping[str, np.ndarray], rig: Sequence[str], nu: np.ndar
     if again:
         same = f", {copies} of them with the same Nu too" if copies else ""
         found.append(
-            f"{again} points repeat another of the same rig{same}; drop copies, or keep them if measured twice"
+            f"{again} points repeat another of the same rig{same}; drop copies, or keep them if"
+            " measured twice"
         )
     still = [name for name, column in points.items() if np.all(column == column[0])]
     if still := [name for name in still if name != "Pr" or not GAS[0] <= points["Pr"][0] <= GAS[1]]:
@@ -54,7 +58,7 @@ def suspicions(points: Mapping[str, np.ndarray], rig: Sequence[str], nu: np.ndar
 class Rows:
     """Finds bad rows: the first is an error, or all are reported and left out."""
 
-    def __init__(self, path: Path, on_reject: OnReject):
+    def __init__(self, path: Path, on_reject: OnReject) -> None:
         self.path, self.on_reject = path, on_reject
 
     def bad(self, line: int, what: str) -> None:
@@ -64,7 +68,10 @@ class Rows:
         self.on_reject(Reject(str(self.path), line, "", what))
 
     def numbers(
-        self, cells_of_line: Sequence[tuple[int, Sequence[str]]], width: int, places: Mapping[str, int]
+        self,
+        cells_of_line: Sequence[tuple[int, Sequence[str]]],
+        width: int,
+        places: Mapping[str, int],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the columns at `places` [N, K], NaN where a cell is empty, and the lines [N].
 
@@ -79,7 +86,8 @@ class Rows:
                 if len(cells) < width or any(cells[width:]):
                     found = len(cells)
                     raise DataError(
-                        f"{found} cells where the header has {width}; complete the line (decimals take a point)"
+                        f"{found} cells where the header has {width}; complete the line (decimals"
+                        " take a point)"
                     )
                 rows.append([_number(cells[place], name) for name, place in places.items()])
                 lines.append(line)
@@ -88,7 +96,9 @@ class Rows:
         return np.array(rows, np.float64).reshape(len(rows), len(places)), np.array(lines, np.int64)
 
     def positive(self, values: Mapping[str, np.ndarray], lines: np.ndarray) -> np.ndarray:
-        """Return which rows have dimensional quantities above zero (a rib may have no height), bool [N]."""
+        """Return which rows have dimensional quantities above zero (a rib may have no height),
+        bool [N].
+        """
         keep = np.ones(len(lines), bool)
         for name, column in values.items():
             if QUANTITIES[name].unit not in ("", "deg"):
@@ -96,7 +106,10 @@ class Rows:
                 for row in np.flatnonzero(low & keep):
                     keep[row] = False
                     unit = QUANTITIES[name].unit
-                    self.bad(int(lines[row]), f"{name} is {column[row]:g} {unit}; it must be above 0, correct it")
+                    self.bad(
+                        int(lines[row]),
+                        f"{name} is {column[row]:g} {unit}; it must be above 0, correct it",
+                    )
         return keep
 
     def plausible(
@@ -112,13 +125,20 @@ class Rows:
         for row in range(len(lines)):
             what = _implausible({name: float(column[row]) for name, column in points.items()})
             if nu is not None and not what and not 0 < nu[row] < math.inf:
-                what = "Nu is missing" if np.isnan(nu[row]) else f"Nu is {nu[row]:g}; it must be above 0"
+                what = (
+                    "Nu is missing"
+                    if np.isnan(nu[row])
+                    else f"Nu is {nu[row]:g}; it must be above 0"
+                )
             if not what and fanning[row] <= 0:
                 what = f"the friction factor is {fanning[row]:g}; it must be above 0"
             if not what and sd[row] <= 0:
                 what = f"uncertainty is {sd[row]:g}; it must be above 0"
             if not what and sd[row] > LARGEST_UNCERTAINTY:
-                what = f"uncertainty is {sd[row]:g}, not a fraction of Nu; if it is in percent, head the column 'uncertainty [%]'"
+                what = (
+                    f"uncertainty is {sd[row]:g}, not a fraction of Nu; if it is in percent, head"
+                    " the column 'uncertainty [%]'"
+                )
             if what:
                 keep[row] = False
                 self.bad(int(lines[row]), what if ";" in what else f"{what}; correct it")
@@ -165,5 +185,7 @@ def _implausible(point: Mapping[str, float]) -> str:
             bound = f"at most {group.high:g}"
         else:
             continue
-        return f"{name} is {value:g}; it must be {bound}" + (f": {HINTS[name]}" if name in HINTS else "")
+        return f"{name} is {value:g}; it must be {bound}" + (
+            f": {HINTS[name]}" if name in HINTS else ""
+        )
     return ""

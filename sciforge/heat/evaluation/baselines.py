@@ -1,7 +1,9 @@
-"""Classical rivals in every label-efficiency curve of heat: power laws, a Gaussian process, boosting, a net, published laws.
+"""Classical rivals in every label-efficiency curve of heat: power laws, a Gaussian process,
+boosting, a net, published laws.
 
-Every function takes (objective, train records, test records, seed) and returns {"value": [N]}, Nusselt numbers, and, where the
-method knows how far it may be off, `std` (of log Nu), `low` and `high` (the 90 % interval), as `Nusselt.predict` does.
+Every function takes (objective, train records, test records, seed) and returns {"value": [N]},
+Nusselt numbers, and, where the method knows how far it may be off, `std` (of log Nu), `low` and
+`high` (the 90 % interval), as `Nusselt.predict` does.
 
 Legend of shape letters: N points, F features.
 """
@@ -24,23 +26,30 @@ Outputs = dict[str, np.ndarray]
 SMOOTH_LAW = "dittus-boelter"
 SMOOTH_WALL = 1e-3  # e/D that stands for a smooth wall, whose logarithm is not finite
 LARGEST = 30.0  # of log Nu: a power law with few points may say anything
-FAINT = 1e-2  # singular value over the largest below which a direction does not vary (0.0625 and 0.063 are one e/D)
+# singular value over the largest below which a direction does not vary (0.0625 and 0.063 are one
+# e/D)
+FAINT = 1e-2
 SINGLE = 1e-3  # spread of a logarithm below which a column is one value
 STRENGTHS = np.logspace(-2, 3, 21)  # of ridge
-# How much log Re, log Pr, log e/D, log P/e, 1 - alpha/90 and log W/H vary over rigs: an exponent of a group that varies more
-# costs more.
+# How much log Re, log Pr, log e/D, log P/e, 1 - alpha/90 and log W/H vary over rigs: an exponent of
+# a group that varies more costs more.
 WIDTHS = np.array([0.8, 0.8, 0.5, 0.4, 0.27, 0.5])
 
 
-def least_squares(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
-    """A power law by least squares, of least norm where the points leave exponents open; t-intervals from 8 points."""
+def least_squares(
+    objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int
+) -> Outputs:
+    """A power law by least squares, of least norm where the points leave exponents open;
+    t-intervals from 8 points.
+    """
     train_NF, test_NF, log_N = _logs(train), _logs(test), _log_nu(train)
     centre_F = train_NF.mean(0)
     left, size, right = np.linalg.svd(train_NF - centre_F, full_matrices=False)
     told = size > FAINT * max(size.max(initial=0), SINGLE)
     left, size, right = left[:, told], size[told], right[told]
     mean = log_N.mean()
-    seen_N = (test_NF - centre_F) @ right.T / size  # in units of the training points' own directions
+    # in units of the training points' own directions
+    seen_N = (test_NF - centre_F) @ right.T / size
     left_N = log_N - mean - left @ (left.T @ (log_N - mean))
     free = len(log_N) - 1 - len(size)
     spread_N = None
@@ -50,10 +59,14 @@ def least_squares(objective: Any, train: Sequence[Record], test: Sequence[Record
     return _outputs(mean + seen_N @ (left.T @ (log_N - mean)), spread_N, free)
 
 
-def ridge_power_law(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
-    """A power law whose exponents are drawn towards those of Dittus-Boelter, how hard by leave-one-out on the training points.
+def ridge_power_law(
+    objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int
+) -> Outputs:
+    """A power law whose exponents are drawn towards those of Dittus-Boelter, how hard by
+    leave-one-out on the training points.
 
-    Drawn towards 0 instead it is worse everywhere: 20 % instead of 11 % from 5 points of datasets/ribbed-channel.csv.
+    Drawn towards 0 instead it is worse everywhere: 20 % instead of 11 % from 5 points of
+    datasets/ribbed-channel.csv.
     """
     train_NF, test_NF = _logs(train) / WIDTHS, _logs(test) / WIDTHS
     log_N = _log_nu(train) - _log_law(SMOOTH_LAW, train)
@@ -71,18 +84,22 @@ def ridge_power_law(objective: Any, train: Sequence[Record], test: Sequence[Reco
 
 
 def log_gp(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
-    """A Gaussian process on log Nu/Nu0: a power law and a Matern residual with a length a group; the best of three starts.
+    """A Gaussian process on log Nu/Nu0: a power law and a Matern residual with a length a group;
+    the best of three starts.
 
-    Noise is kept to 2 to 20 %, the residual to 10 % and more, lengths to 0.5 to 5 usual spreads: without such bounds the evidence
-    of few points makes either nothing or everything noise (scikit-learn issue 19189). On log Nu itself errors from 5 points
-    are twice as large, and 60 % at Reynolds numbers above the training points.
+    Noise is kept to 2 to 20 %, the residual to 10 % and more, lengths to 0.5 to 5 usual spreads:
+    without such bounds the evidence of few points makes either nothing or everything noise
+    (scikit-learn issue 19189). On log Nu itself errors from 5 points are twice as large, and 60 %
+    at Reynolds numbers above the training points.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
     train_NF, test_NF = _logs(train) / WIDTHS, _logs(test) / WIDTHS
     centre_F, log_N = train_NF.mean(0), _log_nu(train) - _log_law(SMOOTH_LAW, train)
-    residual = ConstantKernel(0.02, (1e-2, 1.0)) * Matern(np.full(len(WIDTHS), 2.0), (0.5, 5.0), nu=1.5)
+    residual = ConstantKernel(0.02, (1e-2, 1.0)) * Matern(
+        np.full(len(WIDTHS), 2.0), (0.5, 5.0), nu=1.5
+    )
     power_law = ConstantKernel(0.01, (1e-3, 0.25)) * DotProduct(0.1, "fixed")
     kernel = residual + power_law + WhiteKernel(2e-3, (4e-4, 4e-2))
     with warnings.catch_warnings():
@@ -93,12 +110,16 @@ def log_gp(objective: Any, train: Sequence[Record], test: Sequence[Record], seed
     return _outputs(log_N.mean() + mean_N + _log_law(SMOOTH_LAW, test), spread_N)
 
 
-def boosting_nu(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
+def boosting_nu(
+    objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int
+) -> Outputs:
     """Boosted trees on log Nu."""
     return _outputs(_boosted(train, test, _log_nu(train), seed))
 
 
-def boosting_ratio(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
+def boosting_ratio(
+    objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int
+) -> Outputs:
     """Boosted trees on log Nu/Nu0, Nu0 of Dittus and Boelter."""
     found_N = _boosted(train, test, _log_nu(train) - _log_law(SMOOTH_LAW, train), seed)
     return _outputs(found_N + _log_law(SMOOTH_LAW, test))
@@ -113,7 +134,12 @@ def mlp(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: i
     width_F = np.where(width_F > SINGLE, width_F, 1.0)
     scale = max(float(log_N.std()), 0.05)
     model = MLPRegressor(
-        hidden_layer_sizes=(16, 16), activation="tanh", solver="lbfgs", alpha=0.1, max_iter=500, random_state=seed
+        hidden_layer_sizes=(16, 16),
+        activation="tanh",
+        solver="lbfgs",
+        alpha=0.1,
+        max_iter=500,
+        random_state=seed,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged
@@ -121,17 +147,25 @@ def mlp(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: i
     return _outputs(log_N.mean() + scale * model.predict((test_NF - centre_F) / width_F))
 
 
-def constant_dittus_boelter(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
+def constant_dittus_boelter(
+    objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int
+) -> Outputs:
     """A constant x Dittus-Boelter, with t-intervals."""
     ratio_N = _log_nu(train) - _log_law(SMOOTH_LAW, train)
     free, spread = len(ratio_N) - 1, None
     if free:
-        spread = np.full(len(test), max(ratio_N.std(ddof=1), 1e-6) * math.sqrt(1 + 1 / len(ratio_N)))
+        spread = np.full(
+            len(test), max(ratio_N.std(ddof=1), 1e-6) * math.sqrt(1 + 1 / len(ratio_N))
+        )
     return _outputs(ratio_N.mean() + _log_law(SMOOTH_LAW, test), spread, free)
 
 
-def published(law: str, objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
-    """A published law as it stands, whatever the training points say; Dittus-Boelter where it has no value (no ribs)."""
+def published(
+    law: str, objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int
+) -> Outputs:
+    """A published law as it stands, whatever the training points say; Dittus-Boelter where it
+    has no value (no ribs).
+    """
     return _outputs(_log_law(law, test))
 
 
@@ -151,7 +185,9 @@ BASELINES: Mapping[str, Callable[..., Outputs]] = {
 
 
 def _logs(records: Sequence[Record]) -> np.ndarray:
-    """Return the logarithms of the groups [N, F], and of the angle 1 - alpha/90, in which Nu is closer to a power law."""
+    """Return the logarithms of the groups [N, F], and of the angle 1 - alpha/90, in which Nu is
+    closer to a power law.
+    """
     columns = [np.asarray(records.column(name), float) for name in GROUPS]
     return np.stack(
         [
@@ -173,15 +209,23 @@ def _log_law(name: str, records: Sequence[Record]) -> np.ndarray:
     return torch.where(nusselt > 0, nusselt, smooth).log().numpy()
 
 
-def _boosted(train: Sequence[Record], test: Sequence[Record], target_N: np.ndarray, seed: int) -> np.ndarray:
+def _boosted(
+    train: Sequence[Record], test: Sequence[Record], target_N: np.ndarray, seed: int
+) -> np.ndarray:
     from sklearn.ensemble import GradientBoostingRegressor
 
-    model = GradientBoostingRegressor(n_estimators=300, learning_rate=0.05, max_features=0.5, random_state=seed)
+    model = GradientBoostingRegressor(
+        n_estimators=300, learning_rate=0.05, max_features=0.5, random_state=seed
+    )
     return model.fit(_logs(train), target_N).predict(_logs(test))
 
 
-def _outputs(log_N: np.ndarray, spread_N: np.ndarray | None = None, free: float = math.inf) -> Outputs:
-    """Return what `Nusselt.predict` does, of log Nu [N] and its spread with so many degrees of freedom."""
+def _outputs(
+    log_N: np.ndarray, spread_N: np.ndarray | None = None, free: float = math.inf
+) -> Outputs:
+    """Return what `Nusselt.predict` does, of log Nu [N] and its spread with so many degrees of
+    freedom.
+    """
     from scipy.stats import t
 
     log_N = np.clip(log_N, -LARGEST, LARGEST)

@@ -1,10 +1,13 @@
-"""Laws of heat transfer that any Nusselt law must keep, run in float64 on the very model that a user holds.
+"""Laws of heat transfer that any Nusselt law must keep, run in float64 on the very model that a
+user holds.
 
-Laws about intervals and about measured points run, on a model that has none, on a copy that was given a few simulated ones.
-Columns that are no channel have no Reynolds number, no plates and no published laws: what is said about those holds of them
-trivially. Points at which a published law has no value are passed over.
+Laws about intervals and about measured points run, on a model that has none, on a copy that was
+given a few simulated ones. Columns that are no channel have no Reynolds number, no plates and no
+published laws: what is said about those holds of them trivially. Points at which a published law
+has no value are passed over.
 
-Legend of shape letters: B points asked for, N measured points, L points of a line, G groups, F features, C components.
+Legend of shape letters: B points asked for, N measured points, L points of a line, G groups, F
+features, C components.
 """
 
 import copy
@@ -38,7 +41,7 @@ from sciforge.heat.evaluation.probing import (
     rigs_of,
     spread_out,
     width_of,
-)  # fmt: skip
+)
 from sciforge.heat.model.nusselt_net import POWER, NusseltConfig, NusseltNet
 from sciforge.heat.model.posterior import NEW_RIG
 from sciforge.heat.objectives.nusselt import HEAD
@@ -46,9 +49,15 @@ from sciforge.heat.objectives.nusselt import HEAD
 EXACT = 1e-9
 ROUNDING = 1e-6  # of sums over many points of nearly singular matrices
 JUMP = 0.01  # of log Nu
-REGIMES = (2300.0, 4000.0, 1e4, 5e5)  # Re at which ducts and plates change from laminar to turbulent flow
-# Where published laws change their formula: Han & Park 1988 at 90 degrees and W/H 1, Han et al. 1989 at W/H 1/2 too.
-BORDERS = (("alpha_deg", 90 * (1 - 2e-6), 90.0), ("W_H", 1.0, 1 + 2e-6), ("W_H", 0.5 * (1 - 2e-6), 0.5))
+# Re at which ducts and plates change from laminar to turbulent flow
+REGIMES = (2300.0, 4000.0, 1e4, 5e5)
+# Where published laws change their formula: Han & Park 1988 at 90 degrees and W/H 1, Han et al.
+# 1989 at W/H 1/2 too.
+BORDERS = (
+    ("alpha_deg", 90 * (1 - 2e-6), 90.0),
+    ("W_H", 1.0, 1 + 2e-6),
+    ("W_H", 0.5 * (1 - 2e-6), 0.5),
+)
 FAR = 5.0  # lengths of the residual: Matern-3/2 has fallen to 0.2 % there
 REACH = (
     "Re",
@@ -57,35 +66,49 @@ REACH = (
 )  # groups that can go so far: the angle ends before, ribs would fill the channel, Pr leaves gases
 
 
-def dimensions(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Nu is a number, the same in any system of units, and features are logarithms of groups: ten times a group is 2.3 more.
+def dimensions(
+    model: NusseltNet, codec: HeatCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Nu is a number, the same in any system of units, and features are logarithms of groups: ten
+    times a group is 2.3 more.
 
-    Velocity, diameter, viscosity and the rest are drawn, measured in SI and in units of random size, and made groups of; what
-    comes out is a heat transfer coefficient, back in SI.
+    Velocity, diameter, viscosity and the rest are drawn, measured in SI and in units of random
+    size, and made groups of; what comes out is a heat transfer coefficient, back in SI.
     """
     if not codec.channel:
         return 0.0, EXACT
     x_BG = points_of(model, rng)
     Re_B, Pr_B, e_D_B, P_e_B, _, W_H_B = x_BG.unbind(1)
     # A channel with these groups; the quantities that they leave free are drawn.
-    diameter, heat_capacity, conductivity = (torch.from_numpy(rng.uniform(0.5, 2, len(x_BG))).to(x_BG) for _ in "abc")
+    diameter, heat_capacity, conductivity = (
+        torch.from_numpy(rng.uniform(0.5, 2, len(x_BG))).to(x_BG) for _ in "abc"
+    )
     viscosity = Pr_B * conductivity / heat_capacity  # dynamic; the density is 1
     velocity = Re_B * viscosity / diameter
     rib, height = e_D_B * diameter, diameter * (1 + W_H_B) / (2 * W_H_B)
     found = []
-    for length, mass, time, kelvin in (np.ones(4), rng.uniform(0.1, 10, 4)):  # SI, and another system
+    # SI, and another system
+    for length, mass, time, kelvin in (np.ones(4), rng.uniform(0.1, 10, 4)):
         seen, conducts = diameter * length, conductivity * (mass * length / time**3 / kelvin)
         again = {
-            "Re": dimensionless.reynolds(velocity * (length / time), seen, viscosity * (length**2 / time)),
+            "Re": dimensionless.reynolds(
+                velocity * (length / time), seen, viscosity * (length**2 / time)
+            ),
             "Pr": dimensionless.prandtl(
-                heat_capacity * (length**2 / time**2 / kelvin), viscosity * (mass / length / time), conducts
+                heat_capacity * (length**2 / time**2 / kelvin),
+                viscosity * (mass / length / time),
+                conducts,
             ),
             "e_D": rib * length / seen,
             "P_e": torch.where(rib > 0, P_e_B * rib * length / (rib * length), P_e_B),
             "W_H": W_H_B * height * length / (height * length),
         }
-        groups_BG = torch.stack([again.get(name, x_BG[:, g]) for g, name in enumerate(codec.columns)], 1)
-        coefficient = dimensionless.coefficient_of_nusselt(mean_log_nu(model, groups_BG).exp(), seen, conducts)
+        groups_BG = torch.stack(
+            [again.get(name, x_BG[:, g]) for g, name in enumerate(codec.columns)], 1
+        )
+        coefficient = dimensionless.coefficient_of_nusselt(
+            mean_log_nu(model, groups_BG).exp(), seen, conducts
+        )
         found.append((coefficient * (time**3 * kelvin / mass)).log())
     if not bool(torch.stack(found).isfinite().all()):
         return math.inf, EXACT
@@ -101,7 +124,8 @@ def dimensions(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) ->
 
 
 def monotone(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Nu never falls as Re rises, on any plate and rig, from half the lowest measured Re to twice the highest.
+    """Nu never falls as Re rises, on any plate and rig, from half the lowest measured Re to twice
+    the highest.
 
     The figure is how far d log Nu / d log Re is below 0.
     """
@@ -119,12 +143,14 @@ def monotone(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> t
 
 
 def limits(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Smooth laws reach their limits, and far from the points a model is its laws times a power of Re and of Pr.
+    """Smooth laws reach their limits, and far from the points a model is its laws times a power of
+    Re and of Pr.
 
-    In a duct Nu is 3.66 (or 48/11) in laminar flow and Gnielinski's from Re 4000; on a plate it goes to 2 / sqrt(pi) sqrt(Re Pr)
-    as Pr falls, the conduction into a stream of one velocity. So a model that was built on `smooth-duct` has 3.66 times what
-    measured points say of the level and the Reynolds exponent. Dittus-Boelter and the ribbed laws are of turbulent flow
-    alone and have no laminar limit. The figure is relative.
+    In a duct Nu is 3.66 (or 48/11) in laminar flow and Gnielinski's from Re 4000; on a plate it
+    goes to 2 / sqrt(pi) sqrt(Re Pr) as Pr falls, the conduction into a stream of one velocity. So a
+    model that was built on `smooth-duct` has 3.66 times what measured points say of the level and
+    the Reynolds exponent. Dittus-Boelter and the ribbed laws are of turbulent flow alone and have
+    no laminar limit. The figure is relative.
     """
     worst = _smooth_limits()
     if not codec.channel:
@@ -139,28 +165,52 @@ def limits(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tup
 
 def _smooth_limits() -> float:
     """Return how far the smooth laws of the library are from their limits, relative."""
-    low, high = (torch.tensor(values, dtype=torch.float64) for values in ((1.0, 100.0, 2300.0), (4000.0, 1e5, 1e6)))
+    low, high = (
+        torch.tensor(values, dtype=torch.float64)
+        for values in ((1.0, 100.0, 2300.0), (4000.0, 1e5, 1e6))
+    )
     stated = [
         ("smooth-duct", {"Re": low, "Pr": 0.7}, low * 0 + 3.66),
         ("smooth-duct-flux", {"Re": low, "Pr": 0.7}, low * 0 + 48 / 11),
-        ("smooth-duct", {"Re": high, "Pr": 0.7}, get_correlation("gnielinski").unchecked({"Re": high, "Pr": 0.7})),
-        ("churchill-ozoe", {"Re": high, "Pr": 1e-12}, 2 / math.sqrt(math.pi) * (high * 1e-12) ** 0.5),
+        (
+            "smooth-duct",
+            {"Re": high, "Pr": 0.7},
+            get_correlation("gnielinski").unchecked({"Re": high, "Pr": 0.7}),
+        ),
+        (
+            "churchill-ozoe",
+            {"Re": high, "Pr": 1e-12},
+            2 / math.sqrt(math.pi) * (high * 1e-12) ** 0.5,
+        ),
     ]
-    return max(largest((get_correlation(name).unchecked(at) / nu - 1).abs()) for name, at, nu in stated)
+    return max(
+        largest((get_correlation(name).unchecked(at) / nu - 1).abs()) for name, at, nu in stated
+    )
 
 
-def continuity(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Nothing jumps by 1 %: Nu across the Reynolds numbers of transition, nor between the borders of angle and W/H.
+def continuity(
+    model: NusseltNet, codec: HeatCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Nothing jumps by 1 %: Nu across the Reynolds numbers of transition, nor between the borders
+    of angle and W/H.
 
-    The library's laws are looked at too, each in its range. At 90 degrees, W/H 1 and W/H 1/2 some published laws jump, and a
-    model that is built on them with them: `published-jumps` says by how much.
+    The library's laws are looked at too, each in its range. At 90 degrees, W/H 1 and W/H 1/2 some
+    published laws jump, and a model that is built on them with them: `published-jumps` says by how
+    much.
     """
     if not codec.channel:
         return 0.0, JUMP
-    worst = max(largest(_law_steps(law, line)) for law in CORRELATIONS.values() for line in _lines())
+    worst = max(
+        largest(_law_steps(law, line)) for law in CORRELATIONS.values() for line in _lines()
+    )
     for plate_G in plates_of(model, rng)[:3]:
         for column, values_L in _lines():
-            worst = max(worst, largest(mean_log_nu(model, line_of(plate_G, column, values_L.to(plate_G))).diff().abs()))
+            worst = max(
+                worst,
+                largest(
+                    mean_log_nu(model, line_of(plate_G, column, values_L.to(plate_G))).diff().abs()
+                ),
+            )
     return worst, JUMP
 
 
@@ -175,7 +225,9 @@ def _lines() -> Iterator[tuple[int, Tensor]]:
 
 
 def _law_steps(law: Correlation, line: tuple[int, Tensor]) -> Tensor:
-    """Return the steps of log Nu along a line in a law's range [L - 1]; nothing where it is outside."""
+    """Return the steps of log Nu along a line in a law's range [L - 1]; nothing where it is
+    outside.
+    """
     column, values_L = line
     points = {name: torch.full_like(values_L, group.reference) for name, group in GROUPS.items()}
     for name, (low, high) in law.box.items():
@@ -185,11 +237,15 @@ def _law_steps(law: Correlation, line: tuple[int, Tensor]) -> Tensor:
     return torch.where(law.inside(points), log_L, torch.nan).diff().abs()
 
 
-def published_jumps(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """At 90 degrees, W/H 1 and W/H 1/2 Nu jumps by no more than the published laws it is built on, by their weights.
+def published_jumps(
+    model: NusseltNet, codec: HeatCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """At 90 degrees, W/H 1 and W/H 1/2 Nu jumps by no more than the published laws it is built on,
+    by their weights.
 
-    The figure is the model's own jump of log Nu there, the tolerance what its laws say as they were published, and 1 %: no source
-    smooths them, and a design that rests on either side of a border deserves to know that the two sides differ so much.
+    The figure is the model's own jump of log Nu there, the tolerance what its laws say as they were
+    published, and 1 %: no source smooths them, and a design that rests on either side of a border
+    deserves to know that the two sides differ so much.
     """
     if not codec.channel:
         return 0.0, JUMP
@@ -199,7 +255,9 @@ def published_jumps(model: NusseltNet, codec: HeatCodec, rng: np.random.Generato
         sides = [x_BG.clone(), x_BG.clone()]
         for side_BG, value in zip(sides, (before, beyond), strict=True):
             side_BG[:, codec.columns.index(name)] = value
-        own_B, laws_B = ((of(model, sides[1]) - of(model, sides[0])).abs() for of in (mean_log_nu, laws_alone))
+        own_B, laws_B = (
+            (of(model, sides[1]) - of(model, sides[0])).abs() for of in (mean_log_nu, laws_alone)
+        )
         jump, published = max(jump, largest(own_B)), max(published, largest(laws_B))
     return jump, published + JUMP
 
@@ -207,9 +265,16 @@ def published_jumps(model: NusseltNet, codec: HeatCodec, rng: np.random.Generato
 def recovery(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
     """A power law without noise is found again from 40 points: its exponents, and Nu at 20 more.
 
-    Between plates of a channel the prior expects differences of 3 % at least, so 40 different plates leave about 0.01 open.
+    Between plates of a channel the prior expects differences of 3 % at least, so 40 different
+    plates leave about 0.01 open.
     """
-    net = NusseltConfig((POWER,)).build(codec).to(model.delta_KF.device).double().requires_grad_(False)
+    net = (
+        NusseltConfig((POWER,))
+        .build(codec)
+        .to(model.delta_KF.device)
+        .double()
+        .requires_grad_(False)
+    )
     x_BG = spread_out(net, rng, 60)
     true_F = torch.from_numpy(rng.uniform(-0.5, 1.0, len(codec.features))).to(x_BG)
     true_F[0] += 4.6  # Nu near 100
@@ -221,11 +286,15 @@ def recovery(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> t
 
 
 @torch.no_grad()
-def extrapolation(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Far from all points the residual fades and the interval is no narrower than at the nearest one.
+def extrapolation(
+    model: NusseltNet, codec: HeatCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Far from all points the residual fades and the interval is no narrower than at the nearest
+    one.
 
-    Far is 5 lengths of the residual outside in Re, P/e and W/H (a column each, where there is no channel). The figure is what the
-    residual leaves of log Nu there, or by what share the interval is narrower.
+    Far is 5 lengths of the residual outside in Re, P/e and W/H (a column each, where there is no
+    channel). The figure is what the residual leaves of log Nu there, or by what share the interval
+    is narrower.
     """
     model = fitted(model, rng)
     found = model.heads[HEAD].posterior(model)
@@ -240,7 +309,9 @@ def extrapolation(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator)
 
 
 def _outside(model: NusseltNet, codec: HeatCodec) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Yield a point at the edge of the measured ones, one far outside of it along one column, both [1, G], and its rig."""
+    """Yield a point at the edge of the measured ones, one far outside of it along one column,
+    both [1, G], and its rig.
+    """
     head, size = model.heads[HEAD], measured(model)
     x_NG, length_D = head.x_NG[:size].double(), head.prior(model).length_D
     for column, name in enumerate(codec.columns):
@@ -258,10 +329,12 @@ def _outside(model: NusseltNet, codec: HeatCodec) -> Iterator[tuple[Tensor, Tens
 
 
 def intervals(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Low < median < high; where a rig was measured, a rig that never was has intervals no narrower than its own.
+    """Low < median < high; where a rig was measured, a rig that never was has intervals no narrower
+    than its own.
 
-    Elsewhere they can be narrower, by a few per cent: what is common to rigs and what is a rig's own are told apart by the points,
-    and errors in the two may add. The figure is by what share (1 where the order is wrong).
+    Elsewhere they can be narrower, by a few per cent: what is common to rigs and what is a rig's
+    own are told apart by the points, and errors in the two may add. The figure is by what share (1
+    where the order is wrong).
     """
     model = fitted(model, rng)
     x_NG, rig_N = points_of(model, rng)[:100], model.heads[HEAD].rig_N[: measured(model)][:100]
@@ -276,7 +349,9 @@ def intervals(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> 
     return worst, EXACT
 
 
-def permutation(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -> tuple[float, float]:
+def permutation(
+    model: NusseltNet, codec: HeatCodec, rng: np.random.Generator
+) -> tuple[float, float]:
     """The order of the measured points changes nothing, nor does asking for points one by one."""
     model = fitted(model, rng)
     x_BG = torch.cat([points_of(model, rng)[:20], drawn(model, rng, 20, 10)])
@@ -288,8 +363,12 @@ def permutation(model: NusseltNet, codec: HeatCodec, rng: np.random.Generator) -
     for rig in rigs_of(model):
         together = torch.stack(interval(model, x_BG, rig))
         moved = torch.stack(interval(again, x_BG, rig))
-        alone = torch.cat([torch.stack(interval(model, x_BG[[row]], rig)) for row in range(0, len(x_BG), 8)], 1)
-        worst = max(worst, largest((together - moved).abs()), largest((together[:, ::8] - alone).abs()))
+        alone = torch.cat(
+            [torch.stack(interval(model, x_BG[[row]], rig)) for row in range(0, len(x_BG), 8)], 1
+        )
+        worst = max(
+            worst, largest((together - moved).abs()), largest((together[:, ::8] - alone).abs())
+        )
     return worst, ROUNDING
 
 

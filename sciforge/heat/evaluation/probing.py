@@ -1,8 +1,11 @@
-"""What a Nusselt law says, with measured points or without, and points to ask it for: what its laws are checked with.
+"""What a Nusselt law says, with measured points or without, and points to ask it for: what its laws
+are checked with.
 
-A model without measured points answers with its prior: laws by their weights, each with the correction that pretraining found.
+A model without measured points answers with its prior: laws by their weights, each with the
+correction that pretraining found.
 
-Legend of shape letters: B points asked for, N measured points, L points of a line, G groups, F features, K laws, C components.
+Legend of shape letters: B points asked for, N measured points, L points of a line, G groups, F
+features, K laws, C components.
 """
 
 import copy
@@ -36,7 +39,9 @@ def measured(model: NusseltNet) -> int:
 
 @torch.no_grad()
 def mean_log_nu(model: NusseltNet, x_BG: Tensor, rig: int = 0) -> Tensor:
-    """Return log Nu [B] as a model gives it to the points of a rig: its posterior's mean, or that of its prior."""
+    """Return log Nu [B] as a model gives it to the points of a rig: its posterior's mean, or
+    that of its prior.
+    """
     if measured(model):
         return torch.cat([_mixture(model, part, rig)[0] for part in x_BG.split(CHUNK)])
     weight_K, delta_KF = model.law_K.double().softmax(0), model.delta_KF.double()
@@ -86,7 +91,9 @@ def width_of(ends: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 def drawn(model: NusseltNet, rng: np.random.Generator, count: int, plates: int) -> Tensor:
-    """Return points of a campaign that never was [count, G]: plates of the usual sizes in air; other columns as in training."""
+    """Return points of a campaign that never was [count, G]: plates of the usual sizes in air;
+    other columns as in training.
+    """
     codec: HeatCodec = model.codec
     if codec.channel:
         low_G, high_G = np.array([USUAL[name] for name in codec.columns]).T
@@ -95,7 +102,9 @@ def drawn(model: NusseltNet, rng: np.random.Generator, count: int, plates: int) 
         x_NG[:, 0] = low_G[0] * (high_G[0] / low_G[0]) ** rng.random(count)
         x_NG[:, 1] = AIR
     else:
-        x_NG = np.array(codec.centres) + np.array(codec.widths) * rng.standard_normal((count, len(codec.columns)))
+        x_NG = np.array(codec.centres) + np.array(codec.widths) * rng.standard_normal(
+            (count, len(codec.columns))
+        )
         x_NG = np.where(codec.logged, np.exp(np.where(codec.logged, x_NG, 0.0)), x_NG)
     return torch.from_numpy(x_NG).to(model.delta_KF.device)
 
@@ -137,7 +146,9 @@ def geometric(low: float, high: float, step: float = STEP) -> Tensor:
 
 
 def fitted(model: NusseltNet, rng: np.random.Generator) -> NusseltNet:
-    """Return the model if it holds measured points, else a copy that was given a few simulated ones."""
+    """Return the model if it holds measured points, else a copy that was given a few simulated
+    ones.
+    """
     if measured(model):
         return model
     model = copy.deepcopy(model)
@@ -152,7 +163,14 @@ def kept(model: NusseltNet, x_NG: Tensor, log_N: Tensor, factor: float) -> Nusse
     objective = Nusselt(points=len(log_N))
     objective.attach(model)
     model.heads[HEAD].to(x_NG)
-    keep(model, objective, x_NG, log_N, torch.full_like(log_N, factor), torch.zeros_like(log_N, dtype=torch.long))
+    keep(
+        model,
+        objective,
+        x_NG,
+        log_N,
+        torch.full_like(log_N, factor),
+        torch.zeros_like(log_N, dtype=torch.long),
+    )
     return model
 
 
@@ -163,8 +181,12 @@ def largest(values: Tensor) -> float:
 
 
 def spread_out(net: NusseltNet, rng: np.random.Generator, count: int) -> Tensor:
-    """Return points all of whose groups vary [count, G], for exponents to be told from one another."""
+    """Return points all of whose groups vary [count, G], for exponents to be told from one
+    another.
+    """
     if not net.codec.channel:
         return drawn(net, rng, count, count)
     low_G, high_G = np.array([SPAN[name] for name in net.codec.columns]).T
-    return torch.from_numpy(low_G * (high_G / low_G) ** rng.random((count, len(low_G)))).to(net.delta_KF.device)
+    return torch.from_numpy(low_G * (high_G / low_G) ** rng.random((count, len(low_G)))).to(
+        net.delta_KF.device
+    )

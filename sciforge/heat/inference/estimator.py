@@ -1,6 +1,7 @@
 """NusseltLaw: the few-point fit as a scikit-learn estimator.
 
-Legend of shape letters: N measured points, M points asked for, G groups, F features, K laws, C components.
+Legend of shape letters: N measured points, M points asked for, G groups, F features, K laws, C
+components.
 """
 
 import warnings
@@ -46,21 +47,27 @@ class HeatWarning(UserWarning):
 
 
 class NusseltLaw(RegressorMixin, BaseEstimator):
-    """Nu = published laws x a power law in the groups x a residual that fades away from the data, with intervals.
+    """Nu = published laws x a power law in the groups x a residual that fades away from the data,
+    with intervals.
 
-    X is a DataFrame or a mapping with the columns Re, Pr, e_D, P_e, alpha_deg, W_H (those of a smooth square channel may be left
-    out), or an array whose columns `columns` names; y is the Nusselt number on the basis of the prior's laws: ribbed wall,
-    projected area, hydraulic diameter of the smooth channel (`sciforge.heat.data.reference_basis.convert` converts).
+    X is a DataFrame or a mapping with the columns Re, Pr, e_D, P_e, alpha_deg, W_H (those of a
+    smooth square channel may be left out), or an array whose columns `columns` names; y is the
+    Nusselt number on the basis of the prior's laws: ribbed wall, projected area, hydraulic diameter
+    of the smooth channel (`sciforge.heat.data.reference_basis.convert` converts).
 
     Args:
-        prior: name or path of a pretrained checkpoint (`nusselt-ribbed`); None starts from a vague power law.
-        columns: names of an array's columns; None takes the six groups where there is a prior, else columns without a meaning,
-            of which those that are positive enter by their logarithm.
-        laws: which of the prior's laws to use; None takes all. Without a prior, laws of the library under a vague prior.
-        audit: whether `fit` audits the leave-one-out errors of each law and drops laws that harm (on FEWEST points or more).
+        prior: name or path of a pretrained checkpoint (`nusselt-ribbed`); None starts from a vague
+            power law.
+        columns: names of an array's columns; None takes the six groups where there is a prior, else
+            columns without a meaning, of which those that are positive enter by their logarithm.
+        laws: which of the prior's laws to use; None takes all. Without a prior, laws of the library
+            under a vague prior.
+        audit: whether `fit` audits the leave-one-out errors of each law and drops laws that harm
+            (on FEWEST points or more).
 
     Attributes:
-        transfer_audit_: what each source did to the leave-one-out error; None on fewer than FEWEST points or without a prior.
+        transfer_audit_: what each source did to the leave-one-out error; None on fewer than FEWEST
+            points or without a prior.
         notes_: weights of laws, noise, and how much of the evidence asks for a residual.
     """
 
@@ -70,7 +77,7 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         columns: Sequence[str] | None = None,
         laws: Sequence[str] | None = None,
         audit: bool = True,
-    ):
+    ) -> None:
         self.prior = prior
         self.columns = columns
         self.laws = laws
@@ -78,7 +85,8 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
 
     @classmethod
     def pretrained(cls, name: str | Path = "ribbed", **options: Any) -> Self:
-        """Return an unfitted law with a bundled prior (`ribbed`, `tubes`, `smooth`) or that of a checkpoint's path.
+        """Return an unfitted law with a bundled prior (`ribbed`, `tubes`, `smooth`) or that of a
+        checkpoint's path.
 
         >>> NusseltLaw.pretrained("ribbed").prior
         'nusselt-ribbed'
@@ -95,10 +103,13 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
             factor: the noise of each point as a multiple of the usual one.
 
         Raises:
-            DataError: a group or Nusselt number that physics does not allow, or a column that is missing.
+            DataError: a group or Nusselt number that physics does not allow, or a column that is
+                missing.
         """
         names, X = self._columns_of(X)
-        x_NG, nusselt_N = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=1)
+        x_NG, nusselt_N = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=1
+        )
         names, x_NG = self._whole(names, x_NG)
         nusselt_N = np.asarray(nusselt_N, float)
         check_points(x_NG, names, nusselt_N)
@@ -108,8 +119,16 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         self.rigs_ = tuple(sorted(set(map(str, rig)))) if rig is not None else ("",)
         self._warn(x_NG, names)
         log_N = np.log(nusselt_N)
-        rig_N = np.array([self.rigs_.index(str(r)) for r in rig]) if rig is not None else np.zeros(len(log_N), int)
-        factor_N = np.ones(len(log_N)) if factor is None else np.broadcast_to(np.asarray(factor, float), log_N.shape)
+        rig_N = (
+            np.array([self.rigs_.index(str(r)) for r in rig])
+            if rig is not None
+            else np.zeros(len(log_N), int)
+        )
+        factor_N = (
+            np.ones(len(log_N))
+            if factor is None
+            else np.broadcast_to(np.asarray(factor, float), log_N.shape)
+        )
         self._points = tuple(map(torch.from_numpy, (x_NG, log_N, np.array(factor_N), rig_N)))
         used = tuple(self.laws or ())
         self.transfer_audit_ = None
@@ -132,7 +151,9 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         else:
             checkpoint = Checkpoint.open(catalog.locate(self.prior))
             if checkpoint.body["domain"] != "heat":
-                raise DataError(f"{self.prior} is a checkpoint of {checkpoint.body['domain']}; give one of heat")
+                raise DataError(
+                    f"{self.prior} is a checkpoint of {checkpoint.body['domain']}; give one of heat"
+                )
             model = checkpoint.model_config.build(self.codec_)
             weights = checkpoint.weights()
             model.load_state_dict({name: weights[name] for name, _ in model.named_parameters()})
@@ -142,12 +163,15 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return model, objective
 
     def _audited(self, used: tuple[str, ...]) -> tuple[str, ...]:
-        """Keep the transfer audit and return the laws that do not harm, saying which were dropped."""
+        """Keep the transfer audit and return the laws that do not harm, saying which were
+        dropped.
+        """
         self.transfer_audit_ = compare(self._fresh(used, 1)[0], *self._points, used)
         if self.transfer_audit_.kept:
             text = (
-                f"{', '.join(self.transfer_audit_.harmful)} made leave-one-out errors on these points larger than no pretraining"
-                f" does; dropped (kept: {', '.join(self.transfer_audit_.kept)}); audit=False keeps all"
+                f"{', '.join(self.transfer_audit_.harmful)} made leave-one-out errors on these"
+                " points larger than no pretraining does; dropped (kept:"
+                f" {', '.join(self.transfer_audit_.kept)}); audit=False keeps all"
             )
             warnings.warn(HeatWarning(text), stacklevel=4)
         return self.transfer_audit_.kept or used
@@ -164,13 +188,17 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.heads[HEAD].posterior(self.model_)
 
-    def predict(self, X: Any, return_std: bool = False, rig: str | Sequence[str] | None = None) -> Any:
-        """Return Nusselt numbers [M] (medians) and, where asked, their standard deviations [M], noise included.
+    def predict(
+        self, X: Any, return_std: bool = False, rig: str | Sequence[str] | None = None
+    ) -> Any:
+        """Return Nusselt numbers [M] (medians) and, where asked, their standard deviations [M],
+        noise included.
 
         Args:
             X: groups of each point.
             return_std: also return standard deviations.
-            rig: whose points these are; None the rig of the fit where there was one, `new` or an unknown name one never seen.
+            rig: whose points these are; None the rig of the fit where there was one, `new` or an
+                unknown name one never seen.
 
         Raises:
             DataError: as `fit`.
@@ -180,16 +208,25 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
             return np.concatenate(found)
         pairs = [moments(*self._mixture(part)) for part in self._parts(X, rig)]
         nusselt_M = torch.cat([mean.exp() for mean, _ in pairs]).numpy()
-        return nusselt_M, nusselt_M * torch.cat([torch.expm1(std**2).sqrt() for _, std in pairs]).numpy()
+        return (
+            nusselt_M,
+            nusselt_M * torch.cat([torch.expm1(std**2).sqrt() for _, std in pairs]).numpy(),
+        )
 
     def _middle(self, rows: Rows) -> np.ndarray:
-        """Return medians of points: of the fit's one rig by its collapsed law, which is the same and faster."""
+        """Return medians of points: of the fit's one rig by its collapsed law, which is the same
+        and faster.
+        """
         if len(self.rigs_) == 1 and not bool((rows.rig_N == NEW_RIG).any()):
             return self.posterior_.collapsed().mean(rows).exp().numpy()
         return moments(*self._mixture(rows))[0].exp().numpy()
 
-    def predict_interval(self, X: Any, coverage: float = 0.9, rig: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper ends [M] of the central interval that holds a new reading with probability `coverage`."""
+    def predict_interval(
+        self, X: Any, coverage: float = 0.9, rig: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return lower and upper ends [M] of the central interval that holds a new reading with
+        probability `coverage`.
+        """
         tails = ((1 - coverage) / 2, (1 + coverage) / 2)
         if not 0 < coverage < 1:
             raise ConfigError(f"coverage is {coverage}; give a share between 0 and 1")
@@ -198,7 +235,9 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return ends[0].exp().numpy(), ends[1].exp().numpy()
 
     def module(self) -> LawModule:
-        """Return the median law as a torch module of rows of groups, for compiled solvers, gradients and GPUs."""
+        """Return the median law as a torch module of rows of groups, for compiled solvers,
+        gradients and GPUs.
+        """
         check_is_fitted(self, "model_")
         return LawModule(self.codec_, self.model_.laws, self.posterior_)
 
@@ -212,7 +251,10 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         rows = self.rows(X, rig)
         used = list({int(law) for law in self.posterior_.components.law_C})
         if lost := int((~rows.base_KN[used].isfinite()).any(0).sum()):
-            text = f"{lost} points are NaN: a law has no value there (a smooth wall under laws of ribs?); ask `smooth` laws"
+            text = (
+                f"{lost} points are NaN: a law has no value there (a smooth wall under laws of"
+                " ribs?); ask `smooth` laws"
+            )
             warnings.warn(HeatWarning(text), stacklevel=4)
         places = torch.arange(len(rows.log_N))
         yield from (rows.take(part) for part in places.split(PART))
@@ -221,7 +263,9 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         """Return points as the posterior sees them; raises DataError as `fit`."""
         check_is_fitted(self, "model_")
         x_MG = self._groups(X)
-        rig_M = torch.full((len(x_MG),), self._rig(rig) if rig is None or isinstance(rig, str) else 0)
+        rig_M = torch.full(
+            (len(x_MG),), self._rig(rig) if rig is None or isinstance(rig, str) else 0
+        )
         if rig is not None and not isinstance(rig, str):
             rig_M = torch.tensor([self._rig(str(name)) for name in rig])
         return self.model_.rows(torch.from_numpy(x_MG), rig_N=rig_M)
@@ -232,9 +276,16 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return self.rigs_.index(name) if name in self.rigs_ else NEW_RIG
 
     def certificate(self, X: Any) -> Certificate:
-        """Say of each point whether it lies inside the measured points' hull, and in which groups it does not."""
+        """Say of each point whether it lies inside the measured points' hull, and in which
+        groups it does not.
+        """
         check_is_fitted(self, "model_")
-        return certify(self.codec_, self.posterior_.prior.length_D.numpy(), self._points[0].numpy(), self._groups(X))
+        return certify(
+            self.codec_,
+            self.posterior_.prior.length_D.numpy(),
+            self._points[0].numpy(),
+            self._groups(X),
+        )
 
     def _groups(self, X: Any) -> np.ndarray:
         """Return rows of groups [M, G] to be predicted; raises DataError as `fit`."""
@@ -245,7 +296,9 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return x_MG
 
     def _columns_of(self, X: Any) -> tuple[tuple[str, ...] | None, Any]:
-        """Return the names of X's columns, None for an array, and X as scikit-learn may check it."""
+        """Return the names of X's columns, None for an array, and X as scikit-learn may check
+        it.
+        """
         if issparse(X) or not (isinstance(X, Mapping) or hasattr(X, "columns")):
             return None, X
         if self.columns is not None:
@@ -254,11 +307,17 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return names, stacked(X, names)
 
     def _wanted(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the columns of the codec: the six groups where a law may read them, else those there are."""
+        """Return the columns of the codec: the six groups where a law may read them, else those
+        there are.
+        """
         return CHANNEL if self.prior is not None or "Re" in names else names
 
-    def _whole(self, names: tuple[str, ...] | None, x_NG: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return names and columns of a checked array, in the order of the codec, those of a smooth wall filled in."""
+    def _whole(
+        self, names: tuple[str, ...] | None, x_NG: np.ndarray
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Return names and columns of a checked array, in the order of the codec, those of a
+        smooth wall filled in.
+        """
         if names is not None:
             return names, x_NG
         width = x_NG.shape[1]
@@ -266,7 +325,9 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
             return tuple(f"x{place}" for place in range(width)), x_NG
         named = CHANNEL if self.columns is None else tuple(self.columns)
         if width != len(named):
-            raise DataError(f"X has {width} columns; give {', '.join(named)}, or name them with `columns`")
+            raise DataError(
+                f"X has {width} columns; give {', '.join(named)}, or name them with `columns`"
+            )
         wanted = self._wanted(named)
         return wanted, stacked(dict(zip(named, x_NG.T, strict=True)), wanted)
 
@@ -275,14 +336,24 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
             return
         if len(x_NG) == 1:
             warnings.warn(
-                HeatWarning("one point: it fixes the level, all exponents are those of the prior"), stacklevel=3
+                HeatWarning("one point: it fixes the level, all exponents are those of the prior"),
+                stacklevel=3,
             )
-        elif same := [name for name, column in zip(names, x_NG.T, strict=True) if np.ptp(column) == 0 and name != "Pr"]:
-            text = f"no change in {', '.join(same)}: the exponent is that of the prior; measure at other values to learn it"
+        elif same := [
+            name
+            for name, column in zip(names, x_NG.T, strict=True)
+            if np.ptp(column) == 0 and name != "Pr"
+        ]:
+            text = (
+                f"no change in {', '.join(same)}: the exponent is that of the prior; measure at"
+                " other values to learn it"
+            )
             warnings.warn(HeatWarning(text), stacklevel=3)
         if repeated := len(x_NG) - len(np.unique(x_NG, axis=0)):
             warnings.warn(
-                HeatWarning(f"{repeated} points repeat the groups of others; readings count as independent"),
+                HeatWarning(
+                    f"{repeated} points repeat the groups of others; readings count as independent"
+                ),
                 stacklevel=3,
             )
 
@@ -293,7 +364,9 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return tags
 
     def exponents(self) -> "Tangent":
-        """Return level, exponents and angle factors at the centre of the points, with intervals and what they are from."""
+        """Return level, exponents and angle factors at the centre of the points, with intervals
+        and what they are from.
+        """
         return formula.exponents(self)
 
     def formula(self) -> str:
@@ -305,11 +378,14 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return formula.latex(self)
 
     def to_python(self) -> str:
-        """Return the source of a function `nusselt(Re, Pr, ...)` that needs the standard library only."""
+        """Return the source of a function `nusselt(Re, Pr, ...)` that needs the standard library
+        only.
+        """
         return python_source.to_python(self)
 
     def plot(self, group: str | None = None, ax: "Axes | None" = None) -> "Axes":
-        """Draw the Nusselt number against a group with its 90 % band and the measured points, or predicted against measured.
+        """Draw the Nusselt number against a group with its 90 % band and the measured points, or
+        predicted against measured.
 
         Args:
             group: name of a column, e.g. Re; None draws predicted against measured Nusselt numbers.
@@ -321,17 +397,22 @@ class NusseltLaw(RegressorMixin, BaseEstimator):
         return plot.draw_parity(self, ax) if group is None else plot.draw_group(self, group, ax)
 
     def figure(self) -> "Figure":
-        """Return a figure of parity, residuals against each group that varies, and exponents with their intervals."""
+        """Return a figure of parity, residuals against each group that varies, and exponents
+        with their intervals.
+        """
         return plot.draw_law(self)
 
     def next_experiment(self, candidates: Any, count: int = 1) -> "Suggestions":
-        """Return which of the candidate readings to take next, the most useful first; raises DataError, ConfigError."""
+        """Return which of the candidate readings to take next, the most useful first; raises
+        DataError, ConfigError.
+        """
         check_is_fitted(self, "model_")
         return experiment_design.next_experiment(self, self._groups(candidates), count)
 
 
 def stacked(X: Any, names: Sequence[str]) -> np.ndarray:
-    """Return columns of a mapping or frame as an array, those of a smooth wall filled in; raises DataError for others.
+    """Return columns of a mapping or frame as an array, those of a smooth wall filled in; raises
+    DataError for others.
 
     >>> stacked({"Re": [1e4, 2e4], "Pr": 0.7}, ("Re", "Pr", "W_H")).tolist()
     [[10000.0, 0.7, 1.0], [20000.0, 0.7, 1.0]]

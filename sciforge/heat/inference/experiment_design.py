@@ -1,10 +1,13 @@
-"""Which readings to take next: those that most reduce the mean predictive variance over all candidates.
+"""Which readings to take next: those that most reduce the mean predictive variance over all
+candidates.
 
-I-optimality, and not D-optimality: what counts is how well the law predicts where the user will use it, which the candidates say;
-the determinant would reward exponents that nobody asks for. The mixture's own covariance (within each component, and between them,
-so laws that disagree are told apart) is that of the best linear prediction, whose variance after a reading needs no value of it and
-is never below what is expected of the exact posterior. Each choice conditions the covariance before the next (Cohn, Ghahramani &
-Jordan, J. Artif. Intell. Res. 4 (1996) 129; greedy: Krause, Singh & Guestrin, J. Mach. Learn. Res. 9 (2008) 235).
+I-optimality, and not D-optimality: what counts is how well the law predicts where the user will use
+it, which the candidates say; the determinant would reward exponents that nobody asks for. The
+mixture's own covariance (within each component, and between them, so laws that disagree are told
+apart) is that of the best linear prediction, whose variance after a reading needs no value of it
+and is never below what is expected of the exact posterior. Each choice conditions the covariance
+before the next (Cohn, Ghahramani & Jordan, J. Artif. Intell. Res. 4 (1996) 129; greedy: Krause,
+Singh & Guestrin, J. Mach. Learn. Res. 9 (2008) 235).
 
 Legend of shape letters: M candidates, G groups, C components.
 """
@@ -36,7 +39,8 @@ class Suggestion:
         place: which candidate, counted from 0.
         groups: its groups.
         nusselt: what is expected (the median).
-        std: standard deviation of log Nu there before this reading (and after those above it), without the reading's noise.
+        std: standard deviation of log Nu there before this reading (and after those above it),
+            without the reading's noise.
         remaining: root mean square of the std over all candidates after it.
         plate: `measured`, `new`, or `as 2` where reading 2 of this list is on it.
     """
@@ -62,38 +66,62 @@ class Suggestions:
     before: float
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a row for each reading: reading, the groups, plate, Nu_expected, std_there, std_of_all_after."""
+        """Return a row for each reading: reading, the groups, plate, Nu_expected, std_there,
+        std_of_all_after.
+        """
         import pandas as pd
 
         rows = [
-            {"reading": number, **r.groups, "plate": r.plate, "Nu_expected": r.nusselt, "std_there": r.std,
-             "std_of_all_after": r.remaining}
+            {
+                "reading": number,
+                **r.groups,
+                "plate": r.plate,
+                "Nu_expected": r.nusselt,
+                "std_there": r.std,
+                "std_of_all_after": r.remaining,
+            }
             for number, r in enumerate(self.readings, 1)
-        ]  # fmt: skip
+        ]
         return pd.DataFrame(rows)
 
     def table(self) -> Table:
         """Return the readings as a table; groups that are the same in all stand in its note."""
         names = list(self.readings[0].groups)
-        still = [name for name in names if len({r.groups[name] for r in self.readings}) == 1 and len(self.readings) > 1]
+        still = [
+            name
+            for name in names
+            if len({r.groups[name] for r in self.readings}) == 1 and len(self.readings) > 1
+        ]
         shown = [name for name in names if name not in still]
         rows = []
         for number, r in enumerate(self.readings, 1):
             metrics = (f"{r.nusselt:.4g}", f"{100 * r.std:.1f}", f"{100 * r.remaining:.2f}")
-            rows.append((str(number), *(f"{r.groups[name]:.6g}" for name in shown), r.plate, *metrics))
-        same = "".join(f"; {printable(name)} {self.readings[0].groups[name]:.6g} in all" for name in still)
+            rows.append(
+                (str(number), *(f"{r.groups[name]:.6g}" for name in shown), r.plate, *metrics)
+            )
+        same = "".join(
+            f"; {printable(name)} {self.readings[0].groups[name]:.6g} in all" for name in still
+        )
         note = f"before the first, the candidates' std is {100 * self.before:.2f} %{same}"
-        heads = ("reading", *map(printable, shown), "plate", "Nu expected", "std there %", "std of all after %")
+        heads = (
+            "reading",
+            *map(printable, shown),
+            "plate",
+            "Nu expected",
+            "std there %",
+            "std of all after %",
+        )
         return Table(heads, tuple(rows), note)
 
 
 def next_experiment(law: Fitted | FittedLaw, candidates: Any, count: int = 1) -> Suggestions:
-    """Choose the readings that most reduce the mean predictive variance of log Nu over all candidates, one after the other.
+    """Choose the readings that most reduce the mean predictive variance of log Nu over all
+    candidates, one after the other.
 
     Args:
         law: fitted.
-        candidates: groups of the readings that could be taken, as `NusseltLaw.predict` takes them; of several rigs, those of the
-            points, a new one is meant.
+        candidates: groups of the readings that could be taken, as `NusseltLaw.predict` takes them;
+            of several rigs, those of the points, a new one is meant.
         count: how many.
 
     Raises:
@@ -111,7 +139,9 @@ def next_experiment(law: Fitted | FittedLaw, candidates: Any, count: int = 1) ->
     mean_M, joint_MM = joint(view, rows)
     if not bool(mean_M.isfinite().all()):
         row = int((~mean_M.isfinite()).nonzero()[0, 0])
-        raise DataError(f"candidate {row}: a law that counts has no value there (a smooth wall?); leave it out")
+        raise DataError(
+            f"candidate {row}: a law that counts has no value there (a smooth wall?); leave it out"
+        )
     c = view.posterior.components
     noise = float(c.weight_C @ c.noise_C**2)
     plates = _plates(view, rows)
@@ -122,7 +152,9 @@ def next_experiment(law: Fitted | FittedLaw, candidates: Any, count: int = 1) ->
         gain_M[[s.place for s in found]] = -1.0
         best = int(gain_M.argmax())
         std = math.sqrt(float(joint_MM[best, best]))
-        joint_MM = joint_MM - torch.outer(joint_MM[best], joint_MM[best]) / (joint_MM[best, best] + noise)
+        joint_MM = joint_MM - torch.outer(joint_MM[best], joint_MM[best]) / (
+            joint_MM[best, best] + noise
+        )
         remaining = math.sqrt(max(float(joint_MM.diagonal().mean()), 0.0))
         groups = dict(zip(view.columns, x_MG[best].tolist(), strict=True))
         earlier = [n for n, s in enumerate(found, 1) if plates[s.place] == plates[best]]
@@ -133,7 +165,9 @@ def next_experiment(law: Fitted | FittedLaw, candidates: Any, count: int = 1) ->
 
 
 def joint(view: FittedLaw, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return mean [M] and covariance [M, M] of log Nu at points under the whole mixture, without the noise of readings."""
+    """Return mean [M] and covariance [M, M] of log Nu at points under the whole mixture, without
+    the noise of readings.
+    """
     found, c = view.posterior, view.posterior.components
     total_M = len(rows.log_N)
     mean_CM, _ = found.predict(rows)
@@ -151,11 +185,16 @@ def joint(view: FittedLaw, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def _plates(view: FittedLaw, rows: Rows) -> list[str]:
-    """Return of each candidate a name of its plate: `measured` where the points have it; without plates, every point is one."""
+    """Return of each candidate a name of its plate: `measured` where the points have it; without
+    plates, every point is one.
+    """
     plate_D = view.posterior.prior.plate_D
     if not bool(plate_D.any()):
         return [f"plate {place}" for place in range(len(rows.log_N))]
-    known = {tuple(round(v, 9) for v in place) for place in view.posterior.rows.coordinate_ND[:, plate_D].tolist()}
+    known = {
+        tuple(round(v, 9) for v in place)
+        for place in view.posterior.rows.coordinate_ND[:, plate_D].tolist()
+    }
     found = []
     for place in rows.coordinate_ND[:, plate_D].tolist():
         key = tuple(round(v, 9) for v in place)

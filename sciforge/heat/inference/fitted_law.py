@@ -1,6 +1,8 @@
-"""FittedLaw: what the estimator and a checkpoint have in common, for formulas, exports, pictures and plans.
+"""FittedLaw: what the estimator and a checkpoint have in common, for formulas, exports, pictures
+and plans.
 
-Legend of shape letters: N measured points, M points asked for, G groups, F features, K laws, C components.
+Legend of shape letters: N measured points, M points asked for, G groups, F features, K laws, C
+components.
 """
 
 import copy
@@ -52,14 +54,20 @@ class FittedLaw:
 
     @classmethod
     def of(cls, law: "Fitted | FittedLaw") -> "FittedLaw":
-        """Return the view of a fitted estimator (a view is returned as it is); raises NotFittedError."""
+        """Return the view of a fitted estimator (a view is returned as it is); raises
+        NotFittedError.
+        """
         return law if isinstance(law, FittedLaw) else law.fitted_law()
 
     @classmethod
     def of_predictor(cls, model: "Model") -> "FittedLaw":
-        """Return the view of a checkpoint: of a prior it knows no points; raises ConfigError for another domain's, DataError."""
+        """Return the view of a checkpoint: of a prior it knows no points; raises ConfigError for
+        another domain's, DataError.
+        """
         if not isinstance(model.network, NusseltNet):
-            raise ConfigError(f"{model.checkpoint.path} is no Nusselt law; give a checkpoint of heat")
+            raise ConfigError(
+                f"{model.checkpoint.path} is no Nusselt law; give a checkpoint of heat"
+            )
         net = copy.deepcopy(model.network).cpu().double().eval().requires_grad_(False)
         objective = model.objective
         if isinstance(objective, CampaignEvidence):
@@ -67,13 +75,21 @@ class FittedLaw:
             name = Path(model.checkpoint.path).name
             return cls(net, Posterior.of(net.prior(), net.rows(empty_NG)), empty_NG, name)
         if not isinstance(objective, Nusselt):
-            raise ConfigError(f"{model.checkpoint.path} was trained for {type(objective).__name__}; give a Nusselt law")
+            raise ConfigError(
+                f"{model.checkpoint.path} was trained for {type(objective).__name__}; give a"
+                " Nusselt law"
+            )
         head = net.heads[HEAD]
         parent = model.checkpoint.body["run"].get("init") or ""
         return cls(
-            net, head.posterior(net), head.x_NG[: int(head.count)], Path(parent).name, objective.rigs or ("",),
-            (net.delta_KF - head.solved_KF).double(), objective.fit == "descent",
-        )  # fmt: skip
+            net,
+            head.posterior(net),
+            head.x_NG[: int(head.count)],
+            Path(parent).name,
+            objective.rigs or ("",),
+            (net.delta_KF - head.solved_KF).double(),
+            objective.fit == "descent",
+        )
 
     @property
     def codec(self) -> HeatCodec:
@@ -89,8 +105,14 @@ class FittedLaw:
     def laws(self) -> dict[str, float]:
         """The share of the evidence for each law, largest first; laws without any are left out."""
         c = self.posterior.components
-        share_K = torch.zeros(len(self.net.laws), dtype=torch.float64).index_add(0, c.law_C, c.weight_C)
-        found = {name: float(share) for name, share in zip(self.net.laws, share_K, strict=True) if share > 0}
+        share_K = torch.zeros(len(self.net.laws), dtype=torch.float64).index_add(
+            0, c.law_C, c.weight_C
+        )
+        found = {
+            name: float(share)
+            for name, share in zip(self.net.laws, share_K, strict=True)
+            if share > 0
+        }
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     @property
@@ -107,16 +129,21 @@ class FittedLaw:
 
     @property
     def rig(self) -> int:
-        """The number of the rig that is meant where none is named: that of the points, or with several a new one."""
+        """The number of the rig that is meant where none is named: that of the points, or with
+        several a new one.
+        """
         return 0 if len(self.rigs) == 1 else NEW_RIG
 
     def rows(self, x_MG: Tensor, rig: str | None = None) -> Rows:
-        """Return points of a rig (None: `rig`, an unknown name: a new one) as the posterior sees them."""
+        """Return points of a rig (None: `rig`, an unknown name: a new one) as the posterior sees
+        them.
+        """
         number = self.rig if rig is None else self.rigs.index(rig) if rig in self.rigs else NEW_RIG
         return self.net.rows(x_MG, rig_N=torch.full((len(x_MG),), number))
 
     def points_of(self, groups: Any) -> Tensor:
-        """Return points given as columns by name (those of a square channel may be left out) or as rows, as rows [M, G].
+        """Return points given as columns by name (those of a square channel may be left out) or as
+        rows, as rows [M, G].
 
         Raises:
             DataError: a column is missing, of another length, or holds what physics does not allow.
@@ -127,17 +154,24 @@ class FittedLaw:
                 missing = [n for n in self.columns if n not in groups and absent.get(n) is None]
                 if missing:
                     raise DataError(f"no column {missing[0]!r}; give {', '.join(self.columns)}")
-                columns = [np.asarray(groups[n] if n in groups else absent[n], float) for n in self.columns]
+                columns = [
+                    np.asarray(groups[n] if n in groups else absent[n], float) for n in self.columns
+                ]
                 x_MG = np.stack(np.broadcast_arrays(*map(np.atleast_1d, columns)), 1)
             else:
                 x_MG = np.asarray(groups, float)
         except (TypeError, ValueError) as error:
-            raise DataError(f"the points are not columns of numbers of one length ({error}); correct them") from None
+            raise DataError(
+                f"the points are not columns of numbers of one length ({error}); correct them"
+            ) from None
         if x_MG.ndim != 2 or x_MG.shape[1] != len(self.columns) or not len(x_MG):
-            raise DataError(f"the points have the shape {x_MG.shape}; give rows of {', '.join(self.columns)}")
+            raise DataError(
+                f"the points have the shape {x_MG.shape}; give rows of {', '.join(self.columns)}"
+            )
         if not np.isfinite(x_MG).all():
             raise DataError(
-                f"row {int(np.argwhere(~np.isfinite(x_MG))[0, 0])} holds no finite number; correct or drop it"
+                f"row {int(np.argwhere(~np.isfinite(x_MG))[0, 0])} holds no finite number; correct"
+                " or drop it"
             )
         check_points(x_MG, self.columns)
         return torch.from_numpy(np.ascontiguousarray(x_MG))
@@ -156,9 +190,13 @@ class FittedLaw:
         return c.weight_C, mean_CM, variance_CM
 
     def corrections(self, x_G: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean [C, F] and covariance [C, F, F] of the corrections of the plate that the row `x_G` names."""
+        """Return mean [C, F] and covariance [C, F, F] of the corrections of the plate that the
+        row `x_G` names.
+        """
         found, c = self.posterior, self.posterior.components
-        mean_CF, covariance_CFF = found.corrections(found.prior.together(self.rows(x_G[None]), found.rows)[0])
+        mean_CF, covariance_CFF = found.corrections(
+            found.prior.together(self.rows(x_G[None]), found.rows)[0]
+        )
         if self.descended:
             mean_CF = self.net.delta_KF.double()[c.law_C]
         elif self.moved_KF is not None:
@@ -166,14 +204,22 @@ class FittedLaw:
         return mean_CF, covariance_CFF
 
     def centre(self) -> Tensor:
-        """Return the centre of the measured points [G]: geometric means; 90 degrees where it was measured, else the mean."""
+        """Return the centre of the measured points [G]: geometric means; 90 degrees where it was
+        measured, else the mean.
+        """
         if not len(self.x_NG):
-            return torch.tensor([GROUPS[name].reference for name in self.columns], dtype=torch.float64)
+            return torch.tensor(
+                [GROUPS[name].reference for name in self.columns], dtype=torch.float64
+            )
         found = []
         for place, name in enumerate(self.columns):
             column_N = self.x_NG[:, place].double()
             if name == "alpha_deg" and self.codec.channel:
-                found.append(torch.tensor(90.0).double() if bool((column_N > TRANSVERSE).any()) else column_N.mean())
+                found.append(
+                    torch.tensor(90.0).double()
+                    if bool((column_N > TRANSVERSE).any())
+                    else column_N.mean()
+                )
             elif self.logged(place) and bool((column_N > 0).any()):
                 found.append(column_N[column_N > 0].log().mean().exp())
             else:
@@ -182,10 +228,14 @@ class FittedLaw:
 
     def logged(self, place: int) -> bool:
         """Return whether a column enters by its logarithm."""
-        return self.columns[place] != "alpha_deg" if self.codec.channel else self.codec.logged[place]
+        return (
+            self.columns[place] != "alpha_deg" if self.codec.channel else self.codec.logged[place]
+        )
 
     def varied(self, place: int) -> bool:
-        """Return whether the measured points tell something of a column: whether it takes more than one value."""
+        """Return whether the measured points tell something of a column: whether it takes more
+        than one value.
+        """
         return len(self.x_NG[:, place].unique()) > 1
 
 

@@ -1,4 +1,6 @@
-"""Users' own tables of measured points: what `fit`, `evaluate` and `predict` of a Nusselt law take and give."""
+"""Users' own tables of measured points: what `fit`, `evaluate` and `predict` of a Nusselt law
+take and give.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def exact(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
-    """Return the settings of the closed-form fit: the posterior is solved before the only step, which moves nothing."""
+    """Return the settings of the closed-form fit: the posterior is solved before the only step,
+    which moves nothing.
+    """
     return {
         "objective": Nusselt(),
         "schedule": Schedule(steps=1, batch=64, lr=0.0, weight_decay=0.0),
@@ -31,7 +35,9 @@ def exact(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
 
 
 class PointInputs(Inputs):
-    """Natural inputs are DataFrames, one row a point, columns by the names and aliases of CSV files."""
+    """Natural inputs are DataFrames, one row a point, columns by the names and aliases of CSV
+    files.
+    """
 
     takes_tables: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, FitRecipe]] = {
@@ -57,15 +63,21 @@ class PointInputs(Inputs):
         split: Sequence[str] | None,
         seed: int,
     ) -> MeasurementsInMemory:
-        """Return a preparer of measured points; targets name Nu, or the table has a column of it."""
+        """Return a preparer of measured points; targets name Nu, or the table has a column of
+        it.
+        """
         frame = _frame(inputs)
         if targets is not None:
             if targets.shape[1] != 1:
-                raise ConfigError(f"a Nusselt law learns one target; give Nu, not {', '.join(targets)}")
+                raise ConfigError(
+                    f"a Nusselt law learns one target; give Nu, not {', '.join(targets)}"
+                )
             frame = frame.assign(Nu=targets.iloc[:, 0].to_numpy())
         return MeasurementsInMemory.of(frame, split, seed=seed)
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
         """Return Nu (the median), Nu_lower, Nu_upper (90 % of new readings) and std_log_Nu."""
         names = {"value": "Nu", "low": "Nu_lower", "high": "Nu_upper", "std": "std_log_Nu"}
         return {names[name]: values for name, values in outputs.items()}

@@ -33,9 +33,9 @@ TEXTS = (".txt", ".md", ".tex", ".py")
 class LawFormula(Settings):
     """The law of a checkpoint in the form that the suffix of the file says.
 
-    Saved as .txt or .md (formula, exponents with intervals, and on 4 points or more what pretraining did), .tex (an
-    equation), .py (a function that needs the standard library only), .png, .pdf or .svg (parity, residuals,
-    exponents), or .csv or .tsv (the exponents).
+    Saved as .txt or .md (formula, exponents with intervals, and on 4 points or more what
+    pretraining did), .tex (an equation), .py (a function that needs the standard library only),
+    .png, .pdf or .svg (parity, residuals, exponents), or .csv or .tsv (the exponents).
     """
 
     def run(self, model: "Model") -> "FormulaResult":
@@ -53,7 +53,7 @@ class FormulaResult(Result):
         about: where it comes from.
     """
 
-    def __init__(self, law: FittedLaw, used: tuple[str, ...], about: dict[str, Any]):
+    def __init__(self, law: FittedLaw, used: tuple[str, ...], about: dict[str, Any]) -> None:
         self.law, self.used, self._about = law, used, about
 
     @property
@@ -77,7 +77,9 @@ class FormulaResult(Result):
         return to_python(self.law)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw predicted against measured Nusselt numbers; raises ConfigError for a prior without points."""
+        """Draw predicted against measured Nusselt numbers; raises ConfigError for a prior
+        without points.
+        """
         return draw_parity(self.law, ax)
 
     def save(self, path: Path | str) -> Path:
@@ -96,7 +98,9 @@ class FormulaResult(Result):
         if suffix in (".csv", ".tsv"):
             return super().save(path)
         if suffix not in TEXTS:
-            raise ConfigError(f"{path}: the suffix is none of {', '.join(TEXTS + SUFFIXES)}; rename it")
+            raise ConfigError(
+                f"{path}: the suffix is none of {', '.join(TEXTS + SUFFIXES)}; rename it"
+            )
         provenance = json.dumps(self._about)
         if suffix == ".py":
             text = f"# {provenance}\n{to_python(self.law)}"
@@ -132,7 +136,8 @@ def _markdown(table: Table) -> str:
 
 
 def transfer_audit_of(view: FittedLaw, used: tuple[str, ...] = ()) -> TransferAudit | None:
-    """Return what pretraining did to the leave-one-out errors; None on fewer than FEWEST points or without published laws.
+    """Return what pretraining did to the leave-one-out errors; None on fewer than FEWEST points or
+    without published laws.
 
     Args:
         view: of a checkpoint or an estimator.

@@ -1,4 +1,5 @@
-"""The picture of a fitted law: parity, residuals against each group, and exponents with their intervals.
+"""The picture of a fitted law: parity, residuals against each group, and exponents with their
+intervals.
 
 Legend of shape letters: N points.
 """
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
 COLOURS = {"data": "#0072B2", "data and prior": "#009E73", "prior": "#D55E00"}
 POINT, FAINT, BAND = "#0072B2", "#9AA5B1", 0.10
 SUFFIXES = (".png", ".pdf", ".svg")
-MOST_LEFT_OUT = 150  # points up to which each is predicted from the others: components are weighed anew for every one
-LABELS = {"Re": "Re", "Pr": "Pr", "e_D": "e/D", "P_e": "P/e", "alpha_deg": "rib angle, degrees", "W_H": "W/H"}
+# points up to which each is predicted from the others: components are weighed anew for every one
+MOST_LEFT_OUT = 150
+LABELS = {
+    "Re": "Re",
+    "Pr": "Pr",
+    "e_D": "e/D",
+    "P_e": "P/e",
+    "alpha_deg": "rib angle, degrees",
+    "W_H": "W/H",
+}
 FEW_VALUES = 3  # of a group up to which the axis marks just these
 MOST_GROUPS = 5  # of residuals; no more vary in a ribbed channel with one fluid
 
@@ -46,7 +55,8 @@ class _Seen:
 
 
 def draw_parity(law: Fitted | FittedLaw, ax: "Axes | None" = None) -> "Axes":
-    """Draw predicted against measured Nusselt numbers with 90 % bars; each point predicted from the others where possible.
+    """Draw predicted against measured Nusselt numbers with 90 % bars; each point predicted from the
+    others where possible.
 
     Raises:
         ConfigError: a prior without measured points.
@@ -60,10 +70,11 @@ def draw_parity(law: Fitted | FittedLaw, ax: "Axes | None" = None) -> "Axes":
 
 
 def draw_group(law: Fitted | FittedLaw, group: str, ax: "Axes | None" = None) -> "Axes":
-    """Draw the Nusselt number against one group at the centre of the others: median, 90 % band and measured points.
+    """Draw the Nusselt number against one group at the centre of the others: median, 90 % band and
+    measured points.
 
-    Measured points are moved to the centre of the other groups by the law, so that their distance from the curve is
-    their residual.
+    Measured points are moved to the centre of the other groups by the law, so that their distance
+    from the curve is their residual.
 
     Args:
         law: fitted.
@@ -85,10 +96,18 @@ def draw_group(law: Fitted | FittedLaw, group: str, ax: "Axes | None" = None) ->
     middle_M = torch.einsum("c,cm->m", mixture[0], mixture[1]).exp().numpy()
     low_M, high_M = (quantile(*mixture, share).exp().numpy() for share in (0.05, 0.95))
     ax = new_axes() if ax is None else ax
-    ax.fill_between(x_M, low_M, high_M, color=POINT, alpha=0.18, linewidth=0, label="90 % of new readings")
+    ax.fill_between(
+        x_M, low_M, high_M, color=POINT, alpha=0.18, linewidth=0, label="90 % of new readings"
+    )
     ax.plot(x_M, middle_M, color=POINT, label="law at the centre of the other groups")
     if len(view.x_NG):
-        ax.plot(*_at_centre(view, place), "o", color="black", markersize=4, label="measured, moved to the centre")
+        ax.plot(
+            *_at_centre(view, place),
+            "o",
+            color="black",
+            markersize=4,
+            label="measured, moved to the centre",
+        )
     if logged:
         ax.set_xscale("log")
         _log_ticks(ax.xaxis, float(x_M.min()), float(x_M.max()))
@@ -102,7 +121,9 @@ def draw_group(law: Fitted | FittedLaw, group: str, ax: "Axes | None" = None) ->
 
 
 def _at_centre(view: FittedLaw, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a group of the measured points, and their Nusselt numbers as the law moves them to the centre of the others."""
+    """Return a group of the measured points, and their Nusselt numbers as the law moves them to
+    the centre of the others.
+    """
     x_NG = view.x_NG.double()
     moved_NG = view.centre().repeat(len(x_NG), 1)
     moved_NG[:, place] = x_NG[:, place]
@@ -114,8 +135,12 @@ def _at_centre(view: FittedLaw, place: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _span(view: FittedLaw, place: int, logged: bool) -> np.ndarray:
-    """Return 80 values of a group from somewhat below the measured points to somewhat above, within what physics allows."""
-    column_N = view.x_NG[:, place].numpy() if len(view.x_NG) else view.centre()[place : place + 1].numpy()
+    """Return 80 values of a group from somewhat below the measured points to somewhat above,
+    within what physics allows.
+    """
+    column_N = (
+        view.x_NG[:, place].numpy() if len(view.x_NG) else view.centre()[place : place + 1].numpy()
+    )
     low, high = float(column_N.min()), float(column_N.max())
     if logged and low > 0:
         x_M = np.geomspace(low / 1.5, high * 1.5, 80)
@@ -129,7 +154,9 @@ def _span(view: FittedLaw, place: int, logged: bool) -> np.ndarray:
 
 
 def save_figure(figure: "Figure", path: str | Path) -> Path:
-    """Write a figure, .png, .pdf or .svg, and return its path; raises ConfigError for another suffix."""
+    """Write a figure, .png, .pdf or .svg, and return its path; raises ConfigError for another
+    suffix.
+    """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: the suffix is none of {', '.join(SUFFIXES)}; rename it")
@@ -138,7 +165,8 @@ def save_figure(figure: "Figure", path: str | Path) -> Path:
 
 
 def draw_law(law: Fitted | FittedLaw) -> "Figure":
-    """Return a figure of a fitted law: parity, residuals and exponents; of a prior without points the exponents only.
+    """Return a figure of a fitted law: parity, residuals and exponents; of a prior without points
+    the exponents only.
 
     Raises:
         ConfigError: as `exponents`.
@@ -148,7 +176,9 @@ def draw_law(law: Fitted | FittedLaw) -> "Figure":
 
     view = FittedLaw.of(law)
     tangent = exponents(view)
-    groups = [g for g in range(len(view.columns)) if len(view.x_NG) and view.varied(g)][:MOST_GROUPS]
+    groups = [g for g in range(len(view.columns)) if len(view.x_NG) and view.varied(g)][
+        :MOST_GROUPS
+    ]
     height = max(4.2, 0.36 * len(tangent.numbers) + 1.6)
     if not len(view.x_NG):
         figure = Figure(figsize=(6.4, height), dpi=160, layout="constrained")
@@ -174,11 +204,15 @@ def draw_law(law: Fitted | FittedLaw) -> "Figure":
 
 
 def _seen(view: FittedLaw) -> _Seen:
-    """Return the points beside their predictions: each from the others where that says something, else from all."""
+    """Return the points beside their predictions: each from the others where that says
+    something, else from all.
+    """
     log_N = view.posterior.rows.log_N
     if FEWEST <= len(log_N) <= MOST_LEFT_OUT and not view.descended:
         left = leave_one_out(view.posterior.prior, view.posterior.rows)
-        return _Seen(log_N.exp().numpy(), *(np.exp(v) for v in (left.log_N, left.low_N, left.high_N)), True)
+        return _Seen(
+            log_N.exp().numpy(), *(np.exp(v) for v in (left.log_N, left.low_N, left.high_N)), True
+        )
     rig = view.rigs[0] if len(view.rigs) == 1 else None
     mixture = view.mixture(view.x_NG.double(), rig)
     low_N, high_N = (quantile(*mixture, share).exp().numpy() for share in (0.05, 0.95))
@@ -205,7 +239,9 @@ def _apart(marks: list[float], span: float) -> list[float]:
     return kept
 
 
-def _log_ticks(axis: Any, low: float, high: float, dense: bool = False, only: np.ndarray | None = None) -> None:
+def _log_ticks(
+    axis: Any, low: float, high: float, dense: bool = False, only: np.ndarray | None = None
+) -> None:
     """Set a logarithmic axis's marks to round numbers that a reader knows, or to `only`."""
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
@@ -213,7 +249,11 @@ def _log_ticks(axis: Any, low: float, high: float, dense: bool = False, only: np
     steps = (1, 2, 5) if span < 8 else (1, 3) if span < 100 else (1,)
     if span < 2.5:
         steps = (1, 1.5, 2, 3, 5, 7) if dense else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-    marks = [s * 10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for s in steps]
+    marks = [
+        s * 10.0**p
+        for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for s in steps
+    ]
     marks = marks if only is None else _apart(only.tolist(), math.log(high / low))
     axis.set_major_locator(FixedLocator([m for m in marks if low * 0.999 <= m <= high * 1.001]))
     axis.set_major_formatter(lambda value, _: f"{value:,.6g}" if value < 1e6 else f"{value:.0e}")
@@ -227,21 +267,43 @@ def _parity(axes: Any, seen: _Seen) -> None:
     high = 1.1 * max(seen.high_N.max(), seen.measured_N.max())
     ends = np.array([low, high])
     axes.plot(ends, ends, color="black", linewidth=1.0, zorder=1)
-    axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color=FAINT, alpha=0.18, linewidth=0, zorder=0)
+    axes.fill_between(
+        ends, ends * (1 - BAND), ends * (1 + BAND), color=FAINT, alpha=0.18, linewidth=0, zorder=0
+    )
     for factor in (1 - BAND, 1 + BAND):
         axes.plot(ends, ends * factor, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
     bars = [seen.value_N - seen.low_N, seen.high_N - seen.value_N]
-    axes.errorbar(seen.measured_N, seen.value_N, bars, fmt="o", color=POINT, markersize=5, markeredgecolor="white",
-                  markeredgewidth=0.6, elinewidth=1.0, ecolor="#7FB2D6", zorder=3)  # fmt: skip
+    axes.errorbar(
+        seen.measured_N,
+        seen.value_N,
+        bars,
+        fmt="o",
+        color=POINT,
+        markersize=5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        elinewidth=1.0,
+        ecolor="#7FB2D6",
+        zorder=3,
+    )
     axes.set(
-        xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured Nu", ylabel="predicted Nu", aspect="equal"
+        xscale="log",
+        yscale="log",
+        xlim=ends,
+        ylim=ends,
+        xlabel="measured Nu",
+        ylabel="predicted Nu",
+        aspect="equal",
     )
     for axis in (axes.xaxis, axes.yaxis):
         _log_ticks(axis, low, high, dense=True)
     error_N = np.abs(seen.value_N / seen.measured_N - 1) * 100
     inside = ((seen.low_N <= seen.measured_N) & (seen.measured_N <= seen.high_N)).mean()
     how = "each point predicted from the others" if seen.left_out else "points that were fitted"
-    remark = f"median error {np.median(error_N):.1f} %\n{100 * inside:.0f} % inside 90 % bars\ndashed: 10 %"
+    remark = (
+        f"median error {np.median(error_N):.1f} %\n{100 * inside:.0f} % inside 90 % bars\ndashed:"
+        " 10 %"
+    )
     axes.text(0.04, 0.96, remark, transform=axes.transAxes, va="top", fontsize=9)
     _clean(axes, f"Parity: {how}")
 
@@ -252,8 +314,19 @@ def _residuals(axes: Any, seen: _Seen, x_N: np.ndarray, name: str, logged: bool)
     bars = np.array([seen.value_N - seen.low_N, seen.high_N - seen.value_N]) / seen.measured_N * 100
     axes.axhspan(-100 * BAND, 100 * BAND, color=FAINT, alpha=0.18, linewidth=0, zorder=0)
     axes.axhline(0, color="black", linewidth=1.0, zorder=1)
-    axes.errorbar(x_N, away_N, bars, fmt="o", color=POINT, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6,
-                  elinewidth=0.9, ecolor="#7FB2D6", zorder=3)  # fmt: skip
+    axes.errorbar(
+        x_N,
+        away_N,
+        bars,
+        fmt="o",
+        color=POINT,
+        markersize=4.5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        elinewidth=0.9,
+        ecolor="#7FB2D6",
+        zorder=3,
+    )
     axes.set_xlabel(LABELS.get(name, printable(name)), parse_math=False)
     if logged and (x_N > 0).all():
         low, high = x_N.min() / 1.15, x_N.max() * 1.15
@@ -264,7 +337,9 @@ def _residuals(axes: Any, seen: _Seen, x_N: np.ndarray, name: str, logged: bool)
 
 
 def _forest(axes: Any, tangent: Tangent) -> None:
-    """Draw exponents and logarithms of the factors with their intervals, coloured by where they are from."""
+    """Draw exponents and logarithms of the factors with their intervals, coloured by where they
+    are from.
+    """
     shown = [n for n in tangent.numbers if n.kind != "level"]
     reaches = []
     for place, n in enumerate(shown):
@@ -280,10 +355,27 @@ def _forest(axes: Any, tangent: Tangent) -> None:
             solid_capstyle="butt",
             zorder=1,
         )
-        axes.plot([low, high], [place, place], color=COLOURS[n.source], linewidth=2.2, solid_capstyle="butt", zorder=3)
-        axes.plot([value], [place], "o", color=COLOURS[n.source], markersize=6, markeredgecolor="white", zorder=4)
+        axes.plot(
+            [low, high],
+            [place, place],
+            color=COLOURS[n.source],
+            linewidth=2.2,
+            solid_capstyle="butt",
+            zorder=3,
+        )
+        axes.plot(
+            [value],
+            [place],
+            "o",
+            color=COLOURS[n.source],
+            markersize=6,
+            markeredgecolor="white",
+            zorder=4,
+        )
         digits = f"{n.value:.2f} [{n.low:.2f}, {n.high:.2f}]"
-        axes.text(1.02, place, digits, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+        axes.text(
+            1.02, place, digits, transform=axes.get_yaxis_transform(), va="center", fontsize=9
+        )
     names = [f"ln {n.name}" if n.kind == "factor" else LABELS.get(n.group, n.name) for n in shown]
     axes.set_yticks(range(len(shown)), names, parse_math=False)
     axes.set_ylim(len(shown) - 0.4, -0.6)
@@ -292,7 +384,17 @@ def _forest(axes: Any, tangent: Tangent) -> None:
     axes.axvline(0, color="black", linewidth=0.8, zorder=2)
     axes.set_xlabel("exponent, or ln of the factor; f(angle) is against the centre")
     used = [source for source in COLOURS if source in {n.source for n in shown}]
-    handles = [axes.plot([], [], "o-", color=COLOURS[s], linewidth=2.2, label=f"from the {s}")[0] for s in used]
+    handles = [
+        axes.plot([], [], "o-", color=COLOURS[s], linewidth=2.2, label=f"from the {s}")[0]
+        for s in used
+    ]
     handles += axes.plot([], [], color="#E3E7EB", linewidth=9, label="before any point")
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=9)
+    axes.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
     _clean(axes, "Exponents at the centre, 90 % intervals")

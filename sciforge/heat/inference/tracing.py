@@ -1,7 +1,8 @@
-"""Published laws as Python source, by tracing their torch formulas: one formula of each, written nowhere twice.
+"""Published laws as Python source, by tracing their torch formulas: one formula of each, written
+nowhere twice.
 
-What is written gives NaN and infinities where torch does, and calls the functions of export.py that see to it (`_log`, `_root`,
-`_power`, `_over`) wherever a number is not surely above zero.
+What is written gives NaN and infinities where torch does, and calls the functions of export.py that
+see to it (`_log`, `_root`, `_power`, `_over`) wherever a number is not surely above zero.
 """
 
 import math
@@ -15,9 +16,19 @@ from sciforge.errors import ConfigError
 from sciforge.heat.correlations.correlation import ABSENT, Correlation
 from sciforge.heat.correlations.groups import GROUPS
 
-ATOM, POWERS, PRODUCT, SUM, LOOSE = 4, 3, 2, 1, 0  # how tightly the outermost operator of a text binds
+# how tightly the outermost operator of a text binds
+ATOM, POWERS, PRODUCT, SUM, LOOSE = 4, 3, 2, 1, 0
 LONGEST = 90  # characters of an expression that is written into the next one
-PASSED = ("lift_fresh_copy", "alias", "detach", "clone", "expand", "scalar_tensor", "full_like", "_to_copy")
+PASSED = (
+    "lift_fresh_copy",
+    "alias",
+    "detach",
+    "clone",
+    "expand",
+    "scalar_tensor",
+    "full_like",
+    "_to_copy",
+)
 COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 
@@ -33,19 +44,25 @@ def quoted(lines: list[str]) -> str:
 
 @dataclass(frozen=True)
 class _Text:
-    """An expression: its text, how tightly it binds, and whether it is surely above zero (or NaN)."""
+    """An expression: its text, how tightly it binds, and whether it is surely above zero (or
+    NaN).
+    """
 
     text: str
     binds: int = ATOM
     above_zero: bool = False
 
     def inside(self, binds: int) -> str:
-        """Return the text, in brackets where an operator that binds so tightly would tear it apart."""
+        """Return the text, in brackets where an operator that binds so tightly would tear it
+        apart.
+        """
         return self.text if self.binds >= binds else f"({self.text})"
 
 
 def written(name: str, law: Correlation) -> str:
-    """Return a published law's Nusselt number as a function of the six groups; raises ConfigError for an unknown operation."""
+    """Return a published law's Nusselt number as a function of the six groups; raises
+    ConfigError for an unknown operation.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     columns = list(ABSENT)
@@ -61,13 +78,19 @@ def written(name: str, law: Correlation) -> str:
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             column = next(inputs)
-            known[node] = _Text(column, ATOM, column != "e_D") if column in GROUPS else _constant(ABSENT[column])
+            known[node] = (
+                _Text(column, ATOM, column != "e_D")
+                if column in GROUPS
+                else _constant(ABSENT[column])
+            )
         elif node.op == "get_attr":
             known[node] = _constant(getattr(graph, node.target).item())
         elif node.op == "output":
             result = known[node.args[0]].text
         else:
-            made = _operation(node, [known[a] if isinstance(a, torch.fx.Node) else a for a in node.args], law.name)
+            made = _operation(
+                node, [known[a] if isinstance(a, torch.fx.Node) else a for a in node.args], law.name
+            )
             if made.binds < ATOM and (len(node.users) > 1 or len(made.text) > LONGEST):
                 lines.append(f"    v{len(lines) + 1} = {made.text}")
                 made = _Text(f"v{len(lines)}", ATOM, made.above_zero)
@@ -81,7 +104,9 @@ def _constant(value: float) -> _Text:
     if isinstance(value, bool):
         return _Text(repr(value))
     if not math.isfinite(value):
-        return _Text("math.nan" if math.isnan(value) else f"{'-' if value < 0 else ''}math.inf", SUM)
+        return _Text(
+            "math.nan" if math.isnan(value) else f"{'-' if value < 0 else ''}math.inf", SUM
+        )
     return _Text(repr(value), ATOM if value >= 0 else SUM, value > 0)
 
 
@@ -97,10 +122,14 @@ def _operation(node: Any, given: list[Any], law: str) -> _Text:
     if name in ("add", "sub", "rsub") and node.kwargs.get("alpha", 1) == 1 and len(given) == 2:
         top, below = (b, a) if name == "rsub" else (a, b)
         if name == "add":
-            return _Text(f"{a.inside(SUM)} + {b.inside(PRODUCT)}", SUM, a.above_zero and b.above_zero)
+            return _Text(
+                f"{a.inside(SUM)} + {b.inside(PRODUCT)}", SUM, a.above_zero and b.above_zero
+            )
         return _Text(f"{top.inside(SUM)} - {below.inside(PRODUCT)}", SUM)
     if name == "mul":
-        return _Text(f"{a.inside(PRODUCT)} * {b.inside(POWERS)}", PRODUCT, a.above_zero and b.above_zero)
+        return _Text(
+            f"{a.inside(PRODUCT)} * {b.inside(POWERS)}", PRODUCT, a.above_zero and b.above_zero
+        )
     if name in ("div", "reciprocal") and not node.kwargs:
         top, below = (a, b) if name == "div" else (_constant(1.0), a)
         if below.above_zero:
@@ -118,7 +147,9 @@ def _rarer(name: str, a: _Text, rest: list[Any], law: str) -> _Text:
     if name == "log":
         return _Text(f"math.log({a.text})" if a.above_zero else f"_log({a.text})")
     if name == "sqrt":
-        return _Text(f"math.sqrt({a.text})" if a.above_zero else f"_root({a.text})", ATOM, a.above_zero)
+        return _Text(
+            f"math.sqrt({a.text})" if a.above_zero else f"_root({a.text})", ATOM, a.above_zero
+        )
     if name in ("exp", "tanh", "abs"):
         return _Text(f"{'' if name == 'abs' else 'math.'}{name}({a.text})", ATOM, name == "exp")
     if name == "neg":
@@ -132,15 +163,26 @@ def _rarer(name: str, a: _Text, rest: list[Any], law: str) -> _Text:
     if name in ("where", "masked_fill"):
         chosen, yes, no = (a, rest[0], rest[1]) if name == "where" else (rest[0], rest[1], a)
         above = yes.above_zero and no.above_zero
-        return _Text(f"{yes.inside(SUM)} if {chosen.inside(SUM)} else {no.inside(SUM)}", LOOSE, above)
+        return _Text(
+            f"{yes.inside(SUM)} if {chosen.inside(SUM)} else {no.inside(SUM)}", LOOSE, above
+        )
     if name in ("clamp", "clamp_min", "clamp_max"):  # NaN stays: it stands first
         low, high = (
-            (rest + [None])[:2] if name == "clamp" else (rest[0], None) if name == "clamp_min" else (None, rest[0])
+            (rest + [None])[:2]
+            if name == "clamp"
+            else (rest[0], None)
+            if name == "clamp_min"
+            else (None, rest[0])
         )
         text = a.text if low is None else f"max({a.text}, {low.text})"
         text = text if high is None else f"min({text}, {high.text})"
         at_least = low.above_zero if low is not None else a.above_zero
         return _Text(text, ATOM, at_least and (high is None or high.above_zero))
     if name in ("minimum", "maximum"):
-        return _Text(f"{name[:3]}({a.text}, {rest[0].text})", ATOM, a.above_zero and rest[0].above_zero)
-    raise ConfigError(f"the operation {name!r} of {law} cannot be written as Python; choose other laws with `laws`")
+        return _Text(
+            f"{name[:3]}({a.text}, {rest[0].text})", ATOM, a.above_zero and rest[0].above_zero
+        )
+    raise ConfigError(
+        f"the operation {name!r} of {law} cannot be written as Python; choose other laws with"
+        " `laws`"
+    )

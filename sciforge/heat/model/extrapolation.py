@@ -22,8 +22,10 @@ class Certificate:
         columns: names of the groups.
         outside_MG: which groups of each point lie outside the range of the measured ones.
         low_G, high_G: that range.
-        inside_M: whether the point lies in the convex hull of the measured points, in the logarithms of the groups that vary.
-        away_M: distance to the nearest measured point, in the lengths over which the residual varies.
+        inside_M: whether the point lies in the convex hull of the measured points, in the
+            logarithms of the groups that vary.
+        away_M: distance to the nearest measured point, in the lengths over which the residual
+            varies.
     """
 
     columns: tuple[str, ...]
@@ -42,14 +44,19 @@ class Certificate:
         """Return the certificate as a table, one row a point."""
         rows = []
         for groups, inside, away in zip(self.groups, self.inside_M, self.away_M, strict=True):
-            rows.append(("inside" if inside else "outside", ", ".join(groups) or "-", f"{away:.2f}"))
+            rows.append(
+                ("inside" if inside else "outside", ", ".join(groups) or "-", f"{away:.2f}")
+            )
         spans = ", ".join(
-            f"{n} {lo:.4g} to {hi:.4g}" for n, lo, hi in zip(self.columns, self.low_G, self.high_G, strict=True)
+            f"{n} {lo:.4g} to {hi:.4g}"
+            for n, lo, hi in zip(self.columns, self.low_G, self.high_G, strict=True)
         )
         return Table(("hull", "groups out of range", "distance"), tuple(rows), f"measured: {spans}")
 
 
-def certify(codec: HeatCodec, length_D: np.ndarray, known_NG: np.ndarray, asked_MG: np.ndarray) -> Certificate:
+def certify(
+    codec: HeatCodec, length_D: np.ndarray, known_NG: np.ndarray, asked_MG: np.ndarray
+) -> Certificate:
     """Compare points asked for with the measured ones.
 
     Args:
@@ -60,7 +67,9 @@ def certify(codec: HeatCodec, length_D: np.ndarray, known_NG: np.ndarray, asked_
     low_G, high_G = known_NG.min(0), known_NG.max(0)
     slack_G = EDGE * np.maximum(np.abs(low_G), np.abs(high_G))
     outside_MG = (asked_MG < low_G - slack_G) | (asked_MG > high_G + slack_G)
-    known_ND, asked_MD = (codec.coordinates(torch.from_numpy(x)).numpy() for x in (known_NG, asked_MG))
+    known_ND, asked_MD = (
+        codec.coordinates(torch.from_numpy(x)).numpy() for x in (known_NG, asked_MG)
+    )
     away_MN = np.linalg.norm((asked_MD[:, None] - known_ND) / length_D, axis=2)
     inside_M = ~outside_MG.any(1)
     varying = np.ptp(known_ND, axis=0) > EDGE
@@ -70,14 +79,20 @@ def certify(codec: HeatCodec, length_D: np.ndarray, known_NG: np.ndarray, asked_
 
 
 def _in_hull(known_ND: np.ndarray, asked_MD: np.ndarray) -> np.ndarray:
-    """Return which points are a mean of known ones, with weights >= 0, by linear programming (no triangulation in 6-D)."""
+    """Return which points are a mean of known ones, with weights >= 0, by linear programming (no
+    triangulation in 6-D).
+    """
     from scipy.optimize import linprog
 
     equal = np.vstack([known_ND.T, np.ones(len(known_ND))])
     found = []
     for point_D in asked_MD:
         solved = linprog(
-            np.zeros(len(known_ND)), A_eq=equal, b_eq=np.append(point_D, 1.0), bounds=(0, None), method="highs"
+            np.zeros(len(known_ND)),
+            A_eq=equal,
+            b_eq=np.append(point_D, 1.0),
+            bounds=(0, None),
+            method="highs",
         )
         found.append(solved.status == 0)
     return np.array(found, bool)

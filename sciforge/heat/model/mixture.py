@@ -19,7 +19,8 @@ def moments(weight_C: Tensor, mean_CM: Tensor, variance_CM: Tensor) -> tuple[Ten
 
 
 def quantile(weight_C: Tensor, mean_CM: Tensor, variance_CM: Tensor, share: float) -> Tensor:
-    """Return the point [M] below which `share` of a mixture lies, by bisection to 1e-9 of its width.
+    """Return the point [M] below which `share` of a mixture lies, by bisection to 1e-9 of its
+    width.
 
     >>> x = quantile(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1), 0.95)
     >>> round(float(x), 4)
@@ -30,5 +31,8 @@ def quantile(weight_C: Tensor, mean_CM: Tensor, variance_CM: Tensor, share: floa
     for _ in range(36):
         middle_M = (low_M + high_M) / 2
         below_M = weight_C @ torch.special.ndtr((middle_M - mean_CM) / spread_CM)
-        low_M, high_M = torch.where(below_M < share, middle_M, low_M), torch.where(below_M < share, high_M, middle_M)
+        low_M, high_M = (
+            torch.where(below_M < share, middle_M, low_M),
+            torch.where(below_M < share, high_M, middle_M),
+        )
     return (low_M + high_M) / 2

@@ -1,10 +1,13 @@
-"""NusseltNet: log Nu = log Nu_law(x) + corrections in the log groups + a residual that fades away from the data.
+"""NusseltNet: log Nu = log Nu_law(x) + corrections in the log groups + a residual that fades away
+from the data.
 
-Everything that pretraining learns is the prior of the next system: how much each law is off, and in which exponents
-(`delta`, `log_spread`), how much each law is trusted (`law`), over which distances what is left varies (`log_length`).
-The posterior of measured points is exact (posterior.py); its points and weights live in the head `posterior`.
+Everything that pretraining learns is the prior of the next system: how much each law is off, and in
+which exponents (`delta`, `log_spread`), how much each law is trusted (`law`), over which distances
+what is left varies (`log_length`). The posterior of measured points is exact (posterior.py); its
+points and weights live in the head `posterior`.
 
-Legend of shape letters: B points of a batch, N points of a campaign or of the fit, G groups, F features, D coordinates, K laws.
+Legend of shape letters: B points of a batch, N points of a campaign or of the fit, G groups, F
+features, D coordinates, K laws.
 """
 
 from dataclasses import dataclass
@@ -23,13 +26,23 @@ from sciforge.heat.model import posterior
 from sciforge.heat.model.posterior import Prior, Rows
 
 POWER = "power"  # the law that knows nothing: log Nu = 0 before its corrections
-# Standard deviations of the corrections before any pretraining: a factor of 1.6 in level, .2 in the Reynolds exponent.
+# Standard deviations of the corrections before any pretraining: a factor of 1.6 in level, .2 in the
+# Reynolds exponent.
 VAGUE = {
-    "level": 0.5, "Re": 0.2, "Pr": 0.2, "e_D": 0.4, "P_e": 0.4, "W_H": 0.3, "angle_60": 0.4, "angle_30": 0.5, "Re_angle": 0.2,
-}  # fmt: skip
+    "level": 0.5,
+    "Re": 0.2,
+    "Pr": 0.2,
+    "e_D": 0.4,
+    "P_e": 0.4,
+    "W_H": 0.3,
+    "angle_60": 0.4,
+    "angle_30": 0.5,
+    "Re_angle": 0.2,
+}
 GAS_ONLY = 0.5  # of the Prandtl exponent of laws that were measured in air alone and leave it out
 VAGUE_POWER = {name: 5.0 if name == "level" else max(1.0, spread) for name, spread in VAGUE.items()}
-LENGTHS = (1.0, 1.0, 0.5, 0.5, 0.28, 0.5)  # of log Re, log Pr, log e/D, log P/e, 1 - alpha/90, log W/H
+# of log Re, log Pr, log e/D, log P/e, 1 - alpha/90, log W/H
+LENGTHS = (1.0, 1.0, 0.5, 0.5, 0.28, 0.5)
 
 
 @dataclass(frozen=True)
@@ -37,14 +50,15 @@ class NusseltConfig(Settings):
     """Which laws explain a measurement.
 
     Args:
-        laws: names from the library (`sciforge.heat.correlations.library`), and `power`, a bare power law with a vague prior.
+        laws: names from the library (`sciforge.heat.correlations.library`), and `power`, a bare
+            power law with a vague prior.
         control: whether curves train it from scratch beside the pretrained net.
     """
 
     laws: tuple[str, ...]
     control: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.laws or len(set(self.laws)) < len(self.laws):
             raise ConfigError(f"laws are {self.laws}; give different names, at least one")
@@ -58,7 +72,9 @@ class NusseltConfig(Settings):
 
 
 MODELS = {
-    "ribbed": NusseltConfig(("dittus-boelter", "webb-1971", "ravigururajan-bergles-1996", "han-park-1988")),
+    "ribbed": NusseltConfig(
+        ("dittus-boelter", "webb-1971", "ravigururajan-bergles-1996", "han-park-1988")
+    ),
     "tubes": NusseltConfig(("dittus-boelter", "webb-1971", "ravigururajan-bergles-1996")),
     "smooth": NusseltConfig(("dittus-boelter",)),
     "power": NusseltConfig((POWER,), control=True),
@@ -66,7 +82,8 @@ MODELS = {
 
 
 def vague_spreads(law: str) -> dict[str, float]:
-    """Return the standard deviations of the corrections of a law before pretraining, by feature; raises ConfigError.
+    """Return the standard deviations of the corrections of a law before pretraining, by feature;
+    raises ConfigError.
 
     >>> vague_spreads("webb-1971")["Pr"], vague_spreads("han-park-1988")["Pr"]
     (0.2, 0.5)
@@ -85,19 +102,26 @@ class NusseltNet(nn.Module):
         codec: gives features and coordinates of points.
     """
 
-    def __init__(self, config: NusseltConfig, codec: HeatCodec):
+    def __init__(self, config: NusseltConfig, codec: HeatCodec) -> None:
         super().__init__()
         self.laws, self.codec = config.laws, codec
         if not codec.channel and self.laws != (POWER,):
-            raise ConfigError(f"published laws need the columns {', '.join(CHANNEL)}; use laws ('power',) for others")
+            raise ConfigError(
+                f"published laws need the columns {', '.join(CHANNEL)}; use laws ('power',) for"
+                " others"
+            )
         for name, value in self.fresh_values().items():
             self.register_parameter(name, nn.Parameter(value))
         self.heads = nn.ModuleDict()
 
     def fresh_values(self) -> dict[str, Tensor]:
-        """Return what every parameter starts from: a vague prior, about which pretraining learns."""
+        """Return what every parameter starts from: a vague prior, about which pretraining
+        learns.
+        """
         vague = [vague_spreads(name) for name in self.laws]
-        spread_KF = torch.tensor([[table.get(name, 1.0) for name in self.codec.features] for table in vague])
+        spread_KF = torch.tensor(
+            [[table.get(name, 1.0) for name in self.codec.features] for table in vague]
+        )
         lengths = LENGTHS if self.codec.channel else (1.0,) * len(self.codec.columns)
         noise_S = torch.tensor(posterior.NOISE_S)
         return {
@@ -105,12 +129,16 @@ class NusseltNet(nn.Module):
             "log_spread_KF": spread_KF.log(),
             "law_K": torch.zeros(len(self.laws)),
             "log_length_D": torch.tensor(lengths).log(),
-            "noise_logit_S": -0.5 * ((noise_S / posterior.NOISE_CENTRE).log() / posterior.NOISE_SPREAD) ** 2,
+            "noise_logit_S": (
+                -0.5 * ((noise_S / posterior.NOISE_CENTRE).log() / posterior.NOISE_SPREAD) ** 2
+            ),
             "amplitude_logit_A": torch.zeros(len(posterior.AMPLITUDE_A)),
         }
 
     def prior(self, centre_KF: Tensor | None = None) -> Prior:
-        """Return the prior in float64, about `centre_KF` where it is given, differentiable in the parameters."""
+        """Return the prior in float64, about `centre_KF` where it is given, differentiable in
+        the parameters.
+        """
         rig = {name: size for name, size in posterior.RIG_SHAPE.items()}
         device, kind = self.delta_KF.device, torch.float64
         return Prior(
@@ -130,7 +158,9 @@ class NusseltNet(nn.Module):
         )
 
     def bases(self, x_BG: Tensor) -> Tensor:
-        """Return log Nu by each law at rows of groups, float64 [K, ...]; not finite where a law has no value."""
+        """Return log Nu by each law at rows of groups, float64 [K, ...]; not finite where a law
+        has no value.
+        """
         points = self.codec.points(x_BG.double())
         found = []
         for name in self.laws:
@@ -142,7 +172,11 @@ class NusseltNet(nn.Module):
         return torch.stack(found)
 
     def rows(
-        self, x_NG: Tensor, log_N: Tensor | None = None, factor_N: Tensor | None = None, rig_N: Any = None
+        self,
+        x_NG: Tensor,
+        log_N: Tensor | None = None,
+        factor_N: Tensor | None = None,
+        rig_N: Any = None,
     ) -> Rows:
         """Return what the posterior sees of rows of groups [N, G], in float64."""
         x_NG = x_NG.double()

@@ -1,6 +1,8 @@
-"""A fitted law as a plain torch module: for solvers that ask for millions of points, gradients or a GPU.
+"""A fitted law as a plain torch module: for solvers that ask for millions of points, gradients or a
+GPU.
 
-Legend of shape letters: M points, N measured points, G groups, F features, W features in which plates differ, D coordinates.
+Legend of shape letters: M points, N measured points, G groups, F features, W features in which
+plates differ, D coordinates.
 """
 
 import torch
@@ -15,9 +17,11 @@ FAINT = 1e-6  # weight of a law below which it cannot be seen in float32
 
 
 class LawModule(nn.Module):
-    """Rows of groups [M, G] -> Nusselt numbers [M], the median of the posterior for the rig that was measured.
+    """Rows of groups [M, G] -> Nusselt numbers [M], the median of the posterior for the rig that
+    was measured.
 
-    Differentiable, compilable, on any device and in any precision (`.float()`, `.cuda()`, `torch.compile`).
+    Differentiable, compilable, on any device and in any precision (`.float()`, `.cuda()`,
+    `torch.compile`).
 
     Args:
         codec: gives features and coordinates.
@@ -25,7 +29,7 @@ class LawModule(nn.Module):
         posterior: of the measured points.
     """
 
-    def __init__(self, codec: HeatCodec, laws: tuple[str, ...], posterior: Posterior):
+    def __init__(self, codec: HeatCodec, laws: tuple[str, ...], posterior: Posterior) -> None:
         super().__init__()
         found = posterior.collapsed()
         self.codec = codec
@@ -37,7 +41,9 @@ class LawModule(nn.Module):
         self.ways = found.plate_NF.abs().sum(0).nonzero()[:, 0].tolist()
         self.register_buffer("plate_NW", found.plate_NF[:, self.ways])
         self.register_buffer("unit_N", found.unit_N)
-        self.plates = [place for place, is_plate in enumerate(found.prior.plate_D.tolist()) if is_plate]
+        self.plates = [
+            place for place, is_plate in enumerate(found.prior.plate_D.tolist()) if is_plate
+        ]
         self.register_buffer("length_D", found.prior.length_D)
         self.register_buffer("place_ND", found.coordinate_ND / found.prior.length_D)
 

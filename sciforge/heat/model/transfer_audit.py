@@ -1,4 +1,5 @@
-"""Did pretraining help on the user's own points? Leave-one-out errors, exact, with each source and without any.
+"""Did pretraining help on the user's own points? Leave-one-out errors, exact, with each source and
+without any.
 
 Legend of shape letters: N points, C components, K laws.
 """
@@ -17,7 +18,8 @@ from sciforge.heat.model.nusselt_net import POWER, NusseltConfig, NusseltNet
 from sciforge.heat.model.posterior import Posterior, Prior, Rows, weigh
 
 Verdict = Literal["helped", "neutral", "harmed"]
-FAINT = 1e-9  # share of the evidence below which a component cannot come back when a point is left out
+# share of the evidence below which a component cannot come back when a point is left out
+FAINT = 1e-9
 FEWEST = 4  # points from which leaving one out says anything
 EVERYTHING, NOTHING = "all sources", "no pretraining"
 
@@ -41,9 +43,11 @@ class LeftOut:
 
 
 def leave_one_out(prior: Prior, rows: Rows) -> LeftOut:
-    """Predict each point from all others, exactly: components are weighed anew without it, and nothing is fitted again.
+    """Predict each point from all others, exactly: components are weighed anew without it, and
+    nothing is fitted again.
 
-    The evidence of all points is that of the others times the density of the one, so leaving one out divides by it.
+    The evidence of all points is that of the others times the density of the one, so leaving one
+    out divides by it.
 
     Raises:
         DataError: no law has a value at the points.
@@ -52,12 +56,18 @@ def leave_one_out(prior: Prior, rows: Rows) -> LeftOut:
     found = Posterior.with_components(prior, rows, components)
     inverse_CN = torch.cholesky_inverse(found.factor_CNN).diagonal(dim1=-2, dim2=-1)
     mean_CN, variance_CN = rows.log_N - found.alpha_CN / inverse_CN, 1 / inverse_CN
-    log_CN = -0.5 * ((rows.log_N - mean_CN) ** 2 / variance_CN + variance_CN.log() + math.log(2 * math.pi))
+    log_CN = -0.5 * (
+        (rows.log_N - mean_CN) ** 2 / variance_CN + variance_CN.log() + math.log(2 * math.pi)
+    )
     weight_CN = (components.weight_C.log()[:, None] - log_CN).softmax(0)
     nats_N = (weight_CN.log() + log_CN).logsumexp(0)
     parts: list[tuple[Tensor, ...]] = []
     for point in range(len(rows.log_N)):  # the mixture's weights differ from point to point
-        weight_C, mean_C1, variance_C1 = weight_CN[:, point], mean_CN[:, point, None], variance_CN[:, point, None]
+        weight_C, mean_C1, variance_C1 = (
+            weight_CN[:, point],
+            mean_CN[:, point, None],
+            variance_CN[:, point, None],
+        )
         tails = (quantile(weight_C, mean_C1, variance_C1, share) for share in (0.05, 0.95))
         parts.append((*moments(weight_C, mean_C1, variance_C1), *tails))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
@@ -65,9 +75,15 @@ def leave_one_out(prior: Prior, rows: Rows) -> LeftOut:
 
 
 def compare(
-    model: NusseltNet, x_NG: Tensor, log_N: Tensor, factor_N: Tensor, rig_N: Tensor, used: tuple[str, ...] = ()
+    model: NusseltNet,
+    x_NG: Tensor,
+    log_N: Tensor,
+    factor_N: Tensor,
+    rig_N: Tensor,
+    used: tuple[str, ...] = (),
 ) -> "TransferAudit":
-    """Leave out each point under every law of a net that was not fitted yet, all of them together, and no prior at all.
+    """Leave out each point under every law of a net that was not fitted yet, all of them together,
+    and no prior at all.
 
     Args:
         model: before its first point.
@@ -130,17 +146,23 @@ class TransferAudit:
             gain, low, high = _gain(errors[NOTHING], errors[name])
             verdict: Verdict = "helped" if low > 1 else "harmed" if high < 1 else "neutral"
             inside_N = (left.low_N <= log_N) & (log_N <= left.high_N)
-            entries.append(Entry(name, errors[name], gain, low, high, float(inside_N.mean()), verdict))
+            entries.append(
+                Entry(name, errors[name], gain, low, high, float(inside_N.mean()), verdict)
+            )
         return cls(tuple(entries))
 
     @property
     def harmful(self) -> tuple[str, ...]:
         """Names of the single sources that harmed."""
-        return tuple(e.source for e in self.entries if e.verdict == "harmed" and e.source != EVERYTHING)
+        return tuple(
+            e.source for e in self.entries if e.verdict == "harmed" and e.source != EVERYTHING
+        )
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Names of the laws to use: empty where none harmed, so all; NOTHING alone where all did."""
+        """Names of the laws to use: empty where none harmed, so all; NOTHING alone where all
+        did.
+        """
         laws = [e.source for e in self.entries if e.source not in (NOTHING, EVERYTHING)]
         if not self.harmful:
             return ()
@@ -148,7 +170,10 @@ class TransferAudit:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return every line but the errors of single points."""
-        return [{n: v for n, v in vars(e).items() if n != "errors_N"} | {"median": e.median} for e in self.entries]
+        return [
+            {n: v for n, v in vars(e).items() if n != "errors_N"} | {"median": e.median}
+            for e in self.entries
+        ]
 
     def table(self) -> Table:
         """Return the transfer audit as a table."""
@@ -158,17 +183,32 @@ class TransferAudit:
             worst = f"{np.percentile(e.errors_N, 95) * 100:.1f}"
             said = "" if e.source == NOTHING else e.verdict
             rows.append((e.source, f"{e.median:.1f}", worst, f"{e.coverage * 100:.0f}", gain, said))
-        columns = ("source", "median error %", "95th percentile %", "inside 90 % interval", "gain", "verdict")
+        columns = (
+            "source",
+            "median error %",
+            "95th percentile %",
+            "inside 90 % interval",
+            "gain",
+            "verdict",
+        )
         return Table(
-            columns, tuple(rows), f"leave-one-out on {len(self.entries[0].errors_N)} points; gain is against none"
+            columns,
+            tuple(rows),
+            f"leave-one-out on {len(self.entries[0].errors_N)} points; gain is against none",
         )
 
 
 def _gain(without_N: np.ndarray, with_N: np.ndarray) -> tuple[float, float, float]:
-    """Return how many times smaller errors are (geometric mean) and its 90 % interval by a paired t over points."""
+    """Return how many times smaller errors are (geometric mean) and its 90 % interval by a
+    paired t over points.
+    """
     from scipy.stats import t
 
     floor = 0.005  # errors below half a per cent are all the same to a heat-transfer engineer
     log_N = np.log(np.maximum(without_N, floor)) - np.log(np.maximum(with_N, floor))
-    reach = t.ppf(0.95, len(log_N) - 1) * log_N.std(ddof=1) / math.sqrt(len(log_N)) if len(log_N) > 1 else math.inf
+    reach = (
+        t.ppf(0.95, len(log_N) - 1) * log_N.std(ddof=1) / math.sqrt(len(log_N))
+        if len(log_N) > 1
+        else math.inf
+    )
     return tuple(float(np.exp(log_N.mean() + sign * reach)) for sign in (0, -1, 1))

@@ -1,6 +1,8 @@
-"""Specialising a Nusselt law to measured points: in closed form, or by descent through the shared loop.
+"""Specialising a Nusselt law to measured points: in closed form, or by descent through the shared
+loop.
 
-Legend of shape letters: B points of a batch, N measured points, G groups, F features, K laws, C components.
+Legend of shape letters: B points of a batch, N measured points, G groups, F features, K laws, C
+components.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,8 @@ COVERAGE = 0.9  # of the interval that `predict` gives and `metrics` counts
 
 
 class Measured(nn.Module):
-    """The measured points that a checkpoint keeps, and the prior they met: together they are the posterior.
+    """The measured points that a checkpoint keeps, and the prior they met: together they are the
+    posterior.
 
     Args:
         points: the most of them.
@@ -32,7 +35,7 @@ class Measured(nn.Module):
         laws, features: sizes of the corrections.
     """
 
-    def __init__(self, points: int, groups: int, laws: int, features: int):
+    def __init__(self, points: int, groups: int, laws: int, features: int) -> None:
         super().__init__()
         self.register_buffer("x_NG", torch.ones(points, groups))
         self.register_buffer("log_N", torch.zeros(points))
@@ -46,13 +49,20 @@ class Measured(nn.Module):
 
     @torch.no_grad()
     def posterior(self, model: NusseltNet) -> Posterior:
-        """Return the posterior of the points, computed in float64 when first asked for; raises DataError without points."""
+        """Return the posterior of the points, computed in float64 when first asked for; raises
+        DataError without points.
+        """
         if not int(self.count):
             raise DataError("this law was given no measured points; fit it first")
-        key = [(t.data_ptr(), t._version, t.dtype) for t in (*model.parameters(recurse=False), *self.buffers())]
+        key = [
+            (t.data_ptr(), t._version, t.dtype)
+            for t in (*model.parameters(recurse=False), *self.buffers())
+        ]
         if self._found is None or self._found[0] != key:
             size = int(self.count)
-            rows = model.rows(self.x_NG[:size], self.log_N[:size], self.factor_N[:size], self.rig_N[:size])
+            rows = model.rows(
+                self.x_NG[:size], self.log_N[:size], self.factor_N[:size], self.rig_N[:size]
+            )
             self._found = key, Posterior.of(self.prior(model), rows)
         return self._found[1]
 
@@ -69,18 +79,22 @@ class Measured(nn.Module):
 class Nusselt(Objective):
     """The Nusselt number of measured points, from a law and what it is off by.
 
-    `exact` solves the posterior before the first step, so a run needs 1 step at rate 0. `descent` moves the corrections of each
-    law by gradient; with `--regularization ewc --regularization.strength 1/N` on N points it comes to rest at the same corrections.
+    `exact` solves the posterior before the first step, so a run needs 1 step at rate 0. `descent`
+    moves the corrections of each law by gradient; with `--regularization ewc
+    --regularization.strength 1/N` on N points it comes to rest at the same corrections.
 
     Args:
         fit: `exact` or `descent`.
         laws: names of the model's laws to use; empty takes all.
-        noise: standard deviation of log Nu in the loss that is descended on; the exact fit finds its own.
+        noise: standard deviation of log Nu in the loss that is descended on; the exact fit finds
+            its own.
         points: the most measured points; 0 takes their number from the data.
         rigs: names of rigs in the data, whose ways of being off are told apart.
-        usual: uncertainty of the usual point, where the data state uncertainties; 0 takes their median. A point that is said to be
-            twice as uncertain counts as twice as noisy; how noisy the usual point is, the fit finds.
-        audit: keep a transfer audit of leave-one-out errors with each law and without any prior, and leave out laws that harm.
+        usual: uncertainty of the usual point, where the data state uncertainties; 0 takes their
+            median. A point that is said to be twice as uncertain counts as twice as noisy; how
+            noisy the usual point is, the fit finds.
+        audit: keep a transfer audit of leave-one-out errors with each law and without any prior,
+            and leave out laws that harm.
     """
 
     fit: Literal["exact", "descent"] = "exact"
@@ -94,16 +108,20 @@ class Nusselt(Objective):
     metric: ClassVar[str] = "median_error"
     fresh: ClassVar[tuple[str, ...]] = (HEAD,)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1e-4, 10, "noise")
         self.require(0, 10, "usual")
 
     def resolve(self, store: Any) -> Self:
-        """Take the number of points and the names of rigs; raises DataError for a store of another kind."""
+        """Take the number of points and the names of rigs; raises DataError for a store of
+        another kind.
+        """
         if store.kind != "measurements":
             raise DataError(
-                "this objective learns from measured points; prepare them with `prepare measurements`", store.path
+                "this objective learns from measured points; prepare them with `prepare"
+                " measurements`",
+                store.path,
             )
         train = store.split("train")
         rigs = self.rigs or tuple(sorted(set(train.column("rig"))))
@@ -113,26 +131,45 @@ class Nusselt(Objective):
         return replace(self, points=self.points or len(train), rigs=rigs, usual=usual)
 
     def attach(self, model: NusseltNet) -> None:
-        """Add the head that keeps the points; raises ConfigError for a law that the model does not have."""
+        """Add the head that keeps the points; raises ConfigError for a law that the model does
+        not have.
+        """
         for name in self.laws:
             if name not in model.laws:
-                raise ConfigError(f"the model has no law {name!r}; {did_you_mean(name, model.laws)}")
+                raise ConfigError(
+                    f"the model has no law {name!r}; {did_you_mean(name, model.laws)}"
+                )
         laws, features = model.delta_KF.shape
         model.heads[HEAD] = Measured(max(self.points, 1), len(model.codec.columns), laws, features)
 
     def start(
-        self, model: NusseltNet, codec: HeatCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: NusseltNet,
+        codec: HeatCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> Mapping[str, Any] | None:
-        """Keep the points and, unless `fit` is `descent`, solve the corrections; return what was found.
+        """Keep the points and, unless `fit` is `descent`, solve the corrections; return what was
+        found.
 
         Raises:
             DataError: no law has a value at the points.
         """
         if parent is not None and self in parent.objectives:
             return None
-        made = [self.prepare(record, codec, np.random.default_rng(0), training=False) for record in records]
+        made = [
+            self.prepare(record, codec, np.random.default_rng(0), training=False)
+            for record in records
+        ]
         batch = engine.move(codec.collate(made))
-        points = (batch["x"].double(), batch["log_nu"].double(), batch["factor"].double(), batch["rig"])
+        points = (
+            batch["x"].double(),
+            batch["log_nu"].double(),
+            batch["factor"].double(),
+            batch["rig"],
+        )
         if not self.audit or len(records) < FEWEST:
             return keep(model, self, *points)
         with torch.no_grad():
@@ -141,7 +178,9 @@ class Nusselt(Objective):
         notes = keep(model, replace(self, laws=laws or self.laws), *points)
         return notes | {"audit": audit.to_json(), "harmful": list(audit.harmful)}
 
-    def prepare(self, record: Record, codec: HeatCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: HeatCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Encode a point, the number of its rig and how noisy it is beside the usual point."""
         example = codec.encode(record)
         name = record.get("rig", "")
@@ -153,9 +192,11 @@ class Nusselt(Objective):
         return example
 
     def loss(self, model: NusseltNet, batch: Batch) -> Loss:
-        """Return half the squared errors of each law's corrected log Nu in units of the noise; else minus log density.
+        """Return half the squared errors of each law's corrected log Nu in units of the noise; else
+        minus log density.
 
-        In training the sum is over all laws, each for itself. In evaluation it is that of the predictive mixture, in nats.
+        In training the sum is over all laws, each for itself. In evaluation it is that of the
+        predictive mixture, in nats.
         """
         if not model.training:
             mean_CB, variance_CB, weight_C = self.mixture(model, batch)
@@ -180,7 +221,8 @@ class Nusselt(Objective):
         return Gaussian(mean_KB[usable_KB], scale_KB[usable_KB], target_KB[usable_KB])
 
     def mixture(self, model: NusseltNet, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean and variance of log Nu [C, B], noise included, and weights [C] of the predictive mixture.
+        """Return mean and variance of log Nu [C, B], noise included, and weights [C] of the
+        predictive mixture.
 
         What descent has added to the corrections since the solve is added to the mean.
         """
@@ -196,15 +238,21 @@ class Nusselt(Objective):
         return mean_CB, variance_CB, found.components.weight_C
 
     def predict(self, model: NusseltNet, batch: Batch) -> dict[str, Tensor]:
-        """Return `value` (the Nusselt number, as a median), `std` (of log Nu), `low` and `high` (the 90 % interval) [B]."""
+        """Return `value` (the Nusselt number, as a median), `std` (of log Nu), `low` and `high`
+        (the 90 % interval) [B].
+        """
         mean_CB, variance_CB, weight_C = self.mixture(model, batch)
         mean_B, std_B = moments(weight_C, mean_CB, variance_CB)
         tails = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
         low_B, high_B = (quantile(weight_C, mean_CB, variance_CB, share).exp() for share in tails)
         return {"value": mean_B.exp(), "std": std_B, "low": low_B, "high": high_B}
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return median and 95th percentile of the relative error in %, bias in %, and, with intervals, coverage and width."""
+    def metrics(
+        self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]
+    ) -> dict[str, float]:
+        """Return median and 95th percentile of the relative error in %, bias in %, and, with
+        intervals, coverage and width.
+        """
         true_N = np.asarray(records.column("value"), float)
         away_N = outputs["value"] / true_N - 1
         metrics = {
@@ -221,9 +269,15 @@ class Nusselt(Objective):
 
 @torch.no_grad()
 def keep(
-    model: NusseltNet, objective: Nusselt, x_NG: Tensor, log_N: Tensor, factor_N: Tensor, rig_N: Tensor
+    model: NusseltNet,
+    objective: Nusselt,
+    x_NG: Tensor,
+    log_N: Tensor,
+    factor_N: Tensor,
+    rig_N: Tensor,
 ) -> dict[str, Any]:
-    """Give measured points to a model's head, solve its corrections, and return what was found, as JSON takes it.
+    """Give measured points to a model's head, solve its corrections, and return what was found, as
+    JSON takes it.
 
     Raises:
         DataError: no law has a value at the points.
@@ -235,7 +289,9 @@ def keep(
     head.count.fill_(size)
     head.centre_KF.copy_(model.delta_KF)
     head.solved_KF.copy_(model.delta_KF)
-    head.used_K.copy_(torch.tensor([not objective.laws or name in objective.laws for name in model.laws]))
+    head.used_K.copy_(
+        torch.tensor([not objective.laws or name in objective.laws for name in model.laws])
+    )
     found = head.posterior(model)
     law_K = found.collapsed().law_K
     if objective.fit == "exact":
@@ -253,7 +309,9 @@ def keep(
 
 
 def law_means(found: Posterior) -> Tensor:
-    """Return the posterior mean of each law's corrections [K, F], averaged over the measured plates; of an unused law the prior's."""
+    """Return the posterior mean of each law's corrections [K, F], averaged over the measured
+    plates; of an unused law the prior's.
+    """
     mean_CF, _ = found.corrections(found.prior.together(found.rows, found.rows).mean(0))
     mean_KF = found.prior.centre_KF.clone()
     for law in found.components.law_C.unique():

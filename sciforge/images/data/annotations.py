@@ -1,8 +1,8 @@
 """What tables and COCO JSON say of pictures: classes or numbers, splits, boxes.
 
-A table is a CSV with a header. The column `image` names the picture: its path below the folder given, or its bare file
-name. Boxes are (x0, y0, x1, y1) in pixels, x to the right, y down, the far edges not included: a box around the whole of a
-picture of W x H pixels is (0, 0, W, H).
+A table is a CSV with a header. The column `image` names the picture: its path below the folder
+given, or its bare file name. Boxes are (x0, y0, x1, y1) in pixels, x to the right, y down, the far
+edges not included: a box around the whole of a picture of W x H pixels is (0, 0, W, H).
 
 Legend of shape letters: K boxes of a picture.
 """
@@ -46,14 +46,18 @@ class Said:
 
 @dataclass
 class Boxes:
-    """The boxes of one picture, in the order of the source; `problem` says why they cannot be used."""
+    """The boxes of one picture, in the order of the source; `problem` says why they cannot be
+    used.
+    """
 
     rows: list[tuple[float, float, float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     line: int | None = None
     problem: str = ""
 
-    def arrays(self, classes: Mapping[str, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(
+        self, classes: Mapping[str, int], size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes float32 [K, 4], cut at the edges, and classes int64 [K].
 
         Args:
@@ -72,7 +76,9 @@ class Boxes:
             if not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
                 raise DataError(f"box ({text}) is empty: x0 < x1 and y0 < y1 must hold")
             if (box < -OUTSIDE).any() or (box > far + OUTSIDE).any():
-                raise DataError(f"box ({text}) reaches outside the picture of {size[1]} x {size[0]} pixels")
+                raise DataError(
+                    f"box ({text}) reaches outside the picture of {size[1]} x {size[0]} pixels"
+                )
         cut = np.clip(box_K4, 0, far).astype(np.float32)
         return cut, np.array([classes[name] for name in self.names], np.int64)
 
@@ -89,7 +95,9 @@ def split_number(text: str) -> int:
     return number
 
 
-def read_labels(path: Path, image_column: str, label_column: str, split_column: str) -> dict[str, Said]:
+def read_labels(
+    path: Path, image_column: str, label_column: str, split_column: str
+) -> dict[str, Said]:
     """Return image name -> what a CSV says of it; the split column may be missing.
 
     Raises:
@@ -99,7 +107,9 @@ def read_labels(path: Path, image_column: str, label_column: str, split_column: 
     for line, row in _rows(path, (image_column, label_column)):
         name = row[image_column]
         if name in rows:
-            raise DataError(f"image {name!r} is in line {rows[name].line} too; keep one", path, line)
+            raise DataError(
+                f"image {name!r} is in line {rows[name].line} too; keep one", path, line
+            )
         text = row.get(split_column, "")
         try:
             rows[name] = Said(row[label_column], split_number(text) if text else None, line)
@@ -111,11 +121,12 @@ def read_labels(path: Path, image_column: str, label_column: str, split_column: 
 def read_boxes(path: Path, image_column: str) -> tuple[dict[str, Boxes], list[str]]:
     """Return image name -> boxes, and the names of classes, of a CSV or COCO JSON.
 
-    A CSV has the columns x0, y0, x1, y1 and label; a row with all of them empty says that the picture has no object.
-    Classes of COCO keep the order of their ids, those of a CSV are sorted.
+    A CSV has the columns x0, y0, x1, y1 and label; a row with all of them empty says that the
+    picture has no object. Classes of COCO keep the order of their ids, those of a CSV are sorted.
 
     Raises:
-        DataError: not such a file. What is wrong with one picture's boxes is told when they are used.
+        DataError: not such a file. What is wrong with one picture's boxes is told when they are
+            used.
     """
     return read_coco(path) if path.suffix.lower() == ".json" else read_box_table(path, image_column)
 
@@ -141,7 +152,8 @@ def read_box_table(path: Path, image_column: str) -> tuple[dict[str, Boxes], lis
 
 
 def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
-    """Return image name -> boxes, and the names of classes, of COCO's JSON (Lin et al. 2014, arXiv 1405.0312).
+    """Return image name -> boxes, and the names of classes, of COCO's JSON (Lin et al. 2014, arXiv
+    1405.0312).
 
     Pictures with a crowd region cannot be used: what is inside is neither object nor background.
 
@@ -150,15 +162,26 @@ def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
     """
     body = _json(path)
     with _fields(path):
-        names = {int(c["id"]): str(c["name"]) for c in sorted(body["categories"], key=lambda c: int(c["id"]))}
+        names = {
+            int(c["id"]): str(c["name"])
+            for c in sorted(body["categories"], key=lambda c: int(c["id"]))
+        }
         images = {entry["id"]: str(entry["file_name"]) for entry in body["images"]}
         boxes_of = {name: Boxes() for name in images.values()}
         for entry in body["annotations"]:
-            boxes, kind = boxes_of.get(images.get(entry["image_id"], "")), names.get(entry["category_id"])
+            boxes, kind = (
+                boxes_of.get(images.get(entry["image_id"], "")),
+                names.get(entry["category_id"]),
+            )
             if boxes is None:
-                raise DataError(f"annotation {entry.get('id')!r} is of an image that is not listed; correct it", path)
+                raise DataError(
+                    f"annotation {entry.get('id')!r} is of an image that is not listed; correct it",
+                    path,
+                )
             if kind is None or entry.get("iscrowd"):
-                what = "a crowd region" if kind else f"the unknown category {entry['category_id']!r}"
+                what = (
+                    "a crowd region" if kind else f"the unknown category {entry['category_id']!r}"
+                )
                 boxes.problem = f"annotation {entry.get('id')!r} has {what}"
                 continue
             x, y, width, height = map(float, entry["bbox"])
@@ -170,14 +193,16 @@ def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
 class _fields:
     """Turns what a missing or odd field raises into a DataError of the file."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, KeyError | TypeError | ValueError | AttributeError) and not isinstance(error, DataError):
+        if isinstance(error, KeyError | TypeError | ValueError | AttributeError) and not isinstance(
+            error, DataError
+        ):
             what = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"not COCO's JSON ({what}); correct it", self.path) from None
 
@@ -212,15 +237,22 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, 
             header = [cell.strip() for cell in next(reader, [])]
             for name in needed:
                 if name not in header:
-                    raise DataError(f"no column {name!r} in the header; {did_you_mean(name, header)}", path, 1)
+                    raise DataError(
+                        f"no column {name!r} in the header; {did_you_mean(name, header)}", path, 1
+                    )
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
                 if len(cells) != len(header):
                     raise DataError(
-                        f"{len(cells)} cells under {len(header)} columns; correct the row", path, reader.line_num
+                        f"{len(cells)} cells under {len(header)} columns; correct the row",
+                        path,
+                        reader.line_num,
                     )
-                yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
+                yield (
+                    reader.line_num,
+                    dict(zip(header, (cell.strip() for cell in cells), strict=True)),
+                )
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"not a table in UTF-8 ({error}); correct it", path) from None
 
@@ -235,8 +267,12 @@ def of_name(table: Mapping[str, Any], name: str) -> Any | None:
     return table.get(name.rsplit("/", 1)[-1]) if matches is None else matches
 
 
-def unmatched(table: Mapping[str, Any], names: list[str], path: Path) -> list[tuple[str, int | None]]:
-    """Return (name, line) of a table's entries that no picture bears; raises DataError where a bare name means two."""
+def unmatched(
+    table: Mapping[str, Any], names: list[str], path: Path
+) -> list[tuple[str, int | None]]:
+    """Return (name, line) of a table's entries that no picture bears; raises DataError where a
+    bare name means two.
+    """
     bare: dict[str, int] = {}
     for name in names:
         bare[name.rsplit("/", 1)[-1]] = bare.get(name.rsplit("/", 1)[-1], 0) + 1
@@ -246,7 +282,11 @@ def unmatched(table: Mapping[str, Any], names: list[str], path: Path) -> list[tu
         if name in known:
             continue
         if bare.get(name, 0) > 1:
-            raise DataError(f"{bare[name]} pictures are called {name!r}; give their paths below the folder", path, line)
+            raise DataError(
+                f"{bare[name]} pictures are called {name!r}; give their paths below the folder",
+                path,
+                line,
+            )
         if not bare.get(name):
             missing.append((name, line))
     return missing

@@ -1,8 +1,9 @@
-"""Random changes of a picture that a user may hold to be without meaning: crop, flip, rotation, colour jitter.
+"""Random changes of a picture that a user may hold to be without meaning: crop, flip, rotation,
+colour jitter.
 
-Each is a frozen object with a `strength` from 0 (nothing changes) to 1: `augmentation(image, rng)` changes a picture, and
-`augmentation.apply(record, rng)` a record, whose boxes and label map move with the picture. Boxes of a rotated picture are those
-around the turned corners, so they grow.
+Each is a frozen object with a `strength` from 0 (nothing changes) to 1: `augmentation(image, rng)`
+changes a picture, and `augmentation.apply(record, rng)` a record, whose boxes and label map move
+with the picture. Boxes of a rotated picture are those around the turned corners, so they grow.
 
 Legend of shape letters: H rows, W columns, C channels, K boxes.
 """
@@ -18,7 +19,8 @@ from sciforge.core.files.settings import Settings
 IGNORE = 255  # a label map's value where nothing is known
 SEEN = 0.25  # share of a box that must stay in view for the box to stay
 
-Matrix = np.ndarray  # [2, 3]: place in the picture (x, y) = matrix @ (x, y, 1) of a place in the changed one
+# [2, 3]: place in the picture (x, y) = matrix @ (x, y, 1) of a place in the changed one
+Matrix = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Geometry(Settings):
 
     strength: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 1, "strength")
 
@@ -52,7 +54,9 @@ class Geometry(Settings):
 
 @dataclass(frozen=True)
 class Crop(Geometry):
-    """A part of the picture, scaled up to the whole: its area at least 1 - 0.9 strength, its sides as 3:4 to 4:3."""
+    """A part of the picture, scaled up to the whole: its area at least 1 - 0.9 strength, its
+    sides as 3:4 to 4:3.
+    """
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Matrix | None:
         """Return the map of a window drawn at random (Szegedy et al. 2015, arXiv 1409.4842)."""
@@ -71,18 +75,24 @@ class Crop(Geometry):
 
 @dataclass(frozen=True)
 class Flip(Geometry):
-    """Left and right exchanged, with half the strength for a chance: at strength 1 in every second picture."""
+    """Left and right exchanged, with half the strength for a chance: at strength 1 in every
+    second picture.
+    """
 
     strength: float = 1.0
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Matrix | None:
         """Return the mirror map, or None."""
-        return np.array([[-1.0, 0, size[1]], [0, 1, 0]]) if rng.random() < self.strength / 2 else None
+        return (
+            np.array([[-1.0, 0, size[1]], [0, 1, 0]]) if rng.random() < self.strength / 2 else None
+        )
 
 
 @dataclass(frozen=True)
 class Rotation(Geometry):
-    """Turned about the middle by up to 180 degrees times the strength, either way; the edge goes on outside."""
+    """Turned about the middle by up to 180 degrees times the strength, either way; the edge goes
+    on outside.
+    """
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Matrix | None:
         """Return the map of a turn by a random angle."""
@@ -110,14 +120,18 @@ class ColourJitter(Settings):
     saturation: float = 0.4
     hue: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 1, "strength", "brightness", "contrast", "saturation")
         self.require(0, 0.5, "hue")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a picture uint8 [H, W, C] of other colours; grey pictures change in brightness and contrast alone."""
-        strength_4 = np.array([self.brightness, self.contrast, self.saturation, self.hue]) * self.strength
+        """Return a picture uint8 [H, W, C] of other colours; grey pictures change in brightness
+        and contrast alone.
+        """
+        strength_4 = (
+            np.array([self.brightness, self.contrast, self.saturation, self.hue]) * self.strength
+        )
         bright, contrast, saturation, hue = rng.uniform(-1, 1, 4) * strength_4
         if not strength_4.any():
             return image
@@ -136,23 +150,30 @@ class ColourJitter(Settings):
         return {**record, "image": self(np.asarray(record["image"]), rng)}
 
 
-# Places -------------------------------------------------------------------------------------------------------------
+# Places -------------------------------------------------------------------------------------------
 
 
 def moved(record: Record, matrix: Matrix) -> dict[str, Any]:
-    """Return a record with picture, boxes and label map moved by a map; boxes mostly out of view are left out."""
+    """Return a record with picture, boxes and label map moved by a map; boxes mostly out of view
+    are left out.
+    """
     size = np.shape(record["image"])[:2]
     changed = {**record, "image": warped(np.asarray(record["image"]), matrix)}
     if "segments" in record:
         changed["segments"] = _nearest(np.asarray(record["segments"]), matrix)
     if "boxes" in record:
-        box_K4, kept = moved_boxes(np.asarray(record["boxes"], np.float32).reshape(-1, 4), matrix, size)
+        box_K4, kept = moved_boxes(
+            np.asarray(record["boxes"], np.float32).reshape(-1, 4), matrix, size
+        )
         changed |= {"boxes": box_K4[kept], "box_labels": np.asarray(record["box_labels"])[kept]}
     return changed
 
 
-def moved_boxes(box_K4: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes around the moved corners, cut at the edges, and which keep a quarter of their area in view [K].
+def moved_boxes(
+    box_K4: np.ndarray, matrix: Matrix, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes around the moved corners, cut at the edges, and which keep a quarter of their
+    area in view [K].
 
     >>> mirror = np.array([[-1.0, 0, 10], [0, 1, 0]])
     >>> moved_boxes(np.array([[1, 2, 4, 5]]), mirror, (10, 10))[0].tolist()
@@ -168,7 +189,8 @@ def moved_boxes(box_K4: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> tu
 
 
 def warped(image_HWC: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """Return a picture read at the places of a map, bilinear, its edge going on outside; uint8 [H, W, C].
+    """Return a picture read at the places of a map, bilinear, its edge going on outside; uint8 [H,
+    W, C].
 
     >>> row = np.array([[[1], [2], [4]]], np.uint8)
     >>> warped(row, np.array([[-1.0, 0, 3], [0, 1, 0]])).ravel().tolist()
@@ -196,13 +218,15 @@ def _nearest(label_HW: np.ndarray, matrix: Matrix) -> np.ndarray:
 
 
 def _places(size: tuple[int, int], matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each pixel of a changed picture lies in the picture, x [H, W] and y [H, W], middles of pixels whole."""
+    """Return where each pixel of a changed picture lies in the picture, x [H, W] and y [H, W],
+    middles of pixels whole.
+    """
     x_W, y_H1 = np.arange(size[1]) + 0.5, (np.arange(size[0]) + 0.5)[:, None]
     (a, b, c), (d, e, f) = matrix
     return a * x_W + b * y_H1 + c - 0.5, d * x_W + e * y_H1 + f - 0.5
 
 
-# Colours ------------------------------------------------------------------------------------------------------------
+# Colours ------------------------------------------------------------------------------------------
 
 
 def luma(x_HWC: np.ndarray) -> np.ndarray:
@@ -213,7 +237,8 @@ def luma(x_HWC: np.ndarray) -> np.ndarray:
 
 
 def hue_saturation_value(rgb_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return hue (0 to 1, red 0, green 1/3), saturation (0 to 1) and value (as the colours) of colours, each [H, W].
+    """Return hue (0 to 1, red 0, green 1/3), saturation (0 to 1) and value (as the colours) of
+    colours, each [H, W].
 
     >>> [round(float(x), 3) for x in hue_saturation_value(np.array([0.0, 200.0, 100.0]))]
     [0.417, 1.0, 200.0]
@@ -232,14 +257,17 @@ def hue_saturation_value(rgb_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def colours(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return red, green and blue [..., 3] of hue, saturation and value: the inverse of `hue_saturation_value`.
+    """Return red, green and blue [..., 3] of hue, saturation and value: the inverse of
+    `hue_saturation_value`.
 
     >>> colours(np.array(1 / 3), np.array(1.0), np.array(8.0)).tolist()
     [0.0, 8.0, 0.0]
     """
     place = (np.array([5, 3, 1], np.float32) + np.asarray(hue, np.float32)[..., None] * 6) % 6
     share = np.clip(np.minimum(place, 4 - place), 0, 1)
-    return np.asarray(value, np.float32)[..., None] * (1 - np.asarray(saturation, np.float32)[..., None] * share)
+    return np.asarray(value, np.float32)[..., None] * (
+        1 - np.asarray(saturation, np.float32)[..., None] * share
+    )
 
 
 def turned(rgb_HW3: np.ndarray, turn: float) -> np.ndarray:
@@ -248,7 +276,7 @@ def turned(rgb_HW3: np.ndarray, turn: float) -> np.ndarray:
     return colours((hue + turn) % 1, saturation, value)
 
 
-# What each scrambles ------------------------------------------------------------------------------------------------
+# What each scrambles ------------------------------------------------------------------------------
 
 
 def tone(record: Record) -> np.ndarray:
@@ -264,7 +292,8 @@ def tone(record: Record) -> np.ndarray:
 
 
 def mean_hue(record: Record) -> np.ndarray:
-    """Return the mean direction of hue on the colour circle, weighted by chroma [2]; 0 for grey pictures.
+    """Return the mean direction of hue on the colour circle, weighted by chroma [2]; 0 for grey
+    pictures.
 
     >>> mean_hue({"image": np.array([[[200, 0, 0]]], np.uint8)}).tolist()
     [1.0, 0.0]
@@ -279,7 +308,9 @@ def mean_hue(record: Record) -> np.ndarray:
 
 
 def _weights(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y (from -1/2 to 1/2) and how much is there: the distance from the median brightness, of sum 1."""
+    """Return x, y (from -1/2 to 1/2) and how much is there: the distance from the median
+    brightness, of sum 1.
+    """
     bright = luma(np.asarray(record["image"]).astype(np.float32))
     height, width = bright.shape
     weight = np.abs(bright - np.median(bright)) + 1e-6
@@ -289,21 +320,29 @@ def _weights(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def place_and_size(record: Record) -> np.ndarray:
-    """Return where the picture's matter lies and how far it spreads: mean x, mean y, std in x, in y [4]."""
+    """Return where the picture's matter lies and how far it spreads: mean x, mean y, std in x,
+    in y [4].
+    """
     x, y, weight = _weights(record)
     mean_x, mean_y = (weight * x).sum(), (weight * y).sum()
-    std = [np.sqrt((weight * (axis - mean) ** 2).sum()) for axis, mean in ((x, mean_x), (y, mean_y))]
+    std = [
+        np.sqrt((weight * (axis - mean) ** 2).sum()) for axis, mean in ((x, mean_x), (y, mean_y))
+    ]
     return np.array([mean_x, mean_y, *std])
 
 
 def handedness(record: Record) -> np.ndarray:
-    """Return what changes its sign in the mirror [4]: the moments x, x y, x y^2 and x^3 of the picture's matter."""
+    """Return what changes its sign in the mirror [4]: the moments x, x y, x y^2 and x^3 of the
+    picture's matter.
+    """
     x, y, weight = _weights(record)
     return np.array([(weight * moment).sum() for moment in (x, x * y, x * y**2, x**3)])
 
 
 def orientation(record: Record) -> np.ndarray:
-    """Return which way the picture's matter points [4]: its mean place, and cos and sin of twice its long axis's angle, by length."""
+    """Return which way the picture's matter points [4]: its mean place, and cos and sin of twice
+    its long axis's angle, by length.
+    """
     x, y, weight = _weights(record)
     mean_x, mean_y = (weight * x).sum(), (weight * y).sum()
     xx, yy = (weight * (x - mean_x) ** 2).sum(), (weight * (y - mean_y) ** 2).sum()
@@ -312,11 +351,21 @@ def orientation(record: Record) -> np.ndarray:
 
 
 AUGMENTATIONS = {
-    "crop": Augmentation(Crop().apply, place_and_size, "a part of the picture, of 55 to 100 % of its area, scaled up"),
-    "flip": Augmentation(Flip().apply, handedness, "left and right exchanged, in every second picture"),
-    "rotation": Augmentation(Rotation().apply, orientation, "turned by up to 90 degrees either way"),
-    "jitter": Augmentation(ColourJitter(hue=0.0).apply, tone, "brightness, contrast and saturation by up to 40 %"),
+    "crop": Augmentation(
+        Crop().apply, place_and_size, "a part of the picture, of 55 to 100 % of its area, scaled up"
+    ),
+    "flip": Augmentation(
+        Flip().apply, handedness, "left and right exchanged, in every second picture"
+    ),
+    "rotation": Augmentation(
+        Rotation().apply, orientation, "turned by up to 90 degrees either way"
+    ),
+    "jitter": Augmentation(
+        ColourJitter(hue=0.0).apply, tone, "brightness, contrast and saturation by up to 40 %"
+    ),
     "hue": Augmentation(
-        ColourJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.5).apply, mean_hue, "every hue, at random"
+        ColourJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.5).apply,
+        mean_hue,
+        "every hue, at random",
     ),
 }

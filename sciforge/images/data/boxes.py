@@ -1,7 +1,8 @@
-"""Boxes: how far two overlap, which of many detections to keep, and average precision by COCO's rule.
+"""Boxes: how far two overlap, which of many detections to keep, and average precision by COCO's
+rule.
 
-Boxes are (x0, y0, x1, y1) in pixels, far edges not included. Detections of a picture are a mapping of `boxes` [K, 4], `scores`
-[K] and `labels` [K]; the truth has `boxes` and `labels`.
+Boxes are (x0, y0, x1, y1) in pixels, far edges not included. Detections of a picture are a mapping
+of `boxes` [K, 4], `scores` [K] and `labels` [K]; the truth has `boxes` and `labels`.
 
 Legend of shape letters: K boxes of a picture, N and M boxes, D detections of all pictures.
 Source: Lin et al. 2014 (arXiv 1405.0312) and the rules of its evaluation, pycocotools.
@@ -41,8 +42,11 @@ def overlaps(one_N4: np.ndarray, other_M4: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def suppressed(box_N4: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Return the places of detections to keep, best first: each that overlaps no better one of its class by more.
+def suppressed(
+    box_N4: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, threshold: float = 0.5
+) -> np.ndarray:
+    """Return the places of detections to keep, best first: each that overlaps no better one of its
+    class by more.
 
     Greedy non-maximum suppression; equal scores keep their order.
 
@@ -59,8 +63,11 @@ def suppressed(box_N4: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, thr
     return np.array(kept, np.int64)
 
 
-def average_precision(predictions: Sequence[Found], truths: Sequence[Found], threshold: float = 0.5) -> float:
-    """Return average precision at an overlap, the mean over the classes of which there is a true box; NaN without any.
+def average_precision(
+    predictions: Sequence[Found], truths: Sequence[Found], threshold: float = 0.5
+) -> float:
+    """Return average precision at an overlap, the mean over the classes of which there is a true
+    box; NaN without any.
 
     Precision is read at 101 recalls, made non-increasing first.
 
@@ -68,7 +75,8 @@ def average_precision(predictions: Sequence[Found], truths: Sequence[Found], thr
         ValueError: predictions and truths are not as many.
     """
     precisions = [
-        _class_precision(predictions, truths, label, (threshold,))[0] for label in _classes(predictions, truths)
+        _class_precision(predictions, truths, label, (threshold,))[0]
+        for label in _classes(predictions, truths)
     ]
     return float(np.mean(precisions)) if precisions else float("nan")
 
@@ -76,14 +84,21 @@ def average_precision(predictions: Sequence[Found], truths: Sequence[Found], thr
 def mean_average_precision(
     predictions: Sequence[Found], truths: Sequence[Found], thresholds: Sequence[float] = THRESHOLDS
 ) -> float:
-    """Return COCO's AP: average precision, the mean over overlaps from 0.5 to 0.95 as well; NaN without true boxes."""
-    precisions = [_class_precision(predictions, truths, label, thresholds) for label in _classes(predictions, truths)]
+    """Return COCO's AP: average precision, the mean over overlaps from 0.5 to 0.95 as well; NaN
+    without true boxes.
+    """
+    precisions = [
+        _class_precision(predictions, truths, label, thresholds)
+        for label in _classes(predictions, truths)
+    ]
     return float(np.mean(precisions)) if precisions else float("nan")
 
 
 def _classes(predictions: Sequence[Found], truths: Sequence[Found]) -> list[int]:
     if len(predictions) != len(truths):
-        raise ValueError(f"{len(predictions)} predictions for {len(truths)} pictures; give one for each")
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(truths)} pictures; give one for each"
+        )
     return sorted({int(label) for truth in truths for label in truth["labels"]})
 
 
@@ -95,17 +110,24 @@ def _class_precision(
     for predicted, truth in zip(predictions, truths, strict=True):
         true_K4 = np.asarray(truth["boxes"]).reshape(-1, 4)[np.asarray(truth["labels"]) == label]
         own = np.flatnonzero(np.asarray(predicted["labels"]) == label)
-        best = own[np.argsort(-np.asarray(predicted["scores"], np.float64)[own], kind="stable")][:MOST]
+        best = own[np.argsort(-np.asarray(predicted["scores"], np.float64)[own], kind="stable")][
+            :MOST
+        ]
         overlap = overlaps(np.asarray(predicted["boxes"]).reshape(-1, 4)[best], true_K4)
         scores.append(np.asarray(predicted["scores"], np.float64)[best])
-        hits.append(np.array([matched(overlap, threshold) for threshold in thresholds]).reshape(len(thresholds), -1))
+        hits.append(
+            np.array([matched(overlap, threshold) for threshold in thresholds]).reshape(
+                len(thresholds), -1
+            )
+        )
         total += len(true_K4)
     order = np.argsort(-np.concatenate(scores), kind="stable")
     return [interpolated(hit_D[order], total) for hit_D in np.concatenate(hits, axis=1)]
 
 
 def matched(overlap_NM: np.ndarray, threshold: float) -> np.ndarray:
-    """Return which detections, best first, are right [N]: each takes the free true box that it overlaps most.
+    """Return which detections, best first, are right [N]: each takes the free true box that it
+    overlaps most.
 
     >>> matched(np.array([[0.6, 0.7], [0.9, 0.8], [0.5, 0.0]]), 0.5).tolist()
     [True, True, False]
@@ -115,7 +137,8 @@ def matched(overlap_NM: np.ndarray, threshold: float) -> np.ndarray:
     for place, row in enumerate(overlap_NM):
         open_M = np.where(free, row, -1.0)
         if len(open_M) and open_M.max() >= threshold - 1e-10:
-            free[len(open_M) - 1 - int(open_M[::-1].argmax())] = False  # of equal overlaps the last, as pycocotools
+            # of equal overlaps the last, as pycocotools
+            free[len(open_M) - 1 - int(open_M[::-1].argmax())] = False
             right[place] = True
     return right
 

@@ -1,7 +1,9 @@
-"""Images as batches of bytes: one size, one number of channels, and what the training split's pixels are like.
+"""Images as batches of bytes: one size, one number of channels, and what the training split's
+pixels are like.
 
-Legend of shape letters: B batch, H height, W width, C channels, R rows of patches, S columns of patches, N patches (R S, row
-by row), P numbers of a patch (patch * patch * C, row by row, channels last).
+Legend of shape letters: B batch, H height, W width, C channels, R rows of patches, S columns of
+patches, N patches (R S, row by row), P numbers of a patch (patch * patch * C, row by row, channels
+last).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,8 @@ MOST_IMAGES = 10_000  # from which mean and std are taken; beyond, their third d
 
 @dataclass(frozen=True)
 class ImageCodec(Settings):
-    """Images of bytes (the codec of the images domain; JSON-able); pixels stay bytes until the model normalises them.
+    """Images of bytes (the codec of the images domain; JSON-able); pixels stay bytes until the
+    model normalises them.
 
     Args:
         patch: side of a square patch in pixels; must divide height and width.
@@ -41,7 +44,7 @@ class ImageCodec(Settings):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, 1024, "patch")
         self.require(0, 2**16, "height", "width")
@@ -67,19 +70,27 @@ class ImageCodec(Settings):
             )
 
     def fit(self, store: Any) -> Self:
-        """Return the codec with size, channels, mean and std of the training split (at most 10,000 images of it).
+        """Return the codec with size, channels, mean and std of the training split (at most 10,000
+        images of it).
 
         Raises:
             DataError: there is no training image.
         """
         records = store.split("train")
         if not len(records):
-            raise DataError("no training image; prepare with a larger share for training", store.path)
+            raise DataError(
+                "no training image; prepare with a larger share for training", store.path
+            )
         step = -(-len(records) // MOST_IMAGES)
         total, squares, count = 0, 0, 0
         for i in range(0, len(records), step):
-            pixels_PC = np.asarray(records[i]["image"]).reshape(-1, np.shape(records[i]["image"])[-1]).astype(np.int64)
-            total, squares = total + pixels_PC.sum(0), squares + (pixels_PC**2).sum(0)  # of integers: exact
+            pixels_PC = (
+                np.asarray(records[i]["image"])
+                .reshape(-1, np.shape(records[i]["image"])[-1])
+                .astype(np.int64)
+            )
+            # of integers: exact
+            total, squares = total + pixels_PC.sum(0), squares + (pixels_PC**2).sum(0)
             count += len(pixels_PC)
         height, width, channels = np.shape(records[0]["image"])
         mean_C = total / count
@@ -94,22 +105,38 @@ class ImageCodec(Settings):
         )
 
     def encode(self, record: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return {"image": uint8 [H, W, C]} of a record; other columns are the objectives' to encode.
+        """Return {"image": uint8 [H, W, C]} of a record; other columns are the objectives' to
+        encode.
 
         Raises:
-            DataError: the image is missing, of another type, or has other channels than were trained on.
+            DataError: the image is missing, of another type, or has other channels than were
+                trained on.
             ConfigError: its size does not divide into patches.
         """
         image = record.get("image")
-        if not isinstance(image, np.ndarray | Tensor) or image.ndim != 3 or str(image.dtype).split(".")[-1] != "uint8":
-            raise DataError("a record of images needs 'image', an array of bytes [height, width, channels]")
+        if (
+            not isinstance(image, np.ndarray | Tensor)
+            or image.ndim != 3
+            or str(image.dtype).split(".")[-1] != "uint8"
+        ):
+            raise DataError(
+                "a record of images needs 'image', an array of bytes [height, width, channels]"
+            )
         if image.shape[2] != self.channels:
             raise DataError(
-                f"the image has {image.shape[2]} channels, the training images have {self.channels}; convert it"
+                f"the image has {image.shape[2]} channels, the training images have"
+                f" {self.channels}; convert it"
             )
         self.check_size(*image.shape[:2])
-        # memory maps may not be written to, flipped arrays have strides that torch refuses: a copy is neither
-        return {"image": torch.from_numpy(np.array(image, order="C")) if isinstance(image, np.ndarray) else image}
+        # memory maps may not be written to, flipped arrays have strides that torch refuses: a copy
+        # is neither
+        return {
+            "image": (
+                torch.from_numpy(np.array(image, order="C"))
+                if isinstance(image, np.ndarray)
+                else image
+            )
+        }
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Stack examples [B, ...] of images of one size and the same columns.
@@ -121,11 +148,14 @@ class ImageCodec(Settings):
             raise DataError("a batch needs at least one example")
         if any(example.keys() != examples[0].keys() for example in examples):
             raise DataError(
-                "the examples of a batch must have the same columns; are labelled and unlabelled ones mixed?"
+                "the examples of a batch must have the same columns; are labelled and unlabelled"
+                " ones mixed?"
             )
         for name, first in examples[0].items():
             if any(example[name].shape != first.shape for example in examples):
-                raise DataError(f"the images of a batch differ in the size of {name!r}; give images of one size")
+                raise DataError(
+                    f"the images of a batch differ in the size of {name!r}; give images of one size"
+                )
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
 

@@ -1,4 +1,6 @@
-"""Image files as a checkpoint wants them: its number of channels, and its size, from which boxes find their way back."""
+"""Image files as a checkpoint wants them: its number of channels, and its size, from which boxes
+find their way back.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,11 +38,15 @@ class Picture:
     def in_file(self, box_K4: np.ndarray) -> np.ndarray:
         """Return boxes of the frame in pixels of the file, cut at its edges."""
         scale = np.array([self.fit.scale_x, self.fit.scale_y] * 2)
-        back_K4 = (np.asarray(box_K4, np.float64) - np.array([self.fit.left, self.fit.top] * 2)) / scale
+        back_K4 = (
+            np.asarray(box_K4, np.float64) - np.array([self.fit.left, self.fit.top] * 2)
+        ) / scale
         return np.clip(back_K4, 0, np.array([self.size[1], self.size[0]] * 2))
 
     def map_in_file(self, map_HW: np.ndarray) -> np.ndarray:
-        """Return a label map of the frame in the size of the file: the nearest label of each of its pixels."""
+        """Return a label map of the frame in the size of the file: the nearest label of each of
+        its pixels.
+        """
         (height, width), fit = self.size, self.fit
         row = fit.top + ((np.arange(height) + 0.5) * fit.inner[0] / height).astype(int)
         column = fit.left + ((np.arange(width) + 0.5) * fit.inner[1] / width).astype(int)
@@ -50,7 +56,8 @@ class Picture:
 def read_files(
     files: Iterable[Path], codec: ImageCodec, rules: Rules, size: tuple[int, int] | None = None
 ) -> Iterator[Picture]:
-    """Yield the images of files and folders; those of another size are scaled to fit and framed with the background.
+    """Yield the images of files and folders; those of another size are scaled to fit and framed
+    with the background.
 
     Args:
         files: folders, pictures, arrays and IDX files.
@@ -59,7 +66,8 @@ def read_files(
         size: rows and columns of another frame; the positions are interpolated.
 
     Raises:
-        DataError: a file is unreadable; ConfigError: nothing is there, or the size does not divide into patches.
+        DataError: a file is unreadable; ConfigError: nothing is there, or the size does not divide
+            into patches.
     """
     frame = size or (codec.height, codec.width)
     codec.check_size(*frame)
@@ -71,7 +79,9 @@ def read_files(
             yield Picture(name, image, image_in_file.shape[:2], fit)
             num += 1
     if not num:
-        raise ConfigError("no image among the files; give pictures, folders of them, arrays or IDX files")
+        raise ConfigError(
+            "no image among the files; give pictures, folders of them, arrays or IDX files"
+        )
 
 
 def _images(path: Path, rules: Rules) -> Iterator[tuple[str, np.ndarray]]:
@@ -81,7 +91,9 @@ def _images(path: Path, rules: Rules) -> Iterator[tuple[str, np.ndarray]]:
     elif kind_of(path) == "picture":
         yield path.name, read_picture(path, rules)
     elif kind_of(path) == "other":
-        raise DataError("neither a picture, nor an array, nor an IDX file, nor a folder; correct the path", path)
+        raise DataError(
+            "neither a picture, nor an array, nor an IDX file, nor a folder; correct the path", path
+        )
     else:
         for at, image in enumerate(read_many(path, rules).images):
             yield f"{path.name}[{at}]", image

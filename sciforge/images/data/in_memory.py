@@ -1,4 +1,6 @@
-"""Images that are in memory already: arrays, Pillow images and paths as pixels, and labelled ones as a store."""
+"""Images that are in memory already: arrays, Pillow images and paths as pixels, and labelled
+ones as a store.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +27,9 @@ def pixels_of(value: Any, rules: Rules = DEFAULT_RULES) -> np.ndarray:
     """Return an image as uint8 [H, W, C].
 
     Args:
-        value: an array (H, W) or (H, W, 1, 3 or 4), a Pillow image, or the path of a picture file. Arrays hold bytes, 16-bit
-            integers (`rules.white` becomes 255), booleans, or floats from 0 (black) to 1 (white).
+        value: an array (H, W) or (H, W, 1, 3 or 4), a Pillow image, or the path of a picture file.
+            Arrays hold bytes, 16-bit integers (`rules.white` becomes 255), booleans, or floats from
+            0 (black) to 1 (white).
         rules: of transparency and 16 bits.
 
     Raises:
@@ -47,7 +50,10 @@ def pixels_of(value: Any, rules: Rules = DEFAULT_RULES) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
-        raise DataError(f"shape {list(np.shape(value))} is no image; give (H, W) or (H, W, 1, 3 or 4), channels last")
+        raise DataError(
+            f"shape {list(np.shape(value))} is no image; give (H, W) or (H, W, 1, 3 or 4), channels"
+            " last"
+        )
     array = _bytes(array, rules)
     if array.shape[2] < 4:
         return array
@@ -64,17 +70,24 @@ def _bytes(array: np.ndarray, rules: Rules) -> np.ndarray:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise DataError("floats that are not finite; give 0 (black) to 1 (white), or bytes (uint8)")
+            raise DataError(
+                "floats that are not finite; give 0 (black) to 1 (white), or bytes (uint8)"
+            )
         if array.min() < 0 or array.max() > 1:
             low, high = array.min(), array.max()
-            raise DataError(f"floats from {low:g} to {high:g}; give 0 (black) to 1 (white), or bytes (uint8)")
+            raise DataError(
+                f"floats from {low:g} to {high:g}; give 0 (black) to 1 (white), or bytes (uint8)"
+            )
         return np.rint(array * 255).astype(np.uint8)
     if array.dtype.kind not in "iu":
         raise DataError(f"numbers of the type {array.dtype} are no pixels; give uint8")
     if array.dtype == np.uint16:
         return narrowed(array, rules)
     if array.min() < 0 or array.max() > 255:
-        raise DataError(f"integers from {array.min()} to {array.max()}; give bytes (0 to 255) as uint8, or uint16")
+        raise DataError(
+            f"integers from {array.min()} to {array.max()}; give bytes (0 to 255) as uint8, or"
+            " uint16"
+        )
     return array.astype(np.uint8)
 
 
@@ -90,7 +103,8 @@ class _Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesInMemory(Images):
-    """Labelled images that are in memory, prepared as `Images` prepares files: one size, one number of channels.
+    """Labelled images that are in memory, prepared as `Images` prepares files: one size, one number
+    of channels.
 
     Images without a label are refused by name; copies of one image stay in one split.
     """
@@ -115,7 +129,8 @@ class ImagesInMemory(Images):
 
         Args:
             inputs: arrays, Pillow images or paths.
-            targets: one column: floats are numbers to regress on, everything else classes; None without labels.
+            targets: one column: floats are numbers to regress on, everything else classes; None
+                without labels.
             split: name of each image's split; None for all in training.
             seed: kept with the store.
             size: rows and columns to bring images to; None takes those of the first.
@@ -126,7 +141,11 @@ class ImagesInMemory(Images):
             DataError: a label or a split is bad.
         """
         target = None if targets is None else one_target(targets, "images")
-        options: dict[str, Any] = {"size": size, "channels": {0: None, 1: "grey", 3: "rgb"}[channels], "seed": seed}
+        options: dict[str, Any] = {
+            "size": size,
+            "channels": {0: None, 1: "grey", 3: "rgb"}[channels],
+            "seed": seed,
+        }
         if target is not None:
             options |= {"numeric": target.numeric, "target": target.name}
         preparer = cls(test_share=0.0, validation_share=0.0, **options)

@@ -1,9 +1,11 @@
-"""What `sciforge prepare images` makes of pictures: uint8 arrays of one size, with classes, numbers, boxes or label maps.
+"""What `sciforge prepare images` makes of pictures: uint8 arrays of one size, with classes,
+numbers, boxes or label maps.
 
-Columns: `image` uint8 [H, W, C], `name` text, `split` uint8 (places in SPLITS; LEFT_OUT is in none), and where asked for
-`label` text or `value` float64, `boxes` float32 [K, 4] with `box_labels` int64 [K], `segments` uint8 [H, W] (IGNORE is no
-class). Pictures that are the same byte for byte stay in one split: where a file list says otherwise the most held-out copy
-is kept and the others are LEFT_OUT, and counted.
+Columns: `image` uint8 [H, W, C], `name` text, `split` uint8 (places in SPLITS; LEFT_OUT is in
+none), and where asked for `label` text or `value` float64, `boxes` float32 [K, 4] with `box_labels`
+int64 [K], `segments` uint8 [H, W] (IGNORE is no class). Pictures that are the same byte for byte
+stay in one split: where a file list says otherwise the most held-out copy is kept and the others
+are LEFT_OUT, and counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +48,9 @@ IGNORE = 255  # value of a label map that is no class
 
 @dataclass(frozen=True)
 class Item:
-    """One file: its name in tables, the split it was given for (None for none), and its label file if it holds many."""
+    """One file: its name in tables, the split it was given for (None for none), and its label
+    file if it holds many.
+    """
 
     path: Path
     name: str
@@ -56,7 +60,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Files of one shard and the frame of the store; `missing` are names in tables that no picture bears."""
+    """Files of one shard and the frame of the store; `missing` are names in tables that no
+    picture bears.
+    """
 
     items: tuple[Item, ...]
     size: tuple[int, int]
@@ -69,27 +75,32 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Images(Settings):
-    """Pictures from folders of PNG, JPEG and TIFF files, from arrays (.npy, .npz) and from IDX files.
+    """Pictures from folders of PNG, JPEG and TIFF files, from arrays (.npy, .npz) and from IDX
+    files.
 
     Args:
         files: folders, picture files, arrays, IDX files (plain or gzipped).
         validation, test: the same, for the development and test splits.
-        labels: a CSV (columns of the names below), or for arrays and IDX files one file of labels each, in their order
-            (files, then validation, then test); an .npz may hold its own, see `read_many`.
-        folder_labels: the folder a picture lies in is its class; folders above it called train, validation (val) or test are its
-            split.
+        labels: a CSV (columns of the names below), or for arrays and IDX files one file of labels
+            each, in their order (files, then validation, then test); an .npz may hold its own, see
+            `read_many`.
+        folder_labels: the folder a picture lies in is its class; folders above it called train,
+            validation (val) or test are its split.
         image_column, label_column, split_column: of CSV files; the split column may be missing.
         classes: names of integer labels, 0 first.
         numeric: the labels are numbers (for regression), not classes.
-        boxes: a CSV (image, x0, y0, x1, y1, label) or COCO JSON; a picture it does not name is rejected.
-        masks: folder of label maps of 8 bits (PNG), each at the same place and of the same name as its picture but for the
-            suffix; 255 is no class.
-        size: rows and columns; pictures of another size are scaled to fit and framed with the background. Without it
-            pictures of another size than the first are rejected.
-        channels: `grey` or `rgb`; by default as the first picture, and a colour picture in a grey store is rejected.
+        boxes: a CSV (image, x0, y0, x1, y1, label) or COCO JSON; a picture it does not name is
+            rejected.
+        masks: folder of label maps of 8 bits (PNG), each at the same place and of the same name as
+            its picture but for the suffix; 255 is no class.
+        size: rows and columns; pictures of another size are scaled to fit and framed with the
+            background. Without it pictures of another size than the first are rejected.
+        channels: `grey` or `rgb`; by default as the first picture, and a colour picture in a grey
+            store is rejected.
         alpha: `composite` lays transparent pictures on the background, `reject` refuses them.
         background: red, green, blue.
-        white: the 16-bit value that becomes 255; the full range of 16 bits by default, 4095 for a 12-bit camera.
+        white: the 16-bit value that becomes 255; the full range of 16 bits by default, 4095 for a
+            12-bit camera.
         test_share, validation_share: drawn, class by class, for a split that nothing is named for.
         seed: of the splits.
     """
@@ -126,17 +137,21 @@ class Images(Settings):
     @property
     def table(self) -> Path | None:
         """The CSV of labels, if there is one."""
-        return next((Path(path) for path in self.labels if Path(path).suffix.lower() == ".csv"), None)
+        return next(
+            (Path(path) for path in self.labels if Path(path).suffix.lower() == ".csv"), None
+        )
 
     @property
     def labelled(self) -> bool:
         """Whether every picture must have a label."""
         return bool(self.labels or self.folder_labels)
 
-    # The units of work ---------------------------------------------------------------------------------------------
+    # The units of work ----------------------------------------------------------------------------
 
     def sources(self) -> Sequence[Chunk]:
-        """Return files in chunks, one shard each; raises ConfigError for settings that cannot be."""
+        """Return files in chunks, one shard each; raises ConfigError for settings that cannot
+        be.
+        """
         self._check()
         items = self._items()
         size, channels = self._frame(items)
@@ -144,12 +159,18 @@ class Images(Settings):
         missing = self._missing([item.name for item in pictures])
         parts = [tuple(part) for part in sampling.micro_batches(pictures, CHUNK)]
         parts += [(item,) for item in items if kind_of(item.path) != "picture"]
-        return [Chunk(part, size, channels, missing if not at else ()) for at, part in enumerate(parts)]
+        return [
+            Chunk(part, size, channels, missing if not at else ()) for at, part in enumerate(parts)
+        ]
 
     def _check(self) -> None:
         if not self.files:
             raise ConfigError("no picture; give folders, picture files, arrays or IDX files")
-        if not (self.test_share >= 0 and self.validation_share >= 0 and self.test_share + self.validation_share < 1):
+        if not (
+            self.test_share >= 0
+            and self.validation_share >= 0
+            and self.test_share + self.validation_share < 1
+        ):
             raise ConfigError("test_share + validation_share must leave something to train on")
         if self.labels and self.folder_labels:
             raise ConfigError("labels and folder_labels both say what the classes are; give one")
@@ -159,7 +180,9 @@ class Images(Settings):
             raise ConfigError("white lies between 1 and 65535, background between 0 and 255")
 
     def _items(self) -> list[Item]:
-        """Return every file with the split it was given for, and with its labels where it holds many pictures."""
+        """Return every file with the split it was given for, and with its labels where it holds
+        many pictures.
+        """
         items = [
             Item(path, name, split)
             for split, places in ((None, self.files), (1, self.validation), (2, self.test))
@@ -167,11 +190,17 @@ class Images(Settings):
             for path, name in _listed(Path(place))
         ]
         if not items:
-            raise DataError(f"no picture in {', '.join(map(str, self.files))}; PNG, JPEG and TIFF files are read")
+            raise DataError(
+                f"no picture in {', '.join(map(str, self.files))}; PNG, JPEG and TIFF files are"
+                " read"
+            )
         many = [item for item in items if kind_of(item.path) != "picture"]
         arrays = [Path(path) for path in self.labels if Path(path) != self.table]
         if arrays and len(arrays) != len(many):
-            raise ConfigError(f"{len(arrays)} files of labels for {len(many)} arrays or IDX files; give one for each")
+            raise ConfigError(
+                f"{len(arrays)} files of labels for {len(many)} arrays or IDX files; give one for"
+                " each"
+            )
         if many and self.boxes:
             raise ConfigError("boxes belong to picture files; arrays and IDX files have no names")
         if len(many) < len(items) and self.labels and self.table is None:
@@ -180,14 +209,20 @@ class Images(Settings):
         return [Item(item.path, item.name, item.split, of.get(item)) for item in items]
 
     def _frame(self, items: Sequence[Item]) -> tuple[tuple[int, int], int]:
-        """Return rows, columns and channels of the store: as asked for, else of the first picture that can be read."""
+        """Return rows, columns and channels of the store: as asked for, else of the first
+        picture that can be read.
+        """
         channels = {"grey": 1, "rgb": 3, None: 0}[self.channels]
         if self.size and channels:
             return self.size, channels
         for item in items:
             try:
                 single = kind_of(item.path) == "picture"
-                first = read_picture(item.path, self.rules) if single else read_many(item.path, self.rules).images[0]
+                first = (
+                    read_picture(item.path, self.rules)
+                    if single
+                    else read_many(item.path, self.rules).images[0]
+                )
             except DataError:
                 continue  # rejected with its reason when its turn comes
             return self.size or first.shape[:2], channels or first.shape[2]
@@ -195,15 +230,21 @@ class Images(Settings):
 
     def _missing(self, names: list[str]) -> tuple[tuple[Path, str, int | None], ...]:
         tables = [(self.table, self._said())] if self.table else []
-        tables += [(self.boxes, read_boxes(Path(self.boxes), self.image_column)[0])] if self.boxes else []
-        return tuple((path, name, line) for path, table in tables for name, line in unmatched(table, names, path))
+        tables += (
+            [(self.boxes, read_boxes(Path(self.boxes), self.image_column)[0])] if self.boxes else []
+        )
+        return tuple(
+            (path, name, line)
+            for path, table in tables
+            for name, line in unmatched(table, names, path)
+        )
 
     def _said(self) -> dict[str, Said]:
         if self.table is None:
             return {}
         return read_labels(self.table, self.image_column, self.label_column, self.split_column)
 
-    # One shard -----------------------------------------------------------------------------------------------------
+    # One shard ------------------------------------------------------------------------------------
 
     def write(self, source: Chunk, shard: ShardWriter, on_reject: OnReject) -> None:
         """Read the files of one chunk and append their pictures."""
@@ -239,7 +280,9 @@ class Images(Settings):
             if not folders:
                 raise DataError("not in a folder of its class")
             fixed |= self._label(folders[-1])
-            split = next((SPLIT_NAMES[f.lower()] for f in folders[:-1] if f.lower() in SPLIT_NAMES), split)
+            split = next(
+                (SPLIT_NAMES[f.lower()] for f in folders[:-1] if f.lower() in SPLIT_NAMES), split
+            )
         elif self.table is not None:
             if (entry := of_name(labels, item.name)) is None or not entry.label:
                 raise DataError(f"no label in {self.table.name}")
@@ -248,7 +291,9 @@ class Images(Settings):
         ragged = {}
         if self.boxes is not None:
             if (entry := of_name(boxes, item.name)) is None:
-                raise DataError(f"not named in {Path(self.boxes).name}; a row without corners says: no object")
+                raise DataError(
+                    f"not named in {Path(self.boxes).name}; a row without corners says: no object"
+                )
             box_K4, label_K = entry.arrays(numbers, pixels.shape[:2])
             ragged = {"boxes": fit.boxes(box_K4), "box_labels": label_K}
         if self.masks is not None:
@@ -258,10 +303,18 @@ class Images(Settings):
     def _add_many(self, item: Item, chunk: Chunk, shard: ShardWriter, on_reject: OnReject) -> None:
         """Append the pictures of one array or IDX file."""
         if kind_of(item.path) == "other":
-            return _refuse(DataError("neither picture, array nor IDX file"), item.path, None, item.name, on_reject)
+            return _refuse(
+                DataError("neither picture, array nor IDX file"),
+                item.path,
+                None,
+                item.name,
+                on_reject,
+            )
         try:
             many = read_many(item.path, self.rules)
-            labels = many.labels if item.labels is None else _label_array(item.labels, len(many.images))
+            labels = (
+                many.labels if item.labels is None else _label_array(item.labels, len(many.images))
+            )
             if labels is None and self.labelled:
                 raise DataError("no labels")
             if self.masks is not None:
@@ -284,7 +337,10 @@ class Images(Settings):
         """Return a picture in the store's size and channels, and how it was laid there."""
         if self.size is None and pixels.shape[:2] != chunk.size:
             rows, columns = pixels.shape[:2]
-            raise DataError(f"{columns} x {rows} pixels, the first has {chunk.size[1]} x {chunk.size[0]}; use --size")
+            raise DataError(
+                f"{columns} x {rows} pixels, the first has {chunk.size[1]} x {chunk.size[0]}; use"
+                " --size"
+            )
         fit = Fit.letterbox(pixels.shape[:2], chunk.size)
         return fit.picture(self._in_channels(pixels, chunk.channels), self.background), fit
 
@@ -300,7 +356,9 @@ class Images(Settings):
         raise DataError("in colour, the first is grey; use --channels rgb or grey")
 
     def _label(self, text: str) -> dict[str, Any]:
-        """Return the column of a label; raises DataError where it is no number, or none of the classes."""
+        """Return the column of a label; raises DataError where it is no number, or none of the
+        classes.
+        """
         if self.numeric:
             return {"value": np.float64(number(text))}
         if not self.classes or text in self.classes:
@@ -310,14 +368,18 @@ class Images(Settings):
         return {"label": self.classes[int(text)]}
 
     def _mask(self, item: Item, size: tuple[int, int]) -> np.ndarray:
-        """Return the label map of a picture; raises DataError where it is missing, of another size or not of 8 bits."""
+        """Return the label map of a picture; raises DataError where it is missing, of another
+        size or not of 8 bits.
+        """
         from PIL import Image
 
         path = (Path(self.masks) / item.name).with_suffix(".png")
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 if image.mode not in ("L", "P"):
-                    raise DataError(f"mode {image.mode}; a label map has one channel of 8 bits", path)
+                    raise DataError(
+                        f"mode {image.mode}; a label map has one channel of 8 bits", path
+                    )
                 label_map = np.asarray(image)
         except FileNotFoundError:
             raise DataError("no label map of this name", path) from None
@@ -325,31 +387,49 @@ class Images(Settings):
             raise DataError(f"not a readable label map ({error})", path) from None
         if label_map.shape != size:
             raise DataError(
-                f"{label_map.shape[1]} x {label_map.shape[0]} pixels, its picture {size[1]} x {size[0]}", path
+                f"{label_map.shape[1]} x {label_map.shape[0]} pixels, its picture {size[1]} x"
+                f" {size[0]}",
+                path,
             )
         return label_map
 
-    # All shards together -------------------------------------------------------------------------------------------
+    # All shards together --------------------------------------------------------------------------
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Draw the splits and return size, channels, names of classes and what was left out."""
         columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
-        labels = np.array(store.column("label")) if "label" in columns else np.zeros(len(store), "U1")
+        labels = (
+            np.array(store.column("label")) if "label" in columns else np.zeros(len(store), "U1")
+        )
         split_N = drawn_splits(
-            np.asarray(store.column("split")), digests(store), labels, self.test_share, self.validation_share, self.seed
+            np.asarray(store.column("split")),
+            digests(store),
+            labels,
+            self.test_share,
+            self.validation_share,
+            self.seed,
         )
         store.rewrite("split", split_N)
         rows, columns_, channels = (int(n) for n in store[0]["image"].shape)
-        meta: dict[str, Any] = {"size": [rows, columns_], "channels": channels, "background": list(self.background)}
+        meta: dict[str, Any] = {
+            "size": [rows, columns_],
+            "channels": channels,
+            "background": list(self.background),
+        }
         meta["classes"] = sorted(set(labels.tolist())) if "label" in columns else []
         if self.boxes is not None:
             meta["box_classes"] = read_boxes(Path(self.boxes), self.image_column)[1]
         if self.masks is not None:
-            known = [m[m != IGNORE].max(initial=0) for m in (store[i]["segments"] for i in range(len(store)))]
+            known = [
+                m[m != IGNORE].max(initial=0)
+                for m in (store[i]["segments"] for i in range(len(store)))
+            ]
             meta["segment_classes"] = int(max(known)) + 1
         meta["left_out"] = int((split_N == LEFT_OUT).sum())
         if meta["left_out"]:
-            meta["notes"] = [f"{meta['left_out']} images left out: copies of images in a more held-out split"]
+            meta["notes"] = [
+                f"{meta['left_out']} images left out: copies of images in a more held-out split"
+            ]
         return meta
 
 
@@ -370,7 +450,9 @@ def _refuse(error: DataError, path: Path, line: int | None, name: str, on_reject
 
 
 def _label_array(path: Path, count: int) -> np.ndarray:
-    """Return the labels [count] of an IDX, .npy or .npz file; raises DataError where there are not so many."""
+    """Return the labels [count] of an IDX, .npy or .npz file; raises DataError where there are
+    not so many.
+    """
     if kind_of(path) == "idx":
         labels = read_idx(path)
     else:

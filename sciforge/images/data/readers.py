@@ -1,11 +1,14 @@
-"""Image files (PNG, JPEG, TIFF), arrays (.npy, .npz) and IDX files -> uint8 pictures of 1 or 3 channels.
+"""Image files (PNG, JPEG, TIFF), arrays (.npy, .npz) and IDX files -> uint8 pictures of 1 or 3
+channels.
 
-One policy for every file. 16-bit grey is scaled so that `white` (by default 65535, the full range of the format, not of
-the picture) becomes 255; 16-bit colour is cut to its upper 8 bits by Pillow. Transparent pictures are laid on a
-background colour or refused. Palettes, CMYK and other colour spaces become RGB, 1-bit pictures grey. A camera's note that
-the picture is turned (EXIF) is followed. Floating point, several frames and pictures over Pillow's limit of pixels are refused.
+One policy for every file. 16-bit grey is scaled so that `white` (by default 65535, the full range
+of the format, not of the picture) becomes 255; 16-bit colour is cut to its upper 8 bits by Pillow.
+Transparent pictures are laid on a background colour or refused. Palettes, CMYK and other colour
+spaces become RGB, 1-bit pictures grey. A camera's note that the picture is turned (EXIF) is
+followed. Floating point, several frames and pictures over Pillow's limit of pixels are refused.
 
-Legend of shape letters: N pictures, H rows, W columns, C channels (1 grey, 3 red, green, blue; 4 with alpha).
+Legend of shape letters: N pictures, H rows, W columns, C channels (1 grey, 3 red, green, blue; 4
+with alpha).
 """
 
 import gzip
@@ -81,7 +84,9 @@ def read_picture(path: Path, rules: Rules = Rules()) -> np.ndarray:
     except DataError as error:
         raise DataError(str(error), path) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError(f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller", path) from None
+        raise DataError(
+            f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller", path
+        ) from None
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
     except Exception as error:
@@ -91,7 +96,9 @@ def read_picture(path: Path, rules: Rules = Rules()) -> np.ndarray:
 
 
 def pixels(image: Any, rules: Rules = Rules()) -> np.ndarray:
-    """Return a Pillow image as uint8 [H, W, C], as the rules say; raises DataError for floating point and transparency."""
+    """Return a Pillow image as uint8 [H, W, C], as the rules say; raises DataError for floating
+    point and transparency.
+    """
     if min(image.size) < 1:
         raise DataError(f"{image.size[0]} x {image.size[1]} pixels; there is nothing in it")
     mode = image.mode
@@ -101,7 +108,9 @@ def pixels(image: Any, rules: Rules = Rules()) -> np.ndarray:
         return narrowed(np.asarray(image), rules)[..., None]
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         if rules.alpha == "reject":
-            raise DataError("transparent (an alpha channel); use alpha composite, or save it without")
+            raise DataError(
+                "transparent (an alpha channel); use alpha composite, or save it without"
+            )
         grey = mode in ("L", "1", "LA", "La")
         rgb_HW3 = composited(np.asarray(image.convert("RGBA")), rules.background)
         return rgb_HW3[..., :1] if grey and len(set(rules.background)) == 1 else rgb_HW3
@@ -128,12 +137,14 @@ def narrowed(values: np.ndarray, rules: Rules) -> np.ndarray:
     return np.rint(np.minimum(values.astype(np.float64) / rules.white, 1) * 255).astype(np.uint8)
 
 
-# Files of many pictures ---------------------------------------------------------------------------------------------
+# Files of many pictures ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Many:
-    """Pictures uint8 [N, H, W, C] of one file, and its labels [N] and splits [N] where an .npz holds them."""
+    """Pictures uint8 [N, H, W, C] of one file, and its labels [N] and splits [N] where an .npz
+    holds them.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None = None
@@ -143,8 +154,9 @@ class Many:
 def read_many(path: Path, rules: Rules = Rules()) -> Many:
     """Return all pictures of a .npy, .npz or IDX file.
 
-    A .npy of two axes is one grey picture, of three axes N grey pictures, of four N pictures with channels last; an .npz
-    holds the same under `images` (or as its only array), and may hold `labels` and `splits` (0 train, 1 validation, 2 test).
+    A .npy of two axes is one grey picture, of three axes N grey pictures, of four N pictures with
+    channels last; an .npz holds the same under `images` (or as its only array), and may hold
+    `labels` and `splits` (0 train, 1 validation, 2 test).
 
     Raises:
         DataError: damaged, of another shape, or of other numbers than unsigned 8 or 16 bits.
@@ -153,43 +165,69 @@ def read_many(path: Path, rules: Rules = Rules()) -> Many:
         return Many(_shaped(read_idx(path), path, rules))
     arrays = read_arrays(path)
     if "images" not in arrays and len(arrays) != 1:
-        raise DataError(f"no array 'images' among {', '.join(sorted(arrays))}; rename the one to use", path)
+        raise DataError(
+            f"no array 'images' among {', '.join(sorted(arrays))}; rename the one to use", path
+        )
     images = _shaped(arrays.get("images", next(iter(arrays.values()))), path, rules)
     labels, splits = arrays.get("labels"), arrays.get("splits")
     for name, array in (("labels", labels), ("splits", splits)):
         if array is not None and array.shape != (len(images),):
-            raise DataError(f"{name} of shape {list(array.shape)} for {len(images)} pictures; give one for each", path)
+            raise DataError(
+                f"{name} of shape {list(array.shape)} for {len(images)} pictures; give one for"
+                " each",
+                path,
+            )
     if splits is not None and not np.isin(splits, (0, 1, 2)).all():
-        raise DataError("splits other than 0 (train), 1 (validation) and 2 (test); correct them", path)
+        raise DataError(
+            "splits other than 0 (train), 1 (validation) and 2 (test); correct them", path
+        )
     return Many(images, labels, splits)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a .npy (as `images`) or .npz by name; raises DataError where it is neither, or damaged."""
+    """Return the arrays of a .npy (as `images`) or .npz by name; raises DataError where it is
+    neither, or damaged.
+    """
     try:
-        with open(path, "rb") as handle:  # numpy leaves a file that it opened itself open where it is damaged
+        # numpy leaves a file that it opened itself open where it is damaged
+        with open(path, "rb") as handle:
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"images": loaded}
             most = max(decompression.FLOOR_BYTES, decompression.LARGEST_RATIO * path.stat().st_size)
-            if sum(member.file_size for member in loaded.zip.infolist()) > most:  # numpy reads no more than it says
+            # numpy reads no more than it says
+            if sum(member.file_size for member in loaded.zip.infolist()) > most:
                 raise DataError(
-                    f"unpacks to more than {most:,} bytes, as a decompression bomb; save it with np.savez", path
+                    f"unpacks to more than {most:,} bytes, as a decompression bomb; save it with"
+                    " np.savez",
+                    path,
                 )
             arrays = {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise DataError("no such file; correct the path", path) from None
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError, MemoryError) as error:
-        raise DataError(f"not a readable array ({' '.join(str(error).split())}); correct it", path) from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        KeyError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
+        raise DataError(
+            f"not a readable array ({' '.join(str(error).split())}); correct it", path
+        ) from None
     if strange := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
         raise DataError(f"{printable(strange[0])} is no array; correct it", path)
     return arrays
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Return the array of an IDX file, plain or gzipped; raises DataError where header and length disagree."""
+    """Return the array of an IDX file, plain or gzipped; raises DataError where header and
+    length disagree.
+    """
     try:
         with open(path, "rb") as plain:
             zipped = plain.read(2) == b"\x1f\x8b"
@@ -211,7 +249,9 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) != needed:
         than = "more" if len(data) > needed else f"{len(data)}"
         raise DataError(
-            f"the header {list(shape)} asks for {needed} bytes of data, there are {than}; fetch it again", path
+            f"the header {list(shape)} asks for {needed} bytes of data, there are {than}; fetch it"
+            " again",
+            path,
         )
     return np.frombuffer(data, dtype).reshape(shape)
 
@@ -233,20 +273,26 @@ def _shaped(array: np.ndarray, path: Path, rules: Rules) -> np.ndarray:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in (1, 3, 4) or not array.size:
         raise DataError(
-            f"shape {list(array.shape)} is not pictures [N, H, W] or [N, H, W, 1, 3 or 4]; reshape it", path
+            f"shape {list(array.shape)} is not pictures [N, H, W] or [N, H, W, 1, 3 or 4];"
+            " reshape it",
+            path,
         )
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        raise DataError(f"{array.dtype} is not unsigned 8 or 16 bits; scale to 0..255 and save as uint8", path)
+        raise DataError(
+            f"{array.dtype} is not unsigned 8 or 16 bits; scale to 0..255 and save as uint8", path
+        )
     if array.dtype.itemsize == 2:
         array = np.stack([narrowed(picture, rules) for picture in array])
     if array.shape[-1] == 4:
         if rules.alpha == "reject":
-            raise DataError("transparent (a fourth channel); use alpha composite, or save it without", path)
+            raise DataError(
+                "transparent (a fourth channel); use alpha composite, or save it without", path
+            )
         array = np.stack([composited(picture, rules.background) for picture in array])
     return array
 
 
-# One size -----------------------------------------------------------------------------------------------------------
+# One size -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -269,7 +315,8 @@ class Fit:
 
     @classmethod
     def letterbox(cls, picture_size: tuple[int, int], size: tuple[int, int]) -> "Fit":
-        """Return the largest fit of a picture (rows, columns) that shows all of it, in the middle of the frame.
+        """Return the largest fit of a picture (rows, columns) that shows all of it, in the middle
+        of the frame.
 
         >>> Fit.letterbox((50, 100), (20, 20))
         Fit(size=(20, 20), inner=(10, 20), left=0, top=5, scale_x=0.2, scale_y=0.2)
@@ -277,16 +324,24 @@ class Fit:
         scale = min(size[0] / picture_size[0], size[1] / picture_size[1])
         height, width = (max(1, min(size[i], round(picture_size[i] * scale))) for i in (0, 1))
         left, top = (size[1] - width) // 2, (size[0] - height) // 2
-        return cls(size, (height, width), left, top, width / picture_size[1], height / picture_size[0])
+        return cls(
+            size, (height, width), left, top, width / picture_size[1], height / picture_size[0]
+        )
 
     def picture(self, image_HWC: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-        """Return the picture in its frame, resampled by area-aware bilinear filtering, background around it."""
+        """Return the picture in its frame, resampled by area-aware bilinear filtering,
+        background around it.
+        """
         from PIL import Image
 
         if image_HWC.shape[:2] == self.size:
             return image_HWC
         channels = image_HWC.shape[2]
-        colour = np.asarray(background, np.uint8) if channels == 3 else np.uint8(round(sum(background) / 3))
+        colour = (
+            np.asarray(background, np.uint8)
+            if channels == 3
+            else np.uint8(round(sum(background) / 3))
+        )
         out = np.empty((*self.size, channels), np.uint8)
         out[:] = colour
         source = Image.fromarray(image_HWC if channels == 3 else image_HWC[..., 0])
@@ -312,11 +367,15 @@ class Fit:
     @property
     def window(self) -> tuple[slice, slice]:
         """Rows and columns of the frame that the picture covers."""
-        return slice(self.top, self.top + self.inner[0]), slice(self.left, self.left + self.inner[1])
+        return slice(self.top, self.top + self.inner[0]), slice(
+            self.left, self.left + self.inner[1]
+        )
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
-    """Yield the picture files below a folder, sorted by name; hidden files and folders are passed over."""
+    """Yield the picture files below a folder, sorted by name; hidden files and folders are
+    passed over.
+    """
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and path.is_file() and kind_of(path) == "picture":

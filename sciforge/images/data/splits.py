@@ -18,7 +18,10 @@ UNDRAWN = 255  # a split still to be drawn; not in a finished store
 
 def digests(store: Store) -> list[bytes]:
     """Return a digest of the pixels of every picture."""
-    return [hashlib.blake2b(store[i]["image"].tobytes(), digest_size=16).digest() for i in range(len(store))]
+    return [
+        hashlib.blake2b(store[i]["image"].tobytes(), digest_size=16).digest()
+        for i in range(len(store))
+    ]
 
 
 def drawn_splits(
@@ -29,13 +32,15 @@ def drawn_splits(
     validation_share: float,
     seed: int,
 ) -> np.ndarray:
-    """Return the split of every record: named ones as they are, the others drawn; equal keys stay together.
+    """Return the split of every record: named ones as they are, the others drawn; equal keys stay
+    together.
 
     Args:
         named_N: places in SPLITS, UNDRAWN where none is named.
         keys: what must not be in two splits.
         labels: classes, of each of which the shares are drawn.
-        test_share, validation_share: of the keys without a named split; 0 where that split is named for others.
+        test_share, validation_share: of the keys without a named split; 0 where that split is named
+            for others.
         seed: of the draw.
 
     >>> drawn_splits(np.array([255, 255, 2, 0]), "abca", np.array(["x"] * 4), 0.0, 0.0, 0).tolist()
@@ -50,7 +55,9 @@ def drawn_splits(
     np.maximum.at(strictest, group_N[known], named_N[known].astype(int))
     lead = np.full(len(first), -1)
     lead[group_N[::-1]] = np.arange(len(group_N))[::-1]  # the first record of each group
-    shares = [share * (split not in named_N) for split, share in ((2, test_share), (1, validation_share))]
+    shares = [
+        share * (split not in named_N) for split, share in ((2, test_share), (1, validation_share))
+    ]
     rng = sampling.generator(seed, sampling.SUBSET)
     split_G = np.where(strictest < 0, 0, strictest)
     for label in np.unique(labels):
@@ -59,6 +66,9 @@ def drawn_splits(
         free = rng.permutation(free)
         split_G[free[:tests]], split_G[free[tests : tests + devs]] = 2, 1
     split_N = split_G[group_N].astype(np.uint8)
-    # A copy named for a less held-out split, or for none, must not be learnt from where another copy is held out.
+    # A copy named for a less held-out split, or for none, must not be learnt from where another
+    # copy is held out.
     own = np.where(known, named_N, np.where(strictest[group_N] >= 0, 0, split_N))
-    return np.where((strictest[group_N] >= 0) & (own != split_N), LEFT_OUT, split_N).astype(np.uint8)
+    return np.where((strictest[group_N] >= 0) & (own != split_N), LEFT_OUT, split_N).astype(
+        np.uint8
+    )

@@ -1,4 +1,6 @@
-"""How training sees an image: whole, or through random changes whose strengths the objective names."""
+"""How training sees an image: whole, or through random changes whose strengths the objective
+names.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from sciforge.images.data.augmentations import ColourJitter, Crop, Flip, Rotatio
 class Viewed(Objective):
     """What objectives on images share: the random views of training; all off unless asked for.
 
-    Evaluation and prediction always see the image as it is. Before training on labelled records the core looks whether a view
-    scrambles what the label is read from, and warns.
+    Evaluation and prediction always see the image as it is. Before training on labelled records the
+    core looks whether a view scrambles what the label is read from, and warns.
 
     Args:
         crop: strength of `augmentations.Crop`; at 1 down to a tenth of the area.
@@ -31,12 +33,14 @@ class Viewed(Objective):
     jitter: float = 0.0
     hue: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.changes()  # which refuse strengths out of range
 
     def changes(self) -> dict[str, Callable[[Record, np.random.Generator], dict[str, Any]]]:
-        """Return the changes that are drawn, in their order, by the domain's names of augmentations."""
+        """Return the changes that are drawn, in their order, by the domain's names of
+        augmentations.
+        """
         colours = {"brightness": self.jitter, "contrast": self.jitter, "saturation": self.jitter}
         every = {
             "crop": Crop(self.crop),

@@ -1,6 +1,7 @@
 """Where the last block of a Vision Transformer looks.
 
-Legend of shape letters: B batch, H heads, N patches, R rows of patches, S columns of patches, D width.
+Legend of shape letters: B batch, H heads, N patches, R rows of patches, S columns of patches, D
+width.
 """
 
 import torch
@@ -12,7 +13,9 @@ from sciforge.images.model.vit import VisionTransformer
 
 @torch.no_grad()
 def attention_weights(model: VisionTransformer, batch: Batch) -> Tensor:
-    """Return the attention of the last block [B, H, N, N]: how much each patch (third axis) reads of each (last axis)."""
+    """Return the attention of the last block [B, H, N, N]: how much each patch (third axis)
+    reads of each (last axis).
+    """
     attention = model.encoder.blocks[-1].attention
     seen: list[Tensor] = []
     hook = attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -29,8 +32,10 @@ def attention_weights(model: VisionTransformer, batch: Batch) -> Tensor:
 
 
 def attention_maps(model: VisionTransformer, batch: Batch) -> Tensor:
-    """Return what share of all reading goes to each patch, head by head [B, H, R, S]; each map adds up to 1.
+    """Return what share of all reading goes to each patch, head by head [B, H, R, S]; each map adds
+    up to 1.
 
-    Heads read means of patch states, so the mean over the reading patches takes the place of a class token's row.
+    Heads read means of patch states, so the mean over the reading patches takes the place of a
+    class token's row.
     """
     return attention_weights(model, batch).mean(2).unflatten(-1, model.grid_of(batch))

@@ -42,7 +42,9 @@ class ImageEmbedding(Result):
         about: where they come from, as JSON values.
     """
 
-    def __init__(self, names: Sequence[str], layers: Mapping[int, np.ndarray], about: Mapping[str, Any]):
+    def __init__(
+        self, names: Sequence[str], layers: Mapping[int, np.ndarray], about: Mapping[str, Any]
+    ) -> None:
         self.names, self.layers, self._about = list(names), dict(layers), dict(about)
 
     @property
@@ -58,11 +60,18 @@ class ImageEmbedding(Result):
         return pd.concat([pd.DataFrame({"name": self.names}), *frames], axis=1)
 
     def save(self, path: Path | str) -> Path:
-        """Write arrays (.npz: names, provenance, layer_I) or a table (.csv, .tsv); return the path."""
+        """Write arrays (.npz: names, provenance, layer_I) or a table (.csv, .tsv); return the
+        path.
+        """
         path = Path(path)
         if path.suffix.lower() != ".npz":
             return super().save(path)
         arrays = {f"layer_{layer}": x for layer, x in self.layers.items()}
         with whole_files(path, binary=True) as (file,):
-            np.savez(file, names=np.array(self.names), provenance=np.array(json.dumps(self.about)), **arrays)
+            np.savez(
+                file,
+                names=np.array(self.names),
+                provenance=np.array(json.dumps(self.about)),
+                **arrays,
+            )
         return path

@@ -27,7 +27,8 @@ PLAIN = Rules()
 
 @dataclass(frozen=True)
 class ImageInputs(Inputs):
-    """Arrays, Pillow images and paths; brought to the size and the channels of a model where one is known.
+    """Arrays, Pillow images and paths; brought to the size and the channels of a model where one is
+    known.
 
     Args:
         size: rows and columns; None takes those of the first image.
@@ -44,7 +45,9 @@ class ImageInputs(Inputs):
         return ImageInputs((model.codec.height, model.codec.width), model.codec.channels)
 
     def pictures(self, inputs: Sequence[Any]) -> list[Picture]:
-        """Return images with how they were laid into the frame; raises DataError naming a bad one by its place."""
+        """Return images with how they were laid into the frame; raises DataError naming a bad
+        one by its place.
+        """
         size, channels, pictures = self.size, self.channels, []
         for place, value in enumerate(inputs):
             try:
@@ -58,16 +61,25 @@ class ImageInputs(Inputs):
         return pictures
 
     def records(self, inputs: Sequence[Any]) -> list[Record]:
-        """Return a record for each image; those of another size are scaled to fit and framed with white."""
+        """Return a record for each image; those of another size are scaled to fit and framed
+        with white.
+        """
         return [picture.record for picture in self.pictures(inputs)]
 
     def preparer(
-        self, inputs: Sequence[Any], targets: "pd.DataFrame | None", *, split: Sequence[str] | None, seed: int
+        self,
+        inputs: Sequence[Any],
+        targets: "pd.DataFrame | None",
+        *,
+        split: Sequence[str] | None,
+        seed: int,
     ) -> ImagesInMemory:
         """Return a preparer of labelled images; as `Inputs.preparer`."""
         return ImagesInMemory.of(inputs, targets, split, seed, self.size, self.channels)
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
         """Return the label and probabilities of classes, or the number under its target's name.
 
         Raises:
@@ -80,5 +92,7 @@ class ImageInputs(Inputs):
             return {objective.target_name: outputs["value"]}
         method = {DetectObjects: "detect", SegmentPatches: "segment"}.get(type(objective))
         if method is not None:
-            raise ConfigError(f"{model.checkpoint.path} predicts no table; use model.{method}(images)")
+            raise ConfigError(
+                f"{model.checkpoint.path} predicts no table; use model.{method}(images)"
+            )
         return super().columns(model, outputs)

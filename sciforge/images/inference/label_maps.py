@@ -38,8 +38,13 @@ class LabelMaps(Result):
         images: Sequence[np.ndarray],
         classes: int,
         about: Mapping[str, Any],
-    ):
-        self.names, self.maps, self.images, self.classes = list(names), list(maps), list(images), classes
+    ) -> None:
+        self.names, self.maps, self.images, self.classes = (
+            list(names),
+            list(maps),
+            list(images),
+            classes,
+        )
         self._about = dict(about)
 
     @property
@@ -54,7 +59,9 @@ class LabelMaps(Result):
         return self.maps[place]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row an image: name, then class_K, the share of its pixels that are of class K."""
+        """Return one row an image: name, then class_K, the share of its pixels that are of class
+        K.
+        """
         import pandas as pd
 
         shares = [np.bincount(m.ravel(), minlength=self.classes) / m.size for m in self.maps]
@@ -62,14 +69,19 @@ class LabelMaps(Result):
         return pd.concat([pd.DataFrame({"name": self.names}), frame], axis=1)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw the first images and, below each, its map from dark (class 0) to light (the last)."""
+        """Draw the first images and, below each, its map from dark (class 0) to light (the
+        last).
+        """
         images = self.images[: self.shown]
         levels = np.linspace(0, 255, self.classes).astype(np.uint8)
         maps = [levels[m][..., None] for m in self.maps[: len(images)]]
-        return draw_sheet([[Panel(x) for x in images], [Panel(x) for x in maps]], ("image", "classes"), ax)
+        return draw_sheet(
+            [[Panel(x) for x in images], [Panel(x) for x in maps]], ("image", "classes"), ax
+        )
 
     def save(self, path: Path | str) -> Path:
-        """Write a folder of PNG files, the class number as the grey value, or one .npz, or the table (.csv, .tsv).
+        """Write a folder of PNG files, the class number as the grey value, or one .npz, or the
+        table (.csv, .tsv).
 
         Raises:
             ConfigError: the folder exists already, or two images have one name.
@@ -80,7 +92,12 @@ class LabelMaps(Result):
         if path.suffix.lower() == ".npz":
             arrays = {f"map_{place}": m for place, m in enumerate(self.maps)}
             with whole_files(path, binary=True) as (file,):
-                np.savez(file, names=np.array(self.names), provenance=np.array(json.dumps(self.about)), **arrays)
+                np.savez(
+                    file,
+                    names=np.array(self.names),
+                    provenance=np.array(json.dumps(self.about)),
+                    **arrays,
+                )
             return path
         from PIL import Image
 
@@ -91,7 +108,9 @@ class LabelMaps(Result):
                 if "[" in name:  # of an array: bars.npy[3] becomes bars.npy[3].png
                     file = work / f"{name}.png"
                 if file.exists():
-                    raise ConfigError(f"two images would write {file.name}; give one folder of images at a time")
+                    raise ConfigError(
+                        f"two images would write {file.name}; give one folder of images at a time"
+                    )
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(label_HW).save(file)
         return path

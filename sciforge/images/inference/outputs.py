@@ -1,4 +1,6 @@
-"""What users get from a Vision Transformer: tables, embeddings, boxes, label maps and pictures, of files and of images in memory."""
+"""What users get from a Vision Transformer: tables, embeddings, boxes, label maps and pictures,
+of files and of images in memory.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +58,9 @@ class Files(Settings):
 
     def pictures(self, model: Model) -> Iterator[Picture]:
         """Yield the images as the model wants them."""
-        return read_files(self.files, model.codec, Rules(self.alpha, self.background, self.white), self.size)
+        return read_files(
+            self.files, model.codec, Rules(self.alpha, self.background, self.white), self.size
+        )
 
     def groups(self, model: Model, what: str) -> Iterator[list[Picture]]:
         """Yield images in groups of some batches, under a progress bar."""
@@ -76,14 +80,21 @@ class Files(Settings):
 def need(model: Model, *kinds: type[Objective]) -> Any:
     """Return the checkpoint's objective; raises ConfigError where it was trained for another."""
     if not isinstance(model.objective, kinds):
-        actual, wanted = type(model.objective).__name__, " or ".join(kind.__name__ for kind in kinds)
-        raise ConfigError(f"{model.checkpoint.path} was trained for {actual}, this output needs {wanted}")
+        actual, wanted = (
+            type(model.objective).__name__,
+            " or ".join(kind.__name__ for kind in kinds),
+        )
+        raise ConfigError(
+            f"{model.checkpoint.path} was trained for {actual}, this output needs {wanted}"
+        )
     return model.objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLabels(Files):
-    """A table of predicted classes or numbers: name, then label and probabilities, or the number under its target's name."""
+    """A table of predicted classes or numbers: name, then label and probabilities, or the number
+    under its target's name.
+    """
 
     def run(self, model: Model) -> TableResult:
         """Compute the table; raises ConfigError where the checkpoint predicts neither."""
@@ -92,14 +103,17 @@ class ImageLabels(Files):
         need(model, ClassifyImages, RegressImages)
         frames = []
         for group in self.groups(model, "labels"):
-            columns = model.inputs.columns(model, model.outputs([picture.record for picture in group]))
+            columns = model.inputs.columns(
+                model, model.outputs([picture.record for picture in group])
+            )
             frames.append(pd.DataFrame({"name": [picture.name for picture in group], **columns}))
         return TableResult(pd.concat(frames, ignore_index=True), about(self, model))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEmbeddings(Files):
-    """Means of patch states, of any checkpoint; saved as .npz: `names` [N], and `layer_i` [N, D] of every layer asked for.
+    """Means of patch states, of any checkpoint; saved as .npz: `names` [N], and `layer_i` [N, D] of
+    every layer asked for.
 
     Args:
         layers: from 0 (the embedding) to the depth; negative numbers count from the last.
@@ -111,7 +125,9 @@ class ImageEmbeddings(Files):
         """Compute the embeddings; raises ConfigError where the model has no such layer."""
         depth = model.checkpoint.model_config.depth
         if not self.layers or any(not -depth - 1 <= layer <= depth for layer in self.layers):
-            raise ConfigError(f"layers {self.layers}; the model has layers 0 to {depth} (-1 is the last)")
+            raise ConfigError(
+                f"layers {self.layers}; the model has layers 0 to {depth} (-1 is the last)"
+            )
         layers = list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))
         names: list[str] = []
         means: list[np.ndarray] = []
@@ -119,12 +135,15 @@ class ImageEmbeddings(Files):
             names += [picture.name for picture in group]
             means.append(mean_states(model, [picture.record for picture in group], layers))
         mean_NSD = np.concatenate(means)
-        return ImageEmbedding(names, {layer: mean_NSD[:, i] for i, layer in enumerate(layers)}, about(self, model))
+        return ImageEmbedding(
+            names, {layer: mean_NSD[:, i] for i, layer in enumerate(layers)}, about(self, model)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detections(Files):
-    """A table of objects: image, corners in pixels of the file, label, score; and a sheet of the first images with their boxes.
+    """A table of objects: image, corners in pixels of the file, label, score; and a sheet of the
+    first images with their boxes.
 
     Args:
         score: the least score of an object.
@@ -136,11 +155,14 @@ class Detections(Files):
 
     def run(self, model: Model) -> ImageSheet:
         """Find the objects; raises ConfigError where the checkpoint finds none."""
-        return _detected(model, self.groups(model, "detections"), self.score, self.count, about(self, model))
+        return _detected(
+            model, self.groups(model, "detections"), self.score, self.count, about(self, model)
+        )
 
 
 def detect(model: Model, inputs: Sequence[Any], *, score: float = Detections.score) -> ImageSheet:
-    """Find objects in images: a table with a row for each object, and a picture; a method, `model.detect(images)`.
+    """Find objects in images: a table with a row for each object, and a picture; a method,
+    `model.detect(images)`.
 
     Args:
         model: fine-tuned to detect objects.
@@ -148,7 +170,8 @@ def detect(model: Model, inputs: Sequence[Any], *, score: float = Detections.sco
         score: the least score of an object.
 
     Returns:
-        A result whose table has the place of the image among the inputs, x0, y0, x1, y1 in its own pixels, label and score.
+        A result whose table has the place of the image among the inputs, x0, y0, x1, y1 in its own
+        pixels, label and score.
     """
     pictures = model.inputs.pictures(inputs)
     sheet = _detected(model, [pictures], score, len(pictures), {})
@@ -156,7 +179,9 @@ def detect(model: Model, inputs: Sequence[Any], *, score: float = Detections.sco
     return sheet
 
 
-def _detected(model: Model, groups: Any, score: float, count: int, provenance: dict[str, Any]) -> ImageSheet:
+def _detected(
+    model: Model, groups: Any, score: float, count: int, provenance: dict[str, Any]
+) -> ImageSheet:
     import pandas as pd
 
     classes = need(model, DetectObjects).classes
@@ -167,7 +192,9 @@ def _detected(model: Model, groups: Any, score: float, count: int, provenance: d
         for picture, detection_T6 in zip(group, detections, strict=True):
             boxes = found_boxes(detection_T6, score)
             corners_K4 = picture.in_file(boxes["boxes"])
-            for corners, label, value in zip(corners_K4, boxes["labels"], boxes["scores"], strict=True):
+            for corners, label, value in zip(
+                corners_K4, boxes["labels"], boxes["scores"], strict=True
+            ):
                 rows.append((picture.name, *corners.tolist(), classes[label], float(value)))
             if len(panels) < count:
                 panels.append(box_panel(picture.image, boxes, classes))
@@ -176,8 +203,12 @@ def _detected(model: Model, groups: Any, score: float, count: int, provenance: d
     return ImageSheet(frame, sheet, (), provenance)
 
 
-def box_panel(image: np.ndarray, boxes: dict[str, np.ndarray], classes: tuple[str, ...], true: Any = None) -> Panel:
-    """Return an image with its boxes, labels and scores (hundredths); true boxes, where given, dashed."""
+def box_panel(
+    image: np.ndarray, boxes: dict[str, np.ndarray], classes: tuple[str, ...], true: Any = None
+) -> Panel:
+    """Return an image with its boxes, labels and scores (hundredths); true boxes, where given,
+    dashed.
+    """
     scores = boxes.get("scores", np.zeros(0))
     drawn = [
         Box(tuple(map(float, corners)), f"{classes[label]} {100 * score:.0f}", int(label))
@@ -190,7 +221,9 @@ def box_panel(image: np.ndarray, boxes: dict[str, np.ndarray], classes: tuple[st
 
 @dataclass(frozen=True, kw_only=True)
 class Segments(Files):
-    """Label maps, the class number of every pixel of the file; saved as a folder of PNG files or as .npz."""
+    """Label maps, the class number of every pixel of the file; saved as a folder of PNG files or
+    as .npz.
+    """
 
     def run(self, model: Model) -> LabelMaps:
         """Compute the maps; raises ConfigError where the checkpoint predicts none."""
@@ -198,7 +231,8 @@ class Segments(Files):
 
 
 def segment(model: Model, inputs: Sequence[Any]) -> LabelMaps:
-    """Return the class number of every pixel of images, in their own size; a method, `model.segment(images)`.
+    """Return the class number of every pixel of images, in their own size; a method,
+    `model.segment(images)`.
 
     Args:
         model: fine-tuned to segment images.
@@ -214,13 +248,16 @@ def _segmented(model: Model, groups: Any, provenance: dict[str, Any]) -> LabelMa
         segments = model.outputs([picture.record for picture in group])["segments"]
         names += [picture.name for picture in group]
         images += [picture.image for picture in group][: max(0, LabelMaps.shown - len(images))]
-        maps += [picture.map_in_file(map_HW) for picture, map_HW in zip(group, segments, strict=True)]
+        maps += [
+            picture.map_in_file(map_HW) for picture, map_HW in zip(group, segments, strict=True)
+        ]
     return LabelMaps(names, maps, images, classes, provenance)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstructions(Files):
-    """The first images as they are, what the encoder saw, and filled in, as a sheet; and a table of errors.
+    """The first images as they are, what the encoder saw, and filled in, as a sheet; and a table of
+    errors.
 
     Args:
         count: how many images.
@@ -239,9 +276,14 @@ class Reconstructions(Files):
 
 
 def reconstruct(
-    model: Model, inputs: Sequence[Any], *, mask_rate: float | None = None, seed: int = Reconstructions.seed
+    model: Model,
+    inputs: Sequence[Any],
+    *,
+    mask_rate: float | None = None,
+    seed: int = Reconstructions.seed,
 ) -> Reconstruction:
-    """Hide patches of images and fill them in; a method of pretrained models, `model.reconstruct(images).plot()`.
+    """Hide patches of images and fill them in; a method of pretrained models,
+    `model.reconstruct(images).plot()`.
 
     Args:
         model: pretrained to fill in patches.
@@ -253,7 +295,11 @@ def reconstruct(
 
 
 def _reconstruction(
-    model: Model, pictures: Sequence[Picture], mask_rate: float | None, seed: int, provenance: dict[str, Any]
+    model: Model,
+    pictures: Sequence[Picture],
+    mask_rate: float | None,
+    seed: int,
+    provenance: dict[str, Any],
 ) -> Reconstruction:
     objective = need(model, InpaintPatches)
     if not pictures:
@@ -266,7 +312,8 @@ def _reconstruction(
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionMaps(Files):
-    """Where the last block looks in the first images, all heads and each, as a sheet; of any checkpoint.
+    """Where the last block looks in the first images, all heads and each, as a sheet; of any
+    checkpoint.
 
     Args:
         count: how many images.
@@ -280,14 +327,16 @@ class AttentionMaps(Files):
 
 
 def attention(model: Model, inputs: Sequence[Any]) -> ImageSheet:
-    """Return where the last block looks in images, all heads and each; a method, `model.attention(images).plot()`.
+    """Return where the last block looks in images, all heads and each; a method,
+    `model.attention(images).plot()`.
 
     Args:
         model: any checkpoint.
         inputs: arrays, Pillow images or paths.
 
     Returns:
-        A result whose table has a row for each image and head: the patch that is read most, and its share of all reading.
+        A result whose table has a row for each image and head: the patch that is read most, and its
+            share of all reading.
     """
     return _attention(model, model.inputs.pictures(inputs), {})
 
@@ -303,8 +352,16 @@ def _attention(model: Model, pictures: Sequence[Picture], provenance: dict[str, 
         maps_BHRS = attention_maps(model.network, batch).cpu().numpy()
     rows, table = [], []
     for picture, map_HRS in zip(pictures, maps_BHRS, strict=True):
-        maps = [("all heads", map_HRS.mean(0)), *((f"head {i + 1}", part) for i, part in enumerate(map_HRS))]
-        rows.append([Panel(picture.image, "image"), *(Panel(picture.image, name, map=part) for name, part in maps)])
+        maps = [
+            ("all heads", map_HRS.mean(0)),
+            *((f"head {i + 1}", part) for i, part in enumerate(map_HRS)),
+        ]
+        rows.append(
+            [
+                Panel(picture.image, "image"),
+                *(Panel(picture.image, name, map=part) for name, part in maps),
+            ]
+        )
         for name, part in maps:
             row, column = np.unravel_index(part.argmax(), part.shape)
             table.append((picture.name, name, int(row), int(column), float(part.max())))

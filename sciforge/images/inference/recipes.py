@@ -15,9 +15,16 @@ BATCH = 32
 
 
 def objective_for(store: Any) -> Objective:
-    """Return what a store has labels for: classes, numbers, boxes or label maps; raises ConfigError where it has none."""
+    """Return what a store has labels for: classes, numbers, boxes or label maps; raises
+    ConfigError where it has none.
+    """
     columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
-    kinds = {"label": ClassifyImages, "value": RegressImages, "boxes": DetectObjects, "segments": SegmentPatches}
+    kinds = {
+        "label": ClassifyImages,
+        "value": RegressImages,
+        "boxes": DetectObjects,
+        "segments": SegmentPatches,
+    }
     for name, kind in kinds.items():
         if name in columns:
             return kind()
@@ -44,11 +51,13 @@ def _finetune(store: Any, parent: Any) -> dict[str, Any]:
 
 RECIPES: Mapping[str, FitRecipe] = {
     "few-labels": FitRecipe(
-        "A head solved in closed form on the network as it is: seconds, as good as training it with few labels.",
+        "A head solved in closed form on the network as it is: seconds, as good as training it with"
+        " few labels.",
         _few_labels,
     ),
     "finetune": FitRecipe(
-        "The solved head, then descent on the whole network: one gentle epoch, or 300 steps for boxes and label maps.",
+        "The solved head, then descent on the whole network: one gentle epoch, or 300 steps for"
+        " boxes and label maps.",
         _finetune,
     ),
 }

@@ -1,4 +1,5 @@
-"""Sheets of images in one matplotlib Axes: rows of panels with titles, boxes and maps laid over them.
+"""Sheets of images in one matplotlib Axes: rows of panels with titles, boxes and maps laid over
+them.
 
 Legend of shape letters: H rows, W columns, C channels, R rows of patches, S columns of patches.
 """
@@ -28,7 +29,9 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 
 @dataclass(frozen=True)
 class Box:
-    """A box to draw: (x0, y0, x1, y1) in pixels, what to write at it, and the number of its colour; dashed for a true one."""
+    """A box to draw: (x0, y0, x1, y1) in pixels, what to write at it, and the number of its
+    colour; dashed for a true one.
+    """
 
     corners: tuple[float, float, float, float]
     text: str = ""
@@ -38,7 +41,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Panel:
-    """An image uint8 [H, W, C], a title, boxes over it, and a map [R, S] laid over it from dark to light."""
+    """An image uint8 [H, W, C], a title, boxes over it, and a map [R, S] laid over it from dark
+    to light.
+    """
 
     image: np.ndarray
     title: str = ""
@@ -62,8 +67,13 @@ class ImageSheet(Result):
         rows: Sequence[Sequence[Panel]],
         names: Sequence[str] = (),
         about: Mapping[str, Any] | None = None,
-    ):
-        self.frame, self.rows, self.names, self._about = frame, rows, tuple(names), dict(about or {})
+    ) -> None:
+        self.frame, self.rows, self.names, self._about = (
+            frame,
+            rows,
+            tuple(names),
+            dict(about or {}),
+        )
 
     @property
     def about(self) -> dict[str, Any]:
@@ -85,7 +95,10 @@ class ImageSheet(Result):
         if suffix in (".csv", ".tsv"):
             return super().save(path)
         if suffix not in (".png", ".pdf", ".svg"):
-            raise ConfigError(f"{path}: images are written as .png, .pdf or .svg, tables as .csv or .tsv; rename it")
+            raise ConfigError(
+                f"{path}: images are written as .png, .pdf or .svg, tables as .csv or .tsv;"
+                " rename it"
+            )
         return write_whole(path, lambda work: self._write(work, suffix[1:]))
 
     def _write(self, target: Any, kind: str) -> None:
@@ -104,7 +117,9 @@ class ImageSheet(Result):
         return f'<img alt="{len(self.frame)} rows" src="data:image/png;base64,{data}">'
 
 
-def draw_sheet(rows: Sequence[Sequence[Panel]], names: Sequence[str] = (), ax: "Axes | None" = None) -> "Axes":
+def draw_sheet(
+    rows: Sequence[Sequence[Panel]], names: Sequence[str] = (), ax: "Axes | None" = None
+) -> "Axes":
     """Draw rows of panels in one Axes, each row with its name at the left.
 
     Raises:
@@ -117,13 +132,23 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], names: Sequence[str] = (), ax: "
     heading = HEADING * height if any(panel.title for panel in panels) else 0.0
     step_x, step_y = width * (1 + GAP), height * (1 + GAP) + heading
     columns = max(map(len, rows))
-    ax = new_axes(columns * INCHES + 0.3, len(rows) * INCHES * step_y / height) if ax is None else ax
+    ax = (
+        new_axes(columns * INCHES + 0.3, len(rows) * INCHES * step_y / height) if ax is None else ax
+    )
     for number, row in enumerate(rows):
         for column, panel in enumerate(row):
             _draw(ax, panel, column * step_x, number * step_y + heading)
         if number < len(names):
             middle = number * step_y + heading + height / 2
-            ax.text(-GAP * width, middle, names[number], rotation=90, ha="right", va="center", fontsize=9)
+            ax.text(
+                -GAP * width,
+                middle,
+                names[number],
+                rotation=90,
+                ha="right",
+                va="center",
+                fontsize=9,
+            )
     ax.set(xlim=(-GAP * width, columns * step_x), ylim=(len(rows) * step_y, 0), aspect="equal")
     ax.axis("off")
     return ax
@@ -144,7 +169,14 @@ def _draw(ax: "Axes", panel: Panel, left: float, top: float) -> None:
         shade = {"cmap": "inferno", "alpha": 0.7, "vmin": 0, "interpolation": "bilinear"}
         ax.imshow(panel.map, **{**options, **shade})
     if panel.title:
-        ax.text(left + width / 2, top - GAP * height / 2, panel.title, ha="center", va="bottom", fontsize=8)
+        ax.text(
+            left + width / 2,
+            top - GAP * height / 2,
+            panel.title,
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
     for box in panel.boxes:
         x0, y0, x1, y1 = box.corners
         colour = COLOURS[box.colour % len(COLOURS)]
@@ -154,4 +186,12 @@ def _draw(ax: "Axes", panel: Panel, left: float, top: float) -> None:
             above = y0 > height / 8
             at = {"y": top + (y0 if above else y1), "va": "bottom" if above else "top"}
             background = {"fc": colour, "ec": "none", "pad": 0.6}
-            ax.text(left + x0, s=box.text, fontsize=5.5, color="black", clip_on=True, bbox=background, **at)
+            ax.text(
+                left + x0,
+                s=box.text,
+                fontsize=5.5,
+                color="black",
+                clip_on=True,
+                bbox=background,
+                **at,
+            )

@@ -1,10 +1,12 @@
-"""A Vision Transformer on the shared encoder, its places told by a grid of embeddings that any image size can read.
+"""A Vision Transformer on the shared encoder, its places told by a grid of embeddings that any
+image size can read.
 
-Legend of shape letters: B batch, H height, W width, C channels, R rows of patches, S columns of patches, N patches (R S), M
-chosen patches, P numbers of a patch, D width.
+Legend of shape letters: B batch, H height, W width, C channels, R rows of patches, S columns of
+patches, N patches (R S), M chosen patches, P numbers of a patch, D width.
 
-Sources: Dosovitskiy et al. 2021 (arXiv 2010.11929), with the pre-norm, gated blocks of nn/transformer.py; the grid starts as
-sines and cosines of row and column (arXiv 2111.06377) and is learnt from there. There is no class token: heads read means.
+Sources: Dosovitskiy et al. 2021 (arXiv 2010.11929), with the pre-norm, gated blocks of
+nn/transformer.py; the grid starts as sines and cosines of row and column (arXiv 2111.06377) and is
+learnt from there. There is no class token: heads read means.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from sciforge.errors import ConfigError
 from sciforge.images.data.codec import ImageCodec, to_patches
 from sciforge.nn.transformer import Encoder, take
 
-LONGEST_WAVE = 100.0  # in patches; the 10,000 of sentences would leave most waves flat over a dozen rows
+# in patches; the 10,000 of sentences would leave most waves flat over a dozen rows
+LONGEST_WAVE = 100.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class VitConfig(Settings):
         width: D, a multiple of 4 and of 2 * heads.
         depth: transformer blocks.
         heads: attention heads.
-        hidden: width inside the gated MLP; 8/3 of the width costs as much as an ungated one of 4 widths.
+        hidden: width inside the gated MLP; 8/3 of the width costs as much as an ungated one of 4
+            widths.
         dropout: 0 for pretraining on plentiful data.
     """
 
@@ -52,7 +56,8 @@ MODELS = {
 
 
 def sine_grid(rows: int, columns: int, width: int) -> Tensor:
-    """Return the grid [R, S, D] of sines and cosines: half of the width tells the row, half the column.
+    """Return the grid [R, S, D] of sines and cosines: half of the width tells the row, half the
+    column.
 
     >>> sine_grid(2, 3, 8).shape, sine_grid(2, 3, 8)[1, 2, :2].tolist() == sine_grid(2, 3, 8)[1, 0, :2].tolist()
     (torch.Size([2, 3, 8]), True)
@@ -68,7 +73,8 @@ def sine_grid(rows: int, columns: int, width: int) -> Tensor:
 
 
 def resized_grid(grid_RSD: Tensor, rows: int, columns: int) -> Tensor:
-    """Return a grid of embeddings at another number of rows and columns, bicubically; the same size is the identity.
+    """Return a grid of embeddings at another number of rows and columns, bicubically; the same size
+    is the identity.
 
     >>> grid = torch.randn(3, 4, 2)
     >>> bool((resized_grid(grid, 3, 4) == grid).all()), resized_grid(grid, 6, 8).shape
@@ -77,7 +83,9 @@ def resized_grid(grid_RSD: Tensor, rows: int, columns: int) -> Tensor:
     if grid_RSD.shape[:2] == (rows, columns):
         return grid_RSD
     image = grid_RSD.permute(2, 0, 1)[None]
-    return F.interpolate(image, (rows, columns), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+    return F.interpolate(image, (rows, columns), mode="bicubic", align_corners=False)[0].permute(
+        1, 2, 0
+    )
 
 
 class VisionTransformer(nn.Module):
@@ -90,16 +98,21 @@ class VisionTransformer(nn.Module):
         encoder: set ``encoder.checkpointing`` to trade time for memory.
     """
 
-    def __init__(self, config: VitConfig, codec: ImageCodec):
+    def __init__(self, config: VitConfig, codec: ImageCodec) -> None:
         super().__init__()
         if config.width % 4:
-            raise ConfigError(f"width {config.width} cannot hold sines and cosines of two axes; use a multiple of 4")
+            raise ConfigError(
+                f"width {config.width} cannot hold sines and cosines of two axes; use a multiple"
+                " of 4"
+            )
         if not codec.channels:
             raise ConfigError("the codec is not fitted; fit it on a store first")
         self.width, self.patch = config.width, codec.patch
         self.patch_embedding = nn.Linear(codec.patch_numbers, config.width)
         self.position_embedding = nn.Parameter(sine_grid(*codec.grid, config.width))
-        self.encoder = Encoder(config.width, config.depth, config.heads, config.hidden, config.dropout, rotary=False)
+        self.encoder = Encoder(
+            config.width, config.depth, config.heads, config.hidden, config.dropout, rotary=False
+        )
         self.heads = nn.ModuleDict()
         nn.init.normal_(self.patch_embedding.weight, std=codec.patch_numbers**-0.5)
         nn.init.zeros_(self.patch_embedding.bias)
@@ -117,18 +130,27 @@ class VisionTransformer(nn.Module):
         channels_C = patches_BNP.unflatten(-1, (-1, len(self.mean_C))).to(self.mean_C.dtype)
         return ((channels_C - self.mean_C) / self.std_C).flatten(-2)
 
-    def embedded(self, patches_BNP: Tensor, grid: tuple[int, int], at_BM: Tensor | None = None) -> Tensor:
-        """Return embeddings of patches of bytes with their places; of chosen patches [B, M, P] with `at_BM`."""
+    def embedded(
+        self, patches_BNP: Tensor, grid: tuple[int, int], at_BM: Tensor | None = None
+    ) -> Tensor:
+        """Return embeddings of patches of bytes with their places; of chosen patches [B, M, P]
+        with `at_BM`.
+        """
         place_ND = resized_grid(self.position_embedding, *grid).flatten(0, 1)
-        return self.patch_embedding(self.normalised(patches_BNP)) + (place_ND if at_BM is None else place_ND[at_BM])
+        return self.patch_embedding(self.normalised(patches_BNP)) + (
+            place_ND if at_BM is None else place_ND[at_BM]
+        )
 
-    def forward(self, batch: Batch, visible_BM: Tensor | None = None, layers: bool = False) -> Tensor | list[Tensor]:
+    def forward(
+        self, batch: Batch, visible_BM: Tensor | None = None, layers: bool = False
+    ) -> Tensor | list[Tensor]:
         """Encode a batch.
 
         Args:
             batch: "image" uint8 [B, H, W, C]; any size that divides into patches.
             visible_BM: numbers of the patches (row by row) to see; others are never looked at.
-            layers: return depth + 1 states, from the embedding on, all normalised alike; the last is the usual result.
+            layers: return depth + 1 states, from the embedding on, all normalised alike; the last
+                is the usual result.
 
         Returns:
             states of all patches [B, N, D], or of the visible ones [B, M, D] in their order.

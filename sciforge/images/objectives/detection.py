@@ -1,6 +1,8 @@
-"""Objects as points (after CenterNet, Zhou et al. 2019, arXiv 1904.07850): where a centre lies, of which class, how large.
+"""Objects as points (after CenterNet, Zhou et al. 2019, arXiv 1904.07850): where a centre lies, of
+which class, how large.
 
-Legend of shape letters: B batch, R rows of cells, S columns of cells, K classes, T detections, N cells, F features.
+Legend of shape letters: B batch, R rows of cells, S columns of cells, K classes, T detections, N
+cells, F features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,14 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.boxes import average_precision, mean_average_precision
 from sciforge.images.data.codec import ImageCodec
 from sciforge.images.data.training_views import Viewed
-from sciforge.images.model.center_maps import NO_CLASS, PointHead, centre_map, focal, found_boxes, peaks
+from sciforge.images.model.center_maps import (
+    NO_CLASS,
+    PointHead,
+    centre_map,
+    focal,
+    found_boxes,
+    peaks,
+)
 
 SIZE_WEIGHT = 0.1  # of the error of sizes in cells; CenterNet's
 EMPTY = 12  # cells without a centre, of an image, from which the head is solved
@@ -33,8 +42,8 @@ class DetectObjects(Viewed):
     """Boxes of objects with their classes. Two centres in one patch cannot be told apart.
 
     Args:
-        crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`; boxes move along. Rotation
-            is not for boxes.
+        crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`; boxes
+            move along. Rotation is not for boxes.
         max_detections: detections of an image.
         warm_start: solve the head before the first step.
         classes: names of the objects; empty takes them from the data.
@@ -48,11 +57,13 @@ class DetectObjects(Viewed):
     higher_is_better: ClassVar[bool] = True
     fresh: ClassVar[tuple[str, ...]] = ("points",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, 2**16, "max_detections")
         if self.rotation:
-            raise ConfigError("a turned object's box is not the turned box; use --rotation 0 for detection")
+            raise ConfigError(
+                "a turned object's box is not the turned box; use --rotation 0 for detection"
+            )
 
     def resolve(self, store: Any) -> Self:
         """Take the class names from the store; raises DataError where it has no boxes."""
@@ -66,9 +77,17 @@ class DetectObjects(Viewed):
         model.heads["points"] = PointHead(model.width, len(self.classes))
 
     def start(
-        self, model: nn.Module, codec: ImageCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: nn.Module,
+        codec: ImageCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> None:
-        """Solve the head on cells of (1,000 of) the training images, unless the parent learnt this very objective."""
+        """Solve the head on cells of (1,000 of) the training images, unless the parent learnt
+        this very objective.
+        """
         if not self.warm_start or (parent is not None and self in parent.objectives):
             return
         head, few = model.heads["points"], range(0, len(records), -(-len(records) // MOST_IMAGES))
@@ -77,21 +96,36 @@ class DetectObjects(Viewed):
             for batch in batches(self, codec, records, few, seed, 16):
                 batch = engine.move(batch)
                 cells_BRSF = head.features(model(batch), model.grid_of(batch)).cpu().numpy()
-                targets = (batch[name].cpu().numpy() for name in ("target_heat", "target_label", "target_frame"))
+                targets = (
+                    batch[name].cpu().numpy()
+                    for name in ("target_heat", "target_label", "target_frame")
+                )
                 images += list(zip(cells_BRSF, *targets, strict=True))
-        cell_NF, label_N, frame_N4, empty_share = chosen_cells(images, sampling.generator(seed, sampling.SUBSET, 1))
+        cell_NF, label_N, frame_N4, empty_share = chosen_cells(
+            images, sampling.generator(seed, sampling.SUBSET, 1)
+        )
         at_N = label_N != NO_CLASS
         if at_N.sum() > 1:
-            fits = partial(_centre, at_N, empty_share, seed), partial(_classes, label_N[at_N], len(self.classes), seed)
+            fits = (
+                partial(_centre, at_N, empty_share, seed),
+                partial(_classes, label_N[at_N], len(self.classes), seed),
+            )
             head.solve(cell_NF, at_N, *fits, partial(_frame, frame_N4[at_N]))
 
-    def prepare(self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool) -> Example:
-        """Encode an image (a random view of it in training) and draw the map that its boxes ask for."""
+    def prepare(
+        self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
+        """Encode an image (a random view of it in training) and draw the map that its boxes ask
+        for.
+        """
         seen = self.view(record, rng, training)
         example = codec.encode(seen)
         if "boxes" in seen:
             height, width, _ = example["image"].shape
-            boxes = np.asarray(seen["boxes"], np.float64).reshape(-1, 4), np.asarray(seen["box_labels"], int)
+            boxes = (
+                np.asarray(seen["boxes"], np.float64).reshape(-1, 4),
+                np.asarray(seen["box_labels"], int),
+            )
             targets = centre_map(*boxes, (height // codec.patch, width // codec.patch), codec.patch)
             example |= {name: torch.from_numpy(x) for name, x in targets.items()}
         return example
@@ -102,16 +136,21 @@ class DetectObjects(Viewed):
         return widened(centre), widened(classes), widened(frame)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the focal loss of the map and the errors of class, size and offset, summed over objects; the count is of images.
+        """Return the focal loss of the map and the errors of class, size and offset, summed over
+        objects; the count is of images.
 
         Of images, not of objects as in the paper: a batch may hold no object.
         """
         centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
         label_N, images = batch["target_label"].flatten(), torch.tensor(len(centre_BRS))
         at_BRS = batch["target_label"] != NO_CLASS
-        error_BRS4 = (frame_BRS4 - batch["target_frame"]).abs() * at_BRS[..., None].to(frame_BRS4.dtype)
+        error_BRS4 = (frame_BRS4 - batch["target_frame"]).abs() * at_BRS[..., None].to(
+            frame_BRS4.dtype
+        )
         heat = focal(centre_BRS, batch["target_heat"].to(centre_BRS.dtype)).sum()
-        kind = F.cross_entropy(class_BRSK.flatten(0, 2), label_N, ignore_index=NO_CLASS, reduction="sum")
+        kind = F.cross_entropy(
+            class_BRSK.flatten(0, 2), label_N, ignore_index=NO_CLASS, reduction="sum"
+        )
         size, offset, objects = error_BRS4[..., :2].sum(), error_BRS4[..., 2:].sum(), at_BRS.sum()
         hits = (class_BRSK.argmax(-1) == batch["target_label"]).sum()
         parts = {"heat": (heat, images), "accuracy": (hits, objects)}
@@ -119,16 +158,32 @@ class DetectObjects(Viewed):
         return Loss(heat + kind + SIZE_WEIGHT * size + offset, images, parts)
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return detections [B, T, 6], best first: x0, y0, x1, y1 in pixels, score, class number."""
+        """Return detections [B, T, 6], best first: x0, y0, x1, y1 in pixels, score, class
+        number.
+        """
         centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
-        detections = peaks(centre_BRS.sigmoid(), class_BRSK.softmax(-1), frame_BRS4, model.patch, self.max_detections)
+        detections = peaks(
+            centre_BRS.sigmoid(),
+            class_BRSK.softmax(-1),
+            frame_BRS4,
+            model.patch,
+            self.max_detections,
+        )
         return {"detections": detections}
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
+    def metrics(
+        self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]
+    ) -> dict[str, float]:
         """Return `ap` (mean over overlaps .50 to .95, as COCO's), `ap50` and `ap75`."""
-        truths = [{"boxes": np.asarray(r["boxes"]), "labels": np.asarray(r["box_labels"])} for r in records]
+        truths = [
+            {"boxes": np.asarray(r["boxes"]), "labels": np.asarray(r["box_labels"])}
+            for r in records
+        ]
         if not any(len(truth["labels"]) for truth in truths):
-            raise DataError(f"no object in {len(truths)} images, so precision means nothing; evaluate on another split")
+            raise DataError(
+                f"no object in {len(truths)} images, so precision means nothing; evaluate on"
+                " another split"
+            )
         predictions = [found_boxes(detection_T6) for detection_T6 in outputs["detections"]]
         return {
             "ap": mean_average_precision(predictions, truths),
@@ -140,7 +195,8 @@ class DetectObjects(Viewed):
 def chosen_cells(
     images: Sequence[tuple[np.ndarray, ...]], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Return all cells with a centre and some without of each image, and the share of the empty cells that was taken.
+    """Return all cells with a centre and some without of each image, and the share of the empty
+    cells that was taken.
 
     Args:
         images: features [R, S, F], heat [R, S], labels [R, S] and frames [R, S, 4] of each.
@@ -162,13 +218,19 @@ def chosen_cells(
     return np.stack(cells), np.array(labels), np.stack(frames), taken / max(empty, 1)
 
 
-def _centre(at_N: np.ndarray, empty_share: float, seed: int, x_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a logistic regression of centres; its bias makes up for the empty cells that were left out."""
+def _centre(
+    at_N: np.ndarray, empty_share: float, seed: int, x_NF: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a logistic regression of centres; its bias makes up for the empty cells that were
+    left out.
+    """
     weight_CF, bias_C = fit_logistic(x_NF, at_N.astype(int), 2, seed)
     return weight_CF[1:] - weight_CF[:1], bias_C[1:] - bias_C[:1] + np.log(max(empty_share, 1e-6))
 
 
-def _classes(label_M: np.ndarray, classes: int, seed: int, x_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _classes(
+    label_M: np.ndarray, classes: int, seed: int, x_MF: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     return fit_logistic(x_MF, label_M, classes, seed)
 
 

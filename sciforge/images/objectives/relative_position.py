@@ -1,6 +1,8 @@
-"""Relative position of two pieces of an image (Doersch et al. 2015, arXiv 1505.05192): on which of eight sides does it lie?
+"""Relative position of two pieces of an image (Doersch et al. 2015, arXiv 1505.05192): on which of
+eight sides does it lie?
 
-Legend of shape letters: B batch, Q pairs an image, G side of a piece in pixels, C channels, D width, K the eight sides.
+Legend of shape letters: B batch, Q pairs an image, G side of a piece in pixels, C channels, D
+width, K the eight sides.
 """
 
 from dataclasses import dataclass
@@ -16,13 +18,17 @@ from sciforge.images.data.codec import ImageCodec
 from sciforge.images.data.training_views import Viewed
 
 # The eight sides on which the second piece may lie, as steps of rows and columns.
-SIDES = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0))
+SIDES = tuple(
+    (row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)
+)
 
 
 class PairHead(nn.Module):
-    """Tells the side from the states of two pieces, one after the other: their order is what is asked for."""
+    """Tells the side from the states of two pieces, one after the other: their order is what is
+    asked for.
+    """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.join = nn.Linear(2 * width, width)
         self.side = nn.Linear(width, len(SIDES))
@@ -38,12 +44,15 @@ class PairHead(nn.Module):
 
 @dataclass(frozen=True)
 class RelativePositions(Viewed):
-    """Tell on which of eight sides one piece of an image lies of another; each piece is encoded alone.
+    """Tell on which of eight sides one piece of an image lies of another; each piece is encoded
+    alone.
 
-    What would give the answer away without any look at the content is taken out. The pieces carry no place in the image: each
-    is encoded as a small image of its own. A gap between them hides lines that run on, and a random shift of the second keeps
-    the net from measuring. A pair lies anywhere in the image, so that a piece's look (a dark rim, say) tells little of
-    its side. Of coloured images one channel is left, drawn for each pair, since lenses bend colours apart towards the rim.
+    What would give the answer away without any look at the content is taken out. The pieces carry
+    no place in the image: each is encoded as a small image of its own. A gap between them hides
+    lines that run on, and a random shift of the second keeps the net from measuring. A pair lies
+    anywhere in the image, so that a piece's look (a dark rim, say) tells little of its side. Of
+    coloured images one channel is left, drawn for each pair, since lenses bend colours apart
+    towards the rim.
 
     Args:
         crop, flip, rotation, jitter, hue: strengths of random views in training, see `views`.
@@ -60,20 +69,23 @@ class RelativePositions(Viewed):
     pairs: int = 4
     drop_colour: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(0, 2**16, "piece", "gap", "shift")
         self.require(1, 2**16, "pairs")
         if self.shift > self.gap:
             raise ConfigError(
-                f"shift {self.shift} could make the pieces overlap across a gap of {self.gap}; make it smaller"
+                f"shift {self.shift} could make the pieces overlap across a gap of {self.gap}; make"
+                " it smaller"
             )
 
     def attach(self, model: nn.Module) -> None:
         """Add the head that compares two pieces."""
         model.heads["pair"] = PairHead(model.width)
 
-    def prepare(self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: ImageCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Draw pairs of pieces of an image (of a random view of it in training)."""
         image_HWC = np.asarray(self.view(record, rng, training)["image"])
         codec.encode({"image": image_HWC})  # its checks
@@ -85,7 +97,10 @@ class RelativePositions(Viewed):
             if self.drop_colour and codec.channels == 3:
                 pair = one_channel(pair, int(rng.integers(3)), codec.mean)
             pieces.append(pair)
-        return {"pieces": torch.from_numpy(np.stack(pieces)), "target_side": torch.from_numpy(sides)}
+        return {
+            "pieces": torch.from_numpy(np.stack(pieces)),
+            "target_side": torch.from_numpy(sides),
+        }
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return scores of the eight sides of every pair [B * Q, K]."""
@@ -97,7 +112,10 @@ class RelativePositions(Viewed):
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropy summed over pairs."""
         logits_XK, target_X = self.logits(model, batch), batch["target_side"].flatten()
-        total, count = F.cross_entropy(logits_XK, target_X, reduction="sum"), torch.tensor(len(target_X))
+        total, count = (
+            F.cross_entropy(logits_XK, target_X, reduction="sum"),
+            torch.tensor(len(target_X)),
+        )
         return Loss(total, count, {"accuracy": ((logits_XK.argmax(-1) == target_X).sum(), count)})
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
@@ -106,9 +124,15 @@ class RelativePositions(Viewed):
 
 
 def cut_pair(
-    image_HWC: np.ndarray, side: tuple[int, int], piece: int, gap: int, shift: int, rng: np.random.Generator
+    image_HWC: np.ndarray,
+    side: tuple[int, int],
+    piece: int,
+    gap: int,
+    shift: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return two pieces [2, G, G, C], the second on the given side of the first; the pair lies anywhere in the image.
+    """Return two pieces [2, G, G, C], the second on the given side of the first; the pair lies
+    anywhere in the image.
 
     Raises:
         ConfigError: the image has no room for two pieces and the gap.
@@ -121,7 +145,8 @@ def cut_pair(
         if room < 0:
             least = 2 * piece + gap + shift
             raise ConfigError(
-                f"pairs of pieces of {piece} pixels need images of {least} pixels; make objective.piece smaller"
+                f"pairs of pieces of {piece} pixels need images of {least} pixels; make"
+                " objective.piece smaller"
             )
         first = int(rng.integers(0, room + 1)) + max(0, -step)
         corners.append((first, first + step))

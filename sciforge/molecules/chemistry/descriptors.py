@@ -1,7 +1,9 @@
-"""Numbers that RDKit computes from a molecule: descriptors, quick properties, fingerprints, scaffolds.
+"""Numbers that RDKit computes from a molecule: descriptors, quick properties, fingerprints,
+scaffolds.
 
-Descriptors are what the encoder is pretrained to predict and what the classical baselines read; the list is that of the
-installed RDKit, kept by name in every store, so that a store made by another release is noticed and not misread.
+Descriptors are what the encoder is pretrained to predict and what the classical baselines read; the
+list is that of the installed RDKit, kept by name in every store, so that a store made by another
+release is noticed and not misread.
 """
 
 from collections.abc import Sequence
@@ -19,9 +21,22 @@ PROPERTIES = ("logp", "tpsa", "qed", "size")
 FINGERPRINT_BITS = 2048
 # what chemists would ask first: size, polarity, hydrogen bonds, flexibility
 CORE = (
-    "MolLogP", "MolMR", "TPSA", "MolWt", "LabuteASA", "HeavyAtomCount", "NumHDonors", "NumHAcceptors", "NHOHCount", "NOCount",
-    "NumHeteroatoms", "NumRotatableBonds", "RingCount", "FractionCSP3", "qed",
-)  # fmt: skip
+    "MolLogP",
+    "MolMR",
+    "TPSA",
+    "MolWt",
+    "LabuteASA",
+    "HeavyAtomCount",
+    "NumHDonors",
+    "NumHAcceptors",
+    "NHOHCount",
+    "NOCount",
+    "NumHeteroatoms",
+    "NumRotatableBonds",
+    "RingCount",
+    "FractionCSP3",
+    "qed",
+)
 LARGEST = np.float32(1e30)
 
 
@@ -50,7 +65,8 @@ def core_first() -> tuple[list[int], int]:
 
 
 def descriptors(mol: "Chem.Mol") -> np.ndarray:
-    """Return the descriptors of a sanitised molecule, float32 [D]; NaN where one cannot be computed.
+    """Return the descriptors of a sanitised molecule, float32 [D]; NaN where one cannot be
+    computed.
 
     >>> from rdkit import Chem
     >>> found = dict(zip(descriptor_names(), descriptors(Chem.MolFromSmiles("CCO")), strict=True))
@@ -68,18 +84,27 @@ def descriptors(mol: "Chem.Mol") -> np.ndarray:
 
 @lru_cache(4096)
 def descriptors_of_smiles(smiles: str) -> np.ndarray:
-    """Return the descriptors of a canonical SMILES, float32 [D]; the last few thousand are remembered."""
+    """Return the descriptors of a canonical SMILES, float32 [D]; the last few thousand are
+    remembered.
+    """
     from rdkit import Chem
 
     return descriptors(Chem.MolFromSmiles(smiles))
 
 
 def property_functions(names: Sequence[str]) -> list:
-    """Return the functions of quick properties by name; raises ConfigError with the nearest name."""
+    """Return the functions of quick properties by name; raises ConfigError with the nearest
+    name.
+    """
     from rdkit.Chem import Crippen, rdMolDescriptors
     from rdkit.Chem.QED import qed
 
-    functions = (Crippen.MolLogP, rdMolDescriptors.CalcTPSA, qed, lambda mol: mol.GetNumHeavyAtoms())
+    functions = (
+        Crippen.MolLogP,
+        rdMolDescriptors.CalcTPSA,
+        qed,
+        lambda mol: mol.GetNumHeavyAtoms(),
+    )
     known = dict(zip(PROPERTIES, functions, strict=True))
     for name in names:
         if name not in PROPERTIES:
@@ -114,11 +139,16 @@ def scaffold(mol: "Chem.Mol") -> str:
     """
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    return MurckoScaffold.MurckoScaffoldSmiles(mol=mol, includeChirality=False) if mol.GetRingInfo().NumRings() else ""
+    return (
+        MurckoScaffold.MurckoScaffoldSmiles(mol=mol, includeChirality=False)
+        if mol.GetRingInfo().NumRings()
+        else ""
+    )
 
 
 def connectivity_key(mol: "Chem.Mol") -> str:
-    """Return the first 14 letters of the InChIKey: the same for tautomers with mobile hydrogens, stereoisomers, isotopes.
+    """Return the first 14 letters of the InChIKey: the same for tautomers with mobile hydrogens,
+    stereoisomers, isotopes.
 
     >>> from rdkit import Chem
     >>> connectivity_key(Chem.MolFromSmiles("OC(=O)[C@@H](C)N")) == connectivity_key(Chem.MolFromSmiles("OC(=O)C(C)N"))

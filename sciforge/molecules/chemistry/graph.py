@@ -1,7 +1,8 @@
 """Kekulised graphs: SMILES to arrays and back, exactly.
 
-Aromatic bond types lose the hydrogen of [nH] (98.8 % of such molecules cannot be rebuilt); element, charge and bond order 1, 2, 3
-lose nothing but stereochemistry and isotopes. Aromaticity is perceived by RDKit at the end only.
+Aromatic bond types lose the hydrogen of [nH] (98.8 % of such molecules cannot be rebuilt); element,
+charge and bond order 1, 2, 3 lose nothing but stereochemistry and isotopes. Aromaticity is
+perceived by RDKit at the end only.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def graph_of_mol(mol: "Chem.Mol") -> Graph:
     """Return the kekulised graph of a sanitised RDKit molecule, its atoms in the molecule's order.
 
     Raises:
-        DataError: an atom outside the valence table, a radical, an isotope or dummy atom, several components, too many atoms.
+        DataError: an atom outside the valence table, a radical, an isotope or dummy atom, several
+            components, too many atoms.
     """
     from rdkit import Chem
 
@@ -48,25 +50,41 @@ def graph_of_mol(mol: "Chem.Mol") -> Graph:
     for atom in mol.GetAtoms():
         atoms.append(index_of(atom.GetSymbol(), atom.GetFormalCharge()))
         if atom.GetNumRadicalElectrons():
-            raise DataError(f"atom {atom.GetIdx()} ({atom.GetSymbol()}) is a radical; molecules here have none")
+            raise DataError(
+                f"atom {atom.GetIdx()} ({atom.GetSymbol()}) is a radical; molecules here have none"
+            )
         if atom.GetIsotope():
             raise DataError(
-                f"atom {atom.GetIdx()} is the isotope {atom.GetIsotope()}{atom.GetSymbol()}; remove the mass"
+                f"atom {atom.GetIdx()} is the isotope {atom.GetIsotope()}{atom.GetSymbol()}; remove"
+                " the mass"
             )
         if atoms[-1] is None:
-            what = "a dummy atom" if atom.GetAtomicNum() == 0 else f"{atom.GetSymbol()}{atom.GetFormalCharge():+d}"
-            raise DataError(f"atom {atom.GetIdx()} is {what}, which the valence table does not hold; leave it out")
+            what = (
+                "a dummy atom"
+                if atom.GetAtomicNum() == 0
+                else f"{atom.GetSymbol()}{atom.GetFormalCharge():+d}"
+            )
+            raise DataError(
+                f"atom {atom.GetIdx()} is {what}, which the valence table does not hold; leave"
+                " it out"
+            )
     if not 1 <= len(atoms) <= MAX_ATOMS:
         raise DataError(f"{len(atoms)} heavy atoms; 1 to {MAX_ATOMS} can be stored")
     if len(Chem.GetMolFrags(mol)) > 1:
-        raise DataError("several components (a salt or mixture); keep one, with --components largest for instance")
+        raise DataError(
+            "several components (a salt or mixture); keep one, with --components largest for"
+            " instance"
+        )
     kekulised = Chem.Mol(mol)
     Chem.Kekulize(kekulised, clearAromaticFlags=True)
     bonds = []
     for bond in kekulised.GetBonds():
         order = int(bond.GetBondType())  # RDKit numbers single, double and triple bonds 1, 2 and 3
         if order not in (1, 2, 3):
-            raise DataError(f"a bond of the type {bond.GetBondType()}; single, double and triple bonds can be stored")
+            raise DataError(
+                f"a bond of the type {bond.GetBondType()}; single, double and triple bonds can be"
+                " stored"
+            )
         bonds.append((*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), order))
     rows = np.array(sorted(bonds), np.uint8).reshape(-1, 3)
     return Graph(np.array(atoms, np.uint8), rows[:, :2], rows[:, 2])
@@ -93,7 +111,8 @@ def mol_of_smiles(smiles: str) -> "Chem.Mol":
 
 
 def canonical(mol: "Chem.Mol") -> "tuple[str, Chem.Mol]":
-    """Return the canonical SMILES without stereochemistry and the molecule with its atoms in that order.
+    """Return the canonical SMILES without stereochemistry and the molecule with its atoms in that
+    order.
 
     >>> canonical(mol_of_smiles("OC(=O)C"))[0]
     'CC(=O)O'
@@ -108,7 +127,8 @@ def canonical(mol: "Chem.Mol") -> "tuple[str, Chem.Mol]":
 
 
 def mol_of_graph(graph: Graph) -> "Chem.Mol":
-    """Return the sanitised RDKit molecule of a kekulised graph, hydrogens implicit, aromaticity perceived.
+    """Return the sanitised RDKit molecule of a kekulised graph, hydrogens implicit, aromaticity
+    perceived.
 
     Raises:
         DataError: RDKit refuses the graph, which a graph that keeps the valence rules never meets.

@@ -1,8 +1,10 @@
-"""The valence rules: which (element, charge) may be built, with which total bond orders; one table for everything.
+"""The valence rules: which (element, charge) may be built, with which total bond orders; one table
+for everything.
 
-A molecule is a kekulised graph of heavy atoms: element, formal charge, bond orders 1, 2 and 3. Hydrogens are implicit and fill
-up to the smallest allowed valence. The table is a curated part of what RDKit accepts; the tests hold it against the installed
-RDKit, so that a release that moves its valence model fails loudly. No radicals, no bare ions, no Cl(VII).
+A molecule is a kekulised graph of heavy atoms: element, formal charge, bond orders 1, 2 and 3.
+Hydrogens are implicit and fill up to the smallest allowed valence. The table is a curated part of
+what RDKit accepts; the tests hold it against the installed RDKit, so that a release that moves its
+valence model fails loudly. No radicals, no bare ions, no Cl(VII).
 """
 
 from collections.abc import Iterable
@@ -17,14 +19,16 @@ NONE = -1  # in the tables below: this total of bond orders cannot be
 
 @dataclass(frozen=True)
 class AtomType:
-    """An element with a formal charge and the total bond orders that it may have, hydrogens counted.
+    """An element with a formal charge and the total bond orders that it may have, hydrogens
+    counted.
 
     Args:
         symbol: of the element.
         charge: formal charge.
         valences: allowed totals, ascending.
-        bonds_only: a generated atom reaches its valence by bonds to heavy atoms alone: N+ must not end as NH+ nor O- as OH-,
-            since a generator that may leave them so draws charges where the structure asks for none.
+        bonds_only: a generated atom reaches its valence by bonds to heavy atoms alone: N+ must not
+            end as NH+ nor O- as OH-, since a generator that may leave them so draws charges where
+            the structure asks for none.
     """
 
     symbol: str
@@ -48,7 +52,8 @@ class AtomType:
         return self.valences if self.bonds_only else (*range(self.valences[0]), *self.valences)
 
     def slots(self, used: int) -> int:
-        """Return how many hydrogens complete an atom with bonds of total order `used`; NONE where no valence holds them.
+        """Return how many hydrogens complete an atom with bonds of total order `used`; NONE where
+        no valence holds them.
 
         >>> [AtomType("S", 0, (2, 4, 6)).slots(used) for used in (1, 2, 3, 7)]
         [1, 0, 1, -1]
@@ -56,7 +61,8 @@ class AtomType:
         return next((v - used for v in self.valences if v >= used), NONE)
 
     def need(self, used: int) -> int:
-        """Return how much bond order to heavy atoms is missing before a generated atom may be left; NONE if it never may.
+        """Return how much bond order to heavy atoms is missing before a generated atom may be left;
+        NONE if it never may.
 
         >>> [AtomType("S", 0, (2, 4, 6)).need(used) for used in (1, 2, 3, 4, 5)]
         [0, 0, 1, 0, 1]
@@ -89,11 +95,13 @@ TYPES = (
     AtomType("C", -1, (3,), bonds_only=True),
     AtomType("S", 2, (4,), bonds_only=True),
     AtomType("Cl", 3, (4,), bonds_only=True),
-    AtomType("H", 0, (1,), bonds_only=True),  # a hydrogen that RDKit keeps as an atom: H2, or one that bridges
+    # a hydrogen that RDKit keeps as an atom: H2, or one that bridges
+    AtomType("H", 0, (1,), bonds_only=True),
 )
 MAX_USED = max(t.valences[-1] for t in TYPES)
 
-# What a generator may use unless told otherwise: the atoms of drug-like molecules, nitro groups and N-oxides among them.
+# What a generator may use unless told otherwise: the atoms of drug-like molecules, nitro groups and
+# N-oxides among them.
 ORGANIC = ("C", "N", "O", "F", "S", "Cl", "Br", "I", "P", "B", "Si", "Se", "N+", "O-", "N-", "S+")
 
 

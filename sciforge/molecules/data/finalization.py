@@ -1,7 +1,9 @@
-"""What only all shards together can tell: duplicates, splits, groups and the statistics of training.
+"""What only all shards together can tell: duplicates, splits, groups and the statistics of
+training.
 
-The shards are written by workers that know nothing of each other; this is done once, afterwards, on small columns, so
-memory does not grow with the molecules and the result does not depend on the number of workers.
+The shards are written by workers that know nothing of each other; this is done once, afterwards, on
+small columns, so memory does not grow with the molecules and the result does not depend on the
+number of workers.
 """
 
 import json
@@ -25,7 +27,8 @@ SAMPLED = 100_000  # molecules from which the statistics of descriptors are take
 
 
 def complete(store: Store, options: Any) -> dict[str, Any]:
-    """Write the columns `left_out`, `label`, `split` and `group` of all shards and return the store's metadata.
+    """Write the columns `left_out`, `label`, `split` and `group` of all shards and return the
+    store's metadata.
 
     Args:
         store: being written.
@@ -41,7 +44,9 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     settle_duplicates(key_N, left_N, label_NK, options.duplicates)
     used = np.flatnonzero(left_N == 0)
     if not len(used):
-        raise DataError("every molecule is left out (duplicates, --exclude, no labels); nothing to prepare")
+        raise DataError(
+            "every molecule is left out (duplicates, --exclude, no labels); nothing to prepare"
+        )
     group_N = np.full(len(left_N), -1, np.int32)
     group_N[used] = by_first(store.column("scaffold")[used])
     split_N = np.full(len(left_N), NO_SPLIT, np.uint8)
@@ -58,14 +63,21 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     left = {name: num for name, num in left.items() if num}
     meta: dict[str, Any] = {"counts": counts, "left_out": left, "rdkit": rdkit.__version__}
     meta |= {"stereo_removed": int(store.column("stereo").sum()), "groups": int(group_N.max()) + 1}
-    meta |= {"largest_group": int(np.bincount(group_N[used]).max()), "split": options.split, "seed": options.seed}
+    meta |= {
+        "largest_group": int(np.bincount(group_N[used]).max()),
+        "split": options.split,
+        "seed": options.seed,
+    }
     if options.labels:
         meta["labels"] = _statistics(options.labels, label_NK[train])
     if options.properties:
         meta["properties"] = _statistics(options.properties, store.column("property")[train])
     if options.descriptors:
         sample = train[:: -(-len(train) // SAMPLED)]
-        meta["descriptors"] = {"names": list(descriptor_names()), **scales(store.column("descriptor")[sample])}
+        meta["descriptors"] = {
+            "names": list(descriptor_names()),
+            **scales(store.column("descriptor")[sample]),
+        }
     return meta | ({"notes": notes} if (notes := _notes(meta)) else {})
 
 
@@ -78,7 +90,8 @@ def _notes(meta: Mapping[str, Any]) -> list[str]:
 
 
 def resplit(store: Store, options: Any, out: Path) -> Store:
-    """Write the same molecules under another split, without reading files and computing descriptors anew.
+    """Write the same molecules under another split, without reading files and computing descriptors
+    anew.
 
     Args:
         store: a finished store, prepared with the same options but split, shares and seed.
@@ -96,7 +109,9 @@ def resplit(store: Store, options: Any, out: Path) -> Store:
     return Store.open(out)
 
 
-def settle_duplicates(key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarray | None, rule: str) -> None:
+def settle_duplicates(
+    key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarray | None, rule: str
+) -> None:
     """Mark duplicates in `left_N` and settle their labels in place; the first that is used stays.
 
     >>> left, label = np.zeros(3, np.uint8), np.array([[1.0], [5.0], [3.0]], np.float32)
@@ -105,13 +120,20 @@ def settle_duplicates(key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarra
     ([0, 0, 2], [2.0, 5.0, 3.0])
     """
     usable = np.flatnonzero(left_N == 0)
-    _, first, inverse, count = np.unique(key_N[usable], return_index=True, return_inverse=True, return_counts=True)
+    _, first, inverse, count = np.unique(
+        key_N[usable], return_index=True, return_inverse=True, return_counts=True
+    )
     again = np.setdiff1d(usable, usable[first], assume_unique=True)
     left_N[again] = LEFT_OUT.index("duplicate")
     if label_NK is None or rule == "first":
         return
     known = np.isfinite(label_NK)
-    binary_K = np.array([np.isin(column[seen], (0, 1)).all() for column, seen in zip(label_NK.T, known.T, strict=True)])
+    binary_K = np.array(
+        [
+            np.isin(column[seen], (0, 1)).all()
+            for column, seen in zip(label_NK.T, known.T, strict=True)
+        ]
+    )
     in_groups = np.argsort(inverse, kind="stable")
     starts = np.concatenate([[0], np.cumsum(count)])
     for place in np.flatnonzero(count > 1):
@@ -122,7 +144,9 @@ def settle_duplicates(key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarra
             left_N[rows] = LEFT_OUT.index("conflicting duplicate")
             continue
         seen_K = known[rows].sum(0)
-        mean_K = np.where(known[rows], label_NK[rows].astype(np.float64), 0).sum(0) / np.maximum(seen_K, 1)
+        mean_K = np.where(known[rows], label_NK[rows].astype(np.float64), 0).sum(0) / np.maximum(
+            seen_K, 1
+        )
         label_NK[rows[0]] = np.where((seen_K == 0) | (binary_K & differ_K), np.nan, mean_K)
         if not np.isfinite(label_NK[rows[0]]).any():
             left_N[rows[0]] = LEFT_OUT.index("conflicting duplicate")
@@ -140,26 +164,38 @@ def by_first(values_N: np.ndarray) -> np.ndarray:
 
 def _split(given_N: np.ndarray, group_N: np.ndarray, options: Any) -> np.ndarray:
     if options.split.startswith("scaffold"):
-        return split_by_scaffold(group_N, options.shares, options.seed, balanced=options.split == "scaffold")
-    return split_at_random(len(group_N), options.shares, options.seed) if options.split == "random" else given_N
+        return split_by_scaffold(
+            group_N, options.shares, options.seed, balanced=options.split == "scaffold"
+        )
+    return (
+        split_at_random(len(group_N), options.shares, options.seed)
+        if options.split == "random"
+        else given_N
+    )
 
 
 def _statistics(names: tuple[str, ...], values_NK: np.ndarray) -> list[dict[str, Any]]:
-    """Return name, count, mean, std, and whether all are 0 or 1, of each column over its known values."""
+    """Return name, count, mean, std, and whether all are 0 or 1, of each column over its known
+    values.
+    """
     statistics = []
     for name, column in zip(names, np.asarray(values_NK, np.float64).T, strict=True):
         known = column[np.isfinite(column)]
         mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
         binary = bool(len(known) and np.isin(known, (0, 1)).all())
-        statistics.append({"name": name, "count": len(known), "mean": mean, "std": std or 1.0, "binary": binary})
+        statistics.append(
+            {"name": name, "count": len(known), "mean": mean, "std": std or 1.0, "binary": binary}
+        )
     return statistics
 
 
 def scales(values_ND: np.ndarray) -> dict[str, list[float]]:
-    """Return what makes descriptors comparable: a median and a width inside an arcsinh, then a mean and a std.
+    """Return what makes descriptors comparable: a median and a width inside an arcsinh, then a mean
+    and a std.
 
-    The arcsinh is linear about the median and logarithmic far out, so counts stay counts and the few giants (Ipc goes to
-    1e30) do not rule the loss. A column that never varies has the std 0 and is not learnt.
+    The arcsinh is linear about the median and logarithmic far out, so counts stay counts and the
+    few giants (Ipc goes to 1e30) do not rule the loss. A column that never varies has the std 0 and
+    is not learnt.
     """
     x_ND = np.where(np.isfinite(values_ND), values_ND, np.nan).astype(np.float64)
     x_ND[:, np.isnan(x_ND).all(0)] = 0
@@ -168,5 +204,10 @@ def scales(values_ND: np.ndarray) -> dict[str, list[float]]:
     std = np.nanstd(x_ND, axis=0)
     width = np.where(width > 0, width, np.where(std > 0, std, 1.0))
     bent_ND = np.arcsinh((x_ND - centre) / width)
-    columns = {"centre": centre, "width": width, "mean": np.nanmean(bent_ND, 0), "std": np.nanstd(bent_ND, 0)}
+    columns = {
+        "centre": centre,
+        "width": width,
+        "mean": np.nanmean(bent_ND, 0),
+        "std": np.nanstd(bent_ND, 0),
+    }
     return {name: [float(f"{value:.7g}") for value in column] for name, column in columns.items()}

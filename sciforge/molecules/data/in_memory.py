@@ -19,7 +19,8 @@ PLACE = Path("inputs")  # what takes the place of a file's name
 
 
 def smiles_of_input(value: Any) -> str:
-    """Return the SMILES of what users hand over: a SMILES, an RDKit molecule, or a table's row with a column `smiles`.
+    """Return the SMILES of what users hand over: a SMILES, an RDKit molecule, or a table's row with
+    a column `smiles`.
 
     Raises:
         DataError: it is none of these.
@@ -44,8 +45,9 @@ def smiles_of_input(value: Any) -> str:
 class MoleculesInMemory(Molecules):
     """Molecules that are in memory, prepared as `Molecules` prepares files.
 
-    A SMILES that cannot be read is refused. A molecule that can be read but not stored (a metal, a radical) is left out, and counted
-    in the store's notes, as are salts of which only the largest part is used.
+    A SMILES that cannot be read is refused. A molecule that can be read but not stored (a metal, a
+    radical) is left out, and counted in the store's notes, as are salts of which only the largest
+    part is used.
     """
 
     files: tuple[Path, ...] = ()
@@ -55,30 +57,49 @@ class MoleculesInMemory(Molecules):
 
     @classmethod
     def of(
-        cls, inputs: Sequence[Any], targets: "pd.DataFrame | None", split: Sequence[str] | None, seed: int
+        cls,
+        inputs: Sequence[Any],
+        targets: "pd.DataFrame | None",
+        split: Sequence[str] | None,
+        seed: int,
     ) -> "MoleculesInMemory":
         """Return the preparer of some molecules.
 
         Args:
             inputs: SMILES, RDKit molecules or rows of a table.
-            targets: one column of numbers a target, NaN where a label is missing; None without labels, where the quick properties
-                that generators are steered by are stored instead.
+            targets: one column of numbers a target, NaN where a label is missing; None without
+                labels, where the quick properties that generators are steered by are stored
+                instead.
             split: name of each molecule's split; None for all in training.
             seed: kept with the store.
 
         Raises:
-            DataError: an input is no molecule, a label is no number, or a split has an unknown name.
+            DataError: an input is no molecule, a label is no number, or a split has an unknown
+                name.
         """
         labels = () if targets is None else tuple(map(str, targets.columns))
-        columns = [_numbers(targets[name], str(name)) for name in ([] if targets is None else targets.columns)]
-        options = {"properties": ("logp", "tpsa", "size")} if targets is None else {"labels": labels}
+        columns = [
+            _numbers(targets[name], str(name))
+            for name in ([] if targets is None else targets.columns)
+        ]
+        options = (
+            {"properties": ("logp", "tpsa", "size")} if targets is None else {"labels": labels}
+        )
         rule = "none" if split is None else "column"
         preparer = cls(split=rule, seed=seed, components="largest", isotopes="remove", **options)
-        cells = [tuple("" if math.isnan(x) else repr(x) for x in row) for row in zip(*columns, strict=True)]
+        cells = [
+            tuple("" if math.isnan(x) else repr(x) for x in row)
+            for row in zip(*columns, strict=True)
+        ]
         cells = cells or [()] * len(inputs)
         if split is not None:
-            cells = [(*row, _split(name, place)) for place, (row, name) in enumerate(zip(cells, split, strict=True))]
-        entries = tuple(_entry(place, *pair) for place, pair in enumerate(zip(inputs, cells, strict=True)))
+            cells = [
+                (*row, _split(name, place))
+                for place, (row, name) in enumerate(zip(cells, split, strict=True))
+            ]
+        entries = tuple(
+            _entry(place, *pair) for place, pair in enumerate(zip(inputs, cells, strict=True))
+        )
         object.__setattr__(preparer, "entries", entries)
         return preparer
 
@@ -115,9 +136,13 @@ class MoleculesInMemory(Molecules):
         notes = list(meta.get("notes", ()))
         if self.unused:
             count = len(self.unused)
-            notes.insert(0, f"{count} molecule{'s' * (count > 1)} not used, the first: {self.unused[0]}")
+            notes.insert(
+                0, f"{count} molecule{'s' * (count > 1)} not used, the first: {self.unused[0]}"
+            )
         if self.reduced:
-            notes.append(f"{len(self.reduced)} salts or mixtures: the part with most heavy atoms is used")
+            notes.append(
+                f"{len(self.reduced)} salts or mixtures: the part with most heavy atoms is used"
+            )
         return meta | ({"notes": notes} if notes else {})
 
 
@@ -131,7 +156,9 @@ def _entry(place: int, value: Any, cells: tuple[str, ...]) -> Entry:
 
 def _split(name: Any, place: int) -> str:
     if str(name).strip().lower() not in SPLIT_NAMES:
-        raise DataError(f"input {place}: no split {name!r}; {did_you_mean(str(name).lower(), SPLIT_NAMES)}")
+        raise DataError(
+            f"input {place}: no split {name!r}; {did_you_mean(str(name).lower(), SPLIT_NAMES)}"
+        )
     return str(name)
 
 
@@ -143,5 +170,7 @@ def _numbers(column: "pd.Series", name: str) -> list[float]:
     if (bad := values.isna() & column.notna()).any():
         place = int(bad.to_numpy().argmax())
         word = column.iloc[place]
-        raise DataError(f"input {place}: label {word!r} of {name!r} is no number; yes and no are 1 and 0")
+        raise DataError(
+            f"input {place}: label {word!r} of {name!r} is no number; yes and no are 1 and 0"
+        )
     return values.astype(float).tolist()

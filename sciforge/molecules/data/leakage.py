@@ -1,8 +1,8 @@
 """Molecules that must not be met again: the test sets that a pretraining set leaves out.
 
-Two molecules are the same when the first 14 letters of their InChIKeys are (connectivity, so stereoisomers, isotopes,
-mobile hydrogens and protonation do not matter). InChI costs a millisecond, so it is asked only where the heavy atoms
-agree in element and degree, which InChI never changes.
+Two molecules are the same when the first 14 letters of their InChIKeys are (connectivity, so
+stereoisomers, isotopes, mobile hydrogens and protonation do not matter). InChI costs a millisecond,
+so it is asked only where the heavy atoms agree in element and degree, which InChI never changes.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,11 @@ class KnownMolecules:
 
     def holds(self, graph: Graph, mol: "Chem.Mol") -> bool:
         """Return whether a molecule is among them."""
-        return bool(self.keys) and skeleton(graph) in self.skeletons and connectivity_key(mol) in self.keys
+        return (
+            bool(self.keys)
+            and skeleton(graph) in self.skeletons
+            and connectivity_key(mol) in self.keys
+        )
 
 
 def skeleton(graph: Graph) -> str:
@@ -48,9 +52,11 @@ def skeleton(graph: Graph) -> str:
 
 @lru_cache(2)
 def known_molecules(files: tuple[Path, ...], smiles_column: str) -> KnownMolecules:
-    """Return the molecules of files, every component of a mixture by itself; unreadable rows are no molecules.
+    """Return the molecules of files, every component of a mixture by itself; unreadable rows are no
+    molecules.
 
-    The column of a table is `smiles_column`, else the first that looks like one (smiles, SMILES, mol).
+    The column of a table is `smiles_column`, else the first that looks like one (smiles, SMILES,
+    mol).
 
     Raises:
         DataError: a file is unreadable or a table has no column of SMILES.

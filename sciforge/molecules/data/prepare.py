@@ -1,14 +1,17 @@
-"""What `sciforge prepare molecules` makes of SMILES, tables and SDF: kekulised graphs with labels, splits and reasons.
+"""What `sciforge prepare molecules` makes of SMILES, tables and SDF: kekulised graphs with labels,
+splits and reasons.
 
-Policy, the same for every file: molecules are sanitised by RDKit; stereochemistry is taken off (the graph has none) and
-counted; no tautomer is changed into another and no charge neutralised; atoms are in the order of the canonical SMILES,
-and two molecules are the same when these SMILES are. A molecule that is not used (a duplicate, one of the excluded
-files, one without any label) stays in the store with the reason in `left_out`, in no split: nothing is lost.
+Policy, the same for every file: molecules are sanitised by RDKit; stereochemistry is taken off (the
+graph has none) and counted; no tautomer is changed into another and no charge neutralised; atoms
+are in the order of the canonical SMILES, and two molecules are the same when these SMILES are. A
+molecule that is not used (a duplicate, one of the excluded files, one without any label) stays in
+the store with the reason in `left_out`, in no split: nothing is lost.
 
-Columns: `atom` uint8 [N] (places in valence.TYPES), `bond` uint8 [M, 3] (i, j, order), `hydrogens` uint8 [N], `flags`
-uint8 [N] (codec.flags_of), `smiles` and `name` text, `line` int64, `key` uint64 (of the canonical SMILES), `stereo`
-bool (the input had some), `left_out` uint8 (places in LEFT_OUT), `split` uint8, `group` int32 (the scaffold, else the
-molecule), and where asked for `label` float32 [K] (NaN missing), `property` float32 [P], `descriptor` float32 [D].
+Columns: `atom` uint8 [N] (places in valence.TYPES), `bond` uint8 [M, 3] (i, j, order), `hydrogens`
+uint8 [N], `flags` uint8 [N] (codec.flags_of), `smiles` and `name` text, `line` int64, `key` uint64
+(of the canonical SMILES), `stereo` bool (the input had some), `left_out` uint8 (places in
+LEFT_OUT), `split` uint8, `group` int32 (the scaffold, else the molecule), and where asked for
+`label` float32 [K] (NaN missing), `property` float32 [P], `descriptor` float32 [D].
 """
 
 import hashlib
@@ -44,17 +47,22 @@ class Molecules(Settings):
     Args:
         files: what to read; big files are read in ranges, so more workers help with one file too.
         smiles_column: its name in tables.
-        labels: columns of tables (properties of SDF) with numbers to learn; an empty cell is a missing label.
-        split: `scaffold` (Bemis-Murcko, balanced by chemprop's rule), `scaffold-sorted` (largest scaffold first), `random`,
-            `column` (train, validation or test in `split_column`), or `none` (all is training).
+        labels: columns of tables (properties of SDF) with numbers to learn; an empty cell is a
+            missing label.
+        split: `scaffold` (Bemis-Murcko, balanced by chemprop's rule), `scaffold-sorted` (largest
+            scaffold first), `random`, `column` (train, validation or test in `split_column`), or
+            `none` (all is training).
         split_column: its name, for the split `column`.
         shares: of train, validation and test.
         seed: of the split.
-        components: of a salt or mixture, `stop` rejects it and `largest` keeps the part with most heavy atoms.
+        components: of a salt or mixture, `stop` rejects it and `largest` keeps the part with most
+            heavy atoms.
         isotopes: `stop` rejects them, `remove` takes the masses off.
-        duplicates: of molecules that come twice, keep the `first`, keep the first with the `mean` of the labels (labels
-            that are only 0 and 1 and disagree become missing), or `drop` all copies where their labels disagree.
-        exclude: files whose molecules must not be used, compared by the first 14 letters of the InChIKey.
+        duplicates: of molecules that come twice, keep the `first`, keep the first with the `mean`
+            of the labels (labels that are only 0 and 1 and disagree become missing), or `drop` all
+            copies where their labels disagree.
+        exclude: files whose molecules must not be used, compared by the first 14 letters of the
+            InChIKey.
         properties: quick properties to store for conditioning: logp, tpsa, qed, size.
         descriptors: store all RDKit descriptors (some 6 ms a molecule).
         every: use one row in so many, for a sample of a huge file.
@@ -85,7 +93,9 @@ class Molecules(Settings):
         if not self.files:
             raise ConfigError("no file; give SMILES, CSV, TSV or SDF files")
         if self.every < 1 or self.limit < 0:
-            raise ConfigError(f"every is {self.every} and limit {self.limit}; give at least 1 and 0")
+            raise ConfigError(
+                f"every is {self.every} and limit {self.limit}; give at least 1 and 0"
+            )
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"labels are {', '.join(self.labels)}; name each column once")
         check_shares(self.shares)
@@ -99,7 +109,9 @@ class Molecules(Settings):
         columns = (*self.labels, self.split_column) if self.split == "column" else self.labels
         known = known_molecules(self.exclude, self.smiles_column)
         for entry in read_part(source, self.smiles_column, columns):
-            if entry.number % self.every or (self.limit and entry.number // self.every >= self.limit):
+            if entry.number % self.every or (
+                self.limit and entry.number // self.every >= self.limit
+            ):
                 continue
             try:
                 self.add(entry, entry.mol(), shard, known)
@@ -107,7 +119,9 @@ class Molecules(Settings):
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:
                     raise DataError(f"{reason}; {MEND}", source.path, entry.line) from None
-                on_reject(Reject(str(source.path), entry.line, entry.name or entry.text[:80], reason))
+                on_reject(
+                    Reject(str(source.path), entry.line, entry.name or entry.text[:80], reason)
+                )
 
     def add(self, entry: Entry, mol: "Chem.Mol", shard: ShardWriter, known: KnownMolecules) -> None:
         """Append one molecule; raises DataError where it cannot be used.
@@ -118,7 +132,10 @@ class Molecules(Settings):
             shard: to write to.
             known: molecules that must not be used.
         """
-        label_K = np.array([_number(text, name) for text, name in zip(entry.cells, self.labels, strict=False)], "f4")
+        label_K = np.array(
+            [_number(text, name) for text, name in zip(entry.cells, self.labels, strict=False)],
+            "f4",
+        )
         fixed: dict[str, Any] = {"split": np.uint8(0)}
         if self.split == "column":
             fixed["split"] = np.uint8(split_of_name(entry.cells[-1]))
@@ -128,10 +145,20 @@ class Molecules(Settings):
         hydrogens, flags = flags_of(plain)
         reason = "" if np.isfinite(label_K).any() or not self.labels else "no label"
         reason = "excluded" if known.holds(graph, plain) else reason
-        fixed |= {"smiles": smiles, "name": entry.name, "line": np.int64(entry.line), "key": _hash(smiles)}
-        fixed |= {"stereo": np.bool_(_has_stereo(entry, mol)), "left_out": np.uint8(LEFT_OUT.index(reason))}
+        fixed |= {
+            "smiles": smiles,
+            "name": entry.name,
+            "line": np.int64(entry.line),
+            "key": _hash(smiles),
+        }
+        fixed |= {
+            "stereo": np.bool_(_has_stereo(entry, mol)),
+            "left_out": np.uint8(LEFT_OUT.index(reason)),
+        }
         fixed["group"] = np.int32(0)
-        fixed["scaffold"] = _hash(scaffold(plain)) if self.split.startswith("scaffold") else fixed["key"]
+        fixed["scaffold"] = (
+            _hash(scaffold(plain)) if self.split.startswith("scaffold") else fixed["key"]
+        )
         if self.labels:
             fixed["label"] = label_K
         if self.properties:
@@ -140,7 +167,9 @@ class Molecules(Settings):
         if self.descriptors:
             fixed["descriptor"] = descriptors(plain)
         bonds = np.concatenate([graph.pair_M2, graph.order_M[:, None]], axis=1)
-        shard.add({"atom": graph.atom_N, "bond": bonds, "hydrogens": hydrogens, "flags": flags}, **fixed)
+        shard.add(
+            {"atom": graph.atom_N, "bond": bonds, "hydrogens": hydrogens, "flags": flags}, **fixed
+        )
 
     def _mended(self, mol: "Chem.Mol") -> "Chem.Mol":
         """Return the molecule with what the options allow to take off taken off."""
@@ -148,8 +177,13 @@ class Molecules(Settings):
 
         if self.components == "largest":
             parts = Chem.GetMolFrags(mol, asMols=True)
-            # ties go to the heavier and then to the later SMILES, so that the order of the input does not matter
-            mol = max(parts, key=lambda m: (m.GetNumHeavyAtoms(), _mass(m), Chem.MolToSmiles(m))) if parts else mol
+            # ties go to the heavier and then to the later SMILES, so that the order of the input
+            # does not matter
+            mol = (
+                max(parts, key=lambda m: (m.GetNumHeavyAtoms(), _mass(m), Chem.MolToSmiles(m)))
+                if parts
+                else mol
+            )
         if self.isotopes == "remove" and any(atom.GetIsotope() for atom in mol.GetAtoms()):
             mol = Chem.Mol(mol)
             for atom in mol.GetAtoms():
@@ -158,7 +192,9 @@ class Molecules(Settings):
         return mol
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Settle duplicates, splits and groups over all shards; return names, counts and statistics of training."""
+        """Settle duplicates, splits and groups over all shards; return names, counts and
+        statistics of training.
+        """
         return complete(store, self)
 
 
@@ -185,7 +221,9 @@ def _hash(text: str) -> np.uint64:
     >>> int(_hash("CCO")) % 1000
     733
     """
-    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+    return np.uint64(
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    )
 
 
 def _mass(mol: "Chem.Mol") -> float:

@@ -1,7 +1,8 @@
-"""Files of molecules -> rows: SMILES lists, tables (CSV, TSV) and SDF, plain or gzipped, whole or in ranges of rows.
+"""Files of molecules -> rows: SMILES lists, tables (CSV, TSV) and SDF, plain or gzipped, whole or
+in ranges of rows.
 
-A big file is read by several workers, each a range of its rows, so that preparation is parallel over one file; the
-ranges depend on the file alone, never on the number of workers.
+A big file is read by several workers, each a range of its rows, so that preparation is parallel
+over one file; the ranges depend on the file alone, never on the number of workers.
 """
 
 import csv
@@ -73,13 +74,16 @@ class Entry:
             if mol is not None and mol.GetNumAtoms():
                 return mol
             raw = Chem.MolFromMolBlock(self.text, sanitize=False)
-            problems = Chem.DetectChemistryProblems(raw) if raw is not None and raw.GetNumAtoms() else ()
+            problems = (
+                Chem.DetectChemistryProblems(raw) if raw is not None and raw.GetNumAtoms() else ()
+            )
         why = problems[0].Message() if problems else "no atoms, or not a mol block"
         raise DataError(f"no valid SDF record ({why}); correct it")
 
 
 def kind_of(path: Path) -> str:
-    """Return the lower-case suffix that says how a file is read, `.gz` taken off; raises ConfigError for an unknown one.
+    """Return the lower-case suffix that says how a file is read, `.gz` taken off; raises
+    ConfigError for an unknown one.
 
     >>> kind_of(Path("a.CSV.gz"))
     '.csv'
@@ -88,7 +92,10 @@ def kind_of(path: Path) -> str:
     suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
     if suffix.lower() not in (*TABLES, *LISTS, *SDF):
         known = ", ".join((*LISTS, *TABLES, *SDF))
-        raise ConfigError(f"{path}: the ending {suffix!r} is not one of {known} (with or without .gz); rename the file")
+        raise ConfigError(
+            f"{path}: the ending {suffix!r} is not one of {known} (with or without .gz); rename the"
+            " file"
+        )
     return suffix.lower()
 
 
@@ -96,7 +103,11 @@ def kind_of(path: Path) -> str:
 def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file, gzipped or not; failures of either become one-line DataErrors."""
     try:
-        raw = bounded(gzip.open(path, "rb"), path) if Path(path).suffix.lower() == ".gz" else open(path, "rb")
+        raw = (
+            bounded(gzip.open(path, "rb"), path)
+            if Path(path).suffix.lower() == ".gz"
+            else open(path, "rb")
+        )
         with raw, io.TextIOWrapper(raw, "utf-8-sig", "backslashreplace", newline="") as text:
             yield text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -136,7 +147,8 @@ def read_part(part: Part, smiles_column: str, columns: Sequence[str]) -> Iterato
     kind = kind_of(part.path)
     if kind in LISTS and columns:
         raise ConfigError(
-            f"{part.path}: a list of SMILES has no column {columns[0]!r}; give a CSV or TSV with a header"
+            f"{part.path}: a list of SMILES has no column {columns[0]!r}; give a CSV or TSV with a"
+            " header"
         )
     with open_text(part.path) as text:
         if kind in TABLES:
@@ -155,19 +167,26 @@ def _list_rows(text: IO[str], part: Part) -> Iterator[Entry]:
         yield Entry(number, words[0], False, words[1].strip() if len(words) > 1 else "", number + 1)
 
 
-def _table_rows(text: IO[str], part: Part, delimiter: str, smiles: str, columns: Sequence[str]) -> Iterator[Entry]:
+def _table_rows(
+    text: IO[str], part: Part, delimiter: str, smiles: str, columns: Sequence[str]
+) -> Iterator[Entry]:
     first = next(text, "")
     if delimiter == "," and first.count(";") > first.count(","):
         delimiter = ";"
     header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
     places = []
     for column in (smiles, *columns):
-        if column not in header and column == smiles:  # SMILES, Smiles: taken for what they are, if only one is there
+        # SMILES, Smiles: taken for what they are, if only one is there
+        if column not in header and column == smiles:
             alike = [name for name in header if name.lower() == column.lower()]
             column = smiles = alike[0] if len(alike) == 1 else column
         if column not in header:
             option = " (choose with --smiles-column)" if column == smiles else ""
-            raise DataError(f"no column {column!r} in the header; {did_you_mean(column, header)}{option}", part.path, 1)
+            raise DataError(
+                f"no column {column!r} in the header; {did_you_mean(column, header)}{option}",
+                part.path,
+                1,
+            )
         places.append(header.index(column))
     named = next((header.index(name) for name in ("name", "id") if name in header), None)
     reader = csv.reader(islice(text, part.start, part.stop), delimiter=delimiter)
@@ -178,7 +197,14 @@ def _table_rows(text: IO[str], part: Part, delimiter: str, smiles: str, columns:
                 continue
             row = [*row, *[""] * (len(header) - len(row))]
             cells = [row[place].strip() for place in places]
-            yield Entry(number, cells[0], False, row[named] if named is not None else "", line, tuple(cells[1:]))
+            yield Entry(
+                number,
+                cells[0],
+                False,
+                row[named] if named is not None else "",
+                line,
+                tuple(cells[1:]),
+            )
     except csv.Error as error:
         line = part.start + 1 + reader.line_num
         raise DataError(f"not a table ({error}); correct it", part.path, line) from None

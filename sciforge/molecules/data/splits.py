@@ -1,6 +1,8 @@
-"""Which molecule goes to training, development or test: by Bemis-Murcko scaffold, at random, or as a column says.
+"""Which molecule goes to training, development or test: by Bemis-Murcko scaffold, at random, or as
+a column says.
 
-All rules see the used molecules of all files together and depend on nothing but their order, the shares and the seed.
+All rules see the used molecules of all files together and depend on nothing but their order, the
+shares and the seed.
 """
 
 from collections.abc import Sequence
@@ -15,13 +17,17 @@ from sciforge.errors import ConfigError, DataError, did_you_mean
 Rule = Literal["scaffold", "scaffold-sorted", "random", "column", "none"]
 
 
-def split_by_scaffold(group_N: np.ndarray, shares: Sequence[float], seed: int, balanced: bool) -> np.ndarray:
-    """Return the split of each molecule, uint8 [N] (0 train, 1 validation, 2 test); a scaffold is never divided.
+def split_by_scaffold(
+    group_N: np.ndarray, shares: Sequence[float], seed: int, balanced: bool
+) -> np.ndarray:
+    """Return the split of each molecule, uint8 [N] (0 train, 1 validation, 2 test); a scaffold is
+    never divided.
 
-    Scaffolds are taken one after the other; each goes to training if it still fits there, else to development if it
-    fits, else to test. Balanced (chemprop's rule): scaffolds larger than half of the development or test share come
-    first, then the others, both in an order drawn from the seed. Otherwise the largest comes first, and of equals the
-    one met first in the files; the seed then changes nothing. All molecules without rings are one scaffold.
+    Scaffolds are taken one after the other; each goes to training if it still fits there, else to
+    development if it fits, else to test. Balanced (chemprop's rule): scaffolds larger than half of
+    the development or test share come first, then the others, both in an order drawn from the seed.
+    Otherwise the largest comes first, and of equals the one met first in the files; the seed then
+    changes nothing. All molecules without rings are one scaffold.
 
     Args:
         group_N: integer number of each molecule's scaffold.
@@ -72,11 +78,16 @@ def split_of_name(text: str) -> int:
     1
     """
     if text.strip().lower() not in SPLIT_NAMES:
-        raise DataError(f"split {text!r} is not known; {did_you_mean(text.strip().lower(), SPLIT_NAMES)}")
+        raise DataError(
+            f"split {text!r} is not known; {did_you_mean(text.strip().lower(), SPLIT_NAMES)}"
+        )
     return SPLIT_NAMES[text.strip().lower()]
 
 
 def check_shares(shares: Sequence[float]) -> None:
     """Raise ConfigError unless three shares, none negative and the first positive, add up to 1."""
     if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"shares are {tuple(shares)}; give three for train, validation and test that add up to 1")
+        raise ConfigError(
+            f"shares are {tuple(shares)}; give three for train, validation and test that add up"
+            " to 1"
+        )

@@ -1,4 +1,6 @@
-"""A sample of molecules beside a reference: every figure that needs one, for generated molecules and for real ones alike."""
+"""A sample of molecules beside a reference: every figure that needs one, for generated molecules
+and for real ones alike.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +38,9 @@ class Reference:
 
 @dataclass
 class Findings:
-    """Figures by name, the reasons why others could not be computed, and the seconds that each group took."""
+    """Figures by name, the reasons why others could not be computed, and the seconds that each
+    group took.
+    """
 
     metrics: dict[str, Figure] = field(default_factory=dict)
     omitted: dict[str, str] = field(default_factory=dict)
@@ -78,7 +82,9 @@ def compare(
         with findings.clock("fcd"):
             _fcd(findings, smiles[:fcd_num], reference.frechet, seed, device)
     with findings.clock("snn"):
-        findings.metrics["snn"] = mean_of(nearest(features.bits_NB, reference.features.bits_NB, device))
+        findings.metrics["snn"] = mean_of(
+            nearest(features.bits_NB, reference.features.bits_NB, device)
+        )
     with findings.clock("diversity"):
         _diversity(findings, features, device)
     findings.metrics["filters"] = fraction(int(features.passed_N.sum()), len(features))
@@ -88,7 +94,9 @@ def compare(
     return findings
 
 
-def _fcd(findings: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, device: str) -> None:
+def _fcd(
+    findings: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: int, device: str
+) -> None:
     if len(smiles) < LEAST:
         findings.omitted["fcd"] = f"{len(smiles)} valid molecule has no covariance"
         return
@@ -98,9 +106,12 @@ def _fcd(findings: Findings, smiles: Sequence[str], frechet: FrechetTo, seed: in
 
 def _diversity(findings: Findings, features: Features, device: str) -> None:
     row_N = 1 - mean_similarity(features.bits_NB, device)
-    # A mean over pairs: each molecule is in two places, so the std is twice that of a mean of rows (Hoeffding 1948).
+    # A mean over pairs: each molecule is in two places, so the std is twice that of a mean of rows
+    # (Hoeffding 1948).
     std = 2 * float(np.std(row_N, ddof=1)) / len(row_N) ** 0.5 if len(row_N) > 1 else 1.0
-    findings.metrics["diversity"] = normal(float(row_N.mean()), std, len(row_N), "projection", SHARE)
+    findings.metrics["diversity"] = normal(
+        float(row_N.mean()), std, len(row_N), "projection", SHARE
+    )
 
 
 def _cosines(findings: Findings, features: Features, reference: Features, seed: int) -> None:
@@ -112,13 +123,20 @@ def _cosines(findings: Findings, features: Features, reference: Features, seed: 
         if reason := _lacking(sample, other, name):
             findings.omitted[name] = reason
         else:
-            findings.metrics[name] = bootstrapped(cosine_to(sample, other), len(features), seed, bounds=SHARE)
+            findings.metrics[name] = bootstrapped(
+                cosine_to(sample, other), len(features), seed, bounds=SHARE
+            )
 
 
 def _lacking(sample: Bag, other: Bag, what: str) -> str:
     """Return why two bags cannot be compared; empty where they can."""
     return next(
-        (f"no {what} in the {name}" for name, bag in (("sample", sample), ("reference", other)) if not bag.words), ""
+        (
+            f"no {what} in the {name}"
+            for name, bag in (("sample", sample), ("reference", other))
+            if not bag.words
+        ),
+        "",
     )
 
 
@@ -127,13 +145,17 @@ def _distances(findings: Findings, features: Features, reference: Features, seed
     for column, name in enumerate(PROPERTIES):
         ours, reference_values = features.values_NP[:, column], reference.values_NP[:, column]
         if np.isnan(ours).any() or np.isnan(reference_values).any():
-            findings.omitted[f"{name}_distance"] = f"RDKit could not compute {name} (SA needs its Contrib folder)"
+            findings.omitted[f"{name}_distance"] = (
+                f"RDKit could not compute {name} (SA needs its Contrib folder)"
+            )
             continue
         statistic = wasserstein_to(ours, everyone, reference_values)
         findings.metrics[f"{name}_distance"] = bootstrapped(statistic, len(features), seed)
     if reason := _lacking(features.rings, reference.rings, "rings"):
         findings.omitted["rings_distance"] = reason
         return
-    ours, reference_values = (np.array(bag.words, float)[bag.word_M] for bag in (features.rings, reference.rings))
+    ours, reference_values = (
+        np.array(bag.words, float)[bag.word_M] for bag in (features.rings, reference.rings)
+    )
     statistic = wasserstein_to(ours, features.rings.owner_M, reference_values)
     findings.metrics["rings_distance"] = bootstrapped(statistic, len(features), seed)

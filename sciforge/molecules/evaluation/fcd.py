@@ -1,7 +1,8 @@
-"""Frechet ChemNet distance (Preuer et al., J. Chem. Inf. Model. 2018) by the net of the package fcd_torch.
+"""Frechet ChemNet distance (Preuer et al., J. Chem. Inf. Model. 2018) by the net of the package
+fcd_torch.
 
-A small sample is far from its own source: 1,000 molecules of MOSES' training set lie at 1.27, so a distance is only worth
-something beside that of real molecules of the same number.
+A small sample is far from its own source: 1,000 molecules of MOSES' training set lie at 1.27, so a
+distance is only worth something beside that of real molecules of the same number.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ LEAST = 2  # fewer molecules have no covariance
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (512,) and covariance (512, 512) of ChemNet's activations over `count` molecules, float64."""
+    """Mean (512,) and covariance (512, 512) of ChemNet's activations over `count` molecules,
+    float64.
+    """
 
     mean_D: np.ndarray
     cov_DD: np.ndarray
@@ -35,21 +38,34 @@ class Moments:
 
     @classmethod
     def load(cls, path: Path) -> "Moments":
-        """Return moments from an .npz with arrays mu (512,) and sigma (512, 512); count is 0 where it has none.
+        """Return moments from an .npz with arrays mu (512,) and sigma (512, 512); count is 0 where
+        it has none.
 
         Raises:
             DataError: it does not hold those.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                moments = cls(arrays["mu"].astype(float), arrays["sigma"].astype(float), int(arrays.get("count", 0)))
+                moments = cls(
+                    arrays["mu"].astype(float),
+                    arrays["sigma"].astype(float),
+                    int(arrays.get("count", 0)),
+                )
         except FileNotFoundError:
             raise DataError("there is no such file; correct the path", path) from None
         except Exception:  # numpy raises a different error for each way of not being such a file
             moments = None
-        fits = moments is not None and moments.mean_D.shape == (WIDTH,) and moments.cov_DD.shape == (WIDTH, WIDTH)
-        if not fits or not (np.isfinite(moments.mean_D).all() and np.isfinite(moments.cov_DD).all()):
-            raise DataError(f"it does not hold mu ({WIDTH},) and sigma ({WIDTH}, {WIDTH}) as plain arrays", path)
+        fits = (
+            moments is not None
+            and moments.mean_D.shape == (WIDTH,)
+            and moments.cov_DD.shape == (WIDTH, WIDTH)
+        )
+        if not fits or not (
+            np.isfinite(moments.mean_D).all() and np.isfinite(moments.cov_DD).all()
+        ):
+            raise DataError(
+                f"it does not hold mu ({WIDTH},) and sigma ({WIDTH}, {WIDTH}) as plain arrays", path
+            )
         return moments
 
 
@@ -63,7 +79,8 @@ def require_fcd() -> Any:
 
 
 def activations(smiles: Sequence[str], device: str = "cpu") -> np.ndarray:
-    """Return ChemNet's activations of canonical SMILES, float32 of shape (N, 512); about 500 molecules a second on a core.
+    """Return ChemNet's activations of canonical SMILES, float32 of shape (N, 512); about 500
+    molecules a second on a core.
 
     Raises:
         MissingExtra: fcd_torch is not installed.
@@ -72,11 +89,17 @@ def activations(smiles: Sequence[str], device: str = "cpu") -> np.ndarray:
     from fcd_torch.utils import get_one_hot
 
     rows = [np.zeros((0, WIDTH), np.float32)]
-    with torch.inference_mode(), tqdm(total=len(smiles), desc="ChemNet", disable=None, leave=False) as bar:
+    with (
+        torch.inference_mode(),
+        tqdm(total=len(smiles), desc="ChemNet", disable=None, leave=False) as bar,
+    ):
         for start in range(0, len(smiles), BATCH):
             letters = [get_one_hot(one, LENGTH) for one in smiles[start : start + BATCH]]
-            one_hot = torch.from_numpy(np.stack(letters).astype(np.float32)).transpose(1, 2).to(device)
-            # The net was trained on one-hot letters divided by their number; fcd_torch does so in its data set.
+            one_hot = (
+                torch.from_numpy(np.stack(letters).astype(np.float32)).transpose(1, 2).to(device)
+            )
+            # The net was trained on one-hot letters divided by their number; fcd_torch does so in
+            # its data set.
             rows.append(net(one_hot / one_hot.shape[1]).cpu().numpy())
             bar.update(len(letters))
     return np.concatenate(rows)
@@ -100,11 +123,12 @@ def moments(acts_ND: np.ndarray, weight_N: np.ndarray | None = None) -> Moments:
 class FrechetTo:
     """The Frechet distance to fixed moments.
 
-    The trace of sqrtm(A B) is the sum of the roots of the eigenvalues of sqrt(B) A sqrt(B), which is symmetric: there is no
-    imaginary part to drop where a covariance is singular (fewer than 512 molecules), and it is 50 times quicker than sqrtm.
+    The trace of sqrtm(A B) is the sum of the roots of the eigenvalues of sqrt(B) A sqrt(B), which
+    is symmetric: there is no imaginary part to drop where a covariance is singular (fewer than 512
+    molecules), and it is 50 times quicker than sqrtm.
     """
 
-    def __init__(self, reference: Moments):
+    def __init__(self, reference: Moments) -> None:
         values, vectors = np.linalg.eigh(reference.cov_DD)
         self.reference = reference
         self.root_DD = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -121,10 +145,12 @@ class FrechetTo:
         return self._distance(sample.mean_D, float(np.trace(sample.cov_DD)), shared)
 
     def of_weighted(self, acts_ND: np.ndarray) -> Callable[[np.ndarray], float]:
-        """Return the distance of activations as a function of the weight of each molecule; at least two must have one.
+        """Return the distance of activations as a function of the weight of each molecule; at least
+        two must have one.
 
-        It is that of their moments, but leaves out molecules without weight (a third of a bootstrap draw) and takes the smaller
-        of the two matrices that have the same eigenvalues, so that small samples cost little.
+        It is that of their moments, but leaves out molecules without weight (a third of a bootstrap
+        draw) and takes the smaller of the two matrices that have the same eigenvalues, so that
+        small samples cost little.
         """
         middle_D = acts_ND.astype(np.float64).mean(0)
         shifted = acts_ND - middle_D
@@ -136,7 +162,9 @@ class FrechetTo:
             mean = weight_N @ shifted / count
             rows = (turned[some] - mean @ self.root_DD) * np.sqrt(weight_N[some] / freedom)[:, None]
             shared = _sum_of_roots(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
-            return self._distance(mean + middle_D, float(weight_N @ square_N - count * mean @ mean) / freedom, shared)
+            return self._distance(
+                mean + middle_D, float(weight_N @ square_N - count * mean @ mean) / freedom, shared
+            )
 
         return distance
 

@@ -1,4 +1,6 @@
-"""What metrics compare of molecules: fingerprints, BRICS fragments, Murcko scaffolds, properties, ring sizes; kept on disk."""
+"""What metrics compare of molecules: fingerprints, BRICS fragments, Murcko scaffolds,
+properties, ring sizes; kept on disk.
+"""
 
 import importlib
 from collections.abc import Sequence
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of what is kept; part of the key of every cached file
 LEAST_RINGS = 2  # MOSES takes a scaffold of one ring for none
-PROPERTIES = ("logP", "QED", "SA", "weight", "atoms")  # units: 1, 1, 1 (1 easy to 10 hard), g/mol, heavy atoms
+# units: 1, 1, 1 (1 easy to 10 hard), g/mol, heavy atoms
+PROPERTIES = ("logP", "QED", "SA", "weight", "atoms")
 CHUNK = 250  # molecules at a time for a process: about half a second
 
 
@@ -34,7 +37,8 @@ class Features:
         fragments: BRICS fragments as SMILES.
         scaffolds: Murcko scaffolds of at least two rings as SMILES; at most one for a molecule.
         rings: sizes of rings, as words.
-        values_NP: PROPERTIES, float64; NaN in the column SA where RDKit came without its Contrib folder.
+        values_NP: PROPERTIES, float64; NaN in the column SA where RDKit came without its Contrib
+            folder.
         passed_N: whether MOSES' filters let it pass; empty where that was not asked for.
     """
 
@@ -51,10 +55,18 @@ class Features:
     def save(self, path: Path) -> None:
         """Write the features as arrays."""
         bags = {"fragments": self.fragments, "scaffolds": self.scaffolds, "rings": self.rings}
-        arrays: dict[str, Any] = {"bits": self.bits_NB, "values": self.values_NP, "passed": self.passed_N}
+        arrays: dict[str, Any] = {
+            "bits": self.bits_NB,
+            "values": self.values_NP,
+            "passed": self.passed_N,
+        }
         for name, bag in bags.items():
             words = np.frombuffer("\n".join(bag.words).encode(), np.uint8)
-            arrays |= {f"{name}_words": words, f"{name}_word": bag.word_M, f"{name}_owner": bag.owner_M}
+            arrays |= {
+                f"{name}_words": words,
+                f"{name}_word": bag.word_M,
+                f"{name}_owner": bag.owner_M,
+            }
         with open(path, "wb") as handle:
             np.savez(handle, **arrays)
 
@@ -68,12 +80,16 @@ class Features:
 
 def _load_bag(arrays: Any, name: str) -> Bag:
     text = arrays[f"{name}_words"].tobytes().decode()
-    return Bag(tuple(text.split("\n")) if text else (), arrays[f"{name}_word"], arrays[f"{name}_owner"])
+    return Bag(
+        tuple(text.split("\n")) if text else (), arrays[f"{name}_word"], arrays[f"{name}_owner"]
+    )
 
 
 @cache
 def sascorer() -> ModuleType | None:
-    """Return RDKit's scorer of synthetic accessibility (Ertl and Schuffenhauer 2009); None where Contrib is not installed."""
+    """Return RDKit's scorer of synthetic accessibility (Ertl and Schuffenhauer 2009); None where
+    Contrib is not installed.
+    """
     try:
         return importlib.import_module("rdkit.Contrib.SA_Score.sascorer")
     except ImportError:
@@ -126,11 +142,19 @@ def _describe(texts: Sequence[str], filters: bool) -> list[tuple[Any, ...]]:
         mol = Chem.MolFromSmiles(text)
         scaffold = scaffold_of(mol)
         accessibility = scorer.calculateScore(mol) if scorer else np.nan
-        values = (Crippen.MolLogP(mol), QED.qed(mol), accessibility, Descriptors.MolWt(mol), mol.GetNumHeavyAtoms())
+        values = (
+            Crippen.MolLogP(mol),
+            QED.qed(mol),
+            accessibility,
+            Descriptors.MolWt(mol),
+            mol.GetNumHeavyAtoms(),
+        )
         bits = np.packbits(_morgan().GetFingerprintAsNumPy(mol))
         rings = [str(len(ring)) for ring in mol.GetRingInfo().AtomRings()]
         passed = (passes(mol),) if filters else ()
-        rows.append((bits, fragments_of(mol), [scaffold] if scaffold else [], rings, values, passed))
+        rows.append(
+            (bits, fragments_of(mol), [scaffold] if scaffold else [], rings, values, passed)
+        )
     return rows
 
 
@@ -146,6 +170,10 @@ def features_of(smiles: Sequence[str], filters: bool, pool: Executor | None = No
     rows = [row for chunk in in_chunks(work, smiles, pool, "features", CHUNK) for row in chunk]
     bits, fragments, scaffolds, rings, values, passed = zip(*rows, strict=True)
     return Features(
-        np.stack(bits), Bag.of(fragments), Bag.of(scaffolds), Bag.of(rings),
-        np.array(values, np.float64), np.array([one for some in passed for one in some], bool),
-    )  # fmt: skip
+        np.stack(bits),
+        Bag.of(fragments),
+        Bag.of(scaffolds),
+        Bag.of(rings),
+        np.array(values, np.float64),
+        np.array([one for some in passed for one in some], bool),
+    )

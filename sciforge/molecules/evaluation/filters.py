@@ -1,9 +1,11 @@
-"""MOSES' filters of medicinal chemistry: no PAINS or MCF pattern, no ring of 8 or more, no charge, C N S O F Cl Br only.
+"""MOSES' filters of medicinal chemistry: no PAINS or MCF pattern, no ring of 8 or more, no charge,
+C N S O F Cl Br only.
 
-The MCF patterns are those of molsets 0.3.1 (metrics/mcf.csv; Copyright 2018 Insilico Medicine, Inc, MIT licence). The PAINS
-patterns come with RDKit (Baell and Holloway, J. Med. Chem. 2010, as SMARTS by R. Guha): the 480 of MOSES' own list. RDKit
-matches them without explicit hydrogens, 7 times faster; of 3,183 molecules (MOSES test, DiGress' samples, Tox21) 3, all of
-them phenothiazines of Tox21, pass here and not in MOSES.
+The MCF patterns are those of molsets 0.3.1 (metrics/mcf.csv; Copyright 2018 Insilico Medicine, Inc,
+MIT licence). The PAINS patterns come with RDKit (Baell and Holloway, J. Med. Chem. 2010, as SMARTS
+by R. Guha): the 480 of MOSES' own list. RDKit matches them without explicit hydrogens, 7 times
+faster; of 3,183 molecules (MOSES test, DiGress' samples, Tox21) 3, all of them phenothiazines of
+Tox21, pass here and not in MOSES.
 """
 
 from functools import cache
@@ -67,4 +69,6 @@ def passes(mol: "Chem.Mol") -> bool:
         return False
     mcf, pains = _patterns()
     hydrogens = Chem.AddHs(mol)  # four of the MCF patterns name hydrogens
-    return not any(hydrogens.HasSubstructMatch(pattern) for pattern in mcf) and not pains.HasMatch(mol)
+    return not any(hydrogens.HasSubstructMatch(pattern) for pattern in mcf) and not pains.HasMatch(
+        mol
+    )

@@ -1,4 +1,6 @@
-"""Samples as a generator wrote them: every line counts, and a line is a valid molecule or has a reason why it is none."""
+"""Samples as a generator wrote them: every line counts, and a line is a valid molecule or has a
+reason why it is none.
+"""
 
 import csv
 import gzip
@@ -19,7 +21,8 @@ from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError, printable
 
 HEADS = ("smiles", "canonical_smiles", "mol")  # what files call the column; BACE says mol
-# Without these a SMILES can hold no second component, dummy atom or radical; without those no stereochemistry or atom map.
+# Without these a SMILES can hold no second component, dummy atom or radical; without those no
+# stereochemistry or atom map.
 SPECIAL, MARKS = frozenset("[.*| \t"), frozenset("@/\\:")
 CHUNK = 2000  # strings at a time for a process: about half a second
 Answer = TypeVar("Answer")
@@ -31,7 +34,8 @@ class Sample:
 
     Args:
         smiles: canonical SMILES with stereochemistry, as ChemNet reads it; empty where invalid.
-        plain: canonical SMILES without stereochemistry and atom maps, by which molecules are the same; empty where invalid.
+        plain: canonical SMILES without stereochemistry and atom maps, by which molecules are the
+            same; empty where invalid.
         reason: why it is invalid, a few words; empty where valid.
     """
 
@@ -41,9 +45,11 @@ class Sample:
 
 
 def judge(text: str) -> Sample:
-    """Return the molecule of a string, or why it is none: valid is what RDKit sanitises, one component, no radical.
+    """Return the molecule of a string, or why it is none: valid is what RDKit sanitises, one
+    component, no radical.
 
-    The largest fragment of a mixture is never taken for the whole, nor an empty string for a molecule.
+    The largest fragment of a mixture is never taken for the whole, nor an empty string for a
+    molecule.
 
     >>> judge("OCC").plain, judge("CC.O").reason, judge("").reason, judge("C[CH2]").reason, judge("CF(C)C").reason
     ('CCO', 'several components', 'empty', 'radical', 'breaks a valence')
@@ -60,7 +66,11 @@ def judge(text: str) -> Sample:
             kinds = {problem.GetType() for problem in problems}
             if not kinds:
                 return Sample(reason="not a SMILES")
-            return Sample(reason="breaks a valence" if "AtomValenceException" in kinds else "cannot be kekulised")
+            return Sample(
+                reason=(
+                    "breaks a valence" if "AtomValenceException" in kinds else "cannot be kekulised"
+                )
+            )
     if not mol.GetNumAtoms():
         return Sample(reason="empty")
     if SPECIAL.intersection(text):
@@ -85,9 +95,11 @@ def judge_all(texts: Sequence[str]) -> list[Sample]:
 
 
 def read_strings(path: Path, num: int | None = None) -> Iterator[str]:
-    """Yield the SMILES of each line of a .smi file, or of each row of a .csv with a column `smiles`; .gz too.
+    """Yield the SMILES of each line of a .smi file, or of each row of a .csv with a column
+    `smiles`; .gz too.
 
-    Empty lines come as empty strings, since a generator that fails writes them; a line `SMILES` at the top is a head.
+    Empty lines come as empty strings, since a generator that fails writes them; a line `SMILES` at
+    the top is a head.
 
     Args:
         path: the file.
@@ -105,7 +117,9 @@ def _strings(path: Path) -> Iterator[str]:
         raw = bounded(gzip.open(path, "rb"), path) if path.suffix == ".gz" else open(path, "rb")
         with io.TextIOWrapper(raw, encoding="utf-8", newline="") as handle:
             if plain.suffix in (".csv", ".tsv"):
-                yield from _column(csv.reader(handle, delimiter="\t" if plain.suffix == ".tsv" else ","), path)
+                yield from _column(
+                    csv.reader(handle, delimiter="\t" if plain.suffix == ".tsv" else ","), path
+                )
                 return
             for number, line in enumerate(handle):
                 word = line.split(maxsplit=1)[0] if line.strip() else ""
@@ -126,13 +140,16 @@ def _column(rows: Iterator[list[str]], path: Path) -> Iterator[str]:
     column = next((heads.index(name) for name in HEADS if name in heads), None)
     if column is None:
         known = ", ".join(map(printable, heads[:8])) or "none"
-        raise DataError(f"no column called {' or '.join(HEADS)} among {known[:200]}; name it", path, 1)
+        raise DataError(
+            f"no column called {' or '.join(HEADS)} among {known[:200]}; name it", path, 1
+        )
     for row in rows:
         yield row[column].strip() if column < len(row) else ""
 
 
 def pick_strings(path: Path, num: int, seed: int) -> list[str]:
-    """Return `num` random rows of a file in random order, all where it has no more; two passes, nothing else in memory.
+    """Return `num` random rows of a file in random order, all where it has no more; two passes,
+    nothing else in memory.
 
     Raises:
         DataError: the file cannot be read.
@@ -145,9 +162,14 @@ def pick_strings(path: Path, num: int, seed: int) -> list[str]:
 
 
 def in_chunks(
-    work: Callable[[Any], Answer], items: Iterable[Any], pool: Executor | None, say: str, size: int = CHUNK
+    work: Callable[[Any], Answer],
+    items: Iterable[Any],
+    pool: Executor | None,
+    say: str,
+    size: int = CHUNK,
 ) -> Iterator[Answer]:
-    """Yield work(chunk) for chunks of the items in their order, in a pool where there is one, with a progress bar.
+    """Yield work(chunk) for chunks of the items in their order, in a pool where there is one, with
+    a progress bar.
 
     At most a few chunks wait at a time, so a file of any length streams through.
     """

@@ -1,6 +1,8 @@
-"""Which molecules a training set holds, in 8 bytes for each: hashes of canonical SMILES without stereochemistry.
+"""Which molecules a training set holds, in 8 bytes for each: hashes of canonical SMILES without
+stereochemistry.
 
-MOSES compares strings, but RDKit's canonical form moves from release to release, so both sides are written anew.
+MOSES compares strings, but RDKit's canonical form moves from release to release, so both sides are
+written anew.
 """
 
 import hashlib
@@ -18,7 +20,8 @@ VERSION = 1  # of what is kept; part of the key of the cached file
 
 
 def hash_of(plain: str) -> int:
-    """Return 64 bits of a canonical SMILES; 30,000 molecules meet 1.6 million by accident once in 4e8 runs.
+    """Return 64 bits of a canonical SMILES; 30,000 molecules meet 1.6 million by accident once in
+    4e8 runs.
 
     >>> hash_of("CCO") == hash_of("CCO") != hash_of("CCN")
     True
@@ -39,7 +42,9 @@ class HashIndex:
     rejected: int
 
     def holds(self, plain: Sequence[str]) -> np.ndarray:
-        """Return whether it holds each molecule, given as canonical SMILES without stereochemistry."""
+        """Return whether it holds each molecule, given as canonical SMILES without
+        stereochemistry.
+        """
         wanted = np.array([hash_of(one) for one in plain], np.uint64)
         place = np.searchsorted(self.hashes_K, wanted)
         return self.hashes_K[np.minimum(place, len(self.hashes_K) - 1)] == wanted
@@ -70,5 +75,7 @@ def hash_index_of(path: Path, pool: Executor | None = None) -> HashIndex:
     parts = list(in_chunks(_hashes, read_strings(path), pool, "training set"))
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(part for part, _ in parts)]))
     if not len(hashes):
-        raise DataError("no valid molecule in it; give the SMILES that the generator was trained on", path)
+        raise DataError(
+            "no valid molecule in it; give the SMILES that the generator was trained on", path
+        )
     return HashIndex(hashes, sum(rejected for _, rejected in parts))

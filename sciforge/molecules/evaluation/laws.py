@@ -31,33 +31,54 @@ from sciforge.molecules.objectives.generation import lesson
 
 # Charges, a sulfone, fused rings, a bridge, a spiro centre, triple bonds, one atom alone.
 SMILES = (
-    "CC(=O)Oc1ccccc1C(=O)O", "O=[N+]([O-])c1ccc2[nH]ccc2c1", "CS(=O)(=O)N1CCC2(CC1)CC2", "C1CC2CCC1O2", "N#CC#CC", "C",
+    "CC(=O)Oc1ccccc1C(=O)O",
+    "O=[N+]([O-])c1ccc2[nH]ccc2c1",
+    "CS(=O)(=O)N1CCC2(CC1)CC2",
+    "C1CC2CCC1O2",
+    "N#CC#CC",
+    "C",
     "C[N+](C)(C)CC(=O)[O-]",
-)  # fmt: skip
+)
 EXACT = 1e-9
 
 
 def examples(codec: MoleculeCodec, rng: np.random.Generator | None) -> list[dict]:
-    """Return SMILES as examples, their atoms in a random order if `rng` is given, with it as `order`."""
+    """Return SMILES as examples, their atoms in a random order if `rng` is given, with it as
+    `order`.
+    """
     examples_ = []
     for smiles in SMILES:
         mol = canonical(mol_of_smiles(smiles))[1]
         order = np.arange(mol.GetNumAtoms()) if rng is None else rng.permutation(mol.GetNumAtoms())
         graph, (hydrogens, flags) = graph_of_mol(mol), flags_of(mol)
         place = np.argsort(order)  # where each atom goes; the Kekule structure stays
-        bond = np.concatenate([np.sort(place[graph.pair_M2.astype(int)], 1), graph.order_M[:, None]], 1)
-        record = {"atom": graph.atom_N[order], "bond": bond, "hydrogens": hydrogens[order], "flags": flags[order]}
+        bond = np.concatenate(
+            [np.sort(place[graph.pair_M2.astype(int)], 1), graph.order_M[:, None]], 1
+        )
+        record = {
+            "atom": graph.atom_N[order],
+            "bond": bond,
+            "hydrogens": hydrogens[order],
+            "flags": flags[order],
+        }
         examples_.append({**codec.encode(record), "order": torch.from_numpy(order)})
     return examples_
 
 
 def _states(model: MoleculeNet, codec: MoleculeCodec, batch: list[dict]) -> torch.Tensor:
-    """Return the molecules' states and those of their atoms in the order of the canonical SMILES, one behind the other."""
-    plain = [{name: value for name, value in example.items() if name != "order"} for example in batch]
+    """Return the molecules' states and those of their atoms in the order of the canonical
+    SMILES, one behind the other.
+    """
+    plain = [
+        {name: value for name, value in example.items() if name != "order"} for example in batch
+    ]
     x_BLD = model(_on(codec.collate(plain), model))
     parts = []
     for row, example in enumerate(batch):
-        parts += [x_BLD[row, :1], x_BLD[row, 1 : 1 + len(example["order"])][torch.argsort(example["order"])]]
+        parts += [
+            x_BLD[row, :1],
+            x_BLD[row, 1 : 1 + len(example["order"])][torch.argsort(example["order"])],
+        ]
     return torch.cat(parts)
 
 
@@ -66,14 +87,18 @@ def _on(batch: Batch, model: MoleculeNet) -> Batch:
 
 
 @torch.no_grad()
-def permutation(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
+def permutation(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[float, float]:
     """The order in which atoms are listed changes nothing that the encoder says."""
     a, b = (_states(model, codec, examples(codec, order)) for order in (None, rng))
     return float((a - b).abs().max() / a.abs().max().clamp(min=1)), EXACT
 
 
 @torch.no_grad()
-def padding(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
+def padding(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[float, float]:
     """A molecule has the same states alone and in a batch with larger ones."""
     batch = examples(codec, None)
     alone = torch.cat([_states(model, codec, [example]) for example in batch])
@@ -81,8 +106,12 @@ def padding(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) 
     return float((alone - together).abs().max() / alone.abs().max().clamp(min=1)), EXACT
 
 
-def validity(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Each of 64 molecules drawn is one that RDKit accepts: in one piece, without radicals, of the charge and size asked for."""
+def validity(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Each of 64 molecules drawn is one that RDKit accepts: in one piece, without radicals, of
+    the charge and size asked for.
+    """
     if "policy" not in model.heads:
         return 0.0, 0.0
     asked = Constraints(atoms=(1, 24))
@@ -102,14 +131,22 @@ def _sound(graph: Graph, asked: Constraints) -> bool:
     return not radicals and whole and asked.atoms[0] <= mol.GetNumAtoms() <= asked.atoms[1]
 
 
-def _walks(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[list[str], Target, Feasibility]:
-    """Return molecules that the model's alphabet can build, how to walk them from random roots, and the rules of their charges."""
+def _walks(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[list[str], Target, Feasibility]:
+    """Return molecules that the model's alphabet can build, how to walk them from random roots,
+    and the rules of their charges.
+    """
     known = torch.tensor([PAD, *model.alphabet])
     lessons = [{k: v for k, v in e.items() if k != "order"} for e in examples(codec, None)]
-    kept = [row for row, example in enumerate(lessons) if bool(torch.isin(example["atom"], known).all())]
+    kept = [
+        row for row, example in enumerate(lessons) if bool(torch.isin(example["atom"], known).all())
+    ]
     batch = _on(codec.collate([lessons[row] for row in kept]), model)
     kind = batch["atom"]
-    rank = torch.from_numpy(np.stack([rng.permutation(kind.shape[1]) for _ in kept])).to(kind.device)
+    rank = torch.from_numpy(np.stack([rng.permutation(kind.shape[1]) for _ in kept])).to(
+        kind.device
+    )
     charges = torch.tensor([t.charge for t in TYPES], device=kind.device)
     charge = (charges[kind.clamp(min=0)] * (kind >= 0)).sum(1)
     target = Target(kind, batch["bond"], rank, torch.zeros_like(kind, dtype=torch.bool))
@@ -117,8 +154,12 @@ def _walks(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -
 
 
 @torch.no_grad()
-def reading(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """Reading a growth step by step, as sampling does, gives the logits of reading its whole history, as training does."""
+def reading(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Reading a growth step by step, as sampling does, gives the logits of reading its whole
+    history, as training does.
+    """
     if "policy" not in model.heads:
         return 0.0, EXACT
     _, target, rules = _walks(model, codec, rng)
@@ -128,15 +169,20 @@ def reading(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) 
     reader, worst = Reader(model, rows, target.kind.shape[1], 0, None), 0.0
     for at, step in enumerate(walk(target, actions)):
         away = (reader.read(step.growth) - whole[:, at]).abs()
-        there = step.growth.kind >= 0  # the logit of a ring to an atom to come may be anything, for it is never legal
+        # the logit of a ring to an atom to come may be anything, for it is never legal
+        there = step.growth.kind >= 0
         away[:, actions.first_ring :] *= there.repeat_interleave(RING_ORDERS, 1)
         worst = max(worst, float((away * ~step.growth.done[:, None]).max()))
     return worst, EXACT
 
 
 @torch.no_grad()
-def probabilities(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
-    """At every step of a walk some action is legal, and the probabilities of the legal ones add up to 1."""
+def probabilities(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[float, float]:
+    """At every step of a walk some action is legal, and the probabilities of the legal ones add
+    up to 1.
+    """
     if "policy" not in model.heads:
         return 0.0, EXACT
     _, target, rules = _walks(model, codec, rng)
@@ -150,14 +196,18 @@ def probabilities(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Gener
     return worst, EXACT
 
 
-def rebuilding(model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator) -> tuple[float, float]:
+def rebuilding(
+    model: MoleculeNet, codec: MoleculeCodec, rng: np.random.Generator
+) -> tuple[float, float]:
     """Walks of a molecule from any root and with any turns rebuild that molecule."""
     wrong = 0
     for _ in range(3):
         smiles, target, _ = _walks(model, codec, rng)
         *_, last = walk(target, actions_of(model))
         rebuilt = [smiles_of_graph(graph) for graph in graphs_of(last.growth)]
-        wrong += sum(canonical(mol_of_smiles(a))[0] != b for a, b in zip(smiles, rebuilt, strict=True))
+        wrong += sum(
+            canonical(mol_of_smiles(a))[0] != b for a, b in zip(smiles, rebuilt, strict=True)
+        )
     return float(wrong), 0.0
 
 

@@ -1,7 +1,9 @@
-"""Figures of merit of generated molecules with 95 % intervals: fractions, cosines of counts, distances of distributions.
+"""Figures of merit of generated molecules with 95 % intervals: fractions, cosines of counts,
+distances of distributions.
 
-The definitions are those of MOSES (Polykovskiy et al., Front. Pharmacol. 2020, arXiv 1811.12823, molsets 0.3.1): every figure
-but uniqueness and novelty is over all valid samples, duplicates among them.
+The definitions are those of MOSES (Polykovskiy et al., Front. Pharmacol. 2020, arXiv 1811.12823,
+molsets 0.3.1): every figure but uniqueness and novelty is over all valid samples, duplicates among
+them.
 """
 
 import math
@@ -53,7 +55,8 @@ def fraction(hits: int, count: int) -> Figure:
 
 
 def uniqueness(plain: Sequence[str], first: int | None = None) -> Figure:
-    """Return the share of different molecules among the first valid ones, given by canonical SMILES.
+    """Return the share of different molecules among the first valid ones, given by canonical
+    SMILES.
 
     >>> uniqueness(["CCO", "CC", "CCO", "C"]).value, uniqueness(["CCO", "CC", "CCO", "C"], 2).value
     (0.75, 1.0)
@@ -63,15 +66,21 @@ def uniqueness(plain: Sequence[str], first: int | None = None) -> Figure:
 
 
 def bootstrapped(
-    statistic: Statistic, count: int, seed: int, repeats: int = 100, bounds: tuple[float, float] = (0.0, math.inf)
+    statistic: Statistic,
+    count: int,
+    seed: int,
+    repeats: int = 100,
+    bounds: tuple[float, float] = (0.0, math.inf),
 ) -> Figure:
-    """Return a statistic of weighted molecules with the interval of +-1.96 bootstrap standard deviations.
+    """Return a statistic of weighted molecules with the interval of +-1.96 bootstrap standard
+    deviations.
 
-    The std is taken, not the quantiles: a distance or a cosine of resampled molecules is biased (fewer different molecules),
-    so that its quantiles need not even hold the figure.
+    The std is taken, not the quantiles: a distance or a cosine of resampled molecules is biased
+    (fewer different molecules), so that its quantiles need not even hold the figure.
 
     Args:
-        statistic: function of the weight of each molecule (float64, shape (count,)); weights 1 give the figure.
+        statistic: function of the weight of each molecule (float64, shape (count,)); weights 1 give
+            the figure.
         count: of molecules.
         seed: of the resampling.
         repeats: how many times.
@@ -86,7 +95,9 @@ def bootstrapped(
     return normal(value, float(np.std(drawn, ddof=1)), count, f"bootstrap x{repeats}", bounds)
 
 
-def normal(value: float, std: float, count: int, by: str, bounds: tuple[float, float] = (0.0, math.inf)) -> Figure:
+def normal(
+    value: float, std: float, count: int, by: str, bounds: tuple[float, float] = (0.0, math.inf)
+) -> Figure:
     """Return a figure with the interval of +-1.96 standard deviations, cut at the bounds.
 
     >>> normal(0.99, 0.01, 5, "bootstrap", (0, 1)).high
@@ -102,13 +113,19 @@ def mean_of(values_N: np.ndarray, bounds: tuple[float, float] = (0.0, 1.0)) -> F
     >>> mean_of(np.array([0.0, 1.0])).value
     0.5
     """
-    std = float(np.std(values_N, ddof=1)) / math.sqrt(len(values_N)) if len(values_N) > 1 else math.inf
+    std = (
+        float(np.std(values_N, ddof=1)) / math.sqrt(len(values_N))
+        if len(values_N) > 1
+        else math.inf
+    )
     return normal(float(np.mean(values_N)), std, len(values_N), "standard error", bounds)
 
 
 @dataclass(frozen=True)
 class Bag:
-    """Things that molecules hold: thing i is `words[word_M[i]]` and belongs to molecule `owner_M[i]`."""
+    """Things that molecules hold: thing i is `words[word_M[i]]` and belongs to molecule
+    `owner_M[i]`.
+    """
 
     words: tuple[str, ...]
     word_M: np.ndarray
@@ -118,18 +135,23 @@ class Bag:
     def of(cls, things: Sequence[Sequence[str]]) -> "Bag":
         """Return the bag of each molecule's things."""
         words: dict[str, int] = {}
-        pairs = [(words.setdefault(word, len(words)), i) for i, own in enumerate(things) for word in own]
+        pairs = [
+            (words.setdefault(word, len(words)), i) for i, own in enumerate(things) for word in own
+        ]
         word_M, owner_M = np.array(pairs, np.int32).reshape(-1, 2).T
         return cls(tuple(words), word_M.copy(), owner_M.copy())
 
 
 def cosine(sample: Bag, reference: Bag, weight_N: np.ndarray | None = None) -> float:
-    """Return the cosine of two vectors of counts, 0 to 1 (MOSES' Frag and Scaf); both bags must hold something.
+    """Return the cosine of two vectors of counts, 0 to 1 (MOSES' Frag and Scaf); both bags must
+    hold something.
 
     >>> round(cosine(Bag.of([["a"], ["b"]]), Bag.of([["a"]])), 4)
     0.7071
     """
-    return cosine_to(sample, reference)(np.ones(int(sample.owner_M.max()) + 1) if weight_N is None else weight_N)
+    return cosine_to(sample, reference)(
+        np.ones(int(sample.owner_M.max()) + 1) if weight_N is None else weight_N
+    )
 
 
 def cosine_to(sample: Bag, reference: Bag) -> Statistic:
@@ -149,7 +171,8 @@ def cosine_to(sample: Bag, reference: Bag) -> Statistic:
 
 
 def wasserstein_to(values_M: np.ndarray, owner_M: np.ndarray, reference_K: np.ndarray) -> Statistic:
-    """Return the first Wasserstein distance to a reference, in the values' unit, as a function of the molecules' weights.
+    """Return the first Wasserstein distance to a reference, in the values' unit, as a function of
+    the molecules' weights.
 
     The sorting is done once, which scipy's function would do for each resample.
 

@@ -1,4 +1,6 @@
-"""`sciforge score`: how good are generated molecules, honestly: invalid is invalid, and real molecules stand beside."""
+"""`sciforge score`: how good are generated molecules, honestly: invalid is invalid, and real
+molecules stand beside.
+"""
 
 import hashlib
 import json
@@ -25,7 +27,13 @@ from sciforge.molecules.evaluation import comparison, features, hash_index
 from sciforge.molecules.evaluation.comparison import Findings, Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments, require_fcd
 from sciforge.molecules.evaluation.features import Features, features_of
-from sciforge.molecules.evaluation.generated_files import Sample, in_chunks, judge_all, pick_strings, read_strings
+from sciforge.molecules.evaluation.generated_files import (
+    Sample,
+    in_chunks,
+    judge_all,
+    pick_strings,
+    read_strings,
+)
 from sciforge.molecules.evaluation.hash_index import HashIndex, hash_index_of
 from sciforge.molecules.evaluation.metrics import Z95, Figure, fraction, normal, uniqueness
 
@@ -59,22 +67,27 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Settings):
-    """Metrics of generated molecules: validity, uniqueness, novelty, FCD and MOSES' metrics, each with a 95 % interval.
+    """Metrics of generated molecules: validity, uniqueness, novelty, FCD and MOSES' metrics, each
+    with a 95 % interval.
 
-    Every line of the file counts: mixtures, radicals and empty lines are invalid, and the largest fragment is never taken for
-    the whole. Metrics that depend on the number of molecules (FCD above all) come with those of as many random molecules of
-    the training set. Intervals are of the draw of the samples; the reference is taken as fixed. What is computed of the
-    training set and the reference is kept in the cache.
+    Every line of the file counts: mixtures, radicals and empty lines are invalid, and the largest
+    fragment is never taken for the whole. Metrics that depend on the number of molecules (FCD above
+    all) come with those of as many random molecules of the training set. Intervals are of the draw
+    of the samples; the reference is taken as fixed. What is computed of the training set and the
+    reference is kept in the cache.
 
     Args:
         file: SMILES, one a line, as the generator wrote them; .smi or .csv, either as .gz.
-        reference: molecules that the generator has not seen, the test set; .csv with a column `smiles`, or .smi.
-        training: all molecules that the generator was trained on; novelty against a part of them would be inflated.
+        reference: molecules that the generator has not seen, the test set; .csv with a column
+            `smiles`, or .smi.
+        training: all molecules that the generator was trained on; novelty against a part of them
+            would be inflated.
         num: strings to score, from the top of the file.
         fcd: whether to compute FCD, which needs the extra [fcd].
         fcd_num: FCD of the first so many valid molecules; by default of all.
         reference_num: so many random molecules of the reference instead of all.
-        reference_stats: mean and covariance of ChemNet on the reference (.npz with mu and sigma), instead of computing them.
+        reference_stats: mean and covariance of ChemNet on the reference (.npz with mu and sigma),
+            instead of computing them.
         cache: folder for what is kept; by default that of the downloads.
         workers: processes for RDKit.
         device: for ChemNet and similarities.
@@ -94,7 +107,7 @@ class Score(Settings):
     device: str = "auto"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "num", "fcd_num", "reference_num", "workers")
 
@@ -120,19 +133,37 @@ class Score(Settings):
             require_fcd()
 
     def report(self, strings: Sequence[str]) -> dict[str, Any]:
-        """Return metrics, floor, reasons, seconds and provenance as JSON values; raises as `run` does."""
+        """Return metrics, floor, reasons, seconds and provenance as JSON values; raises as `run`
+        does.
+        """
         import rdkit
 
         with open_executor("processes", self.workers) as pool:
-            samples = [sample for part in in_chunks(judge_all, strings, pool, "samples") for sample in part]
+            samples = [
+                sample for part in in_chunks(judge_all, strings, pool, "samples") for sample in part
+            ]
             valid = [sample for sample in samples if not sample.reason]
             reasons = Counter(sample.reason for sample in samples if sample.reason)
             if not valid:
-                first = f"the first, {strings[0][:40]!r}: {samples[0].reason}" if strings else "it is empty"
-                raise DataError(f"no valid molecule among {len(strings)} lines ({first}); give SMILES", self.file)
-            known = self._kept("known", (), HashIndex, lambda: hash_index_of(self.training, pool), self.training)
+                first = (
+                    f"the first, {strings[0][:40]!r}: {samples[0].reason}"
+                    if strings
+                    else "it is empty"
+                )
+                raise DataError(
+                    f"no valid molecule among {len(strings)} lines ({first}); give SMILES",
+                    self.file,
+                )
+            known = self._kept(
+                "known", (), HashIndex, lambda: hash_index_of(self.training, pool), self.training
+            )
             reference = self._reference(pool)
-            settings = {"fcd_num": self.fcd_num, "seed": self.seed, "pool": pool, "device": self._device}
+            settings = {
+                "fcd_num": self.fcd_num,
+                "seed": self.seed,
+                "pool": pool,
+                "device": self._device,
+            }
             findings = compare([sample.smiles for sample in valid], reference, **settings)
             floor = self._floor(len(valid), reference, settings)
         metrics = _own_metrics(samples, valid, known) | findings.metrics
@@ -154,8 +185,12 @@ class Score(Settings):
     def _device(self) -> str:
         return str(choose_device(self.device))
 
-    def _kept(self, what: str, key: tuple, kind: type[Kept], make: Callable[[], Kept], *files: Path) -> Kept:
-        """Return what the cache has under the digest of the files and the key; otherwise make it and keep it."""
+    def _kept(
+        self, what: str, key: tuple, kind: type[Kept], make: Callable[[], Kept], *files: Path
+    ) -> Kept:
+        """Return what the cache has under the digest of the files and the key; otherwise make it
+        and keep it.
+        """
         import rdkit
 
         state = (what, key, [sha256(file) for file in files], rdkit.__version__)
@@ -181,10 +216,14 @@ class Score(Settings):
             parts = in_chunks(judge_all, texts, pool, "reference")
             smiles = [sample.smiles for part in parts for sample in part if not sample.reason]
             if len(smiles) < 2:
-                raise DataError(f"{len(smiles)} valid molecules in it; give at least two", self.reference)
+                raise DataError(
+                    f"{len(smiles)} valid molecules in it; give at least two", self.reference
+                )
             return smiles
 
-        reference = self._kept("features", key, Features, lambda: features_of(molecules(), False, pool), self.reference)
+        reference = self._kept(
+            "features", key, Features, lambda: features_of(molecules(), False, pool), self.reference
+        )
         if not self.fcd:
             return Reference(reference, None)
         if self.reference_stats is not None:
@@ -193,9 +232,13 @@ class Score(Settings):
         def chemnet() -> Moments:
             return moments(activations(molecules(), self._device))
 
-        return Reference(reference, FrechetTo(self._kept("moments", key, Moments, chemnet, self.reference)))
+        return Reference(
+            reference, FrechetTo(self._kept("moments", key, Moments, chemnet, self.reference))
+        )
 
-    def _floor(self, count: int, reference: Reference, settings: dict[str, Any]) -> dict[str, Figure]:
+    def _floor(
+        self, count: int, reference: Reference, settings: dict[str, Any]
+    ) -> dict[str, Figure]:
         """Return the metrics of as many random molecules of the training set."""
 
         def make() -> "_Floor":
@@ -204,33 +247,44 @@ class Score(Settings):
             smiles = [sample.smiles for part in parts for sample in part if not sample.reason]
             return _Floor(compare(smiles[:count], reference, **settings).metrics)
 
-        files = [self.training, self.reference, *filter(None, [self.reference_stats if self.fcd else None])]
+        files = [
+            self.training,
+            self.reference,
+            *filter(None, [self.reference_stats if self.fcd else None]),
+        ]
         key = (count, self.fcd, self.fcd_num, self.reference_num, self.seed)
         return self._kept("real", key, _Floor, make, *files).metrics
 
 
 class ScoreResult(Result):
-    """Metrics of generated molecules, each with a 95 % interval, beside those of as many real molecules.
+    """Metrics of generated molecules, each with a 95 % interval, beside those of as many real
+    molecules.
 
     Args:
         report: what `Score.report` returns.
         name: of the molecules, in tables.
     """
 
-    def __init__(self, report: dict[str, Any], name: str):
+    def __init__(self, report: dict[str, Any], name: str) -> None:
         self.report, self.name = report, name
 
     @property
     def about(self) -> dict[str, Any]:
         """The settings, the versions and how many molecules were read."""
-        return {key: value for key, value in self.report.items() if key not in ("metrics", "real_molecules")}
+        return {
+            key: value
+            for key, value in self.report.items()
+            if key not in ("metrics", "real_molecules")
+        }
 
     def table(self) -> Table:
         """Return the metrics as text, with notes on what was not counted."""
         return table_of({self.name: self.report})
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a metric: metric, value, low, high (95 %), real (of real molecules), count, by."""
+        """Return one row a metric: metric, value, low, high (95 %), real (of real molecules),
+        count, by.
+        """
         import pandas as pd
 
         rows = []
@@ -240,14 +294,27 @@ class ScoreResult(Result):
         return pd.DataFrame(rows)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw the metrics that lie between 0 and 1, with their intervals, and those of real molecules."""
+        """Draw the metrics that lie between 0 and 1, with their intervals, and those of real
+        molecules.
+        """
         frame = self.to_pandas()
         frame = frame[(frame["low"] >= 0) & (frame["high"] <= 1)].iloc[::-1].reset_index(drop=True)
         ax = new_axes(7, 0.35 * len(frame) + 1) if ax is None else ax
         error = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
         ax.errorbar(frame["value"], frame.index, xerr=error, fmt="o", capsize=3, label=self.name)
-        ax.plot(frame["real"].astype(float), frame.index, "|", ms=14, color="0.4", label="real molecules")
-        ax.set(yticks=list(frame.index), yticklabels=[TITLES[name] for name in frame["metric"]], xlim=(-0.02, 1.02))
+        ax.plot(
+            frame["real"].astype(float),
+            frame.index,
+            "|",
+            ms=14,
+            color="0.4",
+            label="real molecules",
+        )
+        ax.set(
+            yticks=list(frame.index),
+            yticklabels=[TITLES[name] for name in frame["metric"]],
+            xlim=(-0.02, 1.02),
+        )
         ax.legend()
         return ax
 
@@ -273,19 +340,28 @@ class _Floor:
 
     @classmethod
     def load(cls, path: Path) -> "_Floor":
-        return cls({name: Figure(**body) for name, body in json.loads(path.read_text(encoding="utf-8")).items()})
+        return cls(
+            {
+                name: Figure(**body)
+                for name, body in json.loads(path.read_text(encoding="utf-8")).items()
+            }
+        )
 
 
 def _own_metrics(samples: list[Sample], valid: list[Sample], known: HashIndex) -> dict[str, Figure]:
     plain = [sample.plain for sample in valid]
     metrics = {"validity": fraction(len(valid), len(samples)), "unique": uniqueness(plain)}
-    metrics |= {f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)}
+    metrics |= {
+        f"unique_{first}": uniqueness(plain, first) for first in UNIQUE_AT if first <= len(plain)
+    }
     different = sorted(set(plain))
     return metrics | {"novelty": fraction(int((~known.holds(different)).sum()), len(different))}
 
 
 def _too_few(count: int) -> dict[str, str]:
-    return {f"unique_{first}": f"only {count} valid molecules" for first in UNIQUE_AT if first > count}
+    return {
+        f"unique_{first}": f"only {count} valid molecules" for first in UNIQUE_AT if first > count
+    }
 
 
 def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], findings: Findings) -> None:
@@ -296,11 +372,15 @@ def _excess(metrics: dict[str, Figure], floor: dict[str, Figure], findings: Find
         findings.omitted["fcd_excess"] = "the training set has fewer molecules than the sample"
         return
     std = sum((figure.high - figure.low) ** 2 for figure in (ours, real)) ** 0.5 / (2 * Z95)
-    metrics["fcd_excess"] = normal(ours.value - real.value, std, ours.count, "both bootstraps", (-1e9, 1e9))
+    metrics["fcd_excess"] = normal(
+        ours.value - real.value, std, ours.count, "both bootstraps", (-1e9, 1e9)
+    )
 
 
 def table_of(reports: dict[str, dict[str, Any]]) -> Table:
-    """Return the metrics of reports (name -> what `Score.report` returns) as one table; real molecules are the first's."""
+    """Return the metrics of reports (name -> what `Score.report` returns) as one table; real
+    molecules are the first's.
+    """
     first = next(iter(reports.values()))
     rows = []
     for name, title in TITLES.items():
@@ -318,15 +398,27 @@ def table_of(reports: dict[str, dict[str, Any]]) -> Table:
 
 
 def _cells(figure: dict[str, Any] | None) -> tuple[str, str]:
-    return (f"{figure['value']:.4f}", f"{figure['low']:.4f} to {figure['high']:.4f}") if figure else ("-", "-")
+    return (
+        (f"{figure['value']:.4f}", f"{figure['low']:.4f} to {figure['high']:.4f}")
+        if figure
+        else ("-", "-")
+    )
 
 
 def _note(name: str, report: dict[str, Any]) -> str:
     asked, have = report["options"]["num"], report["strings"]
-    parts = [f"{have:,} strings" + (f" (all there are; {asked:,} were asked for)" if have < asked else "")]
+    parts = [
+        f"{have:,} strings"
+        + (f" (all there are; {asked:,} were asked for)" if have < asked else "")
+    ]
     parts += [f"{count:,} invalid: {reason}" for reason, count in report["invalid"].items()]
     parts += [f"no {TITLES.get(what, what)}: {why}" for what, why in report["omitted"].items()]
     if report["rejected_of_training"]:
-        parts.append(f"{report['rejected_of_training']:,} rows of the training set are no valid molecules")
-    parts.append(f"real: as many random molecules of the training set; reference of {report['reference_molecules']:,}")
+        parts.append(
+            f"{report['rejected_of_training']:,} rows of the training set are no valid molecules"
+        )
+    parts.append(
+        "real: as many random molecules of the training set; reference of"
+        f" {report['reference_molecules']:,}"
+    )
     return "\n  ".join([f"{name}:", *parts])

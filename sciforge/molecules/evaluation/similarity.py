@@ -1,4 +1,6 @@
-"""Tanimoto similarity of many Morgan fingerprints: nearest neighbours in a large reference, and diversity inside a sample."""
+"""Tanimoto similarity of many Morgan fingerprints: nearest neighbours in a large reference, and
+diversity inside a sample.
+"""
 
 from collections.abc import Iterator
 
@@ -19,9 +21,13 @@ def _unpacked(packed_NB: np.ndarray, device: torch.device) -> Tensor:
 def _blocks(
     query_QB: np.ndarray, stock_SB: np.ndarray, device: torch.device, say: str
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (rows of the query, their intersection over the sum of bits with a block of the stock)."""
+    """Yield (rows of the query, their intersection over the sum of bits with a block of the
+    stock).
+    """
     total = len(query_QB) * len(stock_SB)
-    with tqdm(total=total, desc=say, unit="pair", unit_scale=True, disable=None, leave=False) as bar:
+    with tqdm(
+        total=total, desc=say, unit="pair", unit_scale=True, disable=None, leave=False
+    ) as bar:
         for start in range(0, len(query_QB), BLOCK):
             rows = slice(start, min(start + BLOCK, len(query_QB)))
             query = _unpacked(query_QB[rows], device)
@@ -51,12 +57,14 @@ def nearest(query_QB: np.ndarray, stock_SB: np.ndarray, device: str = "cpu") -> 
     best = np.zeros(len(query_QB))
     for rows, share in _blocks(query_QB, stock_SB, torch.device(device), "nearest neighbours"):
         best[rows] = np.maximum(best[rows], share.amax(1).cpu().double().numpy())
-    # Tanimoto c / (a + b - c) grows with c / (a + b), so only the largest share needs the second division.
+    # Tanimoto c / (a + b - c) grows with c / (a + b), so only the largest share needs the second
+    # division.
     return best / (1 - best)
 
 
 def mean_similarity(packed_NB: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """Return the mean Tanimoto similarity of each row to all rows, itself among them; float64 of shape (N,).
+    """Return the mean Tanimoto similarity of each row to all rows, itself among them; float64 of
+    shape (N,).
 
     >>> mean_similarity(np.array([[3], [1]], np.uint8)).round(6).tolist()
     [0.75, 0.75]

@@ -30,7 +30,11 @@ from sciforge.molecules.generation.partial_graph import (
 
 
 def legal(
-    growth: PartialGraph, actions: Actions, rules: Feasibility, only: Tensor | None = None, banned: Tensor | None = None
+    growth: PartialGraph,
+    actions: Actions,
+    rules: Feasibility,
+    only: Tensor | None = None,
+    banned: Tensor | None = None,
 ) -> Tensor:
     """Return which actions may be taken [B, A]; molecules that are done may only stop.
 
@@ -38,8 +42,8 @@ def legal(
         only: [A] actions that the request allows at all.
         banned: [B, A] actions that would complete a forbidden part.
 
-    Closures and multiple bonds that would bend a linear atom into a ring of fewer than eight atoms are left out wherever another
-    action is legal: RDKit accepts them, chemists do not.
+    Closures and multiple bonds that would bend a linear atom into a ring of fewer than eight atoms
+    are left out wherever another action is legal: RDKit accepts them, chemists do not.
     """
     state = _State.of(growth, actions, rules)
     add_BTO, ring_BNO = state.adds(), state.rings()
@@ -81,19 +85,35 @@ class _State:
         elements = None
         if rules.formula is not None:
             element_of = constant(ELEMENT_OF, growth.device)[growth.kind.clamp(min=0)]
-            one_hot = torch.nn.functional.one_hot(element_of, len(ELEMENTS)) * (growth.kind >= 0)[..., None]
+            one_hot = (
+                torch.nn.functional.one_hot(element_of, len(ELEMENTS))
+                * (growth.kind >= 0)[..., None]
+            )
             elements = one_hot.sum(1)
-        clean = (growth.kind == (NONE if rules.filler is None else rules.filler)) & (growth.double + growth.triple == 0)
-        return cls(growth, actions, rules, growth.focus, slots, slots - need, need, charge, elements, clean)
+        clean = (growth.kind == (NONE if rules.filler is None else rules.filler)) & (
+            growth.double + growth.triple == 0
+        )
+        return cls(
+            growth, actions, rules, growth.focus, slots, slots - need, need, charge, elements, clean
+        )
 
-    def partners(self, focus: Tensor, hidden: Tensor, further: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return partners, units and reach [B] of an atom `further` bonds behind the focus; [B, N] `hidden` do not count."""
+    def partners(
+        self, focus: Tensor, hidden: Tensor, further: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return partners, units and reach [B] of an atom `further` bonds behind the focus; [B,
+        N] `hidden` do not count.
+        """
         growth, (low, high) = self.growth, self.rules.sizes
         if self.rules.plain:
             return growth.num, growth.num, growth.num  # not looked at
         size = growth.at(growth.distance, focus).long() + further + 1
         index = torch.arange(size.shape[1], device=size.device)
-        others = growth.open & ~hidden & (self.free >= 1) & ((index != focus[:, None]) if further == 0 else True)
+        others = (
+            growth.open
+            & ~hidden
+            & (self.free >= 1)
+            & ((index != focus[:, None]) if further == 0 else True)
+        )
         closable = others & (size >= max(low, 3)) & (size <= high)
         units = (self.free.clamp(max=RING_ORDERS) * closable).sum(1)
         return closable.sum(1), units, (size * (others & (size <= high))).amax(1)
@@ -116,7 +136,9 @@ class _State:
         return ok
 
     def leave(self) -> Tensor:
-        """Return where the focus may be left [B]: it lacks nothing, another atom is open, and a legal end stays in reach."""
+        """Return where the focus may be left [B]: it lacks nothing, another atom is open, and a
+        legal end stays in reach.
+        """
         growth, focus = self.growth, self.focus
         index = torch.arange(self.slots.shape[1], device=focus.device)
         gone = index == focus[:, None]
@@ -125,16 +147,27 @@ class _State:
         partners, units, reach = self.partners(after, gone, 0)
         free_after = growth.at(self.free, after)
         look = Outlook(
-            growth.num, (self.slots * ~gone).sum(1), self.need.sum(1), self.charge, growth.rings,
-            growth.hydrogens + growth.at(self.slots, focus), (self.free * ~gone).amax(1), free_after, partners, units,
-            torch.where(free_after >= 2, reach.clamp(min=1), reach), torch.full_like(growth.num, -1),
+            growth.num,
+            (self.slots * ~gone).sum(1),
+            self.need.sum(1),
+            self.charge,
+            growth.rings,
+            growth.hydrogens + growth.at(self.slots, focus),
+            (self.free * ~gone).amax(1),
+            free_after,
+            partners,
+            units,
+            torch.where(free_after >= 2, reach.clamp(min=1), reach),
+            torch.full_like(growth.num, -1),
             growth.at(self.clean, after),
-        )  # fmt: skip
+        )
         needless = growth.at(self.need, focus) == 0
         return (after >= 0) & needless & completable(look, self.rules, self.elements)
 
     def adds(self) -> Tensor:
-        """Return which types may be added by which bond orders [B, T, 3]; the first atom is added by order 1 without a bond."""
+        """Return which types may be added by which bond orders [B, T, 3]; the first atom is
+        added by order 1 without a bond.
+        """
         growth, focus = self.growth, self.focus
         slots_table, need_table, charges = tables(growth.device)
         kind = constant(self.actions.alphabet, growth.device)
@@ -142,12 +175,18 @@ class _State:
         first = (growth.num == 0)[:, None, None]
         own = torch.where(first, 0, order)  # bond order that the new atom spends [B, 1, 3]
         kind_f, used_f = growth.at(growth.kind, focus).clamp(min=0), growth.at(growth.used, focus)
-        slots_f, need_f = (t[kind_f[:, None], used_f[:, None] + order][:, None] for t in (slots_table, need_table))
+        slots_f, need_f = (
+            t[kind_f[:, None], used_f[:, None] + order][:, None] for t in (slots_table, need_table)
+        )
         slots_n, need_n = (t[kind[None, :, None], own] for t in (slots_table, need_table))
-        possible = torch.where(first, order == 1, (slots_f != NONE) & growth.at(growth.open, focus)[:, None, None])
+        possible = torch.where(
+            first, order == 1, (slots_f != NONE) & growth.at(growth.open, focus)[:, None, None]
+        )
         possible = possible & (slots_n != NONE) & (need_n != NONE) & (first | (need_f != NONE))
         single = constant(SINGLE_BONDS, growth.device)
-        possible = possible & ((order == 1) | ~(single[kind][:, None] | single[kind_f][:, None, None]))
+        possible = possible & (
+            (order == 1) | ~(single[kind][:, None] | single[kind_f][:, None, None])
+        )
         slots_f, need_f = torch.where(first, 0, slots_f), torch.where(first, 0, need_f)
         index = torch.arange(self.slots.shape[1], device=focus.device)
         others = index != focus[:, None]
@@ -155,13 +194,23 @@ class _State:
         free_f, free_n = slots_f - need_f, slots_n - need_n
         reach = torch.maximum(reach, torch.where(free_f >= 1, 2, torch.where(free_n >= 2, 1, 0)))
         look = Outlook(
-            growth.num[:, None, None] + 1, _rest(self.slots, others) + slots_f + slots_n,
-            _rest(self.need, others) + need_f + need_n, self.charge[:, None, None] + charges[kind][None, :, None],
-            growth.rings[:, None, None], growth.hydrogens[:, None, None],
-            torch.maximum(torch.maximum((self.free * others).amax(1)[:, None, None], free_f), free_n), free_n,
-            partners, units, reach, kind[None, :, None].expand(len(growth), -1, MAX_ORDER),
-            (kind[None, :, None] == (NONE if self.rules.filler is None else self.rules.filler)) & (order == 1),
-        )  # fmt: skip
+            growth.num[:, None, None] + 1,
+            _rest(self.slots, others) + slots_f + slots_n,
+            _rest(self.need, others) + need_f + need_n,
+            self.charge[:, None, None] + charges[kind][None, :, None],
+            growth.rings[:, None, None],
+            growth.hydrogens[:, None, None],
+            torch.maximum(
+                torch.maximum((self.free * others).amax(1)[:, None, None], free_f), free_n
+            ),
+            free_n,
+            partners,
+            units,
+            reach,
+            kind[None, :, None].expand(len(growth), -1, MAX_ORDER),
+            (kind[None, :, None] == (NONE if self.rules.filler is None else self.rules.filler))
+            & (order == 1),
+        )
         shape = (len(growth), len(kind), MAX_ORDER)
         look = Outlook(*(x.expand(shape) for x in look))
         return possible.expand(shape) & completable(look, self.rules, self.elements)
@@ -173,17 +222,29 @@ class _State:
         order = torch.arange(1, RING_ORDERS + 1, device=growth.device)
         kind, kind_f = growth.kind.clamp(min=0), growth.at(growth.kind, focus).clamp(min=0)
         used_f = growth.at(growth.used, focus)
-        slots_f, need_f = (t[kind_f[:, None], used_f[:, None] + order][:, None] for t in (slots_table, need_table))
-        slots_j, need_j = (t[kind[..., None], growth.used[..., None] + order] for t in (slots_table, need_table))
+        slots_f, need_f = (
+            t[kind_f[:, None], used_f[:, None] + order][:, None] for t in (slots_table, need_table)
+        )
+        slots_j, need_j = (
+            t[kind[..., None], growth.used[..., None] + order] for t in (slots_table, need_table)
+        )
         size = growth.at(growth.distance, focus).long() + 1
         index = torch.arange(size.shape[1], device=focus.device)
         apart = growth.open & (index != focus[:, None]) & (size >= max(low, 3)) & (size <= high)
-        possible = apart[..., None] & (slots_f != NONE) & (slots_j != NONE) & (need_f != NONE) & (need_j != NONE)
+        possible = (
+            apart[..., None]
+            & (slots_f != NONE)
+            & (slots_j != NONE)
+            & (need_f != NONE)
+            & (need_j != NONE)
+        )
         single = constant(SINGLE_BONDS, growth.device)
         possible = possible & ((order == 1) | ~(single[kind] | single[kind_f][:, None])[..., None])
         others = index != focus[:, None]
         third = torch.topk(self.free * others, min(2, size.shape[1]), 1)
-        best_rest = torch.where(third.indices[:, :1] == index, third.values[:, -1:], third.values[:, :1])[..., None]
+        best_rest = torch.where(
+            third.indices[:, :1] == index, third.values[:, -1:], third.values[:, :1]
+        )[..., None]
         free_f, free_j = slots_f - need_f, slots_j - need_j
         partners, units, _ = (x[:, None] for x in self.partners(focus, ~others, 0))
         was = apart & (self.free >= 1)
@@ -191,13 +252,20 @@ class _State:
         partners = (partners - was.long()) * keeps
         units = (units - self.free.clamp(max=RING_ORDERS) * was) * keeps
         look = Outlook(
-            growth.num[:, None, None], _rest(self.slots, others) - self.slots[..., None] + slots_f + slots_j,
-            _rest(self.need, others) - self.need[..., None] + need_f + need_j, self.charge[:, None, None],
-            growth.rings[:, None, None] + 1, growth.hydrogens[:, None, None],
-            torch.maximum(torch.maximum(best_rest, free_f), free_j), free_f, partners[..., None], units[..., None],
-            torch.where(free_f >= 2, 1, 0), torch.full_like(size, -1)[..., None],
+            growth.num[:, None, None],
+            _rest(self.slots, others) - self.slots[..., None] + slots_f + slots_j,
+            _rest(self.need, others) - self.need[..., None] + need_f + need_j,
+            self.charge[:, None, None],
+            growth.rings[:, None, None] + 1,
+            growth.hydrogens[:, None, None],
+            torch.maximum(torch.maximum(best_rest, free_f), free_j),
+            free_f,
+            partners[..., None],
+            units[..., None],
+            torch.where(free_f >= 2, 1, 0),
+            torch.full_like(size, -1)[..., None],
             growth.at(self.clean, focus)[:, None, None] & (order == 1),
-        )  # fmt: skip
+        )
         shape = (*size.shape, RING_ORDERS)
         look = Outlook(*(x.expand(shape) for x in look))
         return possible & completable(look, self.rules, self.elements)
@@ -205,7 +273,9 @@ class _State:
     def strained_adds(self) -> Tensor:
         """Return the additions [B, T, 3] that would make an atom of a ring linear."""
         growth, focus = self.growth, self.focus
-        bent = bends(growth.device)[growth.at(growth.kind, focus).clamp(min=0)] & growth.at(growth.ring, focus)
+        bent = bends(growth.device)[growth.at(growth.kind, focus).clamp(min=0)] & growth.at(
+            growth.ring, focus
+        )
         order = torch.arange(1, MAX_ORDER + 1, device=growth.device)
         straightens = (order == 3) | ((order == 2) & (growth.at(growth.double, focus)[:, None] > 0))
         return (bent[:, None] & straightens)[:, None].expand(-1, len(self.actions.alphabet), -1)
@@ -213,13 +283,18 @@ class _State:
     def strained_rings(self) -> Tensor:
         """Return the closures [B, N, 2] of rings under eight atoms with a linear atom in them."""
         growth, focus = self.growth, self.focus
-        here, bent = growth.at(growth.distance, focus), bends(growth.device)[growth.kind.clamp(min=0)]
+        here, bent = (
+            growth.at(growth.distance, focus),
+            bends(growth.device)[growth.kind.clamp(min=0)],
+        )
         straight = growth.linear()
         linear = torch.zeros_like(straight)
         some = torch.arange(len(straight), device=growth.device)
-        if growth.device.type == "cpu":  # few molecules have a linear atom; to find them, the host would wait for a GPU
+        # few molecules have a linear atom; to find them, the host would wait for a GPU
+        if growth.device.type == "cpu":
             some = straight.any(1).nonzero()[:, 0]
-        between = here[some, :, None] + growth.distance[some] == here[some, None]  # k lies on a way from the focus to j
+        # k lies on a way from the focus to j
+        between = here[some, :, None] + growth.distance[some] == here[some, None]
         linear[some] = (straight[some, :, None] & between).any(1)
         doubled = bent & (growth.double > 0)
         doubled = doubled | growth.at(doubled, focus)[:, None]

@@ -1,4 +1,6 @@
-"""What a user may ask of generated molecules, checked for feasibility before a single one is drawn."""
+"""What a user may ask of generated molecules, checked for feasibility before a single one is
+drawn.
+"""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +13,14 @@ from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError
 from sciforge.molecules.chemistry.valence import MAX_ORDER, TYPES
 from sciforge.molecules.generation.action_mask import legal
-from sciforge.molecules.generation.feasibility import ELEMENTS, IMPOSSIBLE, NO_LIMIT, NORMAL, Feasibility, charges_of
+from sciforge.molecules.generation.feasibility import (
+    ELEMENTS,
+    IMPOSSIBLE,
+    NO_LIMIT,
+    NORMAL,
+    Feasibility,
+    charges_of,
+)
 from sciforge.molecules.generation.partial_graph import Actions, PartialGraph
 
 MOST_ATOMS = 64
@@ -28,8 +37,10 @@ class Constraints(Settings):
         rings: fewest and most rings (independent cycles).
         ring_sizes: smallest and largest ring.
         types: atom types to use, such as C N O F; all of the checkpoint's alphabet where empty.
-        scaffold: SMILES to grow from, kept whole in every molecule; with dummy atoms (*) growth starts only at their neighbours.
-        forbidden: SMILES of substructures that must not appear, compared as kekulised graphs of heavy atoms.
+        scaffold: SMILES to grow from, kept whole in every molecule; with dummy atoms (*) growth
+            starts only at their neighbours.
+        forbidden: SMILES of substructures that must not appear, compared as kekulised graphs of
+            heavy atoms.
     """
 
     charge: int = 0
@@ -41,14 +52,22 @@ class Constraints(Settings):
     scaffold: str | None = None
     forbidden: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.atoms[0] <= self.atoms[1] <= MOST_ATOMS:
-            raise ConfigError(f"atoms is {self.atoms}; give the fewest and the most heavy atoms, 1 to {MOST_ATOMS}")
+            raise ConfigError(
+                f"atoms is {self.atoms}; give the fewest and the most heavy atoms, 1 to"
+                f" {MOST_ATOMS}"
+            )
         if not 0 <= self.rings[0] <= self.rings[1]:
-            raise ConfigError(f"rings is {self.rings}; give the fewest and the most rings, at least 0")
+            raise ConfigError(
+                f"rings is {self.rings}; give the fewest and the most rings, at least 0"
+            )
         if not 3 <= self.ring_sizes[0] <= self.ring_sizes[1] <= 24:
-            raise ConfigError(f"ring_sizes is {self.ring_sizes}; give the smallest and the largest ring, 3 to 24 atoms")
+            raise ConfigError(
+                f"ring_sizes is {self.ring_sizes}; give the smallest and the largest ring, 3 to 24"
+                " atoms"
+            )
 
 
 def parse_formula(formula: str) -> tuple[dict[str, int], int]:
@@ -72,16 +91,18 @@ def parse_formula(formula: str) -> tuple[dict[str, int], int]:
             raise ConfigError(f"formula {formula!r}: the valence table holds no {symbol}")
     if not 1 <= sum(counts.values()) <= MOST_ATOMS:
         raise ConfigError(
-            f"formula {formula!r} has {sum(counts.values())} heavy atoms; 1 to {MOST_ATOMS} can be generated"
+            f"formula {formula!r} has {sum(counts.values())} heavy atoms; 1 to {MOST_ATOMS} can be"
+            " generated"
         )
     return counts, hydrogens
 
 
 def chain_capacities(four: int, three: int, two: int) -> Tensor:
-    """Return how many bond orders above one a chain can take [free slots, fours + 1, threes + 1, twos + 1].
+    """Return how many bond orders above one a chain can take [free slots, fours + 1, threes + 1,
+    twos + 1].
 
-    The chain starts at an atom with some free slots and holds all of so many atoms of four, three and two bonds; IMPOSSIBLE where
-    they cannot all be placed.
+    The chain starts at an atom with some free slots and holds all of so many atoms of four, three
+    and two bonds; IMPOSSIBLE where they cannot all be placed.
 
     >>> table = chain_capacities(2, 1, 0)
     >>> int(table[1, 1, 0, 0]), int(table[1, 2, 0, 0]), int(table[1, 1, 1, 0])
@@ -113,10 +134,14 @@ def chain_capacities(four: int, three: int, two: int) -> Tensor:
 
 
 def alphabet_of(constraints: Constraints, alphabet: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the places in TYPES that may be used; raises ConfigError for a type that the checkpoint does not know."""
+    """Return the places in TYPES that may be used; raises ConfigError for a type that the
+    checkpoint does not know.
+    """
     names = {TYPES[place].name: place for place in alphabet}
     if unknown := [name for name in constraints.types if name not in names]:
-        raise ConfigError(f"the checkpoint's alphabet holds no {unknown[0]!r}; it knows {', '.join(names)}")
+        raise ConfigError(
+            f"the checkpoint's alphabet holds no {unknown[0]!r}; it knows {', '.join(names)}"
+        )
     allowed = {names[name] for name in constraints.types} or set(alphabet)
     return tuple(place for place in alphabet if place in allowed)
 
@@ -131,13 +156,20 @@ def compile_feasibility(
         alphabet: the types that may be used.
 
     Raises:
-        ConfigError: the formula cannot be read, or the plan of the rules needs a type that is not allowed.
+        ConfigError: the formula cannot be read, or the plan of the rules needs a type that is not
+            allowed.
     """
     allowed = [TYPES[place] for place in alphabet]
     if not any(t.charge == 0 and t.valences[0] >= 3 for t in allowed):
-        raise ConfigError("types holds no neutral type of three or more bonds, which loose ends may need; add C or N")
+        raise ConfigError(
+            "types holds no neutral type of three or more bonds, which loose ends may need; add C"
+            " or N"
+        )
     anion, cation = charges_of(alphabet)
-    options = {"charge": torch.tensor([constraints.charge], device=device), "rings": constraints.rings}
+    options = {
+        "charge": torch.tensor([constraints.charge], device=device),
+        "rings": constraints.rings,
+    }
     brings = max(t.valences[0] for t in allowed if t.charge == 0) - 2
     options |= {"sizes": constraints.ring_sizes, "anion": anion, "cation": cation, "brings": brings}
     if constraints.formula is None:
@@ -146,11 +178,17 @@ def compile_feasibility(
     neutral = {t.symbol for t in allowed if t.charge == 0}
     if missing := sorted(set(counts) - neutral):
         raise ConfigError(
-            f"formula {constraints.formula}: {missing[0]} is not among the types that may be used; add it to types"
+            f"formula {constraints.formula}: {missing[0]} is not among the types that may be used;"
+            " add it to types"
         )
     # The plan for a formula places its charges as an oxygen of one bond and a nitrogen of four.
-    options |= {"anion": any(t.name == "O-" for t in allowed), "cation": 4 * any(t.name == "N+" for t in allowed)}
-    by_bonds = {v: sum(n for e, n in counts.items() if NORMAL[ELEMENTS.index(e)] == v) for v in (2, 3, 4)}
+    options |= {
+        "anion": any(t.name == "O-" for t in allowed),
+        "cation": 4 * any(t.name == "N+" for t in allowed),
+    }
+    by_bonds = {
+        v: sum(n for e, n in counts.items() if NORMAL[ELEMENTS.index(e)] == v) for v in (2, 3, 4)
+    }
     atoms = sum(counts.values())
     formula = torch.tensor([counts.get(e, 0) for e in ELEMENTS], device=device)
     chain = chain_capacities(by_bonds[4], by_bonds[3], by_bonds[2]).to(device)
@@ -158,7 +196,11 @@ def compile_feasibility(
 
 
 def require_feasible(
-    constraints: Constraints, rules: Feasibility, growth: PartialGraph, actions: Actions, only: Tensor
+    constraints: Constraints,
+    rules: Feasibility,
+    growth: PartialGraph,
+    actions: Actions,
+    only: Tensor,
 ) -> None:
     """Refuse a request that no molecule can meet, or none is known to, before anything is drawn.
 
@@ -182,11 +224,14 @@ def require_feasible(
     if growth.num.any() and int(growth.rings) > constraints.rings[1]:
         raise ConfigError(f"{asked}: the scaffold has {int(growth.rings)} rings")
     if constraints.charge > 0 and not rules.cation or constraints.charge < 0 and not rules.anion:
-        raise ConfigError(f"{asked}: no atom type of that charge may be used; add N+ or O- to types")
+        raise ConfigError(
+            f"{asked}: no atom type of that charge may be used; add N+ or O- to types"
+        )
     needed = constraints.rings[0] * constraints.ring_sizes[0]
     raise ConfigError(
-        f"{asked}: charges, rings and needed bonds take more atoms than {constraints.atoms[1]}"
-        f"{f' (the rings alone up to {needed})' if needed else ''}; allow more atoms or ask for less"
+        f"{asked}: charges, rings and needed bonds take more atoms than"
+        f" {constraints.atoms[1]}{f' (the rings alone up to {needed})' if needed else ''}; allow"
+        " more atoms or ask for less"
     )
 
 
@@ -199,8 +244,16 @@ def _said(constraints: Constraints) -> str:
         "atoms": "atoms {0[0]} to {0[1]}",
         "scaffold": "scaffold {}",
     }
-    words |= {"rings": "rings {0[0]} to {0[1]}", "ring_sizes": "ring sizes {0[0]} to {0[1]}", "types": "types {}"}
-    asked = {name: getattr(constraints, name) for name in words if getattr(constraints, name) != getattr(plain, name)}
+    words |= {
+        "rings": "rings {0[0]} to {0[1]}",
+        "ring_sizes": "ring sizes {0[0]} to {0[1]}",
+        "types": "types {}",
+    }
+    asked = {
+        name: getattr(constraints, name)
+        for name in words
+        if getattr(constraints, name) != getattr(plain, name)
+    }
     return ", ".join(words[name].format(value) for name, value in asked.items()) or "these settings"
 
 
@@ -208,13 +261,20 @@ def _why_not_formula(constraints: Constraints) -> str:
     """Return the reason in terms of hydrogens and unsaturation."""
     counts, hydrogens = parse_formula(constraints.formula)
     heavy = sum(counts.values())
-    # Lewis structures of the whole: a positive charge on nitrogen binds one more, a negative one on oxygen one less.
+    # Lewis structures of the whole: a positive charge on nitrogen binds one more, a negative one on
+    # oxygen one less.
     bonds = sum(NORMAL[ELEMENTS.index(e)] * n for e, n in counts.items()) + constraints.charge
     most = bonds - 2 * (heavy - 1)
     if constraints.scaffold:
         return "the scaffold does not fit the formula's atoms, hydrogens or charge"
     if (most - hydrogens) % 2:
-        return f"odd hydrogen count: {hydrogens} hydrogens leave a radical; use {hydrogens - 1} or {hydrogens + 1}"
+        return (
+            f"odd hydrogen count: {hydrogens} hydrogens leave a radical; use {hydrogens - 1} or"
+            f" {hydrogens + 1}"
+        )
     if hydrogens > most:
         return f"too many hydrogens: {heavy} heavy atoms in one piece hold at most {max(most, 0)}"
-    return f"no way is known to place {(most - hydrogens) // 2} rings and multiple bonds under the other constraints"
+    return (
+        f"no way is known to place {(most - hydrogens) // 2} rings and multiple bonds under the"
+        " other constraints"
+    )

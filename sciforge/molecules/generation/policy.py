@@ -1,10 +1,12 @@
 """The policy: from the history of a growing molecule to the next action.
 
-Each step of a growth is a token, anchored at the atom that is the focus then; it sees the steps before it through the attention of
-MoleculeNet, biased by the graph as it is at that step. So nothing is encoded twice: training reads a whole walk in one pass, and
-sampling keeps keys and values.
+Each step of a growth is a token, anchored at the atom that is the focus then; it sees the steps
+before it through the attention of MoleculeNet, biased by the graph as it is at that step. So
+nothing is encoded twice: training reads a whole walk in one pass, and sampling keeps keys and
+values.
 
-Legend of shape letters: B batch, N atoms, L steps, D width, H heads, A actions, F features, P conditions.
+Legend of shape letters: B batch, N atoms, L steps, D width, H heads, A actions, F features, P
+conditions.
 """
 
 from dataclasses import dataclass
@@ -15,23 +17,45 @@ from torch import Tensor, nn
 
 from sciforge.molecules.chemistry.valence import MAX_ORDER
 from sciforge.molecules.generation.partial_graph import RING_ORDERS, Actions, PartialGraph, tables
-from sciforge.molecules.model.molecule_transformer import HIDDEN, MOLECULE, MOST_TYPES, MoleculeNet, relations
+from sciforge.molecules.model.molecule_transformer import (
+    HIDDEN,
+    MOLECULE,
+    MOST_TYPES,
+    MoleculeNet,
+    relations,
+)
 
-STYLES = ("canonical", "random", "seeded")  # how a walk is ordered; told to the net, so that each can be asked for
+# how a walk is ordered; told to the net, so that each can be asked for
+STYLES = ("canonical", "random", "seeded")
 RECENT = 16  # steps back that the net tells apart
 FIRST_ROOM = 16  # steps that memory is taken for at a time
 MOST_SIZE = 9  # rings of that size and larger are one class
 # One-hot features of a step and how many values each has; counts are clamped to the last.
 FEATURES = {
-    "last": 5, "last_order": 4, "last_size": MOST_SIZE, "kind": MOST_TYPES + 1, "used": 9, "slots": 7, "need": 4, "ring": 2,
-    "double": 3, "triple": 2, "degree": 7, "rings": 8, "num": 48, "open": 8, "charge": 5,
-}  # fmt: skip
+    "last": 5,
+    "last_order": 4,
+    "last_size": MOST_SIZE,
+    "kind": MOST_TYPES + 1,
+    "used": 9,
+    "slots": 7,
+    "need": 4,
+    "ring": 2,
+    "double": 3,
+    "triple": 2,
+    "degree": 7,
+    "rings": 8,
+    "num": 48,
+    "open": 8,
+    "charge": 5,
+}
 NUM_ONE_HOT = sum(FEATURES.values())
 NUM_FEATURES = NUM_ONE_HOT + MAX_ORDER * MOST_TYPES + MOST_SIZE + 1
 
 
 def features(growth: PartialGraph) -> Tensor:
-    """Return what a step tells of itself [B, F], uint8: its last action, the focus, its neighbours, rings in reach, counts."""
+    """Return what a step tells of itself [B, F], uint8: its last action, the focus, its
+    neighbours, rings in reach, counts.
+    """
     focus, device = growth.focus, growth.device
     slots_table, need_table, charges = tables(device)
     slots = growth.lookup(slots_table) * growth.open
@@ -40,13 +64,22 @@ def features(growth: PartialGraph) -> Tensor:
     present = growth.num > 0
     waiting = growth.open & (slots > 0) & (index != focus[:, None])
     values = {
-        "last": growth.last, "last_order": growth.last_order, "last_size": growth.last_size,
-        "kind": torch.where(focus >= 0, growth.at(growth.kind, focus), MOST_TYPES), "used": growth.at(growth.used, focus),
-        "slots": growth.at(slots, focus), "need": growth.at(growth.lookup(need_table), focus),
-        "ring": growth.at(growth.ring, focus).long(), "double": growth.at(growth.double, focus),
-        "triple": growth.at(growth.triple, focus), "degree": (bond > 0).sum(1), "rings": growth.rings, "num": growth.num,
-        "open": waiting.sum(1), "charge": (charges[growth.kind.clamp(min=0)] * (growth.kind >= 0)).sum(1) + 2,
-    }  # fmt: skip
+        "last": growth.last,
+        "last_order": growth.last_order,
+        "last_size": growth.last_size,
+        "kind": torch.where(focus >= 0, growth.at(growth.kind, focus), MOST_TYPES),
+        "used": growth.at(growth.used, focus),
+        "slots": growth.at(slots, focus),
+        "need": growth.at(growth.lookup(need_table), focus),
+        "ring": growth.at(growth.ring, focus).long(),
+        "double": growth.at(growth.double, focus),
+        "triple": growth.at(growth.triple, focus),
+        "degree": (bond > 0).sum(1),
+        "rings": growth.rings,
+        "num": growth.num,
+        "open": waiting.sum(1),
+        "charge": (charges[growth.kind.clamp(min=0)] * (growth.kind >= 0)).sum(1) + 2,
+    }
     columns, start = [], 0
     for name, size in FEATURES.items():
         columns.append(values[name].clamp(0, size - 1) + start)
@@ -95,7 +128,7 @@ class Policy(nn.Module):
         conditions: number of properties that the molecules can be conditioned on.
     """
 
-    def __init__(self, width: int, heads: int, types: int, conditions: int):
+    def __init__(self, width: int, heads: int, types: int, conditions: int) -> None:
         super().__init__()
         self.embed = nn.Linear(NUM_FEATURES, width)
         self.style = nn.Embedding(len(STYLES), width)
@@ -112,9 +145,12 @@ class Policy(nn.Module):
         nn.init.normal_(self.style.weight, std=0.3)
 
     def tokens(self, features: Tensor, style: Tensor, condition: Tensor | None) -> Tensor:
-        """Return embedded steps [B, L, D] from features [B, L, F], style [B] and conditions [B, 2 P] (values, then 1 where known)."""
+        """Return embedded steps [B, L, D] from features [B, L, F], style [B] and conditions [B,
+        2 P] (values, then 1 where known).
+        """
         x_BLD = self.embed(features.to(self.embed.weight.dtype)) + self.style(style)[:, None]
-        if self.condition is None or condition is None:  # nothing is told, which is what zeros say too
+        # nothing is told, which is what zeros say too
+        if self.condition is None or condition is None:
             return x_BLD
         return x_BLD + self.condition(condition.to(x_BLD.dtype))[:, None]
 
@@ -125,7 +161,8 @@ class Policy(nn.Module):
         return self.recent[:, back.clamp(0, RECENT - 1)].masked_fill(back < 0, HIDDEN)
 
     def logits(self, x_BLD: Tensor, keys_BNK: Tensor, distance_BLN: Tensor) -> Tensor:
-        """Return logits [B, L, A] in the order of growth.Actions, ring closures by the size of the ring and by the atom.
+        """Return logits [B, L, A] in the order of growth.Actions, ring closures by the size of the
+        ring and by the atom.
 
         Args:
             x_BLD: states of steps.
@@ -141,8 +178,12 @@ class Policy(nn.Module):
         return torch.cat([self.act(x_BLD), of_ring.flatten(2)], -1)
 
 
-def read_history(model: MoleculeNet, history: History, style: Tensor, condition: Tensor | None) -> Tensor:
-    """Return the logits of the next action after each step [B, L, A], all steps in one causal pass."""
+def read_history(
+    model: MoleculeNet, history: History, style: Tensor, condition: Tensor | None
+) -> Tensor:
+    """Return the logits of the next action after each step [B, L, A], all steps in one causal
+    pass.
+    """
     policy: Policy = model.heads["policy"]
     x_BLD = policy.tokens(history.features, style, condition)
     bias_BHLL = model.bias(history.relation()) + policy.bias_of_recency(x_BLD.shape[1])
@@ -152,7 +193,8 @@ def read_history(model: MoleculeNet, history: History, style: Tensor, condition:
 
 
 class Reader:
-    """Reads a growth step by step, for sampling: the same logits as `read_history`, in constant work a step and layer.
+    """Reads a growth step by step, for sampling: the same logits as `read_history`, in constant
+    work a step and layer.
 
     Args:
         model: with a policy.
@@ -162,7 +204,9 @@ class Reader:
         condition: [B, 2 P] or None.
     """
 
-    def __init__(self, model: MoleculeNet, rows: int, atoms: int, style: int, condition: Tensor | None):
+    def __init__(
+        self, model: MoleculeNet, rows: int, atoms: int, style: int, condition: Tensor | None
+    ) -> None:
         self.model, self.condition, self.steps = model, condition, 0
         weight = model.relation.weight
         shape = (rows, model.num_heads, FIRST_ROOM, model.width // model.num_heads)
@@ -191,7 +235,9 @@ class Reader:
         born = (growth.num - 1).clamp(min=0)
         fresh = (growth.last == 1) & ~growth.done
         rows = torch.arange(len(born), device=born.device)
-        self.keys[rows, born] = torch.where(fresh[:, None], policy.key(x_B1D[:, 0]), self.keys[rows, born])
+        self.keys[rows, born] = torch.where(
+            fresh[:, None], policy.key(x_B1D[:, 0]), self.keys[rows, born]
+        )
         self.steps += 1
         return policy.logits(x_B1D, self.keys, distance[:, None])[:, 0]
 

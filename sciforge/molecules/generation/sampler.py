@@ -1,4 +1,5 @@
-"""Drawing molecules from a policy under hard constraints: batched on the device, valid by construction, nothing rejected.
+"""Drawing molecules from a policy under hard constraints: batched on the device, valid by
+construction, nothing rejected.
 
 Legend of shape letters: B batch, N atoms, A actions.
 """
@@ -20,16 +21,30 @@ from sciforge.molecules.chemistry.forbidden_substructures import Pattern, patter
 from sciforge.molecules.chemistry.graph import Graph, graph_of_mol, mol_of_smiles, smiles_of_graph
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.generation.action_mask import legal
-from sciforge.molecules.generation.constraints import Constraints, alphabet_of, compile_feasibility, require_feasible
+from sciforge.molecules.generation.constraints import (
+    Constraints,
+    alphabet_of,
+    compile_feasibility,
+    require_feasible,
+)
 from sciforge.molecules.generation.feasibility import Feasibility
-from sciforge.molecules.generation.partial_graph import FIRST_ADD, NEXT, RING_ORDERS, STOP, Actions, PartialGraph
+from sciforge.molecules.generation.partial_graph import (
+    FIRST_ADD,
+    NEXT,
+    RING_ORDERS,
+    STOP,
+    Actions,
+    PartialGraph,
+)
 from sciforge.molecules.generation.policy import STYLES, Reader, actions_of
 from sciforge.molecules.generation.trajectories import Target, walk
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 
 CHECK_EVERY = 8  # steps between two looks at how many molecules are done
 # the plan of the rules promises that this never happens
-DEAD_END = "a molecule met a dead end, a fault of the rules: please report this request; try another seed"
+DEAD_END = (
+    "a molecule met a dead end, a fault of the rules: please report this request; try another seed"
+)
 ORDERS = 8  # in which a scaffold is tried
 SORTS = ("stop", "next", "add", "ring")
 
@@ -41,7 +56,8 @@ class Sampling(Settings):
     Args:
         temperature: of the softmax, after the mask.
         top_p: keep the likeliest actions up to that probability, after the mask; 1 keeps all.
-        parallel: molecules at once; results depend on it and on the seed, not on the machine's load.
+        parallel: molecules at once; results depend on it and on the seed, not on the machine's
+            load.
         seed: of all draws.
         precision: of the net; bfloat16 is faster on processors and GPUs that calculate in it.
     """
@@ -52,10 +68,12 @@ class Sampling(Settings):
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.parallel < 1:
-            raise ConfigError("temperature must be above 0, top_p in (0, 1] and parallel at least 1")
+            raise ConfigError(
+                "temperature must be above 0, top_p in (0, 1] and parallel at least 1"
+            )
 
 
 @dataclass
@@ -89,7 +107,8 @@ def sample(
     Args:
         model: with a policy; put into evaluation mode by the caller.
         num: how many.
-        constraints: hard; the defaults ask for a neutral molecule of at most 40 heavy atoms with rings of 3 to 8.
+        constraints: hard; the defaults ask for a neutral molecule of at most 40 heavy atoms with
+            rings of 3 to 8.
         sampling: temperature, top-p, seed.
         condition: [2 P] as growing.condition_of makes it, None where the net knows none.
 
@@ -109,7 +128,9 @@ def sample(
             removed, steps = removed + task.removed, steps + task.steps
             bar.update(len(batch.graphs))
     total = max(int(steps), 1)
-    drawn.removed = {name: float(x) / total for name, x in zip(SORTS, removed.tolist(), strict=True)}
+    drawn.removed = {
+        name: float(x) / total for name, x in zip(SORTS, removed.tolist(), strict=True)
+    }
     return drawn
 
 
@@ -135,7 +156,11 @@ class _Task:
 
     @classmethod
     def plan(
-        cls, model: MoleculeNet, constraints: Constraints, sampling: Sampling, condition: Tensor | None
+        cls,
+        model: MoleculeNet,
+        constraints: Constraints,
+        sampling: Sampling,
+        condition: Tensor | None,
     ) -> "_Task":
         """Compile a request and refuse one that cannot be met."""
         actions, device = actions_of(model), model.relation.weight.device
@@ -144,13 +169,17 @@ class _Task:
         room = rules.atoms[1]
         scaffold = _Scaffold.read(constraints, room) if constraints.scaffold is not None else None
         patterns = patterns_of(constraints.forbidden)
-        growth = scaffold.read_in(1, room, device) if scaffold else PartialGraph.empty(1, room, device)
+        growth = (
+            scaffold.read_in(1, room, device) if scaffold else PartialGraph.empty(1, room, device)
+        )
         alphabet, rules = restrict(patterns, rules, alphabet, growth)
         allowed = torch.tensor([kind in alphabet for kind in model.alphabet], device=device)
         require_feasible(constraints, rules, growth, actions, _only(actions, allowed, room))
         for pattern in patterns:
             if scaffold and bool(pattern.found(growth).any()):
-                raise ConfigError(f"the scaffold {constraints.scaffold} holds the forbidden {pattern.smiles}")
+                raise ConfigError(
+                    f"the scaffold {constraints.scaffold} holds the forbidden {pattern.smiles}"
+                )
         return cls(model, actions, allowed, rules, room, scaffold, patterns, sampling, condition)
 
     @torch.inference_mode()
@@ -158,23 +187,32 @@ class _Task:
         """Draw one batch; its randomness is a function of the seed and the batch's number."""
         rng = torch.Generator(self.device).manual_seed(self.sampling.seed * 1_000_003 + number)
         style = STYLES.index("seeded" if self.scaffold else "canonical")
-        condition = None if self.condition is None else self.condition.to(self.device).expand(count, -1)
+        condition = (
+            None if self.condition is None else self.condition.to(self.device).expand(count, -1)
+        )
         reader = Reader(self.model, count, self.room, style, condition)
         only = _only(self.actions, self.allowed, self.room)
         growth = PartialGraph.empty(count, self.room, self.device)
         if self.scaffold:
-            growth = self.scaffold.read_in(count, self.room, self.device, reader, self._order(only, rng))
+            growth = self.scaffold.read_in(
+                count, self.room, self.device, reader, self._order(only, rng)
+            )
         place = torch.arange(count, device=self.device)
         score = torch.zeros(count, device=self.device)
         graphs: list[Graph | None] = [None] * count
-        self.removed, self.steps, scores = torch.zeros(len(SORTS), device=self.device), 0, [0.0] * count
+        self.removed, self.steps, scores = (
+            torch.zeros(len(SORTS), device=self.device),
+            0,
+            [0.0] * count,
+        )
         step, stuck = 0, torch.zeros((), dtype=torch.bool, device=self.device)
         while len(growth):
             logits = reader.read(growth)
             may = legal(growth, self.actions, self.rules, only)
             dead_B = ~may.any(1)
             stuck, may = stuck | dead_B.any(), may | dead_B[:, None]
-            if self.device.type == "cpu" and bool(stuck):  # a GPU is asked below: the host would wait at every step
+            # a GPU is asked below: the host would wait at every step
+            if self.device.type == "cpu" and bool(stuck):
                 raise ConfigError(DEAD_END)
             self._count(logits, may, growth)
             action, log_p = self._choose(logits, may, growth, only, rng)
@@ -187,25 +225,31 @@ class _Task:
                 if met_dead_end:
                     raise ConfigError(DEAD_END)
                 if num_done >= max(1, len(growth) // 4):
-                    ended, left = done.nonzero()[:, 0], (~done).nonzero()[:, 0]  # each mask is looked up once
+                    # each mask is looked up once
+                    ended, left = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
                     _keep(growth.select(ended), place[ended], score[ended], graphs, scores)
                     growth, place, score = growth.select(left), place[left], score[left]
                     reader.select(left)
         return Drawn(graphs, {}, scores)
 
     def _order(self, only: Tensor, rng: torch.Generator) -> Tensor:
-        """Return ranks [N] by which the scaffold is walked: random ones, if from where they end the request is known to be met."""
+        """Return ranks [N] by which the scaffold is walked: random ones, if from where they end
+        the request is known to be met.
+        """
         for _ in range(ORDERS):
             rank = torch.randperm(self.room, generator=rng, device=self.device)
             growth = self.scaffold.read_in(1, self.room, self.device, rank=rank)
             if bool(legal(growth, self.actions, self.rules, only).any()):
                 return rank
-        return torch.arange(self.room, device=self.device)  # the order in which the request was found feasible
+        # the order in which the request was found feasible
+        return torch.arange(self.room, device=self.device)
 
     def _choose(
         self, logits: Tensor, may: Tensor, growth: PartialGraph, only: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Draw an action [B] and its log-probability; one that completes a forbidden pattern is taken back and masked."""
+        """Draw an action [B] and its log-probability; one that completes a forbidden pattern is
+        taken back and masked.
+        """
         action, log_p = choose(logits, may, self.sampling, rng)
         if not self.patterns:
             return action, log_p
@@ -222,17 +266,28 @@ class _Task:
             action, log_p = torch.where(bad, again, action), torch.where(bad, again_p, log_p)
 
     def _count(self, logits: Tensor, may: Tensor, growth: PartialGraph) -> None:
-        """Add up what the mask takes from each sort of action; a ring to an atom that is not there is none."""
+        """Add up what the mask takes from each sort of action; a ring to an atom that is not
+        there is none.
+        """
         first, done = self.actions.first_ring, growth.done
         absent = F.pad((growth.kind < 0).repeat_interleave(RING_ORDERS, 1), (first, 0), value=False)
         lost = logits.float().masked_fill(absent, -torch.inf).softmax(-1) * ~may * ~done[:, None]
-        sorts = (slice(STOP, NEXT), slice(NEXT, FIRST_ADD), slice(FIRST_ADD, first), slice(first, None))
+        sorts = (
+            slice(STOP, NEXT),
+            slice(NEXT, FIRST_ADD),
+            slice(FIRST_ADD, first),
+            slice(first, None),
+        )
         self.removed += torch.stack([lost[:, part].sum() for part in sorts])
         self.steps = self.steps + (~done).sum()
 
 
-def choose(logits: Tensor, may: Tensor, sampling: Sampling, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw legal actions [B] and return their log-probabilities; temperature and top-p come after the mask."""
+def choose(
+    logits: Tensor, may: Tensor, sampling: Sampling, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw legal actions [B] and return their log-probabilities; temperature and top-p come
+    after the mask.
+    """
     log_BA = (logits.float() / sampling.temperature).masked_fill(~may, -torch.inf).log_softmax(-1)
     if sampling.top_p < 1:
         ordered, place = log_BA.sort(-1, descending=True)
@@ -246,7 +301,9 @@ def choose(logits: Tensor, may: Tensor, sampling: Sampling, rng: torch.Generator
 def _only(actions: Actions, allowed: Tensor, room: int) -> Tensor:
     """Return which actions add no type that may not be used [A]."""
     only = torch.ones(actions.count(room), dtype=torch.bool, device=allowed.device)
-    only[FIRST_ADD : actions.first_ring] = allowed.repeat_interleave((actions.first_ring - FIRST_ADD) // len(allowed))
+    only[FIRST_ADD : actions.first_ring] = allowed.repeat_interleave(
+        (actions.first_ring - FIRST_ADD) // len(allowed)
+    )
     return only
 
 
@@ -257,7 +314,9 @@ def graphs_of(growth: PartialGraph) -> list[Graph]:
     for row, size in enumerate(num):
         i, j = np.nonzero(np.triu(bond[row, :size, :size]))
         pairs = np.stack([i, j], 1).astype(np.uint8)
-        graphs.append(Graph(kind[row, :size].astype(np.uint8), pairs, bond[row, i, j].astype(np.uint8)))
+        graphs.append(
+            Graph(kind[row, :size].astype(np.uint8), pairs, bond[row, i, j].astype(np.uint8))
+        )
     return graphs
 
 
@@ -298,12 +357,15 @@ class _Scaffold:
         except (DataError, Chem.MolSanitizeException) as error:
             raise DataError(f"scaffold {constraints.scaffold!r}: {error}") from None
         if len(graph) > room:
-            raise ConfigError(f"the scaffold has {len(graph)} heavy atoms and {room} are allowed; raise atoms")
+            raise ConfigError(
+                f"the scaffold has {len(graph)} heavy atoms and {room} are allowed; raise atoms"
+            )
         for ring in bare.GetRingInfo().AtomRings():
             low, high = constraints.ring_sizes
             if not low <= len(ring) <= high:
                 raise ConfigError(
-                    f"the scaffold has a ring of {len(ring)} atoms and {low} to {high} are asked; widen ring_sizes"
+                    f"the scaffold has a ring of {len(ring)} atoms and {low} to {high} are asked;"
+                    " widen ring_sizes"
                 )
         open_N = [not dummies or bool(a.HasProp("open")) for a in bare.GetAtoms()]
         return cls(graph, np.array(open_N, bool))
@@ -316,14 +378,19 @@ class _Scaffold:
         reader: Reader | None = None,
         rank: Tensor | None = None,
     ) -> PartialGraph:
-        """Return the scaffold as a growth with room for more, built in the order of `rank` [N] before the eyes of a reader."""
+        """Return the scaffold as a growth with room for more, built in the order of `rank` [N]
+        before the eyes of a reader.
+        """
         size, rank = len(self.graph), torch.arange(room, device=device) if rank is None else rank
         kind = torch.full((count, room), -1, device=device)
         kind[:, :size] = torch.from_numpy(self.graph.atom_N.astype(np.int64)).to(device)
         bond = torch.zeros(count, room, room, dtype=torch.long, device=device)
         i, j = (torch.from_numpy(x.astype(np.int64)).to(device) for x in self.graph.pair_M2.T)
-        bond[:, i, j] = bond[:, j, i] = torch.from_numpy(self.graph.order_M.astype(np.int64)).to(device)
-        every = Actions(tuple(range(len(TYPES))))  # a scaffold may hold types that the net does not add
+        bond[:, i, j] = bond[:, j, i] = torch.from_numpy(self.graph.order_M.astype(np.int64)).to(
+            device
+        )
+        # a scaffold may hold types that the net does not add
+        every = Actions(tuple(range(len(TYPES))))
         for step in walk(Target(kind, bond, rank.expand(count, -1), kind >= 0), every):
             if not bool(step.seeding.any()):
                 break

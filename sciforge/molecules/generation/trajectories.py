@@ -1,8 +1,10 @@
-"""How known molecules grow: depth-first walks, taken by a whole batch at once, that the generator learns from.
+"""How known molecules grow: depth-first walks, taken by a whole batch at once, that the generator
+learns from.
 
-A walk is decided by a rank for each atom (the root and, at each branch, the neighbour of the lowest rank come first): the ranks of
-the canonical SMILES give its order, random ranks a random walk. With a seed, a part of the molecule is walked first and then
-opened again, which is how a given scaffold is grown from.
+A walk is decided by a rank for each atom (the root and, at each branch, the neighbour of the lowest
+rank come first): the ranks of the canonical SMILES give its order, random ranks a random walk. With
+a seed, a part of the molecule is walked first and then opened again, which is how a given scaffold
+is grown from.
 
 Legend of shape letters: B batch, N atoms, L steps, A actions.
 """
@@ -58,8 +60,8 @@ class Step(NamedTuple):
 def walk(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
     """Yield the steps that build targets, all molecules at once, until all are complete.
 
-    Whether they are is looked up every `look` steps, since the host waits for the device then; up to `look` - 1 more
-    steps follow in which all stop once more.
+    Whether they are is looked up every `look` steps, since the host waits for the device then; up
+    to `look` - 1 more steps follow in which all stop once more.
     """
     batch, atoms = target.kind.shape
     growth = PartialGraph.empty(batch, atoms, target.kind.device)
@@ -88,15 +90,24 @@ def walk(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
 
 
 def _step(
-    growth: PartialGraph, target: Target, actions: Actions, rank: Tensor, built: Tensor, whose: Tensor, wanted: Tensor
+    growth: PartialGraph,
+    target: Target,
+    actions: Actions,
+    rank: Tensor,
+    built: Tensor,
+    whose: Tensor,
+    wanted: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the walk's action [B] and the target's atom that it adds [B], -1 for none: close rings, add, leave, stop."""
+    """Return the walk's action [B] and the target's atom that it adds [B], -1 for none: close
+    rings, add, leave, stop.
+    """
     batch, atoms = target.kind.shape
     rows = torch.arange(batch, device=rank.device)
     focus = growth.focus
     here = growth.at(whose, focus)  # in the target
     order_BN = target.bond[rows, here] * wanted * (growth.num > 0)[:, None]
-    # To an atom that is there and not bonded yet: a ring. The nearest first: the envelope of fused rings would come out too large.
+    # To an atom that is there and not bonded yet: a ring. The nearest first: the envelope of fused
+    # rings would come out too large.
     joined = growth.at(growth.bond, focus).long().gather(1, built.clamp(min=0)) > 0
     ring_BN = (order_BN > 0) & (built >= 0) & ~joined
     apart = growth.at(growth.distance, focus).long().gather(1, built.clamp(min=0))

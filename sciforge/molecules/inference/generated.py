@@ -1,4 +1,6 @@
-"""Generated molecules as users hold them: a sequence of RDKit molecules with a table, a picture and files."""
+"""Generated molecules as users hold them: a sequence of RDKit molecules with a table, a picture
+and files.
+"""
 
 import html
 import io
@@ -33,10 +35,13 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
     Args:
         drawn: what the sampler returned.
         about: where they come from, as JSON values.
-        valid_without_mask: share of valid molecules without the action mask; None where it was not measured.
+        valid_without_mask: share of valid molecules without the action mask; None where it was not
+            measured.
     """
 
-    def __init__(self, drawn: Drawn, about: Mapping[str, Any], valid_without_mask: float | None = None):
+    def __init__(
+        self, drawn: Drawn, about: Mapping[str, Any], valid_without_mask: float | None = None
+    ) -> None:
         self.drawn, self._about, self.valid_without_mask = drawn, dict(about), valid_without_mask
 
     @cached_property
@@ -80,8 +85,16 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
     @property
     def about(self) -> dict[str, Any]:
         """Where the molecules come from, how many differ, and what the mask removed."""
-        counts = {"molecules": len(self), "unique": len(set(self._smiles)), "mask_removed": self.mask_removed}
-        learnt = {} if self.valid_without_mask is None else {"valid_without_mask": self.valid_without_mask}
+        counts = {
+            "molecules": len(self),
+            "unique": len(set(self._smiles)),
+            "mask_removed": self.mask_removed,
+        }
+        learnt = (
+            {}
+            if self.valid_without_mask is None
+            else {"valid_without_mask": self.valid_without_mask}
+        )
         return self._about | counts | learnt
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -89,10 +102,14 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
         import pandas as pd
 
         names = [f"sciforge-{number}" for number in range(len(self))]
-        return pd.DataFrame({"name": names, "smiles": self._smiles, "log_likelihood": self.log_likelihood})
+        return pd.DataFrame(
+            {"name": names, "smiles": self._smiles, "log_likelihood": self.log_likelihood}
+        )
 
     def to_smiles(self, path: Path | str) -> Path:
-        """Write a SMILES list, one molecule a line with its name, and NAME.json with its provenance; return its path."""
+        """Write a SMILES list, one molecule a line with its name, and NAME.json with its
+        provenance; return its path.
+        """
         path = Path(path)
         with whole_files(path, path.with_suffix(".json")) as (lines, beside):
             for number, text in enumerate(self._smiles):
@@ -105,8 +122,9 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
 
         Args:
             path: NAME.sdf; the provenance is NAME.json.
-            conformers: one ETKDG conformer of each molecule, relaxed by MMFF94 where it has parameters; without, hydrogens stay
-                implicit and all coordinates are 0. Molecules that cannot be embedded are left out with a warning.
+            conformers: one ETKDG conformer of each molecule, relaxed by MMFF94 where it has
+                parameters; without, hydrogens stay implicit and all coordinates are 0. Molecules
+                that cannot be embedded are left out with a warning.
             seed: of the conformers.
         """
         from rdkit import Chem, rdBase
@@ -114,7 +132,9 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
         path, missing = Path(path), 0
         with whole_paths(path, path.with_suffix(".json")) as (work, beside), rdBase.BlockLogs():
             with Chem.SDWriter(str(work)) as writer:
-                for number, mol in enumerate(tqdm(self.mols, "conformers", disable=None, leave=False)):
+                for number, mol in enumerate(
+                    tqdm(self.mols, "conformers", disable=None, leave=False)
+                ):
                     mol = embedded(mol, seed + number) if conformers else Chem.Mol(mol)
                     if mol is None:
                         missing += 1
@@ -130,7 +150,8 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
         return path
 
     def save(self, path: Path | str) -> Path:
-        """Write the molecules by the suffix of the path: .smi a SMILES list, .sdf conformers, .csv or .tsv a table, .png a picture.
+        """Write the molecules by the suffix of the path: .smi a SMILES list, .sdf conformers, .csv
+        or .tsv a table, .png a picture.
 
         Raises:
             ConfigError: another suffix.
@@ -147,9 +168,13 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
             with whole_paths(path) as (work,):
                 work.write_bytes(_png(self.mols[:SHOWN]))
             return path
-        raise ConfigError(f"{path}: molecules are written as .smi, .sdf, .csv, .tsv or .png; give another name")
+        raise ConfigError(
+            f"{path}: molecules are written as .smi, .sdf, .csv, .tsv or .png; give another name"
+        )
 
-    def plot(self, ax: "Axes | None" = None, *, count: int = SHOWN, columns: int = COLUMNS) -> "Axes":
+    def plot(
+        self, ax: "Axes | None" = None, *, count: int = SHOWN, columns: int = COLUMNS
+    ) -> "Axes":
         """Draw the first molecules as a grid of structural formulas.
 
         Args:
@@ -167,7 +192,10 @@ class GeneratedMolecules(Result, Sequence["Chem.Mol"]):
 
     def __repr__(self) -> str:
         first = ", ".join(self._smiles[:3])
-        return f"{len(self)} molecules, {len(set(self._smiles))} different: {first}{', ...' * (len(self) > 3)}"
+        return (
+            f"{len(self)} molecules, {len(set(self._smiles))} different:"
+            f" {first}{', ...' * (len(self) > 3)}"
+        )
 
     def _repr_html_(self) -> str:
         head = f"{len(self)} molecules, {len(set(self._smiles))} different"

@@ -1,4 +1,6 @@
-"""Molecules on request: what may be asked of a generator, in one settings class for Python and the command line."""
+"""Molecules on request: what may be asked of a generator, in one settings class for Python and
+the command line.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,15 +28,17 @@ class Generate(Constraints, Sampling):
 
     Args:
         num: how many.
-        want: properties to steer to, as NAME=VALUE (logp=2.5), in Python also a dict; a wish, not a constraint.
-        unmasked: how many to draw without the action mask, to measure how much of the validity is learnt; 0 for none.
+        want: properties to steer to, as NAME=VALUE (logp=2.5), in Python also a dict; a wish, not a
+            constraint.
+        unmasked: how many to draw without the action mask, to measure how much of the validity is
+            learnt; 0 for none.
     """
 
     num: int = 100
     want: tuple[str, ...] = ()
     unmasked: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "want", as_words(self.want))
         super().__post_init__()
         self.require(1, math.inf, "num")
@@ -44,27 +48,34 @@ class Generate(Constraints, Sampling):
         """Draw the molecules.
 
         Raises:
-            ConfigError: the checkpoint does not generate, cannot be steered so, or no molecule can meet the constraints.
+            ConfigError: the checkpoint does not generate, cannot be steered so, or no molecule can
+                meet the constraints.
             DataError: the scaffold cannot be read.
         """
         condition = condition_for(model, wishes_of(self.want))
         model.network.eval()
         constraints, sampling = _part(self, Constraints), _part(self, Sampling)
         drawn = sample(model.network, self.num, constraints, sampling, condition)
-        learnt = unmasked_validity(model.network, self.unmasked, sampling, condition) if self.unmasked else None
+        learnt = (
+            unmasked_validity(model.network, self.unmasked, sampling, condition)
+            if self.unmasked
+            else None
+        )
         return GeneratedMolecules(drawn, about(self, model), learnt)
 
 
 def generate(
     model: Model | Path | str, num: int = Generate.num, *, device: str = "auto", **settings: Any
 ) -> GeneratedMolecules:
-    """Draw molecules that keep every constraint; a method of generators, `model.generate(50, scaffold=...)`.
+    """Draw molecules that keep every constraint; a method of generators, `model.generate(50,
+    scaffold=...)`.
 
     Args:
         model: a generator, or the path or name of one, such as molecules-mini.
         num: how many.
         device: of a generator that is opened here: auto, cpu or cuda.
-        settings: the other fields of `Generate`: atoms, formula, scaffold, rings, forbidden, want, temperature, seed, ...
+        settings: the other fields of `Generate`: atoms, formula, scaffold, rings, forbidden, want,
+            temperature, seed, ...
 
     Raises:
         ConfigError: the checkpoint does not generate, or no molecule can meet the constraints.
@@ -95,20 +106,27 @@ def need_policy(model: Model) -> Grow:
     """Return the generating objective of a checkpoint; raises ConfigError where it has none."""
     if not isinstance(model.objective, Grow):
         kind = type(model.objective).__name__
-        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not to generate; train it with `grow`")
+        raise ConfigError(
+            f"{model.checkpoint.path} was trained for {kind}, not to generate; train it with `grow`"
+        )
     return model.objective
 
 
 def condition_for(model: Model, want: Mapping[str, float]) -> Tensor | None:
-    """Return the condition [2 P] of wishes, None where the checkpoint knows no properties and none is wished.
+    """Return the condition [2 P] of wishes, None where the checkpoint knows no properties and none
+    is wished.
 
     Raises:
-        ConfigError: a wish is not among the properties that the checkpoint was conditioned on in training.
+        ConfigError: a wish is not among the properties that the checkpoint was conditioned on in
+            training.
     """
     known, codec = need_policy(model).conditions, model.codec
     for name in want:
         if name not in known:
-            raise ConfigError(f"{model.checkpoint.path} cannot be steered to {name!r}; {did_you_mean(name, known)}")
+            raise ConfigError(
+                f"{model.checkpoint.path} cannot be steered to {name!r};"
+                f" {did_you_mean(name, known)}"
+            )
     if not known:
         return None
     given = np.array([name in want for name in known])
@@ -126,7 +144,11 @@ def as_words(want: Any) -> Any:
     >>> as_words({"logp": 2.5})
     ('logp=2.5',)
     """
-    return tuple(f"{name}={value}" for name, value in want.items()) if isinstance(want, Mapping) else want
+    return (
+        tuple(f"{name}={value}" for name, value in want.items())
+        if isinstance(want, Mapping)
+        else want
+    )
 
 
 def wishes_of(words: Sequence[str]) -> dict[str, float]:
@@ -141,5 +163,7 @@ def wishes_of(words: Sequence[str]) -> dict[str, float]:
         try:
             wishes[name] = float(value)
         except ValueError:
-            raise ConfigError(f"want {word!r} is not NAME=VALUE; write logp=2.5 for instance") from None
+            raise ConfigError(
+                f"want {word!r} is not NAME=VALUE; write logp=2.5 for instance"
+            ) from None
     return wishes

@@ -26,7 +26,8 @@ Z90 = 1.6449  # standard deviations that a 90 % interval reaches to either side
 
 
 def record_of(mol: "Chem.Mol") -> dict[str, Any]:
-    """Return what a store would hold of a molecule; raises DataError where its graph cannot be stored.
+    """Return what a store would hold of a molecule; raises DataError where its graph cannot be
+    stored.
 
     >>> from rdkit import Chem
     >>> record_of(Chem.MolFromSmiles("OCC"))["smiles"]
@@ -36,11 +37,18 @@ def record_of(mol: "Chem.Mol") -> dict[str, Any]:
     graph = graph_of_mol(plain)
     hydrogens, flags = flags_of(plain)
     bond = np.concatenate([graph.pair_M2, graph.order_M[:, None]], axis=1)
-    return {"smiles": smiles, "atom": graph.atom_N, "bond": bond, "hydrogens": hydrogens, "flags": flags}
+    return {
+        "smiles": smiles,
+        "atom": graph.atom_N,
+        "bond": bond,
+        "hydrogens": hydrogens,
+        "flags": flags,
+    }
 
 
 def largest_part(mol: "Chem.Mol") -> "Chem.Mol":
-    """Return the component with most heavy atoms; of equals that with the last SMILES, whatever the order of the input.
+    """Return the component with most heavy atoms; of equals that with the last SMILES, whatever the
+    order of the input.
 
     >>> from rdkit import Chem
     >>> Chem.MolToSmiles(largest_part(Chem.MolFromSmiles("[Na+].CC(=O)[O-]")))
@@ -49,7 +57,11 @@ def largest_part(mol: "Chem.Mol") -> "Chem.Mol":
     from rdkit import Chem
 
     parts = Chem.GetMolFrags(mol, asMols=True)
-    return max(parts, key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part))) if len(parts) > 1 else mol
+    return (
+        max(parts, key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part)))
+        if len(parts) > 1
+        else mol
+    )
 
 
 class MoleculeInputs(Inputs):
@@ -58,10 +70,12 @@ class MoleculeInputs(Inputs):
     recipes = RECIPES
 
     def records(self, inputs: Sequence[Any]) -> list[Record]:
-        """Return a record for each molecule; of salts and mixtures the largest part is taken, with a warning.
+        """Return a record for each molecule; of salts and mixtures the largest part is taken, with
+        a warning.
 
         Raises:
-            DataError: an input is no molecule, or one that cannot be represented; names it by its place.
+            DataError: an input is no molecule, or one that cannot be represented; names it by its
+                place.
         """
         records, reduced = [], []
         for place, value in enumerate(inputs):
@@ -74,25 +88,39 @@ class MoleculeInputs(Inputs):
             except DataError as error:
                 raise DataError(f"input {place}: {error}") from None
         if reduced:
-            which = f"{len(reduced)} of {len(inputs)} inputs have several parts (the first is input {reduced[0]})"
+            which = (
+                f"{len(reduced)} of {len(inputs)} inputs have several parts (the first is input"
+                f" {reduced[0]})"
+            )
             warnings.warn(f"{which}; the part with most heavy atoms is used", stacklevel=4)
         return records
 
     def preparer(
-        self, inputs: Sequence[Any], targets: "pd.DataFrame | None", *, split: Sequence[str] | None, seed: int
+        self,
+        inputs: Sequence[Any],
+        targets: "pd.DataFrame | None",
+        *,
+        split: Sequence[str] | None,
+        seed: int,
     ) -> MoleculesInMemory:
         """Return a preparer of labelled molecules; as `Inputs.preparer`."""
         return MoleculesInMemory.of(inputs, targets, split, seed)
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
-        """Return NAME, NAME_lower and NAME_upper (90 %) of each number; label and probability of a yes-or-no property.
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
+        """Return NAME, NAME_lower and NAME_upper (90 %) of each number; label and probability of a
+        yes-or-no property.
 
-        Where a checkpoint knows several properties, those of yes or no are NAME and NAME_probability. An encoder's descriptors
-        come in their own units, a generator's log-likelihood in nats.
+        Where a checkpoint knows several properties, those of yes or no are NAME and
+        NAME_probability. An encoder's descriptors come in their own units, a generator's
+        log-likelihood in nats.
         """
         objective = model.objective
         if isinstance(objective, Properties):
-            return property_columns(objective, outputs["value"], outputs["std"], np.full(len(objective.tasks), Z90))
+            return property_columns(
+                objective, outputs["value"], outputs["std"], np.full(len(objective.tasks), Z90)
+            )
         if isinstance(objective, PredictDescriptors):
             values_NP = objective.unbend(torch.from_numpy(outputs["descriptors"])).numpy()
             return dict(zip(objective.names, values_NP.T, strict=True))
@@ -124,9 +152,15 @@ def property_columns(
         value_N = value_NK[:, k].astype(np.float64)
         if yes_no:
             single = len(objective.tasks) == 1
-            label, probability = ("label", "probability") if single else (name, f"{name}_probability")
+            label, probability = (
+                ("label", "probability") if single else (name, f"{name}_probability")
+            )
             columns |= {label: (value_N > 0.5).astype(int), probability: value_N}
         else:
             half_N = width_K[k] * std_NK[:, k]
-            columns |= {name: value_N, f"{name}_lower": value_N - half_N, f"{name}_upper": value_N + half_N}
+            columns |= {
+                name: value_N,
+                f"{name}_lower": value_N - half_N,
+                f"{name}_upper": value_N + half_N,
+            }
     return columns

@@ -39,10 +39,11 @@ IMPOSSIBLE = -torch.inf
 def log_likelihoods(
     model: MoleculeNet, graph: Graph, walks: int, seed: int, condition: Tensor | None = None
 ) -> tuple[float, float, int]:
-    """Return the log-likelihood of the canonical walk, a lower bound of the molecule's, and how many walks it counts.
+    """Return the log-likelihood of the canonical walk, a lower bound of the molecule's, and how
+    many walks it counts.
 
-    A molecule can grow along many walks and its probability is the sum over all; the sum over any set of different ones is a lower
-    bound (walks that take the same actions count once).
+    A molecule can grow along many walks and its probability is the sum over all; the sum over any
+    set of different ones is a lower bound (walks that take the same actions count once).
 
     Args:
         model: with a policy, in evaluation mode.
@@ -56,22 +57,32 @@ def log_likelihoods(
     """
     device, size = model.relation.weight.device, len(graph)
     rng = torch.Generator().manual_seed(seed)
-    rank = torch.stack([torch.arange(size), *(torch.randperm(size, generator=rng) for _ in range(walks - 1))])
+    rank = torch.stack(
+        [torch.arange(size), *(torch.randperm(size, generator=rng) for _ in range(walks - 1))]
+    )
     kind = torch.from_numpy(graph.atom_N.astype("int64")).expand(walks, -1).contiguous()
     bond = torch.zeros(walks, size, size, dtype=torch.long)
     i, j = (torch.from_numpy(x.astype("int64")) for x in graph.pair_M2.T)
     bond[:, i, j] = bond[:, j, i] = torch.from_numpy(graph.order_M.astype("int64"))
-    target = Target(*(x.to(device) for x in (kind, bond, rank, torch.zeros_like(kind, dtype=torch.bool))))
+    target = Target(
+        *(x.to(device) for x in (kind, bond, rank, torch.zeros_like(kind, dtype=torch.bool)))
+    )
     charge = torch.full((walks,), sum(TYPES[k].charge for k in graph.atom_N), device=device)
     walked = lesson(target, actions_of(model), Feasibility((1, MOST_ATOMS), charge))
     style = torch.full((walks,), CANONICAL, device=device)
     condition_WP = None if condition is None else condition.to(device).expand(walks, -1)
-    logits = widened(read_history(model, walked.history, style, condition_WP)).masked_fill(~walked.legal, -torch.inf)
+    logits = widened(read_history(model, walked.history, style, condition_WP)).masked_fill(
+        ~walked.legal, -torch.inf
+    )
     chosen = logits.log_softmax(-1).gather(-1, walked.action.clamp(min=0)[..., None])[..., 0]
     log_p = torch.where(walked.counts, chosen, 0).sum(1).double()
     log_p = torch.where(walked.counts.any(1), log_p, IMPOSSIBLE).cpu()
     first = _first_of_each(walked.action.cpu())
-    return float(log_p[0]), float(log_p[first].logsumexp(0)), int(torch.isfinite(log_p[first]).sum())
+    return (
+        float(log_p[0]),
+        float(log_p[first].logsumexp(0)),
+        int(torch.isfinite(log_p[first]).sum()),
+    )
 
 
 def _first_of_each(action_WL: Tensor) -> list[int]:
@@ -92,9 +103,11 @@ COLUMNS = ("name", "smiles", "atoms", "log_p_walk", "log_p_bound", "walks", "rea
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihoods(Settings):
-    """How likely given molecules are under the generator, as a table: exact for one walk, a lower bound for the molecule.
+    """How likely given molecules are under the generator, as a table: exact for one walk, a lower
+    bound for the molecule.
 
-    Columns: name, smiles, atoms, log_p_walk, log_p_bound (nats), walks, and the reason where there is no value.
+    Columns: name, smiles, atoms, log_p_walk, log_p_bound (nats), walks, and the reason where there
+    is no value.
 
     Args:
         files: SMILES lists, tables or SDF.
@@ -110,17 +123,24 @@ class Likelihoods(Settings):
     want: tuple[str, ...] = ()
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "want", as_words(self.want))
         super().__post_init__()
         self.require(1, math.inf, "walks")
 
     def run(self, model: Model) -> TableResult:
-        """Compute the table; a molecule that cannot be read or built keeps its row, with the reason."""
+        """Compute the table; a molecule that cannot be read or built keeps its row, with the
+        reason.
+        """
         entries = [
-            entry for file in self.files for part in parts_of(file) for entry in read_part(part, self.smiles_column, ())
+            entry
+            for file in self.files
+            for part in parts_of(file)
+            for entry in read_part(part, self.smiles_column, ())
         ]
-        return TableResult(likelihood_table(model, entries, self.walks, self.want, self.seed), about(self, model))
+        return TableResult(
+            likelihood_table(model, entries, self.walks, self.want, self.seed), about(self, model)
+        )
 
 
 def likelihoods(
@@ -131,7 +151,8 @@ def likelihoods(
     want: Mapping[str, float] | Sequence[str] = (),
     seed: int = Likelihoods.seed,
 ) -> "pd.DataFrame":
-    """Return how likely molecules are under a generator, one row each; a method, `generator.likelihoods(smiles)`.
+    """Return how likely molecules are under a generator, one row each; a method,
+    `generator.likelihoods(smiles)`.
 
     Args:
         model: a generator.
@@ -143,7 +164,11 @@ def likelihoods(
     texts = [smiles_of_input(value) for value in inputs]
     entries = [Entry(place, text, False, "", place) for place, text in enumerate(texts)]
     table = likelihood_table(model, entries, walks, as_words(want), seed).drop(columns="name")
-    return table if (index := getattr(inputs, "index", None)) is None or callable(index) else table.set_index(index)
+    return (
+        table
+        if (index := getattr(inputs, "index", None)) is None or callable(index)
+        else table.set_index(index)
+    )
 
 
 def likelihood_table(
@@ -155,15 +180,22 @@ def likelihood_table(
     condition = condition_for(model, wishes_of(want))
     model.network.eval()
     bar = tqdm(entries, "likelihoods", unit="mol", disable=None, leave=False)
-    return pd.DataFrame([_row(model, entry, condition, walks, seed) for entry in bar], columns=list(COLUMNS))
+    return pd.DataFrame(
+        [_row(model, entry, condition, walks, seed) for entry in bar], columns=list(COLUMNS)
+    )
 
 
-def _row(model: Model, entry: Entry, condition: Tensor | None, walks: int, seed: int) -> tuple[Any, ...]:
+def _row(
+    model: Model, entry: Entry, condition: Tensor | None, walks: int, seed: int
+) -> tuple[Any, ...]:
     try:
         smiles, mol = canonical(entry.mol())
         graph = graph_of_mol(mol)
         walk, bound, counted = log_likelihoods(model.network, graph, walks, seed, condition)
     except DataError as error:
         return entry.name, entry.text[:200], None, None, None, None, str(error)
-    forbidden = "the valence rules of the generator forbid it (an atom type, a ring size, a charge with hydrogens)"
+    forbidden = (
+        "the valence rules of the generator forbid it (an atom type, a ring size, a charge with"
+        " hydrogens)"
+    )
     return entry.name, smiles, len(graph), walk, bound, counted, "" if counted else forbidden

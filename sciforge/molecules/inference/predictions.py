@@ -1,4 +1,6 @@
-"""What a property checkpoint predicts for molecules in files: a table of values with intervals, one row for each input row."""
+"""What a property checkpoint predicts for molecules in files: a table of values with intervals,
+one row for each input row.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,10 @@ def need_properties(model: Model) -> Properties:
     """Return the objective of a property checkpoint; raises ConfigError for any other."""
     if not isinstance(model.objective, Properties):
         kind = type(model.objective).__name__
-        raise ConfigError(f"{model.checkpoint.path} was trained for {kind}, not for properties; fine-tune it first")
+        raise ConfigError(
+            f"{model.checkpoint.path} was trained for {kind}, not for properties; fine-tune it"
+            " first"
+        )
     return model.objective
 
 
@@ -35,18 +40,22 @@ def need_properties(model: Model) -> Properties:
 class PredictedProperties(Settings):
     """Predicted properties of molecules in files: values with intervals, or probabilities of yes.
 
-    Rows come in the order of the input, those that cannot be read too, with the reason in the column `problem`. Columns:
-    name, smiles; for a number NAME, NAME_lower, NAME_upper and NAME_std; for a single yes-or-no property label and
-    probability, for one of several NAME and NAME_probability; with several checkpoints NAME_disagreement; problem.
+    Rows come in the order of the input, those that cannot be read too, with the reason in the
+    column `problem`. Columns: name, smiles; for a number NAME, NAME_lower, NAME_upper and NAME_std;
+    for a single yes-or-no property label and probability, for one of several NAME and
+    NAME_probability; with several checkpoints NAME_disagreement; problem.
 
     Args:
         files: SMILES lists, tables or SDF.
         smiles_column: its name in tables.
-        also: further checkpoints of the same tasks (other seeds); values are averaged, stds include how far they differ.
+        also: further checkpoints of the same tasks (other seeds); values are averaged, stds include
+            how far they differ.
         level: share of molecules that the intervals are to cover.
-        calibrate: a table with a column for each task: labelled molecules that were not trained on, by which the intervals
-            are scaled so that they cover `level` of such molecules (split conformal).
-        components: of salts and mixtures, predict for the `largest` part or `stop` at them (which leaves the row without values).
+        calibrate: a table with a column for each task: labelled molecules that were not trained on,
+            by which the intervals are scaled so that they cover `level` of such molecules (split
+            conformal).
+        components: of salts and mixtures, predict for the `largest` part or `stop` at them (which
+            leaves the row without values).
     """
 
     files: tuple[Path, ...]
@@ -56,7 +65,7 @@ class PredictedProperties(Settings):
     calibrate: Path | None = None
     components: Literal["stop", "largest"] = "largest"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.level < 1:
             raise ConfigError(f"level is {self.level}; it must lie between 0 and 1")
@@ -69,11 +78,15 @@ class PredictedProperties(Settings):
             DataError: a file cannot be read, or there are too few labels to calibrate by.
         """
         objective = need_properties(model)
-        ensemble = [model, *(Model.load(path, str(model.device), model.batch) for path in self.also)]
+        ensemble = [
+            model,
+            *(Model.load(path, str(model.device), model.batch) for path in self.also),
+        ]
         for member in ensemble[1:]:
             if need_properties(member).tasks != objective.tasks:
                 raise ConfigError(
-                    f"{member.checkpoint.path} predicts other tasks; average checkpoints of the same ones"
+                    f"{member.checkpoint.path} predicts other tasks; average checkpoints of the"
+                    " same ones"
                 )
         width_K = self._widths(ensemble, objective)
         entries = [entry for file in self.files for entry in self._entries(file, ())]
@@ -88,7 +101,11 @@ class PredictedProperties(Settings):
         return record_of(largest_part(mol) if self.components == "largest" else mol)
 
     def _table(
-        self, entries: Sequence[Entry], ensemble: Sequence[Model], objective: Properties, width_K: np.ndarray
+        self,
+        entries: Sequence[Entry],
+        ensemble: Sequence[Model],
+        objective: Properties,
+        width_K: np.ndarray,
     ) -> "pd.DataFrame":
         """Return a row for each entry, without values where it cannot be used."""
         import pandas as pd
@@ -115,27 +132,44 @@ class PredictedProperties(Settings):
         return pd.concat([head, values], axis=1).assign(problem=problems)
 
     def _widths(self, ensemble: Sequence[Model], objective: Properties) -> np.ndarray:
-        """Return how many standard deviations an interval reaches to either side, of each task [K]."""
+        """Return how many standard deviations an interval reaches to either side, of each task
+        [K].
+        """
         normal = NormalDist().inv_cdf(0.5 + self.level / 2)
         width_K = np.full(len(objective.tasks), normal)
         if self.calibrate is None:
             return width_K
-        numbers = [task for task, yes_no in zip(objective.tasks, objective.yes_no, strict=True) if not yes_no]
+        numbers = [
+            task
+            for task, yes_no in zip(objective.tasks, objective.yes_no, strict=True)
+            if not yes_no
+        ]
         records, label_NK = self._labelled(self.calibrate, numbers)
         if records:
             value_NK, std_NK, _ = ensemble_outputs(ensemble, records)
         for column, task in enumerate(numbers):
             k = objective.tasks.index(task)
-            error_N = np.abs(label_NK[:, column] - value_NK[:, k]) / std_NK[:, k] if records else np.zeros(0)
+            error_N = (
+                np.abs(label_NK[:, column] - value_NK[:, k]) / std_NK[:, k]
+                if records
+                else np.zeros(0)
+            )
             error_N = error_N[np.isfinite(error_N)]
             if len(error_N) < MIN_CALIBRATION:
-                needed = f"{len(error_N)} labels of {task!r}; calibration needs at least {MIN_CALIBRATION}"
+                needed = (
+                    f"{len(error_N)} labels of {task!r}; calibration needs at least"
+                    f" {MIN_CALIBRATION}"
+                )
                 raise DataError(needed, self.calibrate)
             width_K[k] = conformal_width(error_N, self.level)
         return width_K
 
-    def _labelled(self, file: Path, columns: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Return records and labels [N, K] of a table; raises DataError at the first row that cannot be used."""
+    def _labelled(
+        self, file: Path, columns: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Return records and labels [N, K] of a table; raises DataError at the first row that
+        cannot be used.
+        """
         records, labels = [], []
         for entry in self._entries(file, columns):
             try:
@@ -149,9 +183,11 @@ class PredictedProperties(Settings):
 
 
 def conformal_width(error_N: np.ndarray, level: float) -> float:
-    """Return the width that covers `level` of further molecules, from the errors of some in units of their std.
+    """Return the width that covers `level` of further molecules, from the errors of some in units
+    of their std.
 
-    The ceil((n + 1) level)-th smallest error (Vovk; Papadopoulos 2002); the largest where n is too small for the level.
+    The ceil((n + 1) level)-th smallest error (Vovk; Papadopoulos 2002); the largest where n is too
+    small for the level.
 
     >>> conformal_width(np.arange(1.0, 100.0), 0.9)
     90.0
@@ -160,7 +196,9 @@ def conformal_width(error_N: np.ndarray, level: float) -> float:
     return float(np.sort(error_N)[min(rank, len(error_N)) - 1])
 
 
-def ensemble_outputs(ensemble: Sequence[Model], records: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ensemble_outputs(
+    ensemble: Sequence[Model], records: Sequence[dict]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean value, the std and the disagreement of several checkpoints, each [N, K].
 
     The variance is the mean of their variances plus the variance of their values.

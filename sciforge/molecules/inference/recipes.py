@@ -28,18 +28,27 @@ def _finetune(store: Any, parent: Any) -> dict[str, Any]:
 
 def _generator(store: Any, parent: Any) -> dict[str, Any]:
     if not isinstance(parent.objectives[0], Grow):
-        raise ConfigError(f"{parent.path} is no generator; start from molecules-mini, or choose another recipe")
-    return {"objective": parent.objectives[0], "schedule": Schedule(steps=300, batch=BATCH, lr=3e-4)}
+        raise ConfigError(
+            f"{parent.path} is no generator; start from molecules-mini, or choose another recipe"
+        )
+    return {
+        "objective": parent.objectives[0],
+        "schedule": Schedule(steps=300, batch=BATCH, lr=3e-4),
+    }
 
 
 def _need_labels(store: Any) -> None:
     if not store.meta.get("labels"):
-        raise ConfigError("there are no labels; give targets, or recipe='generator' to train a generator on molecules")
+        raise ConfigError(
+            "there are no labels; give targets, or recipe='generator' to train a generator on"
+            " molecules"
+        )
 
 
 RECIPES: Mapping[str, FitRecipe] = {
     "few-labels": FitRecipe(
-        "A head solved in closed form on the encoder as it is: seconds, best up to some thousand labels.",
+        "A head solved in closed form on the encoder as it is: seconds, best up to some thousand"
+        " labels.",
         _few_labels,
     ),
     "finetune": FitRecipe(

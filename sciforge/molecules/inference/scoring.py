@@ -9,9 +9,16 @@ from sciforge.molecules.inference.generation import generate
 
 
 def score(
-    model: Model, *, reference: Path | str, training: Path | str, num: int = 1000, seed: int = 0, **settings: Any
+    model: Model,
+    *,
+    reference: Path | str,
+    training: Path | str,
+    num: int = 1000,
+    seed: int = 0,
+    **settings: Any,
 ) -> ScoreResult:
-    """Draw molecules from a generator and score them; a method, `generator.score(reference=..., training=...)`.
+    """Draw molecules from a generator and score them; a method, `generator.score(reference=...,
+    training=...)`.
 
     Args:
         model: a generator.
@@ -22,5 +29,7 @@ def score(
         settings: further fields of `Score`: fcd, fcd_num, reference_num, workers, ...
     """
     name = Path(f"{model.checkpoint.path.name}-generated")
-    request = Score(file=name, reference=reference, training=training, num=num, seed=seed, **settings)
+    request = Score(
+        file=name, reference=reference, training=training, num=num, seed=seed, **settings
+    )
     return request.score(generate(model, num, seed=seed).smiles())

@@ -1,6 +1,8 @@
-"""The head that learns properties from few labels: three readers, solved before the first step, and how far to trust each.
+"""The head that learns properties from few labels: three readers, solved before the first step, and
+how far to trust each.
 
-Legend of shape letters: N training molecules, B batch, D width, P descriptors, F features, K tasks, C readers.
+Legend of shape letters: N training molecules, B batch, D width, P descriptors, F features, K tasks,
+C readers.
 """
 
 from itertools import product
@@ -16,9 +18,10 @@ from sciforge.molecules.chemistry.descriptors import core_first
 from sciforge.molecules.objectives.self_supervised import HIDDEN_UNITS
 
 READERS = ("linear", "kernel", "said", "forest")
-# Chosen on validation splits. With fewer labels than this trees, which do not extrapolate, took weight from the better readers of
-# numbers, and for classes an even mix of all was better than one by evidence (BBBP, 50 and 200 labels: .830 and .881 for .825
-# and .881; a random forest .817 and .872).
+# Chosen on validation splits. With fewer labels than this trees, which do not extrapolate, took
+# weight from the better readers of
+# numbers, and for classes an even mix of all was better than one by evidence (BBBP, 50 and 200
+# labels: .830 and .881 for .825 and .881; a random forest .817 and .872).
 FEW_LABELS = 300
 PENALTIES = 10.0 ** np.arange(-3, 3.1, 0.5)
 GRID = 4  # weights of the readers are looked for in steps of 1 / GRID
@@ -28,10 +31,11 @@ MOST_LOGIT = 8.0
 class PropertyHead(nn.Module):
     """Scores of molecules: numbers in units of the labels' std, or log-odds of yes.
 
-    The readers: `linear` sees the encoder (states, and what its descriptor head makes of them) and moves with it in training;
-    `kernel` is a Gaussian process on computed descriptors, `said` one on the descriptors that the encoder says, which are
-    smoother and were better for classes (BBBP, 50 labels: AUROC .81 for .78); `forest` are trees on computed ones. What
-    each says of molecules that it has not seen (leave-one-out, other folds) decides its weight.
+    The readers: `linear` sees the encoder (states, and what its descriptor head makes of them) and
+    moves with it in training; `kernel` is a Gaussian process on computed descriptors, `said` one on
+    the descriptors that the encoder says, which are smoother and were better for classes (BBBP, 50
+    labels: AUROC .81 for .78); `forest` are trees on computed ones. What each says of molecules
+    that it has not seen (leave-one-out, other folds) decides its weight.
 
     Args:
         width: D of the encoder.
@@ -41,14 +45,17 @@ class PropertyHead(nn.Module):
         support: the most molecules that the Gaussian process keeps.
     """
 
-    def __init__(self, width: int, yes_no: tuple[bool, ...], molecules: int, descriptors: int, support: int):
+    def __init__(
+        self, width: int, yes_no: tuple[bool, ...], molecules: int, descriptors: int, support: int
+    ) -> None:
         super().__init__()
         outputs = len(yes_no)
         self.yes_no = yes_no
         self.blocks = [descriptors, HIDDEN_UNITS, 3 * width]  # what the encoder gives
         order, core = core_first()
         self.register_buffer("order_P", torch.tensor(order), persistent=False)
-        # two weights in the kernel: with one FreeSolv's development error at 50 labels was 2.77 for 2.20
+        # two weights in the kernel: with one FreeSolv's development error at 50 labels was 2.77 for
+        # 2.20
         self.kernel_blocks = [core, descriptors - core]
         self.weight_KF = nn.Parameter(torch.zeros(outputs, sum(self.blocks)))
         self.bias_K = nn.Parameter(torch.zeros(outputs))
@@ -93,14 +100,21 @@ class PropertyHead(nn.Module):
 
     @torch.no_grad()
     def solve(
-        self, encoded_NF: np.ndarray, computed_NP: np.ndarray, label_NK: np.ndarray, readers: tuple[str, ...], seed: int
+        self,
+        encoded_NF: np.ndarray,
+        computed_NP: np.ndarray,
+        label_NK: np.ndarray,
+        readers: tuple[str, ...],
+        seed: int,
     ) -> dict[str, list]:
-        """Set all readers and their weights from the training molecules; return the weights and the error on unseen ones.
+        """Set all readers and their weights from the training molecules; return the weights and the
+        error on unseen ones.
 
         Args:
             encoded_NF, computed_NP: as for `forward`.
             label_NK: numbers in units of std, or 0 and 1; NaN where missing.
-            readers: which of READERS to use; for numbers the forest only where there are labels enough.
+            readers: which of READERS to use; for numbers the forest only where there are labels
+                enough.
             seed: of the forest and of draws.
         """
         known_NK = np.isfinite(label_NK)
@@ -126,16 +140,22 @@ class PropertyHead(nn.Module):
         for task, yes_no in enumerate(self.yes_no):
             rows = np.flatnonzero(known_NK[:, task])
             column = {name: held[name][rows, task] for name in READERS if name in wanted[task]}
-            share, error = self._settle(task, column, label_NK[rows, task], mean_K[task], std_K[task], yes_no)
+            share, error = self._settle(
+                task, column, label_NK[rows, task], mean_K[task], std_K[task], yes_no
+            )
             if not yes_no and len(rows):
                 away = error / (std_N[rows] * std_K[task])
                 self.widen_K[task] = float(std_K[task] * np.sqrt((away**2).mean()))
             notes["share"].append([round(float(v), 3) for v in share])
-            notes["held_out"].append(round(float(np.sqrt((error**2).mean())), 4) if len(rows) else None)
+            notes["held_out"].append(
+                round(float(np.sqrt((error**2).mean())), 4) if len(rows) else None
+            )
         return notes
 
     def _solve_linear(self, encoded_NF: np.ndarray, target_NK: np.ndarray) -> np.ndarray:
-        """Set the linear reader in the units of `target_NK` and return its leave-one-out predictions [N, K]."""
+        """Set the linear reader in the units of `target_NK` and return its leave-one-out
+        predictions [N, K].
+        """
         centre_F, scale_F = block_scales(encoded_NF.astype(np.float64), self.blocks)
         x_NF = (encoded_NF - centre_F) / scale_F
         self.centre_F.copy_(torch.as_tensor(centre_F))
@@ -150,14 +170,23 @@ class PropertyHead(nn.Module):
         return held_NK
 
     def _settle(
-        self, task: int, held: dict[str, np.ndarray], label_N: np.ndarray, mean: float, std: float, yes_no: bool
+        self,
+        task: int,
+        held: dict[str, np.ndarray],
+        label_N: np.ndarray,
+        mean: float,
+        std: float,
+        yes_no: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Set slopes, offsets and shares of a task's readers; return the shares [C] and the errors on unseen molecules [N].
+        """Set slopes, offsets and shares of a task's readers; return the shares [C] and the errors
+        on unseen molecules [N].
 
-        A reader's output o becomes slope o + offset: the label itself for numbers, log-odds for classes.
+        A reader's output o becomes slope o + offset: the label itself for numbers, log-odds for
+        classes.
         """
         share_C, slope_C, offset_C = np.zeros((3, len(READERS)))
-        slope_C[0], offset_C[0] = (1.0, 0.0) if yes_no else (std, mean)  # so that training starts well without it too
+        # so that training starts well without it too
+        slope_C[0], offset_C[0] = (1.0, 0.0) if yes_no else (std, mean)
         names = [READERS.index(name) for name in held]
         for name, predicted_N in held.items():
             place = READERS.index(name)
@@ -170,14 +199,19 @@ class PropertyHead(nn.Module):
         self.weight_KF[task] *= slope_C[0]
         self.bias_K[task] = self.bias_K[task] * slope_C[0] + offset_C[0]
         slope_C[0], offset_C[0] = 1.0, 0.0
-        for slot, values in ((self.share_KC, share_C), (self.slope_KC, slope_C), (self.offset_KC, offset_C)):
+        for slot, values in (
+            (self.share_KC, share_C),
+            (self.slope_KC, slope_C),
+            (self.offset_KC, offset_C),
+        ):
             slot[task] = torch.as_tensor(values)
         predicted_N = 1 / (1 + np.exp(-blended_N)) if yes_no else blended_N
         return share_C, predicted_N - label_N
 
 
 def ridge(x_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Return weights [F], bias and leave-one-out predictions [N] of a ridge regression of least leave-one-out error.
+    """Return weights [F], bias and leave-one-out predictions [N] of a ridge regression of least
+    leave-one-out error.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> weight, bias, held = ridge(x, 2 * x[:, 0] + 1)
@@ -201,7 +235,8 @@ def ridge(x_NF: np.ndarray, target_N: np.ndarray) -> tuple[np.ndarray, float, np
 
 
 def platt(predicted_N: np.ndarray, label_N: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset that turn scores into log-odds (Platt 1999), under a weak prior that keeps them finite.
+    """Return slope and offset that turn scores into log-odds (Platt 1999), under a weak prior that
+    keeps them finite.
 
     >>> slope, offset = platt(np.array([-1.0, 1.0, -1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0]))
     >>> slope > 0, abs(round(offset, 6))  # the sign of its zero is the optimiser's
@@ -220,15 +255,24 @@ def platt(predicted_N: np.ndarray, label_N: np.ndarray) -> tuple[float, float]:
 
 
 def shares(predicted_NC: np.ndarray, label_N: np.ndarray, yes_no: bool) -> np.ndarray:
-    """Return weights [C] of readers, which add up to 1, from what they say of molecules that they have not seen.
+    """Return weights [C] of readers, which add up to 1, from what they say of molecules that they
+    have not seen.
 
-    Every mix on a grid counts by its likelihood, so few labels give an even mix and many give the best one.
+    Every mix on a grid counts by its likelihood, so few labels give an even mix and many give the
+    best one.
 
     >>> shares(np.array([[0.0, 1.0], [1.0, 0.0]] * 50), np.array([0.0, 1.0] * 50), False).round(2).tolist()
     [1.0, 0.0]
     """
     mixes_MC = (
-        np.array([mix for mix in product(range(GRID + 1), repeat=predicted_NC.shape[1]) if sum(mix) == GRID]) / GRID
+        np.array(
+            [
+                mix
+                for mix in product(range(GRID + 1), repeat=predicted_NC.shape[1])
+                if sum(mix) == GRID
+            ]
+        )
+        / GRID
     )
     score_NM = predicted_NC @ mixes_MC.T
     if yes_no:

@@ -1,8 +1,10 @@
-"""Real spherical harmonics and the couplings of natural-parity irreps, 0e + 1o + 2e, in e3nn's conventions.
+"""Real spherical harmonics and the couplings of natural-parity irreps, 0e + 1o + 2e, in e3nn's
+conventions.
 
-An equivariant tensor here is [..., M, ..., C] with M = (L + 1)^2 components: index 0 is the scalar, 1 to 3 the vector
-(x, y, z), 4 to 8 the second-order harmonic in e3nn's order xy, yz, 3y^2-1 ... about the y axis. Normalisation is
-e3nn's `component`: the squares of the 2l + 1 components of a harmonic sum to 2l + 1 on the unit sphere.
+An equivariant tensor here is [..., M, ..., C] with M = (L + 1)^2 components: index 0 is the scalar,
+1 to 3 the vector (x, y, z), 4 to 8 the second-order harmonic in e3nn's order xy, yz, 3y^2-1 ...
+about the y axis. Normalisation is e3nn's `component`: the squares of the 2l + 1 components of a
+harmonic sum to 2l + 1 on the unit sphere.
 """
 
 import math
@@ -41,25 +43,38 @@ def harmonics(x: Tensor, y: Tensor, z: Tensor, order: int) -> list[Tensor]:
 
 
 def _sphere(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return points [Q, 3] and weights [Q] that integrate polynomials of that degree over the unit sphere exactly."""
+    """Return points [Q, 3] and weights [Q] that integrate polynomials of that degree over the
+    unit sphere exactly.
+    """
     cosine, weight = np.polynomial.legendre.leggauss(degree // 2 + 1)
     phi = 2 * np.pi * np.arange(degree + 1) / (degree + 1)
     sine = np.sqrt(1 - cosine**2)
-    points = np.stack([np.outer(sine, np.cos(phi)), np.outer(sine, np.sin(phi)), np.outer(cosine, np.ones_like(phi))])
+    points = np.stack(
+        [
+            np.outer(sine, np.cos(phi)),
+            np.outer(sine, np.sin(phi)),
+            np.outer(cosine, np.ones_like(phi)),
+        ]
+    )
     return points.reshape(3, -1).T, np.repeat(weight / 2 / len(phi), len(phi))
 
 
 @cache
 def _gaunt(order: int) -> np.ndarray:
-    """Return the mean over the sphere of Y_a Y_b Y_c for all components up to `order`, [M, M, M]."""
+    """Return the mean over the sphere of Y_a Y_b Y_c for all components up to `order`, [M, M,
+    M].
+    """
     points, weights = _sphere(3 * order + 1)
     columns = torch.from_numpy(points).T
-    values = torch.stack([torch.ones(len(points), dtype=torch.float64), *harmonics(*columns, order)]).numpy()
+    values = torch.stack(
+        [torch.ones(len(points), dtype=torch.float64), *harmonics(*columns, order)]
+    ).numpy()
     return np.einsum("q,aq,bq,cq->abc", weights, values, values, values)
 
 
 def paths(order: int, out: int) -> list[tuple[int, int, int]]:
-    """Return the couplings (l1, l2, l3) that keep natural parity, l1, l2 <= order and l3 <= out, sorted by l3.
+    """Return the couplings (l1, l2, l3) that keep natural parity, l1, l2 <= order and l3 <= out,
+    sorted by l3.
 
     >>> paths(1, 1)
     [(0, 0, 0), (1, 1, 0), (0, 1, 1), (1, 0, 1)]
@@ -76,10 +91,12 @@ def paths(order: int, out: int) -> list[tuple[int, int, int]]:
 
 @cache
 def coupling(order: int, out: int) -> np.ndarray:
-    """Return the matrix [P, M * M] of all couplings of two tensors, rows grouped by l3, path, component.
+    """Return the matrix [P, M * M] of all couplings of two tensors, rows grouped by l3, path,
+    component.
 
-    Each row is sqrt(2 l3 + 1) times a Wigner 3j symbol, up to the sign of a path, so that components keep their
-    scale. For natural parity (l1 + l2 + l3 even) the symbols are proportional to the Gaunt integrals.
+    Each row is sqrt(2 l3 + 1) times a Wigner 3j symbol, up to the sign of a path, so that
+    components keep their scale. For natural parity (l1 + l2 + l3 even) the symbols are proportional
+    to the Gaunt integrals.
     """
     gaunt, rows = _gaunt(max(order, out)), []
     size = components(order)

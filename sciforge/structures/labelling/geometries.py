@@ -1,9 +1,11 @@
-"""Geometries of molecules to be labelled: conformers, thermal motion about them, and a look at the repulsive walls.
+"""Geometries of molecules to be labelled: conformers, thermal motion about them, and a look at the
+repulsive walls.
 
-The thermal motion is the classical Boltzmann distribution of a harmonic well: mode by mode of the Hessian H, a normal
-displacement of variance kT / k. Configurations of a classical system do not depend on the masses, so none enter. H is
-that of the MMFF94 force field by central differences: wrong by some ten percent for stiff modes, which is enough to
-put the labels where molecules are, and 1000 times cheaper than quantum chemistry.
+The thermal motion is the classical Boltzmann distribution of a harmonic well: mode by mode of the
+Hessian H, a normal displacement of variance kT / k. Configurations of a classical system do not
+depend on the masses, so none enter. H is that of the MMFF94 force field by central differences:
+wrong by some ten percent for stiff modes, which is enough to put the labels where molecules are,
+and 1000 times cheaper than quantum chemistry.
 """
 
 from dataclasses import dataclass
@@ -17,10 +19,13 @@ from sciforge.structures.structure import Structure
 BOLTZMANN_EV_K = 8.617333262e-5
 KCAL_MOL_EV = 0.0433641
 HESSIAN_STEP_A = 0.005
-# Torsions of methyl groups have less than 0.3 eV/A^2; straight-line motion along them stretches the bonds beyond it.
+# Torsions of methyl groups have less than 0.3 eV/A^2; straight-line motion along them stretches the
+# bonds beyond it.
 SOFTEST_EV_A2 = 0.5
-WILD_A = (0.03, 0.15)  # standard deviation of a coordinate; above 0.15 A most structures are torn apart
-STRETCH = (0.75, 1.6)  # of the length of a bond; below 0.75 lie forces above 100 eV/A, above 1.6 is a broken bond
+# standard deviation of a coordinate; above 0.15 A most structures are torn apart
+WILD_A = (0.03, 0.15)
+# of the length of a bond; below 0.75 lie forces above 100 eV/A, above 1.6 is a broken bond
+STRETCH = (0.75, 1.6)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Well:
 
     Args:
         pos_A_N3: the minimum.
-        stiffness_eV_A2_M: eigenvalues of the Hessian without translation and rotation, softest first.
+        stiffness_eV_A2_M: eigenvalues of the Hessian without translation and rotation, softest
+            first.
         modes_MN3: the unit vectors that belong to them.
     """
 
@@ -38,13 +44,21 @@ class Well:
     modes_MN3: np.ndarray
 
     def thermal(self, temperature_K: float, random: np.random.Generator) -> np.ndarray:
-        """Return positions [N, 3] drawn at a temperature, modes softer than 0.5 eV/A^2 as if they had that."""
-        spread = np.sqrt(BOLTZMANN_EV_K * temperature_K / np.maximum(self.stiffness_eV_A2_M, SOFTEST_EV_A2))
-        return self.pos_A_N3 + np.tensordot(spread * random.standard_normal(len(spread)), self.modes_MN3, 1)
+        """Return positions [N, 3] drawn at a temperature, modes softer than 0.5 eV/A^2 as if
+        they had that.
+        """
+        spread = np.sqrt(
+            BOLTZMANN_EV_K * temperature_K / np.maximum(self.stiffness_eV_A2_M, SOFTEST_EV_A2)
+        )
+        return self.pos_A_N3 + np.tensordot(
+            spread * random.standard_normal(len(spread)), self.modes_MN3, 1
+        )
 
 
 def molecule(smiles: str) -> Any:
-    """Return an RDKit molecule with explicit hydrogens; raises DataError where the SMILES is none."""
+    """Return an RDKit molecule with explicit hydrogens; raises DataError where the SMILES is
+    none.
+    """
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
@@ -55,7 +69,8 @@ def molecule(smiles: str) -> Any:
 
 
 def skeleton(mol: Any) -> str:
-    """Return the first block of the InChIKey: the molecule whatever its stereochemistry, isotopes or mobile hydrogens.
+    """Return the first block of the InChIKey: the molecule whatever its stereochemistry, isotopes
+    or mobile hydrogens.
 
     >>> skeleton(molecule("CCO"))
     'LFQSCWFLJHTTHZ'
@@ -68,7 +83,8 @@ def skeleton(mol: Any) -> str:
 
 
 def charge_and_spin(mol: Any) -> tuple[int, int]:
-    """Return the sum of the formal charges and the multiplicity with all radical electrons parallel.
+    """Return the sum of the formal charges and the multiplicity with all radical electrons
+    parallel.
 
     >>> charge_and_spin(molecule("CC(=O)[O-]")), charge_and_spin(molecule("[CH3]"))
     ((-1, 1), (0, 2))
@@ -78,7 +94,8 @@ def charge_and_spin(mol: Any) -> tuple[int, int]:
 
 
 def find_wells(mol: Any, conformers: int, seed: int) -> list[Well]:
-    """Return up to so many distinct minima of MMFF94 (UFF where it lacks parameters), starting from ETKDG.
+    """Return up to so many distinct minima of MMFF94 (UFF where it lacks parameters), starting from
+    ETKDG.
 
     Raises:
         DataError: no three-dimensional structure is found.
@@ -106,7 +123,9 @@ def _force_field(mol: Any, conformer: int) -> Any:
     from rdkit.Chem import AllChem
 
     if AllChem.MMFFHasAllMoleculeParams(mol):
-        return AllChem.MMFFGetMoleculeForceField(mol, AllChem.MMFFGetMoleculeProperties(mol), confId=conformer)
+        return AllChem.MMFFGetMoleculeForceField(
+            mol, AllChem.MMFFGetMoleculeProperties(mol), confId=conformer
+        )
     if AllChem.UFFHasAllMoleculeParams(mol):
         return AllChem.UFFGetMoleculeForceField(mol, confId=conformer)
     raise DataError("neither MMFF94 nor UFF has parameters for it; sample it by other means")
@@ -120,19 +139,22 @@ def _well(field: Any, pos_A_N3: np.ndarray) -> Well:
         for step in (HESSIAN_STEP_A, -HESSIAN_STEP_A):
             moved = flat.copy()
             moved[coordinate] += step
-            field.CalcEnergy(moved.tolist())  # RDKit's gradient uses the distances that the last energy left behind
+            # RDKit's gradient uses the distances that the last energy left behind
+            field.CalcEnergy(moved.tolist())
             rows.append(np.array(field.CalcGrad(moved.tolist())))
         hessian[coordinate] = (rows[0] - rows[1]) * (KCAL_MOL_EV / (2 * HESSIAN_STEP_A))
     inner = internal_space(pos_A_N3)
     stiffness, vectors = np.linalg.eigh(inner.T @ (hessian + hessian.T) / 2 @ inner)
     modes = (inner @ vectors).T
-    # the sign of an eigenvector is free: fix it, so that it does not hang on the linear algebra library
+    # the sign of an eigenvector is free: fix it, so that it does not hang on the linear algebra
+    # library
     modes *= np.sign(modes[np.arange(len(modes)), np.abs(modes).argmax(1)])[:, None]
     return Well(pos_A_N3, stiffness, modes.reshape(-1, *pos_A_N3.shape))
 
 
 def internal_space(pos_A_N3: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis [3N, M] of the displacements that neither move nor turn the whole.
+    """Return an orthonormal basis [3N, M] of the displacements that neither move nor turn the
+    whole.
 
     >>> internal_space(np.array([[0.0, 0, 0], [0, 0, 1]])).shape
     (6, 1)
@@ -145,7 +167,9 @@ def internal_space(pos_A_N3: np.ndarray) -> np.ndarray:
 
 
 def stretched(mol: Any, pos_A_N3: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return the positions with one bond, of no ring, made 0.75 to 1.6 times as long, each side moved as a whole."""
+    """Return the positions with one bond, of no ring, made 0.75 to 1.6 times as long, each side
+    moved as a whole.
+    """
     bonds = [bond for bond in mol.GetBonds() if not bond.IsInRing()]
     if not bonds:
         return pos_A_N3
@@ -162,15 +186,21 @@ def stretched(mol: Any, pos_A_N3: np.ndarray, random: np.random.Generator) -> np
     return moved
 
 
-def dimer(first: Structure, second: Structure, closest_A: float, random: np.random.Generator) -> Structure:
-    """Return two molecules in one structure, turned at random, their closest atoms `closest_A` apart."""
+def dimer(
+    first: Structure, second: Structure, closest_A: float, random: np.random.Generator
+) -> Structure:
+    """Return two molecules in one structure, turned at random, their closest atoms `closest_A`
+    apart.
+    """
     turned = [part.pos_A_N3 @ _rotation(random).T for part in (first, second)]
     centred = [pos - pos.mean(0) for pos in turned]
     away = random.standard_normal(3)
     away /= np.linalg.norm(away)
 
     def gap(shift: float) -> float:
-        return float(np.linalg.norm(centred[0][:, None] - centred[1][None] - shift * away, axis=2).min())
+        return float(
+            np.linalg.norm(centred[0][:, None] - centred[1][None] - shift * away, axis=2).min()
+        )
 
     # from afar inwards: the first contact is the one on the outside
     near, far = 0.0, sum(np.linalg.norm(pos, axis=1).max() for pos in centred) + closest_A

@@ -1,4 +1,6 @@
-"""`label`: energies and forces of many structures by quantum chemistry, in several processes, resumable."""
+"""`label`: energies and forces of many structures by quantum chemistry, in several processes,
+resumable.
+"""
 
 import hashlib
 import json
@@ -36,11 +38,13 @@ class Label(Settings):
     NAME.rejected.jsonl. The result depends neither on the number of workers nor on interruptions.
 
     Args:
-        file: structures, in any format that sciforge reads; charge and spin multiplicity are taken from it.
+        file: structures, in any format that sciforge reads; charge and spin multiplicity are taken
+            from it.
         method: gfn2-xtb, gfn1-xtb, or functional/basis such as pbe/def2-svp.
         workers: processes at a time, each with one thread; by default one for each core.
         fmax_eV_A: a structure with a larger force (length of the vector) on any atom is rejected.
-        journal: file of JSON lines that keeps each label as it is made, so that a killed run goes on; none keeps nothing.
+        journal: file of JSON lines that keeps each label as it is made, so that a killed run goes
+            on; none keeps nothing.
     """
 
     file: Path
@@ -49,7 +53,7 @@ class Label(Settings):
     fmax_eV_A: float = 100.0
     journal: Path | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, float("inf"), "workers")
         if not self.fmax_eV_A > 0:
@@ -70,9 +74,14 @@ class Label(Settings):
         return self._accepted(structures, records, level)
 
     def _accepted(
-        self, structures: Sequence[Structure], records: Sequence[dict[str, Any]], level: LevelOfTheory
+        self,
+        structures: Sequence[Structure],
+        records: Sequence[dict[str, Any]],
+        level: LevelOfTheory,
     ) -> StructureSet:
-        """Return the structures with their labels, those that failed or have too large a force left out."""
+        """Return the structures with their labels, those that failed or have too large a force
+        left out.
+        """
         labelled, rejected = [], []
         for index, (structure, record) in enumerate(zip(structures, records, strict=True)):
             forces = np.array(record.get("forces_eV_A_N3", np.zeros((1, 3))))
@@ -84,20 +93,33 @@ class Label(Settings):
                 rejected.append({"index": index, "name": structure.name, "reason": reason})
                 continue
             stress = record["stress_eV_A3_6"] and np.array(record["stress_eV_A3_6"])
-            labels = {"energy_eV": record["energy_eV"], "forces_eV_A_N3": forces, "stress_eV_A3_6": stress}
+            labels = {
+                "energy_eV": record["energy_eV"],
+                "forces_eV_A_N3": forces,
+                "stress_eV_A3_6": stress,
+            }
             labelled.append(replace(structure, **labels, level=level.name))
         if not labelled:
             first = rejected[0]["reason"]
-            raise DataError(f"none of its structures could be labelled; the first: {first}", self.file)
+            raise DataError(
+                f"none of its structures could be labelled; the first: {first}", self.file
+            )
         if rejected:
-            logger.warning("%d of %d structures rejected: %s", len(rejected), len(structures), rejected[0]["reason"])
+            logger.warning(
+                "%d of %d structures rejected: %s",
+                len(rejected),
+                len(structures),
+                rejected[0]["reason"],
+            )
         about = {"level": level.name, "options": to_json(self)}
         return StructureSet(labelled, rejected, about, (self.file,))
 
 
 @contextmanager
 def locked(journal: Path | None) -> Iterator[None]:
-    """Make the journal where it is missing and hold it against other processes; raises ConfigError where one holds it."""
+    """Make the journal where it is missing and hold it against other processes; raises
+    ConfigError where one holds it.
+    """
     if journal is None:
         yield
         return
@@ -106,7 +128,9 @@ def locked(journal: Path | None) -> Iterator[None]:
         journal.touch()
         lock = try_lock(journal)
     if lock is None:
-        raise ConfigError(f"{journal}: another process labels with it; wait for it or choose another journal")
+        raise ConfigError(
+            f"{journal}: another process labels with it; wait for it or choose another journal"
+        )
     try:
         yield
     finally:
@@ -115,9 +139,20 @@ def locked(journal: Path | None) -> Iterator[None]:
 
 def _digest(structure: Structure, level: LevelOfTheory) -> str:
     program = version("pyscf" if level.functional else "tblite")
-    described = (level, program, GRID_LEVEL, structure.charge, structure.spin, structure.pbc_3.tolist())
+    described = (
+        level,
+        program,
+        GRID_LEVEL,
+        structure.charge,
+        structure.spin,
+        structure.pbc_3.tolist(),
+    )
     digest = hashlib.sha256(repr(described).encode())
-    for part, kind in ((structure.numbers_N, "<i8"), (structure.pos_A_N3, "<f8"), (structure.cell_A_33, "<f8")):
+    for part, kind in (
+        (structure.numbers_N, "<i8"),
+        (structure.pos_A_N3, "<f8"),
+        (structure.cell_A_33, "<f8"),
+    ):
         digest.update(np.ascontiguousarray(part, kind).tobytes())
     return digest.hexdigest()[:32]
 
@@ -126,7 +161,11 @@ def _as_record(structure: Structure, level: LevelOfTheory) -> dict[str, Any]:
     """Label a structure, as JSON: this runs in the worker."""
     done = single_point(structure, level)
     stress = None if done.stress_eV_A3_6 is None else done.stress_eV_A3_6.tolist()
-    return {"energy_eV": done.energy_eV, "forces_eV_A_N3": done.forces_eV_A_N3.tolist(), "stress_eV_A3_6": stress}
+    return {
+        "energy_eV": done.energy_eV,
+        "forces_eV_A_N3": done.forces_eV_A_N3.tolist(),
+        "stress_eV_A3_6": stress,
+    }
 
 
 def _finished(journal: Path, digests: Sequence[str]) -> dict[int, dict[str, Any]]:
@@ -154,11 +193,15 @@ def _labels(
     done = _finished(journal, digests) if journal is not None else {}
     tasks = [(index, structure) for index, structure in enumerate(structures) if index not in done]
     work = scatter(partial(_as_record, level=level), tasks, min(workers, max(len(tasks), 1)))
-    bar = tqdm(total=len(structures), initial=len(done), desc=level.name, unit="structure", disable=None)
+    bar = tqdm(
+        total=len(structures), initial=len(done), desc=level.name, unit="structure", disable=None
+    )
     with open(journal or os.devnull, "a", encoding="utf-8") as handle, bar, closing(work):
         for index, record, reason in work:
             done[index] = {"reason": reason} if record is None else record
-            handle.write(json.dumps({"index": index, "digest": digests[index], **done[index]}) + "\n")
+            handle.write(
+                json.dumps({"index": index, "digest": digests[index], **done[index]}) + "\n"
+            )
             handle.flush()
             bar.update()
     return [done[index] for index in range(len(structures))]

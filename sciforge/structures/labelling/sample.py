@@ -29,17 +29,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Settings):
-    """Make geometries of molecules from their SMILES, to be labelled; seeded, so the same seed gives the same structures.
+    """Make geometries of molecules from their SMILES, to be labelled; seeded, so the same seed
+    gives the same structures.
 
-    A molecule's geometries depend on its SMILES and the seed, not on what else is in the file. What fails is left out
-    and counted, with its reason; saved structures have it in NAME.rejected.jsonl.
+    A molecule's geometries depend on its SMILES and the seed, not on what else is in the file. What
+    fails is left out and counted, with its reason; saved structures have it in NAME.rejected.jsonl.
 
     Args:
-        smiles: a file with a SMILES at the beginning of each line (`#` begins a comment); in Python also a tuple of them.
+        smiles: a file with a SMILES at the beginning of each line (`#` begins a comment); in Python
+            also a tuple of them.
         conformers: minima to look for in each molecule; small rigid ones have fewer.
         per_conformer: geometries for each of `conformers`, however many there are.
         temperature_K: temperatures of the thermal motion, taken in turn.
-        wild: share of the geometries with a random displacement of 0.03 to 0.15 A on every coordinate as well.
+        wild: share of the geometries with a random displacement of 0.03 to 0.15 A on every
+            coordinate as well.
         stretched: share of the geometries with one bond stretched or compressed as well.
         seed: another seed gives other geometries.
     """
@@ -52,13 +55,17 @@ class Sample(Settings):
     stretched: float = 0.1
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, float("inf"), "conformers", "per_conformer")
         if not self.temperature_K or not all(0 <= t < 1e5 for t in self.temperature_K):
-            raise ConfigError(f"temperature_K is {self.temperature_K}; give temperatures in kelvin, none negative")
+            raise ConfigError(
+                f"temperature_K is {self.temperature_K}; give temperatures in kelvin, none negative"
+            )
         if min(self.wild, self.stretched) < 0 or self.wild + self.stretched > 1:
-            raise ConfigError(f"wild {self.wild} and stretched {self.stretched} are shares; at most 1 together")
+            raise ConfigError(
+                f"wild {self.wild} and stretched {self.stretched} are shares; at most 1 together"
+            )
 
     def run(self) -> StructureSet:
         """Return the geometries, molecule by molecule.
@@ -81,12 +88,19 @@ class Sample(Settings):
             why = rejected[0]["reason"] if rejected else "there is no SMILES in it"
             raise DataError(f"no molecule to sample: {why}", file)
         if rejected:
-            logger.warning("%d of %d molecules rejected: %s", len(rejected), len(entries), rejected[0]["reason"])
+            logger.warning(
+                "%d of %d molecules rejected: %s",
+                len(rejected),
+                len(entries),
+                rejected[0]["reason"],
+            )
         sources = () if file is None else (file,)
         return StructureSet(structures, rejected, {"options": to_json(self)}, sources)
 
     def geometries(self, smiles: str) -> Iterator[Structure]:
-        """Yield conformers x per_conformer geometries of one molecule; raises DataError where there is none."""
+        """Yield conformers x per_conformer geometries of one molecule; raises DataError where
+        there is none.
+        """
         mol = molecule(smiles)
         digest = hashlib.blake2b(f"{self.seed}:{smiles}".encode(), digest_size=8).digest()
         random = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -98,19 +112,28 @@ class Sample(Settings):
             pos, kind = wells[index % len(wells)].thermal(temperature, random), f"{temperature:g} K"
             draw = random.random()
             if draw < self.wild:
-                pos, kind = pos + random.uniform(*WILD_A) * random.standard_normal(pos.shape), kind + " wild"
+                pos, kind = (
+                    pos + random.uniform(*WILD_A) * random.standard_normal(pos.shape),
+                    kind + " wild",
+                )
             elif draw < self.wild + self.stretched:
                 pos, kind = stretched(mol, pos, random), kind + " stretched"
-            yield Structure(numbers, pos, charge=charge, spin=spin, name=f"{smiles} {index} {kind}", group=group)
+            yield Structure(
+                numbers, pos, charge=charge, spin=spin, name=f"{smiles} {index} {kind}", group=group
+            )
 
     def _entries(self) -> list[tuple[int, str]]:
         """Return (line number, SMILES)."""
-        lines: tuple[str, ...] | list[str] = self.smiles if not isinstance(self.smiles, Path) else []
+        lines: tuple[str, ...] | list[str] = (
+            self.smiles if not isinstance(self.smiles, Path) else []
+        )
         if isinstance(self.smiles, Path):
             with one_line(self.smiles):
                 try:
                     lines = self.smiles.read_text(encoding="utf-8").splitlines()
                 except UnicodeDecodeError:
-                    raise DataError("not a text file; give SMILES, one per line", self.smiles) from None
+                    raise DataError(
+                        "not a text file; give SMILES, one per line", self.smiles
+                    ) from None
         words = [(number, line.split()) for number, line in enumerate(lines, 1)]
         return [(number, word[0]) for number, word in words if word and not word[0].startswith("#")]

@@ -1,4 +1,6 @@
-"""Tasks in spawned processes, one thread each; a task that fails or kills its process is reported with a reason."""
+"""Tasks in spawned processes, one thread each; a task that fails or kills its process is
+reported with a reason.
+"""
 
 import os
 import signal
@@ -11,15 +13,19 @@ from unittest.mock import patch
 
 from sciforge.errors import ConfigError
 
-# More OpenMP threads than one only get in each other's way on molecules: ethanol 19 ms with one, 750 ms with two.
+# More OpenMP threads than one only get in each other's way on molecules: ethanol 19 ms with one,
+# 750 ms with two.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-# A worker may die for reasons that are not the task's (another process takes the memory), so it gets a second try.
+# A worker may die for reasons that are not the task's (another process takes the memory), so it
+# gets a second try.
 TRIES = 2
 Task = tuple[int, Any]  # index, argument
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
-    """Answer each task that comes through the pipe with (result, "") or (None, reason), until the pipe closes."""
+    """Answer each task that comes through the pipe with (result, "") or (None, reason), until
+    the pipe closes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and closes the pipe
     pipe.send("ready")
     while True:
@@ -37,11 +43,12 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
 class _Worker:
     """A spawned process with one OpenMP thread, and the task it is at."""
 
-    def __init__(self, function: Callable[[Any], Any]):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
         context = get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=_serve, args=(end, function), daemon=True)
-        with patch.dict(os.environ, ONE_THREAD):  # OpenMP reads its variables once, when the child loads it
+        # OpenMP reads its variables once, when the child loads it
+        with patch.dict(os.environ, ONE_THREAD):
             self.process.start()
         end.close()
         self.send(None)
@@ -49,12 +56,15 @@ class _Worker:
             self.pipe.recv()
         except (EOFError, ConnectionResetError):
             remedy = 'in a script, start it below `if __name__ == "__main__":`'
-            raise ConfigError(f"a worker process died before its first structure; {remedy}") from None
+            raise ConfigError(
+                f"a worker process died before its first structure; {remedy}"
+            ) from None
 
     def send(self, task: Task | None, tries: int = 1) -> None:
         self.task, self.tries = task, tries
         if task is not None:
-            with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: `take` sees the end of the pipe
+            # it died while idle: `take` sees the end of the pipe
+            with suppress(BrokenPipeError, ConnectionResetError):
                 self.pipe.send(task[1])
 
     def receive(self) -> tuple[Any, str] | None:
@@ -73,8 +83,11 @@ class _Worker:
         return self.process.exitcode
 
 
-def scatter(function: Callable[[Any], Any], tasks: Iterable[Task], workers: int) -> Iterator[tuple[int, Any, str]]:
-    """Yield (index, result, reason) as tasks finish in spawned processes; a task that fails or kills one has a reason.
+def scatter(
+    function: Callable[[Any], Any], tasks: Iterable[Task], workers: int
+) -> Iterator[tuple[int, Any, str]]:
+    """Yield (index, result, reason) as tasks finish in spawned processes; a task that fails or
+    kills one has a reason.
 
     Raises:
         ConfigError: the processes cannot start.

@@ -1,4 +1,5 @@
-"""Changes of a text that a user may hold to be without meaning: case, punctuation, numbers, word order, a part of it.
+"""Changes of a text that a user may hold to be without meaning: case, punctuation, numbers, word
+order, a part of it.
 
 Legend of shape letters: B batch, L tokens, D width.
 """
@@ -26,7 +27,9 @@ def embed(model: nn.Module, batch: Batch) -> Tensor:
 
 def _with(record: Record, text: str) -> dict[str, Any]:
     """Return the record with another text; what pointed into the old one is gone."""
-    kept = {name: value for name, value in record.items() if name not in ("sentences", "words", "tags")}
+    kept = {
+        name: value for name, value in record.items() if name not in ("sentences", "words", "tags")
+    }
     return {**kept, "text": text, "sentences": np.array([0, len(text)], np.int32)}
 
 
@@ -36,7 +39,8 @@ def lower_case(record: Record, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def capitals(record: Record) -> np.ndarray:
-    """Return shares [3]: capital letters among letters, words that begin with one, words of capitals alone.
+    """Return shares [3]: capital letters among letters, words that begin with one, words of
+    capitals alone.
 
     >>> capitals({"text": "I LOVE it"}).round(2).tolist()
     [0.71, 0.67, 0.33]
@@ -45,11 +49,15 @@ def capitals(record: Record) -> np.ndarray:
     words = re.findall(r"[^\W\d_]+", record["text"])
     upper = sum(letter.isupper() for letter in letters) / max(len(letters), 1)
     first = sum(word[0].isupper() for word in words) / max(len(words), 1)
-    return np.array([upper, first, sum(len(w) > 1 and w.isupper() for w in words) / max(len(words), 1)])
+    return np.array(
+        [upper, first, sum(len(w) > 1 and w.isupper() for w in words) / max(len(words), 1)]
+    )
 
 
 def drop_punctuation(record: Record, rng: np.random.Generator) -> dict[str, Any]:
-    """Return the record with half of its punctuation marks taken out, drawn at random; never all of its letters."""
+    """Return the record with half of its punctuation marks taken out, drawn at random; never all
+    of its letters.
+    """
     text = record["text"]
     taken = [mark in MARKS and rng.random() < DROPPED for mark in text]
     shortened = "".join(letter for letter, gone in zip(text, taken, strict=True) if not gone)
@@ -88,7 +96,8 @@ def shuffle_words(record: Record, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def neighbours(record: Record) -> np.ndarray:
-    """Return shares of pairs of neighbouring words by a hash of both [64]: what word order changes and word counts do not.
+    """Return shares of pairs of neighbouring words by a hash of both [64]: what word order changes
+    and word counts do not.
 
     >>> neighbours({"text": "to be or not to be"}).sum().round(6) == 1
     np.True_
@@ -109,7 +118,8 @@ def keep_half(record: Record, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def ends(record: Record) -> np.ndarray:
-    """Return the log of the number of words, and hashes of the first and the last three words [1 + 2 * 16].
+    """Return the log of the number of words, and hashes of the first and the last three words [1 +
+    2 * 16].
 
     >>> ends({"text": "once upon a time"}).shape
     (33,)
@@ -124,7 +134,9 @@ def ends(record: Record) -> np.ndarray:
 
 AUGMENTATIONS = {
     "lower-case": Augmentation(lower_case, capitals, "all letters small"),
-    "drop-punctuation": Augmentation(drop_punctuation, punctuation, "half of the punctuation marks taken out"),
+    "drop-punctuation": Augmentation(
+        drop_punctuation, punctuation, "half of the punctuation marks taken out"
+    ),
     "mask-numbers": Augmentation(mask_numbers, digits, "every digit a 0"),
     "shuffle-words": Augmentation(shuffle_words, neighbours, "words in a random order"),
     "keep-half": Augmentation(keep_half, ends, "one half of the words, a run from anywhere"),

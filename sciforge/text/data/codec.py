@@ -1,4 +1,5 @@
-"""TextCodec: documents become rows of word pieces, [CLS] words [SEP] or [CLS] words [SEP] words [SEP].
+"""TextCodec: documents become rows of word pieces, [CLS] words [SEP] or [CLS] words [SEP] words
+[SEP].
 
 Legend of shape letters: B batch, L tokens of a row.
 """
@@ -35,7 +36,8 @@ SHORTEST_ROW = 4
 
 @dataclass(frozen=True)
 class TextCodec(Settings):
-    """How text becomes tokens; its vocabulary is trained on the training split and stays in the checkpoint.
+    """How text becomes tokens; its vocabulary is trained on the training split and stays in the
+    checkpoint.
 
     Args:
         kind: `wordpiece` (BERT) or `bytes` (byte pairs, RoBERTa).
@@ -53,14 +55,17 @@ class TextCodec(Settings):
     length: int = 512
     tokenizer: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.size <= len(SPECIALS) or self.least < 1:
             raise ConfigError(
-                f"codec.size is {self.size} and codec.least {self.least}; give more than 5 and at least 1"
+                f"codec.size is {self.size} and codec.least {self.least}; give more than 5 and at"
+                " least 1"
             )
         if self.length < SHORTEST_ROW:
-            raise ConfigError(f"codec.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens")
+            raise ConfigError(
+                f"codec.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens"
+            )
 
     def where(self, name: str) -> str:
         """Return how an error names a field: codec.size."""
@@ -71,7 +76,10 @@ class TextCodec(Settings):
         if self.tokenizer:
             return self
         train = train_bytes if self.kind == "bytes" else train_wordpiece
-        return replace(self, tokenizer=train(store.split("train").column("text"), self.size, self.lower, self.least))
+        return replace(
+            self,
+            tokenizer=train(store.split("train").column("text"), self.size, self.lower, self.least),
+        )
 
     @cached_property
     def num_tokens(self) -> int:
@@ -90,11 +98,16 @@ class TextCodec(Settings):
 
     def _opened(self, specials: bool) -> Any:
         if not self.tokenizer:
-            raise ConfigError("the codec has no vocabulary yet; it is trained on the first data that a model trains on")
+            raise ConfigError(
+                "the codec has no vocabulary yet; it is trained on the first data that a model"
+                " trains on"
+            )
         return open_tokenizer(self.tokenizer, specials)
 
     def pieces(self, text: str, specials: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids [n] of a text and the number of each piece's word [n]; with `specials` "[MASK]" is the mask token."""
+        """Return ids [n] of a text and the number of each piece's word [n]; with `specials`
+        "[MASK]" is the mask token.
+        """
         self._opened(specials)
         return pieces(self.tokenizer, text, specials)[:2]
 
@@ -104,7 +117,8 @@ class TextCodec(Settings):
         return pieces(self.tokenizer, text)[2]
 
     def row(self, *parts: np.ndarray) -> Example:
-        """Return [CLS] part [SEP] part [SEP] ... as an example; the second part has segment 1, as in BERT.
+        """Return [CLS] part [SEP] part [SEP] ... as an example; the second part has segment 1, as
+        in BERT.
 
         Args:
             parts: ids, one array or two; at most `length` tokens with the special ones.
@@ -115,8 +129,13 @@ class TextCodec(Settings):
             segments.append(np.full(len(part) + 1, number))
         row_L = np.concatenate(ids).astype(np.int64)
         if len(row_L) > self.length:
-            raise DataError(f"a row of {len(row_L)} tokens is longer than codec.length {self.length}; cut it")
-        return {"ids": torch.from_numpy(row_L), "segments": torch.from_numpy(np.concatenate(segments))}
+            raise DataError(
+                f"a row of {len(row_L)} tokens is longer than codec.length {self.length}; cut it"
+            )
+        return {
+            "ids": torch.from_numpy(row_L),
+            "segments": torch.from_numpy(np.concatenate(segments)),
+        }
 
     def encode(self, record: Record) -> Example:
         """Return a document's `ids` and `segments` [L]; of a long one the first `length` tokens."""
@@ -132,7 +151,13 @@ class TextCodec(Settings):
         for name, first in examples[0].items():
             values = [example[name] for example in examples]
             if first.ndim:
-                fill = self.special[PAD] if name == "ids" else NO_TARGET if name.startswith("target") else 0
+                fill = (
+                    self.special[PAD]
+                    if name == "ids"
+                    else NO_TARGET
+                    if name.startswith("target")
+                    else 0
+                )
                 batch[name] = padded(values, fill)
             else:
                 batch[name] = torch.stack(values)
@@ -143,7 +168,9 @@ class TextCodec(Settings):
         return self._opened(False).decode([int(i) for i in ids], skip_special_tokens=True)
 
     def token(self, number: int) -> str:
-        """Return one piece as it is written: `##ing` inside a word (WordPiece), with its spaces (bytes)."""
+        """Return one piece as it is written: `##ing` inside a word (WordPiece), with its spaces
+        (bytes).
+        """
         if is_bytes(self.tokenizer) and number not in self.special.values():
             return self._opened(False).decode([int(number)])
         return self._opened(False).id_to_token(int(number))

@@ -1,7 +1,9 @@
-"""What counting a corpus tells before any descent: how frequent each piece is, and which pieces keep the same company.
+"""What counting a corpus tells before any descent: how frequent each piece is, and which pieces
+keep the same company.
 
-A short training spends most of its steps to learn just that. Frequencies are the bias of the language head; word vectors by
-factorised mutual information (Levy and Goldberg 2014) are a start of the embedding.
+A short training spends most of its steps to learn just that. Frequencies are the bias of the
+language head; word vectors by factorised mutual information (Levy and Goldberg 2014) are a start of
+the embedding.
 
 Legend of shape letters: V vocabulary, E width of the embeddings, T tokens.
 """
@@ -16,12 +18,14 @@ from torch import nn
 WINDOW = 5  # neighbours on each side, the nearer the more weight
 SMOOTHED = 0.75  # exponent of the context's frequency (Levy, Goldberg and Dagan 2015)
 MOST_TOKENS = 4_000_000  # counted; more would say the same
-HALFWAY = 50  # times a piece must come until half of its vector is the new one, in a model that was trained
+# times a piece must come until half of its vector is the new one, in a model that was trained
+HALFWAY = 50
 SPREAD = 0.05  # standard deviation of the vectors, above that of positions and segments
 
 
 def counted(rows: Iterable[np.ndarray], tokens: int) -> tuple[np.ndarray, Any]:
-    """Return how often each piece comes [V], and a sparse matrix [V, V] of how often two are near, as 1 / distance.
+    """Return how often each piece comes [V], and a sparse matrix [V, V] of how often two are near,
+    as 1 / distance.
 
     >>> total, near = counted([np.array([0, 1, 1])], 3)
     >>> total.tolist(), near.toarray().tolist()
@@ -46,7 +50,9 @@ def counted(rows: Iterable[np.ndarray], tokens: int) -> tuple[np.ndarray, Any]:
 
 
 def vectors(near_VV: Any, width: int, seed: int) -> np.ndarray:
-    """Return a vector of each piece [V, E] from positive pointwise mutual information; zeros where it has no company."""
+    """Return a vector of each piece [V, E] from positive pointwise mutual information; zeros
+    where it has no company.
+    """
     from scipy import sparse
     from scipy.sparse.linalg import svds
 
@@ -55,7 +61,9 @@ def vectors(near_VV: Any, width: int, seed: int) -> np.ndarray:
     pair = near_VV.tocoo()
     information = np.log(pair.data / (frequency_V[pair.row] * smooth_V[pair.col]))
     kept = information > 0
-    table_VV = sparse.csr_matrix((information[kept], (pair.row[kept], pair.col[kept])), near_VV.shape)
+    table_VV = sparse.csr_matrix(
+        (information[kept], (pair.row[kept], pair.col[kept])), near_VV.shape
+    )
     rank = min(width, min(table_VV.shape) - 1)
     left, singular, _ = svds(table_VV, k=rank, rng=np.random.default_rng(seed))
     order = np.argsort(-singular)
@@ -64,7 +72,8 @@ def vectors(near_VV: Any, width: int, seed: int) -> np.ndarray:
 
 
 def aligned(found_VE: np.ndarray, onto_VE: np.ndarray, weight_V: np.ndarray) -> np.ndarray:
-    """Return vectors turned and scaled onto others (orthogonal Procrustes, Schoenemann 1966), pieces weighed by `weight_V`.
+    """Return vectors turned and scaled onto others (orthogonal Procrustes, Schoenemann 1966),
+    pieces weighed by `weight_V`.
 
     >>> turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
     >>> x = np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]])
@@ -77,11 +86,15 @@ def aligned(found_VE: np.ndarray, onto_VE: np.ndarray, weight_V: np.ndarray) -> 
 
 
 @torch.no_grad()
-def start_from_counts(model: nn.Module, rows: Iterable[np.ndarray], seed: int, fresh: bool = True) -> dict[str, float]:
-    """Set the language head's bias and the word vectors of a Bert from rows of ids; return what was counted.
+def start_from_counts(
+    model: nn.Module, rows: Iterable[np.ndarray], seed: int, fresh: bool = True
+) -> dict[str, float]:
+    """Set the language head's bias and the word vectors of a Bert from rows of ids; return what was
+    counted.
 
-    A fresh model takes the vectors as they are. One that was trained has them turned onto its own, and the more often a
-    piece comes the more of its vector is the new one; pieces that never come keep theirs.
+    A fresh model takes the vectors as they are. One that was trained has them turned onto its own,
+    and the more often a piece comes the more of its vector is the new one; pieces that never come
+    keep theirs.
 
     Args:
         model: a Bert.
@@ -93,7 +106,8 @@ def start_from_counts(model: nn.Module, rows: Iterable[np.ndarray], seed: int, f
     total_V, near_VV = counted(rows, len(word))
     if near_VV.nnz:
         found_VE = vectors(near_VV, word.shape[1], seed)
-        known_V = np.asarray(near_VV.sum(1)).ravel() > 0  # the factorisation leaves 1e-17 where there should be 0
+        # the factorisation leaves 1e-17 where there should be 0
+        known_V = np.asarray(near_VV.sum(1)).ravel() > 0
         old_VE = word.double().cpu().numpy()
         if fresh:
             found_VE *= SPREAD / found_VE[known_V].std()

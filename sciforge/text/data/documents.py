@@ -1,9 +1,11 @@
-"""What `sciforge prepare documents` makes of files of text: documents with their sentences, labels and splits.
+"""What `sciforge prepare documents` makes of files of text: documents with their sentences, labels
+and splits.
 
-Columns: `text` and `name`, `sentences` int32 [S + 1] (offsets of letters where sentences begin, and the end), `line` int64,
-`key` uint64 (of the letters and digits alone, lower case: documents of one key are the same), `group` uint64, `split` uint8
-(3 is none), and where asked for `label` text or `value` float64; of tagged files `words` int32 [W, 2] (offsets of letters)
-and `tags` text, one a word, between spaces.
+Columns: `text` and `name`, `sentences` int32 [S + 1] (offsets of letters where sentences begin, and
+the end), `line` int64, `key` uint64 (of the letters and digits alone, lower case: documents of one
+key are the same), `group` uint64, `split` uint8 (3 is none), and where asked for `label` text or
+`value` float64; of tagged files `words` int32 [W, 2] (offsets of letters) and `tags` text, one a
+word, between spaces.
 """
 
 import hashlib
@@ -29,23 +31,27 @@ NONE = len(SPLITS)  # in no split
 
 @dataclass(frozen=True, kw_only=True)
 class Documents(Settings):
-    """Documents from .txt, .csv, .tsv, .jsonl and .conll files, each plain or gzipped; the vocabulary is fitted in training.
+    """Documents from .txt, .csv, .tsv, .jsonl and .conll files, each plain or gzipped; the
+    vocabulary is fitted in training.
 
     Args:
         files: what to read; a shard each, so more workers help with many files.
-        documents: of .txt, what one document is: a `line`, a `paragraph` (ended by blank lines) or the `file`.
+        documents: of .txt, what one document is: a `line`, a `paragraph` (ended by blank lines) or
+            the `file`.
         text_column: column of tables, key of JSON lines.
         label_column: of the class, or of the number with --numeric; empty for text without labels.
         numeric: the labels are numbers (for regression), not classes.
-        tags_column: key of JSON lines with one tag a word, the text being a list of words; CoNLL files have both.
+        tags_column: key of JSON lines with one tag a word, the text being a list of words; CoNLL
+            files have both.
         split_column: column with train, validation or test; empty draws the splits by `shares`.
         group_column: rows of one group (author, chapter, patient) stay in one split.
         shares: of train, validation and test.
         seed: of the splits.
         longest: most letters of a document.
-        cut: cut longer documents of .txt in pieces of `longest`, between words, instead of refusing them.
-        exclude: files whose documents must not be used (test data, say), compared by their letters and digits alone; what
-            is found of them is in no split, and counted.
+        cut: cut longer documents of .txt in pieces of `longest`, between words, instead of refusing
+            them.
+        exclude: files whose documents must not be used (test data, say), compared by their letters
+            and digits alone; what is found of them is in no split, and counted.
     """
 
     files: tuple[Path, ...]
@@ -65,16 +71,19 @@ class Documents(Settings):
     domain: ClassVar[str] = "text"
     kind: ClassVar[str] = "documents"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "longest")
         self.require(0, math.inf, "seed")
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6 or self.shares[0] == 0:
             raise ConfigError(
-                f"documents.shares is {self.shares}; give those of train, validation and test, which add up to 1"
+                f"documents.shares is {self.shares}; give those of train, validation and test,"
+                " which add up to 1"
             )
         if self.numeric and not self.label_column:
-            raise ConfigError("documents.numeric needs documents.label_column (--numeric needs --label-column)")
+            raise ConfigError(
+                "documents.numeric needs documents.label_column (--numeric needs --label-column)"
+            )
 
     def sources(self) -> Sequence[Path]:
         """Return the files, one shard each; raises ConfigError for settings that cannot be."""
@@ -82,7 +91,9 @@ class Documents(Settings):
             raise ConfigError("no file; give .txt, .csv, .tsv, .jsonl or .conll files")
         tagged = {kind_of(file) in TAGGED or bool(self.tags_column) for file in self.files}
         if len(tagged) > 1:
-            raise ConfigError("some files have tagged words and others have not; prepare them apart")
+            raise ConfigError(
+                "some files have tagged words and others have not; prepare them apart"
+            )
         for file in self.exclude:
             kind_of(file)
         return self.files
@@ -103,7 +114,10 @@ class Documents(Settings):
 
     def write(self, source: Path, shard: ShardWriter, on_reject: OnReject) -> None:
         """Read one file and append its documents."""
-        unwanted = keys_of(self.exclude, Layout(documents=self.documents, text=self.text_column, longest=self.longest))
+        unwanted = keys_of(
+            self.exclude,
+            Layout(documents=self.documents, text=self.text_column, longest=self.longest),
+        )
         for document in read_documents(source, self.layout, on_reject):
             try:
                 self._add(document, shard, unwanted)
@@ -136,7 +150,11 @@ class Documents(Settings):
 
 
 def add_document(
-    shard: ShardWriter, document: Document, split: int, labels: dict[str, Any], group: str | None = None
+    shard: ShardWriter,
+    document: Document,
+    split: int,
+    labels: dict[str, Any],
+    group: str | None = None,
 ) -> None:
     """Append a document.
 
@@ -165,7 +183,9 @@ def add_document(
 
 
 def finished(store: Store, target: str) -> dict[str, Any]:
-    """Take copies of held-out documents out of earlier splits; return the classes, the tags and what was counted."""
+    """Take copies of held-out documents out of earlier splits; return the classes, the tags and
+    what was counted.
+    """
     split_N = np.array(store.column("split"))
     excluded = int((split_N == NONE).sum())
     key_N = store.column("key")
@@ -173,10 +193,16 @@ def finished(store: Store, target: str) -> dict[str, Any]:
     split_N[copies_N] = NONE
     store.rewrite("split", split_N)
     if not (split_N == 0).any():
-        raise DataError("no document is left for training; check the splits and --exclude", store.path)
+        raise DataError(
+            "no document is left for training; check the splits and --exclude", store.path
+        )
     columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
     classes = sorted(set(store.column("label"))) if "label" in columns else []
-    tags = sorted({tag for line in store.column("tags") for tag in line.split()}) if "tags" in columns else []
+    tags = (
+        sorted({tag for line in store.column("tags") for tag in line.split()})
+        if "tags" in columns
+        else []
+    )
     used = split_N != NONE
     counts = {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)}
     counts |= {"excluded": excluded, "copies_of_held_out": int(copies_N.sum())}
@@ -186,13 +212,23 @@ def finished(store: Store, target: str) -> dict[str, Any]:
     if excluded:
         notes.append(f"{excluded} documents excluded, as asked")
     if counts["copies_of_held_out"]:
-        notes.append(f"{counts['copies_of_held_out']} copies of held-out documents left out of earlier splits")
-    meta = {"classes": classes, "tags": tags, "counts": counts, "sentences": sentences, "target": target}
+        notes.append(
+            f"{counts['copies_of_held_out']} copies of held-out documents left out of earlier"
+            " splits"
+        )
+    meta = {
+        "classes": classes,
+        "tags": tags,
+        "counts": counts,
+        "sentences": sentences,
+        "target": target,
+    }
     return meta | ({"notes": notes} if notes else {})
 
 
 def split_by_group(group_N: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
-    """Return the split of each document, uint8 [N]; documents of a group stay together, groups come in a random order.
+    """Return the split of each document, uint8 [N]; documents of a group stay together, groups come
+    in a random order.
 
     >>> split_by_group(np.array([7, 7, 8, 9]), (0.5, 0.25, 0.25), seed=0).tolist()
     [0, 0, 1, 2]
@@ -206,7 +242,8 @@ def split_by_group(group_N: np.ndarray, shares: Sequence[float], seed: int) -> n
 
 
 def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:
-    """Return which documents stand also in a split further from training, bool [N]: they must not be learnt from.
+    """Return which documents stand also in a split further from training, bool [N]: they must not
+    be learnt from.
 
     >>> copies_of_held_out(np.array([1, 1, 2, 2, 3]), np.array([0, 2, 1, 0, 0])).tolist()
     [True, False, False, True, False]
@@ -221,11 +258,14 @@ def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:
 def keys_of(files: tuple[Path, ...], layout: Layout) -> frozenset[int]:
     """Return the keys of all documents of some files; the bad ones are passed over."""
     bad: list[Reject] = []
-    return frozenset(int(key_of(d.text)) for file in files for d in read_documents(file, layout, bad.append))
+    return frozenset(
+        int(key_of(d.text)) for file in files for d in read_documents(file, layout, bad.append)
+    )
 
 
 def key_of(text: str) -> np.uint64:
-    """Return 64 bits of a digest of the letters and digits: equal however a text is spaced, cased and punctuated.
+    """Return 64 bits of a digest of the letters and digits: equal however a text is spaced, cased
+    and punctuated.
 
     >>> int(key_of("The room wasn ' t clean.") - key_of("the room wasn't clean"))
     0
@@ -234,7 +274,9 @@ def key_of(text: str) -> np.uint64:
 
 
 def _digest(text: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+    return np.uint64(
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    )
 
 
 def _split_of(text: str) -> int:

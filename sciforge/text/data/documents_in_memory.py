@@ -39,7 +39,8 @@ class DocumentsInMemory(Settings):
     def labelled(
         cls, documents: Sequence[Document], target: Target, split: Sequence[str] | None, seed: int
     ) -> "DocumentsInMemory":
-        """Return the preparer of texts with their labels; those without a label are left out and counted.
+        """Return the preparer of texts with their labels; those without a label are left out and
+        counted.
 
         Args:
             documents: one a text.
@@ -48,26 +49,39 @@ class DocumentsInMemory(Settings):
             seed: kept with the store.
         """
         preparer = cls(target=target.name, numeric=target.numeric, seed=seed)
-        texts = [replace(d, label=label, words=()) for d, label in zip(documents, target.texts, strict=True)]
+        texts = [
+            replace(d, label=label, words=())
+            for d, label in zip(documents, target.texts, strict=True)
+        ]
         return preparer._holding(texts, split, [bool(document.label) for document in texts])
 
     @classmethod
     def tagged(
-        cls, documents: Sequence[Document], tags: Sequence[Any], split: Sequence[str] | None, seed: int
+        cls,
+        documents: Sequence[Document],
+        tags: Sequence[Any],
+        split: Sequence[str] | None,
+        seed: int,
     ) -> "DocumentsInMemory":
         """Return the preparer of texts with a tag for every word; as `labelled`.
 
         Raises:
-            DataError: words and tags are not equally many, or a tag is empty or holds a space; names the input.
+            DataError: words and tags are not equally many, or a tag is empty or holds a space;
+                names the input.
         """
         texts = []
         for place, (document, row) in enumerate(zip(documents, tags, strict=True)):
             words = document.words or word_places(document.text)
             if not isinstance(row, list | tuple) or len(row) != len(words):
                 count = len(row) if isinstance(row, list | tuple) else "no"
-                raise DataError(f"input {place}: {len(words)} words but {count} tags; give one tag for each word")
+                raise DataError(
+                    f"input {place}: {len(words)} words but {count} tags; give one tag for each"
+                    " word"
+                )
             if any(not isinstance(tag, str) or tag.split() != [tag] for tag in row):
-                raise DataError(f"input {place}: a tag is empty, holds a space or is no text; correct it")
+                raise DataError(
+                    f"input {place}: a tag is empty, holds a space or is no text; correct it"
+                )
             texts.append(replace(document, words=words, tags=tuple(row)))
         return cls(seed=seed)._holding(texts, split, [True] * len(texts))
 
@@ -77,7 +91,9 @@ class DocumentsInMemory(Settings):
         """Fill this preparer with the documents that are kept, named by their places."""
         numbers_N = split_numbers(split, len(documents))
         places = [place for place, keep in enumerate(kept) if keep]
-        named = tuple(replace(documents[place], name=f"input {place}", line=place) for place in places)
+        named = tuple(
+            replace(documents[place], name=f"input {place}", line=place) for place in places
+        )
         object.__setattr__(self, "documents", named)
         object.__setattr__(self, "splits", tuple(int(numbers_N[place]) for place in places))
         object.__setattr__(self, "unlabelled", len(documents) - len(places))

@@ -1,7 +1,8 @@
 """What a document is, and the lines of text files, plain or gzipped, in bounded memory.
 
-Text is tidied as it comes in: runs of spaces become one space, hard line breaks too, a blank line inside a document
-becomes the paragraph break "\\n\\n". Nothing else is changed; lower-casing and accents are the vocabulary's business.
+Text is tidied as it comes in: runs of spaces become one space, hard line breaks too, a blank line
+inside a document becomes the paragraph break "\\n\\n". Nothing else is changed; lower-casing and
+accents are the vocabulary's business.
 """
 
 import gzip
@@ -33,10 +34,12 @@ class Layout:
     """Where the parts of a document stand in a file; an empty name is a part that is not asked for.
 
     Args:
-        documents: of plain text, what one document is: a `line`, a `paragraph` (ended by blank lines) or the `file`.
+        documents: of plain text, what one document is: a `line`, a `paragraph` (ended by blank
+            lines) or the `file`.
         text: column of tables, key of JSON lines.
         label: column of the class or number.
-        tags: key of JSON lines with one tag a word; the text is then a list of words. CoNLL has them anyhow.
+        tags: key of JSON lines with one tag a word; the text is then a list of words. CoNLL has
+            them anyhow.
         split, group: columns of the split's name and of what must not be divided among splits.
         longest: most letters of a document.
         cut: cut a longer document of plain text in pieces, between words, instead of refusing it.
@@ -122,12 +125,17 @@ def checked(document: Document, layout: Layout) -> Document | Bad:
 
 def too_long(layout: Layout) -> str:
     """Return what to say of a document that is too long."""
-    return f"the document is longer than {layout.longest:,} letters; use --documents line, --cut, or a larger --longest"
+    return (
+        f"the document is longer than {layout.longest:,} letters; use --documents line, --cut, or a"
+        " larger --longest"
+    )
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """Yield a file, gzipped or not, and the bytes of its byte order mark, taken off; failures become one-line DataErrors."""
+    """Yield a file, gzipped or not, and the bytes of its byte order mark, taken off; failures
+    become one-line DataErrors.
+    """
     try:
         packed = path.suffix.lower() == ".gz"
         with bounded(gzip.open(path, "rb"), path) if packed else open(path, "rb") as raw:
@@ -146,7 +154,9 @@ def open_bytes(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 @dataclass(frozen=True)
 class Line:
-    """One line, or a piece of a long one: its text, its number from 1, whether it ends here, and what is wrong with it."""
+    """One line, or a piece of a long one: its text, its number from 1, whether it ends here, and
+    what is wrong with it.
+    """
 
     text: str
     number: int
@@ -162,7 +172,7 @@ class Line:
 class Lines:
     """The lines of a UTF-8 file in bounded memory; `at` is the offset in bytes of the next one."""
 
-    def __init__(self, stream: BinaryIO, layout: Layout, at: int = 0):
+    def __init__(self, stream: BinaryIO, layout: Layout, at: int = 0) -> None:
         self.stream, self.layout, self.at = stream, layout, at
         # a row of a table has other cells too
         self.most = layout.longest if layout.cut else layout.longest * MOST_BYTES_A_LETTER + 2**16
@@ -184,13 +194,16 @@ class Lines:
             except UnicodeDecodeError as error:
                 text, place = "", start + error.start
                 wrong = (
-                    f"the byte 0x{raw[error.start]:02x} at offset {place:,} is not UTF-8; convert the file with iconv"
+                    f"the byte 0x{raw[error.start]:02x} at offset {place:,} is not UTF-8; convert"
+                    " the file with iconv"
                 )
             yield Line(text, number, ends, wrong)
             within = not ends
 
     def _rest_of_word(self) -> bytes:
-        """Read on to the next space, or to the end of a letter (its later bytes begin with the bits 10)."""
+        """Read on to the next space, or to the end of a letter (its later bytes begin with the
+        bits 10).
+        """
         more = b""
         while len(more) < WORD_BYTES and (byte := self.stream.peek(1)[:1]) and byte not in b" \t\n":
             more += self.stream.read(1)

@@ -1,6 +1,8 @@
-"""Hashed counts of letters in a row: what a document looks like to a classical method, with no vocabulary to fit.
+"""Hashed counts of letters in a row: what a document looks like to a classical method, with no
+vocabulary to fit.
 
-A head that reads them beside the hidden states is never worse informed than TF-IDF, which is hard to beat with few labels.
+A head that reads them beside the hidden states is never worse informed than TF-IDF, which is hard
+to beat with few labels.
 """
 
 import numpy as np
@@ -15,9 +17,11 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def letter_grams(text: str, lower: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Return the buckets of a text's grams of 2 to 5 letters int64 [G], and 1 + log of how often each comes float32 [G].
+    """Return the buckets of a text's grams of 2 to 5 letters int64 [G], and 1 + log of how often
+    each comes float32 [G].
 
-    Letters count across word borders, white space as one space, and the text begins and ends with one.
+    Letters count across word borders, white space as one space, and the text begins and ends with
+    one.
 
     >>> [len(part) for part in letter_grams("aa")]
     [6, 6]
@@ -34,5 +38,7 @@ def letter_grams(text: str, lower: bool = True) -> tuple[np.ndarray, np.ndarray]
             hash_L = hash_L[: len(tail)] * _PRIME + tail + np.uint64(1)
             if size >= SHORTEST:
                 buckets.append(((hash_L + np.uint64(size)) * _MIX) >> np.uint64(64 - BITS))
-    bucket_G, count_G = np.unique(np.concatenate(buckets or [np.zeros(0, np.uint64)]), return_counts=True)
+    bucket_G, count_G = np.unique(
+        np.concatenate(buckets or [np.zeros(0, np.uint64)]), return_counts=True
+    )
     return bucket_G.astype(np.int64), (1 + np.log(count_G)).astype(np.float32)

@@ -1,4 +1,6 @@
-"""Rows of tokens from running text: full rows of sentences, or two segments of which the second may come from elsewhere."""
+"""Rows of tokens from running text: full rows of sentences, or two segments of which the second
+may come from elsewhere.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,7 +17,9 @@ NO_WORD = -1
 
 
 class Part(NamedTuple):
-    """Tokens of a segment: ids [n], the number of each piece's word [n] (-1 for a [SEP]), where sentences begin [s]."""
+    """Tokens of a segment: ids [n], the number of each piece's word [n] (-1 for a [SEP]), where
+    sentences begin [s].
+    """
 
     ids: np.ndarray
     words: np.ndarray
@@ -30,7 +34,12 @@ class Part(NamedTuple):
 
 
 def fill_row(
-    record: Record, codec: TextCodec, rng: np.random.Generator, training: bool, capacity: int, across: bool
+    record: Record,
+    codec: TextCodec,
+    rng: np.random.Generator,
+    training: bool,
+    capacity: int,
+    across: bool,
 ) -> Part:
     """Return up to `capacity` tokens from a sentence of the record's place on.
 
@@ -64,7 +73,9 @@ def fill_row(
 
 
 def _running(record: Record, start: int, across: bool) -> Iterator[str | None]:
-    """Yield sentences from one on, None at the end of a document; at most one round through the corpus."""
+    """Yield sentences from one on, None at the end of a document; at most one round through the
+    corpus.
+    """
     yield from sentences_of(record, start)
     if across:
         document, corpus = record["place"][0], record["corpus"]
@@ -76,12 +87,17 @@ def _running(record: Record, start: int, across: bool) -> Iterator[str | None]:
 def fill_pair(
     record: Record, codec: TextCodec, rng: np.random.Generator, training: bool, capacity: int
 ) -> tuple[list[Part], int]:
-    """Return two segments of up to `capacity` tokens together, and whether the second is NEXT or RANDOM (half of the rows).
+    """Return two segments of up to `capacity` tokens together, and whether the second is NEXT or
+    RANDOM (half of the rows).
 
-    The first is some sentences, the second what follows them in the document, or as many tokens of another one: its
-    length tells nothing. What is one sentence is cut between two words, so that both kinds are equally frequent there.
+    The first is some sentences, the second what follows them in the document, or as many tokens of
+    another one: its length tells nothing. What is one sentence is cut between two words, so that
+    both kinds are equally frequent there.
     """
-    whole, kind = fill_row(record, codec, rng, training, capacity, across=False), int(rng.integers(2))
+    whole, kind = (
+        fill_row(record, codec, rng, training, capacity, across=False),
+        int(rng.integers(2)),
+    )
     cuts = whole.starts[whole.starts > 0]
     if not len(cuts):
         cuts = np.flatnonzero(np.diff(whole.words) != 0) + 1
@@ -102,7 +118,8 @@ def _elsewhere(record: Record, codec: TextCodec, rng: np.random.Generator, capac
 
 
 def words_of_row(parts: list[Part]) -> np.ndarray:
-    """Return the number of each token's word in [CLS] part [SEP] part [SEP] [L], no two parts alike; -1 for special tokens.
+    """Return the number of each token's word in [CLS] part [SEP] part [SEP] [L], no two parts
+    alike; -1 for special tokens.
 
     >>> part = Part(np.array([7, 8]), np.array([0, 0]), np.array([0]))
     >>> words_of_row([part, part]).tolist()

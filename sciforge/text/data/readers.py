@@ -1,4 +1,6 @@
-"""Files of text -> documents, one at a time: .txt, tables, JSON lines, CoNLL; each plain or gzipped."""
+"""Files of text -> documents, one at a time: .txt, tables, JSON lines, CoNLL; each plain or
+gzipped.
+"""
 
 import csv
 import json
@@ -9,7 +11,17 @@ from typing import Any
 
 from sciforge.core.data.store import Reject
 from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.text.data.lines import WORD_BYTES, Bad, Document, Layout, Line, Lines, checked, open_bytes, too_long
+from sciforge.text.data.lines import (
+    WORD_BYTES,
+    Bad,
+    Document,
+    Layout,
+    Line,
+    Lines,
+    checked,
+    open_bytes,
+    too_long,
+)
 
 OnReject = Callable[[Reject], None] | None
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -20,7 +32,8 @@ MEND = "correct it, or skip bad records with --on-error skip"
 
 
 def kind_of(path: Path) -> str:
-    """Return the lower-case ending that says how a file is read, `.gz` taken off; raises ConfigError for an unknown one.
+    """Return the lower-case ending that says how a file is read, `.gz` taken off; raises
+    ConfigError for an unknown one.
 
     >>> kind_of(Path("a.CSV.gz"))
     '.csv'
@@ -29,7 +42,10 @@ def kind_of(path: Path) -> str:
     suffix = (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
     if suffix not in (*TABLES, *LINES, *TAGGED, *PLAIN):
         known = ", ".join((*PLAIN, *TABLES, *LINES, *TAGGED))
-        raise ConfigError(f"{path}: the ending {suffix!r} is not one of {known} (with or without .gz); rename the file")
+        raise ConfigError(
+            f"{path}: the ending {suffix!r} is not one of {known} (with or without .gz); rename the"
+            " file"
+        )
     return suffix
 
 
@@ -42,18 +58,22 @@ def read_documents(path: Path, layout: Layout, on_reject: OnReject = None) -> It
         on_reject: told of each bad document, which is then passed over.
 
     Raises:
-        DataError: unreadable, a column is missing, or (without `on_reject`) a document is empty, too long, unlabelled or
-            not UTF-8.
+        DataError: unreadable, a column is missing, or (without `on_reject`) a document is empty,
+            too long, unlabelled or not UTF-8.
         ConfigError: an unknown ending, or columns asked of plain text.
     """
     path, kind = Path(path), kind_of(path)
     asked = [name for name in (layout.label, layout.split, layout.group, layout.tags) if name]
     if kind in (*PLAIN, *TAGGED) and asked:
-        raise ConfigError(f"{path}: a {kind} file has no column {asked[0]!r}; give a CSV, TSV or JSONL file")
+        raise ConfigError(
+            f"{path}: a {kind} file has no column {asked[0]!r}; give a CSV, TSV or JSONL file"
+        )
     with open_bytes(path) as (stream, at):
         lines = Lines(stream, layout, at)
         reader = _plain if kind in PLAIN else _tagged if kind in TAGGED else _json_lines
-        items = _table(lines, layout, TABLES[kind], path) if kind in TABLES else reader(lines, layout)
+        items = (
+            _table(lines, layout, TABLES[kind], path) if kind in TABLES else reader(lines, layout)
+        )
         for item in items:
             document = item if isinstance(item, Bad) else checked(item, layout)
             if isinstance(document, Document):
@@ -63,14 +83,19 @@ def read_documents(path: Path, layout: Layout, on_reject: OnReject = None) -> It
                 raise DataError(f"{document.reason}{mend}", path, document.line)
             else:
                 on_reject(
-                    Reject(str(path), document.line, item.name if isinstance(item, Document) else "", document.reason)
+                    Reject(
+                        str(path),
+                        document.line,
+                        item.name if isinstance(item, Document) else "",
+                        document.reason,
+                    )
                 )
 
 
 class _Pile:
     """Gathers the lines of one document, and no more than may be kept."""
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._clear()
 
@@ -90,7 +115,11 @@ class _Pile:
     def take(self) -> Iterator[Document | Bad]:
         """Yield what was gathered, if anything, and start anew."""
         if self.begin:
-            yield Bad(self.begin, self.wrong) if self.wrong else Document("".join(self.parts), self.begin)
+            yield (
+                Bad(self.begin, self.wrong)
+                if self.wrong
+                else Document("".join(self.parts), self.begin)
+            )
         self._clear()
 
 
@@ -120,7 +149,12 @@ def _table(lines: Lines, layout: Layout, delimiter: str, path: Path) -> Iterator
     header = [name.strip() for name in next(rows, (1, [], ""))[1]]
     if wrong:
         raise DataError(wrong[0], path, 1)
-    names = {"text": layout.text, "label": layout.label, "split": layout.split, "group": layout.group}
+    names = {
+        "text": layout.text,
+        "label": layout.label,
+        "split": layout.split,
+        "group": layout.group,
+    }
     places = {part: _place(header, name, part, path) for part, name in names.items() if name}
     named = next((header.index(name) for name in ("name", "id") if name in header), None)
     for begin, row, problem in rows:
@@ -130,11 +164,15 @@ def _table(lines: Lines, layout: Layout, delimiter: str, path: Path) -> Iterator
             yield Bad(begin, problem)
         elif len(row) != len(header) and any(cell.strip() for cell in row):
             yield Bad(
-                begin, f"the row has {len(row)} cells and the header {len(header)}; quote cells that hold a separator"
+                begin,
+                f"the row has {len(row)} cells and the header {len(header)}; quote cells that hold"
+                " a separator",
             )
         elif row:
             cells = {part: row[place].strip() for part, place in places.items()}
-            yield Document(line=begin, name=row[named].strip() if named is not None else "", **cells)
+            yield Document(
+                line=begin, name=row[named].strip() if named is not None else "", **cells
+            )
 
 
 def _place(header: list[str], name: str, part: str, path: Path) -> int:
@@ -162,8 +200,12 @@ def _unquoted(cell: str) -> str:
     return inner.replace('""', '"') if whole else cell
 
 
-def _csv_rows(texts: Iterator[str], delimiter: str, max_field: int) -> Iterator[tuple[int, list[str], str]]:
-    """Yield rows of a CSV with the line each begins on; a quote that is never closed is a problem, not a cell."""
+def _csv_rows(
+    texts: Iterator[str], delimiter: str, max_field: int
+) -> Iterator[tuple[int, list[str], str]]:
+    """Yield rows of a CSV with the line each begins on; a quote that is never closed is a
+    problem, not a cell.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), max_field))
     first = next(texts, "")
     if first.count(";") > first.count(","):
@@ -193,9 +235,14 @@ def _json_document(line: Line, layout: Layout) -> Document | Bad:
     if not isinstance(row, dict):
         return Bad(line.number, f"a line is one JSON object; this is a {type(row).__name__}")
     if layout.text not in row:
-        return Bad(line.number, f"no key {layout.text!r}; {did_you_mean(layout.text, map(str, row))} (--text-column)")
+        return Bad(
+            line.number,
+            f"no key {layout.text!r}; {did_you_mean(layout.text, map(str, row))} (--text-column)",
+        )
     parts = {
-        part: _cell(row.get(getattr(layout, part))) for part in ("label", "split", "group") if getattr(layout, part)
+        part: _cell(row.get(getattr(layout, part)))
+        for part in ("label", "split", "group")
+        if getattr(layout, part)
     }
     parts["name"] = _cell(row.get("name", row.get("id")))
     if layout.tags:
@@ -218,7 +265,11 @@ def _cell(value: Any) -> str:
 
 def _words_document(words: Any, tags: Any, line: int, parts: dict[str, str]) -> Document | Bad:
     """Join words by spaces, noting where each one stands."""
-    if not (isinstance(words, list) and isinstance(tags, list) and all(isinstance(w, str) for w in (*words, *tags))):
+    if not (
+        isinstance(words, list)
+        and isinstance(tags, list)
+        and all(isinstance(w, str) for w in (*words, *tags))
+    ):
         return Bad(line, "words and tags are not lists of text")
     if len(words) != len(tags):
         return Bad(line, f"{len(words)} words but {len(tags)} tags")
@@ -230,7 +281,9 @@ def _words_document(words: Any, tags: Any, line: int, parts: dict[str, str]) -> 
 
 
 def _tagged(lines: Lines, layout: Layout) -> Iterator[Document | Bad]:
-    """Yield sentences of a file with a word and its tag (the first and the last column) on each line."""
+    """Yield sentences of a file with a word and its tag (the first and the last column) on each
+    line.
+    """
     words, tags, begin, wrong, columns = [], [], 0, "", 0
     for line in chain(lines, [Line("", 0)]):
         cells = line.text.split()

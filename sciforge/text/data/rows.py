@@ -1,4 +1,6 @@
-"""Documents of a store seen as places where a row of tokens may begin: rows are full, nothing is stored twice."""
+"""Documents of a store seen as places where a row of tokens may begin: rows are full, nothing is
+stored twice.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,16 +11,20 @@ import numpy as np
 from sciforge.core.data.store import Store
 from sciforge.errors import ConfigError
 
-LETTERS_PER_TOKEN = 4  # of English word pieces with their spaces, about; it only sets how far apart rows begin
+# of English word pieces with their spaces, about; it only sets how far apart rows begin
+LETTERS_PER_TOKEN = 4
 SENTENCES_AT_ONCE = 50  # counted together; a novel must not be one piece of work
-LONGEST_SENTENCE = 2000  # letters taken as one piece of work; a line without any full stop goes on in the next one
+# letters taken as one piece of work; a line without any full stop goes on in the next one
+LONGEST_SENTENCE = 2000
 
 
 class TextRows(Sequence):
-    """Places that tile the documents of one split; an objective begins a row at a sentence of the place and reads on.
+    """Places that tile the documents of one split; an objective begins a row at a sentence of the
+    place and reads on.
 
-    A record holds its document's `text`, `sentences` (offsets in letters), `name` and `place` (document, part, parts),
-    and `corpus`, the view itself, for what stands elsewhere. A document has about as many places as it fills rows.
+    A record holds its document's `text`, `sentences` (offsets in letters), `name` and `place`
+    (document, part, parts), and `corpus`, the view itself, for what stands elsewhere. A document
+    has about as many places as it fills rows.
 
     Args:
         store: a store with the columns `text` and `sentences`.
@@ -26,10 +32,12 @@ class TextRows(Sequence):
         length: tokens of a row.
     """
 
-    def __init__(self, store: Store, split: str, length: int):
+    def __init__(self, store: Store, split: str, length: int) -> None:
         self.rows = store.split(split)
         letters_N = store.lengths("text")[self.rows.indices]
-        self.places_N = np.maximum(1, np.rint(letters_N / (LETTERS_PER_TOKEN * length)).astype(np.int64))
+        self.places_N = np.maximum(
+            1, np.rint(letters_N / (LETTERS_PER_TOKEN * length)).astype(np.int64)
+        )
         self.ends = np.cumsum(self.places_N)
 
     def __len__(self) -> int:
@@ -49,7 +57,9 @@ class TextRows(Sequence):
         return len(self.rows)
 
     def sentences(self, document: int, first: int = 0) -> Iterator[str]:
-        """Yield the sentences of a document from one on; documents beyond the last begin again at the first."""
+        """Yield the sentences of a document from one on; documents beyond the last begin again
+        at the first.
+        """
         record = self.rows[document % len(self.rows)]
         yield from sentences_of(record, first)
 
@@ -62,7 +72,9 @@ class TextRows(Sequence):
     def another(self, document: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return another document, drawn at random, with `text` and `sentences`."""
         if len(self.rows) < 2:
-            raise ConfigError("a random second segment needs a second document; give more documents or --no-pairs")
+            raise ConfigError(
+                "a random second segment needs a second document; give more documents or --no-pairs"
+            )
         drawn = int(rng.integers(len(self.rows) - 1))
         return self.rows[drawn + (drawn >= document)]
 
@@ -79,12 +91,17 @@ def in_groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def borders(record: dict[str, Any]) -> np.ndarray:
-    """Return where the sentences of a document begin and where the last ends [S + 1], giant sentences cut.
+    """Return where the sentences of a document begin and where the last ends [S + 1], giant
+    sentences cut.
 
     >>> borders({"text": "a" * 4500 + ".", "sentences": np.array([0, 4501])}).tolist()
     [0, 2000, 4000, 4501]
     """
-    given = np.asarray(record["sentences"], np.int64) if "sentences" in record else np.array([0, len(record["text"])])
+    given = (
+        np.asarray(record["sentences"], np.int64)
+        if "sentences" in record
+        else np.array([0, len(record["text"])])
+    )
     if not len(given) or np.diff(given).max(initial=0) <= LONGEST_SENTENCE:
         return given
     cuts = [np.arange(a, b, LONGEST_SENTENCE) for a, b in zip(given[:-1], given[1:], strict=True)]
@@ -98,7 +115,8 @@ def sentences_of(record: dict[str, Any], first: int = 0) -> Iterator[str]:
 
 
 def first_sentences(record: dict[str, Any]) -> tuple[int, int]:
-    """Return the range of sentences at which a row of this place may begin, first and one behind the last.
+    """Return the range of sentences at which a row of this place may begin, first and one behind
+    the last.
 
     >>> first_sentences({"text": "abcdef", "sentences": np.array([0, 2, 4, 6]), "place": (0, 1, 2)})
     (2, 3)

@@ -1,36 +1,44 @@
-"""Where sentences end, by rules of English: a stop ends one unless what stands around it says otherwise.
+"""Where sentences end, by rules of English: a stop ends one unless what stands around it says
+otherwise.
 
-The rules are those that a copy editor would give (compare Grefenstette and Tapanainen, What is a word, what is a
-sentence?, 1994): abbreviations, initials, numbers, dots in a row, quotes and brackets. No model, no training.
+The rules are those that a copy editor would give (compare Grefenstette and Tapanainen, What is a
+word, what is a sentence?, 1994): abbreviations, initials, numbers, dots in a row, quotes and
+brackets. No model, no training.
 """
 
 import re
 
 import numpy as np
 
-# Followed by a name or a number, or in the middle of a sentence: a stop after one never ends a sentence.
+# Followed by a name or a number, or in the middle of a sentence: a stop after one never ends a
+# sentence.
 NEVER_LAST = frozenset(
-    "mr mrs ms messrs mmes dr prof rev hon st sr sra capt col gen lt maj sgt cpl cmdr adm gov sen rep pres supt insp det "
-    "fr bro mt ft vs v cf e.g i.e viz approx ca c fig figs eq eqs sec secs ch chap vol vols pp p para nos eds trans ed "
-    "sept oct nov dec jan feb aug univ dept".split()
+    "mr mrs ms messrs mmes dr prof rev hon st sr sra capt col gen lt maj sgt cpl cmdr adm gov sen"
+    " rep pres supt insp det fr bro mt ft vs v cf e.g i.e viz approx ca c fig figs eq eqs sec secs"
+    " ch chap vol vols pp p para nos eds trans ed sept oct nov dec jan feb aug univ dept".split()
 )
-# May stand last: a stop after one ends a sentence where a capital word that begins sentences follows.
+# May stand last: a stop after one ends a sentence where a capital word that begins sentences
+# follows.
 MAY_BE_LAST = frozenset(
-    "etc inc ltd co corp bros jr sr esq no art al ave blvd rd sq ext tel min max hrs hr lb lbs oz ft in cm mm km kg am pm "
-    "a.m p.m u.s u.k u.n e.u d.c ph.d m.d b.a m.a b.c a.d b.c.e op mon tue wed thu fri sat sun".split()
+    "etc inc ltd co corp bros jr sr esq no art al ave blvd rd sq ext tel min max hrs hr lb lbs oz"
+    " ft in cm mm km kg am pm a.m p.m u.s u.k u.n e.u d.c ph.d m.d b.a m.a b.c a.d b.c.e op mon tue"
+    " wed thu fri sat sun".split()
 )
 # Words that begin sentences far more often than they follow an abbreviation with a capital.
 OPENERS = frozenset(
-    "a after all although an and another are as at because before both but by can did do does during each even for from "
-    "he her here hers his how however i if in is it it's its last later many most my next no nobody nor not now on once "
-    "one only or other our perhaps she since so some still such that that's the their then there there's these they "
-    "this those though thus to under until was we were what when where whether which while who why will with would yes "
-    "yet you your".split()
+    "a after all although an and another are as at because before both but by can did do does"
+    " during each even for from he her here hers his how however i if in is it it's its last later"
+    " many most my next no nobody nor not now on once one only or other our perhaps she since so"
+    " some still such that that's the their then there there's these they this those though thus to"
+    " under until was we were what when where whether which while who why will with would yes yet"
+    " you your".split()
 )
 CLOSERS = "\"'”’»)]}"
 OPENING = "\"'“‘«([{"
 # A candidate: paragraph break, or stops with what closes behind them, up to a space.
-CANDIDATE = re.compile(rf"\n\n|(?<![.!?…])(?P<stop>[.!?…]++)(?P<close>[{re.escape(CLOSERS)}]*+)(?=\s|$)|[。！？]")
+CANDIDATE = re.compile(
+    rf"\n\n|(?<![.!?…])(?P<stop>[.!?…]++)(?P<close>[{re.escape(CLOSERS)}]*+)(?=\s|$)|[。！？]"
+)
 WORD_BEFORE = re.compile(r"[^\s(\[{\"“‘«—–/]*$")
 WORD_AFTER = re.compile(rf"[\s{re.escape(OPENING)}]*([^\s{re.escape(CLOSERS + OPENING)},;:.!?…]*)")
 INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
@@ -39,9 +47,11 @@ LONGEST_WORD = 64
 
 
 def sentence_offsets(text: str) -> np.ndarray:
-    """Return where sentences begin, and the end of the text last: int32 [S + 1], offsets of letters.
+    """Return where sentences begin, and the end of the text last: int32 [S + 1], offsets of
+    letters.
 
-    Sentence s is text[offsets[s] : offsets[s + 1]] with the spaces behind it; joined they are the text again.
+    Sentence s is text[offsets[s] : offsets[s + 1]] with the spaces behind it; joined they are the
+    text again.
 
     >>> sentence_offsets('Dr. Grant paid $3.50. "Why?" he asked.').tolist()
     [0, 22, 38]
@@ -74,8 +84,12 @@ def _ends(text: str, match: re.Match) -> bool:
     stop, close = match["stop"], match["close"]
     after = WORD_AFTER.match(text, match.end(), match.end() + LONGEST_WORD)[1]
     if not after:  # the end of the text, or a dash, comma or stop follows
-        return not text[match.end() :].strip()[:1] or text[match.end() :].lstrip()[:1] not in ",;:.!?…—–-)"
-    if after[0].islower():  # "Why?" he asked; an i.e. clause; a name of lower case is taken for the same
+        return (
+            not text[match.end() :].strip()[:1]
+            or text[match.end() :].lstrip()[:1] not in ",;:.!?…—–-)"
+        )
+    # "Why?" he asked; an i.e. clause; a name of lower case is taken for the same
+    if after[0].islower():
         return False
     if "!" in stop or "?" in stop:
         return not (close.startswith((")", "]")) and not _opens(after))
@@ -91,8 +105,14 @@ def _full_stop_ends(text: str, match: re.Match, before: str, after: str) -> bool
         return True  # a closing quote behind the stop
     if word in NEVER_LAST:
         return False
-    at_line_start = not text[max(0, match.start() - len(before) - 1) : match.start() - len(before)].strip(" ")
-    if ENUMERATION.fullmatch(before) and at_line_start and _starts_here(text, match.start() - len(before)):
+    at_line_start = not text[
+        max(0, match.start() - len(before) - 1) : match.start() - len(before)
+    ].strip(" ")
+    if (
+        ENUMERATION.fullmatch(before)
+        and at_line_start
+        and _starts_here(text, match.start() - len(before))
+    ):
         return False  # "1. First", "b. Second"
     if word in MAY_BE_LAST:
         return _opens(after) and not (word == "no" and after[0].isdigit())
@@ -102,7 +122,9 @@ def _full_stop_ends(text: str, match: re.Match, before: str, after: str) -> bool
 
 
 def _starts_here(text: str, place: int) -> bool:
-    """Whether a sentence could begin at this place: nothing, or a stop or colon but no abbreviation, stands before it."""
+    """Whether a sentence could begin at this place: nothing, or a stop or colon but no
+    abbreviation, stands before it.
+    """
     before = text[max(0, place - 12) : place].rstrip(" ")
     word = WORD_BEFORE.search(before.rstrip("."))[0].lower()
     return not before or (before[-1] in ".!?:;\n" and word not in NEVER_LAST)

@@ -1,8 +1,10 @@
-"""Word pieces: a vocabulary trained on text, and text as pieces of it (package `tokenizers`, extra [text]).
+"""Word pieces: a vocabulary trained on text, and text as pieces of it (package `tokenizers`, extra
+[text]).
 
-A vocabulary is one string of JSON, as the package writes it, so that a checkpoint carries it. The package's own WordPiece
-trainer breaks ties by the order of a hash table: three runs on the same text gave three vocabularies. Its trainer of byte
-pairs does not, so words are trained there with a mark at their start, and the mark then tells `the` from `##the`.
+A vocabulary is one string of JSON, as the package writes it, so that a checkpoint carries it. The
+package's own WordPiece trainer breaks ties by the order of a hash table: three runs on the same
+text gave three vocabularies. Its trainer of byte pairs does not, so words are trained there with a
+mark at their start, and the mark then tells `the` from `##the`.
 """
 
 import json
@@ -32,7 +34,8 @@ def package() -> Any:
 
 
 def train_wordpiece(texts: Iterable[str], size: int, lower: bool, least: int) -> str:
-    """Return a WordPiece vocabulary (Schuster and Nakajima 2012, as BERT has it) of at most `size` pieces, as JSON.
+    """Return a WordPiece vocabulary (Schuster and Nakajima 2012, as BERT has it) of at most `size`
+    pieces, as JSON.
 
     Args:
         texts: documents; their order plays no part.
@@ -64,7 +67,9 @@ def _marked(kit: Any) -> Any:
 
 
 def _pieces_of(tokenizer: Any, texts: Sequence[str], size: int, least: int) -> list[str]:
-    """Return the pieces of a byte-pair training in the order in which they were found; at least all letters."""
+    """Return the pieces of a byte-pair training in the order in which they were found; at least
+    all letters.
+    """
     trainer = package().trainers.BpeTrainer(
         vocab_size=size, min_frequency=least, show_progress=False, limit_alphabet=ALPHABET
     )
@@ -74,7 +79,8 @@ def _pieces_of(tokenizer: Any, texts: Sequence[str], size: int, least: int) -> l
 
 
 def train_bytes(texts: Iterable[str], size: int, lower: bool, least: int) -> str:
-    """Return a vocabulary of byte pairs (Sennrich et al. 2016, on bytes as GPT-2 and RoBERTa), as JSON; nothing is unknown.
+    """Return a vocabulary of byte pairs (Sennrich et al. 2016, on bytes as GPT-2 and RoBERTa), as
+    JSON; nothing is unknown.
 
     Takes the arguments of `train_wordpiece`.
     """
@@ -104,7 +110,9 @@ def wordpiece(table: dict[str, int], lower: bool) -> str:
     if missing := [token for token in SPECIALS if token not in table]:
         raise DataError(f"the vocabulary has no {missing[0]}; BERT needs {', '.join(SPECIALS)}")
     kit = package()
-    tokenizer = kit.Tokenizer(kit.models.WordPiece(table, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD))
+    tokenizer = kit.Tokenizer(
+        kit.models.WordPiece(table, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD)
+    )
     tokenizer.normalizer = kit.normalizers.BertNormalizer(lowercase=lower)
     tokenizer.pre_tokenizer = kit.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = kit.decoders.WordPiece(cleanup=False)
@@ -120,7 +128,8 @@ def _chunks(texts: Iterable[str]) -> Iterable[str]:
 
 @lru_cache(maxsize=8)
 def open_tokenizer(tokenizer: str, specials: bool) -> Any:
-    """Return the package's tokenizer; only with `specials` is a "[MASK]" in a text the special token.
+    """Return the package's tokenizer; only with `specials` is a "[MASK]" in a text the special
+    token.
 
     Raises:
         ConfigError: it is not what `train_wordpiece` or `train_bytes` write.
@@ -129,9 +138,13 @@ def open_tokenizer(tokenizer: str, specials: bool) -> Any:
     try:
         opened = kit.Tokenizer.from_str(tokenizer)
     except Exception as error:  # the package raises plain Exception
-        raise ConfigError(f"codec.tokenizer cannot be read ({error}); fetch the checkpoint again") from None
+        raise ConfigError(
+            f"codec.tokenizer cannot be read ({error}); fetch the checkpoint again"
+        ) from None
     if any(opened.token_to_id(token) is None for token in SPECIALS):
-        raise ConfigError(f"codec.tokenizer lacks one of {', '.join(SPECIALS)}; fetch the checkpoint again")
+        raise ConfigError(
+            f"codec.tokenizer lacks one of {', '.join(SPECIALS)}; fetch the checkpoint again"
+        )
     opened.no_padding()
     opened.no_truncation()
     opened.encode_special_tokens = not specials
@@ -139,8 +152,11 @@ def open_tokenizer(tokenizer: str, specials: bool) -> Any:
 
 
 @lru_cache(maxsize=1 << 15)
-def pieces(tokenizer: str, text: str, specials: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ids int32 [n], the number of each piece's word int32 [n], and letters [n, 2] from where to where it stands.
+def pieces(
+    tokenizer: str, text: str, specials: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ids int32 [n], the number of each piece's word int32 [n], and letters [n, 2] from
+    where to where it stands.
 
     Kept in memory for the texts seen last: pretraining asks for the same text in every epoch.
     """
@@ -154,7 +170,9 @@ def pieces(tokenizer: str, text: str, specials: bool = False) -> tuple[np.ndarra
 
 
 def plain(tokenizer: str, text: str) -> str:
-    """Return a text as the vocabulary sees it: normalised, cut into words, one space between them."""
+    """Return a text as the vocabulary sees it: normalised, cut into words, one space between
+    them.
+    """
     opened = open_tokenizer(tokenizer, False)
     normal = opened.normalizer.normalize_str(text)
     words = [word for word, _ in opened.pre_tokenizer.pre_tokenize_str(normal)]

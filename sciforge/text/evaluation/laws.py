@@ -1,4 +1,5 @@
-"""What must hold for every Bert, fresh or trained; `sciforge check` runs these on a user's own checkpoint.
+"""What must hold for every Bert, fresh or trained; `sciforge check` runs these on a user's own
+checkpoint.
 
 A law takes (model in float64, codec, numpy generator) and returns (largest violation, tolerance).
 """
@@ -24,7 +25,9 @@ ROUNDING = 1e-9  # of float64 through a dozen blocks; float32 leaves 1e-5
 def _parts(codec: TextCodec, rng: np.random.Generator, *sizes: int) -> list[Part]:
     """Return segments of random pieces, as many as fit the codec."""
     capacity = codec.length - len(sizes) - 1
-    segments = [rng.choice(codec.ordinary, max(1, min(size, capacity // len(sizes)))) for size in sizes]
+    segments = [
+        rng.choice(codec.ordinary, max(1, min(size, capacity // len(sizes)))) for size in sizes
+    ]
     return [Part(ids, np.arange(len(ids)), np.zeros(1, np.int64)) for ids in segments]
 
 
@@ -50,10 +53,14 @@ def _rows(codec: TextCodec, rng: np.random.Generator) -> list[list[Part]]:
 
 
 def padding(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> Verdict:
-    """Padding never changes a result, neither hidden states nor class probabilities where there is a head."""
+    """Padding never changes a result, neither hidden states nor class probabilities where there
+    is a head.
+    """
     rows = _rows(codec, rng)
     together = _states(model, codec, rows)
-    changed = max(_largest(_states(model, codec, [row])[0], x) for row, x in zip(rows, together, strict=True))
+    changed = max(
+        _largest(_states(model, codec, [row])[0], x) for row, x in zip(rows, together, strict=True)
+    )
     if "document_class" in model.heads:
         texts = [codec.decode(np.concatenate([part.ids for part in row])) for row in rows]
         probabilities = _probabilities(model, codec, texts)
@@ -72,17 +79,27 @@ def batch_mates(model: nn.Module, codec: TextCodec, rng: np.random.Generator) ->
 
 @torch.no_grad()
 def masks_hide(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> Verdict:
-    """Words under [MASK] cannot be read: other words there change no logit at all, and all words are predicted."""
+    """Words under [MASK] cannot be read: other words there change no logit at all, and all words
+    are predicted.
+    """
     hide = MaskedWords(random_share=0.0, keep_share=0.0)
     part, seed = _parts(codec, rng, 50)[0], int(rng.integers(2**32))
     first = codec.row(part.ids)["ids"].numpy()
     other = first.copy()
-    hidden = hide._hide(first, words_of_row([part]), codec, np.random.default_rng(seed))["target_ids"].numpy() >= 0
+    hidden = (
+        hide._hide(first, words_of_row([part]), codec, np.random.default_rng(seed))[
+            "target_ids"
+        ].numpy()
+        >= 0
+    )
     other[hidden] = rng.choice(codec.ordinary, int(hidden.sum()))
     logits = []
     for ids in (first, other):
         masked = hide._hide(ids, words_of_row([part]), codec, np.random.default_rng(seed))
-        batch = {**_batch(model, codec, [[part]]), "ids": masked["ids"][None].to(next(model.parameters()).device)}
+        batch = {
+            **_batch(model, codec, [[part]]),
+            "ids": masked["ids"][None].to(next(model.parameters()).device),
+        }
         logits.append(model.word_logits(model(batch)[0, torch.from_numpy(hidden)]))
     missing = abs(logits[0].shape[-1] - codec.num_tokens)
     return _largest(*logits) + float(missing), 0.0
@@ -92,13 +109,17 @@ def masks_hide(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> 
 def chosen_tokens(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> Verdict:
     """States computed for chosen tokens alone, as in training, are those of the whole pass."""
     batch = _batch(model, codec, _rows(codec, rng))
-    only_BL = real_tokens(batch) & torch.from_numpy(rng.random(batch["ids"].shape) < 0.2).to(batch["ids"].device)
+    only_BL = real_tokens(batch) & torch.from_numpy(rng.random(batch["ids"].shape) < 0.2).to(
+        batch["ids"].device
+    )
     only_BL[:, 0] = True
     return _largest(model(batch, only=only_BL), model(batch)[only_BL]), ROUNDING
 
 
 def round_trip(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> Verdict:
-    """Text of known pieces, cut into tokens and joined again, is that text as the vocabulary normalises it."""
+    """Text of known pieces, cut into tokens and joined again, is that text as the vocabulary
+    normalises it.
+    """
     wrong = 0
     for _ in range(20):
         text = codec.decode(rng.choice(codec.ordinary, 30))
@@ -113,13 +134,17 @@ def _probabilities(model: nn.Module, codec: TextCodec, texts: list[str]) -> Tens
     names = tuple(map(str, range(len(head.bias_C))))  # their names play no part in predict
     objective = ClassifyDocuments(classes=names, grams=bool(len(head.rarity_G)))
     rng = np.random.default_rng(0)  # predicting draws nothing
-    batch = codec.collate([objective.prepare({"text": text}, codec, rng, training=False) for text in texts])
+    batch = codec.collate(
+        [objective.prepare({"text": text}, codec, rng, training=False) for text in texts]
+    )
     batch = {name: value.to(next(model.parameters()).device) for name, value in batch.items()}
     return objective.predict(model, batch)["probability"]
 
 
 def document_probabilities(model: nn.Module, codec: TextCodec, rng: np.random.Generator) -> Verdict:
-    """Class probabilities are at least 0 and add up to 1 (holds idly without a classification head)."""
+    """Class probabilities are at least 0 and add up to 1 (holds idly without a classification
+    head).
+    """
     if "document_class" not in model.heads:
         return 0.0, 1e-6
     p_BC = _probabilities(model, codec, [codec.decode(row[0].ids) for row in _rows(codec, rng)])

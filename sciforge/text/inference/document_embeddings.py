@@ -15,14 +15,17 @@ from sciforge.text.model.heads import pooled_mean, real_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentEmbeddings(ReadsDocuments):
-    """Mean hidden states of documents: `names` [N], and `layer_i` [N, D] (.npz, or a table). Works on pretraining checkpoints too.
+    """Mean hidden states of documents: `names` [N], and `layer_i` [N, D] (.npz, or a table). Works
+    on pretraining checkpoints too.
 
     Args:
         files: what to read.
         documents: of .txt, what one document is.
         text_column: column of tables, key of JSON lines.
-        on_error: `skip` leaves bad documents out and lists them in the provenance; `stop` raises at the first.
-        layers: which hidden states, from 0 (the embedding) to the depth; negative numbers count from the last.
+        on_error: `skip` leaves bad documents out and lists them in the provenance; `stop` raises at
+            the first.
+        layers: which hidden states, from 0 (the embedding) to the depth; negative numbers count
+            from the last.
     """
 
     layers: tuple[int, ...] = (-1,)
@@ -36,7 +39,9 @@ class DocumentEmbeddings(ReadsDocuments):
         """
         depth = model.network.depth
         if not self.layers or not all(-depth - 1 <= layer <= depth for layer in self.layers):
-            raise ConfigError(f"layers are {self.layers}; give some of 0..{depth} (or -{depth + 1}..-1)")
+            raise ConfigError(
+                f"layers are {self.layers}; give some of 0..{depth} (or -{depth + 1}..-1)"
+            )
         layers = list(dict.fromkeys(layer % (depth + 1) for layer in self.layers))
         names: list[str] = []
         rows: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
@@ -49,7 +54,15 @@ class DocumentEmbeddings(ReadsDocuments):
                     batch = model.engine.move(batch)
                     states, real_BL = model.network(batch, layers=True), real_tokens(batch)
                     for layer in layers:
-                        rows[layer].append(pooled_mean(states[layer], real_BL).float().cpu().numpy())
+                        rows[layer].append(
+                            pooled_mean(states[layer], real_BL).float().cpu().numpy()
+                        )
         if not names:
-            raise DataError(f"no document in {', '.join(map(str, self.files))}; there is nothing to embed")
-        return ArrayResult(names, {f"layer_{i}": np.concatenate(parts) for i, parts in rows.items()}, self.facts(model))
+            raise DataError(
+                f"no document in {', '.join(map(str, self.files))}; there is nothing to embed"
+            )
+        return ArrayResult(
+            names,
+            {f"layer_{i}": np.concatenate(parts) for i, parts in rows.items()},
+            self.facts(model),
+        )

@@ -17,13 +17,15 @@ from sciforge.text.objectives.document_labels import ClassifyDocuments, RateDocu
 class DocumentScores(ReadsDocuments):
     """The class of every document with probabilities, or its number, as a table.
 
-    The columns: name, line, then label and probability of the second of two classes (probability_CLASS of several), or the number.
+    The columns: name, line, then label and probability of the second of two classes
+    (probability_CLASS of several), or the number.
 
     Args:
         files: what to read; labels are not needed.
         documents: of .txt, what one document is.
         text_column: column of tables, key of JSON lines.
-        on_error: `skip` leaves bad documents out and lists them in the provenance; `stop` raises at the first.
+        on_error: `skip` leaves bad documents out and lists them in the provenance; `stop` raises at
+            the first.
     """
 
     def run(self, model: Model) -> TableResult:
@@ -42,13 +44,19 @@ class DocumentScores(ReadsDocuments):
             parts.append(predict_sorted(model, group))
             places += [(record["name"], record["line"]) for record in group]
         if not parts:
-            raise DataError(f"no document in {', '.join(map(str, self.files))}; there is nothing to score")
+            raise DataError(
+                f"no document in {', '.join(map(str, self.files))}; there is nothing to score"
+            )
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        frame = pd.DataFrame(places, columns=["name", "line"]).assign(**label_columns(objective, outputs))
+        frame = pd.DataFrame(places, columns=["name", "line"]).assign(
+            **label_columns(objective, outputs)
+        )
         return TableResult(frame, self.facts(model), sources=self.files)
 
 
-def label_columns(objective: ClassifyDocuments | RateDocuments, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+def label_columns(
+    objective: ClassifyDocuments | RateDocuments, outputs: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """Return the columns of predicted classes or numbers."""
     if isinstance(objective, ClassifyDocuments):
         return dict(class_columns(objective.classes, outputs["probability"]))

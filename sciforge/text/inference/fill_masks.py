@@ -17,7 +17,8 @@ from sciforge.text.data.vocabulary import MASK
 
 @dataclass(frozen=True, kw_only=True)
 class FillMasks(Settings):
-    """The likeliest words for every [MASK] of some texts, as a table: text, mask, rank, word, probability.
+    """The likeliest words for every [MASK] of some texts, as a table: text, mask, rank, word,
+    probability.
 
     Works on pretraining checkpoints and on fine-tuned ones, whose language head stays as it was.
 
@@ -29,14 +30,16 @@ class FillMasks(Settings):
     texts: tuple[str, ...]
     top: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "top")
         if not self.texts:
             raise ConfigError("fillmasks.texts is empty; give at least one text with a [MASK]")
 
     def run(self, model: Model) -> TableResult:
-        """Return the table; raises ConfigError for a text without [MASK], or longer than the checkpoint reads."""
+        """Return the table; raises ConfigError for a text without [MASK], or longer than the
+        checkpoint reads.
+        """
         import pandas as pd
 
         rows = []
@@ -49,7 +52,8 @@ class FillMasks(Settings):
 
 
 def fill_masks(model: Model, texts: Sequence[str] | str, *, top: int = 5) -> TableResult:
-    """Return the likeliest words for every [MASK] of some texts: text, mask, rank, word, probability.
+    """Return the likeliest words for every [MASK] of some texts: text, mask, rank, word,
+    probability.
 
     Args:
         model: pretrained or fine-tuned.
@@ -74,7 +78,9 @@ def fill(model: Model, text: str, top: int = 5) -> list[list[tuple[str, float]]]
     if not (ids == codec.mask).any():
         raise ConfigError(f"no {MASK} in {text[:60]!r}; put one where a word is asked for")
     if len(ids) > codec.length - 2:
-        raise ConfigError(f"{text[:60]!r}... has {len(ids)} tokens; the checkpoint reads {codec.length - 2}")
+        raise ConfigError(
+            f"{text[:60]!r}... has {len(ids)} tokens; the checkpoint reads {codec.length - 2}"
+        )
     batch = model.engine.move(codec.collate([codec.row(ids)]))
     x_MD = model.network(batch, only=batch["ids"] == codec.mask)
     p_MV = model.network.word_logits(x_MD).softmax(-1)

@@ -37,7 +37,9 @@ def document_of(value: Any) -> Document:
         if any(word.split() != [word] for word in value):
             raise DataError("a word is empty or holds a space; give one word an entry")
         ends = list(accumulate(len(word) + 1 for word in value))
-        places = tuple((end - len(word) - 1, end - 1) for end, word in zip(ends, value, strict=True))
+        places = tuple(
+            (end - len(word) - 1, end - 1) for end, word in zip(ends, value, strict=True)
+        )
         document = checked(Document(" ".join(value), 0, words=places), Layout())
     else:
         raise DataError(f"a {type(value).__name__} is no text; give a string, or a list of words")
@@ -58,7 +60,9 @@ def documents_of(inputs: Sequence[Any]) -> list[Document]:
 
 
 def records_of_texts(inputs: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return a record for each text, with its words: those of a list, or what stands between spaces."""
+    """Return a record for each text, with its words: those of a list, or what stands between
+    spaces.
+    """
     records = []
     for document in documents_of(inputs):
         words = document.words or word_places(document.text)
@@ -76,9 +80,16 @@ class TextInputs(Inputs):
         return list(records_of_texts(inputs))
 
     def preparer(
-        self, inputs: Sequence[Any], targets: "pd.DataFrame | None", *, split: Sequence[str] | None, seed: int
+        self,
+        inputs: Sequence[Any],
+        targets: "pd.DataFrame | None",
+        *,
+        split: Sequence[str] | None,
+        seed: int,
     ) -> DocumentsInMemory:
-        """Return a preparer of labelled texts, or of texts whose words are tagged; as `Inputs.preparer`."""
+        """Return a preparer of labelled texts, or of texts whose words are tagged; as
+        `Inputs.preparer`.
+        """
         documents = documents_of(inputs)
         if (
             targets is not None
@@ -88,8 +99,12 @@ class TextInputs(Inputs):
             return DocumentsInMemory.tagged(documents, targets.iloc[:, 0].tolist(), split, seed)
         return DocumentsInMemory.labelled(documents, one_target(targets, "text"), split, seed)
 
-    def columns(self, model: "Model", outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
-        """Return `label` and `probability` (of the second of two classes, `probability_CLASS` of several), the number, or `tags`."""
+    def columns(
+        self, model: "Model", outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, Sequence[Any]]:
+        """Return `label` and `probability` (of the second of two classes, `probability_CLASS` of
+        several), the number, or `tags`.
+        """
         objective = model.objective
         if isinstance(objective, ClassifyDocuments | RateDocuments):
             return label_columns(objective, dict(outputs))

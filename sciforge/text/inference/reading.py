@@ -1,4 +1,6 @@
-"""Files of documents that an output reads, a few batches at a time, and what it needs of a checkpoint."""
+"""Files of documents that an output reads, a few batches at a time, and what it needs of a
+checkpoint.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -32,7 +34,8 @@ class ReadsDocuments(Settings):
     rejected: list[Reject] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def groups(self, model: Model) -> Iterator[list[dict[str, Any]]]:
-        """Yield the documents of all files as records, some at a time; bad ones are kept in `rejected` where asked.
+        """Yield the documents of all files as records, some at a time; bad ones are kept in
+        `rejected` where asked.
 
         Raises:
             ConfigError: there is no file.
@@ -55,7 +58,9 @@ class ReadsDocuments(Settings):
             if group:
                 yield group
         if self.rejected:
-            log.warning("%d bad documents left out; the result's about lists them", len(self.rejected))
+            log.warning(
+                "%d bad documents left out; the result's about lists them", len(self.rejected)
+            )
 
     def facts(self, model: Model) -> dict[str, Any]:
         """Return where the result comes from, and the documents that were left out."""
@@ -67,19 +72,30 @@ def record_of(document: Document, file: Path) -> dict[str, Any]:
     """Return a document as a record; without a name it has that of its file and line."""
     words = document.words or word_places(document.text)
     name = document.name or f"{file.name}:{document.line}"
-    return {"text": document.text, "name": name, "line": document.line, "words": np.array(words, np.int32)}
+    return {
+        "text": document.text,
+        "name": name,
+        "line": document.line,
+        "words": np.array(words, np.int32),
+    }
 
 
 def need(model: Model, kind: type | tuple[type, ...], what: str) -> Any:
-    """Return the checkpoint's objective; raises ConfigError where it was trained for something else."""
+    """Return the checkpoint's objective; raises ConfigError where it was trained for something
+    else.
+    """
     if not isinstance(model.objective, kind):
         name = type(model.objective).__name__
-        raise ConfigError(f"{model.checkpoint.path} was trained for {name}, not for {what}; fine-tune it first")
+        raise ConfigError(
+            f"{model.checkpoint.path} was trained for {name}, not for {what}; fine-tune it first"
+        )
     return model.objective
 
 
 def predict_sorted(model: Model, records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Return the outputs of records in their order, short and long ones computed apart so that little is padding."""
+    """Return the outputs of records in their order, short and long ones computed apart so that
+    little is padding.
+    """
     order = np.argsort([len(record["text"]) for record in records], kind="stable")
     outputs = model.outputs(records[i] for i in order)
     back = np.argsort(order)

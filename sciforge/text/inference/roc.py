@@ -27,7 +27,9 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 
 @dataclass(frozen=True)
 class Roc:
-    """A ROC curve (false and true positive rates by falling threshold) and its area with a 95 % bootstrap interval."""
+    """A ROC curve (false and true positive rates by falling threshold) and its area with a 95 %
+    bootstrap interval.
+    """
 
     false_T: np.ndarray
     true_T: np.ndarray
@@ -58,18 +60,23 @@ def roc(positive_N: np.ndarray, score_N: np.ndarray, seed: int = 0) -> Roc:
     false_T, true_T, threshold_T = roc_curve(positive_N, score_N)
     rng = np.random.default_rng(seed)
     yes, no = np.sort(score_N[positive_N]), np.sort(score_N[~positive_N])
-    drawn = [area(rng.choice(yes, len(yes)), np.sort(rng.choice(no, len(no)))) for _ in range(DRAWS)]
+    drawn = [
+        area(rng.choice(yes, len(yes)), np.sort(rng.choice(no, len(no)))) for _ in range(DRAWS)
+    ]
     low, high = np.percentile(drawn, (2.5, 97.5))
     return Roc(false_T, true_T, threshold_T, area(yes, no), float(low), float(high))
 
 
 def area(positive_N: np.ndarray, negative_M: np.ndarray) -> float:
-    """Return the share of pairs in which the positive has the higher score, ties as half; negatives are sorted.
+    """Return the share of pairs in which the positive has the higher score, ties as half; negatives
+    are sorted.
 
     >>> area(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
     0.625
     """
-    below = np.searchsorted(negative_M, positive_N, side="left") + np.searchsorted(negative_M, positive_N, side="right")
+    below = np.searchsorted(negative_M, positive_N, side="left") + np.searchsorted(
+        negative_M, positive_N, side="right"
+    )
     return float(below.mean() / 2 / len(negative_M))
 
 
@@ -84,8 +91,21 @@ class RocResult(Result):
         about: where they come from, as JSON values.
     """
 
-    def __init__(self, curve: Roc, scores: "pd.DataFrame", positive: str, other: str, about: Mapping[str, Any]):
-        self.curve, self.scores, self.positive, self.other, self._about = curve, scores, positive, other, dict(about)
+    def __init__(
+        self,
+        curve: Roc,
+        scores: "pd.DataFrame",
+        positive: str,
+        other: str,
+        about: Mapping[str, Any],
+    ) -> None:
+        self.curve, self.scores, self.positive, self.other, self._about = (
+            curve,
+            scores,
+            positive,
+            other,
+            dict(about),
+        )
 
     @property
     def about(self) -> dict[str, Any]:
@@ -96,7 +116,10 @@ class RocResult(Result):
         """Return the points of the curve: false_positive_rate, true_positive_rate, threshold."""
         import pandas as pd
 
-        points = {"false_positive_rate": self.curve.false_T, "true_positive_rate": self.curve.true_T}
+        points = {
+            "false_positive_rate": self.curve.false_T,
+            "true_positive_rate": self.curve.true_T,
+        }
         return pd.DataFrame({**points, "threshold": self.curve.threshold_T})
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
@@ -109,11 +132,14 @@ class RocResult(Result):
         """Draw the distributions of the scores of both classes."""
         ax = new_axes(5.4, 4.0) if ax is None else ax
         positive_N = (self.scores["label"] == self.positive).to_numpy()
-        draw_scores(ax, positive_N, self.scores["probability"].to_numpy(), (self.other, self.positive))
+        draw_scores(
+            ax, positive_N, self.scores["probability"].to_numpy(), (self.other, self.positive)
+        )
         return ax
 
     def save(self, path: Path | str) -> Path:
-        """Write curve and distributions as .png, with NAME.roc.csv and NAME.scores.csv; or the curve's points as .csv or .tsv.
+        """Write curve and distributions as .png, with NAME.roc.csv and NAME.scores.csv; or the
+        curve's points as .csv or .tsv.
 
         Raises:
             ConfigError: another suffix, or the path is a folder.
@@ -141,7 +167,8 @@ class RocResult(Result):
 class RocCurve(Settings):
     """ROC curve with AUC and the score distributions of the two classes on labelled documents.
 
-    Saved as NAME.png, with NAME.scores.csv (name, label, probability) and NAME.roc.csv (the curve's points) beside it.
+    Saved as NAME.png, with NAME.scores.csv (name, label, probability) and NAME.roc.csv (the curve's
+    points) beside it.
 
     Args:
         data: a prepared store with labels.
@@ -182,12 +209,20 @@ def roc_curve_of(
         ConfigError: the model or the data have no such classes, or the split is empty.
         DataError: a class has no document.
     """
-    store = data.store if isinstance(data, Dataset) else data if isinstance(data, Store) else Store.open(Path(data))
+    store = (
+        data.store
+        if isinstance(data, Dataset)
+        else data
+        if isinstance(data, Store)
+        else Store.open(Path(data))
+    )
     options = {"data": str(store.path), "split": split, "positive": positive}
     return roc_of(model, store, split, positive, about(options, model))
 
 
-def roc_of(model: Model, store: Store, split: str, positive: str, facts: Mapping[str, Any]) -> RocResult:
+def roc_of(
+    model: Model, store: Store, split: str, positive: str, facts: Mapping[str, Any]
+) -> RocResult:
     """Return the ROC curve of a model on a split of a store."""
     import pandas as pd
 
@@ -197,9 +232,14 @@ def roc_of(model: Model, store: Store, split: str, positive: str, facts: Mapping
         raise ConfigError(f"there are {len(classes)} classes; name one with --positive")
     positive = positive or classes[1]
     if positive not in classes:
-        raise ConfigError(f"positive is {positive!r}, no class of the checkpoint; {did_you_mean(positive, classes)}")
+        raise ConfigError(
+            f"positive is {positive!r}, no class of the checkpoint;"
+            f" {did_you_mean(positive, classes)}"
+        )
     if store.domain != model.domain.name:
-        raise ConfigError(f"{store.path} is of the domain {store.domain}, the checkpoint of {model.domain.name}")
+        raise ConfigError(
+            f"{store.path} is of the domain {store.domain}, the checkpoint of {model.domain.name}"
+        )
     rows = objective.examples(store, split)
     if not len(rows):
         raise ConfigError(f"{store.path} has no {split} documents; choose another --split")
@@ -210,7 +250,11 @@ def roc_of(model: Model, store: Store, split: str, positive: str, facts: Mapping
     label_N = [record["label"] for record in records]
     names = [record["name"] or f"line {record['line']}" for record in records]
     curve = roc(np.array([label == positive for label in label_N]), p_N)
-    other = next(name for name in classes if name != positive) if len(classes) == 2 else f"not {positive}"
+    other = (
+        next(name for name in classes if name != positive)
+        if len(classes) == 2
+        else f"not {positive}"
+    )
     scores = pd.DataFrame({"name": names, "label": label_N, "probability": p_N})
     return RocResult(curve, scores, positive, other, facts)
 
@@ -219,12 +263,26 @@ def draw_curve(ax: "Axes", curve: Roc) -> None:
     """Draw a ROC curve with its area."""
     ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     ax.step(curve.false_T, curve.true_T, where="post", color=BLUE, lw=1.8)
-    ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal")
-    ax.text(0.97, 0.06, f"AUC {curve.auc:.3f}\n95 %: {curve.low:.3f} to {curve.high:.3f}", ha="right", fontsize=9)
+    ax.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        xlim=(-0.01, 1),
+        ylim=(0, 1.01),
+        aspect="equal",
+    )
+    ax.text(
+        0.97,
+        0.06,
+        f"AUC {curve.auc:.3f}\n95 %: {curve.low:.3f} to {curve.high:.3f}",
+        ha="right",
+        fontsize=9,
+    )
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def draw_scores(ax: "Axes", positive_N: np.ndarray, score_N: np.ndarray, names: Sequence[str]) -> None:
+def draw_scores(
+    ax: "Axes", positive_N: np.ndarray, score_N: np.ndarray, names: Sequence[str]
+) -> None:
     """Draw the distributions of the scores of both classes.
 
     Args:
@@ -237,7 +295,15 @@ def draw_scores(ax: "Axes", positive_N: np.ndarray, score_N: np.ndarray, names: 
     for chosen_N, name, colour in ((~positive_N, names[0], ORANGE), (positive_N, names[1], BLUE)):
         label = f"{name} ({int(chosen_N.sum())})"
         ax.hist(score_N[chosen_N], bins, color=colour, alpha=0.35, density=True)
-        ax.hist(score_N[chosen_N], bins, color=colour, histtype="step", lw=1.6, density=True, label=label)
+        ax.hist(
+            score_N[chosen_N],
+            bins,
+            color=colour,
+            histtype="step",
+            lw=1.6,
+            density=True,
+            label=label,
+        )
     ax.set(xlabel=f"probability of {names[1]!r}", ylabel="density of documents", xlim=(0, 1))
     ax.legend(frameon=False, fontsize=9, loc="upper center")
     ax.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class TaggedWords(TableResult):
-    """Words with their classes: document (its name), word, tag; saved as CSV, TSV or in the CoNLL form (.conll).
+    """Words with their classes: document (its name), word, tag; saved as CSV, TSV or in the CoNLL
+    form (.conll).
 
     Args:
         frame: the table, words in order.
@@ -26,11 +27,14 @@ class TaggedWords(TableResult):
         sources: files that were read, which `save` must not replace.
     """
 
-    def __init__(self, frame: "pd.DataFrame", about: Mapping[str, Any], sources: Sequence[Path] = ()):
+    def __init__(
+        self, frame: "pd.DataFrame", about: Mapping[str, Any], sources: Sequence[Path] = ()
+    ) -> None:
         super().__init__(frame, about, sources=sources)
 
     def save(self, path: Path | str) -> Path:
-        """Write the table, or as .conll a word, a tab and its class on a line and an empty line behind a document.
+        """Write the table, or as .conll a word, a tab and its class on a line and an empty line
+        behind a document.
 
         Raises:
             ConfigError: another suffix, or the path is a folder.
@@ -41,14 +45,20 @@ class TaggedWords(TableResult):
             return super().save(path)
         parts = []
         for _, words in self.frame.groupby("document", sort=False):
-            parts.append("".join(f"{word}\t{tag}\n" for word, tag in zip(words["word"], words["tag"], strict=True)))
+            parts.append(
+                "".join(
+                    f"{word}\t{tag}\n"
+                    for word, tag in zip(words["word"], words["tag"], strict=True)
+                )
+            )
         text = "".join(part + "\n" for part in parts)
         return write_whole(path, lambda work: work.write_text(text, encoding="utf-8"), self.sources)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordTags(ReadsDocuments):
-    """The class of every word, as a table (document, word, tag) or in the CoNLL form where it is saved as .conll.
+    """The class of every word, as a table (document, word, tag) or in the CoNLL form where it is
+    saved as .conll.
 
     Words are those of .conll files; in other text whatever stands between spaces.
 
@@ -56,7 +66,8 @@ class WordTags(ReadsDocuments):
         files: what to read; tags in it are not looked at.
         documents: of .txt, what one document is.
         text_column: column of tables, key of JSON lines.
-        on_error: `skip` leaves bad documents out and lists them in the provenance; `stop` raises at the first.
+        on_error: `skip` leaves bad documents out and lists them in the provenance; `stop` raises at
+            the first.
     """
 
     def run(self, model: Model) -> TaggedWords:
@@ -92,7 +103,10 @@ def tagged_rows(model: Model, records: Sequence[dict[str, Any]]) -> list[tuple[A
     rows = []
     for record, tags_W in zip(records, predict_sorted(model, records)["tag"], strict=True):
         words = [record["text"][start:stop] for start, stop in record["words"]]
-        rows += [(record["name"], word, tag) for word, tag in zip(words, model.objective.names(tags_W), strict=True)]
+        rows += [
+            (record["name"], word, tag)
+            for word, tag in zip(words, model.objective.names(tags_W), strict=True)
+        ]
     return rows
 
 

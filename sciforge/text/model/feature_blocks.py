@@ -1,8 +1,10 @@
-"""One linear head on several blocks of features: each block is solved alone, then how far to believe each is weighed.
+"""One linear head on several blocks of features: each block is solved alone, then how far to
+believe each is weighed.
 
-Blocks put side by side under one penalty spoil each other: with 100 hotel reviews, hidden states (AUC .75) beside grams of
-letters (.86) gave .80, and weighed afterwards .87. Stacking of scores that were made on held-out folds is Wolpert's (1992),
-the weights at least 0 as Breiman (Stacked regressions, 1996) has them.
+Blocks put side by side under one penalty spoil each other: with 100 hotel reviews, hidden states
+(AUC .75) beside grams of letters (.86) gave .80, and weighed afterwards .87. Stacking of scores
+that were made on held-out folds is Wolpert's (1992), the weights at least 0 as Breiman (Stacked
+regressions, 1996) has them.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,16 +41,24 @@ def fit_fused(
     """
     solved = [fit(block, label_N, num_classes, seed) for block in blocks]
     shares = (
-        np.ones(1) if len(blocks) == 1 else weigh(held_out_scores(blocks, label_N, num_classes, seed, fit), label_N)
+        np.ones(1)
+        if len(blocks) == 1
+        else weigh(held_out_scores(blocks, label_N, num_classes, seed, fit), label_N)
     )
     weights = [share * weight for share, (weight, _) in zip(shares, solved, strict=True)]
     return weights, sum(share * bias for share, (_, bias) in zip(shares, solved, strict=True))
 
 
 def held_out_scores(
-    blocks: Sequence[np.ndarray], label_N: np.ndarray, num_classes: int, seed: int, fit: Callable[..., Solved]
+    blocks: Sequence[np.ndarray],
+    label_N: np.ndarray,
+    num_classes: int,
+    seed: int,
+    fit: Callable[..., Solved],
 ) -> np.ndarray:
-    """Return scores [K, N, C] of each document by heads that have not seen it; zeros where a class has one example only."""
+    """Return scores [K, N, C] of each document by heads that have not seen it; zeros where a
+    class has one example only.
+    """
     from sklearn.model_selection import StratifiedKFold
 
     score_KNC = np.zeros((len(blocks), len(label_N), num_classes))
@@ -56,7 +66,9 @@ def held_out_scores(
     folds = min(FOLDS if len(label_N) <= MANY else FEWER, smallest)
     if folds < 2:
         return score_KNC
-    for seen, held in StratifiedKFold(folds, shuffle=True, random_state=sampling.short(seed)).split(label_N, label_N):
+    for seen, held in StratifiedKFold(folds, shuffle=True, random_state=sampling.short(seed)).split(
+        label_N, label_N
+    ):
         for place, block in enumerate(blocks):
             weight, bias = fit(block[seen], label_N[seen], num_classes, seed)
             score_KNC[place, held] = block[held] @ weight.T + bias
@@ -64,7 +76,8 @@ def held_out_scores(
 
 
 def weigh(score_KNC: np.ndarray, label_N: np.ndarray) -> np.ndarray:
-    """Return how far to believe each block [K], at least 0: the least log-loss of the held-out scores.
+    """Return how far to believe each block [K], at least 0: the least log-loss of the held-out
+    scores.
 
     >>> sure, coin = [[2.0, 0.0], [0.0, 2.0]] * 20, [[3.0, 0.0], [3.0, 0.0]] * 20
     >>> shares = weigh(np.array([sure, coin]), np.array([0, 1] * 20))
@@ -81,7 +94,10 @@ def weigh(score_KNC: np.ndarray, label_N: np.ndarray) -> np.ndarray:
         score_NC = score_NC - score_NC.max(1, keepdims=True)
         p_NC = np.exp(score_NC)
         p_NC /= p_NC.sum(1, keepdims=True)
-        nats = -np.log(p_NC[at, label_N].clip(1e-300)).sum() + SHRINK * ((share_K - equal_K) ** 2).sum()
+        nats = (
+            -np.log(p_NC[at, label_N].clip(1e-300)).sum()
+            + SHRINK * ((share_K - equal_K) ** 2).sum()
+        )
         p_NC[at, label_N] -= 1
         return float(nats), (score_KNC * p_NC).sum((1, 2)) + 2 * SHRINK * (share_K - equal_K)
 

@@ -1,6 +1,7 @@
 """What is put on a Bert for labels of documents and of words.
 
-Legend of shape letters: B batch, L tokens, D width, S hidden states (depth + 1), C scores, F features, G grams, N documents.
+Legend of shape letters: B batch, L tokens, D width, S hidden states (depth + 1), C scores, F
+features, G grams, N documents.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,9 @@ RANK_SHARE = 1e-9  # of the largest eigenvalue; smaller ones are rounding
 
 def real_tokens(batch: Batch) -> Tensor:
     """Return which tokens are no padding, bool [B, L]."""
-    return torch.arange(batch["ids"].shape[1], device=batch["ids"].device) < batch["lengths"][:, None]
+    return (
+        torch.arange(batch["ids"].shape[1], device=batch["ids"].device) < batch["lengths"][:, None]
+    )
 
 
 def pooled_mean(x_BLD: Tensor, real_BL: Tensor) -> Tensor:
@@ -29,10 +32,11 @@ def pooled_mean(x_BLD: Tensor, real_BL: Tensor) -> Tensor:
 
 
 class DocumentHead(nn.Module):
-    """Linear scores of a document from the means of every layer's states and, where asked for, its grams of letters.
+    """Linear scores of a document from the means of every layer's states and, where asked for, its
+    grams of letters.
 
-    The linear part is solved before fine-tuning (core.linear_probe); inverse document frequencies are those of the
-    labelled training documents.
+    The linear part is solved before fine-tuning (core.linear_probe); inverse document frequencies
+    are those of the labelled training documents.
 
     Args:
         width: D.
@@ -41,7 +45,7 @@ class DocumentHead(nn.Module):
         grams: whether hashed grams are read too.
     """
 
-    def __init__(self, width: int, states: int, outputs: int, grams: bool):
+    def __init__(self, width: int, states: int, outputs: int, grams: bool) -> None:
         super().__init__()
         self.blocks_F = [width * states] + [NUM_GRAMS] * grams
         self.weight_CF = nn.Parameter(torch.zeros(outputs, sum(self.blocks_F)))
@@ -61,26 +65,39 @@ class DocumentHead(nn.Module):
     def _grams(self, batch: Batch) -> Tensor:
         """Return TF-IDF of hashed grams [B, G], each row of length 1."""
         weight_BK = batch["gram_weights"].to(self.rarity_G.dtype)
-        counts_BG = weight_BK.new_zeros(len(weight_BK), NUM_GRAMS).scatter_add_(1, batch["grams"], weight_BK)
+        counts_BG = weight_BK.new_zeros(len(weight_BK), NUM_GRAMS).scatter_add_(
+            1, batch["grams"], weight_BK
+        )
         return F.normalize(counts_BG * self.rarity_G, dim=1)
 
     def forward(self, states: list[Tensor], batch: Batch) -> Tensor:
         """Return scores [B, C]."""
-        return F.linear((self.features(states, batch) - self.centre_F) / self.scale_F, self.weight_CF, self.bias_C)
+        return F.linear(
+            (self.features(states, batch) - self.centre_F) / self.scale_F,
+            self.weight_CF,
+            self.bias_C,
+        )
 
     @torch.no_grad()
     def weigh(self, grams: list[np.ndarray]) -> None:
-        """Set the inverse document frequencies of grams from the buckets of each training document."""
+        """Set the inverse document frequencies of grams from the buckets of each training
+        document.
+        """
         seen_G = np.zeros(NUM_GRAMS)
         for bucket_K in grams:
             seen_G[bucket_K] += 1
         self.rarity_G.copy_(torch.from_numpy(np.log((1 + len(grams)) / (1 + seen_G)) + 1))
 
     @torch.no_grad()
-    def solve(self, features_NF: np.ndarray, fit: Callable[[list[np.ndarray]], tuple[list[np.ndarray], Any]]) -> None:
+    def solve(
+        self,
+        features_NF: np.ndarray,
+        fit: Callable[[list[np.ndarray]], tuple[list[np.ndarray], Any]],
+    ) -> None:
         """Set the linear part from features [N, F].
 
-        `fit` gets the coordinates [N, R_k] of each block and returns weights [C, R_k] of each and a bias [C].
+        `fit` gets the coordinates [N, R_k] of each block and returns weights [C, R_k] of each and a
+        bias [C].
         """
         centre_F, scale_F = block_scales(features_NF, self.blocks_F)
         parts = np.split((features_NF - centre_F) / scale_F, np.cumsum(self.blocks_F)[:-1], axis=1)
@@ -89,16 +106,22 @@ class DocumentHead(nn.Module):
         weight_CF = np.concatenate(
             [np.atleast_2d(w) @ basis for w, (_, basis) in zip(weights, rotated, strict=True)], 1
         )
-        slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight_CF), (self.bias_C, bias)
+        slots = (
+            (self.centre_F, centre_F),
+            (self.scale_F, scale_F),
+            (self.weight_CF, weight_CF),
+            (self.bias_C, bias),
+        )
         for slot, value in slots:
             slot.copy_(torch.as_tensor(np.asarray(value)).reshape(slot.shape))
 
 
 def rotate(features_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates [N, R] in the span of the documents and its basis [R, F], from their Gram matrix.
+    """Return coordinates [N, R] in the span of the documents and its basis [R, F], from their Gram
+    matrix.
 
-    The penalised solution lies in that span; with 30,000 columns the Gram matrix takes seconds where a decomposition of
-    the features takes minutes.
+    The penalised solution lies in that span; with 30,000 columns the Gram matrix takes seconds
+    where a decomposition of the features takes minutes.
 
     >>> x = np.array([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])
     >>> coordinates, basis = rotate(x)
@@ -121,7 +144,7 @@ class TagHead(nn.Module):
         classes: C.
     """
 
-    def __init__(self, features: int, classes: int):
+    def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.weight_CF = nn.Parameter(torch.zeros(classes, features))
         self.bias_C = nn.Parameter(torch.zeros(classes))
@@ -133,10 +156,19 @@ class TagHead(nn.Module):
         return F.linear((x_BWF - self.centre_F) / self.scale_F, self.weight_CF, self.bias_C)
 
     @torch.no_grad()
-    def solve(self, features_NF: np.ndarray, fit: Callable[[np.ndarray], tuple[np.ndarray, Any]]) -> None:
-        """Set the head from states [N, F]; `fit` gets them scaled and returns weight [C, F] and bias [C]."""
+    def solve(
+        self, features_NF: np.ndarray, fit: Callable[[np.ndarray], tuple[np.ndarray, Any]]
+    ) -> None:
+        """Set the head from states [N, F]; `fit` gets them scaled and returns weight [C, F] and
+        bias [C].
+        """
         centre_F, scale_F = features_NF.mean(0), features_NF.std(0).clip(1e-6)
         weight, bias = fit((features_NF - centre_F) / scale_F)
-        slots = (self.centre_F, centre_F), (self.scale_F, scale_F), (self.weight_CF, weight), (self.bias_C, bias)
+        slots = (
+            (self.centre_F, centre_F),
+            (self.scale_F, scale_F),
+            (self.weight_CF, weight),
+            (self.bias_C, bias),
+        )
         for slot, value in slots:
             slot.copy_(torch.as_tensor(np.asarray(value)).reshape(slot.shape))

@@ -1,9 +1,11 @@
-"""BERT's tasks on the shared encoder: pre-norm, rotary positions, gated MLP, no biases (ModernBERT, arXiv 2412.13663).
+"""BERT's tasks on the shared encoder: pre-norm, rotary positions, gated MLP, no biases (ModernBERT,
+arXiv 2412.13663).
 
 Legend of shape letters: B batch, L tokens, D width, V vocabulary.
 
-A BERT must learn from its absolute positions what "the word before" is. In a short training it does not get that far: after
-1,500 steps of 8 x 256 tokens its masked-word loss stood still at 5.62 nats. Rotary positions know distances from the start.
+A BERT must learn from its absolute positions what "the word before" is. In a short training it does
+not get that far: after 1,500 steps of 8 x 256 tokens its masked-word loss stood still at 5.62 nats.
+Rotary positions know distances from the start.
 """
 
 import math
@@ -29,7 +31,8 @@ class ModernBertConfig(Settings):
         width: D, a multiple of twice `heads`.
         depth: transformer blocks.
         heads: attention heads.
-        hidden: width inside the gated MLP; 8/3 of the width costs as much as an ungated one of 4 widths.
+        hidden: width inside the gated MLP; 8/3 of the width costs as much as an ungated one of 4
+            widths.
         dropout: of attention weights and both residual branches.
     """
 
@@ -42,13 +45,14 @@ class ModernBertConfig(Settings):
     activation: ClassVar[str] = "gelu"  # of the heads
     eps: ClassVar[float] = NORM_EPS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "width", "depth", "heads", "hidden")
         self.require(0, 1, "dropout")
         if self.width % (2 * self.heads):
             raise ConfigError(
-                f"model.width is {self.width}, no multiple of twice {self.heads} heads; change one of them"
+                f"model.width is {self.width}, no multiple of twice {self.heads} heads; change one"
+                " of them"
             )
 
     def where(self, name: str) -> str:
@@ -63,7 +67,7 @@ class ModernBertConfig(Settings):
 class ModernBertEmbeddings(nn.Module):
     """Word + segment, normalised; positions are the encoder's."""
 
-    def __init__(self, tokens: int, width: int, length: int):
+    def __init__(self, tokens: int, width: int, length: int) -> None:
         super().__init__()
         self.length = length
         self.word = nn.Embedding(tokens, width)
@@ -71,9 +75,13 @@ class ModernBertEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, ids_BL: Tensor, segments_BL: Tensor) -> Tensor:
-        """Return the embedded tokens [B, L, D]; raises ConfigError for rows longer than the codec makes."""
+        """Return the embedded tokens [B, L, D]; raises ConfigError for rows longer than the
+        codec makes.
+        """
         if ids_BL.shape[1] > self.length:
-            raise ConfigError(f"a row of {ids_BL.shape[1]} tokens is longer than the codec's {self.length}")
+            raise ConfigError(
+                f"a row of {ids_BL.shape[1]} tokens is longer than the codec's {self.length}"
+            )
         return self.norm(self.word(ids_BL) + self.segment(segments_BL))
 
 
@@ -85,21 +93,35 @@ class ModernBert(Bert):
         encoder: set `encoder.checkpointing` to trade time for memory.
     """
 
-    def __init__(self, config: ModernBertConfig, tokens: int, length: int):
+    def __init__(self, config: ModernBertConfig, tokens: int, length: int) -> None:
         nn.Module.__init__(self)
-        self.config, self.width, self.tokens, self.depth = config, config.width, tokens, config.depth
+        self.config, self.width, self.tokens, self.depth = (
+            config,
+            config.width,
+            tokens,
+            config.depth,
+        )
         self.embeddings = ModernBertEmbeddings(tokens, config.width, length)
-        self.encoder = Encoder(config.width, config.depth, config.heads, config.hidden, config.dropout)
+        self.encoder = Encoder(
+            config.width, config.depth, config.heads, config.hidden, config.dropout
+        )
         self.words = WordHead(config.width, config.width, tokens, config.activation, config.eps)
         self.heads = nn.ModuleDict()
         initialise(self.words)
         for table in (self.embeddings.word, self.embeddings.segment):
             nn.init.normal_(table.weight, std=INITIAL)
 
-    def forward(self, batch: Batch, layers: bool = False, only: Tensor | None = None) -> Tensor | list[Tensor]:
-        """Encode a batch, as Bert.forward does; states of all layers pass the encoder's last norm."""
+    def forward(
+        self, batch: Batch, layers: bool = False, only: Tensor | None = None
+    ) -> Tensor | list[Tensor]:
+        """Encode a batch, as Bert.forward does; states of all layers pass the encoder's last
+        norm.
+        """
         lengths_B = torch.as_tensor(batch["lengths"])
         return self.encoder(self.embed(batch), lengths_B, only_BL=only, return_layers=layers)
 
 
-MODELS = {"modern-mini": ModernBertConfig(), "modern-small": ModernBertConfig(width=512, depth=8, heads=8, hidden=1368)}
+MODELS = {
+    "modern-mini": ModernBertConfig(),
+    "modern-small": ModernBertConfig(width=512, depth=8, heads=8, hidden=1368),
+}

@@ -1,4 +1,6 @@
-"""Published weights: a local folder of BERT, ALBERT or ELECTRA as `transformers` saves them, as a model and codec of ours."""
+"""Published weights: a local folder of BERT, ALBERT or ELECTRA as `transformers` saves them, as
+a model and codec of ours.
+"""
 
 import json
 import re
@@ -51,7 +53,8 @@ LEFT_OUT = re.compile(r"position_ids$|^words\.decoder\.|^discriminator_predictio
 
 
 def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of transformers' BertForPreTraining, AlbertForPreTraining or ElectraModel under our names.
+    """Return weights of transformers' BertForPreTraining, AlbertForPreTraining or ElectraModel
+    under our names.
 
     >>> list(translated({"bert.encoder.layer.0.attention.output.LayerNorm.gamma": None}))
     ['encoder.blocks.0.attention_norm.weight']
@@ -75,9 +78,16 @@ def config_of(body: Mapping[str, Any], path: Path | str = "config.json") -> tupl
     if kind not in KINDS:
         raise DataError(f"model_type is {kind!r}; {did_you_mean(str(kind), KINDS)}", path)
     if activation not in ACTIVATIONS:
-        raise DataError(f"hidden_act is {activation!r}; {did_you_mean(str(activation), ACTIVATIONS)}", path)
-    if body.get("position_embedding_type", "absolute") != "absolute" or body.get("type_vocab_size", 2) != 2:
-        raise DataError("positions are not absolute, or segments are not two; such a BERT cannot be read", path)
+        raise DataError(
+            f"hidden_act is {activation!r}; {did_you_mean(str(activation), ACTIVATIONS)}", path
+        )
+    if (
+        body.get("position_embedding_type", "absolute") != "absolute"
+        or body.get("type_vocab_size", 2) != 2
+    ):
+        raise DataError(
+            "positions are not absolute, or segments are not two; such a BERT cannot be read", path
+        )
     if max(body.get("num_hidden_groups", 1), body.get("inner_group_num", 1)) > 1:
         raise DataError("an ALBERT of several groups of layers cannot be read", path)
     try:
@@ -113,7 +123,9 @@ def from_transformers(folder: Path) -> tuple[Bert, TextCodec, MaskedWords]:
     try:
         weights = translated(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{error}; save the model as safetensors", folder / "model.safetensors") from None
+        raise DataError(
+            f"{error}; save the model as safetensors", folder / "model.safetensors"
+        ) from None
     codec = TextCodec(length=length, tokenizer=_tokenizer(folder), lower=_lower(folder))
     codec = replace(codec, size=codec.num_tokens)
     pairs = "heads.pairs.linear.weight" in weights
@@ -122,9 +134,15 @@ def from_transformers(folder: Path) -> tuple[Bert, TextCodec, MaskedWords]:
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in weights and not name.startswith("words."):
-            raise DataError(f"no weight for {name!r}; the file is of another model", folder / "model.safetensors")
+            raise DataError(
+                f"no weight for {name!r}; the file is of another model",
+                folder / "model.safetensors",
+            )
         if name in weights and weights[name].shape != tensor.shape:
-            shapes = f"{tuple(weights[name].shape)}, config.json and vocabulary make it {tuple(tensor.shape)}"
+            shapes = (
+                f"{tuple(weights[name].shape)}, config.json and vocabulary make it"
+                f" {tuple(tensor.shape)}"
+            )
             raise DataError(f"the weight of {name!r} is {shapes}", folder / "model.safetensors")
     model.load_state_dict({name: weights.get(name, own[name]) for name in own})
     return model.eval(), codec, objective
@@ -134,7 +152,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot be read ({error}); give a folder that transformers saved", path) from None
+        raise DataError(
+            f"cannot be read ({error}); give a folder that transformers saved", path
+        ) from None
 
 
 def _lower(folder: Path) -> bool:
@@ -152,12 +172,16 @@ def _tokenizer(folder: Path) -> str:
             raise DataError("is not UTF-8; fetch it again", lines) from None
         return wordpiece({piece: number for number, piece in enumerate(pieces)}, _lower(folder))
     if not (folder / "tokenizer.json").exists():
-        raise DataError("there is neither vocab.txt nor tokenizer.json; save the tokenizer beside the model", folder)
+        raise DataError(
+            "there is neither vocab.txt nor tokenizer.json; save the tokenizer beside the model",
+            folder,
+        )
     return (folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
 def import_bert(folder: Path, out: Path) -> checkpoint.Checkpoint:
-    """Make a checkpoint of published weights, for every verb that takes one: `--init`, `predict`, `check`.
+    """Make a checkpoint of published weights, for every verb that takes one: `--init`, `predict`,
+    `check`.
 
     Args:
         folder: with config.json, model.safetensors and vocab.txt or tokenizer.json.

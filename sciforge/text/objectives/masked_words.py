@@ -1,4 +1,5 @@
-"""What a BERT learns before it sees a label: hidden words, and whether two segments follow each other.
+"""What a BERT learns before it sees a label: hidden words, and whether two segments follow each
+other.
 
 Legend of shape letters: B batch, L tokens, N chosen tokens, D width, V vocabulary.
 """
@@ -12,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import (
+    Batch,
+    Categorical,
+    Example,
+    Likelihood,
+    Loss,
+    Objective,
+    Record,
+    widened,
+)
 from sciforge.core.transfers import host_view, places, to_device
 from sciforge.errors import ConfigError
 from sciforge.text.data.codec import NO_TARGET, SHORTEST_ROW, TextCodec
@@ -27,10 +37,11 @@ COPIES = 10  # of the data with masks of their own, where masks are drawn once (
 
 @dataclass(frozen=True)
 class MaskedWords(Objective):
-    """Masked-language modelling (Devlin et al. 2019) on full rows, masks drawn anew in every epoch (Liu et al. 2019).
+    """Masked-language modelling (Devlin et al. 2019) on full rows, masks drawn anew in every epoch
+    (Liu et al. 2019).
 
-    The defaults are RoBERTa's (arXiv 1907.11692): no second task, rows that go on into the next document. BERT's are
-    `pairs` and `dynamic` off. The loss is in nats per hidden token.
+    The defaults are RoBERTa's (arXiv 1907.11692): no second task, rows that go on into the next
+    document. BERT's are `pairs` and `dynamic` off. The loss is in nats per hidden token.
 
     Args:
         length: tokens of a row, special tokens included.
@@ -38,13 +49,17 @@ class MaskedWords(Objective):
         random_share: share of these that becomes a random piece.
         keep_share: share of these that stays as it is; the rest becomes [MASK].
         whole_words: hide all pieces of a word together (BERT's later release).
-        across: a row that reaches the end of its document goes on in the next one, a [SEP] between them.
-        dynamic: draw masks anew each time; off, each row has one of 10 masks for good, as BERT's data had.
-        pairs: next-sentence prediction: rows of two segments, the second of half of them from another document.
+        across: a row that reaches the end of its document goes on in the next one, a [SEP] between
+            them.
+        dynamic: draw masks anew each time; off, each row has one of 10 masks for good, as BERT's
+            data had.
+        pairs: next-sentence prediction: rows of two segments, the second of half of them from
+            another document.
         pair_weight: of that task, in nats per row.
         short_share: with `pairs`, share of rows of a random shorter length (BERT's 0.1).
-        counts: start word vectors and the language head's bias from counts of the corpus (text.counts): in a `fresh`
-            model, `always` (also in one that goes on in another field), or `never`, as published.
+        counts: start word vectors and the language head's bias from counts of the corpus
+            (text.counts): in a `fresh` model, `always` (also in one that goes on in another field),
+            or `never`, as published.
     """
 
     length: int = 128
@@ -59,14 +74,21 @@ class MaskedWords(Objective):
     short_share: float = 0.1
     counts: Literal["fresh", "always", "never"] = "fresh"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.mask_rate < 1:
-            raise ConfigError(f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+            raise ConfigError(
+                f"objective.mask_rate is {self.mask_rate}; it must lie between 0 and 1"
+            )
         if min(self.random_share, self.keep_share) < 0 or self.random_share + self.keep_share > 1:
-            raise ConfigError("objective: random_share and keep_share must be shares that add up to at most 1")
+            raise ConfigError(
+                "objective: random_share and keep_share must be shares that add up to at most 1"
+            )
         if self.length < SHORTEST_ROW + self.pairs:
-            raise ConfigError(f"objective.length is {self.length}; a row needs at least {SHORTEST_ROW + self.pairs}")
+            raise ConfigError(
+                f"objective.length is {self.length}; a row needs at least"
+                f" {SHORTEST_ROW + self.pairs}"
+            )
         if not 0 <= self.short_share <= 1 or self.pair_weight < 0:
             raise ConfigError("objective: short_share must be a share and pair_weight at least 0")
 
@@ -76,32 +98,51 @@ class MaskedWords(Objective):
             model.heads["pairs"] = PairHead(model.width)
 
     def examples(self, store: Any, split: str) -> Sequence[Record]:
-        """Return the places of a split where rows begin; raises ConfigError where pairs have but one document."""
+        """Return the places of a split where rows begin; raises ConfigError where pairs have but
+        one document.
+        """
         rows = TextRows(store, split, self.length)
         if self.pairs and rows.num_documents == 1:
-            raise ConfigError(f"{store.path} has one {split} document; a random pair needs a second: use --no-pairs")
+            raise ConfigError(
+                f"{store.path} has one {split} document; a random pair needs a second: use"
+                " --no-pairs"
+            )
         return rows
 
     def start(
-        self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: nn.Module,
+        codec: TextCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> Mapping[str, Any] | None:
-        """Set word vectors and the language head's bias from counts of the training documents, where asked for."""
+        """Set word vectors and the language head's bias from counts of the training documents,
+        where asked for.
+        """
         if self.counts == "always" or (self.counts == "fresh" and parent is None):
             return start_from_counts(model, records.ids(codec), seed, fresh=parent is None)
         return None
 
-    def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Fill a row from the record's place on, hide words, and note what is to be predicted."""
         if self.length > codec.length:
             raise ConfigError(
-                f"objective.length is {self.length}, codec.length {codec.length}; rows must fit the codec"
+                f"objective.length is {self.length}, codec.length {codec.length}; rows must fit the"
+                " codec"
             )
         if not self.dynamic:
             rng = np.random.default_rng([*record["place"], int(rng.integers(COPIES))])
         if self.pairs:
             parts, kind = fill_pair(record, codec, rng, training, self._room(rng, training) - 3)
         else:
-            parts, kind = [fill_row(record, codec, rng, training, self.length - 2, self.across)], NEXT
+            parts, kind = (
+                [fill_row(record, codec, rng, training, self.length - 2, self.across)],
+                NEXT,
+            )
         example = codec.row(*(part.ids for part in parts))
         example |= self._hide(example["ids"].numpy(), words_of_row(parts), codec, rng)
         if self.pairs:
@@ -114,7 +155,9 @@ class MaskedWords(Objective):
             return int(rng.integers(SHORTEST_ROW + 1, self.length + 1))
         return self.length
 
-    def _hide(self, ids_L: np.ndarray, words_L: np.ndarray, codec: TextCodec, rng: np.random.Generator) -> Example:
+    def _hide(
+        self, ids_L: np.ndarray, words_L: np.ndarray, codec: TextCodec, rng: np.random.Generator
+    ) -> Example:
         """Return the row with words hidden, and their ids as targets."""
         candidates = np.flatnonzero((ids_L != codec.special[START]) & (ids_L != codec.special[END]))
         count = max(1, round(self.mask_rate * len(candidates)))
@@ -130,18 +173,27 @@ class MaskedWords(Objective):
         return {"ids": torch.from_numpy(shown_L), "target_ids": torch.from_numpy(target_L)}
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return nats summed over hidden tokens, and with pairs the second task's, weighted to the same count."""
+        """Return nats summed over hidden tokens, and with pairs the second task's, weighted to
+        the same count.
+        """
         logits_NV, first_BD = self._read(model, batch)
         target_N = batch["target_ids"][hidden_places(batch)]
-        nats, count = F.cross_entropy(logits_NV, target_N, reduction="sum"), torch.tensor(len(target_N))
-        parts = {"word_nats": (nats, count), "word_accuracy": ((logits_NV.argmax(-1) == target_N).sum(), count)}
+        nats, count = (
+            F.cross_entropy(logits_NV, target_N, reduction="sum"),
+            torch.tensor(len(target_N)),
+        )
+        parts = {
+            "word_nats": (nats, count),
+            "word_accuracy": ((logits_NV.argmax(-1) == target_N).sum(), count),
+        }
         if self.pairs:
             logits_B2 = widened(model.heads["pairs"](first_BD))
             pair_nats = F.cross_entropy(logits_B2, batch["target_pair"], reduction="sum")
             rows = torch.tensor(len(logits_B2))
             right = (logits_B2.argmax(-1) == batch["target_pair"]).sum()
             parts |= {"pair_nats": (pair_nats, rows), "pair_accuracy": (right, rows)}
-            # weighted per hidden token, so that the one count divides both; a full row has mask_rate * length of them
+            # weighted per hidden token, so that the one count divides both; a full row has
+            # mask_rate * length of them
             nats = nats + self.pair_weight * self.mask_rate * self.length * pair_nats
         return Loss(nats, count, parts)
 
@@ -150,7 +202,9 @@ class MaskedWords(Objective):
         return Categorical(self._read(model, batch)[0], batch["target_ids"][hidden_places(batch)])
 
     def _read(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits [N, V] at hidden tokens, and the states of [CLS] [B, D]; the last block computes these alone."""
+        """Return logits [N, V] at hidden tokens, and the states of [CLS] [B, D]; the last block
+        computes these alone.
+        """
         device = batch["target_ids"].device
         # torch.compile would break its graph at a number of tokens that depends on the data
         if hasattr(model, "_orig_mod"):
@@ -160,7 +214,10 @@ class MaskedWords(Objective):
         asked_BL[:, 0] = self.pairs
         x_ND = model(batch, only=to_device(asked_BL, device))
         first_N = asked_BL.nonzero()[:, 1] == 0
-        return widened(model.word_logits(x_ND[places(~first_N, device)])), x_ND[places(first_N, device)]
+        return (
+            widened(model.word_logits(x_ND[places(~first_N, device)])),
+            x_ND[places(first_N, device)],
+        )
 
 
 def hidden_places(batch: Batch) -> tuple[Tensor, ...]:
@@ -169,7 +226,8 @@ def hidden_places(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def choose_units(units_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return places of whole units (words) drawn at random, `count` of them or, where no unit fits any more, fewer.
+    """Return places of whole units (words) drawn at random, `count` of them or, where no unit fits
+    any more, fewer.
 
     The first unit is taken whatever its size, so that something is always hidden.
 

@@ -1,4 +1,5 @@
-"""A class for every word: names in text, parts of speech. Scored at a word's first piece; entities by the BIO scheme.
+"""A class for every word: names in text, parts of speech. Scored at a word's first piece; entities
+by the BIO scheme.
 
 Legend of shape letters: B batch, L tokens, W words, C classes, N words of a batch, F features.
 """
@@ -12,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciforge.core.domain import Batch, Categorical, Example, Likelihood, Loss, Objective, Record, widened
+from sciforge.core.domain import (
+    Batch,
+    Categorical,
+    Example,
+    Likelihood,
+    Loss,
+    Objective,
+    Record,
+    widened,
+)
 from sciforge.core.learners.linear_probe import fit_logistic
 from sciforge.core.training.evaluation import batches, evaluation
 from sciforge.errors import ConfigError, DataError
@@ -28,7 +38,8 @@ class TagWords(Objective):
     """One class a word (named entities, parts of speech), from a store of words with tags.
 
     Args:
-        length: tokens of a row; words behind it are given no class, and count as wrong where they have one.
+        length: tokens of a row; words behind it are given no class, and count as wrong where they
+            have one.
         warm_start: solve the linear head before the first step.
         classes: names, in the order of the outputs; empty takes them from the data.
     """
@@ -41,16 +52,23 @@ class TagWords(Objective):
     higher_is_better: ClassVar[bool] = True
     fresh: ClassVar[tuple[str, ...]] = ("word_tag",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.length < SHORTEST_ROW:
-            raise ConfigError(f"objective.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens")
+            raise ConfigError(
+                f"objective.length is {self.length}; a row needs at least {SHORTEST_ROW} tokens"
+            )
 
     def resolve(self, store: Any) -> Self:
-        """Take the classes from the store; raises DataError where its words have no tags of at least two kinds."""
+        """Take the classes from the store; raises DataError where its words have no tags of at
+        least two kinds.
+        """
         classes = self.classes or tuple(store.meta.get("tags", ()))
         if len(classes) < 2:
-            raise DataError("tagging needs words with tags of at least two kinds; prepare a .conll file", store.path)
+            raise DataError(
+                "tagging needs words with tags of at least two kinds; prepare a .conll file",
+                store.path,
+            )
         return replace(self, classes=classes)
 
     def attach(self, model: nn.Module) -> None:
@@ -58,9 +76,17 @@ class TagWords(Objective):
         model.heads["word_tag"] = TagHead(model.width * (model.depth + 1), len(self.classes))
 
     def start(
-        self, model: nn.Module, codec: TextCodec, records: Sequence[Record], engine: Any, seed: int, parent: Any
+        self,
+        model: nn.Module,
+        codec: TextCodec,
+        records: Sequence[Record],
+        engine: Any,
+        seed: int,
+        parent: Any,
     ) -> None:
-        """Solve the linear head on up to 20,000 training words, unless the parent learnt this very objective."""
+        """Solve the linear head on up to 20,000 training words, unless the parent learnt this
+        very objective.
+        """
         if not self.warm_start or (parent is not None and self in parent.objectives):
             return
         features, labels, num_words = [], [], 0
@@ -75,17 +101,26 @@ class TagWords(Objective):
                     break
         model.heads["word_tag"].solve(
             np.concatenate(features),
-            lambda scaled_NF: fit_logistic(scaled_NF, np.concatenate(labels), len(self.classes), seed),
+            lambda scaled_NF: fit_logistic(
+                scaled_NF, np.concatenate(labels), len(self.classes), seed
+            ),
         )
 
-    def prepare(self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool) -> Example:
+    def prepare(
+        self, record: Record, codec: TextCodec, rng: np.random.Generator, training: bool
+    ) -> Example:
         """Encode a document and find the first piece of each of its words."""
         if "words" not in record:
-            raise DataError(f"{record.get('name', 'a document')!r} has no words; prepare a .conll file")
+            raise DataError(
+                f"{record.get('name', 'a document')!r} has no words; prepare a .conll file"
+            )
         capacity = min(self.length, codec.length) - 2
         example = codec.row(codec.pieces(record["text"])[0][:capacity])
-        first_W = first_pieces(codec.places(record["text"])[:capacity], np.asarray(record["words"]).reshape(-1, 2))
-        example["word_token"] = torch.from_numpy(first_W + 1)  # [CLS] stands before; 0 is a word without a piece
+        first_W = first_pieces(
+            codec.places(record["text"])[:capacity], np.asarray(record["words"]).reshape(-1, 2)
+        )
+        # [CLS] stands before; 0 is a word without a piece
+        example["word_token"] = torch.from_numpy(first_W + 1)
         example["num_words"] = torch.tensor(len(first_W))
         if "tags" in record:
             target_W = np.array([self.index(tag) for tag in record["tags"].split()])
@@ -95,7 +130,10 @@ class TagWords(Objective):
     def index(self, tag: str) -> int:
         """Return the place of a class; raises DataError for an unknown one."""
         if tag not in self.classes:
-            raise DataError(f"tag {tag!r} is none of {', '.join(self.classes)}; correct it or give objective.classes")
+            raise DataError(
+                f"tag {tag!r} is none of {', '.join(self.classes)}; correct it or give"
+                " objective.classes"
+            )
         return self.classes.index(tag)
 
     def _states(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -104,13 +142,17 @@ class TagWords(Objective):
         return x_BLF.gather(1, batch["word_token"][..., None].expand(-1, -1, x_BLF.shape[-1]))
 
     def scores(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return scores [B, W, C] in float32 at least; those of words without a piece mean nothing."""
+        """Return scores [B, W, C] in float32 at least; those of words without a piece mean
+        nothing.
+        """
         return widened(model.heads["word_tag"](self._states(model, batch)))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the cross-entropy summed over words."""
         logits_BWC, target_BW = self.scores(model, batch), batch["target_tags"]
-        total = F.cross_entropy(logits_BWC.flatten(0, 1), target_BW.flatten(), ignore_index=NO_TARGET, reduction="sum")
+        total = F.cross_entropy(
+            logits_BWC.flatten(0, 1), target_BW.flatten(), ignore_index=NO_TARGET, reduction="sum"
+        )
         count = (target_BW >= 0).sum()
         return Loss(total, count, {"accuracy": ((logits_BWC.argmax(-1) == target_BW).sum(), count)})
 
@@ -122,16 +164,27 @@ class TagWords(Objective):
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, list[Tensor]]:
         """Return the class of each word of each document, -1 for a word without a piece, ragged."""
         found_BW = self.scores(model, batch).argmax(-1).masked_fill(batch["word_token"] == 0, -1)
-        return {"tag": [row[:n] for row, n in zip(found_BW, batch["num_words"].tolist(), strict=True)]}
+        return {
+            "tag": [row[:n] for row, n in zip(found_BW, batch["num_words"].tolist(), strict=True)]
+        }
 
-    def metrics(self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]) -> dict[str, float]:
-        """Return the share of words that are right, and precision, recall and F1 of whole entities (BIO) or of words not `O`."""
+    def metrics(
+        self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]
+    ) -> dict[str, float]:
+        """Return the share of words that are right, and precision, recall and F1 of whole
+        entities (BIO) or of words not `O`.
+        """
         true_tags = [record["tags"].split() for record in records]
         predicted_tags = [self.names(row) for row in outputs["tag"]]
         pairs = [
-            (a, b) for one, two in zip(true_tags, predicted_tags, strict=True) for a, b in zip(one, two, strict=True)
+            (a, b)
+            for one, two in zip(true_tags, predicted_tags, strict=True)
+            for a, b in zip(one, two, strict=True)
         ]
-        return {"accuracy": float(np.mean([a == b for a, b in pairs])), **entity_metrics(true_tags, predicted_tags)}
+        return {
+            "accuracy": float(np.mean([a == b for a, b in pairs])),
+            **entity_metrics(true_tags, predicted_tags),
+        }
 
     def names(self, tags_W: np.ndarray) -> list[str]:
         """Return the classes' names; a word without a piece is outside."""
@@ -157,7 +210,8 @@ def first_pieces(places_T2: np.ndarray, words_W2: np.ndarray) -> np.ndarray:
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Return kind, first word and one behind the last of every entity; tags without B- or I- are entities of one word.
+    """Return kind, first word and one behind the last of every entity; tags without B- or I- are
+    entities of one word.
 
     An I- that continues nothing begins an entity, as in the scorer of CoNLL-2000.
 
@@ -179,10 +233,21 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return spans
 
 
-def entity_metrics(true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return precision, recall and F1 of whole entities, and how many there are; 0 where there is nothing to count."""
-    right = sum(len(entities(a) & entities(b)) for a, b in zip(true_tags, predicted_tags, strict=True))
-    num_true, num_predicted = (sum(len(entities(row)) for row in rows) for rows in (true_tags, predicted_tags))
-    precision, recall = right / num_predicted if num_predicted else 0.0, right / num_true if num_true else 0.0
+def entity_metrics(
+    true_tags: Sequence[Sequence[str]], predicted_tags: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """Return precision, recall and F1 of whole entities, and how many there are; 0 where there
+    is nothing to count.
+    """
+    right = sum(
+        len(entities(a) & entities(b)) for a, b in zip(true_tags, predicted_tags, strict=True)
+    )
+    num_true, num_predicted = (
+        sum(len(entities(row)) for row in rows) for rows in (true_tags, predicted_tags)
+    )
+    precision, recall = (
+        right / num_predicted if num_predicted else 0.0,
+        (right / num_true if num_true else 0.0),
+    )
     f1 = 2 * right / (num_predicted + num_true) if right else 0.0
     return {"f1": f1, "precision": precision, "recall": recall, "entities": float(num_true)}

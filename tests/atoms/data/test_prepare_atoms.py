@@ -1,4 +1,6 @@
-"""`sciforge prepare` of structures: the columns, honest splits, references, and bad frames skipped or fatal."""
+"""`sciforge prepare` of structures: the columns, honest splits, references, and bad frames
+skipped or fatal.
+"""
 
 import json
 import os
@@ -19,11 +21,42 @@ from sciforge.structures.neighbours import find_neighbours
 from sciforge.structures.readers import read_structures
 from sciforge.structures.structure import Structure
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "atoms"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
-NAMES = ["H2O", "CH4", "NH3", "CH3OH", "CH3CH2OH", "C6H6", "CO2", "HCN", "C2H6SO", "CH3Cl", "SiH4", "PH3"]
-RAGGED = {"numbers": "<i2", "pos_A": "<f8", "forces_eV_A": "<f8", "receiver": "<i4", "sender": "<i4", "shift": "|i1"}
-FIXED = {"cell_A": "<f8", "pbc": "|u1", "energy_eV": "<f8", "stress_eV_A3": "<f8", "charge": "<i2", "spin": "<i2"}
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "atoms"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
+NAMES = [
+    "H2O",
+    "CH4",
+    "NH3",
+    "CH3OH",
+    "CH3CH2OH",
+    "C6H6",
+    "CO2",
+    "HCN",
+    "C2H6SO",
+    "CH3Cl",
+    "SiH4",
+    "PH3",
+]
+RAGGED = {
+    "numbers": "<i2",
+    "pos_A": "<f8",
+    "forces_eV_A": "<f8",
+    "receiver": "<i4",
+    "sender": "<i4",
+    "shift": "|i1",
+}
+FIXED = {
+    "cell_A": "<f8",
+    "pbc": "|u1",
+    "energy_eV": "<f8",
+    "stress_eV_A3": "<f8",
+    "charge": "<i2",
+    "spin": "<i2",
+}
 FIXED |= {"split": "|u1", "group": "<i4"}
 
 
@@ -35,7 +68,13 @@ def frames(names, count, seed=0, **changes):
             pos = atoms.positions + rng.normal(0, 0.03, atoms.positions.shape)
             forces = rng.normal(0, 1, pos.shape)
             energy = -5.0 * len(atoms) + float(rng.normal())
-            yield Structure(np.array(atoms.numbers, np.int64), pos, energy_eV=energy, forces_eV_A_N3=forces, **changes)
+            yield Structure(
+                np.array(atoms.numbers, np.int64),
+                pos,
+                energy_eV=energy,
+                forces_eV_A_N3=forces,
+                **changes,
+            )
 
 
 def written(path, structures):
@@ -52,11 +91,20 @@ def of_split(store, name):
 
 
 def test_columns_and_meta(tmp_path):
-    mixed = [replace(s, forces_eV_A_N3=None) if i % 2 else s for i, s in enumerate(frames(NAMES, 2, level="a/b"))]
+    mixed = [
+        replace(s, forces_eV_A_N3=None) if i % 2 else s
+        for i, s in enumerate(frames(NAMES, 2, level="a/b"))
+    ]
     crystal = bulk("Si")
     mixed.append(
         Structure(
-            np.array(crystal.numbers), crystal.positions, crystal.cell.array, crystal.pbc, None, None, np.ones(6) / 9
+            np.array(crystal.numbers),
+            crystal.positions,
+            crystal.cell.array,
+            crystal.pbc,
+            None,
+            None,
+            np.ones(6) / 9,
         )
     )
     store = prepare(Structures(files=(written(tmp_path / "a.xyz", mixed),)), tmp_path / "store")
@@ -64,40 +112,69 @@ def test_columns_and_meta(tmp_path):
     assert {k: v["dtype"] for k, v in columns.items() if v["kind"] == "ragged"} == RAGGED
     assert {k: v["dtype"] for k, v in columns.items() if v["kind"] == "fixed"} == FIXED
     assert [k for k, v in columns.items() if v["kind"] == "text"] == ["name", "level"]
-    assert store.domain == "atoms" and store.meta["levels"] == ["", "a/b"] and 14 in store.meta["elements"]
+    assert (
+        store.domain == "atoms"
+        and store.meta["levels"] == ["", "a/b"]
+        and 14 in store.meta["elements"]
+    )
     assert (store.meta["energies"], store.meta["forces"], store.meta["stresses"]) == (24, 12, 1)
     assert store.meta["split"] == "molecule" and store.meta["reference"][""]["how"] == "none"
     for record, given in zip(store, mixed, strict=True):
         edges = find_neighbours(given.pos_A_N3, given.cell_A_33, given.pbc_3, 5.0)
-        assert np.array_equal(record["sender"], edges.sender_E) and np.array_equal(record["shift"], edges.shift_E3)
-        assert np.array_equal(record["pos_A"], given.pos_A_N3) and np.array_equal(record["numbers"], given.numbers_N)
+        assert np.array_equal(record["sender"], edges.sender_E) and np.array_equal(
+            record["shift"], edges.shift_E3
+        )
+        assert np.array_equal(record["pos_A"], given.pos_A_N3) and np.array_equal(
+            record["numbers"], given.numbers_N
+        )
         assert np.isnan(record["forces_eV_A"]).all() == (given.forces_eV_A_N3 is None)
         assert np.isnan(record["energy_eV"]) == (given.energy_eV is None)
 
 
 def test_stores_are_identical_for_any_number_of_workers(tmp_path):
-    files = [written(tmp_path / f"{i}.xyz", frames(NAMES[3 * i : 3 * i + 3], 4, seed=i)) for i in range(4)]
+    files = [
+        written(tmp_path / f"{i}.xyz", frames(NAMES[3 * i : 3 * i + 3], 4, seed=i))
+        for i in range(4)
+    ]
     one = prepare(Structures(files=tuple(files)), tmp_path / "one")
     two = prepare(Structures(files=tuple(files)), tmp_path / "two", workers=2)
     assert contents(one.path) == contents(two.path)
 
 
 def test_no_molecule_is_in_two_splits(tmp_path):
-    files = (written(tmp_path / "a.xyz", frames(NAMES, 5)), written(tmp_path / "b.xyz", frames(NAMES[::-1], 3, seed=1)))
-    store = prepare(Structures(files=files, validation_share=0.2, test_share=0.2), tmp_path / "store")
+    files = (
+        written(tmp_path / "a.xyz", frames(NAMES, 5)),
+        written(tmp_path / "b.xyz", frames(NAMES[::-1], 3, seed=1)),
+    )
+    store = prepare(
+        Structures(files=files, validation_share=0.2, test_share=0.2), tmp_path / "store"
+    )
     group, split = store.column("group"), store.column("split")
-    assert all(len(set(split[group == g])) == 1 for g in set(group)) and store.meta["groups"] == len(set(group)) == 12
+    assert (
+        all(len(set(split[group == g])) == 1 for g in set(group))
+        and store.meta["groups"] == len(set(group)) == 12
+    )
     assert set(split) == {0, 1, 2}
-    alone = prepare(Structures(files=files[:1], validation_share=0.2, test_share=0.2), tmp_path / "alone")
+    alone = prepare(
+        Structures(files=files[:1], validation_share=0.2, test_share=0.2), tmp_path / "alone"
+    )
     assert np.array_equal(alone.column("split"), split[: len(alone)])
 
 
 def test_the_skeleton_is_the_same_from_smiles_and_from_geometry():
-    pairs = {"CH3CH2OH": "[CH3][CH2][OH]", "C6H6": "c1ccccc1", "HCN": "C#N", "C2H6SO": "CS(C)=O", "CO2": "O=C=O"}
+    pairs = {
+        "CH3CH2OH": "[CH3][CH2][OH]",
+        "C6H6": "c1ccccc1",
+        "HCN": "C#N",
+        "C2H6SO": "CS(C)=O",
+        "CO2": "O=C=O",
+    }
     for name, smiles in pairs.items():
         (structure,) = frames([name], 1)
         assert splits.molecule_key(structure) == splits.skeleton_of_smiles(smiles)
-        assert splits.molecule_key(replace(structure, group=smiles)) == splits.skeleton_of_smiles(smiles)
+        assert splits.molecule_key(replace(structure, group=smiles)) == splits.skeleton_of_smiles(
+            smiles
+        )
     keys = {splits.molecule_key(s) for s in frames(["CH3CH2OH", "CH3OCH3"], 10)}
     assert len(keys) == 2
     assert splits.molecule_key(next(frames(["H2"], 1))) == "H2"
@@ -125,7 +202,10 @@ def test_the_gap_follows_the_memory_of_the_energy(tmp_path):
     for i in range(1, len(walk)):
         walk[i] = 0.95 * walk[i - 1] + rng.normal()
     assert 12 < splits.memory_length(walk) < 30
-    slow = [replace(s, energy_eV=float(e)) for s, e in zip(frames(["CH3OH"], 600), walk[:600], strict=True)]
+    slow = [
+        replace(s, energy_eV=float(e))
+        for s, e in zip(frames(["CH3OH"], 600), walk[:600], strict=True)
+    ]
     store = prepare(Structures(files=(written(tmp_path / "a.xyz", slow),)), tmp_path / "store")
     assert store.meta["dropped_frames"] > 40
 
@@ -162,12 +242,18 @@ def isolated_atoms(**changes):
 
 def test_isolated_atoms_are_references_not_records(tmp_path):
     total = {1: -13.6, 6: -1025.3, 8: -2035.6}
-    made = [replace(s, energy_eV=sum(total[z] for z in s.numbers_N) - 20) for s in frames(["CH3OH"], 30)]
+    made = [
+        replace(s, energy_eV=sum(total[z] for z in s.numbers_N) - 20) for s in frames(["CH3OH"], 30)
+    ]
     inside = written(tmp_path / "a.xyz", [*made, *isolated_atoms()])
     store = prepare(Structures(files=(inside,), level="pbe"), tmp_path / "inside")
     reference = store.meta["reference"]["pbe"]
     assert store.meta["isolated_frames"] == 3 and store.column("name") and len(store) <= 30
-    assert reference["how"] == "isolated" and reference["rank"] == 1 and reference["isolated_eV"]["C"] == -1025.3
+    assert (
+        reference["how"] == "isolated"
+        and reference["rank"] == 1
+        and reference["isolated_eV"]["C"] == -1025.3
+    )
     assert reference["residual_meV_atom"] < 1 and abs(reference["energies_eV"]["O"] + 2035.6) < 10
     bare = written(tmp_path / "b.xyz", made)
     (tmp_path / "e0.json").write_text(json.dumps({"H": -13.6, "C": -1025.3, "O": -2035.6}))
@@ -185,10 +271,13 @@ def test_isolated_atoms_are_references_not_records(tmp_path):
 
 def test_two_levels_never_share_references(tmp_path):
     pair = [
-        replace(s, level=f"level {i % 2}", energy_eV=-100.0 * (1 + i % 2)) for i, s in enumerate(frames(["CH4"], 60))
+        replace(s, level=f"level {i % 2}", energy_eV=-100.0 * (1 + i % 2))
+        for i, s in enumerate(frames(["CH4"], 60))
     ]
     store = prepare(Structures(files=(written(tmp_path / "a.xyz", pair),)), tmp_path / "store")
-    sums = [v["energies_eV"]["C"] + 4 * v["energies_eV"]["H"] for v in store.meta["reference"].values()]
+    sums = [
+        v["energies_eV"]["C"] + 4 * v["energies_eV"]["H"] for v in store.meta["reference"].values()
+    ]
     assert sums == pytest.approx([-100, -200], abs=1e-4)
     clash = [
         *pair,
@@ -207,7 +296,11 @@ def bad_frames():
     close[1] = close[0] + 0.01
     flat = {"cell_A_33": np.zeros((3, 3)), "pbc_3": np.ones(3, bool)}
     cubic = {"cell_A_33": np.eye(3) * 10}
-    bad = [replace(good[0], pos_A_N3=nan), replace(good[0], pos_A_N3=close), replace(good[0], **flat)]
+    bad = [
+        replace(good[0], pos_A_N3=nan),
+        replace(good[0], pos_A_N3=close),
+        replace(good[0], **flat),
+    ]
     bad += [replace(good[0], stress_eV_A3_6=np.ones(6), **cubic), replace(good[0], spin=0)]
     return good, bad
 
@@ -237,9 +330,16 @@ def test_bad_frames_are_fatal_or_counted(tmp_path):
 
 
 def test_one_atom_without_an_energy_is_a_record(tmp_path):
-    ions = [Structure(np.array([z]), np.zeros((1, 3)), charge=q) for z, q in ((11, 1), (17, -1), (18, 0))]
+    ions = [
+        Structure(np.array([z]), np.zeros((1, 3)), charge=q)
+        for z, q in ((11, 1), (17, -1), (18, 0))
+    ]
     store = prepare(Structures(files=(written(tmp_path / "a.xyz", ions),)), tmp_path / "store")
-    assert len(store) == 3 and store[0]["receiver"].size == 0 and store.column("charge").tolist() == [1, -1, 0]
+    assert (
+        len(store) == 3
+        and store[0]["receiver"].size == 0
+        and store.column("charge").tolist() == [1, -1, 0]
+    )
     assert (store.column("split") == 0).all()
 
 
@@ -271,17 +371,31 @@ def test_wrong_units_warn_and_stay_in_the_store(tmp_path):
 @needs_shared
 def test_ethanol_and_methanol(tmp_path):
     folder = SHARED / "botnet"
-    train = written(tmp_path / "a.xyz", islice(read_structures(folder / "dataset_ethanol_train_eth_meth.xyz.gz"), 500))
+    train = written(
+        tmp_path / "a.xyz",
+        islice(read_structures(folder / "dataset_ethanol_train_eth_meth.xyz.gz"), 500),
+    )
     made = Structures(files=(train, folder / "dataset_ethanol_isolated_atoms.xyz.gz"), level="pbe")
     store = prepare(made, tmp_path / "store")
     reference = store.meta["reference"]["pbe"]
-    assert store.meta["notes"] == [] and reference["rank"] == 2 and reference["residual_meV_atom"] < 40
-    assert abs(reference["energies_eV"]["C"] + 1027) < 4 and set(reference["isolated_eV"]) == {"H", "C", "N", "O"}
+    assert (
+        store.meta["notes"] == [] and reference["rank"] == 2 and reference["residual_meV_atom"] < 40
+    )
+    assert abs(reference["energies_eV"]["C"] + 1027) < 4 and set(reference["isolated_eV"]) == {
+        "H",
+        "C",
+        "N",
+        "O",
+    }
 
 
 @needs_shared
 def test_the_two_carbons_are_refused_at_one_level(tmp_path):
-    names = ("dataset_ethanol_train", "dataset_ethanol_isolated_atoms", "dataset_acac_isolated_atoms")
+    names = (
+        "dataset_ethanol_train",
+        "dataset_ethanol_isolated_atoms",
+        "dataset_acac_isolated_atoms",
+    )
     files = tuple(SHARED / "botnet" / f"{name}.xyz.gz" for name in names)
     with pytest.raises(DataError, match="isolated C has -1025.2771 and -1026.8"):
         prepare(Structures(files=files), tmp_path / "store")

@@ -1,4 +1,6 @@
-"""Reference energies: exact where the data determine them, the prior where they do not, honest about which."""
+"""Reference energies: exact where the data determine them, the prior where they do not, honest
+about which.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +27,10 @@ def test_full_rank_gives_back_the_elements_to_a_micro_ev():
     counts = compositions([{1: 4, 6: 1}, {1: 2, 8: 1}, {1: 6, 6: 2, 8: 1}, {6: 1, 8: 2}, {1: 2}])
     found = fit_reference(counts, energies(counts))
     assert found.rank == found.num_elements == 3 and found.source == "ridge" and found.extensive
-    assert all(abs(found.energies[z] - e) < 1e-3 for z, e in TRUE.items()) and found.residual_meV_atom < 0.1
+    assert (
+        all(abs(found.energies[z] - e) < 1e-3 for z, e in TRUE.items())
+        and found.residual_meV_atom < 0.1
+    )
     assert abs(found.total_eV(np.array([1, 1, 8])) - (2 * TRUE[1] + TRUE[8])) < 1e-3
 
 
@@ -38,7 +43,9 @@ def test_one_molecule_has_rank_one_and_stays_near_the_prior(isolated):
     assert abs(found.total_eV(np.repeat([1, 6, 8], [6, 2, 1])) - total.mean()) < 1e-3
     assert found.residual_meV_atom == pytest.approx(total.std() / 9 * 1000, rel=1e-3)
     if isolated:
-        assert found.source == "isolated" and all(abs(found.energies[z] - e) < 8 for z, e in TRUE.items())
+        assert found.source == "isolated" and all(
+            abs(found.energies[z] - e) < 8 for z, e in TRUE.items()
+        )
     else:
         assert np.ptp(list(found.energies.values())) < 1e-6
 
@@ -60,11 +67,16 @@ def test_energies_per_atom_are_not_extensive():
 def test_the_report_is_one_line():
     counts = compositions([{1: 2, 8: 1}] * 3)
     line = fit_reference(counts, energies(counts)).report("pbe")
-    assert line.startswith("reference energies of pbe [eV]: H ") and "rank 1 of 2" in line and "\n" not in line
+    assert (
+        line.startswith("reference energies of pbe [eV]: H ")
+        and "rank 1 of 2" in line
+        and "\n" not in line
+    )
 
 
 @pytest.mark.parametrize(
-    ("counts", "total"), [(np.zeros((0, 119)), []), (np.zeros((1, 119)), [1.0]), (np.ones((1, 119)), [np.nan])]
+    ("counts", "total"),
+    [(np.zeros((0, 119)), []), (np.zeros((1, 119)), [1.0]), (np.ones((1, 119)), [np.nan])],
 )
 def test_bad_input(counts, total):
     with pytest.raises(DataError):

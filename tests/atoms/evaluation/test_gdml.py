@@ -1,4 +1,6 @@
-"""GDML: forces are the energy's gradient, nothing turns with the molecule, training is interpolated, more data help."""
+"""GDML: forces are the energy's gradient, nothing turns with the molecule, training is
+interpolated, more data help.
+"""
 
 from types import SimpleNamespace
 
@@ -24,7 +26,9 @@ AMMONIA = np.array([[0, 0, 0.3], [0.94, 0, 0], [-0.47, 0.814, 0], [-0.47, -0.814
 
 
 def springs(pos_N3):
-    """Anharmonic bonds and a repulsion between hydrogens, the same for all three: energy and forces."""
+    """Anharmonic bonds and a repulsion between hydrogens, the same for all three: energy and
+    forces.
+    """
     first, second = np.triu_indices(len(pos_N3), 1)
     away = pos_N3[first] - pos_N3[second]
     r = np.linalg.norm(away, axis=1)
@@ -46,7 +50,15 @@ def make_frames(count, seed=0, wide=0.08, turn=False):
         if turn:
             pos = pos[[0, *1 + random.permutation(3)]]
         energy, forces = springs(pos)
-        records.append({"numbers": NUMBERS, "pos_A": pos, "forces_eV_A": forces, "energy_eV": energy, "level": "toy"})
+        records.append(
+            {
+                "numbers": NUMBERS,
+                "pos_A": pos,
+                "forces_eV_A": forces,
+                "energy_eV": energy,
+                "level": "toy",
+            }
+        )
     return records
 
 
@@ -58,11 +70,18 @@ class Records(list):
 def fitted(count=12, permutations=None, **options):
     frames = Frames.of(make_frames(count))
     return frames, GradientDomain.fit(
-        NUMBERS, frames.pos_A, frames.forces_eV_A, frames.energy_eV, permutations_GN=permutations, **options
+        NUMBERS,
+        frames.pos_A,
+        frames.forces_eV_A,
+        frames.energy_eV,
+        permutations_GN=permutations,
+        **options,
     )
 
 
-GROUP = np.array([[0, *p] for p in [(1, 2, 3), (1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1)]])
+GROUP = np.array(
+    [[0, *p] for p in [(1, 2, 3), (1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1)]]
+)
 
 
 def models():
@@ -138,7 +157,10 @@ def test_the_symmetries_of_ammonia_are_found():
 def test_the_bonds_of_a_single_frame_give_permutations():
     assert bond_permutations(NUMBERS, AMMONIA[None]).tolist() == sorted(GROUP.tolist())
     assert bond_permutations(NUMBERS, AMMONIA[None], most=5).tolist() == [[0, 1, 2, 3]]
-    assert bond_permutations(np.array([7, 1, 1, 9]), AMMONIA[None]).tolist() == [[0, 1, 2, 3], [0, 2, 1, 3]]
+    assert bond_permutations(np.array([7, 1, 1, 9]), AMMONIA[None]).tolist() == [
+        [0, 1, 2, 3],
+        [0, 2, 1, 3],
+    ]
     turns, mirror = GROUP[[0, 3, 4]], GROUP[[0, 1]]
     assert joined_permutations(turns, mirror).tolist() == sorted(GROUP.tolist())
     assert joined_permutations(turns, mirror, most=5) is None
@@ -153,7 +175,8 @@ def test_the_error_falls_with_more_frames(name):
         assert outputs["energy_eV"].dtype == np.float64 and outputs["forces_eV_A"].shape == (40,)
         errors.append(potential_metrics(outputs, test)["force_mae_meV_A"])
     assert errors[0] > errors[2], errors
-    if name == "gdml":  # the other is too simple for this potential, and stops to learn at 150 meV/A
+    # the other is too simple for this potential, and stops to learn at 150 meV/A
+    if name == "gdml":
         assert errors[0] > errors[1] > errors[2] and errors[2] < 20, errors
 
 

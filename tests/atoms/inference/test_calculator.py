@@ -1,4 +1,6 @@
-"""The calculator: same answers as the codec's own batches whatever the list, and the laws that simulations rest on."""
+"""The calculator: same answers as the codec's own batches whatever the list, and the laws that
+simulations rest on.
+"""
 
 import warnings
 from pathlib import Path
@@ -27,7 +29,9 @@ CODEC = AtomsCodec(cutoff_A=4.0, neighbours=12.0, force_eV_A=0.3, elements=(1, 6
 CONFIG = PotentialConfig(channels=6, radial=4, body=3, hidden=8)
 
 
-def build(folder: Path, seed: int = 0, objective=None, codec: AtomsCodec = CODEC, **changes) -> Path:
+def build(
+    folder: Path, seed: int = 0, objective=None, codec: AtomsCodec = CODEC, **changes
+) -> Path:
     """Write a checkpoint with random weights and reference energies."""
     config = PotentialConfig(**{**vars(CONFIG), **changes})
     torch.manual_seed(seed)
@@ -35,9 +39,17 @@ def build(folder: Path, seed: int = 0, objective=None, codec: AtomsCodec = CODEC
     for element, energy in ((1, -13.5), (6, -1029.0), (8, -2041.25), (29, -45000.125)):
         model.set_reference(element, energy)
     objective = objective or EnergyForces()
-    run = Run(data=folder, out=folder, model=config, objective=objective, schedule=Schedule(steps=1))
+    run = Run(
+        data=folder, out=folder, model=config, objective=objective, schedule=Schedule(steps=1)
+    )
     out = folder / f"random-{seed}-{len(list(folder.iterdir()))}"
-    about = {"domain": "atoms", "model_config": config, "codec": codec, "objectives": (objective,), "run": run}
+    about = {
+        "domain": "atoms",
+        "model_config": config,
+        "codec": codec,
+        "objectives": (objective,),
+        "run": run,
+    }
     save(out, weights=model.state_dict(), step=1, metrics={}, provenance={}, **about)
     return out
 
@@ -67,7 +79,9 @@ def structure(atoms: Atoms) -> Structure:
 
 def by_records(predictor: Model, atoms: Atoms) -> dict[str, np.ndarray]:
     """What codec and model say, without calculator or list."""
-    batch = predictor.codec.collate([predictor.codec.encode(predictor.codec.record_of(structure(atoms)))])
+    batch = predictor.codec.collate(
+        [predictor.codec.encode(predictor.codec.record_of(structure(atoms)))]
+    )
     batch = {name: x.to(torch.float64) if x.is_floating_point() else x for name, x in batch.items()}
     found = predictor.network(batch, stress=True)
     return {name: value[0].detach().numpy() for name, value in found.items()}
@@ -89,18 +103,25 @@ def cluster() -> Atoms:
 def sheared() -> Atoms:
     atoms = copper((1, 1, 1))  # smaller than the cutoff: atoms see their own images
     atoms.set_cell(
-        atoms.cell.array @ (np.eye(3) + np.array([[0, 0.2, 0], [0, 0, 0.1], [0.05, 0, 0]])), scale_atoms=True
+        atoms.cell.array @ (np.eye(3) + np.array([[0, 0.2, 0], [0, 0, 0.1], [0.05, 0, 0]])),
+        scale_atoms=True,
     )
     return atoms
 
 
-@pytest.mark.parametrize("make", [lambda: molecule("CH3CH2OH"), copper, slab, cluster, sheared, lambda: molecule("O")])
+@pytest.mark.parametrize(
+    "make", [lambda: molecule("CH3CH2OH"), copper, slab, cluster, sheared, lambda: molecule("O")]
+)
 def test_the_answers_are_those_of_records(make, checkpoint, exact):
     atoms = make()
     atoms.calc = Calculator(checkpoint, "cpu", "float64")
     expected = by_records(exact, atoms)
-    assert atoms.get_potential_energy() == pytest.approx(float(expected["energy_eV"]), abs=1e-12, rel=1e-14)
-    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), rel=1e-14)
+    assert atoms.get_potential_energy() == pytest.approx(
+        float(expected["energy_eV"]), abs=1e-12, rel=1e-14
+    )
+    assert atoms.get_potential_energies().sum() == pytest.approx(
+        atoms.get_potential_energy(), rel=1e-14
+    )
     np.testing.assert_allclose(atoms.get_forces(), expected["forces_eV_A"], atol=1e-12)
     if atoms.pbc.all():
         np.testing.assert_allclose(atoms.get_stress(), expected["stress_eV_A3"], atol=1e-13)
@@ -109,13 +130,19 @@ def test_the_answers_are_those_of_records(make, checkpoint, exact):
 
 @pytest.mark.parametrize("make", [copper, slab, cluster, sheared])
 def test_no_pair_is_missed_while_atoms_and_cell_move(make):
-    """Random walks in which the list is kept for several steps; an unlisted pair within the cutoff would show."""
+    """Random walks in which the list is kept for several steps; an unlisted pair within the
+    cutoff would show.
+    """
     random, atoms = np.random.default_rng(0), make()
     kept = VerletList(4.0, 1.0, torch.device("cpu"))
     for step in range(40):
-        atoms.positions += 0.06 * random.standard_normal(atoms.positions.shape) + 0.2  # and a drift of all
+        # and a drift of all
+        atoms.positions += 0.06 * random.standard_normal(atoms.positions.shape) + 0.2
         if atoms.pbc.all():
-            atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.004 * random.standard_normal((3, 3))), scale_atoms=True)
+            atoms.set_cell(
+                atoms.cell.array @ (np.eye(3) + 0.004 * random.standard_normal((3, 3))),
+                scale_atoms=True,
+            )
         if step == 20:
             atoms.wrap()
         fresh = VerletList(4.0, 0.0, torch.device("cpu"))
@@ -200,7 +227,9 @@ def test_forces_and_stress_are_derivatives_of_the_energy(checkpoint):
         strain[0, 1] = strain[1, 0] = sign * step / 2
         strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
         energies.append(strained.get_potential_energy())
-    assert stress[0, 1] == pytest.approx((energies[0] - energies[1]) / (2 * step) / atoms.get_volume(), abs=1e-7)
+    assert stress[0, 1] == pytest.approx(
+        (energies[0] - energies[1]) / (2 * step) / atoms.get_volume(), abs=1e-7
+    )
 
 
 def test_a_committee_gives_mean_and_spread(tmp_path):
@@ -225,17 +254,24 @@ def test_relaxation_ends_where_forces_vanish(checkpoint):
 
 
 def test_a_cell_relaxes_until_stress_vanishes(tmp_path):
-    """The nuclei's repulsion has no minimum of its own, so the random energies are made large enough to bind."""
+    """The nuclei's repulsion has no minimum of its own, so the random energies are made large
+    enough to bind.
+    """
     codec = AtomsCodec(cutoff_A=4.0, neighbours=12.0, force_eV_A=2.0, elements=(29,))
     calculator = Calculator(build(tmp_path, 3, codec=codec), "cpu", "float64")
     found = relax(copper((1, 1, 1), 0.02), calculator, 2e-3, cell=True, steps=150)
-    assert found.converged and abs(found.atoms.get_stress()).max() * found.atoms.get_volume() < 3e-3 * 4
+    assert (
+        found.converged
+        and abs(found.atoms.get_stress()).max() * found.atoms.get_volume() < 3e-3 * 4
+    )
     with pytest.raises(ConfigError, match="periodic in three directions"):
         relax(molecule("H2O"), calculator, cell=True)
 
 
 def test_energy_and_momentum_are_conserved(tmp_path):
-    """1 ps of a ring of carbon in a minimum of a smooth random landscape: less than 1 meV/atom/ps of drift, in float64."""
+    """1 ps of a ring of carbon in a minimum of a smooth random landscape: less than 1
+    meV/atom/ps of drift, in float64.
+    """
     codec = AtomsCodec(cutoff_A=4.0, neighbours=8.0, force_eV_A=1.0, elements=(1, 6, 8))
     folder = build(tmp_path, codec=codec, channels=4, blocks=1, body=2)
     calculator = Calculator(folder, "cpu", "float64", warn_fmax_eV_A=0.0)
@@ -249,8 +285,14 @@ def test_energy_and_momentum_are_conserved(tmp_path):
 
 
 def test_a_thermostat_holds_the_temperature_and_the_seed_decides(checkpoint):
-    logs = [run_md(copper((2, 2, 2), 0.0), Calculator(checkpoint, "cpu"), 5, 400.0, ensemble="nvt") for _ in range(2)]
-    assert np.array_equal(logs[0]["total_eV"], logs[1]["total_eV"]) and 200 < logs[0]["temperature_K"].mean() < 800
+    logs = [
+        run_md(copper((2, 2, 2), 0.0), Calculator(checkpoint, "cpu"), 5, 400.0, ensemble="nvt")
+        for _ in range(2)
+    ]
+    assert (
+        np.array_equal(logs[0]["total_eV"], logs[1]["total_eV"])
+        and 200 < logs[0]["temperature_K"].mean() < 800
+    )
     with pytest.raises(ConfigError, match="ensemble"):
         run_md(copper(), Calculator(checkpoint, "cpu"), 1, ensemble="npt")
 
@@ -267,7 +309,10 @@ def test_velocities_there_are_can_be_kept(checkpoint):
     "spoil, message",
     [
         (lambda a: a.positions.__setitem__((1, 0), np.nan), "atom 2 has no finite position"),
-        (lambda a: a.positions.__setitem__(1, a.positions[0] + 0.01), "atoms 1 and 2 are 0.017 angstrom apart"),
+        (
+            lambda a: a.positions.__setitem__(1, a.positions[0] + 0.01),
+            "atoms 1 and 2 are 0.017 angstrom apart",
+        ),
         (lambda a: a.set_pbc(True), "zero or lies in the plane"),
         (lambda a: a.numbers.__setitem__(0, 92), "not trained on U"),
         (lambda a: a.info.update(charge=0.5), "give a whole number"),
@@ -300,7 +345,10 @@ def test_one_atom_and_atoms_that_see_nobody(checkpoint):
     energy = alone.get_potential_energy()
     boxed = Atoms("O", cell=[30.0] * 3, pbc=True)
     boxed.calc = alone.calc
-    assert boxed.get_potential_energy() == pytest.approx(energy, abs=1e-12) and not boxed.get_forces().any()
+    assert (
+        boxed.get_potential_energy() == pytest.approx(energy, abs=1e-12)
+        and not boxed.get_forces().any()
+    )
     assert not boxed.get_stress().any()
     far = Atoms("O" * 70, np.arange(70)[:, None] * [9.0, 0, 0])
     far.calc = alone.calc
@@ -328,7 +376,10 @@ def test_levels_of_theory_are_chosen_by_name(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'pbe'"):
         Calculator(folder, "cpu", level="pb")
     atoms = molecule("H2O")
-    energies = [Calculator(folder, "cpu", level=level).get_potential_energy(atoms) for level in ("pbe", "ccsd")]
+    energies = [
+        Calculator(folder, "cpu", level=level).get_potential_energy(atoms)
+        for level in ("pbe", "ccsd")
+    ]
     assert energies[0] != energies[1]
 
 

@@ -1,4 +1,6 @@
-"""The exported program gives what the potential gives, for other sizes than were traced and however it is padded."""
+"""The exported program gives what the potential gives, for other sizes than were traced and
+however it is padded.
+"""
 
 import json
 
@@ -7,7 +9,13 @@ import torch
 from test_outputs_atoms import frames, tiny_checkpoint
 
 from sciforge.atoms.data.codec import _packed
-from sciforge.atoms.inference.export import BESIDE, Export, ExportedPotential, example_inputs, packed_program
+from sciforge.atoms.inference.export import (
+    BESIDE,
+    Export,
+    ExportedPotential,
+    example_inputs,
+    packed_program,
+)
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 
@@ -16,7 +24,9 @@ EXACT = {"float32": 1e-6, "float64": 1e-12}
 
 @pytest.fixture(scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def exported(request, tmp_path_factory):
-    """Return the model in a precision, the program out of its file, the notes in the file and the codec."""
+    """Return the model in a precision, the program out of its file, the notes in the file and
+    the codec.
+    """
     folder = tmp_path_factory.mktemp("export")
     tiny_checkpoint(folder / "tiny")
     predictor = Model.load(folder / "tiny", "cpu")
@@ -54,13 +64,21 @@ def test_a_structure_gets_the_potential_s_own_answer_however_padded(exported, wh
     model, program, _, codec, exact = exported
     structure = frames()[which]
     batch = codec.collate([codec.encode(codec.record_of(structure))])
-    batch = {k: v.to(model.scale_eV.dtype) if v.is_floating_point() else v for k, v in batch.items()}
+    batch = {
+        k: v.to(model.scale_eV.dtype) if v.is_floating_point() else v for k, v in batch.items()
+    }
     true = model(batch, stress=True)
     size, loose = len(structure), 30 * exact  # dense and packed layouts add in another order
     for places, ghosts in ((0, 0), (3, 0), (1, 4)):
-        atomic_N, forces_N3, virial_33, _ = program(*packed(codec, model, structure, places, ghosts))
-        assert float(atomic_N.sum() - true["energy_eV"][0].detach()) == pytest.approx(0, abs=100 * loose)
-        torch.testing.assert_close(forces_N3[:size], true["forces_eV_A"][0, :size], atol=loose, rtol=loose)
+        atomic_N, forces_N3, virial_33, _ = program(
+            *packed(codec, model, structure, places, ghosts)
+        )
+        assert float(atomic_N.sum() - true["energy_eV"][0].detach()) == pytest.approx(
+            0, abs=100 * loose
+        )
+        torch.testing.assert_close(
+            forces_N3[:size], true["forces_eV_A"][0, :size], atol=loose, rtol=loose
+        )
         assert not atomic_N[size:].any() and not forces_N3[size:].any()
         if structure.pbc_3.all():
             stress = (virial_33 / structure.volume_A3)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -29,7 +29,8 @@ def test_atoms_structures_and_files_are_the_same_inputs(model, tmp_path):
     structures = frames()
     write_extxyz(tmp_path / "in.xyz", structures)
     tables = [
-        model.predict(inputs) for inputs in (structures, [labelled_atoms(s) for s in structures], [tmp_path / "in.xyz"])
+        model.predict(inputs)
+        for inputs in (structures, [labelled_atoms(s) for s in structures], [tmp_path / "in.xyz"])
     ]
     for table in tables:
         assert list(table.columns) == ["energy_eV", "forces_eV_A"] and len(table) == len(structures)
@@ -61,7 +62,12 @@ def test_labels_are_found_where_the_file_readers_find_them():
     in_calculator.calc = SinglePointCalculator(in_calculator, energy=-3.5, forces=forces)
     for atoms in (in_info, in_calculator):
         (structure,) = as_structures([atoms])
-        assert (structure.energy_eV, structure.charge, structure.spin, structure.level) == (-3.5, 1, 2, "pbe")
+        assert (structure.energy_eV, structure.charge, structure.spin, structure.level) == (
+            -3.5,
+            1,
+            2,
+            "pbe",
+        )
         np.testing.assert_array_equal(structure.forces_eV_A_N3, forces)
     in_info.info["energy"] = -3.6
     with pytest.raises(DataError, match="input 1: energy under 'REF_energy' and 'energy'"):
@@ -73,7 +79,9 @@ def test_memory_and_files_make_the_same_store(tmp_path):
     write_extxyz(tmp_path / "in.xyz", structures)
     options = {"split": "random", "validation_share": 0.0, "test_share": 0.0}
     from_file = prepare(Structures(files=(tmp_path / "in.xyz",), **options), tmp_path / "file")
-    from_memory = prepare(StructuresInMemory.of([labelled_atoms(s) for s in structures]), tmp_path / "memory")
+    from_memory = prepare(
+        StructuresInMemory.of([labelled_atoms(s) for s in structures]), tmp_path / "memory"
+    )
     for one, other in zip(from_file.split("train"), from_memory.split("train"), strict=True):
         for name in ("numbers", "pos_A", "sender", "receiver", "forces_eV_A", "energy_eV", "level"):
             np.testing.assert_array_equal(one[name], other[name])
@@ -86,7 +94,9 @@ def test_splits_are_as_given_and_isolated_atoms_are_references(tmp_path):
     atom = Atoms("H")
     atom.calc = SinglePointCalculator(atom, energy=-13.6)
     atom.info["level"] = structures[0].level
-    store = prepare(StructuresInMemory.of([*structures, atom], [*names, "train"]), tmp_path / "store")
+    store = prepare(
+        StructuresInMemory.of([*structures, atom], [*names, "train"]), tmp_path / "store"
+    )
     counts = {name: len(store.split(name)) for name in ("train", "validation", "test")}
     assert counts == {"train": len(structures) - 2, "validation": 1, "test": 1}
     assert store.meta["isolated_frames"] == 1
@@ -97,7 +107,9 @@ def test_splits_are_as_given_and_isolated_atoms_are_references(tmp_path):
 
 
 def test_fit_evaluate_and_simulate(model):
-    labelled = [labelled_atoms(s) for s in frames() if s.energy_eV is not None and not s.pbc_3.any()]
+    labelled = [
+        labelled_atoms(s) for s in frames() if s.energy_eV is not None and not s.pbc_3.any()
+    ]
     schedule = Schedule(steps=2, batch=2, lr=1e-4)
     tuned = model.fit(labelled, schedule=schedule, objective=EnergyForces(guard=0.0), verbose=False)
     scores = tuned.evaluate(labelled)

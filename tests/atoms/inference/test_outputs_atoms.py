@@ -1,4 +1,6 @@
-"""Energies and forces of structures in files: the same as one at a time, nothing lost, nothing half written."""
+"""Energies and forces of structures in files: the same as one at a time, nothing lost, nothing
+half written.
+"""
 
 import csv
 import json
@@ -33,8 +35,15 @@ def tiny_checkpoint(folder, seed=0, objective=None, levels=1):
     model = seeded_model(config, codec, (objective,), seed)
     for element, energy in REFERENCE_EV.items():
         model.set_reference(element, energy)
-    run = Run(data=folder / "no store", out=folder, objective=objective, model=config, subset=Subset(10))
-    parts = {"codec": codec, "model_config": config, "objectives": (objective,), "weights": model.state_dict()}
+    run = Run(
+        data=folder / "no store", out=folder, objective=objective, model=config, subset=Subset(10)
+    )
+    parts = {
+        "codec": codec,
+        "model_config": config,
+        "objectives": (objective,),
+        "weights": model.state_dict(),
+    }
     return save(folder, domain="atoms", run=run, step=0, metrics={}, provenance={}, **parts)
 
 
@@ -45,11 +54,18 @@ def frames(seed=0, labelled=True):
     for number, name in enumerate(["CH3CH2OH", "H2O", "C6H6", "CH4", "CO2", "CH3OH"]):
         atoms = molecule(name)
         pos = atoms.positions + rng.normal(0, 0.05, atoms.positions.shape)
-        labels = {"energy_eV": -100.0 - number, "forces_eV_A_N3": rng.normal(size=pos.shape)} if labelled else {}
+        labels = (
+            {"energy_eV": -100.0 - number, "forces_eV_A_N3": rng.normal(size=pos.shape)}
+            if labelled
+            else {}
+        )
         found.append(Structure(np.array(atoms.numbers, np.int64), pos, level="pbe", **labels))
     atoms = bulk("C", "diamond", 3.6)
     cell = np.array(atoms.cell.array)
-    return [*found, Structure(np.array(atoms.numbers, np.int64), atoms.positions + 0.1, cell, np.ones(3, bool))]
+    return [
+        *found,
+        Structure(np.array(atoms.numbers, np.int64), atoms.positions + 0.1, cell, np.ones(3, bool)),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +102,10 @@ def test_extended_xyz_holds_what_the_model_says_of_each_structure(predictor, sou
         else:
             assert other.stress_eV_A3_6 is None
     for atoms, one in zip(read(out, ":"), given, strict=True):
-        assert atoms.info["model_weights_sha256"] == predictor.checkpoint.body["files"]["model.safetensors"]
+        assert (
+            atoms.info["model_weights_sha256"]
+            == predictor.checkpoint.body["files"]["model.safetensors"]
+        )
         if one.energy_eV is not None:
             assert atoms.info["label_energy"] == one.energy_eV
             np.testing.assert_array_equal(atoms.arrays["label_forces"], one.forces_eV_A_N3)
@@ -97,7 +116,9 @@ def test_the_table_has_one_row_a_structure_and_errors_where_labels_are(predictor
     write_extxyz(packed, frames(1, labelled=False))
     out = Energies(files=(source, packed)).run(predictor).save(tmp_path / "deep" / "out.csv")
     rows = rows_of(out)
-    places = [(str(source), str(n)) for n in range(1, 8)] + [(str(packed), str(n)) for n in range(1, 8)]
+    places = [(str(source), str(n)) for n in range(1, 8)] + [
+        (str(packed), str(n)) for n in range(1, 8)
+    ]
     assert [(row["file"], row["frame"]) for row in rows] == places
     assert [row["formula"] for row in rows[:3]] == ["C2H6O", "H2O", "C6H6"]
     true = frames()[0]
@@ -106,10 +127,15 @@ def test_the_table_has_one_row_a_structure_and_errors_where_labels_are(predictor
     alone = answer(predictor.network, predictor.codec, true)["forces"]
     mae = 1e3 * np.abs(alone - true.forces_eV_A_N3).mean()
     assert float(rows[0]["force_mae_meV_A"]) == pytest.approx(mae, rel=1e-3)
-    assert float(rows[0]["max_force_eV_A"]) == pytest.approx(np.linalg.norm(alone, axis=1).max(), rel=1e-3)
+    assert float(rows[0]["max_force_eV_A"]) == pytest.approx(
+        np.linalg.norm(alone, axis=1).max(), rel=1e-3
+    )
     assert {row["energy_error_meV_atom"] + row["force_mae_meV_A"] for row in rows[6:]} == {""}
     about = json.loads(out.with_suffix(".json").read_text())
-    assert about["checkpoint"] == str(predictor.checkpoint.path) and about["options"]["type"] == "Energies"
+    assert (
+        about["checkpoint"] == str(predictor.checkpoint.path)
+        and about["options"]["type"] == "Energies"
+    )
 
 
 def broken(kind):
@@ -205,8 +231,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_what_is_read_is_not_written_over(tmp_path):
     source = write_whole(tmp_path / "in.txt", lambda work: work.write_text("kept"))
     with pytest.raises(ConfigError, match="also read from"):
-        write_whole(tmp_path / "x" / ".." / "in.txt", lambda work: work.write_text("lost"), [source])
-    with pytest.raises(ConfigError, match="written twice"), whole_files(tmp_path / "a", tmp_path / "a"):
+        write_whole(
+            tmp_path / "x" / ".." / "in.txt", lambda work: work.write_text("lost"), [source]
+        )
+    with (
+        pytest.raises(ConfigError, match="written twice"),
+        whole_files(tmp_path / "a", tmp_path / "a"),
+    ):
         pass
     with pytest.raises(ConfigError, match="is a folder"):
         write_whole(tmp_path, lambda work: None)

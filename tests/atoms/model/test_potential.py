@@ -1,4 +1,6 @@
-"""The potential against e3nn, against itself in other layouts and precisions, and at the edges of what it may be given."""
+"""The potential against e3nn, against itself in other layouts and precisions, and at the edges
+of what it may be given.
+"""
 
 import numpy as np
 import pytest
@@ -52,7 +54,10 @@ def test_harmonics_are_those_of_e3nn():
     v = torch.randn(20, 3, dtype=torch.float64)
     theirs = o3.spherical_harmonics([0, 1, 2], v, normalize=True, normalization="component")
     ours = torch.stack(
-        [torch.ones(20, dtype=torch.float64), *irreps.harmonics(*(v / v.norm(dim=1, keepdim=True)).T, 2)]
+        [
+            torch.ones(20, dtype=torch.float64),
+            *irreps.harmonics(*(v / v.norm(dim=1, keepdim=True)).T, 2),
+        ]
     )
     assert torch.allclose(ours.T, theirs, atol=1e-14)
 
@@ -66,31 +71,49 @@ def test_product_is_that_of_e3nn(order: int, out: int):
     outputs = o3.Irreps([(channels, (l, (-1) ** l)) for l in range(out + 1)])
     paths = irreps.paths(order, out)
     theirs = o3.TensorProduct(
-        inputs, inputs, outputs, [(a, b, c, "uuu", True) for a, b, c in paths],
-        irrep_normalization="none", path_normalization="none", internal_weights=False, shared_weights=True,
-    ).double()  # fmt: skip
+        inputs,
+        inputs,
+        outputs,
+        [(a, b, c, "uuu", True) for a, b, c in paths],
+        irrep_normalization="none",
+        path_normalization="none",
+        internal_weights=False,
+        shared_weights=True,
+    ).double()
     rows = irreps.coupling(order, out)
     signs, start = [], 0
     for a, b, c in paths:  # a path's sign is a convention; its size is not
         block = rows[start : start + 2 * c + 1].reshape(2 * c + 1, irreps.components(order), -1)
         block = block[:, irreps.span(a), irreps.span(b)]
-        wigner = o3.wigner_3j(a, b, c, dtype=torch.float64).permute(2, 0, 1).numpy() * (2 * c + 1) ** 0.5
+        wigner = (
+            o3.wigner_3j(a, b, c, dtype=torch.float64).permute(2, 0, 1).numpy() * (2 * c + 1) ** 0.5
+        )
         signs.append(float(np.sign((block * wigner).sum())) * (2 * c + 1) ** 0.5)
         start += 2 * c + 1
     weight = (ours.weight.detach() * torch.tensor(signs)[:, None]).flatten()
-    x, y = (torch.randn(irreps.components(order), nodes, channels, dtype=torch.float64) for _ in range(2))
+    x, y = (
+        torch.randn(irreps.components(order), nodes, channels, dtype=torch.float64)
+        for _ in range(2)
+    )
 
-    def flat(t: torch.Tensor, most: int) -> torch.Tensor:  # [M, N, C] -> e3nn's blocks of channels by component
-        return torch.cat([t[irreps.span(l)].permute(1, 2, 0).flatten(1) for l in range(most + 1)], 1)
+    # [M, N, C] -> e3nn's blocks of channels by component
+    def flat(t: torch.Tensor, most: int) -> torch.Tensor:
+        return torch.cat(
+            [t[irreps.span(l)].permute(1, 2, 0).flatten(1) for l in range(most + 1)], 1
+        )
 
-    assert torch.allclose(flat(ours(x, y).detach(), out), theirs(flat(x, order), flat(y, order), weight), atol=1e-12)
+    assert torch.allclose(
+        flat(ours(x, y).detach(), out), theirs(flat(x, order), flat(y, order), weight), atol=1e-12
+    )
 
 
 def test_mixing_is_one_linear_map_an_irrep():
     mix = Mix(2, 4, 3).double()
     x = torch.randn(9, 5, 4, dtype=torch.float64)
     for l in range(3):
-        assert torch.allclose(mix(x)[irreps.span(l)], x[irreps.span(l)] @ mix.weight[4 * l : 4 * l + 4])
+        assert torch.allclose(
+            mix(x)[irreps.span(l)], x[irreps.span(l)] @ mix.weight[4 * l : 4 * l + 4]
+        )
 
 
 @pytest.mark.parametrize("order, body", [(1, 1), (1, 3), (2, 2), (2, 4)])
@@ -117,9 +140,14 @@ def test_layouts_agree(monkeypatch, order: int, body: int):
 def test_one_compiled_graph_serves_all_sizes(monkeypatch):
     net = model().train()
     fast = CompiledPotential(net)
-    monkeypatch.setattr(torch, "compile", lambda graph, dynamic: graph)  # the trace; code generation takes minutes
+    # the trace; code generation takes minutes
+    monkeypatch.setattr(torch, "compile", lambda graph, dynamic: graph)
     molecules = [[molecule("CH3CH2OH")], [molecule("H2O"), molecule("CH4"), molecule("H2CO")]]
-    for data in [*(batch(*m) for m in molecules), *(packed(monkeypatch, *m) for m in molecules), batch(bulk("Si"))]:
+    for data in [
+        *(batch(*m) for m in molecules),
+        *(packed(monkeypatch, *m) for m in molecules),
+        batch(bulk("Si")),
+    ]:
         ours, traced = net(data, stress=True), fast(data, stress=True)
         for name in ours:
             assert torch.allclose(ours[name], traced[name], atol=1e-12), name
@@ -127,7 +155,9 @@ def test_one_compiled_graph_serves_all_sizes(monkeypatch):
         for found in (ours, traced):
             net.zero_grad()
             found["forces_eV_A"].square().sum().backward()
-            grads.append([p.grad.clone() for p in net.parameters() if p.grad is not None and p.grad.any()])
+            grads.append(
+                [p.grad.clone() for p in net.parameters() if p.grad is not None and p.grad.any()]
+            )
         assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(*grads, strict=True))
     assert len(fast.graphs) == 2
 
@@ -138,7 +168,9 @@ def test_forces_can_be_differentiated_twice():
     weight = net.blocks[0].gather.weight
 
     def force(value: torch.Tensor) -> torch.Tensor:
-        found = torch.func.functional_call(net, {"blocks.0.gather.weight": value}, (data,), {"create_graph": True})
+        found = torch.func.functional_call(
+            net, {"blocks.0.gather.weight": value}, (data,), {"create_graph": True}
+        )
         return found["forces_eV_A"]
 
     assert torch.autograd.gradcheck(force, (weight.detach().clone().requires_grad_(),), atol=1e-6)
@@ -155,11 +187,15 @@ def test_references_survive_float32():
     data = batch(molecule("CH3CH2OH"), dtype=torch.float32)
     found = detached(net.eval()(data))
     above = found["energy_eV"] - found["atomic_eV"].double().sum(1)
-    assert float(above[0]) == pytest.approx(2 * energies[6] + energies[8] + 6 * energies[1], abs=1e-7)
+    assert float(above[0]) == pytest.approx(
+        2 * energies[6] + energies[8] + 6 * energies[1], abs=1e-7
+    )
     assert found["energy_eV"].dtype == torch.float64 and torch.get_default_dtype() == torch.float32
 
 
-@pytest.mark.parametrize("atoms", [molecule("H"), molecule("H2"), bulk("Cu"), bulk("Si") * (1, 1, 3)])
+@pytest.mark.parametrize(
+    "atoms", [molecule("H"), molecule("H2"), bulk("Cu"), bulk("Si") * (1, 1, 3)]
+)
 def test_small_graphs_have_finite_answers(atoms):
     net = model().train()
     found = net(batch(atoms), stress=True)
@@ -180,7 +216,8 @@ def test_ghosts_and_padding_count_nothing():
 
 def test_repulsion_wins_at_short_range():
     pair = [
-        zbl(torch.tensor(r), torch.tensor(6.0), torch.tensor(8.0), torch.tensor(1.2)).item() for r in (0.2, 0.5, 1.3)
+        zbl(torch.tensor(r), torch.tensor(6.0), torch.tensor(8.0), torch.tensor(1.2)).item()
+        for r in (0.2, 0.5, 1.3)
     ]
     assert pair[0] > 5 * pair[1] > 50 and pair[2] == 0
     x = torch.linspace(0.9, 1.1, 201, dtype=torch.float64, requires_grad=True)
@@ -188,7 +225,8 @@ def test_repulsion_wins_at_short_range():
     (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
     (bend,) = torch.autograd.grad(slope.sum(), x)
     assert (value[x >= 1] == 0).all() and slope[101:].abs().max() == 0
-    assert abs(float(bend[99])) < 1.0 and abs(float(bend[0])) > 5  # curvature goes to 0 with distance to the cutoff
+    # curvature goes to 0 with distance to the cutoff
+    assert abs(float(bend[99])) < 1.0 and abs(float(bend[0])) > 5
 
 
 def test_charge_spin_and_level_are_inputs():
@@ -197,7 +235,10 @@ def test_charge_spin_and_level_are_inputs():
     data = batch(molecule("H2O"))
     base = float(detached(net(data))["energy_eV"][0])
     for name, value in (("charge", 1), ("spin", 3), ("level", 1)):
-        assert abs(float(detached(net({**data, name: torch.tensor([value])}))["energy_eV"][0]) - base) > 1e-6
+        assert (
+            abs(float(detached(net({**data, name: torch.tensor([value])}))["energy_eV"][0]) - base)
+            > 1e-6
+        )
 
 
 def test_unknown_elements_are_named():

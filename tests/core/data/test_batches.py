@@ -1,4 +1,6 @@
-"""Batches for a GPU: pinned, prepared ahead, and the same as for a CPU; how many processes prepare them."""
+"""Batches for a GPU: pinned, prepared ahead, and the same as for a CPU; how many processes
+prepare them.
+"""
 
 import os
 import sys
@@ -66,7 +68,8 @@ def test_all_steps_come_and_no_more():
 
 def test_how_many_processes_prepare(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    assert default_workers(CUDA, LONG_RUN) == 0  # a script of the user's: no process may import it again
+    # a script of the user's: no process may import it again
+    assert default_workers(CUDA, LONG_RUN) == 0
     for program in ("/usr/bin/sciforge", "/lib/python/sciforge/__main__.py"):
         monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=program))
         assert default_workers(CUDA, LONG_RUN) == 4

@@ -15,12 +15,23 @@ def test_every_epoch_visits_every_example_once_in_another_order():
 
 def test_order_is_a_function_of_seed_and_step_alone():
     once = [sampling.step_indices(100, 7, seed=1, step=s) for s in range(40)]
-    assert once[::-1] == [sampling.step_indices(100, 7, seed=1, step=s) for s in reversed(range(40))]
+    assert once[::-1] == [
+        sampling.step_indices(100, 7, seed=1, step=s) for s in reversed(range(40))
+    ]
     assert once != [sampling.step_indices(100, 7, seed=2, step=s) for s in range(40)]
 
 
 def test_a_batch_larger_than_the_data_takes_several_epochs():
-    assert [epoch for epoch, _ in sampling.step_indices(3, 8, seed=0, step=0)] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert [epoch for epoch, _ in sampling.step_indices(3, 8, seed=0, step=0)] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
 
 
 def test_streams_of_one_seed_are_apart():

@@ -1,4 +1,6 @@
-"""A store gives back what was put in, refuses what does not fit together, and splits without leaks."""
+"""A store gives back what was put in, refuses what does not fit together, and splits without
+leaks.
+"""
 
 from dataclasses import InitVar, dataclass
 from typing import ClassVar
@@ -33,14 +35,24 @@ class Parts:
 
 
 def record(n: int, **fixed) -> tuple[dict, dict]:
-    return {"rows": np.full((n, 2), n, np.float32)}, {"name": f"é{n}", "number": np.int64(n), **fixed}
+    return {"rows": np.full((n, 2), n, np.float32)}, {
+        "name": f"é{n}",
+        "number": np.int64(n),
+        **fixed,
+    }
 
 
 def test_what_goes_in_comes_out(tmp_path):
     store = prepare(Parts(((record(3), record(0)), (), (record(5),))), tmp_path / "s")
     assert [r["name"] for r in store] == ["é3", "é0", "é5"] and len(store) == 3
-    assert [r["rows"].shape for r in store] == [(3, 2), (0, 2), (5, 2)] and (store[2]["rows"] == 5).all()
-    assert store.column("number").tolist() == [3, 0, 5] and store.lengths("rows").tolist() == [3, 0, 5]
+    assert [r["rows"].shape for r in store] == [(3, 2), (0, 2), (5, 2)] and (
+        store[2]["rows"] == 5
+    ).all()
+    assert store.column("number").tolist() == [3, 0, 5] and store.lengths("rows").tolist() == [
+        3,
+        0,
+        5,
+    ]
     with pytest.raises(IndexError):
         store[3]
     with pytest.raises(DataError, match="no column 'nam'"):
@@ -57,7 +69,10 @@ def test_without_a_split_all_is_training(tmp_path):
 def test_splits_are_disjoint_and_whole(tmp_path):
     made = tuple(record(n, split=np.uint8(n % 3)) for n in range(1, 8))
     store = prepare(Parts((made[:4], made[4:])), tmp_path / "s")
-    numbers = {name: store.split(name).column("number").tolist() for name in ("train", "validation", "test")}
+    numbers = {
+        name: store.split(name).column("number").tolist()
+        for name in ("train", "validation", "test")
+    }
     assert numbers == {"train": [3, 6], "validation": [1, 4, 7], "test": [2, 5]}
 
 

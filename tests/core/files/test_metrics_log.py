@@ -1,4 +1,6 @@
-"""metrics.jsonl: what a resumed run keeps, timing apart from metrics, and TensorBoard's event files."""
+"""metrics.jsonl: what a resumed run keeps, timing apart from metrics, and TensorBoard's event
+files.
+"""
 
 import json
 import sys
@@ -16,7 +18,10 @@ def test_every_step_has_its_timing_beside_the_metrics(tiny, fit):
     lines = [line for line in read_metrics(folder / "metrics.jsonl", timing=True) if "loss" in line]
     seconds = [line[TIMING]["seconds"] for line in lines]
     assert len(lines) == tiny.pretraining.schedule.steps and seconds == sorted(seconds)
-    assert all(line[TIMING]["examples_per_second"] > 0 and line[TIMING]["memory_MiB"] > 10 for line in lines)
+    assert all(
+        line[TIMING]["examples_per_second"] > 0 and line[TIMING]["memory_MiB"] > 10
+        for line in lines
+    )
     assert all(line["lr"] == tiny.pretraining.schedule.lr_at(line["step"]) for line in lines)
     assert not any(TIMING in line for line in read_metrics(folder / "metrics.jsonl"))
 
@@ -30,7 +35,10 @@ def test_a_resumed_log_drops_the_steps_that_come_again_and_a_torn_line(tmp_path)
     with open(tmp_path / "metrics.jsonl", "a") as handle:
         handle.write('{"step": 1, "lo')
     MetricsLog(tmp_path, 5, start=2).close()
-    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 0.0}, {"step": 1, "loss": 1.0}]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [
+        {"step": 0, "loss": 0.0},
+        {"step": 1, "loss": 1.0},
+    ]
 
 
 def test_other_processes_write_nothing(tmp_path):
@@ -44,7 +52,9 @@ def test_other_processes_write_nothing(tmp_path):
 def test_tensorboard_gets_the_metrics_of_every_step(tiny, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = replace(tiny.pretraining, out=tmp_path / "run", log="tensorboard")
-    assert json.loads((train(run).path / "checkpoint.json").read_text())["run"]["log"] == "tensorboard"
+    assert (
+        json.loads((train(run).path / "checkpoint.json").read_text())["run"]["log"] == "tensorboard"
+    )
     events = accumulator.EventAccumulator(str(run.out)).Reload()
     losses = [event.value for event in events.Scalars("loss")]
     lines = [line for line in read_metrics(run.out / "metrics.jsonl") if "loss" in line]

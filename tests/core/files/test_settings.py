@@ -1,4 +1,6 @@
-"""Python, JSON and the command line meet the same checks, each with one line that says how to mend it."""
+"""Python, JSON and the command line meet the same checks, each with one line that says how to
+mend it.
+"""
 
 from pathlib import Path
 
@@ -37,8 +39,20 @@ RUN = {"data": Path("d"), "out": Path("o"), "objective": "masked"}
             replay=Replay("r"),
             subset=Subset(9),
         ),
-        Run(**RUN, init="parent", finetuning=LoRA(4), schedule=Schedule(clip=None), hardware=Hardware(micro_batch=3)),
-        Run(**RUN, init="parent", finetuning=Full(0.9), regularization=L2SP(step="proximal"), strategy="shard"),
+        Run(
+            **RUN,
+            init="parent",
+            finetuning=LoRA(4),
+            schedule=Schedule(clip=None),
+            hardware=Hardware(micro_batch=3),
+        ),
+        Run(
+            **RUN,
+            init="parent",
+            finetuning=Full(0.9),
+            regularization=L2SP(step="proximal"),
+            strategy="shard",
+        ),
     ],
 )
 def test_round_trip(run: Run):
@@ -46,7 +60,13 @@ def test_round_trip(run: Run):
 
 
 def test_values_take_their_hinted_types():
-    run = Run(data="d", out="o", objective="masked", model="mini", schedule=Schedule(lr=1, betas=[0.9, 0.95]))
+    run = Run(
+        data="d",
+        out="o",
+        objective="masked",
+        model="mini",
+        schedule=Schedule(lr=1, betas=[0.9, 0.95]),
+    )
     assert run.data == Path("d") and run.schedule.lr == 1.0 and run.schedule.betas == (0.9, 0.95)
     assert type(Subset(np.int64(8)).count) is int and type(Schedule(lr=np.float32(0.5)).lr) is float
 
@@ -72,7 +92,10 @@ def test_values_take_their_hinted_types():
         (lambda: Run(**RUN, model="mini", regularization=L2SP()), "--init"),
         (lambda: Run(**RUN, model="mini", seed=-1), "run.seed"),
         (lambda: Run(**RUN, model="mini", strategy="ddp"), "run.strategy"),
-        (lambda: Run(**RUN, init="p", replay=Replay("r"), schedule=Schedule(batch=1)), "replay needs at least 2"),
+        (
+            lambda: Run(**RUN, init="p", replay=Replay("r"), schedule=Schedule(batch=1)),
+            "replay needs at least 2",
+        ),
         (lambda: Run(**RUN, model="mini", finetuning="all"), "expected Full or Freeze or LoRA"),
     ],
 )

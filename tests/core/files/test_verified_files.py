@@ -1,4 +1,6 @@
-"""A store is read whole once; whatever touches a file makes it read again, and a full check reads all."""
+"""A store is read whole once; whatever touches a file makes it read again, and a full check
+reads all.
+"""
 
 import os
 import shutil

@@ -1,4 +1,6 @@
-"""Heads that are solved rather than descended to: the linear probe and the trees that live in a checkpoint."""
+"""Heads that are solved rather than descended to: the linear probe and the trees that live in a
+checkpoint.
+"""
 
 import numpy as np
 import pytest
@@ -12,14 +14,24 @@ from sciforge.core.learners import boosted_trees, linear_probe
 def test_trees_as_tensors_equal_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     features = rng.normal(size=(200, 12)).astype(np.float32)
-    labels = (features[:, 0] * features[:, 1] > 0) + (classes > 2) * rng.integers(0, classes - 1, 200)
+    labels = (features[:, 0] * features[:, 1] > 0) + (classes > 2) * rng.integers(
+        0, classes - 1, 200
+    )
     model = boosted_trees.fit_classes(features, labels, seed=0)
     ours = boosted_trees.Trees(len(np.unique(labels)))
     ours.load(model)
     fresh = rng.normal(size=(500, 12)).astype(np.float32)
-    assert np.abs(ours(torch.from_numpy(fresh)).softmax(-1).numpy() - model.predict_proba(fresh)).max() < 1e-6
+    assert (
+        np.abs(ours(torch.from_numpy(fresh)).softmax(-1).numpy() - model.predict_proba(fresh)).max()
+        < 1e-6
+    )
     # the training values themselves lie nearest to the thresholds
-    assert np.abs(ours(torch.from_numpy(features)).softmax(-1).numpy() - model.predict_proba(features)).max() < 1e-6
+    assert (
+        np.abs(
+            ours(torch.from_numpy(features)).softmax(-1).numpy() - model.predict_proba(features)
+        ).max()
+        < 1e-6
+    )
 
 
 def test_trees_of_numbers_equal_scikit_learn_and_travel_in_a_state_dict():
@@ -29,7 +41,9 @@ def test_trees_of_numbers_equal_scikit_learn_and_travel_in_a_state_dict():
     ours, copy = boosted_trees.Trees(1), boosted_trees.Trees(1)
     ours.load(model)
     copy.load_state_dict(ours.state_dict())
-    assert np.allclose(copy(torch.from_numpy(features))[:, 0].numpy(), model.predict(features), atol=1e-4)
+    assert np.allclose(
+        copy(torch.from_numpy(features))[:, 0].numpy(), model.predict(features), atol=1e-4
+    )
 
 
 def test_unfitted_trees_say_nothing():
@@ -47,7 +61,8 @@ def test_probe_solves_the_penalised_problem(num):
     direct = LogisticRegression(C=chosen, max_iter=5000, tol=1e-8).fit(features, labels)
     scores = features @ weight_CF.T + bias_C
     expected = direct.decision_function(features)
-    assert np.abs((scores[:, 1] - scores[:, 0]) - expected).max() < 0.1 * np.abs(expected).max()  # lbfgs stops early
+    # lbfgs stops early
+    assert np.abs((scores[:, 1] - scores[:, 0]) - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_probe_of_labels_that_mean_nothing_stays_uncertain():

@@ -1,4 +1,6 @@
-"""Private training: gradients of single examples, sampling, noise, what it spends, and what it refuses."""
+"""Private training: gradients of single examples, sampling, noise, what it spends, and what it
+refuses.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -114,10 +116,13 @@ def test_one_example_moves_the_sum_by_no_more_than_the_clip(tuning):
 
 def test_every_record_takes_part_by_a_coin_of_its_own():
     sizes = np.array([len(sampling.poisson_indices(50, 0.04, 1, step)) for step in range(2000)])
-    assert sizes.mean() == pytest.approx(2.0, abs=0.1) and sizes.var() == pytest.approx(1.92, abs=0.2)
+    assert sizes.mean() == pytest.approx(2.0, abs=0.1) and sizes.var() == pytest.approx(
+        1.92, abs=0.2
+    )
     assert (sizes == 0).any()
     seen = np.bincount(
-        [i for step in range(2000) for _, i in sampling.poisson_indices(50, 0.04, 1, step)], minlength=50
+        [i for step in range(2000) for _, i in sampling.poisson_indices(50, 0.04, 1, step)],
+        minlength=50,
     )
     assert seen.min() > 40 and seen.max() < 125
 
@@ -143,10 +148,17 @@ def test_a_cut_private_run_resumes_bit_equal(tuning, fit, interrupted):
 
 
 def test_the_checkpoint_tells_what_was_spent(tuning, fit):
-    made = fit(tuning, dp_sgd=DPSGD(epsilon=3.0, delta=1e-3, accountant="rdp"), schedule={"patience": 0})
+    made = fit(
+        tuning, dp_sgd=DPSGD(epsilon=3.0, delta=1e-3, accountant="rdp"), schedule={"patience": 0}
+    )
     told, batch = made.metrics["privacy"], tuning.schedule.batch
-    records = len(made.objectives[0].examples(Checkpoint.open(made.path).run and _store(made), "train"))
-    assert told["sampling_rate"] == pytest.approx(batch / records) and told["private_steps"] == tuning.schedule.steps
+    records = len(
+        made.objectives[0].examples(Checkpoint.open(made.path).run and _store(made), "train")
+    )
+    assert (
+        told["sampling_rate"] == pytest.approx(batch / records)
+        and told["private_steps"] == tuning.schedule.steps
+    )
     assert 2.5 < told["epsilon"] <= 3.0 and told["delta"] == 1e-3
     again = spent(told["noise_multiplier"], 1e-3, batch / records, tuning.schedule.steps, "rdp")
     assert told["epsilon"] == again
@@ -201,7 +213,13 @@ def test_windows_of_records_are_refused(tiny, fit):
 
 
 def test_a_start_that_learnt_the_same_records_without_noise_is_refused(tuning, fit):
-    open_, again = replace(tuning, dp_sgd=None), {"finetuning": Full(), "schedule": {"steps": 2, "patience": 0}}
+    open_, again = (
+        replace(tuning, dp_sgd=None),
+        {
+            "finetuning": Full(),
+            "schedule": {"steps": 2, "patience": 0},
+        },
+    )
     plain = fit(open_, "plain", **again)
     with pytest.raises(ConfigError, match="without noise, which no later noise takes back"):
         fit(tuning, "private", init=plain.path, **again)

@@ -1,4 +1,6 @@
-"""Which weights move: LoRA merges back, frozen weights keep their bits, deeper layers move more slowly."""
+"""Which weights move: LoRA merges back, frozen weights keep their bits, deeper layers move more
+slowly.
+"""
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ def fresh_model(tiny, finetuned=None) -> nn.Module:
 
 def shaken_lora(tiny, dtype: torch.dtype) -> tuple[nn.Module, dict]:
     model = fresh_model(tiny).to(dtype)
-    batch = tiny.checkpoint.codec.collate([{"bases": torch.randint(4, (30,), dtype=torch.uint8)} for _ in range(3)])
+    batch = tiny.checkpoint.codec.collate(
+        [{"bases": torch.randint(4, (30,), dtype=torch.uint8)} for _ in range(3)]
+    )
     finetuning.apply(model, LoRA(rank=2, alpha=3.0), ())
     for name, parameter in model.named_parameters():
         if name.endswith("up_OR"):
@@ -36,7 +40,10 @@ def test_merging_lora_keeps_names_and_outputs(tiny, dtype, tolerance: float):
         merged = finetuning.merge(model)
         assert float((merged(batch) - adapted).abs().max()) < tolerance
         assert float((plain(batch) - adapted).abs().max()) > 1e-3
-    assert list(merged.state_dict()) == list(plain.state_dict()) and state.keys() == plain.state_dict().keys()
+    assert (
+        list(merged.state_dict()) == list(plain.state_dict())
+        and state.keys() == plain.state_dict().keys()
+    )
     assert largest_difference(state, merged.state_dict()) < tolerance
 
 
@@ -51,15 +58,21 @@ def test_lora_starts_at_the_plain_model(tiny):
 
 @pytest.mark.parametrize("how", [Freeze(), Freeze(r"blocks\.1\.|^heads\."), LoRA(rank=2)])
 def test_what_is_frozen_keeps_its_bits(tiny, fit, how):
-    found, before = fit(tiny.finetuning, finetuning=how).weights(), tiny.checkpoint.build().state_dict()
+    found, before = (
+        fit(tiny.finetuning, finetuning=how).weights(),
+        tiny.checkpoint.build().state_dict(),
+    )
     moved = {name for name in before if not torch.equal(found[name].float(), before[name])}
     block = {name for name in before if ".blocks.1." in name}
     matrices = {name for name in before if ".blocks." in name and before[name].ndim == 2}
-    wanted = {Freeze: block if isinstance(how, Freeze) and "blocks" in how.pattern else set(), LoRA: matrices}[
-        type(how)
-    ]
+    wanted = {
+        Freeze: block if isinstance(how, Freeze) and "blocks" in how.pattern else set(),
+        LoRA: matrices,
+    }[type(how)]
     assert moved == wanted
-    model_names = set(seeded_model(tiny.checkpoint.model_config, tiny.checkpoint.codec, (), 0).state_dict())
+    model_names = set(
+        seeded_model(tiny.checkpoint.model_config, tiny.checkpoint.codec, (), 0).state_dict()
+    )
     assert model_names <= set(found)
 
 
@@ -67,7 +80,9 @@ def test_frozen_steps_hold_the_trunk_and_then_let_go(tiny, fit):
     before = tiny.checkpoint.build().state_dict()
     for steps, stays in ((3, True), (4, False)):
         options = {"steps": steps, "evaluate_every": 0, "patience": 0}
-        found = fit(tiny.finetuning, f"run-{steps}", finetuning=Full(frozen_steps=3), schedule=options).weights()
+        found = fit(
+            tiny.finetuning, f"run-{steps}", finetuning=Full(frozen_steps=3), schedule=options
+        ).weights()
         name = "encoder.blocks.0.attention.query.weight"
         name = next(n for n in before if ".blocks.0." in n and before[n].ndim == 2)
         assert torch.equal(found[name].float(), before[name]) == stays
@@ -96,7 +111,9 @@ def test_layer_decay_gives_each_block_its_rate(tiny):
     assert {g.factor for g in free if "base_bias" in g.names} == {1.0}
 
 
-@pytest.mark.parametrize("how", [Freeze("nothing"), LoRA(pattern="nothing"), Freeze("("), LoRA(pattern="norm")])
+@pytest.mark.parametrize(
+    "how", [Freeze("nothing"), LoRA(pattern="nothing"), Freeze("("), LoRA(pattern="norm")]
+)
 def test_a_pattern_that_matches_nothing_is_refused(tiny, how):
     with pytest.raises(ConfigError, match="finetuning.pattern"):
         finetuning.apply(fresh_model(tiny), how, ())

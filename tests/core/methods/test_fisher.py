@@ -31,7 +31,8 @@ class Points(Objective):
 
     def loss(self, model, batch):
         return Loss(
-            F.cross_entropy(self.logits(model, batch), batch["y"], reduction="sum"), torch.tensor(len(batch["y"]))
+            F.cross_entropy(self.logits(model, batch), batch["y"], reduction="sum"),
+            torch.tensor(len(batch["y"])),
         )
 
     def likelihood(self, model, batch):
@@ -58,7 +59,9 @@ def net(classes: int, hidden: int | None = None) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         parts = (
-            [nn.Linear(4, classes)] if hidden is None else [nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, classes)]
+            [nn.Linear(4, classes)]
+            if hidden is None
+            else [nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, classes)]
         )
         return nn.Sequential(*parts).double()
 
@@ -66,7 +69,9 @@ def net(classes: int, hidden: int | None = None) -> nn.Module:
 def fisher(model, data, estimator="exact", objective=None, **options):
     count = options.pop("examples", len(data))
     objective = objective or Points()
-    return fisher_information(model, objective, Plain(), data, estimator=estimator, examples=count, **options)
+    return fisher_information(
+        model, objective, Plain(), data, estimator=estimator, examples=count, **options
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
@@ -101,9 +106,13 @@ def test_empirical_fisher_equals_a_loop_over_examples_and_exceeds_the_batch_trap
     found = fisher(model, data, "empirical")
     wanted = [per_example(model, r["x"], int(r["y"])) for r in data]
     for name in found:
-        assert torch.allclose(found[name], sum(w[name] for w in wanted) / len(data), atol=1e-12, rtol=0)
+        assert torch.allclose(
+            found[name], sum(w[name] for w in wanted) / len(data), atol=1e-12, rtol=0
+        )
     model.zero_grad()
-    F.cross_entropy(model(torch.stack([r["x"] for r in data])), torch.stack([r["y"] for r in data])).backward()
+    F.cross_entropy(
+        model(torch.stack([r["x"] for r in data])), torch.stack([r["y"] for r in data])
+    ).backward()
     squared_mean = sum(float((p.grad**2).sum()) for p in model.parameters())
     assert squared_mean < 0.5 * sum(float(f.sum()) for f in found.values())
 
@@ -127,7 +136,9 @@ def test_fisher_of_a_gaussian_is_the_squared_jacobian_over_the_variance():
     assert torch.allclose(exact["0.weight"][0], (x**2).mean(0) / 0.25, atol=1e-12, rtol=0)
     empirical = fisher(model, data, "empirical", objective=Numbers())
     error = torch.stack([r["value"] for r in data]) - model(x)[:, 0].detach()
-    assert torch.allclose(empirical["0.weight"][0], ((error / 0.25)[:, None] * x).pow(2).mean(0), atol=1e-12, rtol=0)
+    assert torch.allclose(
+        empirical["0.weight"][0], ((error / 0.25)[:, None] * x).pow(2).mean(0), atol=1e-12, rtol=0
+    )
     assert fisher(model, data, "sampled", objective=Numbers()).keys() == exact.keys()
 
 

@@ -1,4 +1,6 @@
-"""Many processes, little memory, a cluster: what splits a model is the same model, and what stops a job loses no work."""
+"""Many processes, little memory, a cluster: what splits a model is the same model, and what
+stops a job loses no work.
+"""
 
 import json
 import os
@@ -68,9 +70,20 @@ def four(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     out = tmp_path_factory.mktemp("four")
     heat = make_tiny("heat", tmp_path_factory.mktemp("heat"))
     (out / "worker.py").write_text(WORKER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "--standalone"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "4",
+        "--standalone",
+    ]
     arguments = [out / "worker.py", tiny.checkpoint.path, heat.checkpoint.path, out]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [*launch, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -85,8 +98,13 @@ def test_two_copies_of_a_model_on_two_processes_each(tiny, four):
 
 
 def test_sharding_in_single_precision(tiny, four):
-    """In float32 FSDP2 asked gloo for a scaled sum, which it does not have; float64 had hidden that."""
-    assert largest_difference(Checkpoint.open(four[0] / "single").weights(), tiny.checkpoint.weights()) < 1e-3
+    """In float32 FSDP2 asked gloo for a scaled sum, which it does not have; float64 had hidden
+    that.
+    """
+    assert (
+        largest_difference(Checkpoint.open(four[0] / "single").weights(), tiny.checkpoint.weights())
+        < 1e-3
+    )
 
 
 def test_a_process_holds_half_of_the_matrices(four):
@@ -111,7 +129,9 @@ def test_what_cannot_be_cut_says_so(four, name, words):
 
 @pytest.mark.parametrize("strategy", ["shard", "tensor"])
 def test_splitting_needs_processes(tiny, fit, strategy):
-    with pytest.raises(ConfigError, match=f"strategy {strategy} needs processes; start it with torchrun"):
+    with pytest.raises(
+        ConfigError, match=f"strategy {strategy} needs processes; start it with torchrun"
+    ):
         fit(tiny.pretraining, strategy=strategy)
 
 
@@ -123,7 +143,11 @@ def cost():
 @pytest.mark.parametrize("domain", ["genomes", "molecules"])
 def test_recomputing_saves_memory_and_changes_no_gradient(domain, tmp_path, cost):
     tiny = make_tiny(domain, tmp_path)
-    objective, model, codec = tiny.checkpoint.objectives[0], tiny.checkpoint.build().train(), tiny.checkpoint.codec
+    objective, model, codec = (
+        tiny.checkpoint.objectives[0],
+        tiny.checkpoint.build().train(),
+        tiny.checkpoint.codec,
+    )
     records = objective.examples(tiny.store, "train")
     batch = cost.first_batch(objective, codec, records, 8)
     bricks = [module for module in model.modules() if hasattr(module, "checkpointing")]
@@ -135,7 +159,9 @@ def test_recomputing_saves_memory_and_changes_no_gradient(domain, tmp_path, cost
         loss, size = cost.saved_by(model, lambda: objective.loss(model, batch).total)
         model.zero_grad()
         loss.backward()
-        found.append((size, [None if p.grad is None else p.grad.clone() for p in model.parameters()]))
+        found.append(
+            (size, [None if p.grad is None else p.grad.clone() for p in model.parameters()])
+        )
     (full, straight), (kept, recomputed) = found
     assert kept < 0.7 * full
     for a, b in zip(straight, recomputed, strict=True):
@@ -163,7 +189,11 @@ def test_the_model_of_cost_knows_its_limits(cost):
     for way in cost.WAYS:
         parts = cost.seconds(shape, machine, way, 2)
         assert parts["traffic"] > 0 and alone / 2 < sum(parts.values()) < 20 * alone
-    assert cost.memory(shape, "shard", 4) < cost.memory(shape, "replicate", 4) < cost.memory(shape, "replicate", 2)
+    assert (
+        cost.memory(shape, "shard", 4)
+        < cost.memory(shape, "replicate", 4)
+        < cost.memory(shape, "replicate", 2)
+    )
 
 
 def test_a_dask_cluster_prepares_the_same_bytes(tmp_path):
@@ -178,7 +208,9 @@ def test_a_dask_cluster_prepares_the_same_bytes(tmp_path):
     with distributed.LocalCluster(**options, silence_logs=50) as cluster:
         address = cluster.scheduler_address.replace("tcp://", "dask://")
         prepare(preparer, tmp_path / "two", executor=address)
-    one, two = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    one, two = (
+        {f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("one", "two")
+    )
     assert one == two and len(one) > 3
 
 
@@ -194,7 +226,9 @@ exec sleep "$NAP"
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """The environment of a Slurm job whose commands are stand-ins that write down how they were called."""
+    """The environment of a Slurm job whose commands are stand-ins that write down how they were
+    called.
+    """
     (tmp_path / "bin").mkdir()
     for name, text in (("scontrol", SCONTROL), ("srun", SRUN)):
         (tmp_path / "bin" / name).write_text(text)
@@ -206,7 +240,12 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "SLURM_CPUS_PER_TASK": "2",
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
     }
-    return {**environment, "LOG": str(tmp_path / "log"), "WORDS": str(tmp_path / "words"), "NAP": "0"}
+    return {
+        **environment,
+        "LOG": str(tmp_path / "log"),
+        "WORDS": str(tmp_path / "words"),
+        "NAP": "0",
+    }
 
 
 TEMPLATE = ["bash", str(ROOT / "docs" / "slurm" / "train.sbatch")]
@@ -214,7 +253,9 @@ TEMPLATE = ["bash", str(ROOT / "docs" / "slurm" / "train.sbatch")]
 
 @pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGTERM])
 def test_the_slurm_template_queues_itself_again(slurm, tmp_path, sent):
-    state = subprocess.Popen([*TEMPLATE, "masked"], env={**slurm, "NAP": "60"}, stderr=subprocess.PIPE)
+    state = subprocess.Popen(
+        [*TEMPLATE, "masked"], env={**slurm, "NAP": "60"}, stderr=subprocess.PIPE
+    )
     until = time.monotonic() + 30
     while not (tmp_path / "words").exists() and time.monotonic() < until:
         time.sleep(0.05)

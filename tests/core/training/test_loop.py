@@ -1,4 +1,6 @@
-"""The loop in trouble and under its flags: divergence, memory, locks, early stopping, precision, forces."""
+"""The loop in trouble and under its flags: divergence, memory, locks, early stopping, precision,
+forces.
+"""
 
 import json
 import multiprocessing
@@ -43,8 +45,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch, objective: Objective, at: int, change
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_records(tiny, fit, monkeypatch, tmp_path):
-    spoil(monkeypatch, tiny.pretraining.objective, 4, lambda x: replace(x, total=x.total * torch.nan))
-    with pytest.raises(DivergedError, match=r"step 3: loss nan .* training records \d+, .* of .*genome; lower"):
+    spoil(
+        monkeypatch, tiny.pretraining.objective, 4, lambda x: replace(x, total=x.total * torch.nan)
+    )
+    with pytest.raises(
+        DivergedError, match=r"step 3: loss nan .* training records \d+, .* of .*genome; lower"
+    ):
         fit(tiny.pretraining, schedule={"save_every": 2, "evaluate_every": 0})
     assert Checkpoint.open(tmp_path / "run").step == 2
     assert len(read_metrics(tmp_path / "run/metrics.jsonl")) == 3
@@ -60,14 +66,18 @@ def test_a_gradient_that_is_not_finite_stops(tiny, fit, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
 )
 def test_too_little_memory_names_the_remedy(tiny, fit, monkeypatch, error):
     def loss(self, model, batch):
         raise error
 
     monkeypatch.setattr(type(tiny.pretraining.objective), "loss", loss)
-    with pytest.raises(ConfigError, match="out of memory on cpu with 8 examples at once; set hardware.micro_batch 4"):
+    with pytest.raises(
+        ConfigError,
+        match="out of memory on cpu with 8 examples at once; set hardware.micro_batch 4",
+    ):
         fit(tiny.pretraining)
 
 
@@ -79,7 +89,12 @@ def test_a_folder_belongs_to_one_run(tiny, fit, tmp_path):
         fit(tiny.pretraining, resume=True)
     with pytest.raises(ConfigError, match="another seed"):
         fit(tiny.pretraining, resume=True, schedule={"steps": 2, "evaluate_every": 0}, seed=8)
-    again = fit(tiny.pretraining, resume=True, schedule={"steps": 2, "evaluate_every": 0}, hardware={"micro_batch": 2})
+    again = fit(
+        tiny.pretraining,
+        resume=True,
+        schedule={"steps": 2, "evaluate_every": 0},
+        hardware={"micro_batch": 2},
+    )
     assert again.step == 2
     lock = try_lock(tmp_path / "run")
     with pytest.raises(ConfigError, match="another process is training here"):
@@ -92,7 +107,11 @@ def test_resume_knows_the_run_under_other_paths(tiny, fit, tmp_path, monkeypatch
     (tmp_path / "moved").symlink_to(tiny.store.path)
     monkeypatch.chdir(tmp_path)
     os.rename("run", "elsewhere")
-    options = {"data": "moved", "model": tiny.checkpoint.model_config, "schedule": {"steps": 2, "evaluate_every": 0}}
+    options = {
+        "data": "moved",
+        "model": tiny.checkpoint.model_config,
+        "schedule": {"steps": 2, "evaluate_every": 0},
+    }
     again = fit(tiny.pretraining, "elsewhere", resume=True, **options)
     assert largest_difference(again.weights(), again.weights()) == 0 and again.step == first.step
 
@@ -102,7 +121,9 @@ def test_a_torn_step_is_passed_over_and_a_damaged_one_reported(tiny, fit, tmp_pa
     out = tmp_path / "run"
     stop = {"schedule": {"save_every": 2}}
     plain = loop.take_step
-    monkeypatch.setattr(loop, "take_step", lambda state, step, made: plain(state, step, made) if step < 5 else 1 / 0)
+    monkeypatch.setattr(
+        loop, "take_step", lambda state, step, made: plain(state, step, made) if step < 5 else 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         fit(tiny.pretraining, **stop)
     monkeypatch.setattr(loop, "take_step", plain)
@@ -141,7 +162,9 @@ def test_early_stopping_restores_the_best(tiny, fit, tmp_path, monkeypatch):
     monkeypatch.undo()
     options = {"steps": 20, "evaluate_every": 0, "patience": 0, "save_every": 2}
     plain = loop.take_step
-    monkeypatch.setattr(loop, "take_step", lambda state, step, made: plain(state, step, made) if step < 3 else 1 / 0)
+    monkeypatch.setattr(
+        loop, "take_step", lambda state, step, made: plain(state, step, made) if step < 3 else 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         fit(tiny.finetuning, "cut", schedule=options)
     at_best = Checkpoint.open(tmp_path / "cut")
@@ -178,7 +201,8 @@ def test_training_leaves_the_global_generator_alone(tiny, fit):
 def test_checkpointing_activations_changes_nothing(tiny, fit):
     options = {"steps": 3, "evaluate_every": 0}
     plain, again = (
-        fit(tiny.pretraining, str(on), schedule=options, hardware={"checkpointing": on}) for on in (False, True)
+        fit(tiny.pretraining, str(on), schedule=options, hardware={"checkpointing": on})
+        for on in (False, True)
     )
     assert largest_difference(plain.weights(), again.weights()) == 0
 
@@ -193,27 +217,39 @@ def test_bfloat16_runs_on_the_cpu_and_keeps_float32_weights(tiny, fit):
 @pytest.mark.slow
 def test_compiled_training_agrees(tiny, fit, monkeypatch):
     eager = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: eager(model, backend="eager"))  # no C++ compiler needed
+    # no C++ compiler needed
+    monkeypatch.setattr(torch, "compile", lambda model: eager(model, backend="eager"))
     options = {"steps": 2, "evaluate_every": 0}
-    plain, again = (fit(tiny.pretraining, str(on), schedule=options, hardware={"compile": on}) for on in (False, True))
+    plain, again = (
+        fit(tiny.pretraining, str(on), schedule=options, hardware={"compile": on})
+        for on in (False, True)
+    )
     assert largest_difference(plain.weights(), again.weights()) < 1e-10
 
 
 def test_a_second_fine_tuning_keeps_the_head_of_the_same_objective(tiny, fit):
     first = fit(tiny.finetuning, "first")
     options = {"steps": 1, "lr": 0.0, "weight_decay": 0.0, "evaluate_every": 0, "patience": 0}
-    second = fit(tiny.finetuning, "second", init=first.path, objective=first.objectives[0], schedule=options)
-    same = {n: torch.equal(t.float(), first.weights()[n].float()) for n, t in second.weights().items()}
+    second = fit(
+        tiny.finetuning, "second", init=first.path, objective=first.objectives[0], schedule=options
+    )
+    same = {
+        n: torch.equal(t.float(), first.weights()[n].float()) for n, t in second.weights().items()
+    }
     assert all(same.values())
     other = replace(first.objectives[0], shift=1)
     third = fit(tiny.finetuning, "third", init=first.path, objective=other, schedule=options)
     heads = ("heads.class.weight_CF", "heads.class.place_CTR", "heads.class.project.weight")
-    assert any(not torch.equal(third.weights()[n].float(), first.weights()[n].float()) for n in heads)
+    assert any(
+        not torch.equal(third.weights()[n].float(), first.weights()[n].float()) for n in heads
+    )
 
 
 @dataclass(frozen=True)
 class Force(Objective):
-    """Learns minus the gradient of an energy, so both training and evaluation differentiate the model."""
+    """Learns minus the gradient of an energy, so both training and evaluation differentiate the
+    model.
+    """
 
     needs_grad: ClassVar[bool] = True
 
@@ -268,7 +304,12 @@ class Graph:
 def test_batches_of_any_kind_are_moved():
     assert CPU.move(Graph(torch.ones(2))).pos.dtype == torch.float64
     moved = CPU.move(
-        {"x": torch.ones(2), "n": torch.ones(2, dtype=torch.int64), "inner": {"y": torch.ones(1)}, "s": "a"}
+        {
+            "x": torch.ones(2),
+            "n": torch.ones(2, dtype=torch.int64),
+            "inner": {"y": torch.ones(1)},
+            "s": "a",
+        }
     )
     assert moved["x"].dtype == moved["inner"]["y"].dtype == torch.float64
     assert moved["n"].dtype == torch.int64 and moved["s"] == "a"
@@ -285,7 +326,12 @@ def test_killed_runs_resume_to_the_same_bits(tmp_path):
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("no fork here")
     seen = load_file(ROOT / "benchmarks/kill.py").measure(tmp_path, kills=5, seed=1)
-    bad = ("unreadable checkpoints", "stale after the next start", "runs with other weights", "runs that failed")
+    bad = (
+        "unreadable checkpoints",
+        "stale after the next start",
+        "runs with other weights",
+        "runs that failed",
+    )
     assert seen["kills"] == 5 and not any(seen[name] for name in (*bad, "runs with other metrics"))
 
 
@@ -307,7 +353,8 @@ def test_ctrl_c_leaves_a_run_to_resume(tiny, fit, tmp_path, monkeypatch, request
     assert Checkpoint.open(tmp_path / "run").step == 3 and not list(tmp_path.rglob(".writing-*"))
     assert (
         largest_difference(
-            fit(tiny.pretraining, resume=True, schedule={"save_every": 1}).weights(), tiny.checkpoint.weights()
+            fit(tiny.pretraining, resume=True, schedule={"save_every": 1}).weights(),
+            tiny.checkpoint.weights(),
         )
         == 0
     )
@@ -323,7 +370,10 @@ def test_a_bad_record_in_a_worker_is_one_line(tiny, fit, tmp_path):
 def test_provenance_says_where_a_model_comes_from(tiny, fit):
     child = fit(tiny.finetuning)
     about = child.provenance
-    assert about["data"] == Store.open(tiny.finetuning.data).digests() and about["seed"] == tiny.finetuning.seed
+    assert (
+        about["data"] == Store.open(tiny.finetuning.data).digests()
+        and about["seed"] == tiny.finetuning.seed
+    )
     assert about["versions"]["torch"] == torch.__version__ and len(about["parent"]) == 64
     assert json.loads((Path(child.path) / "checkpoint.json").read_text())["format"] == FORMAT
 
@@ -335,8 +385,14 @@ def test_a_stopped_run_saves_the_step_in_progress_and_resumes_to_the_same_bits(t
     kill = load_file(ROOT / "benchmarks/kill.py")
     seen = kill.measure(tmp_path, kills=8, steps=24, seed=int(sent), sent=sent, save_every=0)
     assert seen["stopped with a checkpoint"] >= 3 and seen["steps lost"] == 0
-    assert seen["steps after the signal, at most"] <= 2  # the one in progress, and one logged before the signal came
-    bad = ("unreadable checkpoints", "runs with other weights", "runs with other metrics", "runs that failed")
+    # the one in progress, and one logged before the signal came
+    assert seen["steps after the signal, at most"] <= 2
+    bad = (
+        "unreadable checkpoints",
+        "runs with other weights",
+        "runs with other metrics",
+        "runs that failed",
+    )
     assert not any(seen[name] for name in bad)
 
 
@@ -356,7 +412,9 @@ def test_a_stopped_run_says_how_to_go_on(tiny, fit, tmp_path, monkeypatch, caplo
     caplog.set_level("INFO", "sciforge")
     with monkeypatch.context() as patch:
         signal_at(patch, 2, signal.SIGTERM)
-        with pytest.raises(StoppedError, match="stopped by SIGTERM after step 3 of .*continue with --resume") as caught:
+        with pytest.raises(
+            StoppedError, match="stopped by SIGTERM after step 3 of .*continue with --resume"
+        ) as caught:
             fit(tiny.pretraining)
         assert caught.value.code == 75 and "\n" not in str(caught.value)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -389,15 +447,25 @@ def test_ctrl_c_saves_first_when_a_minute_is_at_stake(tiny, fit, tmp_path, monke
 
 
 def test_a_batch_beyond_reason_is_refused_at_once(tiny, fit):
-    with pytest.raises(ConfigError, match="schedule.batch is 1000000000000; it must be between 1 and"):
+    with pytest.raises(
+        ConfigError, match="schedule.batch is 1000000000000; it must be between 1 and"
+    ):
         replace(tiny.pretraining.schedule, batch=10**12)
-    with pytest.raises(ConfigError, match=r"schedule.batch is 2000000000; .* has \d+ training records"):
+    with pytest.raises(
+        ConfigError, match=r"schedule.batch is 2000000000; .* has \d+ training records"
+    ):
         fit(tiny.pretraining, schedule={"batch": 2 * 10**9})
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_constant_schedule_is_extended_to_the_same_bits(tiny, fit, ema):
-    options = {"kind": "constant", "warmup": 0.25, "save_every": 3, "evaluate_every": 0, "ema_decay": ema}
+    options = {
+        "kind": "constant",
+        "warmup": 0.25,
+        "save_every": 3,
+        "evaluate_every": 0,
+        "ema_decay": ema,
+    }
     whole = fit(tiny.pretraining, "whole", schedule={**options, "steps": 8})
     fit(tiny.pretraining, schedule={**options, "steps": 4, "warmup": 0.5})
     longer = fit(tiny.pretraining, resume=True, schedule={**options, "steps": 8})
@@ -409,7 +477,9 @@ def test_a_constant_schedule_is_extended_to_the_same_bits(tiny, fit, ema):
 def test_a_schedule_whose_past_would_differ_is_not_extended(tiny, fit):
     options = {"kind": "cosine", "save_every": 3, "evaluate_every": 0}
     fit(tiny.pretraining, schedule={**options, "steps": 4})
-    with pytest.raises(ConfigError, match=r"another schedule \(more steps must leave the learning rate"):
+    with pytest.raises(
+        ConfigError, match=r"another schedule \(more steps must leave the learning rate"
+    ):
         fit(tiny.pretraining, resume=True, schedule={**options, "steps": 8})
     options = {"kind": "constant", "warmup": 0.0, "evaluate_every": 0}
     fit(tiny.pretraining, "unsaved", schedule={**options, "steps": 4})

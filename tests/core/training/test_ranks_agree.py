@@ -66,10 +66,23 @@ distributed.destroy_process_group()
 
 
 def launch(*words: object, processes: int = 2, **options) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OMP_NUM_THREADS": "1",
+    }
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(processes),
+        "--standalone",
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*start, *map(str, words)], env=environment, cwd=ROOT, **pipes, **options)
+    return subprocess.Popen(
+        [*start, *map(str, words)], env=environment, cwd=ROOT, **pipes, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +95,14 @@ def lines(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str
     tuned = train(replace(tiny.finetuning, out=out / "tuned"))
     again = train(replace(tiny.pretraining, out=out / "other-parent", seed=11))
     (out / "worker.py").write_text(WORKER)
-    words = [out / "worker.py", tuned.path, out / "other-data", tiny.checkpoint.path, again.path, out]
+    words = [
+        out / "worker.py",
+        tuned.path,
+        out / "other-data",
+        tiny.checkpoint.path,
+        again.path,
+        out,
+    ]
     with launch(*words) as process:
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
@@ -93,8 +113,13 @@ def lines(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str
 def test_a_difference_is_refused_by_all(lines, kind):
     assert lines[0]["same"] == lines[1]["same"] == "trained"
     for line in (lines[0][kind], lines[1][kind]):
-        assert line.startswith(f"processes disagree: rank 1 has another {kind} than rank 0 (") and "\n" not in line
-    assert ("seed 8, not" in lines[0][kind]) == (kind == "run") and ("9.9" in lines[0][kind]) == (kind == "version")
+        assert (
+            line.startswith(f"processes disagree: rank 1 has another {kind} than rank 0 (")
+            and "\n" not in line
+        )
+    assert ("seed 8, not" in lines[0][kind]) == (kind == "run") and ("9.9" in lines[0][kind]) == (
+        kind == "version"
+    )
 
 
 def test_an_error_of_one_process_is_told_by_all(lines):
@@ -106,5 +131,8 @@ def test_the_line_names_every_rank_and_kind():
     ranks = [{"run": {"a": "1"}, "data": {"d": str(rank // 2)}} for rank in range(4)]
     ranks[3]["run"] = {"a": "2"}
     line = disagreement(ranks)
-    assert "rank 3 has another run than rank 0 (a 2, not 1)" in line and "ranks 2, 3 have another data" in line
+    assert (
+        "rank 3 has another run than rank 0 (a 2, not 1)" in line
+        and "ranks 2, 3 have another data" in line
+    )
     assert disagreement(ranks[:2]) is None

@@ -27,7 +27,9 @@ def test_kinds_follow_their_closed_forms():
     assert np.allclose(rates(kind="exponential", min_lr_ratio=0.01)[20:], 2.0 * 0.01**done)
     cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * done)) / 2
     assert np.allclose(rates(kind="cosine", min_lr_ratio=0.1)[20:], 2.0 * cosine)
-    assert np.allclose(rates(kind="step", factor=0.5, drops=3)[20:], 2.0 * 0.5 ** np.floor(4 * done))
+    assert np.allclose(
+        rates(kind="step", factor=0.5, drops=3)[20:], 2.0 * 0.5 ** np.floor(4 * done)
+    )
     falling = 1 - 0.9 * np.clip((done - 0.75) / 0.25, 0, 1)
     assert np.allclose(rates(kind="trapezoid", min_lr_ratio=0.1, cooldown=0.25)[20:], 2.0 * falling)
 

@@ -1,4 +1,6 @@
-"""Annotation files: one convention for coordinates, and one clear line when they do not fit the genome."""
+"""Annotation files: one convention for coordinates, and one clear line when they do not fit the
+genome.
+"""
 
 import gzip
 import os
@@ -21,8 +23,14 @@ from sciforge.genomes.data.annotation import (
 )
 from sciforge.genomes.data.sequences import read_sequences
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "genomes"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared"))
+    / "data"
+    / "genomes"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 GENBANK = """LOCUS       TEST                     100 bp    DNA     circular BCT 01-JAN-2000
@@ -64,8 +72,18 @@ def put(folder: Path, content: bytes | str, name: str = "a.bed") -> Path:
 
 
 def spans(intervals: Annotation) -> list[tuple]:
-    columns = (intervals.contig, intervals.start, intervals.end, intervals.strand, intervals.kind, intervals.name)
-    return [tuple(getattr(v, "item", lambda v=v: v)() for v in row) for row in zip(*columns, strict=True)]
+    columns = (
+        intervals.contig,
+        intervals.start,
+        intervals.end,
+        intervals.strand,
+        intervals.kind,
+        intervals.name,
+    )
+    return [
+        tuple(getattr(v, "item", lambda v=v: v)() for v in row)
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def fails(call, *words: str) -> None:
@@ -77,14 +95,21 @@ def fails(call, *words: str) -> None:
 
 
 def test_bed_is_taken_as_it_is(tmp_path):
-    path = put(tmp_path, "track x\n#c\n\nchrI\t0\t5\nchrI 7 8 name\r\nII\t3\t9\tn\t0\t-\t3\t9\t0\t1\t6,\t0,\n")
+    path = put(
+        tmp_path,
+        "track x\n#c\n\nchrI\t0\t5\nchrI 7 8 name\r\nII\t3\t9\tn\t0\t-\t3\t9\t0\t1\t6,\t0,\n",
+    )
     found = read_annotation(path)
     assert spans(found) == [
         ("chrI", 0, 5, 0, "region", ""),
         ("chrI", 7, 8, 0, "region", "name"),
         ("II", 3, 9, -1, "region", "n"),
     ]
-    assert found.line.tolist() == [4, 5, 6] and found.start.dtype == np.int64 and found.strand.dtype == np.int8
+    assert (
+        found.line.tolist() == [4, 5, 6]
+        and found.start.dtype == np.int64
+        and found.strand.dtype == np.int8
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,14 +141,19 @@ def test_gff_counts_from_one_and_splits_at_the_origin(tmp_path):
         ("c", 90, 100, 0, "gene", "o"),
         ("c", 0, 9, 0, "gene", "o"),
     ]
-    assert found.feature[2] == found.feature[3] and found.feature[4] == found.feature[5] != found.feature[1]
+    assert (
+        found.feature[2] == found.feature[3]
+        and found.feature[4] == found.feature[5] != found.feature[1]
+    )
     assert found.declared_bp == {"c": 100}
     assert len(found.of_kind("CDS")) == 2
 
 
 def test_gtf(tmp_path):
     row = 'I\tsgd\tCDS\t3\t5\t.\t+\t0\tgene_id "Y; x"; transcript_id "T=1"; exon_number "1";\n'
-    assert spans(read_annotation(put(tmp_path, "#!genome-build R64\n" + row))) == [("I", 2, 5, 1, "CDS", "Y; x")]
+    assert spans(read_annotation(put(tmp_path, "#!genome-build R64\n" + row))) == [
+        ("I", 2, 5, 1, "CDS", "Y; x")
+    ]
     row = 'I\tsgd\tCDS\t3\t5\t.\t+\t0\tgene_id "YAL1"; transcript_id "T=1";\n'
     assert spans(read_annotation(put(tmp_path, row))) == [("I", 2, 5, 1, "CDS", "YAL1")]
 
@@ -175,8 +205,13 @@ def bed(folder: Path, *rows: str) -> Annotation:
 
 def test_chr_prefix_is_mended_and_noted(tmp_path):
     lengths = {"I": 10, "Mito": 5, "chrX": 4}
-    found = reconcile(bed(tmp_path, "chrI 0 10", "chrM 0 5", "X 1 2", "I 1 2").select(np.arange(3)), lengths)
-    assert found.contig.tolist() == ["I", "Mito", "chrX"] and found.note == "3 contigs renamed, 'chrI' to 'I'"
+    found = reconcile(
+        bed(tmp_path, "chrI 0 10", "chrM 0 5", "X 1 2", "I 1 2").select(np.arange(3)), lengths
+    )
+    assert (
+        found.contig.tolist() == ["I", "Mito", "chrX"]
+        and found.note == "3 contigs renamed, 'chrI' to 'I'"
+    )
     same = reconcile(bed(tmp_path, "I 0 10"), lengths)
     assert same.note == "" and same.contig.tolist() == ["I"]
 
@@ -187,7 +222,10 @@ def test_names_that_cannot_be_mended(tmp_path):
         lambda: reconcile(bed(tmp_path, "I 0 1", "NC_1 0 1"), {"I": 10, "II": 5}, "genome.fa"),
         f"{path}:2: names 'NC_1' but genome.fa has 'I', 'II'",
     )
-    fails(lambda: reconcile(bed(tmp_path, "I 0 1", "chrI 0 1"), {"I": 10}), "'I', 'chrI' mean the same contig")
+    fails(
+        lambda: reconcile(bed(tmp_path, "I 0 1", "chrI 0 1"), {"I": 10}),
+        "'I', 'chrI' mean the same contig",
+    )
     fails(lambda: reconcile(bed(tmp_path, "chrM 0 1"), {"MT": 10, "Mito": 5}), "names 'chrM'")
 
 
@@ -195,7 +233,9 @@ def test_coordinates_past_the_end(tmp_path):
     path = tmp_path / "a.bed"
     assert len(reconcile(bed(tmp_path, "I 0 10"), {"I": 10})) == 1
     fails(
-        lambda: reconcile(bed(tmp_path, "I 0 10", "chrI 0 11").select(np.array([1])), {"I": 10}, "g.fa"),
+        lambda: reconcile(
+            bed(tmp_path, "I 0 10", "chrI 0 11").select(np.array([1])), {"I": 10}, "g.fa"
+        ),
         f"{path}:2: the interval ends at 11 but I of g.fa has 10 bases; use the assembly",
     )
 
@@ -204,14 +244,29 @@ def test_declared_lengths_are_compared(tmp_path):
     for found in (read_genbank(put(tmp_path, GENBANK)), read_gff(put(tmp_path, GFF))):
         (name,) = found.declared_bp
         check_assembly(found, {name: 100})
-        fails(lambda f=found, n=name: check_assembly(f, {n: 99}, "g.fa"), f"{name} of 100 bp, g.fa has {name} of 99 bp")
-        fails(lambda f=found: check_assembly(f, {"z": 99}), "the genome has z of 99 bp; use the assembly")
+        fails(
+            lambda f=found, n=name: check_assembly(f, {n: 99}, "g.fa"),
+            f"{name} of 100 bp, g.fa has {name} of 99 bp",
+        )
+        fails(
+            lambda f=found: check_assembly(f, {"z": 99}),
+            "the genome has z of 99 bp; use the assembly",
+        )
         fails(lambda f=found: reconcile(f, {"z": 100}), f"names '{name}' but the genome has 'z'")
 
 
 @FUZZ
 @given(
-    st.sampled_from(["", "##gff-version 3\n", "c\tx\tgene\t1\t5\t.\t+\t.\t", "LOCUS       ", "I\t1\t", "track\n"]),
+    st.sampled_from(
+        [
+            "",
+            "##gff-version 3\n",
+            "c\tx\tgene\t1\t5\t.\t+\t.\t",
+            "LOCUS       ",
+            "I\t1\t",
+            "track\n",
+        ]
+    ),
     st.one_of(st.binary(max_size=100), st.text('cI\t 1209-+.=;"#\n', max_size=80).map(str.encode)),
 )
 def test_no_bytes_escape_as_another_error(tmp_path, head, rest):
@@ -226,7 +281,11 @@ def test_no_bytes_escape_as_another_error(tmp_path, head, rest):
 
 
 @FUZZ
-@given(st.integers(0, len(GENBANK) - 1), st.text("<>.,()^join?0123456789 \n/x", max_size=6), st.integers(0, 12))
+@given(
+    st.integers(0, len(GENBANK) - 1),
+    st.text("<>.,()^join?0123456789 \n/x", max_size=6),
+    st.integers(0, 12),
+)
 def test_damaged_genbank_fails_in_one_kind(tmp_path, at, noise, drop):
     try:
         found = read_genbank(put(tmp_path, GENBANK[:at] + noise + GENBANK[at + drop :]))
@@ -237,14 +296,22 @@ def test_damaged_genbank_fails_in_one_kind(tmp_path, at, noise, drop):
 
 @needs_shared
 def test_the_older_assembly_of_e_coli_is_told():
-    older = {p.name: p.start + p.bases.size for p in read_sequences(SHARED / "ecoli" / "MG1655-K12.fasta.gz")}
+    older = {
+        p.name: p.start + p.bases.size
+        for p in read_sequences(SHARED / "ecoli" / "MG1655-K12.fasta.gz")
+    }
     assert older == {"K-12-MG1655": 4_639_675}
     for suffix in ("gff", "gbff"):
         found = read_annotation(SHARED / "ecoli" / f"GCF_000005845.2_ASM584v2_genomic.{suffix}.gz")
         assert reconcile(found, {"NC_000913.3": 4_641_652}).note == ""
-        words = ["NC_000913.3 of 4,641,652 bp, old.fa has K-12-MG1655 of 4,639,675 bp; use the assembly"]
+        words = [
+            "NC_000913.3 of 4,641,652 bp, old.fa has K-12-MG1655 of 4,639,675 bp; use the assembly"
+        ]
         fails(lambda f=found: reconcile(f, older, "old.fa"), *words)
-        fails(lambda f=found: reconcile(f, {"NC_000913.3": 4_639_675}, "old.fa"), "old.fa has NC_000913.3 of 4,639,675")
+        fails(
+            lambda f=found: reconcile(f, {"NC_000913.3": 4_639_675}, "old.fa"),
+            "old.fa has NC_000913.3 of 4,639,675",
+        )
     cds = found.of_kind("CDS")
     assert len(np.unique(cds.feature)) == 4315 and len(cds) == 4337
 

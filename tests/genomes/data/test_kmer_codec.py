@@ -32,7 +32,8 @@ def slow_ids(bases: list[int], k: int, stride: int) -> list[int]:
 @given(codes=BASES, block=st.sampled_from([16, 1 << 15]))
 def test_array_tensor_and_definition_agree(k, stride, codes, block):
     bases = np.array(codes, np.uint8)
-    before, codec_module.BLOCK = codec_module.BLOCK, block  # small blocks: their seams lie in the data
+    # small blocks: their seams lie in the data
+    before, codec_module.BLOCK = codec_module.BLOCK, block
     try:
         fast = kmer_ids(bases, k, stride)
     finally:
@@ -68,13 +69,25 @@ def test_reverse_complement_of_ids(k, codes):
 @pytest.mark.parametrize("k", [1, 3, 6])
 def test_vocabulary_and_dnabert_order(k):
     codec = KmerCodec(k)
-    theirs = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map("".join, product("ATCG", repeat=k))]
+    theirs = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *map("".join, product("ATCG", repeat=k)),
+    ]
     assert [codec.kmer(token) for token in dnabert_order(k).tolist()] == theirs
     assert len(theirs) == codec.size
-    assert [codec.kmer(token) for token in (codec.pad, codec.mask, codec.unknown)] == ["[PAD]", "[MASK]", "[UNK]"]
+    assert [codec.kmer(token) for token in (codec.pad, codec.mask, codec.unknown)] == [
+        "[PAD]",
+        "[MASK]",
+        "[UNK]",
+    ]
     # rows of the published vocab.txt of DNABERT-6, counted from 0
     if k == 6:
-        assert dnabert_order(6)[[5, 6, 7, 8]].tolist() == [0, 3, 1, 2]  # AAAAAA AAAAAT AAAAAC AAAAAG
+        # AAAAAA AAAAAT AAAAAC AAAAAG
+        assert dnabert_order(6)[[5, 6, 7, 8]].tolist() == [0, 3, 1, 2]
     with pytest.raises(DataError, match="another k"):
         codec.kmer(codec.size)
 
@@ -85,7 +98,9 @@ def test_collating_equals_singles(data):
     codec = KmerCodec(*data.draw(st.sampled_from(SCHEMES)))
     examples = []
     for codes in data.draw(st.lists(BASES, min_size=1, max_size=5)):
-        example = codec.encode({"bases": np.array(codes, np.uint8), "label": 1, "name": "chrI", "missing": None})
+        example = codec.encode(
+            {"bases": np.array(codes, np.uint8), "label": 1, "name": "chrI", "missing": None}
+        )
         example["masked"] = torch.arange(codec.num_tokens(len(codes))) % 3 == 0
         examples.append(example)
     batch = codec.collate(examples)
@@ -131,7 +146,9 @@ def test_settings_round_trip_through_json():
     assert codec.fit(None) is codec
 
 
-@pytest.mark.parametrize(("k", "stride"), [(0, 1), (9, 1), (6, 0), (6, 7), (True, 1), (6.0, 1), ("6", 1)])
+@pytest.mark.parametrize(
+    ("k", "stride"), [(0, 1), (9, 1), (6, 0), (6, 7), (True, 1), (6.0, 1), ("6", 1)]
+)
 def test_bad_settings(k, stride):
     with pytest.raises(ConfigError, match="expected int|must be an integer from 1 to"):
         KmerCodec(k, stride)
@@ -148,7 +165,10 @@ def test_bad_records():
         kmer_ids(np.zeros(5, np.uint8), 6)
     with pytest.raises(DataError, match="at least one"):
         codec.collate([])
-    short, long = {"bases": torch.zeros(5, dtype=torch.uint8)}, {"bases": torch.zeros(9, dtype=torch.uint8)}
+    short, long = (
+        {"bases": torch.zeros(5, dtype=torch.uint8)},
+        {"bases": torch.zeros(9, dtype=torch.uint8)},
+    )
     with pytest.raises(DataError, match="example 1 has fewer than k"):
         codec.collate([long, short])
     with pytest.raises(DataError, match="same fields"):

@@ -1,4 +1,6 @@
-"""Labelled windows: off-by-one on both strands, no leak between splits, negatives without shortcuts."""
+"""Labelled windows: off-by-one on both strands, no leak between splits, negatives without
+shortcuts.
+"""
 
 import os
 from pathlib import Path
@@ -24,7 +26,13 @@ from sciforge.genomes.data.labelled_windows import (
     extract,
     matched,
 )
-from sciforge.genomes.data.sequences import SOFT_MASK, as_letters, encode, read_sequences, reverse_complement
+from sciforge.genomes.data.sequences import (
+    SOFT_MASK,
+    as_letters,
+    encode,
+    read_sequences,
+    reverse_complement,
+)
 from sciforge.genomes.data.window_tasks import (
     ECOLI_SPLIT,
     ecoli_coding,
@@ -33,8 +41,14 @@ from sciforge.genomes.data.window_tasks import (
     yeast_promoters,
 )
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "genomes"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared"))
+    / "data"
+    / "genomes"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
 COLUMNS = ("contig", "start", "length", "strand", "label", "split", "name")
 
 
@@ -44,12 +58,16 @@ def intervals(*rows: tuple) -> Annotation:
     kind = np.array([row[4] if len(row) > 4 else "region" for row in rows], object)
     number = np.arange(len(rows))
     start, end = start.astype(np.int64), end.astype(np.int64)
-    return Annotation(contig, start, end, strand.astype(np.int8), kind, kind, number + 1, number, "a.bed")
+    return Annotation(
+        contig, start, end, strand.astype(np.int8), kind, kind, number + 1, number, "a.bed"
+    )
 
 
 def random_genome(seed: int = 0, **lengths: int) -> Contigs:
     generator = np.random.Generator(np.random.Philox(seed))
-    return {name: generator.integers(0, 4, length).astype(np.uint8) for name, length in lengths.items()}
+    return {
+        name: generator.integers(0, 4, length).astype(np.uint8) for name, length in lengths.items()
+    }
 
 
 def letters(genome: Contigs, windows: Windows) -> list[str]:
@@ -79,14 +97,24 @@ def test_windows_around_starts_on_both_strands():
 
 
 @given(
-    st.integers(0, 80), st.integers(1, 20), st.integers(0, 30), st.integers(1, 30), st.sampled_from(["start", "end"])
+    st.integers(0, 80),
+    st.integers(1, 20),
+    st.integers(0, 30),
+    st.integers(1, 30),
+    st.sampled_from(["start", "end"]),
 )
 @settings(max_examples=80, deadline=None)
 def test_the_other_strand_is_the_mirror(start, size, upstream, downstream, anchor):
     genome = random_genome(c=100)
     mirrored = {"c": reverse_complement(genome["c"])}
     forward = around(intervals(("c", start, start + size, 1)), genome, upstream, downstream, anchor)
-    backward = around(intervals(("c", 100 - start - size, 100 - start, -1)), mirrored, upstream, downstream, anchor)
+    backward = around(
+        intervals(("c", 100 - start - size, 100 - start, -1)),
+        mirrored,
+        upstream,
+        downstream,
+        anchor,
+    )
     assert letters(genome, forward) == letters(mirrored, backward)
     if len(forward):
         (read,) = extract(genome, forward)
@@ -100,12 +128,22 @@ def test_the_rule_of_the_notes():
     genome = random_genome(c=1000)
     found = around(intervals(("c", 500, 600, 1), ("c", 500, 600, -1)), genome, 200, 50)
     tss = 599  # BED end - 1
-    assert list(zip(found.start.tolist(), found.end.tolist(), strict=True)) == [(300, 550), (tss - 49, tss + 201)]
+    assert list(zip(found.start.tolist(), found.end.tolist(), strict=True)) == [
+        (300, 550),
+        (tss - 49, tss + 201),
+    ]
 
 
 def test_windows_at_the_ends_of_contigs_and_duplicates():
     genome = random_genome(c=100)
-    rows = [("c", 10, 20, 1), ("c", 9, 20, 1), ("c", 10, 30, 1), ("c", 5, 90, -1), ("c", 5, 91, -1), ("c", 96, 99, 1)]
+    rows = [
+        ("c", 10, 20, 1),
+        ("c", 9, 20, 1),
+        ("c", 10, 30, 1),
+        ("c", 5, 90, -1),
+        ("c", 5, 91, -1),
+        ("c", 96, 99, 1),
+    ]
     found = around(intervals(*rows), genome, upstream=10, downstream=5)
     assert found.start.tolist() == [0, 85] and found.strand.tolist() == [1, -1]
     with pytest.raises(DataError, match="a.bed:1: this interval has no strand"):
@@ -129,7 +167,12 @@ def test_composition_counts_soft_masked_bases_and_leaves_n_out():
 
 def test_splits():
     genome = random_genome(a=100, b=100)
-    found = around(intervals(("a", 8, 9, 1), ("a", 10, 11, 1), ("a", 9, 10, -1), ("b", 20, 21, 1)), genome, 0, 4)
+    found = around(
+        intervals(("a", 8, 9, 1), ("a", 10, 11, 1), ("a", 9, 10, -1), ("b", 20, 21, 1)),
+        genome,
+        0,
+        4,
+    )
     by_block = ByBlock(block_bp=10, turns=3, test=(1,), validation=(0,))
     assert by_block.assign(found).tolist() == ["", "test", "validation", "train"]
     assert assigned(found, by_block).split.tolist() == ["test", "validation", "train"]
@@ -139,22 +182,31 @@ def test_splits():
         ByContig(test=("chrb",), validation=()).assign(found)
 
 
-@given(st.lists(st.tuples(st.integers(0, 49), st.integers(1, 12)), min_size=1, max_size=8), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 49), st.integers(1, 12)), min_size=1, max_size=8),
+    st.integers(0, 5),
+)
 @settings(max_examples=80, deadline=None)
 def test_regions_against_every_window_by_hand(rows, margin):
     genome = random_genome(c=60, d=20)
     found = intervals(*[("c", start, min(start + size, 60), 1) for start, size in rows])
-    windows = around(intervals(*[(name, at, at + 1, 1) for name in "cd" for at in range(60)]), genome, 0, 5)
+    windows = around(
+        intervals(*[(name, at, at + 1, 1) for name in "cd" for at in range(60)]), genome, 0, 5
+    )
     touched = np.zeros(60, bool)
     for start, end in zip(found.start, found.end, strict=True):
         touched[max(start - margin, 0) : end + margin] = True
     single = [
         contig == 0
-        and any(a - margin <= s and s + 5 <= b + margin for a, b in zip(found.start, found.end, strict=True))
+        and any(
+            a - margin <= s and s + 5 <= b + margin
+            for a, b in zip(found.start, found.end, strict=True)
+        )
         for contig, s in zip(windows.contig, windows.start, strict=True)
     ]
     free = [
-        contig == 1 or not touched[s : s + 5].any() for contig, s in zip(windows.contig, windows.start, strict=True)
+        contig == 1 or not touched[s : s + 5].any()
+        for contig, s in zip(windows.contig, windows.start, strict=True)
     ]
     regions = Regions.of(found, genome, margin)
     assert regions.hold(windows).tolist() == single
@@ -165,7 +217,12 @@ def test_matched_windows_are_like_their_partners():
     genome = random_genome(a=40_000, b=20_000, c=20_000)
     genome["a"][5000:9000] = 4
     points = intervals(
-        *[(name, at, at + 1, sign) for name in "abc" for at in range(500, 20_000, 700) for sign in (1, -1)]
+        *[
+            (name, at, at + 1, sign)
+            for name in "abc"
+            for at in range(500, 20_000, 700)
+            for sign in (1, -1)
+        ]
     )
     rule = ByContig(test=("b",), validation=("c",))
     positives = assigned(without_unknown(genome, around(points, genome, 30, 20)), rule)
@@ -179,7 +236,8 @@ def test_matched_windows_are_like_their_partners():
     assert set(partners.strand.tolist()) == {1, -1} and set(partners.length.tolist()) == {50}
     for split in ("train", "validation", "test"):
         gc = [
-            np.sort(np.floor(composition(genome, w.select(w.split == split))[0] * 50 + 1e-6)) for w in (kept, partners)
+            np.sort(np.floor(composition(genome, w.select(w.split == split))[0] * 50 + 1e-6))
+            for w in (kept, partners)
         ]
         assert np.array_equal(*gc)
     assert composition(genome, partners)[1].max() == 0
@@ -194,12 +252,22 @@ def test_matched_windows_are_like_their_partners():
 
 def test_positives_without_partner_are_left_out():
     genome = {"c": np.concatenate([encode(b"G" * 50), encode(b"AT" * 200)])}
-    positives = assigned(around(intervals(("c", 0, 1, 1), ("c", 60, 61, 1)), genome, 0, 10), ByContig((), ()))
+    positives = assigned(
+        around(intervals(("c", 0, 1, 1), ("c", 60, 61, 1)), genome, 0, 10), ByContig((), ())
+    )
     everywhere = Regions.of(intervals(("c", 100, 450, 1)), genome)
-    kept, partners = matched(genome, positives, everywhere, ByContig((), ()), np.random.Generator(np.random.Philox(0)))
+    kept, partners = matched(
+        genome, positives, everywhere, ByContig((), ()), np.random.Generator(np.random.Philox(0))
+    )
     assert kept.start.tolist() == [60] and len(partners) == 1 and partners.start[0] >= 100
     with pytest.raises(ConfigError, match="all of one length"):
-        matched(genome, positives.select(np.zeros(2, bool)), everywhere, ByContig((), ()), np.random.default_rng(0))
+        matched(
+            genome,
+            positives.select(np.zeros(2, bool)),
+            everywhere,
+            ByContig((), ()),
+            np.random.default_rng(0),
+        )
 
 
 def test_recipes_leave_the_global_generator_alone():
@@ -213,12 +281,18 @@ def test_recipes_leave_the_global_generator_alone():
 
 def test_coding_windows_lie_in_one_cds_and_tiles_in_none():
     genome = random_genome(c=60_000)
-    genes = [("c", at, at + 700, 1, kind) for at in range(0, 60_000, 1500) for kind in ("gene", "CDS")]
+    genes = [
+        ("c", at, at + 700, 1, kind) for at in range(0, 60_000, 1500) for kind in ("gene", "CDS")
+    ]
     found = intervals(("c", 0, 60_000, 1, "source"), *genes, ("c", 800, 900, 1, "tRNA"))
     windows = ecoli_coding(genome, found, rule=ByBlock(6000, 5, (1,), (2,)))
     phase, coding = windows.start % 1500, windows.label == 1
     assert coding.sum() * 2 == len(windows) > 300
-    assert (phase[coding] <= 600).all() and (phase[~coding] >= 700).all() and (phase[~coding] <= 1400).all()
+    assert (
+        (phase[coding] <= 600).all()
+        and (phase[~coding] >= 700).all()
+        and (phase[~coding] <= 1400).all()
+    )
     assert (windows.start[~coding] // 100 != 8).all()
     assert (windows.start // 6000 == (windows.end - 1) // 6000).sum() >= len(windows) - 20
 
@@ -228,15 +302,24 @@ def test_yeast_promoters_as_in_the_notes():
     folder = SHARED / "yeast"
     genome = load(folder / "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz")
     lengths_bp = {name: len(codes) for name, codes in genome.items()}
-    transcripts = reconcile(read_annotation(folder / "Scer_polIItranscripts-adjustedTSS.bed"), lengths_bp)
+    transcripts = reconcile(
+        read_annotation(folder / "Scer_polIItranscripts-adjustedTSS.bed"), lengths_bp
+    )
     windows = yeast_promoters(genome, transcripts)
     assert windows.counts() == {"train": 8414, "validation": 588, "test": 3790}
     assert same(windows, yeast_promoters(genome, transcripts))
     gc, unknown = composition(genome, windows)
-    assert abs(gc[windows.label == 1].mean() - gc[windows.label == 0].mean()) < 0.001 and unknown.max() == 0
-    held = {name for name, split in zip(windows.contig, windows.split, strict=True) if split == "test"}
+    assert (
+        abs(gc[windows.label == 1].mean() - gc[windows.label == 0].mean()) < 0.001
+        and unknown.max() == 0
+    )
+    held = {
+        name for name, split in zip(windows.contig, windows.split, strict=True) if split == "test"
+    }
     assert {windows.contigs[index] for index in held} == {"IV", "XIII", "XV"}
-    genes = reconcile(read_annotation(folder / "Saccharomyces_cerevisiae.R64-1-1.96.gtf.gz"), lengths_bp)
+    genes = reconcile(
+        read_annotation(folder / "Saccharomyces_cerevisiae.R64-1-1.96.gtf.gz"), lengths_bp
+    )
     inside = yeast_promoters(genome, transcripts, genes)
     nuclear = genes.of_kind("CDS").select(genes.of_kind("CDS").contig != "Mito")
     genome.pop("Mito")

@@ -1,4 +1,6 @@
-"""`sciforge prepare`: byte-identical for any number of workers, honest splits, bad records skipped and counted or fatal."""
+"""`sciforge prepare`: byte-identical for any number of workers, honest splits, bad records
+skipped and counted or fatal.
+"""
 
 import json
 import os
@@ -16,12 +18,22 @@ from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.evaluation.audits import AuditShortcuts, AuditSplits
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "genomes"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared"))
+    / "data"
+    / "genomes"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
 
 
 def letters(rng, length):
-    return "".join(rng.choice(list("ACGTacgtN"), length, p=[0.22, 0.22, 0.22, 0.22, 0.03, 0.03, 0.03, 0.02, 0.01]))
+    return "".join(
+        rng.choice(
+            list("ACGTacgtN"), length, p=[0.22, 0.22, 0.22, 0.22, 0.03, 0.03, 0.03, 0.02, 0.01]
+        )
+    )
 
 
 @pytest.fixture
@@ -50,7 +62,9 @@ def test_a_store_gives_back_every_base(fastas, tmp_path):
     text = "".join(path.read_text() for path in fastas).split()
     for i in range(len(store)):
         record = store[i]
-        assert as_letters(record["bases"]) == as_letters(encode(text[text.index(f">{record['name']}") + 1].encode()))
+        assert as_letters(record["bases"]) == as_letters(
+            encode(text[text.index(f">{record['name']}") + 1].encode())
+        )
 
 
 def test_the_same_contig_in_two_files_is_refused(fastas, tmp_path):
@@ -70,7 +84,11 @@ def test_bad_records_stop_or_are_skipped_and_counted(fastas, tmp_path):
         prepare(Genome(files=fastas), tmp_path / "stop")
     assert not (tmp_path / "stop").exists()
     store = prepare(Genome(files=fastas), tmp_path / "skip", on_error="skip")
-    assert store.index["rejected"] == 1 and "bad" not in store.column("name") and "fine" in store.column("name")
+    assert (
+        store.index["rejected"] == 1
+        and "bad" not in store.column("name")
+        and "fine" in store.column("name")
+    )
     reject = json.loads((tmp_path / "skip" / "rejected.jsonl").read_text())
     assert (reject["name"], reject["line"]) == ("bad", 4) and "'J'" in reject["reason"]
 
@@ -101,7 +119,9 @@ def interval_task(tmp_path, chrom="chr"):
     records = {f"{n}": "".join(rng.choice(list("ACGT"), 20_000)) for n in ("1", "2", "3", "4")}
     (tmp_path / "g.fa").write_text("".join(f">{n}\n{b}\n" for n, b in records.items()))
     rows = [
-        f"{chrom}{n}\t{at}\t{at + 50}\tp\t0\t{'+-'[at // 1000 % 2]}" for n in records for at in range(900, 19_000, 1000)
+        f"{chrom}{n}\t{at}\t{at + 50}\tp\t0\t{'+-'[at // 1000 % 2]}"
+        for n in records
+        for at in range(900, 19_000, 1000)
     ]
     (tmp_path / "p.bed").write_text("\n".join(rows) + "\n")
     return records
@@ -112,19 +132,24 @@ def test_windows_around_your_own_intervals(tmp_path, anchor):
     records = interval_task(tmp_path)
     options = {"length": 60, "upstream": 40, "downstream": 20, "distance": 100, "anchor": anchor}
     preparer = Intervals(
-        genome=tmp_path / "g.fa", intervals=tmp_path / "p.bed", test=("3",), validation=("4",), **options
+        genome=tmp_path / "g.fa",
+        intervals=tmp_path / "p.bed",
+        test=("3",),
+        validation=("4",),
+        **options,
     )
     store = prepare(preparer, tmp_path / "store")
-    assert set(store.split("test").column("contig")) == {"3"} and set(store.split("validation").column("contig")) == {
-        "4"
-    }
+    assert set(store.split("test").column("contig")) == {"3"} and set(
+        store.split("validation").column("contig")
+    ) == {"4"}
     for i in range(len(store)):
         record = store[i]
         start, size = int(record["start"]), len(record["bases"])
         forward = encode(records[record["contig"]][start : start + size].encode())
         expected = forward if record["strand"] > 0 else reverse_complement(forward)
         assert np.array_equal(record["bases"], expected)
-        nearest = abs((start + size / 2 - 925 + 500) % 1000 - 500)  # distance to the middle of the nearest interval
+        # distance to the middle of the nearest interval
+        nearest = abs((start + size / 2 - 925 + 500) % 1000 - 500)
         assert record["label"] == "background" or nearest < 80
     labels = store.column("label")
     assert labels.count("positive") == labels.count("background") > 40
@@ -154,7 +179,8 @@ def test_yeast_promoters_have_the_published_counts_and_no_gc_shortcut(tmp_path):
 def test_the_older_assembly_is_refused_with_both_names(tmp_path):
     ecoli = SHARED / "ecoli"
     preparer = EcoliCoding(
-        genome=ecoli / "MG1655-K12.fasta.gz", annotation=ecoli / "GCF_000005845.2_ASM584v2_genomic.gff.gz"
+        genome=ecoli / "MG1655-K12.fasta.gz",
+        annotation=ecoli / "GCF_000005845.2_ASM584v2_genomic.gff.gz",
     )
     with pytest.raises(DataError, match=r"4,641,652 bp.*4,639,675 bp"):
         prepare(preparer, tmp_path / "store")
@@ -170,7 +196,9 @@ def test_a_gc_shortcut_is_called_one(tmp_path):
     (tmp_path / "t.tsv").write_text("label\tsequence\n" + "\n".join(rows) + "\n")
     store = prepare(Sequences(files=(tmp_path / "t.tsv",)), tmp_path / "store")
     found = AuditShortcuts(data=store.path).run()
-    assert found.metrics["GC content auroc"] > 0.9 and any("GC content" in warning for warning in found.warnings)
+    assert found.metrics["GC content auroc"] > 0.9 and any(
+        "GC content" in warning for warning in found.warnings
+    )
 
 
 def test_shared_sequence_between_splits_is_found_on_either_strand(tmp_path):
@@ -193,11 +221,17 @@ def test_shared_sequence_between_splits_is_found_on_either_strand(tmp_path):
 
 
 def prepare_with(tmp_path, sequences, twin, near):
-    """Return a store in which `twin` is in training although its reverse complement is in the test split."""
+    """Return a store in which `twin` is in training although its reverse complement is in the
+    test split.
+    """
     rows = "".join(f"{'ab'[i % 2]}\t{s}\n" for i, s in enumerate(sequences))
-    (tmp_path / "u.tsv").write_text("label\tsequence\n" + rows + "".join(f"a\t{s}\n" for s in (twin, near)))
+    (tmp_path / "u.tsv").write_text(
+        "label\tsequence\n" + rows + "".join(f"a\t{s}\n" for s in (twin, near))
+    )
     for seed in range(40):
-        store = prepare(Sequences(files=(tmp_path / "u.tsv",), seed=seed), tmp_path / f"twins{seed}")
+        store = prepare(
+            Sequences(files=(tmp_path / "u.tsv",), seed=seed), tmp_path / f"twins{seed}"
+        )
         splits = {as_letters(store[i]["bases"]): int(store[i]["split"]) for i in range(len(store))}
         own = as_letters(reverse_complement(encode(twin.encode())))
         if splits[twin] == 0 and splits[own] == 2:
@@ -209,12 +243,14 @@ def test_words_are_the_same_on_both_strands_and_skip_unknown_bases():
     rng = np.random.default_rng(0)
     bases = rng.integers(0, 4, 200).astype(np.uint8)
     assert np.array_equal(canonical_words([bases]), canonical_words([reverse_complement(bases)]))
-    assert share_within([reverse_complement(bases)[20:90]], canonical_words([bases])) == pytest.approx([1.0])
+    assert share_within(
+        [reverse_complement(bases)[20:90]], canonical_words([bases])
+    ) == pytest.approx([1.0])
     broken = bases.copy()
     broken[::10] = 4
-    assert len(canonical_words([broken])) == 0 and share_within([broken], canonical_words([bases])) == pytest.approx(
-        [0.0]
-    )
+    assert len(canonical_words([broken])) == 0 and share_within(
+        [broken], canonical_words([bases])
+    ) == pytest.approx([0.0])
 
 
 def test_a_store_is_not_overwritten(fastas, tmp_path):

@@ -1,4 +1,6 @@
-"""Sequence files: exact round trips, and one clear line for everything that can be wrong with them."""
+"""Sequence files: exact round trips, and one clear line for everything that can be wrong with
+them.
+"""
 
 import bz2
 import gzip
@@ -24,8 +26,14 @@ from sciforge.genomes.data.sequences import (
     reverse_complement,
 )
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "genomes"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared"))
+    / "data"
+    / "genomes"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -70,7 +78,9 @@ def fails(path: Path, *words: str, line: int | None = None, read=read_sequences)
 
 def test_codes_of_every_letter():
     codes = encode(b"ACGTUNRYSWKMBDHVacgtun")
-    assert codes.tolist() == [0, 1, 2, 3, 3] + [N_CODE] * 11 + [SOFT_MASK | c for c in (0, 1, 2, 3, 3, N_CODE)]
+    assert codes.tolist() == [0, 1, 2, 3, 3] + [N_CODE] * 11 + [
+        SOFT_MASK | c for c in (0, 1, 2, 3, 3, N_CODE)
+    ]
 
 
 def test_reverse_complement_keeps_mask_and_n():
@@ -110,7 +120,10 @@ def test_crlf_blank_lines_byte_order_mark_and_no_last_newline(tmp_path):
 def test_truncated_compressed_file(tmp_path, suffix):
     letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 20_000))
     content = COMPRESS[suffix](f">a\n{letters}\n".encode())
-    fails(put(tmp_path, content[: len(content) // 2], "r.fa" + suffix), "ends too early; fetch it again")
+    fails(
+        put(tmp_path, content[: len(content) // 2], "r.fa" + suffix),
+        "ends too early; fetch it again",
+    )
     fails(put(tmp_path, content[:-4], "s.fa" + suffix), "ends too early; fetch it again")
 
 
@@ -139,7 +152,11 @@ def test_flipped_bytes_in_a_compressed_file(tmp_path):
         (b"@r1\nACGT\n+\nIIII\n", 1, ["'>name'"]),
         (GENBANK.replace("nnac", "njac").encode(), 11, ["letter 'J'"]),
         (GENBANK.replace("nnac", "ac").encode(), 1, ["LOCUS says 20 bp but there are 18"]),
-        (GENBANK.partition("ORIGIN")[0].encode() + b"CONTIG      join(X:1..20)\n//\n", 1, ["no sequence"]),
+        (
+            GENBANK.partition("ORIGIN")[0].encode() + b"CONTIG      join(X:1..20)\n//\n",
+            1,
+            ["no sequence"],
+        ),
         (GENBANK.encode()[:-3], 1, ["not closed by '//'"]),
         ((GENBANK + GENBANK).encode(), 13, ["second record is named 'TEST.1'"]),
         ((GENBANK + "nonsense\n//\n").encode(), 13, ["begins with LOCUS"]),
@@ -181,14 +198,22 @@ def test_skip_drops_bad_records_whole(tmp_path, block_bytes):
     rejects: list[Reject] = []
     options = {"on_reject": rejects.append, "block_bytes": block_bytes, "piece_bases": 2}
     assert whole(path, **options) == {"a": "AC", "bad": "TT"}
-    assert [(r.line, r.name) for r in rejects] == [(1, ""), (4, "bad"), (8, "a"), (10, "none"), (13, "")]
+    assert [(r.line, r.name) for r in rejects] == [
+        (1, ""),
+        (4, "bad"),
+        (8, "a"),
+        (10, "none"),
+        (13, ""),
+    ]
 
 
 def test_skip_in_genbank_and_when_nothing_is_left(tmp_path):
     rejects: list[Reject] = []
     path = put(tmp_path, GENBANK.replace("TEST", "BADX").replace("nnac", "njac") + GENBANK)
     assert whole(path, on_reject=rejects.append) == {"TEST.1": "ACGTACGTACGTNNACGTAC"}
-    assert [(r.line, r.name, r.reason) for r in rejects] == [(11, "BADX.1", "letter 'J' is not a nucleotide")]
+    assert [(r.line, r.name, r.reason) for r in rejects] == [
+        (11, "BADX.1", "letter 'J' is not a nucleotide")
+    ]
     path = put(tmp_path, ">a\nJ\n")
     fails(path, "every record was rejected", read=lambda p: read_sequences(p, rejects.append))
 
@@ -221,7 +246,9 @@ records = st.dictionaries(
     st.integers(1, 40),
     st.booleans(),
 )
-def test_fasta_round_trip(tmp_path, given_records, width, newline, suffix, block_bytes, piece_bases, skip):
+def test_fasta_round_trip(
+    tmp_path, given_records, width, newline, suffix, block_bytes, piece_bases, skip
+):
     rows = []
     for name, bases in given_records.items():
         rows += [f">{name} described", *(bases[i : i + width] for i in range(0, len(bases), width))]
@@ -230,7 +257,9 @@ def test_fasta_round_trip(tmp_path, given_records, width, newline, suffix, block
     pieces = list(read_sequences(path, on_reject, block_bytes=block_bytes, piece_bases=piece_bases))
     found: dict[str, str] = {}
     for piece in pieces:
-        assert piece.start == len(found.get(piece.name, "")) and 1 <= piece.bases.size <= piece_bases
+        assert (
+            piece.start == len(found.get(piece.name, "")) and 1 <= piece.bases.size <= piece_bases
+        )
         found[piece.name] = found.get(piece.name, "") + as_letters(piece.bases)
         assert piece.last == (len(found[piece.name]) == len(given_records[piece.name]))
         assert piece.last or piece.bases.size == piece_bases
@@ -238,12 +267,25 @@ def test_fasta_round_trip(tmp_path, given_records, width, newline, suffix, block
 
 
 heads = st.sampled_from(
-    [b"", b">a\n", b"LOCUS       ", GENBANK.encode(), b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"+,"]
+    [
+        b"",
+        b">a\n",
+        b"LOCUS       ",
+        GENBANK.encode(),
+        b"\x1f\x8b\x08",
+        b"BZh9",
+        b"\xfd7zXZ\0",
+        b"+,",
+    ]
 )
 
 
 @FUZZ
-@given(heads, st.one_of(st.binary(max_size=200), st.text(">ACGTJ\n \t/.,", max_size=80).map(str.encode)), st.booleans())
+@given(
+    heads,
+    st.one_of(st.binary(max_size=200), st.text(">ACGTJ\n \t/.,", max_size=80).map(str.encode)),
+    st.booleans(),
+)
 def test_no_bytes_escape_as_another_error(tmp_path, head, rest, skip):
     path = put(tmp_path, head + rest)
     for read in (read_sequences, read_labelled):
@@ -303,11 +345,18 @@ def test_streams_close_and_peek(tmp_path):
 @needs_shared
 def test_real_files():
     uci = list(read_labelled(SHARED / "promoters" / "uci_ecoli_promoters.data"))
-    assert [sum(r.label == sign for r in uci) for sign in "+-"] == [53, 53] and {r.bases.size for r in uci} == {57}
-    sizes = {p.name: p.start + p.bases.size for p in read_sequences(SHARED / "bacteria" / "MGH78578.fna.xz")}
+    assert [sum(r.label == sign for r in uci) for sign in "+-"] == [53, 53] and {
+        r.bases.size for r in uci
+    } == {57}
+    sizes = {
+        p.name: p.start + p.bases.size
+        for p in read_sequences(SHARED / "bacteria" / "MGH78578.fna.xz")
+    }
     assert len(sizes) == 6 and sum(sizes.values()) == 5_694_894
     folder = SHARED / "ecoli"
     stem = "GCF_000005845.2_ASM584v2_genomic"
-    fasta, genbank = (list(read_sequences(folder / f"{stem}.{kind}.gz")) for kind in ("fna", "gbff"))
+    fasta, genbank = (
+        list(read_sequences(folder / f"{stem}.{kind}.gz")) for kind in ("fna", "gbff")
+    )
     assert [p.name for p in fasta] == [p.name for p in genbank] == ["NC_000913.3"] * 5
     assert all(np.array_equal(a.bases, b.bases) for a, b in zip(fasta, genbank, strict=True))

@@ -18,13 +18,21 @@ from sciforge.genomes.model.cnn import SmallCnnConfig
 CODEC = KmerCodec(k=1)
 CLASSES = ("no", "yes")
 LEARNERS = [name for name in BASELINES if name != "gc_only"]
-SENSE = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT" if a + b + c not in ("TAA", "TAG", "TGA")]
+SENSE = [
+    a + b + c
+    for a in "ACGT"
+    for b in "ACGT"
+    for c in "ACGT"
+    if a + b + c not in ("TAA", "TAG", "TGA")
+]
 
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
     options = baselines.boosting_options
-    monkeypatch.setattr(baselines, "boosting_options", lambda labels: {**options(labels), "max_iter": 30})
+    monkeypatch.setattr(
+        baselines, "boosting_options", lambda labels: {**options(labels), "max_iter": 30}
+    )
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,9 @@ class Task:
         found = BASELINES[name](objective, self.train, self.test, seed)["probability"]
         assert found.shape == (len(self.test), 2) and found.dtype == np.float32
         assert np.abs(found.sum(1) - 1).max() < 1e-5 and (found >= 0).all()
-        return matthews_corrcoef([record["label"] == "yes" for record in self.test], found.argmax(1))
+        return matthews_corrcoef(
+            [record["label"] == "yes" for record in self.test], found.argmax(1)
+        )
 
 
 def codes(text):
@@ -54,7 +64,10 @@ def drawn(rng, probabilities, length=60):
 def task(make, num_train=80, num_test=100, seed=0):
     """Return a task of records `make(rng, positive)`, half of them positive."""
     rng = np.random.default_rng(seed)
-    rows = [{"bases": make(rng, bool(n % 2)), "label": CLASSES[n % 2]} for n in range(num_train + num_test)]
+    rows = [
+        {"bases": make(rng, bool(n % 2)), "label": CLASSES[n % 2]}
+        for n in range(num_train + num_test)
+    ]
     return Task(rows[:num_train], rows[num_train:])
 
 
@@ -112,7 +125,10 @@ def test_an_open_frame_is_seen_where_places_say_nothing(name):
 def test_unequal_lengths_work(name, strand_free):
     rng = np.random.default_rng(0)
     whole = task(composed)
-    parts = [[{**r, "bases": r["bases"][: rng.integers(40, 61)]} for r in rows] for rows in (whole.train, whole.test)]
+    parts = [
+        [{**r, "bases": r["bases"][: rng.integers(40, 61)]} for r in rows]
+        for rows in (whole.train, whole.test)
+    ]
     mixed = Task(*parts)
     found = mixed.mcc(name, strand_free=strand_free)
     # Read on both strands, A and G are no more than C and T.
@@ -122,7 +138,10 @@ def test_unequal_lengths_work(name, strand_free):
 @pytest.mark.parametrize("name", BASELINES)
 def test_very_short_and_unknown_sequences_do_not_crash(name):
     whole = task(shifted, 20, 4)
-    odd = [{"bases": np.array(b, np.uint8), "label": "no"} for b in ([0], [4, 4, 4], [1, 2, 3, 4, 0, 4, 9, 1])]
+    odd = [
+        {"bases": np.array(b, np.uint8), "label": "no"}
+        for b in ([0], [4, 4, 4], [1, 2, 3, 4, 0, 4, 9, 1])
+    ]
     Task(whole.train + odd, whole.test + odd).mcc(name)
 
 
@@ -130,7 +149,9 @@ def test_very_short_and_unknown_sequences_do_not_crash(name):
 def test_strand_free_predictions_do_not_know_the_strand(name):
     data, objective = task(shifted), Classify(classes=CLASSES, strand_free=True)
     turned = [{**record, "bases": reverse_complement(record["bases"])} for record in data.test]
-    forward, backward = (BASELINES[name](objective, data.train, t, 0)["probability"] for t in (data.test, turned))
+    forward, backward = (
+        BASELINES[name](objective, data.train, t, 0)["probability"] for t in (data.test, turned)
+    )
     assert np.abs(forward - backward).max() < 1e-6
 
 
@@ -141,14 +162,18 @@ def test_classes_missing_from_the_few_labels_do_not_crash(name):
     assert two.shape == (6, 3) and (two[:, 0] == 0).all() and np.abs(two.sum(1) - 1).max() < 1e-5
     one = BASELINES[name](objective, data.train[1::2], data.test, 0)["probability"]
     assert (one == [0, 0, 1]).all()
-    rare = BASELINES[name](objective, [*data.train[1::2], data.train[0]], data.test, 0)["probability"]
+    rare = BASELINES[name](objective, [*data.train[1::2], data.train[0]], data.test, 0)[
+        "probability"
+    ]
     assert np.isfinite(rare).all()
 
 
 @pytest.mark.parametrize("name", ["kmer_lr", "frames_boosting"])
 def test_a_baseline_is_a_function_of_its_seed(name):
     data, objective = task(pure_noise), Classify(classes=CLASSES)
-    once, again = (BASELINES[name](objective, data.train, data.test, 3)["probability"] for _ in range(2))
+    once, again = (
+        BASELINES[name](objective, data.train, data.test, 3)["probability"] for _ in range(2)
+    )
     assert (once == again).all()
 
 

@@ -22,7 +22,9 @@ HEADED = Classify(classes=("a", "b", "c"), length=130, bins=3)
 
 
 def sound(codec=CODEC, kind=DnaBert, seed=0):
-    """A model with a classification head whose scores differ between sequences (fresh ones are all zero)."""
+    """A model with a classification head whose scores differ between sequences (fresh ones are
+    all zero).
+    """
     model = seeded_model(TINY, codec, (), seed)
     model.__class__ = kind
     HEADED.attach(model)
@@ -41,7 +43,8 @@ def holds(name, model, codec=CODEC, seed=0):
 @pytest.mark.parametrize("codec", [CODEC, KmerCodec(k=4, stride=3), KmerCodec(k=1)], ids=str)
 @pytest.mark.parametrize("name", LAWS)
 def test_every_law_holds(name, codec):
-    assert holds(name, seeded_model(TINY, codec, (), 1).double().eval(), codec)  # fresh, without heads
+    # fresh, without heads
+    assert holds(name, seeded_model(TINY, codec, (), 1).double().eval(), codec)
     assert all(holds(name, sound(codec), codec, seed) for seed in range(3))
 
 
@@ -69,7 +72,9 @@ class SeesCase(DnaBert):
 
 class LooksUnderMasks(DnaBert):
     def forward(self, batch, **options):
-        return super().forward({**batch, "ids": torch_kmer_ids(batch["bases"], self.k, self.stride)}, **options)
+        return super().forward(
+            {**batch, "ids": torch_kmer_ids(batch["bases"], self.k, self.stride)}, **options
+        )
 
 
 BROKEN = [
@@ -105,7 +110,9 @@ def test_an_id_map_that_forgets_to_complement_breaks_the_law(monkeypatch):
 
 
 def test_scores_that_are_no_probabilities_break_the_law(monkeypatch):
-    monkeypatch.setattr(Classify, "predict", lambda self, model, batch: {"probability": self.scores(model, batch)})
+    monkeypatch.setattr(
+        Classify, "predict", lambda self, model, batch: {"probability": self.scores(model, batch)}
+    )
     assert not holds("probabilities", sound())
 
 

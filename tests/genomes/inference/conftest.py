@@ -15,12 +15,16 @@ from sciforge.genomes import Classify, DnaBertConfig, KmerCodec, Sequences
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Checkpoints that tell windows with a motif in its place from others: one for each strand, one strand-free."""
+    """Checkpoints that tell windows with a motif in its place from others: one for each strand,
+    one strand-free.
+    """
     folder, rng = tmp_path_factory.mktemp("outputs"), np.random.default_rng(1)
     rows = []
     for n in range(80):
         bases = letters(rng, WINDOW)
-        rows.append(f"{changed(bases, PLACE, MOTIF) if n % 2 else bases}\t{'yes' if n % 2 else 'no'}")
+        rows.append(
+            f"{changed(bases, PLACE, MOTIF) if n % 2 else bases}\t{'yes' if n % 2 else 'no'}"
+        )
     (folder / "t.tsv").write_text("sequence\tlabel\n" + "\n".join(rows) + "\n")
     store = prepare(Sequences(files=(folder / "t.tsv",)), folder / "store")
     run = Run(
@@ -32,7 +36,9 @@ def trained(tmp_path_factory):
         schedule=Schedule(steps=6, batch=16, lr=5e-3, kind="step"),
         hardware=Hardware(device="cpu", precision="float32", threads=1),
     )
-    free = replace(run, out=folder / "free", objective=Classify(bins=3, strand_free=True, trees=False))
+    free = replace(
+        run, out=folder / "free", objective=Classify(bins=3, strand_free=True, trees=False)
+    )
     return train(run), train(free)
 
 

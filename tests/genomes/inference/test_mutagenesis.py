@@ -43,17 +43,27 @@ def test_a_masked_map_agrees_with_variant_scores_on_both_strands(pretrained, tmp
     known = [i for i in range(8) if i != 3]
     assert not effect_L4[known, codes(bases[30:38])[known]].any()
     assert effect_L4[3].sum() == pytest.approx(0, abs=3e-5)  # of N: less the mean
-    rows = pd.DataFrame([("c", 35, bases[34], alt) for alt in "ACGT"], columns=["chrom", "pos", "ref", "alt"])
+    rows = pd.DataFrame(
+        [("c", 35, bases[34], alt) for alt in "ACGT"], columns=["chrom", "pos", "ref", "alt"]
+    )
     scores = pretrained.variants(rows, tmp_path / "g.fa").to_pandas()["score"].to_numpy()
     assert effect_L4[4] == pytest.approx(scores, abs=2e-5)
     back, turned_L4 = map_of(tmp_path, pretrained, bases, "c:31-38:-", "n.png")
-    assert back == [(pos, "-", as_letters(reverse_complement(codes(ref)))) for pos, _, ref in reversed(places)]
+    assert back == [
+        (pos, "-", as_letters(reverse_complement(codes(ref)))) for pos, _, ref in reversed(places)
+    ]
     assert np.array_equal(turned_L4, effect_L4[::-1, ::-1])
 
 
 def test_a_failed_map_leaves_neither_picture_nor_table(stranded, tmp_path, monkeypatch):
     genome = write(tmp_path / "g.fa", {"c": "ACGT" * 15})
-    wrong = {"c:0-5": ConfigError, "c:50-61": DataError, "c:5": ConfigError, "d": ConfigError, "c:1-2": ConfigError}
+    wrong = {
+        "c:0-5": ConfigError,
+        "c:50-61": DataError,
+        "c:5": ConfigError,
+        "d": ConfigError,
+        "c:1-2": ConfigError,
+    }
     for region, kind in wrong.items():
         with pytest.raises(kind) as error:
             Mutagenesis(genome=genome, region=region).run(stranded)

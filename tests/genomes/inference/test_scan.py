@@ -16,7 +16,9 @@ from sciforge.genomes.data.sequences import as_letters
 
 @dataclass
 class Finder(Model):
-    """Says 'yes' with 0.95 where a window has the motif in its place, else with 0.05; stops after `calls` calls."""
+    """Says 'yes' with 0.95 where a window has the motif in its place, else with 0.05; stops
+    after `calls` calls.
+    """
 
     calls: int = 10**9
 
@@ -24,7 +26,9 @@ class Finder(Model):
         self.calls -= 1
         if self.calls < 0:
             raise DataError("the power is gone")
-        seen = [as_letters(record["bases"])[PLACE : PLACE + len(MOTIF)] == MOTIF for record in records]
+        seen = [
+            as_letters(record["bases"])[PLACE : PLACE + len(MOTIF)] == MOTIF for record in records
+        ]
         p_N = np.where(seen, 0.95, 0.05).astype(np.float32)
         return {"probability": np.stack([1 - p_N, p_N], axis=1)}
 
@@ -39,7 +43,8 @@ def test_a_planted_motif_is_found_in_its_place_on_either_strand(stranded, tmp_pa
     assert bases.count(MOTIF) == bases.count(turned(MOTIF)) == 1
     genome = write(tmp_path / "g.fa", {"before": letters(rng, 90), "c": bases})
     out = Scan(genome=genome, step=1).run(finder(stranded)).save(tmp_path / "hits.bed")
-    plus = 95 - PLACE  # of the window; on the other strand the motif lies PLACE bases before the window's end
+    # of the window; on the other strand the motif lies PLACE bases before the window's end
+    plus = 95 - PLACE
     minus = 263 + len(MOTIF) + PLACE - WINDOW
     expected = {"+": ("c", plus), "-": ("c", minus)}
     rows = rows_of(out)
@@ -81,7 +86,9 @@ def test_scores_are_those_of_both_strands_and_tile_the_contig(stranded, tmp_path
         assert all(left < right <= len(contigs[name]) for name, left, right in spans)
         for (name, _, right), (other, left, _) in zip(spans, spans[1:], strict=False):
             assert name != other or right <= left and (right == left or step > WINDOW)
-        assert np.array([row[3] for row in rows], float) == pytest.approx(yes(stranded, shown), abs=1e-4)
+        assert np.array([row[3] for row in rows], float) == pytest.approx(
+            yes(stranded, shown), abs=1e-4
+        )
 
 
 def test_a_strand_free_scan_has_one_track(free, tmp_path):
@@ -117,7 +124,9 @@ def test_short_contigs_are_named_and_a_genome_of_them_refused(stranded, tmp_path
 
 def test_only_the_named_contigs_are_scanned(stranded, tmp_path):
     rng = np.random.default_rng(9)
-    genome = write(tmp_path / "g.fa", {name: letters(rng, 80) for name in ("chrI", "chrII", "chrIII")})
+    genome = write(
+        tmp_path / "g.fa", {name: letters(rng, 80) for name in ("chrI", "chrII", "chrIII")}
+    )
     Scan(genome=genome, contigs=("chrII",)).run(stranded).save(tmp_path / "x.bed")
     assert {row[0] for row in rows_of(tmp_path / "x.minus.bedGraph")} == {"chrII"}
     with pytest.raises(ConfigError, match="no contig 'chrIV'.*did you mean 'chrI") as error:
@@ -161,7 +170,8 @@ def test_a_scan_is_a_table_that_pandas_opens_and_a_picture(stranded, tmp_path):
     assert rows_of(result.to_bed(tmp_path / "r.bed", threshold=0.5))[0][:3] == ["c", "75", "135"]
     axes = result.plot("c:101-200")
     assert all(101 <= x <= 200 for line in axes.lines for x in line.get_xdata())
-    assert max(axes.lines[0].get_ydata()) == pytest.approx(0.95)  # the middle of the window lies in the region
+    # the middle of the window lies in the region
+    assert max(axes.lines[0].get_ydata()) == pytest.approx(0.95)
     with pytest.raises(ConfigError, match="no contig 'd' in the scan"):
         result.plot("d:1-2")
     matplotlib.pyplot.close(axes.figure)

@@ -21,13 +21,18 @@ def test_classes_are_what_the_predictor_says(stranded, tmp_path):
     long = [("long", start, start + WINDOW) for start in (0, 30, 60, 80)]
     spans = [("whole", 0, WINDOW), ("short", 0, 31), *long]
     assert [tuple(row) for row in table[["name", "start", "end"]].itertuples(index=False)] == spans
-    expected = stranded.outputs({"bases": codes(contigs[name][start:end])} for name, start, end in spans)["probability"]
+    expected = stranded.outputs(
+        {"bases": codes(contigs[name][start:end])} for name, start, end in spans
+    )["probability"]
     assert table["probability"].to_numpy() == pytest.approx(expected[:, 1], abs=1e-6)
     assert table["label"].tolist() == [("no", "yes")[p] for p in expected.argmax(1)]
-    saved = pd.read_csv(result.save(tmp_path / "t.tsv"), sep="\t")  # no line but the header stands before the rows
+    # no line but the header stands before the rows
+    saved = pd.read_csv(result.save(tmp_path / "t.tsv"), sep="\t")
     pd.testing.assert_frame_equal(saved, table, check_dtype=False, rtol=1e-5)
     about = json.loads((tmp_path / "t.json").read_text())
-    assert about["checkpoint"] == str(stranded.checkpoint.path) and len(about["weights_sha256"]) == 64
+    assert (
+        about["checkpoint"] == str(stranded.checkpoint.path) and len(about["weights_sha256"]) == 64
+    )
 
 
 def test_class_probabilities_do_not_depend_on_the_batch(stranded, free):
@@ -35,7 +40,9 @@ def test_class_probabilities_do_not_depend_on_the_batch(stranded, free):
     sequences = [codes(letters(rng, length)) for length in (60, 12, 33, 60, 47, 25)]
     for predictor in (stranded, free):
         with torch.no_grad():  # near zero after so few steps
-            predictor.network.heads["class"].place_CTR.normal_(generator=torch.Generator().manual_seed(0))
+            predictor.network.heads["class"].place_CTR.normal_(
+                generator=torch.Generator().manual_seed(0)
+            )
         together = predictor.outputs({"bases": s} for s in sequences)["probability"]
         alone = [predictor.outputs([{"bases": s}])["probability"][0] for s in sequences]
         assert together == pytest.approx(np.stack(alone), abs=1e-5)

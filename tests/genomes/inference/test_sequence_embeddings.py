@@ -22,11 +22,16 @@ def test_embeddings_are_named_and_the_means_of_real_tokens(pretrained, tmp_path)
     found = embedded(tmp_path, pretrained, contigs, layers=(0, -1, 2))
     assert set(found) == {"names", "provenance", "layer_0", "layer_2"}  # -1 and 2 are one layer
     assert found["names"].tolist() == ["a", "b", "c"]
-    assert found["layer_0"].shape == found["layer_2"].shape == (3, 16) and found["layer_2"].dtype == np.float32
+    assert (
+        found["layer_0"].shape == found["layer_2"].shape == (3, 16)
+        and found["layer_2"].dtype == np.float32
+    )
     windows = {"a": [contigs["a"]], "b": [contigs["b"]]}
     windows["c"] = [contigs["c"][start : start + 48] for start in (0, 48, 82)]
     for row, name in enumerate(windows):
-        batches = [pretrained.codec.collate([{"bases": torch.tensor(codes(w))}]) for w in windows[name]]
+        batches = [
+            pretrained.codec.collate([{"bases": torch.tensor(codes(w))}]) for w in windows[name]
+        ]
         with torch.no_grad():
             states = torch.cat([pretrained.network(batch)[0] for batch in batches])
         assert found["layer_2"][row] == pytest.approx(states.mean(0).numpy(), abs=1e-5)
@@ -36,17 +41,27 @@ def test_embeddings_do_not_depend_on_the_batch(tiny, tmp_path):
     rng = np.random.default_rng(19)
     contigs = {f"s{n}": letters(rng, n) for n in (130, 20, 48, 97, 60, 9)}
     found = [
-        embedded(tmp_path, Model.load(tiny.checkpoint.path, "cpu", batch), contigs, layers=(0, 1, 2))
+        embedded(
+            tmp_path, Model.load(tiny.checkpoint.path, "cpu", batch), contigs, layers=(0, 1, 2)
+        )
         for batch in (1, 2, 64)
     ]
     for other in found[1:]:
-        assert all(other[name] == pytest.approx(found[0][name], abs=1e-5) for name in other if "layer" in name)
+        assert all(
+            other[name] == pytest.approx(found[0][name], abs=1e-5)
+            for name in other
+            if "layer" in name
+        )
 
 
 def test_embeddings_of_both_strands_do_not_know_the_strand(pretrained, tmp_path):
     bases = letters(np.random.default_rng(20), 45)
-    one = embedded(tmp_path, pretrained, {"a": bases, "b": turned(bases)}, both_strands=False)["layer_2"]
-    both = embedded(tmp_path, pretrained, {"a": bases, "b": turned(bases)}, both_strands=True)["layer_2"]
+    one = embedded(tmp_path, pretrained, {"a": bases, "b": turned(bases)}, both_strands=False)[
+        "layer_2"
+    ]
+    both = embedded(tmp_path, pretrained, {"a": bases, "b": turned(bases)}, both_strands=True)[
+        "layer_2"
+    ]
     assert both[0] == pytest.approx(both[1], abs=1e-5) and np.abs(one[0] - one[1]).max() > 1e-3
     assert both[0] == pytest.approx(one.mean(0), abs=1e-5)
 

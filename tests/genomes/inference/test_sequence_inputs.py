@@ -1,4 +1,6 @@
-"""Users' own sequences: strings, Bio.Seq and arrays are one thing, and what is none of them is named by its place."""
+"""Users' own sequences: strings, Bio.Seq and arrays are one thing, and what is none of them is
+named by its place.
+"""
 
 import numpy as np
 import pandas as pd
@@ -18,14 +20,22 @@ def task(seed, count=40):
     """Return windows, every second one with a motif in its place, and whether it is there."""
     rng = np.random.default_rng(seed)
     sequences = [letters(rng, WINDOW) for _ in range(count)]
-    return [changed(s, PLACE, MOTIF) if n % 2 else s for n, s in enumerate(sequences)], [n % 2 for n in range(count)]
+    return [changed(s, PLACE, MOTIF) if n % 2 else s for n, s in enumerate(sequences)], [
+        n % 2 for n in range(count)
+    ]
 
 
 def test_strings_seqs_records_and_codes_are_one_record():
     from Bio.Seq import Seq
     from Bio.SeqRecord import SeqRecord
 
-    kinds = ["ACGTnNacg", Seq("ACGTnNacg"), SeqRecord(Seq("ACGTnNacg"), id="x"), codes("ACGTnNacg"), " ACGTnNacg\n"]
+    kinds = [
+        "ACGTnNacg",
+        Seq("ACGTnNacg"),
+        SeqRecord(Seq("ACGTnNacg"), id="x"),
+        codes("ACGTnNacg"),
+        " ACGTnNacg\n",
+    ]
     records = INPUTS.records(kinds)
     assert all(np.array_equal(record["bases"], codes("ACGTnNacg")) for record in records)
 
@@ -52,7 +62,10 @@ def test_what_is_no_sequence_is_named_by_its_place(value, fault):
 def test_memory_and_file_give_the_same_store(tmp_path):
     sequences, labels = task(1)
     split = ["train"] * 20 + ["dev"] * 10 + ["test"] * 10
-    rows = [f"input {n},{s},{y},{p}\n" for n, (s, y, p) in enumerate(zip(sequences, labels, split, strict=True))]
+    rows = [
+        f"input {n},{s},{y},{p}\n"
+        for n, (s, y, p) in enumerate(zip(sequences, labels, split, strict=True))
+    ]
     (tmp_path / "t.csv").write_text("name,sequence,label,split\n" + "".join(rows))
     filed = prepare(Sequences(files=tmp_path / "t.csv"), tmp_path / "file")
     targets = pd.DataFrame({"label": labels})
@@ -64,7 +77,9 @@ def test_memory_and_file_give_the_same_store(tmp_path):
 
 def test_missing_labels_are_left_out_and_counted(tmp_path):
     targets = pd.DataFrame({"strength": [0.5, np.nan, 2.5]})
-    store = prepare(INPUTS.preparer(["ACGT", "CCCC", "GGGG"], targets, split=None, seed=0), tmp_path / "s")
+    store = prepare(
+        INPUTS.preparer(["ACGT", "CCCC", "GGGG"], targets, split=None, seed=0), tmp_path / "s"
+    )
     assert store.column("value").tolist() == [0.5, 2.5] and store.meta["target"] == "strength"
     assert store.meta["notes"] == ["1 inputs without a label left out"]
 
@@ -83,7 +98,13 @@ def test_the_recipe_follows_the_labels(tmp_path):
         INPUTS.preparer(["AC"], pd.DataFrame({"a": [1], "b": [2]}), split=None, seed=0)
     (tmp_path / "g.fa").write_text(">c\n" + "ACGT" * 200 + "\n")
     (tmp_path / "g.bed").write_text("c\t10\t90\n")
-    tracks = Tracks(genome=tmp_path / "g.fa", annotation=tmp_path / "g.bed", kinds=("region",), length=40, block_bp=80)
+    tracks = Tracks(
+        genome=tmp_path / "g.fa",
+        annotation=tmp_path / "g.bed",
+        kinds=("region",),
+        length=40,
+        block_bp=80,
+    )
     store = prepare(tracks, tmp_path / "tracks")
     assert isinstance(RECIPES["few-labels"].settings(store, None)["objective"], TagBases)
 
@@ -111,7 +132,9 @@ def test_numbers_come_back_under_their_name(pretrained):
 
 def test_three_classes_have_a_column_each(pretrained):
     sequences, _ = task(5, 30)
-    model = pretrained.fit(sequences, [("a", "b", "c")[n % 3] for n in range(30)], recipe="solved-head", verbose=False)
+    model = pretrained.fit(
+        sequences, [("a", "b", "c")[n % 3] for n in range(30)], recipe="solved-head", verbose=False
+    )
     table = model.predict(sequences[:4])
     assert list(table.columns) == ["label", "probability_a", "probability_b", "probability_c"]
     assert table.iloc[:, 1:].sum(axis=1).to_numpy() == pytest.approx(np.ones(4), abs=1e-6)

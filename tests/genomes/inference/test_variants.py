@@ -10,9 +10,13 @@ from sciforge.genomes import Variants
 
 
 def variants_of(folder, predictor, contigs, rows, **options):
-    """Write a genome and variants (contig, position from 1, ref, alt), and return the table's rows."""
+    """Write a genome and variants (contig, position from 1, ref, alt), and return the table's
+    rows.
+    """
     genome, table = write(folder / "g.fa", contigs), folder / "v.tsv"
-    table.write_text("chrom\tpos\tref\talt\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
+    table.write_text(
+        "chrom\tpos\tref\talt\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows)
+    )
     frame = Variants(genome=genome, variants=table, **options).run(predictor).to_pandas()
     assert list(frame.columns)[:6] == ["chrom", "pos", "id", "ref", "alt", "score"]
     return frame.values.tolist()
@@ -20,7 +24,9 @@ def variants_of(folder, predictor, contigs, rows, **options):
 
 def swaps(bases, places, sizes):
     """Return (position from 1, ref, alt) of changes of every base."""
-    spans = [(place, bases[place : place + size]) for place, size in zip(places, sizes, strict=True)]
+    spans = [
+        (place, bases[place : place + size]) for place, size in zip(places, sizes, strict=True)
+    ]
     return [(place + 1, ref, ref.translate(str.maketrans("ACGT", "GTAC"))) for place, ref in spans]
 
 
@@ -30,7 +36,9 @@ def test_swapped_alleles_score_the_negative_on_the_mutated_genome(pretrained, st
     for predictor in (pretrained, stranded):
         for pos, ref, alt in found:
             there = variants_of(tmp_path, predictor, {"c": bases}, [("c", pos, ref, alt)])
-            back = variants_of(tmp_path, predictor, {"c": changed(bases, pos - 1, alt)}, [("c", pos, alt, ref)])
+            back = variants_of(
+                tmp_path, predictor, {"c": changed(bases, pos - 1, alt)}, [("c", pos, alt, ref)]
+            )
             score = np.array([there[0][5:], back[0][5:]], float)
             assert score[0] == pytest.approx(-score[1], abs=2e-5) and np.isfinite(score).all()
             assert predictor is stranded or abs(score[0, 0]) > 1e-4
@@ -45,15 +53,23 @@ def test_the_masked_score_never_sees_the_allele(pretrained, tmp_path):
         scores.append([float(row[5]) for row in variants_of(tmp_path, pretrained, genome, rows)])
     score_44 = np.array(scores)  # ref, alt: differences of the same four log-probabilities
     assert np.diag(score_44).tolist() == [0] * 4  # ref = alt
-    assert score_44 == pytest.approx(score_44[0] - score_44[0][:, None], abs=3e-5) and np.abs(score_44).max() > 1e-3
+    assert (
+        score_44 == pytest.approx(score_44[0] - score_44[0][:, None], abs=3e-5)
+        and np.abs(score_44).max() > 1e-3
+    )
 
 
 def test_masked_scores_are_the_same_on_the_other_strand(pretrained, tmp_path):
-    bases = letters(np.random.default_rng(13), 48)  # as long as the window, which is then the same on both strands
-    there = variants_of(tmp_path, pretrained, {"c": bases}, [("c", 11, bases[10], alt) for alt in "ACGT"])
+    # as long as the window, which is then the same on both strands
+    bases = letters(np.random.default_rng(13), 48)
+    there = variants_of(
+        tmp_path, pretrained, {"c": bases}, [("c", 11, bases[10], alt) for alt in "ACGT"]
+    )
     other = [("c", 48 - 10, turned(bases[10]), turned(alt)) for alt in "ACGT"]
     back = variants_of(tmp_path, pretrained, {"c": turned(bases)}, other)
-    assert [float(row[5]) for row in there] == pytest.approx([float(row[5]) for row in back], abs=2e-5)
+    assert [float(row[5]) for row in there] == pytest.approx(
+        [float(row[5]) for row in back], abs=2e-5
+    )
 
 
 def test_class_scores_are_changes_in_log_odds_of_centred_windows(stranded, tmp_path):
@@ -72,7 +88,9 @@ def test_insertions_have_no_masked_score_but_a_class_score(pretrained, stranded,
     rows = [("c", 51, "A", "ACC"), ("c", 51, "ACC", "A")]
     bases = changed(letters(np.random.default_rng(15), 120), 50, "ACC")
     assert all(np.isnan(row[5]) for row in variants_of(tmp_path, pretrained, {"c": bases}, rows))
-    assert all(np.isfinite(float(row[5])) for row in variants_of(tmp_path, stranded, {"c": bases}, rows))
+    assert all(
+        np.isfinite(float(row[5])) for row in variants_of(tmp_path, stranded, {"c": bases}, rows)
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,5 +120,7 @@ def test_variants_in_memory_are_those_of_the_file(stranded, tmp_path):
     result = stranded.variants(table, tmp_path / "g.fa")
     assert result.to_pandas().values.tolist() == expected
     with pytest.raises(DataError, match="variants:1: ref is"):
-        stranded.variants(table.assign(pos=[40, 91], ref=[bases[39], turned(bases[90])]), tmp_path / "g.fa")
+        stranded.variants(
+            table.assign(pos=[40, 91], ref=[bases[39], turned(bases[90])]), tmp_path / "g.fa"
+        )
     assert len(result.plot().patches) == 2

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec, torch_kmer_ids
-from sciforge.genomes.model.dna_bert import MODELS, DnaBertConfig, KmerEmbedding, PooledHead, TokenHead
+from sciforge.genomes.model.dna_bert import (
+    MODELS,
+    DnaBertConfig,
+    KmerEmbedding,
+    PooledHead,
+    TokenHead,
+)
 
 TINY = DnaBertConfig(width=16, depth=2, heads=2, hidden=24)
 
@@ -22,7 +28,9 @@ def build(k: int = 3, stride: int = 1, config: DnaBertConfig = TINY):
 
 def make_batch(codec: KmerCodec, lengths=(20, 11, 33)) -> dict[str, torch.Tensor]:
     rng = np.random.default_rng(0)
-    return codec.collate([codec.encode({"bases": rng.integers(0, 4, n).astype(np.uint8)}) for n in lengths])
+    return codec.collate(
+        [codec.encode({"bases": rng.integers(0, 4, n).astype(np.uint8)}) for n in lengths]
+    )
 
 
 @pytest.mark.parametrize(("name", "millions"), [("mini", 3.0), ("small", 20.0), ("base", 86.0)])
@@ -40,7 +48,9 @@ def test_embedding_is_the_sum_of_its_bases(k):
     torch.nn.init.normal_(embedding.free)
     ids = torch.randint(4**k, (50,), generator=torch.Generator().manual_seed(0))
     bases = ids[:, None] >> 2 * torch.arange(k - 1, -1, -1) & 3
-    expected = embedding.free[ids] + sum(embedding.bases[place, bases[:, place]] for place in range(k))
+    expected = embedding.free[ids] + sum(
+        embedding.bases[place, bases[:, place]] for place in range(k)
+    )
     torch.testing.assert_close(embedding(ids), expected)
     special = torch.arange(4**k, 4**k + 5)
     torch.testing.assert_close(embedding(special), embedding.free[4**k :])
@@ -51,7 +61,12 @@ def test_padding_changes_nothing():
     batch = make_batch(codec)
     states = model(batch)
     for row, length in enumerate(batch["lengths"].tolist()):
-        alone = model({"ids": batch["ids"][row : row + 1, :length], "lengths": batch["lengths"][row : row + 1]})
+        alone = model(
+            {
+                "ids": batch["ids"][row : row + 1, :length],
+                "lengths": batch["lengths"][row : row + 1],
+            }
+        )
         torch.testing.assert_close(states[row, :length], alone[0], rtol=0, atol=1e-12)
 
 
@@ -137,6 +152,8 @@ def test_token_head_averages_votes(k, stride):
     for row, length in enumerate(lengths.tolist()):
         votes = head.linear(x_BTD[row, :length]).view(length, k, 2)
         for base in range(scores.shape[1]):
-            mine = [votes[t, base - t * stride] for t in range(length) if 0 <= base - t * stride < k]
+            mine = [
+                votes[t, base - t * stride] for t in range(length) if 0 <= base - t * stride < k
+            ]
             expected = torch.stack(mine).mean(0) if mine else torch.zeros(2, dtype=torch.float64)
             torch.testing.assert_close(scores[row, base], expected, rtol=0, atol=1e-12)

@@ -14,7 +14,13 @@ from sciforge.genomes.data.genome_windows import GenomeWindows, spans_of_split
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
 from sciforge.genomes.evaluation.audits import dnabert_readable_share, readable_share
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
-from sciforge.genomes.objectives.masking import SCORED_KEPT, SCORED_MASKED, SCORED_RANDOM, covered, draw_masks
+from sciforge.genomes.objectives.masking import (
+    SCORED_KEPT,
+    SCORED_MASKED,
+    SCORED_RANDOM,
+    covered,
+    draw_masks,
+)
 from sciforge.genomes.objectives.reading_frames import frame_targets, open_frames
 
 
@@ -47,10 +53,13 @@ def test_shares_of_treatments_and_rate_hold():
 
 
 def test_audit_sees_the_leak_of_the_published_scheme_and_none_of_ours():
-    sequences = [generator(5, CORRUPT, 0, i).integers(0, 4, 512).astype(np.uint8) for i in range(80)]
+    sequences = [
+        generator(5, CORRUPT, 0, i).integers(0, 4, 512).astype(np.uint8) for i in range(80)
+    ]
     assert readable_share(sequences, KmerCodec(6, 1)) == 0
     assert readable_share(sequences, KmerCodec(6, 3)) == 0
-    assert dnabert_readable_share(sequences, KmerCodec(6, 1)) == pytest.approx(0.44, abs=0.04)  # science notes: .441
+    # science notes: .441
+    assert dnabert_readable_share(sequences, KmerCodec(6, 1)) == pytest.approx(0.44, abs=0.04)
 
 
 def test_frames_of_a_gene_on_both_strands():
@@ -61,13 +70,18 @@ def test_frames_of_a_gene_on_both_strands():
     assert (start, stop, 1, True, True) in open_frames(bases)
     frame, distance = frame_targets(bases)
     assert (
-        frame[start : start + 6].tolist() == [1, 2, 3, 1, 2, 3] and not frame[:start].any() and not frame[stop:].any()
+        frame[start : start + 6].tolist() == [1, 2, 3, 1, 2, 3]
+        and not frame[:start].any()
+        and not frame[stop:].any()
     )
     turned, _ = frame_targets(reverse_complement(bases))
     mirrored = turned[::-1]
     assert (mirrored[start:stop] >= 4).all()
-    assert np.array_equal(mirrored[start:stop] - 3, frame[start:stop])  # codon positions are the gene's own
-    assert distance[start, 0] == np.digitize(0, [-400, -200, -100, -50, -20, 0, 20, 50, 100, 200, 400])
+    # codon positions are the gene's own
+    assert np.array_equal(mirrored[start:stop] - 3, frame[start:stop])
+    assert distance[start, 0] == np.digitize(
+        0, [-400, -200, -100, -50, -20, 0, 20, 50, 100, 200, 400]
+    )
 
 
 def test_frames_need_no_annotation_and_break_at_unknown_bases():
@@ -89,20 +103,31 @@ def test_windows_stay_in_their_split_and_out_of_unknown_runs(tmp_path):
     bases = bases[:1000] + "N" * 50 + bases[1050:]
     (tmp_path / "hold.bed").write_text("a\t2000\t2300\n")
     path = write_genome(tmp_path, {"a": bases, "b": "ACGT" * 200})
-    preparer = Genome(files=(path,), test=("b",), hold_out=tmp_path / "hold.bed", margin=100, validation_every=0)
+    preparer = Genome(
+        files=(path,), test=("b",), hold_out=tmp_path / "hold.bed", margin=100, validation_every=0
+    )
     store = prepare(preparer, tmp_path / "store")
     spans = [tuple(span[1:]) for span in store.meta["spans"] if span[0] == 0]
-    assert spans == [(0, 1000, "train"), (1050, 1900, "train"), (2000, 2300, "test"), (2400, 3000, "train")]
+    assert spans == [
+        (0, 1000, "train"),
+        (1050, 1900, "train"),
+        (2000, 2300, "test"),
+        (2400, 3000, "train"),
+    ]
     windows = GenomeWindows(store, "train", 100, flank=60)
     whole = encode(bases.encode())
     for record in (windows[i] for i in range(len(windows))):
         left, (first, last) = record["start"], record["inside"]
         assert np.array_equal(record["bases"], whole[left : left + len(record["bases"])])
-        assert any(a <= left + first and left + last <= b for a, b, split in spans if split == "train")
+        assert any(
+            a <= left + first and left + last <= b for a, b, split in spans if split == "train"
+        )
         assert 100 <= last - first <= 199
     reached = np.zeros(3000, bool)
     for record in (windows[i] for i in range(len(windows))):
-        reached[record["start"] + record["inside"][0] : record["start"] + record["inside"][1]] = True
+        reached[record["start"] + record["inside"][0] : record["start"] + record["inside"][1]] = (
+            True
+        )
     assert reached[:1000].all() and not reached[1900:2400].any()
 
 
@@ -146,8 +171,16 @@ def test_unknown_and_unmasked_bases_are_never_scored(tiny):
 
 @pytest.mark.parametrize("pair", ["next", "strand"])
 def test_the_pair_task_changes_second_halves_and_says_so(tiny, pair):
-    objective = MaskedKmers(length=60, mask_rate=0.01, shortest=1, longest=1, keep_share=1.0, random_share=0.0,
-                            pair_weight=1.0, pair=pair)  # fmt: skip
+    objective = MaskedKmers(
+        length=60,
+        mask_rate=0.01,
+        shortest=1,
+        longest=1,
+        keep_share=1.0,
+        random_share=0.0,
+        pair_weight=1.0,
+        pair=pair,
+    )
     codec = KmerCodec(3)
     records = objective.examples(tiny.store, "train")
     told = []
@@ -155,7 +188,10 @@ def test_the_pair_task_changes_second_halves_and_says_so(tiny, pair):
         record = records[index % len(records)]
         example = objective.prepare(record, codec, generator(0, CORRUPT, 0, index), True)
         letters = as_letters(example["bases"].numpy())
-        both = as_letters(record["bases"]), as_letters(reverse_complement(np.asarray(record["bases"])))
+        both = (
+            as_letters(record["bases"]),
+            as_letters(reverse_complement(np.asarray(record["bases"]))),
+        )
         assert any(letters[:30] in strand for strand in both)
         assert (any(letters in strand for strand in both)) == (int(example["target_pair"]) == 0)
         if pair == "next":

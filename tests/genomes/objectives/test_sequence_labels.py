@@ -44,7 +44,10 @@ def motifs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("motifs")
     (folder / "t.tsv").write_text("sequence\tlabel\tnumber\n" + "\n".join(rows) + "\n")
     classes = prepare(Sequences(files=(folder / "t.tsv",)), folder / "classes")
-    numbers = prepare(Sequences(files=(folder / "t.tsv",), label_column="number", numeric=True), folder / "numbers")
+    numbers = prepare(
+        Sequences(files=(folder / "t.tsv",), label_column="number", numeric=True),
+        folder / "numbers",
+    )
     return classes, numbers
 
 
@@ -52,7 +55,13 @@ def run_of(store, out, objective, steps=1, rate=0.0):
     schedule = Schedule(steps=steps, batch=8, lr=rate, kind="step")
     hardware = Hardware(device="cpu", precision="float32", threads=1)
     return Run(
-        data=store.path, out=out, model=TINY, codec=CODEC, objective=objective, schedule=schedule, hardware=hardware
+        data=store.path,
+        out=out,
+        model=TINY,
+        codec=CODEC,
+        objective=objective,
+        schedule=schedule,
+        hardware=hardware,
     )
 
 
@@ -90,7 +99,9 @@ def test_regression_refuses_labels_without_numbers(motifs, tmp_path):
 def test_an_unknown_label_is_named(motifs):
     objective = Classify(classes=("a", "b"), length=60)
     with pytest.raises(DataError, match="'yes' is none of a, b"):
-        objective.prepare({"bases": np.zeros(60, np.uint8), "label": "yes"}, CODEC, generator(0, CORRUPT), True)
+        objective.prepare(
+            {"bases": np.zeros(60, np.uint8), "label": "yes"}, CODEC, generator(0, CORRUPT), True
+        )
 
 
 def test_a_batch_read_backwards_is_the_batch_of_reverse_complements():
@@ -98,9 +109,12 @@ def test_a_batch_read_backwards_is_the_batch_of_reverse_complements():
     objective = Classify(classes=("a", "b"), length=50)
     sequences = [rng.integers(0, 5, n).astype(np.uint8) for n in (50, 31, 44)]
     model = seeded_model(TINY, CODEC, (objective,), 0)
-    examples = [objective.prepare({"bases": s}, CODEC, generator(0, CORRUPT), False) for s in sequences]
+    examples = [
+        objective.prepare({"bases": s}, CODEC, generator(0, CORRUPT), False) for s in sequences
+    ]
     turned = [
-        objective.prepare({"bases": reverse_complement(s)}, CODEC, generator(0, CORRUPT), False) for s in sequences
+        objective.prepare({"bases": reverse_complement(s)}, CODEC, generator(0, CORRUPT), False)
+        for s in sequences
     ]
     ours, expected = reversed_batch(CODEC.collate(examples), model), CODEC.collate(turned)
     assert torch.equal(ours["bases"], expected["bases"])
@@ -133,10 +147,14 @@ def genbank(folder, rng):
 
 def test_tracks_name_the_annotated_bases_and_can_be_learnt(tmp_path):
     genes = genbank(tmp_path, np.random.default_rng(0))
-    preparer = Tracks(genome=tmp_path / "g.fa", annotation=tmp_path / "g.gff", length=100, block_bp=1000)
+    preparer = Tracks(
+        genome=tmp_path / "g.fa", annotation=tmp_path / "g.gff", length=100, block_bp=1000
+    )
     store = prepare(preparer, tmp_path / "tracks")
     marked = {
-        int(r["start"]) + int(i) for r in (store[n] for n in range(len(store))) for i in np.flatnonzero(r["track"])
+        int(r["start"]) + int(i)
+        for r in (store[n] for n in range(len(store)))
+        for i in np.flatnonzero(r["track"])
     }
     starts = {int(store[n]["start"]) for n in range(len(store))}
     expected = {at for start, end in genes for at in range(start, end) if at // 100 * 100 in starts}
@@ -150,14 +168,17 @@ def test_a_replaced_base_is_always_one_that_was_hidden(tiny):
     codec = KmerCodec(k=3)
     model = seeded_model(TINY, codec, (objective,), 0)
     records = GenomeWindows(tiny.store, "train", 48)
-    examples = [objective.prepare(records[i], codec, generator(0, CORRUPT, 0, i), True) for i in range(8)]
+    examples = [
+        objective.prepare(records[i], codec, generator(0, CORRUPT, 0, i), True) for i in range(8)
+    ]
     batch = codec.collate(examples)
     filled = objective._fill(model.heads["generator"], batch)
     changed = filled != batch["bases"]
     assert changed.any() and not (changed & ~batch["unseen"]).any()
     replaced, logits = objective._detect(model, batch)
     assert replaced.shape == logits.shape and (replaced.any(1) == changed.any(1)).all()
-    assert torch.equal(filled, objective._fill(model.heads["generator"], batch))  # the noise is in the example
+    # the noise is in the example
+    assert torch.equal(filled, objective._fill(model.heads["generator"], batch))
 
 
 def test_replaced_token_detection_trains_generator_and_net(tiny, tmp_path):
@@ -169,7 +190,9 @@ def test_replaced_token_detection_trains_generator_and_net(tiny, tmp_path):
         hardware=Hardware(device="cpu", precision="float32", threads=1),
     )
     checkpoint = train(run)
-    before = seeded_model(checkpoint.model_config, checkpoint.codec, checkpoint.objectives, run.seed).state_dict()
+    before = seeded_model(
+        checkpoint.model_config, checkpoint.codec, checkpoint.objectives, run.seed
+    ).state_dict()
     after = checkpoint.weights()
     for part in ("heads.generator.encoder", "heads.replaced", "encoder.blocks"):
         assert any(not torch.equal(before[n], after[n]) for n in after if n.startswith(part)), part

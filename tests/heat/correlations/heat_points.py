@@ -10,8 +10,12 @@ import torch
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.correlations.library import CORRELATIONS, get_correlation
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "heat"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "heat"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
 USUAL = {"e_D": (0.02, 0.1), "P_e": (10.0, 20.0), "alpha_deg": (30.0, 90.0), "W_H": (1.0, 4.0)}
 RIBBED = [name for name, law in CORRELATIONS.items() if law.ribs]
 
@@ -45,4 +49,8 @@ def rows(*files: str) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[str]]
     found = [row for file in files for row in read(file)]
     names = (*GROUPS, "e_plus", "R", "G", "f_four_sided")
     points = {name: column(*(float(row[name]) for row in found)) for name in names}
-    return points, column(*(float(row["Nu_ribbed"]) for row in found)), [row["source"] for row in found]
+    return (
+        points,
+        column(*(float(row["Nu_ribbed"]) for row in found)),
+        [row["source"] for row in found],
+    )

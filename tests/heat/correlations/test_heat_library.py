@@ -1,4 +1,6 @@
-"""The law library: smooth laws against ht, laws without jumps, ranges that warn once, and hostile input."""
+"""The law library: smooth laws against ht, laws without jumps, ranges that warn once, and
+hostile input.
+"""
 
 import importlib
 import warnings
@@ -8,7 +10,11 @@ import torch
 from heat_points import column, drawn, point
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.heat.correlations.correlation import ValidityWarning, outside_counts, reset_outside_counts
+from sciforge.heat.correlations.correlation import (
+    ValidityWarning,
+    outside_counts,
+    reset_outside_counts,
+)
 from sciforge.heat.correlations.groups import GROUPS
 from sciforge.heat.correlations.library import CORRELATIONS, get_correlation, table
 from sciforge.heat.correlations.smooth import (
@@ -39,14 +45,20 @@ def test_smooth_laws_equal_those_of_ht(name, module, function, options):
     reference = getattr(importlib.import_module(f"ht.{module}"), function)
     points = drawn(name)
     expected = [
-        reference(Re, Pr, **options) for Re, Pr in zip(points["Re"].tolist(), points["Pr"].tolist(), strict=True)
+        reference(Re, Pr, **options)
+        for Re, Pr in zip(points["Re"].tolist(), points["Pr"].tolist(), strict=True)
     ]
-    torch.testing.assert_close(get_correlation(name).unchecked(points), column(*expected), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        get_correlation(name).unchecked(points), column(*expected), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize(
     ("ours", "name"),
-    [(gnielinski, "turbulent_Gnielinski"), (petukhov_kirillov_popov, "turbulent_Petukhov_Kirillov_Popov")],
+    [
+        (gnielinski, "turbulent_Gnielinski"),
+        (petukhov_kirillov_popov, "turbulent_Petukhov_Kirillov_Popov"),
+    ],
 )
 def test_laws_with_a_friction_factor_equal_those_of_ht_for_the_same_one(ours, name):
     internal = pytest.importorskip("ht.conv_internal", reason="ht is not installed")
@@ -54,21 +66,31 @@ def test_laws_with_a_friction_factor_equal_those_of_ht_for_the_same_one(ours, na
     fanning = petukhov_fanning(points["Re"])
     triples = zip(points["Re"].tolist(), points["Pr"].tolist(), (4 * fanning).tolist(), strict=True)
     expected = column(*(getattr(internal, name)(*triple) for triple in triples))
-    torch.testing.assert_close(ours(points["Re"], points["Pr"], fanning), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        ours(points["Re"], points["Pr"], fanning), expected, rtol=1e-12, atol=0
+    )
 
 
 def test_laminar_laws_are_the_constants_and_the_plate_laws_the_textbook_ones():
     pr = point(Re=1e5, Pr=0.7)
     assert get_correlation("laminar-wall").unchecked(pr).item() == pytest.approx(3.66)
     assert get_correlation("laminar-flux").unchecked(pr).item() == pytest.approx(4.36, rel=1e-3)
-    assert get_correlation("laminar-flux").fanning(point(Re=1000.0, Pr=0.7)).item() == pytest.approx(0.016)
-    mean, local = (get_correlation(f"plate-laminar-{extent}")(pr).item() for extent in ("mean", "local"))
+    assert get_correlation("laminar-flux").fanning(
+        point(Re=1000.0, Pr=0.7)
+    ).item() == pytest.approx(0.016)
+    mean, local = (
+        get_correlation(f"plate-laminar-{extent}")(pr).item() for extent in ("mean", "local")
+    )
     assert mean == pytest.approx(186.43785, rel=1e-6)  # ht's Baehr-Stephan at this point
     assert mean == pytest.approx(2 * local)
     turbulent = point(Re=2e6, Pr=0.7)
-    mean, local = (get_correlation(f"plate-turbulent-{extent}")(turbulent).item() for extent in ("mean", "local"))
+    mean, local = (
+        get_correlation(f"plate-turbulent-{extent}")(turbulent).item()
+        for extent in ("mean", "local")
+    )
     assert mean == pytest.approx(1.25 * local)
-    # The mixed law is the laminar one up to Re 5e5 (to 1 %: 871 is rounded) and nearly the turbulent one far on.
+    # The mixed law is the laminar one up to Re 5e5 (to 1 %: 871 is rounded) and nearly the
+    # turbulent one far on.
     at_transition = get_correlation("plate-mixed")(point(Re=5e5, Pr=0.7)).item()
     assert at_transition == pytest.approx(0.664 * 5e5**0.5 * 0.7 ** (1 / 3), rel=0.01)
 
@@ -76,7 +98,8 @@ def test_laminar_laws_are_the_constants_and_the_plate_laws_the_textbook_ones():
 def test_smooth_laws_name_their_differences_at_the_points_of_the_literature():
     air = {"Re": column(1e4, 1e5), "Pr": column(0.7, 0.7)}
     assert get_correlation("dittus-boelter")(air).tolist() == pytest.approx([31.6, 199.4], rel=2e-3)
-    # 29.2 and 179 with Colebrook's friction factor of a smooth tube, some 2 % below Petukhov's at Re 1e4.
+    # 29.2 and 179 with Colebrook's friction factor of a smooth tube, some 2 % below Petukhov's at
+    # Re 1e4.
     assert get_correlation("gnielinski")(air).tolist() == pytest.approx([29.2, 179.0], rel=0.025)
 
 
@@ -84,7 +107,9 @@ def test_sieder_tate_takes_the_viscosity_ratio_where_it_is_given():
     law = get_correlation("sieder-tate")
     base = law(point(Re=1e5, Pr=1.2)).item()
     assert base == pytest.approx(286.9178136793052)
-    assert law(point(Re=1e5, Pr=1.2, mu_ratio=0.01 / 0.067)).item() == pytest.approx(219.84016455766044)
+    assert law(point(Re=1e5, Pr=1.2, mu_ratio=0.01 / 0.067)).item() == pytest.approx(
+        219.84016455766044
+    )
 
 
 @pytest.mark.parametrize("name", ["smooth-duct", "smooth-duct-flux"])
@@ -104,7 +129,9 @@ def test_the_continuous_duct_law_never_jumps(name, pr):
 
 
 @pytest.mark.parametrize("end", [2300.0, 4000.0])
-@pytest.mark.parametrize("law", [lambda Re: smooth_duct(Re, torch.full_like(Re, 0.7)), smooth_fanning])
+@pytest.mark.parametrize(
+    "law", [lambda Re: smooth_duct(Re, torch.full_like(Re, 0.7)), smooth_fanning]
+)
 def test_the_continuous_duct_law_has_a_continuous_slope(law, end):
     Re = column(end - 1e-6, end + 1e-6).requires_grad_()
     before, after = torch.autograd.grad(law(Re).sum(), Re)[0].tolist()
@@ -114,8 +141,11 @@ def test_the_continuous_duct_law_has_a_continuous_slope(law, end):
 
 
 def test_transition_takes_turbulent_values_at_its_end_and_not_at_the_local_reynolds_number():
-    # Blended with the local Gnielinski value, Nu at mid-transition would be some 5.6; with that of Re 4000 it is 7.9.
-    assert get_correlation("smooth-duct")(point(Re=3150.0, Pr=0.7)).item() == pytest.approx(7.88, abs=0.01)
+    # Blended with the local Gnielinski value, Nu at mid-transition would be some 5.6; with that of
+    # Re 4000 it is 7.9.
+    assert get_correlation("smooth-duct")(point(Re=3150.0, Pr=0.7)).item() == pytest.approx(
+        7.88, abs=0.01
+    )
 
 
 def test_the_continuous_plate_law_lies_between_sum_and_larger_of_its_two_branches():
@@ -123,7 +153,9 @@ def test_the_continuous_plate_law_lies_between_sum_and_larger_of_its_two_branche
     value = get_correlation("smooth-plate").unchecked({"Re": Re, "Pr": 0.7})
     laminar = 0.664 * Re**0.5 * 0.7 ** (1 / 3)
     turbulent = get_correlation("schlichting").unchecked({"Re": Re, "Pr": 0.7})
-    assert (value >= torch.maximum(laminar, turbulent)).all() and (value <= laminar + turbulent).all()
+    assert (value >= torch.maximum(laminar, turbulent)).all() and (
+        value <= laminar + turbulent
+    ).all()
     slope = value.log().diff() / Re.log().diff()
     assert slope.min() > 0.5 and slope.max() < 0.85 and slope.diff().abs().max() < 1e-3
     assert value[-1].item() == pytest.approx(turbulent[-1].item(), rel=0.03)
@@ -143,7 +175,9 @@ def test_every_law_is_finite_rising_and_differentiable_in_its_range(name):
     slopes = torch.autograd.grad(value.sum(), list(points.values()), allow_unused=True)
     assert all(slope is None or slope.isfinite().all() for slope in slopes)
     slope = slopes[0] * points["Re"] / value  # the exponent of Re
-    assert (slope >= 0).all() and (slope < (11 if "smooth-duct" in name else 2)).sum() >= 0.9 * len(slope)
+    assert (slope >= 0).all() and (slope < (11 if "smooth-duct" in name else 2)).sum() >= 0.9 * len(
+        slope
+    )
     if law.friction is not None:
         assert law.fanning(points).isfinite().all() and (law.fanning(points) > 0).all()
 
@@ -151,7 +185,10 @@ def test_every_law_is_finite_rising_and_differentiable_in_its_range(name):
 @pytest.mark.parametrize("name", CORRELATIONS)
 def test_single_precision_gives_the_same(name):
     law, points = get_correlation(name), drawn(name)
-    exact, single = law.unchecked(points), law.unchecked({group: value.float() for group, value in points.items()})
+    exact, single = (
+        law.unchecked(points),
+        law.unchecked({group: value.float() for group, value in points.items()}),
+    )
     assert single.dtype == torch.float32
     inside = law.inside(points)
     smallest = 1e-3 if name == "plate-mixed" else 1e-4  # a difference of two near numbers
@@ -196,7 +233,8 @@ def test_a_law_warns_once_with_counts_and_then_only_counts():
     law = get_correlation("gnielinski")
     points = {"Re": column(1e3, 1e4, 1e5, 1e9), "Pr": column(0.7, 0.7, 1e4, 0.7)}
     with pytest.warns(
-        ValidityWarning, match=r"gnielinski: 3 of 4 points .*Re 2300 to 5e\+06: 2, Pr 0.5 to 2000: 1"
+        ValidityWarning,
+        match=r"gnielinski: 3 of 4 points .*Re 2300 to 5e\+06: 2, Pr 0.5 to 2000: 1",
     ) as seen:
         law(points)
     assert len(seen) == 1 and seen[0].filename == __file__
@@ -227,7 +265,9 @@ def test_conditions_on_products_of_groups_are_checked_too():
     with pytest.warns(ValidityWarning, match=r"han-1988: 1 of 1 points .*e\+ >= 50: 1"):
         get_correlation("han-1988")(low_e_plus)
     with pytest.warns(ValidityWarning, match=r"p/d 0.1 to 7: 1"):
-        get_correlation("ravigururajan-bergles-1996")({"Re": 3e4, "Pr": 0.7, "e_D": 0.01, "P_e": 5.0})
+        get_correlation("ravigururajan-bergles-1996")(
+            {"Re": 3e4, "Pr": 0.7, "e_D": 0.01, "P_e": 5.0}
+        )
 
 
 def test_points_are_numbers_arrays_or_tensors_of_fitting_shapes():
@@ -251,7 +291,12 @@ def test_impossible_points_give_nan_and_no_crash():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ValidityWarning)
             value = get_correlation(name)(
-                {"Re": column(-1e4, 0.0, 1e4), "Pr": column(-0.7, 0.0, 0.7), "e_D": 0.4, "P_e": 1e-3}
+                {
+                    "Re": column(-1e4, 0.0, 1e4),
+                    "Pr": column(-0.7, 0.0, 0.7),
+                    "e_D": 0.4,
+                    "P_e": 1e-3,
+                }
             )
         assert value.shape == (3,)
 
@@ -267,11 +312,20 @@ def test_unknown_names_and_missing_parts_are_one_line():
 
 def test_the_table_lists_every_law_in_order():
     rows = table().rows
-    assert [row[0] for row in rows] == list(CORRELATIONS) and len(rows) == len({row[0] for row in rows})
-    assert {"dittus-boelter", "gnielinski", "ravigururajan-bergles-1996", "webb-1971", "han-1988", "han-park-1988"} <= {
+    assert [row[0] for row in rows] == list(CORRELATIONS) and len(rows) == len(
+        {row[0] for row in rows}
+    )
+    assert {
+        "dittus-boelter",
+        "gnielinski",
+        "ravigururajan-bergles-1996",
+        "webb-1971",
+        "han-1988",
+        "han-park-1988",
+    } <= {*CORRELATIONS}
+    assert {"lau-1990-v45", "han-zhang-lee-1991-60-parallel", "smooth-duct", "smooth-plate"} <= {
         *CORRELATIONS
     }
-    assert {"lau-1990-v45", "han-zhang-lee-1991-60-parallel", "smooth-duct", "smooth-plate"} <= {*CORRELATIONS}
 
 
 @pytest.mark.parametrize("name", CORRELATIONS)

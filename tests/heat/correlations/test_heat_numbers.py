@@ -1,4 +1,6 @@
-"""Dimensionless numbers against NASA CR-3837, conversions between bases there and back, and properties of fluids."""
+"""Dimensionless numbers against NASA CR-3837, conversions between bases there and back, and
+properties of fluids.
+"""
 
 import csv
 import subprocess
@@ -17,7 +19,8 @@ from sciforge.heat.data.reference_basis import Basis, RigFacts, convert, open_ch
 
 SHARED = Path(__file__).parents[4] / "shared/data/heat/nasa_cr3837_square_duct.csv"
 SQUARE = Basis("ribbed", "projected", "smooth")
-# Rows of NASA CR-3837, appendix 7.3 (e+, R, G), whose Reynolds numbers other tables of the report quote.
+# Rows of NASA CR-3837, appendix 7.3 (e+, R, G), whose Reynolds numbers other tables of the report
+# quote.
 QUOTED = [
     (92.5528, 2.9806, 13.84782, 8314),
     (176.5097, 3.22622, 15.41176, 16544),
@@ -47,22 +50,34 @@ def test_inversion_gives_the_reynolds_numbers_that_the_report_quotes(e_plus, R, 
 
 
 def test_nusselt_number_of_the_report_within_half_a_percent():
-    assert dimensionless.point_of_roughness(*QUOTED[0][:3], 0.063, 1.0, 0.703).nusselt == pytest.approx(62.6, rel=5e-3)
+    assert dimensionless.point_of_roughness(
+        *QUOTED[0][:3], 0.063, 1.0, 0.703
+    ).nusselt == pytest.approx(62.6, rel=5e-3)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the table of NASA CR-3837 is not beside the repository")
+@pytest.mark.skipif(
+    not SHARED.exists(), reason="the table of NASA CR-3837 is not beside the repository"
+)
 def test_every_row_of_the_table_within_printed_rounding_and_back():
     with SHARED.open() as file:
         rows = list(csv.DictReader(file))
-    table = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name not in ("source", "kind")}
+    table = {
+        name: np.array([float(row[name]) for row in rows])
+        for name in rows[0]
+        if name not in ("source", "kind")
+    }
     shape = table["e_D"], table["W_H"]
-    point = dimensionless.point_of_roughness(table["e_plus"], table["R"], table["G"], *shape, table["Pr"])
+    point = dimensionless.point_of_roughness(
+        table["e_plus"], table["R"], table["G"], *shape, table["Pr"]
+    )
     assert len(rows) == 33
     np.testing.assert_allclose(point.Re, table["Re"], rtol=0, atol=0.5)
     np.testing.assert_allclose(point.fanning, table["f_four_sided"], rtol=0, atol=0.5e-5)
     np.testing.assert_allclose(point.stanton, table["St_r"], rtol=0, atol=0.5e-6)
     np.testing.assert_allclose(point.nusselt, table["Nu_ribbed"], rtol=0, atol=0.5e-2)
-    for found, name in zip(dimensionless.roughness_of_point(point, *shape), ("e_plus", "R", "G"), strict=True):
+    for found, name in zip(
+        dimensionless.roughness_of_point(point, *shape), ("e_plus", "R", "G"), strict=True
+    ):
         np.testing.assert_allclose(found, table[name], rtol=1e-12)
 
 
@@ -74,7 +89,9 @@ def test_floats_arrays_and_tensors_give_the_same():
     tensor = dimensionless.fanning_of_roughness(
         torch.full((2,), given[0], dtype=torch.float64), given[1], torch.tensor(2.0)
     )
-    mixed = dimensionless.fanning_of_roughness(given[0], torch.tensor(given[1], dtype=torch.float64), given[2])
+    mixed = dimensionless.fanning_of_roughness(
+        given[0], torch.tensor(given[1], dtype=torch.float64), given[2]
+    )
     np.testing.assert_allclose(array, expected)
     np.testing.assert_allclose(tensor, expected, rtol=1e-7)
     np.testing.assert_allclose(mixed, expected)
@@ -86,7 +103,10 @@ def test_gradients_of_the_frame_are_right():
         e_plus = dimensionless.roughness_reynolds(e_D, Re, fanning)
         return dimensionless.stanton_of_roughness(R, G * e_plus**0.28, fanning) * Re
 
-    given = [torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (3.2, 3.7, 0.06, 1.5, 3e4)]
+    given = [
+        torch.tensor([value], dtype=torch.float64, requires_grad=True)
+        for value in (3.2, 3.7, 0.06, 1.5, 3e4)
+    ]
     assert torch.autograd.gradcheck(nusselt, given, eps=1e-7)
 
 
@@ -95,8 +115,10 @@ def test_frame_without_a_solution_gives_nan_and_a_smooth_wall_no_friction(kind):
     def is_nan(value):
         return bool(value != value)
 
-    assert is_nan(dimensionless.fanning_of_roughness(kind(1.0), kind(0.5), kind(1.0)))  # ribs that fill the channel
-    assert is_nan(dimensionless.fanning_of_roughness(kind(2.5), kind(0.5), kind(1.0)))  # at the very border
+    # ribs that fill the channel
+    assert is_nan(dimensionless.fanning_of_roughness(kind(1.0), kind(0.5), kind(1.0)))
+    # at the very border
+    assert is_nan(dimensionless.fanning_of_roughness(kind(2.5), kind(0.5), kind(1.0)))
     assert is_nan(dimensionless.fanning_of_roughness(kind(float("nan")), kind(0.06), kind(1.0)))
     assert is_nan(dimensionless.stanton_of_roughness(kind(40.0), kind(1.0), kind(0.06)))
     assert is_nan(dimensionless.stanton_of_roughness(kind(3.0), kind(1.0), kind(-0.06)))
@@ -126,14 +148,18 @@ def test_pressure_drop_gives_the_blasius_line_of_a_smooth_tube():
     # water, 20 C, D 50 mm, 1 m/s: Darcy 0.0211 and 211 Pa a metre (Blasius, 0.3164 Re^-0.25)
     Re = dimensionless.reynolds(1.0, 0.05, 1.004e-6)
     darcy = 0.3164 * Re**-0.25
-    fanning = dimensionless.fanning_of_pressure_drop(darcy / 0.05 * 998.2 / 2, 1.0, 0.05, 998.2, 1.0)
+    fanning = dimensionless.fanning_of_pressure_drop(
+        darcy / 0.05 * 998.2 / 2, 1.0, 0.05, 998.2, 1.0
+    )
     assert dimensionless.darcy_of_fanning(fanning) == pytest.approx(darcy, rel=1e-12)
     assert dimensionless.fanning_of_darcy(darcy) == pytest.approx(fanning, rel=1e-12)
 
 
 def test_mass_flow_and_velocity_give_one_reynolds_number():
     by_velocity = dimensionless.reynolds(10.0, 0.05, 1.8e-5 / 1.2)
-    assert dimensionless.reynolds_of_mass_flow(1.2 * 10.0 * 0.0025, 0.05, 0.0025, 1.8e-5) == pytest.approx(by_velocity)
+    assert dimensionless.reynolds_of_mass_flow(
+        1.2 * 10.0 * 0.0025, 0.05, 0.0025, 1.8e-5
+    ) == pytest.approx(by_velocity)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.array([1.0, 0.0]), torch.tensor([-1.0, 2.0])])
@@ -144,7 +170,9 @@ def test_divisors_must_be_above_zero(bad):
 
 
 def test_rectangle_is_the_general_diameter():
-    assert dimensionless.rectangle_diameter(0.06, 0.02) == pytest.approx(dimensionless.hydraulic_diameter(0.0012, 0.16))
+    assert dimensionless.rectangle_diameter(0.06, 0.02) == pytest.approx(
+        dimensionless.hydraulic_diameter(0.0012, 0.16)
+    )
 
 
 # --- bases ---
@@ -164,12 +192,24 @@ def test_text_of_every_basis_reads_back():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("ribbed wall, projected area, smooth-channel diameter, developed, bulk properties", SQUARE),
+        (
+            "ribbed wall, projected area, smooth-channel diameter, developed, bulk properties",
+            SQUARE,
+        ),
         ("Ribbed-wall Nu; projected; smooth hydraulic diameter; fully developed", SQUARE),
-        ("four-wall average, wetted area, actual diameter, mean", Basis("average", "true", "actual", "mean")),
-        ("plate, mean over its length, film properties", Basis("smooth", "projected", "smooth", "mean", "film")),
+        (
+            "four-wall average, wetted area, actual diameter, mean",
+            Basis("average", "true", "actual", "mean"),
+        ),
+        (
+            "plate, mean over its length, film properties",
+            Basis("smooth", "projected", "smooth", "mean", "film"),
+        ),
         ("Smooth duct", Basis("smooth", "projected", "smooth")),
-        ("smooth wall, true area, open diameter, Darcy", Basis("smooth", "true", "actual", friction="darcy")),
+        (
+            "smooth wall, true area, open diameter, Darcy",
+            Basis("smooth", "true", "actual", friction="darcy"),
+        ),
     ],
 )
 def test_texts_that_people_write(text, expected):
@@ -181,7 +221,10 @@ def test_texts_that_people_write(text, expected):
     [
         ("", "does not state the wall and area and diameter; for example: ribbed wall"),
         ("ribbed wall", "does not state the area and diameter"),
-        ("ribbed, projected, smooth", "'smooth' in the basis may be the wall or the diameter; add that word"),
+        (
+            "ribbed, projected, smooth",
+            "'smooth' in the basis may be the wall or the diameter; add that word",
+        ),
         ("ribbed wall, smooth wall, true area, actual diameter", "two statements of the wall"),
         ("ribbed wall, projectd area, smooth diameter", "did you mean 'projected area'"),
         ("ribbed smooth wall, projected area, smooth diameter", "cannot read 'ribbed smooth wall'"),
@@ -226,18 +269,30 @@ def test_a_detour_ends_where_the_straight_way_does():
 
 
 def test_known_factors():
-    darcy, wetted = Basis("ribbed", "projected", "smooth", friction="darcy"), Basis("ribbed", "true", "smooth")
+    darcy, wetted = (
+        Basis("ribbed", "projected", "smooth", friction="darcy"),
+        Basis("ribbed", "true", "smooth"),
+    )
     assert convert({"friction": 0.06}, SQUARE, darcy)["friction"] == 0.24
     facts = RigFacts(true_projected=reference_basis.wetted_area_ratio(10.0))
     assert convert({"Nu": 120.0}, SQUARE, wetted, facts)["Nu"] == pytest.approx(100.0)
     for plate, ratio in (("laminar", 0.664 / 0.332), ("turbulent", 0.037 / 0.0296)):
-        local, mean = (Basis("smooth", "projected", "smooth", extent) for extent in ("local", "mean"))
-        assert convert({"Nu": 100.0}, local, mean, RigFacts(plate=plate))["Nu"] == pytest.approx(100 * ratio)
+        local, mean = (
+            Basis("smooth", "projected", "smooth", extent) for extent in ("local", "mean")
+        )
+        assert convert({"Nu": 100.0}, local, mean, RigFacts(plate=plate))["Nu"] == pytest.approx(
+            100 * ratio
+        )
     average = Basis("average", "projected", "smooth")
-    assert convert({"Nu": 100.0}, SQUARE, average, RigFacts(average_ribbed=0.8))["Nu"] == pytest.approx(80.0)
-    array = convert({"Nu": np.array([100.0, 50.0])}, SQUARE, average, RigFacts(average_ribbed=np.array([0.8, 0.9])))[
+    assert convert({"Nu": 100.0}, SQUARE, average, RigFacts(average_ribbed=0.8))[
         "Nu"
-    ]
+    ] == pytest.approx(80.0)
+    array = convert(
+        {"Nu": np.array([100.0, 50.0])},
+        SQUARE,
+        average,
+        RigFacts(average_ribbed=np.array([0.8, 0.9])),
+    )["Nu"]
     np.testing.assert_allclose(array, [80.0, 45.0])
 
 
@@ -250,7 +305,9 @@ def test_actual_diameter_keeps_coefficient_mass_flow_and_pressure_drop():
     assert facts.actual_smooth == pytest.approx(wide / side)
 
     def numbers_on(area, diameter):
-        drop = dimensionless.fanning_of_pressure_drop(pressure_drop, 2.0, diameter, density, mass_flow / density / area)
+        drop = dimensionless.fanning_of_pressure_drop(
+            pressure_drop, 2.0, diameter, density, mass_flow / density / area
+        )
         Re = dimensionless.reynolds_of_mass_flow(mass_flow, diameter, area, viscosity)
         return {
             "Nu": dimensionless.nusselt(200.0, diameter, 0.026),
@@ -259,12 +316,15 @@ def test_actual_diameter_keeps_coefficient_mass_flow_and_pressure_drop():
             "e_D": 0.003 / diameter,
         }
 
-    found = convert(numbers_on(side**2, side), SQUARE, Basis("ribbed", "projected", "actual"), facts)
+    found = convert(
+        numbers_on(side**2, side), SQUARE, Basis("ribbed", "projected", "actual"), facts
+    )
     assert found == pytest.approx(numbers_on(section, wide), rel=1e-12)
 
 
 def test_open_volume_and_wetted_area_by_counting():
-    # a channel 60 wide and 30 high, ribs 3 high and 2 wide at 45 degrees every 30 along the flow, in mm, one pitch
+    # a channel 60 wide and 30 high, ribs 3 high and 2 wide at 45 degrees every 30 along the flow,
+    # in mm, one pitch
     width, height, rib, thick, pitch = 60.0, 30.0, 3.0, 2.0, 30.0
     length = width * 2**0.5
     volume = width * height * pitch - 2 * rib * thick * length
@@ -297,7 +357,9 @@ def test_what_cannot_be_converted_names_what_is_missing(change, needs):
 
 def test_reynolds_number_on_the_actual_diameter_needs_its_cross_section():
     with pytest.raises(ConfigError, match="Re from .* needs open_section"):
-        convert({"Re": 1e4}, SQUARE, Basis("ribbed", "projected", "actual"), RigFacts(actual_smooth=0.9))
+        convert(
+            {"Re": 1e4}, SQUARE, Basis("ribbed", "projected", "actual"), RigFacts(actual_smooth=0.9)
+        )
 
 
 def test_geometry_that_cannot_be_stops():
@@ -315,7 +377,9 @@ def test_geometry_that_cannot_be_stops():
 
 def test_ratio_of_averages_is_a_laws_own_or_refused():
     ratio = reference_basis.average_ribbed_of_law("han-1988", 3.2, 3.7 * 200**0.28, 0.057)
-    walls = [dimensionless.stanton_of_roughness(3.2, level * 200**0.28, 0.057) for level in (3.7, 4.5)]
+    walls = [
+        dimensionless.stanton_of_roughness(3.2, level * 200**0.28, 0.057) for level in (3.7, 4.5)
+    ]
     assert ratio == pytest.approx(walls[1] / walls[0])
     with pytest.raises(ConfigError, match="no stated Gbar/G of the law 'webb-1971'"):
         reference_basis.average_ribbed_of_law("webb-1971", 3.2, 15.0, 0.057)
@@ -327,15 +391,21 @@ def test_ratio_of_averages_is_a_laws_own_or_refused():
 def test_without_coolprop_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "CoolProp", None)
     monkeypatch.setitem(sys.modules, "CoolProp.CoolProp", None)
-    with pytest.raises(MissingExtra, match=r'CoolProp is not installed; pip install "sciforge\[heat\]"'):
+    with pytest.raises(
+        MissingExtra, match=r'CoolProp is not installed; pip install "sciforge\[heat\]"'
+    ):
         fluids.properties("Air", 300.0)
 
 
 def test_importing_is_light():
-    code = "import sys, sciforge.heat.correlations.dimensionless, sciforge.heat.correlations.fluids; "
+    code = (
+        "import sys, sciforge.heat.correlations.dimensionless, sciforge.heat.correlations.fluids; "
+    )
     code += "import sciforge.heat.data.reference_basis; "
     code += "print([name for name in ('CoolProp', 'ht', 'fluids', 'pint') if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
     assert result.stdout.strip() == "[]", result.stderr
 
 
@@ -363,7 +433,9 @@ class TestCoolProp:
         target = Basis("ribbed", "projected", "smooth", properties="film")
         found = convert({"Nu": 100.0, "Re": 1e4}, SQUARE, target, facts)
         assert found["Nu"] == pytest.approx(100 * bulk.conductivity_W_mK / film.conductivity_W_mK)
-        assert found["Re"] == pytest.approx(1e4 * bulk.kinematic_viscosity_m2_s / film.kinematic_viscosity_m2_s)
+        assert found["Re"] == pytest.approx(
+            1e4 * bulk.kinematic_viscosity_m2_s / film.kinematic_viscosity_m2_s
+        )
         with pytest.raises(DataError, match="of the film and of the bulk"):
             reference_basis.film_facts(film, bulk)
 

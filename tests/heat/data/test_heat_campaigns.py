@@ -1,4 +1,6 @@
-"""Virtual rigs stay inside the laws they obey, and the objective that learns from them is honest about their source."""
+"""Virtual rigs stay inside the laws they obey, and the objective that learns from them is honest
+about their source.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ SYSTEMS = ("han-park-1988", "webb-1971", "gnielinski", "lau-1990-90+lau-1990-v45
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return prepare(Campaigns(systems=SYSTEMS, campaigns=60), tmp_path_factory.mktemp("heat") / "store")
+    return prepare(
+        Campaigns(systems=SYSTEMS, campaigns=60), tmp_path_factory.mktemp("heat") / "store"
+    )
 
 
 def test_every_plate_lies_inside_its_law_and_has_its_nusselt_number(store):
@@ -53,7 +57,10 @@ def test_a_law_may_not_explain_its_own_campaigns(store):
     codec, model = HeatCodec(), MODELS["ribbed"].build(HeatCodec()).double()
     objective = CampaignEvidence().resolve(store)
     records = store.split("train")
-    made = [objective.prepare(records[i], codec, np.random.default_rng(i), True) for i in range(len(records))]
+    made = [
+        objective.prepare(records[i], codec, np.random.default_rng(i), True)
+        for i in range(len(records))
+    ]
     _, _, law_BK = objective._seen(model, codec.collate(made))
     for record, law_K in zip(records, law_BK, strict=True):
         own = [name in record["system"].split("+") for name in model.laws]
@@ -75,11 +82,16 @@ def test_a_system_that_only_its_own_law_explains_is_refused(store):
 
 def test_rigs_are_off_by_what_is_said(store):
     """Over many draws of one campaign the level varies by `rig` and the noise by `noise`."""
-    codec, objective = HeatCodec(), CampaignEvidence(rig=0.2, noise=0.03, noise_spread=0.0).resolve(store)
+    codec, objective = (
+        HeatCodec(),
+        CampaignEvidence(rig=0.2, noise=0.03, noise_spread=0.0).resolve(store),
+    )
     record = next(r for r in store.split("train") if len(r["log_nu"]) > 6)
     x_NG = torch.from_numpy(np.array(record["x"]))
     drawn = [
-        objective.prepare(record, codec, sampling.generator(0, sampling.CORRUPT, 0, i), True)["log_nu"]
+        objective.prepare(record, codec, sampling.generator(0, sampling.CORRUPT, 0, i), True)[
+            "log_nu"
+        ]
         for i in range(3000)
     ]
     covariance = np.cov(np.stack(drawn).T)

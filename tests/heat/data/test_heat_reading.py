@@ -1,4 +1,6 @@
-"""Tables of measurements: hostile input is one line with its place, units make groups, splits leak nothing, laws fill boxes."""
+"""Tables of measurements: hostile input is one line with its place, units make groups, splits
+leak nothing, laws fill boxes.
+"""
 
 import gzip
 import warnings
@@ -35,11 +37,21 @@ def read(folder: Path, text: str, *columns: str, **options):
 
 def test_bundled_points_are_the_published_ones():
     table = read_table(catalog.fetch("ribbed-channel"))
-    assert len(table) == 83 and set(table.rig) == {"nasa-cr-3837", "han-1984", "han-1988", "han-zhang-lee-1991"}
+    assert len(table) == 83 and set(table.rig) == {
+        "nasa-cr-3837",
+        "han-1984",
+        "han-1988",
+        "han-zhang-lee-1991",
+    }
     assert table.basis == "ribbed wall, projected area, smooth diameter"
     nasa = np.array(table.rig) == "nasa-cr-3837"
-    assert nasa.sum() == 33 and np.isfinite(table.fanning[nasa]).all() and np.isnan(table.fanning[~nasa]).all()
-    assert {8314, 16544, 6281, 6385, 6571, 9637, 52257} <= set(table.points["Re"][nasa].astype(int))  # quoted elsewhere
+    assert (
+        nasa.sum() == 33
+        and np.isfinite(table.fanning[nasa]).all()
+        and np.isnan(table.fanning[~nasa]).all()
+    )
+    # quoted elsewhere
+    assert {8314, 16544, 6281, 6385, 6571, 9637, 52257} <= set(table.points["Re"][nasa].astype(int))
     first = table.nu[np.flatnonzero(table.points["Re"] == 8314)[0]]
     assert abs(first / 62.6 - 1) < PARTS and np.isfinite(table.uncertainty).all()
 
@@ -50,7 +62,11 @@ def test_bundled_points_are_the_published_ones():
 def test_columns_by_alias_and_by_name(tmp_path):
     text = BASIS + "REYNOLDS,Pr,e/D,P/e,alpha,W/H,mine,Lab\n" + ROW + ",A\n"
     table = read(tmp_path, text, "Nu=mine")
-    assert table.nu.tolist() == [150] and table.rig == ("A",) and table.points["alpha_deg"].tolist() == [60]
+    assert (
+        table.nu.tolist() == [150]
+        and table.rig == ("A",)
+        and table.points["alpha_deg"].tolist() == [60]
+    )
     assert read(tmp_path, BASIS + f"{HEADER}\n{ROW}\n").rig == ("rig",)  # the file's name
     assert read(tmp_path, "# rig: B\n" + BASIS + f"{HEADER}\n{ROW}\n").rig == ("B",)
 
@@ -63,7 +79,9 @@ def test_semicolons_tabs_bom_gzip_and_spreadsheet_remarks(tmp_path):
         "\ufeff" + text,
     ):
         assert read(tmp_path, variant).nu.tolist() == expected.nu.tolist()
-    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress((BASIS + f"{HEADER}\n{ROW}".replace(",", "\t")).encode()))
+    (tmp_path / "a.tsv.gz").write_bytes(
+        gzip.compress((BASIS + f"{HEADER}\n{ROW}".replace(",", "\t")).encode())
+    )
     assert read_table(tmp_path / "a.tsv.gz", warn=False).nu.tolist() == [150]
     quoted = f'"{BASIS.strip()}",,,\r\n{HEADER}\r\n{ROW}\r\n'
     assert read(tmp_path, quoted).line.tolist() == [3]
@@ -72,7 +90,8 @@ def test_semicolons_tabs_bom_gzip_and_spreadsheet_remarks(tmp_path):
 def test_dimensional_columns_make_the_groups(tmp_path):
     text = (
         BASIS
-        + "velocity [m/s],viscosity [mm^2/s],Pr,width [mm],height [cm],e [mm],pitch [mm],angle [rad],h [W/(m2 K)],k [W/m/K]\n"
+        + "velocity [m/s],viscosity [mm^2/s],Pr,width [mm],height [cm],e [mm],pitch [mm],angle"
+        " [rad],h [W/(m2 K)],k [W/m/K]\n"
     )
     text += "10,20,0.7,50,5,3.125,31.25,1.0471975512,60,0.025\n"
     table = read(tmp_path, text)
@@ -84,27 +103,44 @@ def test_dimensional_columns_make_the_groups(tmp_path):
 def test_a_fluid_and_its_temperature_give_viscosity_and_prandtl(tmp_path):
     pytest.importorskip("CoolProp", reason="CoolProp is not installed")
     pytest.importorskip("pint", reason="pint is not installed")
-    text = "# fluid: Air\n" + BASIS + "velocity [m/s],D [mm],T [degC],pressure [bar],e_D,P_e,alpha_deg,W_H,Nu\n"
+    text = (
+        "# fluid: Air\n"
+        + BASIS
+        + "velocity [m/s],D [mm],T [degC],pressure [bar],e_D,P_e,alpha_deg,W_H,Nu\n"
+    )
     table = read(tmp_path, text + "10,50,26.85,30,0.0625,10,60,1,150\n")
     assert table.points["Pr"][0] == pytest.approx(0.729, abs=5e-4)
     assert 8e5 < table.points["Re"][0] < 1.05e6  # 35 kg/m3, 1.9e-5 Pa s
     with pytest.raises(DataError, match="rig.csv: .*Aire"):
-        read(tmp_path, text.replace("fluid: Air", "fluid: Aire") + "10,50,26.85,30,0.0625,10,60,1,150\n")
+        read(
+            tmp_path,
+            text.replace("fluid: Air", "fluid: Aire") + "10,50,26.85,30,0.0625,10,60,1,150\n",
+        )
 
 
 def test_a_contradiction_between_columns_is_told(tmp_path):
     pytest.importorskip("pint", reason="pint is not installed")
     text = BASIS + f"{HEADER},width [mm],height [mm]\n{ROW},20,40\n"
-    assert any("W_H differs from width, height by up to 50%" in note for note in read(tmp_path, text).notes)
+    assert any(
+        "W_H differs from width, height by up to 50%" in note for note in read(tmp_path, text).notes
+    )
 
 
 def test_friction_factors_are_fannings(tmp_path):
     head, row = f"{HEADER},FRICTION\n", f"{ROW},0.06\n"
-    assert read(tmp_path, BASIS + head.replace("FRICTION", "darcy") + row).fanning.tolist() == [0.015]
-    assert read(tmp_path, BASIS + head.replace("FRICTION", "f_four_sided") + row).fanning.tolist() == [0.06]
-    with pytest.raises(DataError, match="rig.csv:2: a friction factor f may be Fanning's or Darcy's"):
+    assert read(tmp_path, BASIS + head.replace("FRICTION", "darcy") + row).fanning.tolist() == [
+        0.015
+    ]
+    assert read(
+        tmp_path, BASIS + head.replace("FRICTION", "f_four_sided") + row
+    ).fanning.tolist() == [0.06]
+    with pytest.raises(
+        DataError, match="rig.csv:2: a friction factor f may be Fanning's or Darcy's"
+    ):
         read(tmp_path, BASIS + head.replace("FRICTION", "f") + row)
-    darcy = read(tmp_path, BASIS.strip() + ", Darcy friction\n" + head.replace("FRICTION", "f") + row)
+    darcy = read(
+        tmp_path, BASIS.strip() + ", Darcy friction\n" + head.replace("FRICTION", "f") + row
+    )
     assert darcy.fanning.tolist() == [0.015] and "darcy" not in darcy.basis
     assert np.isnan(read(tmp_path, BASIS + head.replace("FRICTION", "note") + row).fanning).all()
 
@@ -134,7 +170,9 @@ WRONG = {
     BASIS + "Re,Nu\n1e4,30": "no column Pr",
     BASIS + "Pr,Nu\n0.7,30": "no column Re .*--columns Re=THEIRS",
     BASIS + "Re,Pr,Nusslt\n1e4,0.7,30": ":2: no column Nu .*Nusslt",
-    BASIS + "Re,Pr,Nu,Nu_r\n1e4,0.7,30,31": ":2: 2 columns may be Nu .Nu, Nu_r.; choose with --columns Nu=Nu",
+    BASIS + "Re,Pr,Nu,Nu_r\n1e4,0.7,30,31": (
+        ":2: 2 columns may be Nu .Nu, Nu_r.; choose with --columns Nu=Nu"
+    ),
     BASIS + "Re,Pr,P_e,Nu\n1e4,0.7,10,30": "ribs without a height",
     BASIS + "Re [furlong],Pr,Nu\n1e4,0.7,30": ":2: Re cannot be in 'furlong'",
     BASIS + "velocity [m/z],Pr,Nu\n1e4,0.7,30": ":2: no unit 'm/z'",
@@ -149,7 +187,9 @@ WRONG = {
     BASIS + f"{HEADER}\n" + ROW.replace("30000", "-3e4"): ":3: Re is -30000; it must be above 0",
     BASIS + f"{HEADER}\n" + ROW.replace("30000", "0"): ":3: Re is 0; it must be above 0",
     BASIS + f"{HEADER}\n" + ROW.replace("30000", ""): ":3: Re is missing",
-    BASIS + f"{HEADER}\n" + ROW.replace(",60,", ",120,"): ":3: alpha_deg is 120; it must be at most 90: .*V rib",
+    BASIS
+    + f"{HEADER}\n"
+    + ROW.replace(",60,", ",120,"): ":3: alpha_deg is 120; it must be at most 90: .*V rib",
     BASIS + f"{HEADER}\n" + ROW.replace(",60,", ",0,"): ":3: alpha_deg is 0; it must be above 0",
     BASIS + f"{HEADER}\n" + ROW.replace(",60,", ",1.05,"): "radians",
     BASIS + f"{HEADER}\n" + ROW.replace("0.0625", "0.6"): ":3: e_D is 0.6; it must be at most 0.5",
@@ -157,12 +197,20 @@ WRONG = {
     BASIS + f"{HEADER}\n" + ROW.replace(",150", ",inf"): ":3: Nu is 'inf', not finite",
     BASIS + f"{HEADER}\n" + ROW.replace(",150", ",nan"): ":3: Nu is 'nan', not finite",
     BASIS + f"{HEADER}\n" + ROW.replace(",150", ","): ":3: Nu is missing",
-    BASIS + f"{HEADER},uncertainty\n{ROW},6.8": r":3: uncertainty is 6.8, not a fraction .*uncertainty \[%\]",
+    BASIS + f"{HEADER},uncertainty\n{ROW},6.8": (
+        r":3: uncertainty is 6.8, not a fraction .*uncertainty \[%\]"
+    ),
     BASIS + f"{HEADER},uncertainty\n{ROW},-0.1": ":3: uncertainty is -0.1",
     BASIS + f"{HEADER},fanning\n{ROW},-0.1": ":3: the friction factor is -0.1",
-    BASIS + "D [m],rib_height [m],Re,Pr,Nu\n0,0.1,1e4,0.7,30": ":3: diameter is 0 m; it must be above 0",
-    f"{HEADER}\n{ROW}": "no basis of Nu; put '# basis: ribbed wall, projected area, smooth diameter'",
-    f"# basis: ribbed wall\n{HEADER}\n{ROW}": "basis 'ribbed wall' does not state the area and diameter",
+    BASIS + "D [m],rib_height [m],Re,Pr,Nu\n0,0.1,1e4,0.7,30": (
+        ":3: diameter is 0 m; it must be above 0"
+    ),
+    f"{HEADER}\n{ROW}": (
+        "no basis of Nu; put '# basis: ribbed wall, projected area, smooth diameter'"
+    ),
+    f"# basis: ribbed wall\n{HEADER}\n{ROW}": (
+        "basis 'ribbed wall' does not state the area and diameter"
+    ),
 }
 
 
@@ -170,7 +218,10 @@ WRONG = {
 def test_hostile_tables_are_one_line(tmp_path, text):
     if "[" in text:
         pytest.importorskip("pint", reason="pint is not installed")
-    with warnings.catch_warnings(), pytest.raises(SciforgeError, match=f"rig.csv.*{WRONG[text]}") as caught:
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(SciforgeError, match=f"rig.csv.*{WRONG[text]}") as caught,
+    ):
         warnings.simplefilter("error")
         read(tmp_path, text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
@@ -180,7 +231,11 @@ def test_hostile_files_and_options_are_one_line(tmp_path):
     good = BASIS + f"{HEADER}\n{ROW}\n"
     (tmp_path / "latin.csv").write_bytes(b"Re,angle [\xb0],Nu\n1,1,1\n")
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(good.encode())[:-9])
-    for name, said in (("latin.csv", "not UTF-8"), ("cut.csv.gz", "not a whole gzip"), ("none.csv", "No such file")):
+    for name, said in (
+        ("latin.csv", "not UTF-8"),
+        ("cut.csv.gz", "not a whole gzip"),
+        ("none.csv", "No such file"),
+    ):
         with pytest.raises(DataError, match=said):
             read_table(tmp_path / name)
     with pytest.raises(ConfigError, match="ending '.xlsx'"):
@@ -223,7 +278,9 @@ def made(folder: Path, *files: Path, **options) -> Store:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = folder / f"store-{len(list(folder.iterdir()))}"
-        return prepare(Measurements(files=files or (catalog.fetch("ribbed-channel"),), **options), out)
+        return prepare(
+            Measurements(files=files or (catalog.fetch("ribbed-channel"),), **options), out
+        )
 
 
 @pytest.mark.parametrize(
@@ -252,8 +309,15 @@ def test_random_splits_keep_repeats_together(tmp_path):
     file = wrote(tmp_path, BASIS + "\n".join([HEADER, *rows]))
     store = made(tmp_path, file, shares=(0.6, 0.2, 0.2))
     split = store.column("split").reshape(30, 3)
-    assert (split == split[:, :1]).all() and store.meta["counts"] == {"train": 54, "validation": 18, "test": 18}
-    again, other = made(tmp_path, file, shares=(0.6, 0.2, 0.2)), made(tmp_path, file, shares=(0.6, 0.2, 0.2), seed=1)
+    assert (split == split[:, :1]).all() and store.meta["counts"] == {
+        "train": 54,
+        "validation": 18,
+        "test": 18,
+    }
+    again, other = (
+        made(tmp_path, file, shares=(0.6, 0.2, 0.2)),
+        made(tmp_path, file, shares=(0.6, 0.2, 0.2), seed=1),
+    )
     assert (again.column("split") == store.column("split")).all() and (
         other.column("split") != store.column("split")
     ).any()
@@ -269,7 +333,12 @@ def test_rigs_of_several_files_and_given_splits(tmp_path):
     with pytest.raises(DataError, match="differ in the basis"):
         made(tmp_path, first, third)
     with pytest.raises(DataError, match="b.csv:4: split 'tst' is not known; did you mean 'test'"):
-        made(tmp_path, first, wrote(tmp_path, second.read_text().replace("TEST", "tst"), "b.csv"), split="given")
+        made(
+            tmp_path,
+            first,
+            wrote(tmp_path, second.read_text().replace("TEST", "tst"), "b.csv"),
+            split="given",
+        )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +363,10 @@ def test_impossible_splits_are_one_line(tmp_path, options, said):
 
 def test_one_point_is_for_training(tmp_path):
     store = made(tmp_path, wrote(tmp_path, BASIS + f"{HEADER}\n{ROW}\n"))
-    assert store.meta["counts"] == {"train": 1, "validation": 0, "test": 0} and store[0]["value"] == 150.0
+    assert (
+        store.meta["counts"] == {"train": 1, "validation": 0, "test": 0}
+        and store[0]["value"] == 150.0
+    )
 
 
 def test_stores_are_whole_after_the_split_is_rewritten(tmp_path):

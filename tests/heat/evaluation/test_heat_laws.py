@@ -28,15 +28,25 @@ def measurements(num: int = 12) -> tuple[np.ndarray, np.ndarray, list[str]]:
     plate = np.arange(num) % 4
     x_NG = np.stack(
         [
-            draw.uniform(1e4, 6e4, num), np.full(num, 0.703), np.array([0.047, 0.063, 0.063, 0.078])[plate],
-            np.array([10.0, 20.0, 10.0, 10.0])[plate], np.array([90.0, 60.0, 45.0, 90.0])[plate],
+            draw.uniform(1e4, 6e4, num),
+            np.full(num, 0.703),
+            np.array([0.047, 0.063, 0.063, 0.078])[plate],
+            np.array([10.0, 20.0, 10.0, 10.0])[plate],
+            np.array([90.0, 60.0, 45.0, 90.0])[plate],
             np.array([1.0, 1.0, 2.0, 4.0])[plate],
-        ], 1,
-    )  # fmt: skip
-    law_N = (
-        get_correlation("han-park-1988").unchecked(dict(zip(CHANNEL, torch.from_numpy(x_NG.T), strict=True))).numpy()
+        ],
+        1,
     )
-    return x_NG, law_N * np.exp(0.1 * (plate > 1) + 0.03 * draw.standard_normal(num)), [f"rig {p // 2}" for p in plate]
+    law_N = (
+        get_correlation("han-park-1988")
+        .unchecked(dict(zip(CHANNEL, torch.from_numpy(x_NG.T), strict=True)))
+        .numpy()
+    )
+    return (
+        x_NG,
+        law_N * np.exp(0.1 * (plate > 1) + 0.03 * draw.standard_normal(num)),
+        [f"rig {p // 2}" for p in plate],
+    )
 
 
 def finetuned(prior: str | None = "nusselt-ribbed", num: int = 12) -> NusseltNet:
@@ -45,10 +55,14 @@ def finetuned(prior: str | None = "nusselt-ribbed", num: int = 12) -> NusseltNet
 
 
 def generic(num: int) -> NusseltNet:
-    """A net of columns that are no channel, one of them not positive, with `num` measured points."""
+    """A net of columns that are no channel, one of them not positive, with `num` measured
+    points.
+    """
     x_NG = np.random.default_rng(2).normal(size=(30, 2))
     x_NG[:, 0] = np.exp(x_NG[:, 0])
-    model = PLAIN.build(HeatCodec(columns=("gap", "tilt")).fitted(x_NG)).double().requires_grad_(False)
+    model = (
+        PLAIN.build(HeatCodec(columns=("gap", "tilt")).fitted(x_NG)).double().requires_grad_(False)
+    )
     if num:
         given_NG = torch.from_numpy(x_NG[:num])
         kept(model, given_NG, 2 + 0.5 * given_NG[:, 0].log() + torch.sin(3 * given_NG[:, 1]), 1.0)
@@ -56,11 +70,18 @@ def generic(num: int) -> NusseltNet:
 
 
 MAKERS = {
-    **{f"fresh {name}": lambda config=config: config.build(HeatCodec()) for name, config in MODELS.items()},
-    "fresh smooth-duct": lambda: NusseltConfig(("smooth-duct", "smooth-plate")).build(HeatCodec()),
-    "fresh with two jumps": lambda: NusseltConfig(("han-1989-narrow", "han-park-1988")).build(HeatCodec()),
     **{
-        f"pretrained {name}": lambda name=name: Checkpoint.open(catalog.locate(f"nusselt-{name}")).build()
+        f"fresh {name}": lambda config=config: config.build(HeatCodec())
+        for name, config in MODELS.items()
+    },
+    "fresh smooth-duct": lambda: NusseltConfig(("smooth-duct", "smooth-plate")).build(HeatCodec()),
+    "fresh with two jumps": (
+        lambda: NusseltConfig(("han-1989-narrow", "han-park-1988")).build(HeatCodec())
+    ),
+    **{
+        f"pretrained {name}": (
+            lambda name=name: Checkpoint.open(catalog.locate(f"nusselt-{name}")).build()
+        )
         for name in ("ribbed", "tubes", "smooth")
     },
     "finetuned": finetuned,
@@ -117,7 +138,9 @@ def test_a_model_that_breaks_a_law_is_caught(monkeypatch, name):
 def test_a_residual_that_does_not_fade_is_caught(monkeypatch):
     model = finetuned()
     away = Prior.correlation
-    monkeypatch.setattr(Prior, "correlation", staticmethod(lambda a, b, length: away(a * 0.01, b * 0.01, length)))
+    monkeypatch.setattr(
+        Prior, "correlation", staticmethod(lambda a, b, length: away(a * 0.01, b * 0.01, length))
+    )
     model.heads[HEAD]._found = None
     violation, tolerance = LAWS["extrapolation"](model, model.codec, rng())
     assert violation > tolerance
@@ -137,7 +160,8 @@ def test_a_new_rig_that_is_too_sure_is_caught(monkeypatch):
 
 def test_published_jumps_are_shown_and_only_where_they_are_published():
     for laws, low, high in (
-        (("han-park-1988",), 0.25, 0.4),  # G is 1.47 times as large above W/H 1 as at it, for ribs at 30 degrees
+        # G is 1.47 times as large above W/H 1 as at it, for ribs at 30 degrees
+        (("han-park-1988",), 0.25, 0.4),
         (("han-park-1988", "webb-1971"), 0.12, 0.25),
         (("webb-1971", "ravigururajan-bergles-1996"), 0.0, 1e-4),
     ):
@@ -147,13 +171,15 @@ def test_published_jumps_are_shown_and_only_where_they_are_published():
 
 
 def test_a_bare_power_law_of_one_point_may_fall_with_Re():
-    # Nothing but the level is known: its prior says Nu near 1 at Re 30,000, and one point at Re 15,000 turns it upside down.
+    # Nothing but the level is known: its prior says Nu near 1 at Re 30,000, and one point at Re
+    # 15,000 turns it upside down.
     x_NG, nusselt_N, _ = measurements(1)
     x_NG[:, 0] = 1.5e4
     model = NusseltLaw(columns=CHANNEL).fit(x_NG, nusselt_N).model_
     violation, tolerance = LAWS["monotone"](model, model.codec, rng())
     slope = float(
-        mean_log_nu(model, torch.from_numpy(x_NG * [2, 1, 1, 1, 1, 1])) - mean_log_nu(model, torch.from_numpy(x_NG))
+        mean_log_nu(model, torch.from_numpy(x_NG * [2, 1, 1, 1, 1, 1]))
+        - mean_log_nu(model, torch.from_numpy(x_NG))
     )
     assert (slope < 0) == (violation > tolerance)
 
@@ -166,7 +192,9 @@ def test_mean_without_points_is_that_of_the_prior():
     weight = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
     laws_KN = model.bases(x_NG).numpy()
     assert measured(model) == 0
-    assert mean_log_nu(model, x_NG).numpy() == pytest.approx(weight @ (laws_KN + np.array([[0.1], [0.2], [0.3]])))
+    assert mean_log_nu(model, x_NG).numpy() == pytest.approx(
+        weight @ (laws_KN + np.array([[0.1], [0.2], [0.3]]))
+    )
     assert laws_alone(model, x_NG).numpy() == pytest.approx(weight @ laws_KN)
 
 

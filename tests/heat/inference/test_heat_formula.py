@@ -1,4 +1,6 @@
-"""A fitted law in readable forms: exponents, formula, LaTeX, Python source; and which readings to take next."""
+"""A fitted law in readable forms: exponents, formula, LaTeX, Python source; and which readings
+to take next.
+"""
 
 import json
 import math
@@ -41,18 +43,31 @@ def law(measured) -> NusseltLaw:
 
 def spread_points(count: int) -> np.ndarray:
     rng = np.random.default_rng(3)
-    columns = [np.exp(rng.uniform(math.log(6e3), math.log(1e5), count)), rng.uniform(0.6, 1.0, count)]
-    columns += [rng.uniform(0.02, 0.1, count), rng.uniform(8, 25, count), rng.choice([30.0, 47.0, 60.0, 90.0], count)]
+    columns = [
+        np.exp(rng.uniform(math.log(6e3), math.log(1e5), count)),
+        rng.uniform(0.6, 1.0, count),
+    ]
+    columns += [
+        rng.uniform(0.02, 0.1, count),
+        rng.uniform(8, 25, count),
+        rng.choice([30.0, 47.0, 60.0, 90.0], count),
+    ]
     return np.stack([*columns, rng.choice([1.0, 2.0, 4.0], count)], 1)
 
 
 def by_subprocess(source: str, x_MG: np.ndarray, tmp_path) -> np.ndarray:
     """Run exported source with nothing but the standard library and return its Nusselt numbers."""
-    script = f"{source}\nimport json, sys\nprint(json.dumps([nusselt(*row) for row in json.load(sys.stdin)]))\n"
+    script = (
+        f"{source}\nimport json, sys\nprint(json.dumps([nusselt(*row) for row in"
+        " json.load(sys.stdin)]))\n"
+    )
     path = tmp_path / "law.py"
     path.write_text(script, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-I", "-S", path], input=json.dumps(x_MG.tolist()), capture_output=True, text=True
+        [sys.executable, "-I", "-S", path],
+        input=json.dumps(x_MG.tolist()),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout), float)
@@ -78,7 +93,9 @@ def test_a_pure_power_law_comes_back():
 
 
 def test_exponents_are_slopes_of_the_prediction(law):
-    """Without the residual, slopes of the law by finite differences at the centre are the exponents."""
+    """Without the residual, slopes of the law by finite differences at the centre are the
+    exponents.
+    """
     view = FittedLaw.of(law)
     tangent = law.exponents()
     numbers = {n.name: n for n in tangent.numbers}
@@ -99,8 +116,12 @@ def test_exponents_are_slopes_of_the_prediction(law):
     for angle in (60, 30):
         there_G = at_G.clone()
         there_G[4] = angle
-        assert numbers[f"f({angle})"].value == pytest.approx(math.exp(law_part(there_G) - law_part(at_G)))
-        assert numbers[f"f({angle})"].low < numbers[f"f({angle})"].value < numbers[f"f({angle})"].high
+        assert numbers[f"f({angle})"].value == pytest.approx(
+            math.exp(law_part(there_G) - law_part(at_G))
+        )
+        assert (
+            numbers[f"f({angle})"].low < numbers[f"f({angle})"].value < numbers[f"f({angle})"].high
+        )
 
 
 def test_what_never_varied_is_from_the_prior(measured):
@@ -109,7 +130,12 @@ def test_what_never_varied_is_from_the_prior(measured):
     plate = np.flatnonzero((x_NG[:, 2:] == x_NG[0, 2:]).all(1))
     few = {
         n.name: n
-        for n in NusseltLaw.pretrained("ribbed", audit=False).fit(x_NG[plate], nusselt_N[plate]).exponents().numbers
+        for n in (
+            NusseltLaw.pretrained("ribbed", audit=False)
+            .fit(x_NG[plate], nusselt_N[plate])
+            .exponents()
+            .numbers
+        )
     }
     assert few["Re"].source == "data"
     assert {few[name].source for name in ("Pr", "e_D", "P_e", "W_H", "f(60)", "f(30)")} == {"prior"}
@@ -132,14 +158,21 @@ def test_formula_passes_through_the_centre_and_says_what_it_is(law):
         name, power = term.split("^")
         value *= tangent.centre[named[name]] ** float(power)
     assert value == pytest.approx(tangent.of("level")[0].value, rel=0.005)
-    assert "tangent" in what and "12 measured points" in what and "residual" in what and "(prior)" in spans
+    assert (
+        "tangent" in what
+        and "12 measured points" in what
+        and "residual" in what
+        and "(prior)" in spans
+    )
     assert "han-park-1988" in laws
     assert tangent.table().text().startswith("group")
 
 
 def test_smooth_walls_have_no_rib_exponents():
     Re = np.geomspace(1e4, 1e5, 6)
-    smooth = NusseltLaw.pretrained("smooth", audit=False).fit({"Re": Re, "Pr": np.full(6, 0.7)}, 0.022 * Re**0.8)
+    smooth = NusseltLaw.pretrained("smooth", audit=False).fit(
+        {"Re": Re, "Pr": np.full(6, 0.7)}, 0.022 * Re**0.8
+    )
     assert "(e/D)" not in smooth.formula() and "f(alpha)" not in smooth.formula()
     assert smooth.exponents().of("exponent")[0].value == pytest.approx(0.8, abs=0.02)
 
@@ -161,14 +194,24 @@ def test_python_source_gives_the_same_numbers(law, tmp_path):
     assert np.max(np.abs(theirs / ours - 1)) < 1e-9
 
 
-@pytest.mark.parametrize("prior, laws", [("nusselt-tubes", None), ("nusselt-smooth", None), (None, None)])
+@pytest.mark.parametrize(
+    "prior, laws", [("nusselt-tubes", None), ("nusselt-smooth", None), (None, None)]
+)
 def test_python_source_of_other_priors(measured, tmp_path, prior, laws):
     x_NG, nusselt_N, rig = measured
-    fitted = NusseltLaw(prior=prior, columns=CHANNEL, laws=laws, audit=False).fit(x_NG[::9], nusselt_N[::9])
+    fitted = NusseltLaw(prior=prior, columns=CHANNEL, laws=laws, audit=False).fit(
+        x_NG[::9], nusselt_N[::9]
+    )
     x_MG = spread_points(60)
-    assert np.allclose(by_subprocess(fitted.to_python(), x_MG, tmp_path), fitted.predict(x_MG), rtol=1e-9)
-    rigs = NusseltLaw(prior=prior, columns=CHANNEL, audit=False).fit(x_NG[::9], nusselt_N[::9], rig=rig[::9])
-    assert np.allclose(by_subprocess(rigs.to_python(), x_MG, tmp_path), rigs.predict(x_MG), rtol=1e-9)
+    assert np.allclose(
+        by_subprocess(fitted.to_python(), x_MG, tmp_path), fitted.predict(x_MG), rtol=1e-9
+    )
+    rigs = NusseltLaw(prior=prior, columns=CHANNEL, audit=False).fit(
+        x_NG[::9], nusselt_N[::9], rig=rig[::9]
+    )
+    assert np.allclose(
+        by_subprocess(rigs.to_python(), x_MG, tmp_path), rigs.predict(x_MG), rtol=1e-9
+    )
 
 
 def test_names_of_columns_do_not_become_code(tmp_path):
@@ -203,7 +246,10 @@ def test_every_law_of_the_library_can_be_written(name):
     space: dict = {}
     exec(f"import math\n{_HELPERS}\n{written('law', published)}", space)
     x_MG = np.concatenate(
-        [spread_points(40), [[5.0, 0.7, 0.06, 10, 60, 1], [3e3, 7, 0.2, 2, 90, 0.3], [1e5, 0.7, 0, 10, 90, 1]]]
+        [
+            spread_points(40),
+            [[5.0, 0.7, 0.06, 10, 60, 1], [3e3, 7, 0.2, 2, 90, 0.3], [1e5, 0.7, 0, 10, 90, 1]],
+        ]
     )
     points = dict(zip(CHANNEL, torch.from_numpy(x_MG).unbind(1), strict=True))
     expected = published.unchecked(points).numpy()
@@ -224,7 +270,9 @@ def test_next_experiment_reduces_the_std(law):
 
 
 def test_the_first_choice_is_the_best_of_all(law):
-    """By brute force: every candidate as a reading, its value as expected, by the formula of the conditional covariance."""
+    """By brute force: every candidate as a reading, its value as expected, by the formula of the
+    conditional covariance.
+    """
     x_MG = spread_points(25)
     view = FittedLaw.of(law)
     _, joint_MM = joint(view, view.rows(torch.from_numpy(x_MG)))
@@ -233,10 +281,14 @@ def test_the_first_choice_is_the_best_of_all(law):
     left = []
     for place in range(len(x_MG)):
         seen = joint_MM + 0
-        taken = torch.linalg.solve(seen[place : place + 1, place : place + 1] + noise, seen[place : place + 1])
+        taken = torch.linalg.solve(
+            seen[place : place + 1, place : place + 1] + noise, seen[place : place + 1]
+        )
         left.append(float((seen - seen[:, place : place + 1] @ taken).diagonal().mean()))
     best = next_experiment(law, x_MG).readings[0]
-    assert best.place == int(np.argmin(left)) and best.remaining == pytest.approx(math.sqrt(min(left)))
+    assert best.place == int(np.argmin(left)) and best.remaining == pytest.approx(
+        math.sqrt(min(left))
+    )
 
 
 def test_joint_variance_is_that_of_the_mixture(law):

@@ -26,10 +26,15 @@ def points() -> pd.DataFrame:
 
 
 def test_fit_of_a_frame_is_the_estimator_s(points):
-    model = api.load("nusselt-ribbed", device="cpu").fit(points[[*COLUMNS, "Nu"]], target="Nu", verbose=False)
+    model = api.load("nusselt-ribbed", device="cpu").fit(
+        points[[*COLUMNS, "Nu"]], target="Nu", verbose=False
+    )
     asked = points[COLUMNS].set_index(pd.Index([f"p{i}" for i in range(len(points))]))
     table = model.predict(asked)
-    assert list(table.columns) == ["Nu", "std_log_Nu", "Nu_lower", "Nu_upper"] and table.index[0] == "p0"
+    assert (
+        list(table.columns) == ["Nu", "std_log_Nu", "Nu_lower", "Nu_upper"]
+        and table.index[0] == "p0"
+    )
     law = NusseltLaw.pretrained("ribbed").fit(points[COLUMNS], points["Nu"])
     np.testing.assert_allclose(table["Nu"], law.predict(points[COLUMNS]), rtol=1e-3)
     assert model.evaluate(points)["median_error"] < 10
@@ -39,7 +44,9 @@ def test_a_frame_and_a_file_make_the_same_store(points, tmp_path):
     points.to_csv(tmp_path / "points.csv", index=False)
     basis = "ribbed wall, projected area, smooth diameter"
     options = {"basis": basis, "shares": (1.0, 0.0, 0.0)}
-    from_file = prepare(Measurements(files=(tmp_path / "points.csv",), **options), tmp_path / "file")
+    from_file = prepare(
+        Measurements(files=(tmp_path / "points.csv",), **options), tmp_path / "file"
+    )
     from_frame = prepare(MeasurementsInMemory.of(points, basis=basis), tmp_path / "frame")
     for name in (*COLUMNS, "value", "rig", "fanning"):
         np.testing.assert_array_equal(from_file.column(name), from_frame.column(name))
@@ -50,7 +57,9 @@ def test_a_frame_and_a_file_make_the_same_store(points, tmp_path):
 def test_columns_are_found_by_alias_and_unit_and_mistakes_by_place(points):
     renamed = points.rename(columns={"Re": "Reynolds"})
     renamed["angle [rad]"] = np.radians(renamed.pop("alpha_deg"))
-    table = read_frame(renamed, ["alpha_deg=angle [rad]"], basis="ribbed wall, projected area, smooth diameter")
+    table = read_frame(
+        renamed, ["alpha_deg=angle [rad]"], basis="ribbed wall, projected area, smooth diameter"
+    )
     np.testing.assert_allclose(table.points["Re"], points["Re"])
     np.testing.assert_allclose(table.points["alpha_deg"], points["alpha_deg"])
     bad = points.copy()

@@ -48,8 +48,14 @@ def tuned(tmp_path_factory) -> Model:
         prepare(Measurements(files=(folder / "rig.csv",)), folder / "store")
     schedule = Schedule(steps=1, batch=64, lr=0.0, weight_decay=0.0)
     hardware = Hardware(device="cpu", precision="float64", threads=1)
-    run = Run(data=folder / "store", out=folder / "out", init=catalog.find("nusselt-ribbed"), objective=Nusselt(),
-              schedule=schedule, hardware=hardware)  # fmt: skip
+    run = Run(
+        data=folder / "store",
+        out=folder / "out",
+        init=catalog.find("nusselt-ribbed"),
+        objective=Nusselt(),
+        schedule=schedule,
+        hardware=hardware,
+    )
     made: Checkpoint = train(run)
     return Model.load(made.path, "cpu")
 
@@ -65,10 +71,16 @@ def test_predictions_of_a_tuned_checkpoint(tuned, asked, tmp_path):
     result = PredictedNusselt(file=asked).run(tuned)
     out = result.save(tmp_path / "nu.csv")
     about = json.loads(out.with_suffix(".json").read_text())
-    assert about["weights_sha256"] and "measured points" in about["from"] and about["coverage"] == 0.9
+    assert (
+        about["weights_sha256"] and "measured points" in about["from"] and about["coverage"] == 0.9
+    )
     table = pd.read_csv(out)  # with pandas' defaults
     inside, far, smooth = table.to_dict("records")
-    assert not inside["extrapolates"] and pd.isna(inside["groups_out_of_range"]) and pd.isna(inside["problem"])
+    assert (
+        not inside["extrapolates"]
+        and pd.isna(inside["groups_out_of_range"])
+        and pd.isna(inside["problem"])
+    )
     assert far["extrapolates"] and far["groups_out_of_range"] == "Re"
     assert np.isnan(smooth["Nu"]) and "no value" in smooth["problem"]
     for row in (inside, far):
@@ -83,7 +95,9 @@ def test_predictions_are_those_of_the_objective(tuned, asked):
     """The table says what the model says; single precision of a checkpoint aside."""
     table = PredictedNusselt(file=asked, rig="nasa-cr-3837").run(tuned).to_pandas()
     points = read_table(asked, measured=False).points
-    records = [{**{name: points[name][i] for name in CHANNEL}, "rig": "nasa-cr-3837"} for i in range(2)]
+    records = [
+        {**{name: points[name][i] for name in CHANNEL}, "rig": "nasa-cr-3837"} for i in range(2)
+    ]
     outputs = tuned.outputs(records)
     names = (("Nu", "value"), ("Nu_lower", "low"), ("Nu_upper", "high"), ("std_log_Nu", "std"))
     for ours, theirs in names:
@@ -127,7 +141,8 @@ def test_the_law_in_every_form(prior, tuned, tmp_path, suffix):
         out = LawFormula().run(predictor).save(tmp_path / f"{name}{suffix}")
         assert out.stat().st_size > 500
         if suffix in (".txt", ".md"):
-            assert ("no pretraining" in out.read_text()) == (name == "tuned")  # the transfer audit needs points
+            # the transfer audit needs points
+            assert ("no pretraining" in out.read_text()) == (name == "tuned")
             assert "Nu = " in out.read_text()
         if suffix == ".tex":
             assert r"\begin{equation}" in out.read_text()
@@ -137,7 +152,9 @@ def test_source_of_a_checkpoint_is_its_prediction(tuned, prior, asked, tmp_path)
     for predictor in (tuned, prior):
         source = LawFormula().run(predictor).save(tmp_path / "law.py").read_text()
         call = "print(nusselt(30000.0, 0.703, 0.063, 10.0, 90.0, 1.0))"
-        done = subprocess.run([sys.executable, "-I", "-S", "-c", f"{source}\n{call}"], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", f"{source}\n{call}"], capture_output=True, text=True
+        )
         view = FittedLaw.of_predictor(predictor)
         weight_C, mean_CM, _ = view.mixture(view.points_of([[30000, 0.703, 0.063, 10, 90, 1]]))
         assert float(done.stdout) == pytest.approx(float((weight_C @ mean_CM).exp()), rel=1e-9)
@@ -145,9 +162,13 @@ def test_source_of_a_checkpoint_is_its_prediction(tuned, prior, asked, tmp_path)
 
 def test_audit_of_a_checkpoint_is_that_of_the_estimator(tuned):
     view = FittedLaw.of_predictor(tuned)
-    law = NusseltLaw.pretrained("ribbed").fit(view.x_NG.numpy(), view.posterior.rows.log_N.exp().numpy())
+    law = NusseltLaw.pretrained("ribbed").fit(
+        view.x_NG.numpy(), view.posterior.rows.log_N.exp().numpy()
+    )
     ours = {e.source: e.median for e in transfer_audit_of(view).entries}
-    assert ours == {e.source: pytest.approx(e.median, rel=1e-6) for e in law.transfer_audit_.entries}
+    assert ours == {
+        e.source: pytest.approx(e.median, rel=1e-6) for e in law.transfer_audit_.entries
+    }
 
 
 def test_next_experiment_of_a_checkpoint(tuned, tmp_path):
@@ -195,12 +216,16 @@ def test_picture_of_awkward_names_and_no_path(tmp_path):
 def test_plots_return_axes(tuned):
     matplotlib.use("Agg")
     view = FittedLaw.of_predictor(tuned)
-    law = NusseltLaw.pretrained("ribbed").fit(view.x_NG.numpy(), view.posterior.rows.log_N.exp().numpy())
+    law = NusseltLaw.pretrained("ribbed").fit(
+        view.x_NG.numpy(), view.posterior.rows.log_N.exp().numpy()
+    )
     axes = law.plot("Re")
     measured = next(line for line in axes.lines if line.get_label().startswith("measured"))
     np.testing.assert_allclose(measured.get_xdata(), view.x_NG[:, 0])
     curve = np.interp(
-        np.log(measured.get_xdata()), np.log(axes.lines[0].get_xdata()), np.log(axes.lines[0].get_ydata())
+        np.log(measured.get_xdata()),
+        np.log(axes.lines[0].get_xdata()),
+        np.log(axes.lines[0].get_ydata()),
     )
     residual = np.log(view.posterior.rows.log_N.exp().numpy() / law.predict(view.x_NG.numpy()))
     np.testing.assert_allclose(np.log(measured.get_ydata()) - curve, residual, atol=0.01)

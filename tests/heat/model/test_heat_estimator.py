@@ -1,4 +1,6 @@
-"""NusseltLaw as scientists use it: scikit-learn's own checks, bad input, the transfer audit, intervals."""
+"""NusseltLaw as scientists use it: scikit-learn's own checks, bad input, the transfer audit,
+intervals.
+"""
 
 import pickle
 import warnings
@@ -50,13 +52,22 @@ def test_few_points_beat_the_law_as_published_and_the_same_form_from_scratch(mea
     found = {name: [] for name in ("pretrained", "scratch", "published")}
     for seed in range(8):
         known, rest = few(measured, 5, seed)
-        found["pretrained"].append(error(NusseltLaw.pretrained("ribbed").fit(known, known["Nu"]), rest))
-        found["scratch"].append(error(NusseltLaw(columns=CHANNEL).fit(known[list(CHANNEL)], known["Nu"]), rest))
-        law = get_correlation("ravigururajan-bergles-1996").unchecked({g: rest[g].to_numpy() for g in CHANNEL})
+        found["pretrained"].append(
+            error(NusseltLaw.pretrained("ribbed").fit(known, known["Nu"]), rest)
+        )
+        found["scratch"].append(
+            error(NusseltLaw(columns=CHANNEL).fit(known[list(CHANNEL)], known["Nu"]), rest)
+        )
+        law = get_correlation("ravigururajan-bergles-1996").unchecked(
+            {g: rest[g].to_numpy() for g in CHANNEL}
+        )
         found["published"].append(float(np.median(np.abs(law.numpy() / rest["Nu"] - 1))))
     medians = {name: float(np.median(values)) for name, values in found.items()}
     assert medians["pretrained"] < 0.07
-    assert medians["pretrained"] < 0.8 * medians["scratch"] and medians["pretrained"] < 0.5 * medians["published"]
+    assert (
+        medians["pretrained"] < 0.8 * medians["scratch"]
+        and medians["pretrained"] < 0.5 * medians["published"]
+    )
 
 
 @QUIET
@@ -68,9 +79,14 @@ def test_frames_mappings_and_arrays_are_one(measured):
     array = rest[list(CHANNEL)].to_numpy()
     assert np.array_equal(by_frame.predict(rest), by_dict.predict(array))
     part = ["Nu", "Re", "Pr", "e_D"]
-    named = NusseltLaw.pretrained("ribbed", columns=part[1:]).fit(known[part[1:]].to_numpy(), known["Nu"])
+    named = NusseltLaw.pretrained("ribbed", columns=part[1:]).fit(
+        known[part[1:]].to_numpy(), known["Nu"]
+    )
     absent = {name: known[name] for name in part[1:]}
-    assert np.allclose(named.predict(absent), NusseltLaw.pretrained("ribbed").fit(absent, known["Nu"]).predict(absent))
+    assert np.allclose(
+        named.predict(absent),
+        NusseltLaw.pretrained("ribbed").fit(absent, known["Nu"]).predict(absent),
+    )
 
 
 @QUIET
@@ -88,7 +104,9 @@ def test_intervals_widen_where_they_should(measured):
 
     def width(rig: str | None) -> np.ndarray:
         low, high = law.predict_interval(asked, rig=rig)
-        assert (low < law.predict(asked, rig=rig)).all() and (law.predict(asked, rig=rig) < high).all()
+        assert (low < law.predict(asked, rig=rig)).all() and (
+            law.predict(asked, rig=rig) < high
+        ).all()
         return np.log(high / low)
 
     own, new = width("han-zhang-lee-1991"), width("a rig never seen")
@@ -103,22 +121,37 @@ def test_intervals_widen_where_they_should(measured):
 @pytest.mark.filterwarnings("ignore:no change in")
 def test_every_source_is_in_the_audit_and_one_that_harms_is_dropped(measured):
     known, rest = few(measured, 10)
-    with pytest.warns(HeatWarning, match="webb-1971 made leave-one-out errors .* larger than no pretraining"):
+    with pytest.warns(
+        HeatWarning, match="webb-1971 made leave-one-out errors .* larger than no pretraining"
+    ):
         law = NusseltLaw.pretrained("ribbed").fit(known, known["Nu"])
-    assert {e.source for e in law.transfer_audit_.entries} == {NOTHING, EVERYTHING, *law.model_.laws}
+    assert {e.source for e in law.transfer_audit_.entries} == {
+        NOTHING,
+        EVERYTHING,
+        *law.model_.laws,
+    }
     assert law.notes_["laws"]["webb-1971"] == 0 and abs(sum(law.notes_["laws"].values()) - 1) < 1e-9
     assert "harmed" in law.transfer_audit_.table().text()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeatWarning)
-        assert NusseltLaw.pretrained("ribbed", audit=False).fit(known, known["Nu"]).transfer_audit_ is None
+        assert (
+            NusseltLaw.pretrained("ribbed", audit=False).fit(known, known["Nu"]).transfer_audit_
+            is None
+        )
 
 
 @QUIET
 def test_pretraining_that_harms_is_dropped_whole():
-    """Points of a law that no library holds (Nu falls with rib height and pitch): the prior can only mislead."""
+    """Points of a law that no library holds (Nu falls with rib height and pitch): the prior can
+    only mislead.
+    """
     rng = np.random.default_rng(0)
     num = 40
-    X = {"Re": rng.uniform(1e4, 6e4, num), "Pr": np.full(num, 0.7), "e_D": rng.uniform(0.02, 0.1, num)}
+    X = {
+        "Re": rng.uniform(1e4, 6e4, num),
+        "Pr": np.full(num, 0.7),
+        "e_D": rng.uniform(0.02, 0.1, num),
+    }
     X |= {"P_e": rng.uniform(8, 20, num), "alpha_deg": np.full(num, 90.0), "W_H": np.ones(num)}
     nusselt = 3 * X["Re"] ** 0.2 * X["e_D"] ** -1.5 * (X["P_e"] / 10) ** -2
     law = NusseltLaw.pretrained("ribbed").fit(X, nusselt)
@@ -134,7 +167,9 @@ def test_it_survives_copying_pickling_and_a_search(measured):
     assert np.array_equal(again.predict(rest), law.predict(rest))
     assert clone(law).get_params() == law.get_params()
     X, y = known[list(CHANNEL)], known["Nu"]
-    search = GridSearchCV(NusseltLaw.pretrained("ribbed", audit=False), {"prior": [None, "nusselt-ribbed"]}, cv=4)
+    search = GridSearchCV(
+        NusseltLaw.pretrained("ribbed", audit=False), {"prior": [None, "nusselt-ribbed"]}, cv=4
+    )
     assert search.fit(X.to_numpy(), y).best_params_
     assert cross_val_score(NusseltLaw.pretrained("ribbed", audit=False), X, y, cv=4).mean() > 0.5
 
@@ -178,8 +213,11 @@ def test_missing_columns_and_single_points_are_named(measured):
         law = NusseltLaw.pretrained("ribbed").fit(one, one["Nu"])
     assert error(law, measured) < 0.2
     with pytest.warns(HeatWarning, match="1 points repeat"):
-        NusseltLaw.pretrained("ribbed").fit(measured.iloc[[0, 0, 20, 40, 60]], measured["Nu"].iloc[[0, 0, 20, 40, 60]])
-    with pytest.raises(DataError, match="has a value at these points"):  # ribbed laws on a smooth wall
+        NusseltLaw.pretrained("ribbed").fit(
+            measured.iloc[[0, 0, 20, 40, 60]], measured["Nu"].iloc[[0, 0, 20, 40, 60]]
+        )
+    # ribbed laws on a smooth wall
+    with pytest.raises(DataError, match="has a value at these points"):
         known = {"Re": [1e4, 2e4, 4e4], "Pr": [0.7] * 3, "e_D": [0.0] * 3}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HeatWarning)
@@ -190,12 +228,16 @@ def test_missing_columns_and_single_points_are_named(measured):
 def test_where_a_law_has_no_value_is_said(measured):
     law = NusseltLaw.pretrained("ribbed").fit(measured[:20], measured["Nu"][:20])
     with pytest.warns(HeatWarning, match="1 points are NaN"):
-        assert np.isnan(law.predict({"Re": [2e4, 2e4], "Pr": 0.7, "e_D": [0.0, 0.06]})).tolist() == [True, False]
+        assert np.isnan(
+            law.predict({"Re": [2e4, 2e4], "Pr": 0.7, "e_D": [0.0, 0.06]})
+        ).tolist() == [True, False]
 
 
 @QUIET
 def test_the_module_is_the_same_law(measured):
-    """In float64 to rounding, in float32 to its precision, with gradients; NaN where a law has no value."""
+    """In float64 to rounding, in float32 to its precision, with gradients; NaN where a law has
+    no value.
+    """
     law = NusseltLaw.pretrained("ribbed").fit(measured[:30], measured["Nu"][:30])
     x_MG = torch.tensor(measured[list(CHANNEL)].to_numpy(), requires_grad=True)
     module = law.module()

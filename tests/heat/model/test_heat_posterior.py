@@ -31,8 +31,15 @@ DOUBLE = Hardware(device="cpu", precision="float64", threads=1)
 
 def points(num: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
-    columns = (rng.uniform(1e4, 6e4, num), np.full(num, 0.703), rng.uniform(0.03, 0.08, num), rng.uniform(10, 20, num))
-    return torch.from_numpy(np.stack([*columns, rng.uniform(35, 90, num), rng.uniform(1, 2, num)], 1))
+    columns = (
+        rng.uniform(1e4, 6e4, num),
+        np.full(num, 0.703),
+        rng.uniform(0.03, 0.08, num),
+        rng.uniform(10, 20, num),
+    )
+    return torch.from_numpy(
+        np.stack([*columns, rng.uniform(35, 90, num), rng.uniform(1, 2, num)], 1)
+    )
 
 
 def net(preset: str = "tubes"):
@@ -44,17 +51,28 @@ def net(preset: str = "tubes"):
 
 def rows_of(model, num: int = 9, rigs: int = 1):
     x_NG = points(num)
-    log_N = model.bases(x_NG)[1] + 0.1 + 0.05 * torch.randn(num, generator=torch.Generator().manual_seed(1)).double()
+    log_N = (
+        model.bases(x_NG)[1]
+        + 0.1
+        + 0.05 * torch.randn(num, generator=torch.Generator().manual_seed(1)).double()
+    )
     return model.rows(x_NG, log_N, torch.linspace(0.8, 1.5, num).double(), torch.arange(num) % rigs)
 
 
 def one_choice(prior):
-    """The prior with one noise, one amplitude, one rig spread and one scale, so that all can be computed by hand."""
+    """The prior with one noise, one amplitude, one rig spread and one scale, so that all can be
+    computed by hand.
+    """
     one = torch.ones(1, dtype=torch.float64)
     return replace(
-        prior, noise_S=0.04 * one, noise_logit_S=0 * one, amplitude_A=0.06 * one, amplitude_logit_A=0 * one,
-        rig_T=0.1 * one, scale_L=0.7 * one,
-    )  # fmt: skip
+        prior,
+        noise_S=0.04 * one,
+        noise_logit_S=0 * one,
+        amplitude_A=0.06 * one,
+        amplitude_logit_A=0 * one,
+        rig_T=0.1 * one,
+        scale_L=0.7 * one,
+    )
 
 
 def joint(prior, a, b, law: int) -> np.ndarray:
@@ -93,12 +111,15 @@ def test_posterior_is_the_textbook_one(rigs):
         left = rows.log_N.numpy() - centre
         base = (asked.base_KN[law] + asked.feature_NF @ prior.centre_KF[law]).numpy()
         mean = base + cross @ np.linalg.solve(gram, left)
-        one_rig = replace(asked, rig_N=torch.zeros(4, dtype=torch.long))  # each point is on its own plate
+        # each point is on its own plate
+        one_rig = replace(asked, rig_N=torch.zeros(4, dtype=torch.long))
         own = np.diag(joint(prior, one_rig, one_rig, law))
         variance = own - np.einsum("mn,nm->m", cross, np.linalg.solve(gram, cross.T)) + 0.04**2
         assert mean_CM[place].numpy() == pytest.approx(mean, abs=1e-8)
         assert variance_CM[place].numpy() == pytest.approx(variance, abs=1e-8)
-        log_weights.append(multivariate_normal(np.zeros(len(left)), gram).logpdf(left) + float(prior.law_K[law]))
+        log_weights.append(
+            multivariate_normal(np.zeros(len(left)), gram).logpdf(left) + float(prior.law_K[law])
+        )
     weight = np.exp(np.array(log_weights) - max(log_weights))
     assert found.components.weight_C.numpy() == pytest.approx(weight / weight.sum(), rel=1e-6)
 
@@ -137,30 +158,53 @@ def test_evidence_of_padded_campaigns_is_that_of_each():
     sizes = torch.tensor([8, 3])
     mask_BN = torch.arange(8) < sizes[:, None]
     whole = evidence(
-        prior, rows.feature_NF.expand(2, -1, -1), rows.coordinate_ND.expand(2, -1, -1), away_KN.expand(2, -1, -1), mask_BN,
+        prior,
+        rows.feature_NF.expand(2, -1, -1),
+        rows.coordinate_ND.expand(2, -1, -1),
+        away_KN.expand(2, -1, -1),
+        mask_BN,
         torch.ones(2, 3, dtype=torch.bool),
-    )  # fmt: skip
+    )
     for place, size in enumerate(sizes.tolist()):
-        part = (rows.feature_NF[None, :size], rows.coordinate_ND[None, :size], away_KN[None, :, :size])
-        alone = evidence(prior, *part, torch.ones(1, size, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool))
+        part = (
+            rows.feature_NF[None, :size],
+            rows.coordinate_ND[None, :size],
+            away_KN[None, :, :size],
+        )
+        alone = evidence(
+            prior, *part, torch.ones(1, size, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
+        )
         assert float(whole[place]) == pytest.approx(float(alone), abs=1e-9)
 
 
 def test_pretraining_finds_the_population_it_was_drawn_from(tmp_path):
-    """Rigs that are off by .12 in level and .06 in the exponent of one law: the prior learns those two numbers."""
-    store = prepare(Campaigns(systems=("gnielinski",), campaigns=300, plates=1, readings=8), tmp_path / "store")
+    """Rigs that are off by .12 in level and .06 in the exponent of one law: the prior learns
+    those two numbers.
+    """
+    store = prepare(
+        Campaigns(systems=("gnielinski",), campaigns=300, plates=1, readings=8), tmp_path / "store"
+    )
     objective = CampaignEvidence(rig=0.12, noise_spread=0.0)
-    config = NusseltConfig(("dittus-boelter", "gnielinski"))  # Gnielinski may not explain its own campaigns
+    # Gnielinski may not explain its own campaigns
+    config = NusseltConfig(("dittus-boelter", "gnielinski"))
     run = Run(
-        data=store.path, out=tmp_path / "run", objective=objective, model=config, hardware=DOUBLE,
-        schedule=Schedule(steps=150, batch=32, lr=0.05, min_lr_ratio=0.05, weight_decay=0.0, clip=20.0),
-    )  # fmt: skip
+        data=store.path,
+        out=tmp_path / "run",
+        objective=objective,
+        model=config,
+        hardware=DOUBLE,
+        schedule=Schedule(
+            steps=150, batch=32, lr=0.05, min_lr_ratio=0.05, weight_decay=0.0, clip=20.0
+        ),
+    )
     learnt = loop.train(run).build().requires_grad_(False)
     level, re = (float(learnt.log_spread_KF[0, place].exp()) for place in (0, 1))
     assert 0.08 < level < 0.3 and 0.02 < re < 0.15
-    assert float(learnt.log_spread_KF[1, 0].exp()) == pytest.approx(0.5, rel=0.3)  # never used: where it started
+    # never used: where it started
+    assert float(learnt.log_spread_KF[1, 0].exp()) == pytest.approx(0.5, rel=0.3)
     shift = float(learnt.delta_KF[0, 1])
-    assert -0.05 < shift < 0.1  # Gnielinski's local exponent is above .8 at low Re, below it at high
+    # Gnielinski's local exponent is above .8 at low Re, below it at high
+    assert -0.05 < shift < 0.1
 
 
 def test_fisher_of_the_population_is_one_over_its_variance(tmp_path):
@@ -187,7 +231,9 @@ def small(tmp_path_factory):
     store = prepare(Measurements(files=(path,), shares=(0.5, 0.0, 0.5)), folder / "few")
     opened = Checkpoint.open(parent.path)
     records = opened.objectives[0].examples(Store.open(pretraining.data), "train")
-    fisher = fisher_information(opened.build().double(), opened.objectives[0], opened.codec, records, examples=16)
+    fisher = fisher_information(
+        opened.build().double(), opened.objectives[0], opened.codec, records, examples=16
+    )
     opened.with_file("fisher-exact.safetensors", fisher, {})
     return parent.path, store
 
@@ -195,7 +241,12 @@ def small(tmp_path_factory):
 @pytest.mark.slow
 def test_descent_with_ewc_comes_to_rest_at_the_exact_posterior(small, tmp_path, monkeypatch):
     parent, store = small
-    for name, value in (("NOISE_S", (0.035,)), ("AMPLITUDE_A", (0.0,)), ("RIG_T", (0.0,)), ("SCALE_L", (1.0,))):
+    for name, value in (
+        ("NOISE_S", (0.035,)),
+        ("AMPLITUDE_A", (0.0,)),
+        ("RIG_T", (0.0,)),
+        ("SCALE_L", (1.0,)),
+    ):
         monkeypatch.setattr(module, name, value)
     weights = Checkpoint.open(parent).weights()
     num = len(store.split("train"))
@@ -209,16 +260,31 @@ def test_descent_with_ewc_comes_to_rest_at_the_exact_posterior(small, tmp_path, 
     objective = Nusselt().resolve(store)
     objective.attach(model)
     model.heads[HEAD].double()
-    made = [objective.prepare(r, HeatCodec(), np.random.default_rng(0), False) for r in store.split("train")]
+    made = [
+        objective.prepare(r, HeatCodec(), np.random.default_rng(0), False)
+        for r in store.split("train")
+    ]
     batch = HeatCodec().collate(made)
     keep(model, objective, batch["x"], batch["log_nu"], batch["factor"], batch["rig"])
     monkeypatch.undo()
     run = Run(
-        data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(fit="descent", noise=0.035), hardware=DOUBLE,
-        regularization=EWC(strength=1 / num), schedule=Schedule(
-            steps=4000, batch=num, lr=0.02, kind="exponential", min_lr_ratio=1e-4, weight_decay=0.0, clip=None, betas=(0.9, 0.99)
+        data=store.path,
+        out=tmp_path / "run",
+        init=parent,
+        objective=Nusselt(fit="descent", noise=0.035),
+        hardware=DOUBLE,
+        regularization=EWC(strength=1 / num),
+        schedule=Schedule(
+            steps=4000,
+            batch=num,
+            lr=0.02,
+            kind="exponential",
+            min_lr_ratio=1e-4,
+            weight_decay=0.0,
+            clip=None,
+            betas=(0.9, 0.99),
         ),
-    )  # fmt: skip
+    )
     descended = loop.train(run).weights()["delta_KF"]
     assert float((descended - model.delta_KF).abs().max()) < 2e-3
     moved = float((model.delta_KF - weights["delta_KF"]).abs().max())
@@ -229,7 +295,12 @@ def test_a_solved_checkpoint_gives_the_same_law_as_the_net(small, tmp_path):
     parent, store = small
     schedule = Schedule(steps=1, batch=4, lr=0.0)
     run = Run(
-        data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE, schedule=schedule
+        data=store.path,
+        out=tmp_path / "run",
+        init=parent,
+        objective=Nusselt(),
+        hardware=DOUBLE,
+        schedule=schedule,
     )
     made = loop.train(run)
     metrics = Model.load(made.path, "cpu").evaluate(store, split="test")
@@ -240,9 +311,14 @@ def test_a_solved_checkpoint_gives_the_same_law_as_the_net(small, tmp_path):
 def test_few_points_of_a_store_are_enough(small, tmp_path):
     parent, store = small
     run = Run(
-        data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(), hardware=DOUBLE,
-        schedule=Schedule(steps=1, batch=4, lr=0.0), subset=Subset(3),
-    )  # fmt: skip
+        data=store.path,
+        out=tmp_path / "run",
+        init=parent,
+        objective=Nusselt(),
+        hardware=DOUBLE,
+        schedule=Schedule(steps=1, batch=4, lr=0.0),
+        subset=Subset(3),
+    )
     found = loop.train(run).build().heads[HEAD]
     assert int(found.count) == 3 and len(found.log_N) == 12
 
@@ -250,9 +326,13 @@ def test_few_points_of_a_store_are_enough(small, tmp_path):
 def test_a_law_is_refused_by_name(small, tmp_path):
     parent, store = small
     run = Run(
-        data=store.path, out=tmp_path / "run", init=parent, objective=Nusselt(laws=("web-1971",)), hardware=DOUBLE,
+        data=store.path,
+        out=tmp_path / "run",
+        init=parent,
+        objective=Nusselt(laws=("web-1971",)),
+        hardware=DOUBLE,
         schedule=Schedule(steps=1),
-    )  # fmt: skip
+    )
     with pytest.raises(ConfigError, match="did you mean 'webb-1971'"):
         loop.train(run)
     with pytest.raises(DataError, match="prepare campaigns"):
@@ -270,7 +350,11 @@ def test_residual_fades_and_pure_power_law_is_recovered():
     keep(model, objective, x_NG, log_N, torch.ones(60).double(), torch.zeros(60, dtype=torch.long))
     varying = [0, 1, 3, 4, 5, 6, 7, 8]  # Pr does not vary in the points
     assert model.delta_KF[0, varying].numpy() == pytest.approx(exponents[varying].numpy(), abs=0.02)
-    batch = {"x": points(50, seed=9), "factor": torch.ones(50).double(), "rig": torch.zeros(50, dtype=torch.long)}
+    batch = {
+        "x": points(50, seed=9),
+        "factor": torch.ones(50).double(),
+        "rig": torch.zeros(50, dtype=torch.long),
+    }
     said = objective.predict(model.eval(), batch)["value"]
     true = (HeatCodec().featured(batch["x"]) @ exponents).exp()
     assert float((said / true - 1).abs().max()) < 0.005

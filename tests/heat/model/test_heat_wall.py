@@ -21,20 +21,30 @@ pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimat
 def measured() -> dict[str, np.ndarray]:
     table = read_table(catalog.fetch("ribbed-channel"), warn=False)
     known = np.isfinite(table.fanning)
-    return {**{n: c[known] for n, c in table.points.items()}, "Nu": table.nu[known], "f": table.fanning[known]}
+    return {
+        **{n: c[known] for n, c in table.points.items()},
+        "Nu": table.nu[known],
+        "f": table.fanning[known],
+    }
 
 
-def part(measured: dict[str, np.ndarray], places: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def part(
+    measured: dict[str, np.ndarray], places: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     return {n: measured[n][places] for n in CHANNEL}, measured["Nu"][places], measured["f"][places]
 
 
 @pytest.mark.parametrize("name", ["han-park-1988", "han-1988"])
 def test_slope_is_what_the_law_of_the_wall_does(name):
-    """Changing R alone, as a rougher wall would, moves Nu and f along the slope that is used (G's growth is .28 to .35)."""
+    """Changing R alone, as a rougher wall would, moves Nu and f along the slope that is used
+    (G's growth is .28 to .35).
+    """
     law = next(law for law in RIBBED if law.name == name)
     points = {"Re": 3e4, "Pr": 0.703, "e_D": 0.0625, "P_e": 10.0, "alpha_deg": 90.0, "W_H": 2.0}
     more = {**points, "P_e": 10.5}  # R grows with pitch; G does not, in a rectangular channel
-    nusselt, fanning = (torch.stack([f(points), f(more)]).double() for f in (law.unchecked, law.fanning))
+    nusselt, fanning = (
+        torch.stack([f(points), f(more)]).double() for f in (law.unchecked, law.fanning)
+    )
     found = float(torch.diff(nusselt.log()) / torch.diff(fanning.log()))
     assert found == pytest.approx(float(slope(points, nusselt[0], fanning[0])), abs=0.05)
 
@@ -55,13 +65,16 @@ def test_friction_is_learnt_from_few_points_far_better_than_by_the_published_law
 
 
 def test_a_wall_that_drags_more_heats_more(measured):
-    """Friction 30 % above the law at points without a surprise in Nu still raises Nu elsewhere, and only a little."""
+    """Friction 30 % above the law at points without a surprise in Nu still raises Nu elsewhere,
+    and only a little.
+    """
     X, nusselt, friction = part(measured, np.arange(0, 33, 4))
     usual = WallNusseltLaw.pretrained("ribbed").fit(X, nusselt, fanning=friction)
     dragging = WallNusseltLaw.pretrained("ribbed").fit(X, nusselt, fanning=1.3 * friction)
     asked, _, _ = part(measured, np.arange(1, 33, 4))
     assert (dragging.predict_friction(asked) > 1.1 * usual.predict_friction(asked)).all()
-    assert np.abs(np.log(dragging.predict(asked) / usual.predict(asked))).max() < 0.1  # Nu itself was measured
+    # Nu itself was measured
+    assert np.abs(np.log(dragging.predict(asked) / usual.predict(asked))).max() < 0.1
 
 
 def test_gaps_and_bad_friction(measured):
@@ -73,6 +86,11 @@ def test_gaps_and_bad_friction(measured):
     with pytest.raises(DataError, match="no friction factor above 0"):
         WallNusseltLaw.pretrained("ribbed").fit(X, nusselt)
     with pytest.raises(DataError, match="-0.01 at a point"):
-        WallNusseltLaw.pretrained("ribbed").fit(X, nusselt, fanning=np.where(np.arange(6) == 2, -0.01, friction))
-    with pytest.raises(DataError, match="none of the laws knows the friction"), warnings.catch_warnings():
+        WallNusseltLaw.pretrained("ribbed").fit(
+            X, nusselt, fanning=np.where(np.arange(6) == 2, -0.01, friction)
+        )
+    with (
+        pytest.raises(DataError, match="none of the laws knows the friction"),
+        warnings.catch_warnings(),
+    ):
         WallNusseltLaw.pretrained("smooth").fit(X, nusselt, fanning=friction)

@@ -1,4 +1,6 @@
-"""Crop, flip, rotation and colour jitter: exact cases, boxes that follow their objects, and what each scrambles."""
+"""Crop, flip, rotation and colour jitter: exact cases, boxes that follow their objects, and what
+each scrambles.
+"""
 
 import colorsys
 import warnings
@@ -45,9 +47,13 @@ def test_strength_0_changes_nothing_and_draws_come_from_the_generator(kind, chan
 
 
 def test_flips_are_exact_and_half_as_many_as_the_strength():
-    flipped = [np.array_equal(Flip()(NOISE, generator(seed)), NOISE[:, ::-1]) for seed in range(400)]
+    flipped = [
+        np.array_equal(Flip()(NOISE, generator(seed)), NOISE[:, ::-1]) for seed in range(400)
+    ]
     assert 160 < sum(flipped) < 240
-    assert sum(np.array_equal(Flip(0.5)(NOISE, generator(s)), NOISE[:, ::-1]) for s in range(400)) in range(70, 130)
+    assert sum(
+        np.array_equal(Flip(0.5)(NOISE, generator(s)), NOISE[:, ::-1]) for s in range(400)
+    ) in range(70, 130)
 
 
 def test_a_quarter_turn_is_exact():
@@ -90,11 +96,20 @@ def scene(seed: int) -> dict:
     image, segments = np.zeros((40, 60, 1), np.uint8), np.zeros((40, 60), np.uint8)
     boxes = []
     for label, left in ((1, 4), (2, 34)):
-        top, height, width = int(rng.integers(3, 15)), int(rng.integers(8, 20)), int(rng.integers(8, 20))
+        top, height, width = (
+            int(rng.integers(3, 15)),
+            int(rng.integers(8, 20)),
+            int(rng.integers(8, 20)),
+        )
         image[top : top + height, left : left + width] = 100 * label
         segments[top : top + height, left : left + width] = label
         boxes.append([left, top, left + width, top + height])
-    return {"image": image, "boxes": np.array(boxes, np.float32), "box_labels": np.array([1, 2]), "segments": segments}
+    return {
+        "image": image,
+        "boxes": np.array(boxes, np.float32),
+        "box_labels": np.array([1, 2]),
+        "segments": segments,
+    }
 
 
 @pytest.mark.parametrize("change", [Crop(0.6), Flip(1.0)])
@@ -102,7 +117,9 @@ def scene(seed: int) -> dict:
 def test_boxes_and_label_maps_follow_their_objects(change, seed):
     found = change.apply(scene(seed), generator(seed))
     for box, label in zip(found["boxes"], found["box_labels"], strict=True):
-        rows, columns = np.nonzero(np.abs(found["image"][..., 0].astype(int) - 100 * int(label)) < 50)
+        rows, columns = np.nonzero(
+            np.abs(found["image"][..., 0].astype(int) - 100 * int(label)) < 50
+        )
         around = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         if label == 2:  # the rims of the brighter one are as bright as the other
             assert np.abs(box - around).max() <= 1.01
@@ -129,7 +146,12 @@ def test_a_rotated_box_holds_its_object():
 
 
 def test_settings_that_cannot_be():
-    for make in (lambda: Crop(1.1), lambda: Flip(-0.1), lambda: ColourJitter(hue=0.6), lambda: Rotation(float("nan"))):
+    for make in (
+        lambda: Crop(1.1),
+        lambda: Flip(-0.1),
+        lambda: ColourJitter(hue=0.6),
+        lambda: Rotation(float("nan")),
+    ):
         with pytest.raises(ConfigError):
             make()
 
@@ -161,12 +183,16 @@ def test_each_change_scrambles_its_own_nuisance_more_than_the_others(name):
 
 @pytest.fixture(scope="module")
 def tinted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Bars that lie or stand, red or a violet as bright: the same pictures labelled by hue and by shape."""
+    """Bars that lie or stand, red or a violet as bright: the same pictures labelled by hue and
+    by shape.
+    """
     folder, rng = tmp_path_factory.mktemp("tinted"), generator(5)
     shape, hue = rng.integers(0, 2, 200), rng.integers(0, 2, 200)
     image = np.zeros((200, 12, 12), np.float32)
     for number, (stands, at) in enumerate(zip(shape, rng.integers(2, 8, 200), strict=True)):
-        rows, columns = (slice(1, 11), slice(at, at + 3)) if stands else (slice(at, at + 3), slice(1, 11))
+        rows, columns = (
+            (slice(1, 11), slice(at, at + 3)) if stands else (slice(at, at + 3), slice(1, 11))
+        )
         image[number, rows, columns] = rng.uniform(150, 250)
     turn = np.broadcast_to(np.where(hue, 0.77, 0.0)[:, None, None], image.shape)
     pixels = np.rint(colours(turn, np.full_like(image, 0.8), image)).astype(np.uint8)
@@ -179,7 +205,12 @@ def tinted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_the_core_warns_of_hue_jitter_where_hue_is_the_label_and_only_there(tinted, tmp_path):
     def said(task: str, **strengths: float) -> list[str]:
-        run = Run(data=tinted[task], out=tmp_path / "never", model="vit-mini", objective=ClassifyImages(**strengths))
+        run = Run(
+            data=tinted[task],
+            out=tmp_path / "never",
+            model="vit-mini",
+            objective=ClassifyImages(**strengths),
+        )
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             warn_before_training(run)

@@ -13,7 +13,9 @@ from sciforge.images.data.boxes import (
 )
 
 
-def found(boxes: list, scores: list | None = None, labels: list | None = None) -> dict[str, np.ndarray]:
+def found(
+    boxes: list, scores: list | None = None, labels: list | None = None
+) -> dict[str, np.ndarray]:
     labels = [0] * len(boxes) if labels is None else labels
     made = {"boxes": np.array(boxes, float).reshape(-1, 4), "labels": np.array(labels, int)}
     return made if scores is None else {**made, "scores": np.array(scores, float)}
@@ -52,17 +54,22 @@ def test_perfect_and_hopeless():
 
 
 def test_a_hand_worked_curve():
-    # Right, wrong, right of 2 true boxes: precision 1 up to recall 1/2 (recalls 0 to .50, 51 of them), then 2/3 (50).
+    # Right, wrong, right of 2 true boxes: precision 1 up to recall 1/2 (recalls 0 to .50, 51 of
+    # them), then 2/3 (50).
     prediction = [found([BOX, [80, 80, 90, 90], FAR], [0.9, 0.8, 0.7])]
     expected = (51 * 1.0 + 50 * 2 / 3) / 101
     assert average_precision(prediction, [found([BOX, FAR])]) == pytest.approx(expected, abs=1e-15)
     # Only one of two is found: precision 1 at 51 recalls, then 0.
-    assert average_precision([found([BOX], [0.9])], [found([BOX, FAR])]) == pytest.approx(51 / 101, abs=1e-15)
+    assert average_precision([found([BOX], [0.9])], [found([BOX, FAR])]) == pytest.approx(
+        51 / 101, abs=1e-15
+    )
 
 
 def test_the_second_detection_of_an_object_is_wrong():
     prediction = [found([BOX, BOX, FAR], [0.9, 0.8, 0.7])]
-    assert average_precision(prediction, [found([BOX, FAR])]) == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-15)
+    assert average_precision(prediction, [found([BOX, FAR])]) == pytest.approx(
+        (51 + 50 * 2 / 3) / 101, abs=1e-15
+    )
 
 
 def test_scores_are_ranked_over_all_pictures():

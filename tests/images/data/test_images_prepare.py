@@ -30,7 +30,9 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "
 def folder(tmp_path: Path) -> Path:
     """Two classes of twenty pictures, each in the folder of its class."""
     for number in range(40):
-        picture(tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number:02d}.png", number)
+        picture(
+            tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number:02d}.png", number
+        )
     return tmp_path / "pictures"
 
 
@@ -42,8 +44,12 @@ def rejects(store: Store) -> dict[str, str]:
 def test_folders_become_classes_and_shares_are_drawn_class_by_class(folder, tmp_path):
     store = prepare(Images(files=(folder,), folder_labels=True), tmp_path / "store")
     assert store.meta == {
-        "size": [8, 6], "channels": 1, "background": [255, 255, 255], "classes": ["cat", "dog"], "left_out": 0,
-    }  # fmt: skip
+        "size": [8, 6],
+        "channels": 1,
+        "background": [255, 255, 255],
+        "classes": ["cat", "dog"],
+        "left_out": 0,
+    }
     assert store[0]["name"] == "cat/01.png" and store[0]["image"].shape == (8, 6, 1)
     for split, count in (("train", 14), ("validation", 2), ("test", 4)):
         assert sorted(store.split(split).column("label")) == ["cat"] * count + ["dog"] * count
@@ -58,8 +64,11 @@ def test_folders_of_splits(tmp_path):
         picture(tmp_path / "p" / split / "a" / f"{number}.png", number)
     store = prepare(Images(files=(tmp_path / "p",), folder_labels=True), tmp_path / "store")
     assert dict(zip(store.column("name"), store.column("split").tolist(), strict=True)) == {
-        "test/a/2.png": 2, "train/a/0.png": 0, "train/a/3.png": 0, "val/a/1.png": 1,
-    }  # fmt: skip
+        "test/a/2.png": 2,
+        "train/a/0.png": 0,
+        "train/a/3.png": 0,
+        "val/a/1.png": 1,
+    }
 
 
 def test_the_same_picture_is_never_in_two_splits(tmp_path):
@@ -70,20 +79,29 @@ def test_the_same_picture_is_never_in_two_splits(tmp_path):
     split = store.column("split")
     assert (split[:30] == split[30:][::-1]).all() and {0, 1, 2} == set(split.tolist())
     np.save(tmp_path / "t.npy", base[:3])
-    store = prepare(Images(files=(tmp_path / "a.npy",), test=(tmp_path / "t.npy",)), tmp_path / "named")
+    store = prepare(
+        Images(files=(tmp_path / "a.npy",), test=(tmp_path / "t.npy",)), tmp_path / "named"
+    )
     assert len(store.split("test")) == 3 and store.meta["left_out"] == 6
     held = {record["image"].tobytes() for record in store.split("test")}
     assert not any(
-        record["image"].tobytes() in held for name in ("train", "validation") for record in store.split(name)
+        record["image"].tobytes() in held
+        for name in ("train", "validation")
+        for record in store.split(name)
     )
 
 
 def test_a_table_of_labels_and_splits(folder, tmp_path):
-    rows = [f"{p.relative_to(folder).as_posix()},{n}.5,{'test' if n % 4 == 0 else 'train'}"
-            for n, p in enumerate(sorted(folder.rglob("*.png")))]  # fmt: skip
+    rows = [
+        f"{p.relative_to(folder).as_posix()},{n}.5,{'test' if n % 4 == 0 else 'train'}"
+        for n, p in enumerate(sorted(folder.rglob("*.png")))
+    ]
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(["image,label,split", *rows]) + "\n")
-    store = prepare(Images(files=(folder,), labels=(table,), numeric=True, validation_share=0.0), tmp_path / "store")
+    store = prepare(
+        Images(files=(folder,), labels=(table,), numeric=True, validation_share=0.0),
+        tmp_path / "store",
+    )
     assert store.column("value").tolist() == [n + 0.5 for n in range(40)]
     assert store.column("split").tolist() == [2 * (n % 4 == 0) for n in range(40)]
     assert store.meta["classes"] == []
@@ -119,7 +137,10 @@ def test_everything_bad_is_told_in_the_reject_file(tmp_path):
     assert found["wide.png"] == "9 x 8 pixels, the first has 6 x 8; use --size"
     assert found["colour.png"] == "in colour, the first is grey; use --channels rgb or grey"
     assert found["unnamed.png"] == found["nolabel.png"] == "no label in labels.csv"
-    assert "not a readable picture" in found["cut.png"] and "not a readable picture" in found["empty.jpg"]
+    assert (
+        "not a readable picture" in found["cut.png"]
+        and "not a readable picture" in found["empty.jpg"]
+    )
     with pytest.raises(DataError, match="gone.png.*--on-error skip"):
         prepare(spec, tmp_path / "stopped")
     assert not (tmp_path / "stopped").exists()
@@ -128,10 +149,14 @@ def test_everything_bad_is_told_in_the_reject_file(tmp_path):
 def test_mixed_sizes_and_modes_become_one(tmp_path):
     picture(tmp_path / "p/a.png", 0, (8, 6))
     picture(tmp_path / "p/b.png", 1, (30, 50), "RGB")
-    store = prepare(Images(files=(tmp_path / "p",), size=(12, 12), channels="rgb"), tmp_path / "rgb")
+    store = prepare(
+        Images(files=(tmp_path / "p",), size=(12, 12), channels="rgb"), tmp_path / "rgb"
+    )
     assert [store[i]["image"].shape for i in (0, 1)] == [(12, 12, 3)] * 2
     assert (store[0]["image"][..., 0] == store[0]["image"][..., 2]).all()
-    grey = prepare(Images(files=(tmp_path / "p",), size=(12, 12), channels="grey"), tmp_path / "grey")
+    grey = prepare(
+        Images(files=(tmp_path / "p",), size=(12, 12), channels="grey"), tmp_path / "grey"
+    )
     assert grey[1]["image"].shape == (12, 12, 1)
 
 
@@ -167,20 +192,31 @@ def test_settings_that_cannot_be(folder, tmp_path, change, match):
         prepare(Images(**{"files": (folder,), **change}), tmp_path / "store")
 
 
-# Many pictures in a file --------------------------------------------------------------------------------------------
+# Many pictures in a file --------------------------------------------------------------------------
 
 
 def write_idx(path: Path, array: np.ndarray) -> Path:
-    body = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    body = (
+        struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+        + array.astype(np.uint8).tobytes()
+    )
     path.write_bytes(gzip.compress(body))
     return path
 
 
 def test_idx_files_with_labels_names_and_a_test_file(tmp_path):
     rng = np.random.default_rng(0)
-    images = {n: write_idx(tmp_path / f"{n}-images-idx3-ubyte.gz", rng.integers(0, 256, (20, 5, 4))) for n in "ab"}
+    images = {
+        n: write_idx(tmp_path / f"{n}-images-idx3-ubyte.gz", rng.integers(0, 256, (20, 5, 4)))
+        for n in "ab"
+    }
     labels = {n: write_idx(tmp_path / f"{n}-labels-idx1-ubyte.gz", np.arange(20) % 2) for n in "ab"}
-    spec = Images(files=(images["a"],), test=(images["b"],), labels=(labels["a"], labels["b"]), classes=("no", "yes"))
+    spec = Images(
+        files=(images["a"],),
+        test=(images["b"],),
+        labels=(labels["a"], labels["b"]),
+        classes=("no", "yes"),
+    )
     store = prepare(spec, tmp_path / "store")
     assert [len(store.split(s)) for s in ("train", "validation", "test")] == [18, 2, 20]
     assert store[1]["label"] == "yes" and store[0]["name"] == "a-images-idx3-ubyte.gz[0]"
@@ -201,14 +237,16 @@ def test_the_bundled_sample():
         assert counts.tolist() == [count] * 10
 
 
-# Boxes and label maps -----------------------------------------------------------------------------------------------
+# Boxes and label maps -----------------------------------------------------------------------------
 
 
 def test_boxes_of_a_table_move_into_the_frame(tmp_path):
     picture(tmp_path / "p/a.png", 0, (10, 20))
     picture(tmp_path / "p/b.png", 1, (10, 20))
     table = tmp_path / "boxes.csv"
-    table.write_text("image,x0,y0,x1,y1,label\na.png,0,0,20,10,dog\na.png,5,2,10,8.4,cat\nb.png,,,,,\n")
+    table.write_text(
+        "image,x0,y0,x1,y1,label\na.png,0,0,20,10,dog\na.png,5,2,10,8.4,cat\nb.png,,,,,\n"
+    )
     store = prepare(Images(files=(tmp_path / "p",), boxes=table, size=(40, 40)), tmp_path / "store")
     assert store.meta["box_classes"] == ["cat", "dog"]
     assert store[0]["boxes"].tolist() == [[0, 10, 40, 30], [10, 14, 20, pytest.approx(26.8)]]
@@ -233,10 +271,14 @@ def test_boxes_that_cannot_be(tmp_path, row, reason):
         picture(tmp_path / f"p/{name}.png", ord(name))
     table = tmp_path / "boxes.csv"
     others = "".join(
-        f"{n}.png,0,0,6.5,8,x\n" for n in "abc" if not row.startswith(n) and (n != "a" or "b" not in row[0])
+        f"{n}.png,0,0,6.5,8,x\n"
+        for n in "abc"
+        if not row.startswith(n) and (n != "a" or "b" not in row[0])
     )
     table.write_text(f"image,x0,y0,x1,y1,label\n{row}\n{others}")
-    store = prepare(Images(files=(tmp_path / "p",), boxes=table), tmp_path / "store", on_error="skip")
+    store = prepare(
+        Images(files=(tmp_path / "p",), boxes=table), tmp_path / "store", on_error="skip"
+    )
     assert reason in rejects(store)["a.png"] and len(store) == 2
     assert [0, 0, 6, 8] in store[1]["boxes"].tolist()  # half a pixel over the edge is cut
 
@@ -245,7 +287,9 @@ def coco(tmp_path: Path, annotations: list[dict]) -> Path:
     path = tmp_path / "coco.json"
     images = [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "b.png"}]
     categories = [{"id": 3, "name": "zebra"}, {"id": 1, "name": "yak"}]
-    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
+    path.write_text(
+        json.dumps({"images": images, "categories": categories, "annotations": annotations})
+    )
     return path
 
 
@@ -254,7 +298,9 @@ def test_coco(tmp_path):
         picture(tmp_path / f"p/{name}.png", ord(name))
     good = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]}
     path = coco(tmp_path, [good, {**good, "image_id": 8, "iscrowd": 1}])
-    store = prepare(Images(files=(tmp_path / "p",), boxes=path), tmp_path / "store", on_error="skip")
+    store = prepare(
+        Images(files=(tmp_path / "p",), boxes=path), tmp_path / "store", on_error="skip"
+    )
     assert store.meta["box_classes"] == ["yak", "zebra"]
     assert store.column("name") == ["a.png"] and store[0]["boxes"].tolist() == [[1, 2, 4, 6]]
     assert store[0]["box_labels"].tolist() == [1]
@@ -267,11 +313,19 @@ def test_coco(tmp_path):
         ("{", "not JSON"),
         ("[]", "not COCO's JSON"),
         ('{"images": [], "annotations": []}', "no field 'categories'"),
-        ('{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 1}]}', "not listed"),
-        ('{"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "x"}], '
-         '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1]}]}', "not COCO's JSON"),
+        (
+            '{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 1}]}',
+            "not listed",
+        ),
+        (
+            (
+                '{"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "x"}], '
+                '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1]}]}'
+            ),
+            "not COCO's JSON",
+        ),
     ],
-)  # fmt: skip
+)
 def test_json_that_is_not_coco(tmp_path, body, match):
     (tmp_path / "c.json").write_text(body)
     with pytest.raises(DataError, match=match):
@@ -306,4 +360,7 @@ def test_label_maps(tmp_path):
     store = prepare(spec, tmp_path / "store", on_error="skip")
     assert store.meta["segment_classes"] == 3 and len(store) == 1
     assert store[0]["segments"].tolist() == [[255, 255, 0, 0, 2, 2, 255, 255]] * 4
-    assert rejects(store) == {"x/b.png": "4 x 3 pixels, its picture 4 x 4", "x/c.png": "no label map of this name"}
+    assert rejects(store) == {
+        "x/b.png": "4 x 3 pixels, its picture 4 x 4",
+        "x/c.png": "no label map of this name",
+    }

@@ -124,11 +124,13 @@ def test_another_format_under_a_png_name_is_refused(tmp_path):
         read_picture(tmp_path / "a.png")
 
 
-# Arrays and IDX -----------------------------------------------------------------------------------------------------
+# Arrays and IDX -----------------------------------------------------------------------------------
 
 
 def idx(array: np.ndarray, code: int = 8) -> bytes:
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape) + array.tobytes()
+    return (
+        struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape) + array.tobytes()
+    )
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -163,7 +165,11 @@ def test_damaged_idx_files(tmp_path, body, match):
 
 
 def test_arrays_of_every_shape(tmp_path):
-    for shape, expected in (((5, 4), (1, 5, 4, 1)), ((2, 5, 4), (2, 5, 4, 1)), ((2, 5, 4, 3), (2, 5, 4, 3))):
+    for shape, expected in (
+        ((5, 4), (1, 5, 4, 1)),
+        ((2, 5, 4), (2, 5, 4, 1)),
+        ((2, 5, 4, 3), (2, 5, 4, 3)),
+    ):
         np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
         assert read_many(tmp_path / "a.npy").images.shape == expected
     np.save(tmp_path / "a.npy", np.full((1, 2, 2), 65535, np.uint16))

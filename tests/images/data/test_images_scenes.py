@@ -1,4 +1,6 @@
-"""Scenes: their boxes are around their objects, test scenes hold other objects, and each is a function of seed and index."""
+"""Scenes: their boxes are around their objects, test scenes hold other objects, and each is a
+function of seed and index.
+"""
 
 from pathlib import Path
 
@@ -28,7 +30,13 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(store: Path, out: Path, **changes) -> Store:
-    options = {"scenes": (20, 5, 10), "size": (32, 40), "noise": 0.0, "clutter": False, "scale": (1.0, 1.0)}
+    options = {
+        "scenes": (20, 5, 10),
+        "size": (32, 40),
+        "noise": 0.0,
+        "clutter": False,
+        "scale": (1.0, 1.0),
+    }
     return prepare(Scenes(images=store, **{**options, **changes}), out)
 
 
@@ -39,9 +47,13 @@ def test_boxes_are_tight_around_the_objects(objects, tmp_path):
     total = 0
     for record in (store[i] for i in range(len(store))):
         covered = np.zeros((32, 40), bool)
-        for (x0, y0, x1, y1), label in zip(record["boxes"].astype(int), record["box_labels"], strict=True):
+        for (x0, y0, x1, y1), label in zip(
+            record["boxes"].astype(int), record["box_labels"], strict=True
+        ):
             assert (record["image"][y0:y1, x0:x1] >= 100).all()
-            assert (x1 - x0, y1 - y0) == ((3, 8) if store.meta["box_classes"][label] == "upright" else (8, 3))
+            assert (x1 - x0, y1 - y0) == (
+                (3, 8) if store.meta["box_classes"][label] == "upright" else (8, 3)
+            )
             covered[y0:y1, x0:x1] = True
             total += 1
         assert (record["image"][..., 0][~covered] == 0).all()
@@ -62,7 +74,9 @@ def test_a_scene_is_a_function_of_seed_split_and_index(objects, tmp_path):
     other = make(objects, tmp_path / "other", seed=1, **changes)
     for split in ("train", "validation", "test"):
         for a, b, c in zip(few.split(split), more.split(split), other.split(split), strict=False):
-            assert all(np.array_equal(a[name], b[name]) for name in ("image", "boxes", "box_labels"))
+            assert all(
+                np.array_equal(a[name], b[name]) for name in ("image", "boxes", "box_labels")
+            )
             assert not np.array_equal(a["image"], c["image"])
 
 
@@ -97,7 +111,11 @@ def test_settings_that_cannot_be(objects, tmp_path, change, match):
 
 
 def test_objects_need_classes_and_splits(tmp_path):
-    np.save(tmp_path / "o.npy", np.random.default_rng(0).integers(0, 255, (4, 8, 8)).astype(np.uint8))
-    prepare(Images(files=(tmp_path / "o.npy",), test_share=0, validation_share=0), tmp_path / "plain")
+    np.save(
+        tmp_path / "o.npy", np.random.default_rng(0).integers(0, 255, (4, 8, 8)).astype(np.uint8)
+    )
+    prepare(
+        Images(files=(tmp_path / "o.npy",), test_share=0, validation_share=0), tmp_path / "plain"
+    )
     with pytest.raises(ConfigError, match="has no classes"):
         make(tmp_path / "plain", tmp_path / "scenes")

@@ -37,7 +37,9 @@ def bars(count: int, seed: int) -> list[dict]:
         image[at : at + 2] = 200
         bright = int(image.max())
         image = image if number % 2 else image.transpose(1, 0, 2)
-        records.append({"image": image.astype(np.uint8), "label": "flat" if number % 2 else "upright"})
+        records.append(
+            {"image": image.astype(np.uint8), "label": "flat" if number % 2 else "upright"}
+        )
         records[-1]["value"] = float(at) if bright else 0.0
     return records
 
@@ -47,8 +49,15 @@ def test_hog_is_that_of_scikit_image(channels):
     feature = pytest.importorskip("skimage.feature", reason="scikit-image is not installed")
     images = np.random.default_rng(0).integers(0, 256, (3, 30, 28, channels)).astype(np.uint8)
     axis = -1 if channels == 3 else None
-    options = {"orientations": 9, "pixels_per_cell": (4, 4), "cells_per_block": (2, 2), "channel_axis": axis}
-    expected = np.stack([feature.hog(image if channels == 3 else image[..., 0], **options) for image in images])
+    options = {
+        "orientations": 9,
+        "pixels_per_cell": (4, 4),
+        "cells_per_block": (2, 2),
+        "channel_axis": axis,
+    }
+    expected = np.stack(
+        [feature.hog(image if channels == 3 else image[..., 0], **options) for image in images]
+    )
     assert np.abs(hog(images) - expected).max() < 1e-6
 
 
@@ -57,7 +66,10 @@ def test_classes_are_learnt_and_the_same_each_time(name):
     train, test = bars(60, 0), bars(100, 1)
     state = torch.get_rng_state()
     found = BASELINES[name](Classes(), train, test, 0)["probability"]
-    right = np.array([record["label"] for record in test]) == np.array(Classes().classes)[found.argmax(1)]
+    right = (
+        np.array([record["label"] for record in test])
+        == np.array(Classes().classes)[found.argmax(1)]
+    )
     assert found.shape == (100, 3) and np.allclose(found.sum(1), 1, atol=1e-5)
     assert right.mean() > (0.6 if name == "pixels_linear" else 0.95)
     assert np.array_equal(BASELINES[name](Classes(), train, test, 0)["probability"], found)

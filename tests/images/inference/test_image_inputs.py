@@ -1,4 +1,6 @@
-"""Users' own images: arrays, Pillow images and paths as records and stores, predictions as columns of a table."""
+"""Users' own images: arrays, Pillow images and paths as records and stores, predictions as
+columns of a table.
+"""
 
 import numpy as np
 import pandas as pd
@@ -24,10 +26,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def filler(folder) -> Model:
     run = Run(
-        data=shapes_store(folder).path, out=folder / "filler", codec=ImageCodec(patch=3),
-        model=VitConfig(width=32, depth=2, heads=2, hidden=48), objective=InpaintPatches(decoder_width=16, decoder_heads=2),
-        schedule=Schedule(steps=2, batch=16), hardware=Hardware(device="cpu", threads=1),
-    )  # fmt: skip
+        data=shapes_store(folder).path,
+        out=folder / "filler",
+        codec=ImageCodec(patch=3),
+        model=VitConfig(width=32, depth=2, heads=2, hidden=48),
+        objective=InpaintPatches(decoder_width=16, decoder_heads=2),
+        schedule=Schedule(steps=2, batch=16),
+        hardware=Hardware(device="cpu", threads=1),
+    )
     return Model.load(train(run).path, device="cpu")
 
 
@@ -40,8 +46,18 @@ def test_every_form_of_an_image_is_the_same_bytes(folder):
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(folder / "a.png")
-    forms = [rgb, rgb.astype(np.int64), rgb / 255, rgb.astype(np.float32) / 255, Image.fromarray(rgb)]
-    forms += [folder / "a.png", str(folder / "a.png"), np.dstack([rgb, np.full((5, 7), 255, np.uint8)])]
+    forms = [
+        rgb,
+        rgb.astype(np.int64),
+        rgb / 255,
+        rgb.astype(np.float32) / 255,
+        Image.fromarray(rgb),
+    ]
+    forms += [
+        folder / "a.png",
+        str(folder / "a.png"),
+        np.dstack([rgb, np.full((5, 7), 255, np.uint8)]),
+    ]
     for form in forms:
         assert np.array_equal(pixels_of(form), rgb)
     grey = rgb[..., 0]
@@ -71,21 +87,31 @@ def test_images_in_memory_are_the_store_that_their_file_gives(bars, tmp_path):
     np.savez(tmp_path / "all.npz", images=bars, labels=labels)
     options = {"test_share": 0.0, "validation_share": 0.0}
     expected = prepare(Images(files=tmp_path / "all.npz", **options), tmp_path / "files")
-    preparer = DOMAIN.inputs.preparer(list(bars), pd.DataFrame({"kind": labels}), split=None, seed=0)
+    preparer = DOMAIN.inputs.preparer(
+        list(bars), pd.DataFrame({"kind": labels}), split=None, seed=0
+    )
     store = prepare(preparer, tmp_path / "memory")
     for name in ("image", "label", "split"):
-        assert all(np.array_equal(store[i][name], expected[i][name]) for i in range(len(expected))), name
+        assert all(
+            np.array_equal(store[i][name], expected[i][name]) for i in range(len(expected))
+        ), name
     assert store.meta == expected.meta | {"target": "kind"}
 
 
 def test_fit_takes_images_of_any_size_and_names_its_classes(filler, capsys):
     rng = np.random.default_rng(0)
     bright = np.arange(60) % 2 == 0
-    images = [rng.uniform(0.5, 1, (24, 24)) if light else rng.uniform(0, 0.5, (8, 8, 3)) for light in bright]
+    images = [
+        rng.uniform(0.5, 1, (24, 24)) if light else rng.uniform(0, 0.5, (8, 8, 3))
+        for light in bright
+    ]
     model = filler.fit(images[:40], bright[:40])
     assert "40 training records" in capsys.readouterr().out
     table = model.predict(pd.Series(images[40:50], index=list("abcdefghij")))
-    assert table.index.tolist() == list("abcdefghij") and table.columns.tolist() == ["label", "probability"]
+    assert table.index.tolist() == list("abcdefghij") and table.columns.tolist() == [
+        "label",
+        "probability",
+    ]
     assert table["label"].tolist() == bright[40:50].tolist()
     assert model.evaluate(images[40:], bright[40:])["accuracy"] == 1
     assert model.embed(images[:3]).shape == (3, 32)
@@ -112,5 +138,9 @@ def test_what_cannot_be_learnt_is_refused(filler, bars):
 
 def test_copies_in_another_split_are_counted(bars):
     pictures = [bars[0], bars[1], bars[0]]
-    dataset = as_dataset(pictures, ["a", "b", "a"], domain="images", split=["train", "train", "test"])
-    assert "1 images left out: copies" in "; ".join(dataset.notes) and len(dataset.split("train")) == 1
+    dataset = as_dataset(
+        pictures, ["a", "b", "a"], domain="images", split=["train", "train", "test"]
+    )
+    assert (
+        "1 images left out: copies" in "; ".join(dataset.notes) and len(dataset.split("train")) == 1
+    )

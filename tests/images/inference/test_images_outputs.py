@@ -1,4 +1,6 @@
-"""What a checkpoint says of files: tables, boxes in the file's own pixels, label maps, pictures; and what it refuses."""
+"""What a checkpoint says of files: tables, boxes in the file's own pixels, label maps, pictures;
+and what it refuses.
+"""
 
 import json
 from dataclasses import replace
@@ -33,7 +35,9 @@ from sciforge.images.objectives.detection import DetectObjects
 from sciforge.images.objectives.segmentation import SegmentPatches
 
 
-def learnt(store: Store, out: Path, objective, patch: int, steps: int = 2, lr: float = 1e-3) -> Model:
+def learnt(
+    store: Store, out: Path, objective, patch: int, steps: int = 2, lr: float = 1e-3
+) -> Model:
     run = Run(
         data=store.path,
         out=out,
@@ -74,15 +78,23 @@ def finder(scenes, folder) -> Model:
 def test_the_table_of_classes_is_what_predict_says(bars, folder):
     model = learnt(bars, folder / "classes", ClassifyImages(bins=2), 3)
     result = ImageLabels(files=folder / "bars.npy").run(model)
-    rows = pd.read_csv(result.save(folder / "classes.csv"))  # opens with defaults, provenance beside
+    # opens with defaults, provenance beside
+    rows = pd.read_csv(result.save(folder / "classes.csv"))
     about = json.loads((folder / "classes.json").read_text())
-    assert about["options"]["files"] == [str(folder / "bars.npy")] and len(about["weights_sha256"]) == 64
+    assert (
+        about["options"]["files"] == [str(folder / "bars.npy")]
+        and len(about["weights_sha256"]) == 64
+    )
     pictures = np.load(folder / "bars.npy")
-    probability_NC = model.outputs({"image": picture[..., None]} for picture in pictures)["probability"]
+    probability_NC = model.outputs({"image": picture[..., None]} for picture in pictures)[
+        "probability"
+    ]
     assert rows["name"].tolist() == [f"bars.npy[{i}]" for i in range(len(pictures))]
     np.testing.assert_allclose(rows["probability"], probability_NC[:, 1], atol=1e-6)
     assert rows["label"].tolist() == [("lying", "standing")[i] for i in probability_NC.argmax(1)]
-    pd.testing.assert_frame_equal(model.predict(list(pictures)), result.to_pandas().drop(columns="name"))
+    pd.testing.assert_frame_equal(
+        model.predict(list(pictures)), result.to_pandas().drop(columns="name")
+    )
 
 
 def test_embeddings_of_layers_do_not_depend_on_the_batch(filler, folder):
@@ -101,7 +113,9 @@ def test_embeddings_of_layers_do_not_depend_on_the_batch(filler, folder):
 
 
 def test_boxes_are_told_in_pixels_of_the_file(finder, folder):
-    """A file of half the height is framed six rows lower; its boxes come back to the file's rows, cut at its edges."""
+    """A file of half the height is framed six rows lower; its boxes come back to the file's
+    rows, cut at its edges.
+    """
     with Image.open(folder / "pictures/003.png") as image:
         half = np.asarray(image)[:12]
     Image.fromarray(half).save(folder / "half.png")
@@ -110,7 +124,9 @@ def test_boxes_are_told_in_pixels_of_the_file(finder, folder):
     framed = np.zeros((24, 24, 1), np.uint8)
     framed[6:18, :, 0] = half
     direct_T6 = finder.outputs([{"image": framed}])["detections"][0]
-    expected_K4 = (direct_T6[direct_T6[:, 4] > 0.05][:, :4] - [0, 6, 0, 6]).clip(0, [24, 12, 24, 12])
+    expected_K4 = (direct_T6[direct_T6[:, 4] > 0.05][:, :4] - [0, 6, 0, 6]).clip(
+        0, [24, 12, 24, 12]
+    )
     assert len(rows) and set(rows["image"]) == {"half.png"}
     np.testing.assert_allclose(rows[["x0", "y0", "x1", "y1"]], expected_K4, atol=1e-4)
 
@@ -148,8 +164,10 @@ def test_drawings_are_whole_pictures(finder, filler, folder):
             image.load()
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
         assert "<img" in result._repr_html_() and len(result.to_pandas())
-    assert len(results["attention.png"].plot().images) == 2 * (1 + 2 * 3)  # an image; all heads and two, each over it
-    assert len(plt.get_fignums()) <= len(open_before) + 1  # only the figure that plot returned may stay open
+    # an image; all heads and two, each over it
+    assert len(results["attention.png"].plot().images) == 2 * (1 + 2 * 3)
+    # only the figure that plot returned may stay open
+    assert len(plt.get_fignums()) <= len(open_before) + 1
     plt.close("all")
     with pytest.raises(ConfigError, match=r"\.png"):
         results["d.png"].save(folder / "d.gif")
@@ -160,15 +178,26 @@ def test_methods_of_models_take_arrays_and_paths(finder, filler, folder):
     path = folder / "pictures/003.png"
     with Image.open(path) as image:
         array = np.asarray(image)
-        objects = [finder.detect([given], score=0.05).to_pandas() for given in (array, path, image, array / 255)]
+        objects = [
+            finder.detect([given], score=0.05).to_pandas()
+            for given in (array, path, image, array / 255)
+        ]
     assert len(objects[0]) and set(objects[0]["image"]) == {0}
     for frame in objects[1:]:
         pd.testing.assert_frame_equal(frame, objects[0])
-    small = finder.detect([array[::2, ::2]], score=0.05).to_pandas()  # corners are in pixels of what was given
+    # corners are in pixels of what was given
+    small = finder.detect([array[::2, ::2]], score=0.05).to_pandas()
     assert small[["x1", "y1"]].to_numpy().max() <= 12
     filled = filler.reconstruct([array[:12, :12]], seed=2)
-    assert filled.images.shape == filled.filled.shape == (1, 12, 12, 1) and filled.to_pandas()["rmse"].iloc[0] > 0
-    assert filler.attention([array]).to_pandas()["head"].tolist() == ["all heads", "head 1", "head 2"]
+    assert (
+        filled.images.shape == filled.filled.shape == (1, 12, 12, 1)
+        and filled.to_pandas()["rmse"].iloc[0] > 0
+    )
+    assert filler.attention([array]).to_pandas()["head"].tolist() == [
+        "all heads",
+        "head 1",
+        "head 2",
+    ]
     with pytest.raises(ConfigError, match=r"use model.detect\(images\)"):
         finder.predict([array])
     with pytest.raises(DataError, match="input 1: floats from 0 to 2; give 0"):
@@ -176,12 +205,15 @@ def test_methods_of_models_take_arrays_and_paths(finder, filler, folder):
 
 
 def test_reconstructions_keep_what_was_seen_and_fill_the_rest(filler, bars):
-    images, seen, filled = reconstructed(filler, filler.objective, [bars[i] for i in range(5)], seed=1)
+    images, seen, filled = reconstructed(
+        filler, filler.objective, [bars[i] for i in range(5)], seed=1
+    )
     hidden = (seen == HIDDEN).all(-1)
     assert 0.7 < hidden.mean() < 0.8
     assert (seen[~hidden] == images[~hidden]).all() and (filled[~hidden] == images[~hidden]).all()
     assert (filled[hidden] != images[hidden]).mean() > 0.5
-    normalised = replace(filler.objective, normalise=True)  # any weights: its flat patches must come back flat
+    # any weights: its flat patches must come back flat
+    normalised = replace(filler.objective, normalise=True)
     flat = {"image": np.full((12, 12, 1), 90, np.uint8)}
     *_, filled = reconstructed(filler, normalised, [flat], seed=1)
     assert abs(filled.astype(int) - 90).max() <= 15
@@ -196,7 +228,9 @@ def test_label_maps_are_written_beside_each_other(scenes, folder):
     with Image.open(folder / "pictures/007.png") as image:
         picture = np.asarray(image)
     with Image.open(out / "007.png") as image:
-        assert (np.asarray(image) == model.outputs([{"image": picture[..., None]}])["segments"][0]).all()
+        assert (
+            np.asarray(image) == model.outputs([{"image": picture[..., None]}])["segments"][0]
+        ).all()
     np.testing.assert_allclose(result.to_pandas().drop(columns="name").sum(axis=1), 1)
     assert len(result.plot().images) == 16
     plt.close("all")
@@ -209,7 +243,9 @@ def test_label_maps_are_written_beside_each_other(scenes, folder):
 def test_an_image_of_another_size_keeps_its_size_if_asked(filler, folder):
     Image.fromarray(np.full((30, 24, 3), 200, np.uint8)).save(folder / "large.png")
     codec = filler.codec
-    framed, kept = (next(read_files([folder / "large.png"], codec, Rules(), size)) for size in (None, (30, 24)))
+    framed, kept = (
+        next(read_files([folder / "large.png"], codec, Rules(), size)) for size in (None, (30, 24))
+    )
     assert framed.image.shape == (12, 12, 1) and kept.image.shape == (30, 24, 1)
     assert framed.in_file(np.array([[1, 0, 11, 12]])).round().tolist() == [[0, 0, 24, 30]]
     with pytest.raises(ConfigError, match="do not divide into patches of 3"):

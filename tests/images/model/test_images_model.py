@@ -1,4 +1,6 @@
-"""The Vision Transformer: patches, places at other sizes, one peer of equal weights, and attention as it is."""
+"""The Vision Transformer: patches, places at other sizes, one peer of equal weights, and
+attention as it is.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from sciforge.images.inference.attention import attention_maps, attention_weight
 from sciforge.images.model.vit import resized_grid, sine_grid
 from sciforge.nn.transformer import Encoder
 
-CODEC = ImageCodec(patch=4, height=16, width=24, channels=3, mean=(100.0, 110.0, 120.0), std=(50.0, 60.0, 70.0))
+CODEC = ImageCodec(
+    patch=4, height=16, width=24, channels=3, mean=(100.0, 110.0, 120.0), std=(50.0, 60.0, 70.0)
+)
 SIZES = {"width": 24, "depth": 2, "heads": 2, "hidden": 32}
 
 
@@ -23,8 +27,12 @@ def build(codec: ImageCodec = CODEC, seed: int = 0):
         return VitConfig(**SIZES).build(codec).double().eval()
 
 
-def images(num: int = 2, size: tuple[int, int] = (16, 24), channels: int = 3, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (num, *size, channels)).astype(np.uint8))
+def images(
+    num: int = 2, size: tuple[int, int] = (16, 24), channels: int = 3, seed: int = 0
+) -> torch.Tensor:
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, (num, *size, channels)).astype(np.uint8)
+    )
 
 
 class Few:
@@ -53,8 +61,12 @@ def test_the_linear_projection_is_a_strided_convolution():
     model, image_BHWC = build(), images()
     x_BCHW = ((image_BHWC.double() - model.mean_C) / model.std_C).permute(0, 3, 1, 2)
     kernel = model.patch_embedding.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
-    expected = F.conv2d(x_BCHW, kernel, model.patch_embedding.bias, stride=4).flatten(2).transpose(1, 2)
-    ours = model.embedded(to_patches(image_BHWC, 4), (4, 6)) - model.position_embedding.flatten(0, 1)
+    expected = (
+        F.conv2d(x_BCHW, kernel, model.patch_embedding.bias, stride=4).flatten(2).transpose(1, 2)
+    )
+    ours = model.embedded(to_patches(image_BHWC, 4), (4, 6)) - model.position_embedding.flatten(
+        0, 1
+    )
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
 
@@ -73,7 +85,9 @@ def test_the_encoder_without_rotary_knows_no_order_and_with_it_is_as_it_was():
     only = torch.arange(7).expand(2, -1) % 3 == 1
     torch.testing.assert_close(free(x_BLD, only_BL=only), free(x_BLD)[only], rtol=0, atol=1e-12)
     lengths = torch.tensor([7, 4])
-    torch.testing.assert_close(free(x_BLD, lengths)[1, :4], free(x_BLD[1:, :4])[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        free(x_BLD, lengths)[1, :4], free(x_BLD[1:, :4])[0], rtol=0, atol=1e-12
+    )
 
 
 def test_resized_grids_agree_with_another_resampler():
@@ -88,7 +102,9 @@ def test_resized_grids_agree_with_another_resampler():
     peer = ViTEmbeddings(ViTConfig(hidden_size=24, image_size=24, patch_size=4))
     with torch.no_grad():
         peer.position_embeddings[0, 1:] = square.flatten(0, 1)
-        theirs = peer.interpolate_pos_encoding(torch.zeros(1, 145, 24), 48, 48)[0, 1:].unflatten(0, (12, 12))
+        theirs = peer.interpolate_pos_encoding(torch.zeros(1, 145, 24), 48, 48)[0, 1:].unflatten(
+            0, (12, 12)
+        )
     torch.testing.assert_close(resized_grid(square, 12, 12), theirs, rtol=0, atol=1e-6)
     assert ours.shape == (8, 12, 24)
 
@@ -99,8 +115,11 @@ def test_a_larger_image_is_encoded_and_its_places_are_between_the_learnt_ones():
     with torch.no_grad():  # places that rise along the columns must still rise, and by half as much
         model.position_embedding.copy_(torch.arange(6.0)[None, :, None].expand(4, 6, 24))
     between = resized_grid(model.position_embedding, 4, 12)[0, 3:-3, 0]
-    assert (between.diff() > 0.3).all()  # bicubic steps are not all alike, two of them are one step of the grid
-    torch.testing.assert_close(between[2:] - between[:-2], torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-12)
+    # bicubic steps are not all alike, two of them are one step of the grid
+    assert (between.diff() > 0.3).all()
+    torch.testing.assert_close(
+        between[2:] - between[:-2], torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 def test_attention_weights_are_those_of_the_block():
@@ -108,7 +127,9 @@ def test_attention_weights_are_those_of_the_block():
     weights_BHNN = attention_weights(model, batch)
     inner = {}
     attention = model.encoder.blocks[-1].attention
-    hook = attention.register_forward_hook(lambda module, inputs, output: inner.update(x=inputs[0], y=output))
+    hook = attention.register_forward_hook(
+        lambda module, inputs, output: inner.update(x=inputs[0], y=output)
+    )
     model(batch)
     hook.remove()
     value = attention.value(inner["x"]).unflatten(-1, (2, 12)).transpose(1, 2)
@@ -129,7 +150,9 @@ def test_the_codec_takes_size_and_colours_from_the_training_split():
     assert flat.std == (1.0,)
     model = build(codec)
     normalised = model.normalised(to_patches(torch.from_numpy(pictures), 4)).unflatten(-1, (-1, 3))
-    torch.testing.assert_close(normalised.mean((0, 1, 2)), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        normalised.mean((0, 1, 2)), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-6
+    )
 
 
 def test_what_the_codec_refuses():
@@ -153,7 +176,9 @@ def test_what_the_codec_refuses():
 def test_read_only_and_mirrored_arrays_are_encoded():
     picture = images(num=1).numpy()[0]
     picture.flags.writeable = False
-    assert torch.equal(CODEC.encode({"image": picture[:, ::-1]})["image"], torch.from_numpy(picture.copy()).flip(1))
+    assert torch.equal(
+        CODEC.encode({"image": picture[:, ::-1]})["image"], torch.from_numpy(picture.copy()).flip(1)
+    )
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -168,7 +193,8 @@ def test_laws_see_a_broken_model(monkeypatch):
     model = build()
     forward = model.encoder.forward
 
-    def leaking(x_BND, **options):  # a patch that looks at its neighbours in the list, and at other images
+    # a patch that looks at its neighbours in the list, and at other images
+    def leaking(x_BND, **options):
         return forward(x_BND + 0.1 * x_BND.roll(1, 1) + 0.1 * x_BND.roll(1, 0), **options)
 
     monkeypatch.setattr(model.encoder, "forward", leaking)

@@ -1,4 +1,6 @@
-"""Masked patches and relative positions: what is hidden stays hidden, what is asked for can be known, and nothing else."""
+"""Masked patches and relative positions: what is hidden stays hidden, what is asked for can be
+known, and nothing else.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +27,10 @@ def picture(seed: int = 0, channels: int = 1) -> np.ndarray:
 
 
 def batch_of(objective, pictures, codec: ImageCodec = CODEC, training: bool = False):
-    made = [objective.prepare({"image": p}, codec, np.random.default_rng(i), training) for i, p in enumerate(pictures)]
+    made = [
+        objective.prepare({"image": p}, codec, np.random.default_rng(i), training)
+        for i, p in enumerate(pictures)
+    ]
     return codec.collate(made)
 
 
@@ -37,7 +42,9 @@ def test_the_share_that_is_hidden(rate, hidden):
 
 def test_every_patch_is_hidden_alike_often():
     rng = np.random.default_rng(0)
-    count_N = sum(np.isin(np.arange(49), draw_hidden(49, 0.75, rng)[1]).astype(int) for _ in range(2000))
+    count_N = sum(
+        np.isin(np.arange(49), draw_hidden(49, 0.75, rng)[1]).astype(int) for _ in range(2000)
+    )
     assert abs(count_N / 2000 - 37 / 49).max() < 4.5 * (37 / 49 * 12 / 49 / 2000) ** 0.5
 
 
@@ -60,7 +67,10 @@ def test_the_loss_is_of_hidden_patches_only_and_no_hidden_pixel_reaches_the_deco
 
 
 def test_fewer_patches_asked_for_are_told_the_same():
-    whole, part = (InpaintPatches(decoder_width=16, decoder_heads=2, decoded_share=share) for share in (1.0, 0.5))
+    whole, part = (
+        InpaintPatches(decoder_width=16, decoder_heads=2, decoded_share=share)
+        for share in (1.0, 0.5)
+    )
     model, pictures = build(whole), [picture(i) for i in range(3)]
     every, some = batch_of(whole, pictures), batch_of(part, pictures)
     assert torch.equal(every["visible"], some["visible"]) and some["hidden"].shape == (3, 18)
@@ -78,13 +88,17 @@ def test_normalised_targets_have_no_mean_and_flat_patches_stay_flat():
     flat[::2] += 1  # one step of a byte, as noise of a scanner leaves it
     target_BKP = objective.targets(model, batch_of(objective, [picture(), flat]))
     assert target_BKP.mean(-1).abs().max() < 1e-6
-    assert 0.95 < float(target_BKP[0].std(-1).mean()) < 1.05 and float(target_BKP[1].abs().max()) < 0.3
+    assert (
+        0.95 < float(target_BKP[0].std(-1).mean()) < 1.05 and float(target_BKP[1].abs().max()) < 0.3
+    )
     mean, std = patch_scale(torch.tensor([[[1.0, 3.0]]]))
     assert float(mean) == 2 and float(std) == pytest.approx(1.0005, abs=1e-4)
 
 
 def test_reconstruction_of_a_patch_that_can_be_known_beats_the_mean():
-    """Stripes: a net that reads the visible patches tells the hidden ones; the training mean cannot."""
+    """Stripes: a net that reads the visible patches tells the hidden ones; the training mean
+    cannot.
+    """
     objective, rng = InpaintPatches(decoder_width=16, decoder_heads=2), np.random.default_rng(0)
     model = build(objective).float().train()
     rows = rng.integers(0, 2, (64, 28, 1, 1)).repeat(28, 2).astype(np.uint8) * 120 + 30
@@ -100,7 +114,14 @@ def test_reconstruction_of_a_patch_that_can_be_known_beats_the_mean():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mask_rate": 0.0}, {"mask_rate": 1.0}, {"decoded_share": 0.0}, {"decoder_depth": 0}, {"hue": 0.7}]
+    "wrong",
+    [
+        {"mask_rate": 0.0},
+        {"mask_rate": 1.0},
+        {"decoded_share": 0.0},
+        {"decoder_depth": 0},
+        {"hue": 0.7},
+    ],
 )
 def test_settings_of_inpainting_that_are_refused(wrong):
     with pytest.raises(ConfigError):
@@ -111,14 +132,18 @@ def test_a_decoder_that_cannot_be_built_and_an_image_of_one_patch():
     with pytest.raises(ConfigError, match="decoder_width 18"):
         build(InpaintPatches(decoder_width=18))
     with pytest.raises(ConfigError, match="nothing to hide behind"):
-        InpaintPatches().prepare({"image": np.zeros((4, 4, 1), np.uint8)}, CODEC, np.random.default_rng(0), True)
+        InpaintPatches().prepare(
+            {"image": np.zeros((4, 4, 1), np.uint8)}, CODEC, np.random.default_rng(0), True
+        )
 
 
-# Relative positions --------------------------------------------------------------------------------------------------
+# Relative positions -------------------------------------------------------------------------------
 
 
 def coordinates() -> np.ndarray:
-    """An image whose pixels say where they are: row * 9 + column would overflow, so two channels say it."""
+    """An image whose pixels say where they are: row * 9 + column would overflow, so two channels
+    say it.
+    """
     row, column = np.mgrid[:28, :28]
     return np.stack([row, column, np.zeros_like(row)], 2).astype(np.uint8)
 
@@ -132,7 +157,8 @@ def test_the_second_piece_lies_on_its_side_with_a_gap(side):
         assert first.shape == second.shape == (8, 8, 3)
         step = second[0, 0, :2] - first[0, 0, :2]
         for axis in (0, 1):
-            assert abs(step[axis] - side[axis] * 10) <= 1  # a piece and a gap, shifted by up to a pixel
+            # a piece and a gap, shifted by up to a pixel
+            assert abs(step[axis] - side[axis] * 10) <= 1
         firsts.add(tuple(first[0, 0, :2]))
     assert len(firsts) > 30  # anywhere in the image
 
@@ -149,22 +175,31 @@ def test_pieces_tell_nothing_of_where_they_were_cut_but_their_pixels():
 
 
 def test_one_channel_is_left_of_coloured_pieces():
-    codec = ImageCodec(patch=4, height=28, width=28, channels=3, mean=(10.0, 20.0, 30.0), std=(1.0, 1.0, 1.0))
+    codec = ImageCodec(
+        patch=4, height=28, width=28, channels=3, mean=(10.0, 20.0, 30.0), std=(1.0, 1.0, 1.0)
+    )
     pieces = batch_of(RelativePositions(pairs=6), [picture(channels=3)], codec)["pieces"][0]
     flat = (pieces == torch.tensor([10, 20, 30], dtype=torch.uint8)).flatten(1, 3).all(1)
     assert (flat.sum(1) == 2).all() and len(flat.int().argmin(1).unique()) > 1
-    kept = batch_of(RelativePositions(pairs=2, drop_colour=False), [picture(channels=3)], codec)["pieces"][0]
+    kept = batch_of(RelativePositions(pairs=2, drop_colour=False), [picture(channels=3)], codec)[
+        "pieces"
+    ][0]
     assert not (kept == torch.tensor([10, 20, 30], dtype=torch.uint8)).flatten(1, 3).all(1).any()
 
 
 def test_the_task_can_be_learnt_where_pieces_differ():
     objective = RelativePositions(pairs=16, drop_colour=False, gap=1, shift=0)
-    codec = ImageCodec(patch=4, height=28, width=28, channels=3, mean=(14.0, 14.0, 0.0), std=(8.0, 8.0, 1.0))
+    codec = ImageCodec(
+        patch=4, height=28, width=28, channels=3, mean=(14.0, 14.0, 0.0), std=(8.0, 8.0, 1.0)
+    )
     model = build(objective, codec).float().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(60):
         made = [
-            objective.prepare({"image": coordinates()}, codec, np.random.default_rng((step, i)), True) for i in range(8)
+            objective.prepare(
+                {"image": coordinates()}, codec, np.random.default_rng((step, i)), True
+            )
+            for i in range(8)
         ]
         batch = codec.collate(made)
         optimizer.zero_grad()

@@ -1,4 +1,6 @@
-"""The valence table against the installed RDKit: what it says must be what RDKit makes of such an atom."""
+"""The valence table against the installed RDKit: what it says must be what RDKit makes of such
+an atom.
+"""
 
 import pytest
 from rdkit import Chem, rdBase
@@ -10,12 +12,16 @@ ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRI
 
 
 def std(total: int) -> list[list[int]]:
-    """Return ways to reach a total by bonds of order 1 to 3: single ones only, and as few as can be."""
+    """Return ways to reach a total by bonds of order 1 to 3: single ones only, and as few as can
+    be.
+    """
     return [[1] * total, [3] * (total // 3) + [total % 3] * (total % 3 > 0)]
 
 
 def judged(kind: AtomType, orders: list[int]) -> tuple[int, int, int]:
-    """Return charge, hydrogens and radicals that RDKit gives to an atom with such bonds to carbons."""
+    """Return charge, hydrogens and radicals that RDKit gives to an atom with such bonds to
+    carbons.
+    """
     mol = Chem.RWMol()
     atom = Chem.Atom(kind.symbol)
     atom.SetFormalCharge(kind.charge)
@@ -39,7 +45,11 @@ def test_rdkit_agrees(kind: AtomType):
                 found = judged(kind, orders)
             except Chem.MolSanitizeException as error:
                 pytest.fail(f"this RDKit refuses {kind.name} with bonds {orders}: {error}")
-            assert found == (kind.charge, hydrogens, 0), f"{kind.name} with bonds {orders}: RDKit moved its valences"
+            assert found == (
+                kind.charge,
+                hydrogens,
+                0,
+            ), f"{kind.name} with bonds {orders}: RDKit moved its valences"
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
@@ -58,7 +68,27 @@ def test_what_generation_leaves_is_sane(kind: AtomType):
 
 def test_the_order_of_types_is_that_of_stored_files():
     """Stores and checkpoints hold places in the table; new types go to the end."""
-    first = ("C", "N", "O", "F", "S", "Cl", "Br", "I", "P", "B", "Si", "Se", "N+", "O-", "N-", "S+", "S-", "O+", "P+")
+    first = (
+        "C",
+        "N",
+        "O",
+        "F",
+        "S",
+        "Cl",
+        "Br",
+        "I",
+        "P",
+        "B",
+        "Si",
+        "Se",
+        "N+",
+        "O-",
+        "N-",
+        "S+",
+        "S-",
+        "O+",
+        "P+",
+    )
     assert tuple(t.name for t in TYPES)[: len(first)] == first
     assert indices_of(ORGANIC) == tuple(range(16))
 

@@ -18,7 +18,12 @@ def test_examples_are_padded_and_bonds_symmetric():
     assert batch["atom"].tolist() == [[0, 1, PAD, PAD], [0, 0, 2, 2], [0, PAD, PAD, PAD]]
     assert batch["hydrogens"].tolist() == [[1, 0, 0, 0], [3, 0, 0, 1], [4, 0, 0, 0]]
     assert torch.equal(batch["bond"], batch["bond"].transpose(1, 2))
-    assert batch["bond"][0, 0].tolist() == [0, 3, 0, 0] and batch["bond"][1, 1].tolist() == [1, 0, 2, 1]
+    assert batch["bond"][0, 0].tolist() == [0, 3, 0, 0] and batch["bond"][1, 1].tolist() == [
+        1,
+        0,
+        2,
+        1,
+    ]
     assert batch["bond"][2].sum() == 0
 
 

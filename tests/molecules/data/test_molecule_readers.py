@@ -1,4 +1,6 @@
-"""Files of molecules: every format, ranges that join to the whole, and what is said of damaged ones."""
+"""Files of molecules: every format, ranges that join to the whole, and what is said of damaged
+ones.
+"""
 
 import gzip
 from pathlib import Path
@@ -18,14 +20,19 @@ def test_lists_of_smiles_with_names_blank_lines_and_a_header(tmp_path):
     path = tmp_path / "a.smi"
     path.write_text("SMILES\nCCO ethanol\n\nc1ccccc1\tbenzene ring\n")
     entries = whole(path)
-    assert [(e.text, e.name, e.line) for e in entries] == [("CCO", "ethanol", 2), ("c1ccccc1", "benzene ring", 4)]
+    assert [(e.text, e.name, e.line) for e in entries] == [
+        ("CCO", "ethanol", 2),
+        ("c1ccccc1", "benzene ring", 4),
+    ]
 
 
 @pytest.mark.parametrize("delimiter, suffix", [(",", ".csv"), ("\t", ".tsv"), (";", ".csv")])
 def test_tables_with_any_delimiter(tmp_path, delimiter, suffix):
     path = tmp_path / f"a{suffix}"
     rows = [["name", "Smiles", "y"], ["one", "CCO", "1.5"], ["two", "CC", ""]]
-    path.write_text("\ufeff" + "\n".join(delimiter.join(row) for row in rows) + "\n", encoding="utf-8")
+    path.write_text(
+        "\ufeff" + "\n".join(delimiter.join(row) for row in rows) + "\n", encoding="utf-8"
+    )
     entries = whole(path, "y")
     assert [(e.name, e.text, e.cells, e.line) for e in entries] == [
         ("one", "CCO", ("1.5",), 2),

@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.molecules.data.splits import check_shares, split_at_random, split_by_scaffold, split_of_name
+from sciforge.molecules.data.splits import (
+    check_shares,
+    split_at_random,
+    split_by_scaffold,
+    split_of_name,
+)
 
 SHARES = (0.8, 0.1, 0.1)
 
 
 def groups(seed: int) -> np.ndarray:
-    """Return scaffold numbers of 1000 molecules: one giant scaffold, some of a few tens, many of one or two."""
+    """Return scaffold numbers of 1000 molecules: one giant scaffold, some of a few tens, many of
+    one or two.
+    """
     rng = np.random.default_rng(seed)
     sizes = [250, *rng.integers(20, 80, 8), *rng.integers(1, 3, 600)]
     return rng.permutation(np.repeat(np.arange(len(sizes)), sizes)[:1000])

@@ -1,4 +1,6 @@
-"""Preparation: bad input is named and nothing is lost; duplicates, splits, leaks; the same bytes for any worker count."""
+"""Preparation: bad input is named and nothing is lost; duplicates, splits, leaks; the same bytes
+for any worker count.
+"""
 
 import gzip
 import json
@@ -33,7 +35,9 @@ def made(folder: Path, text: str, name: str = "a.csv", on_error: str = "stop", *
     file.write_text(text)
     options = {"split": "none", **options}
     return prepare(
-        Molecules(files=(file,), **options), folder / f"store-{len(list(folder.iterdir()))}", on_error=on_error
+        Molecules(files=(file,), **options),
+        folder / f"store-{len(list(folder.iterdir()))}",
+        on_error=on_error,
     )
 
 
@@ -54,18 +58,28 @@ def test_bad_molecules_are_skipped_into_a_file_and_the_others_kept(tmp_path):
     assert store.column("smiles") == ["CC", "CCO"] and store.column("line").tolist() == [2, 14]
     found = rejected(store)
     assert [r["line"] for r in found] == [*range(3, 3 + len(BAD)), 12]
-    assert all(reason in record["reason"] for reason, record in zip(BAD.values(), found, strict=False))
+    assert all(
+        reason in record["reason"] for reason, record in zip(BAD.values(), found, strict=False)
+    )
     assert "no SMILES here" in found[-1]["reason"]
 
 
 def test_salts_keep_their_largest_part_and_isotopes_their_element_where_asked(tmp_path):
-    store = made(tmp_path, "smiles\n[Cl].CCN\n[2H]C([2H])([2H])O\n[13CH3]CC\n", components="largest", isotopes="remove")
+    store = made(
+        tmp_path,
+        "smiles\n[Cl].CCN\n[2H]C([2H])([2H])O\n[13CH3]CC\n",
+        components="largest",
+        isotopes="remove",
+    )
     assert store.column("smiles") == ["CCN", "CO", "CCC"]
 
 
 def test_stereo_is_taken_off_and_counted(tmp_path):
     store = made(tmp_path, "smiles\nC[C@H](N)C(=O)O\nF/C=C/F\nCC\n")
-    assert store.column("smiles") == ["CC(N)C(=O)O", "FC=CF", "CC"] and store.meta["stereo_removed"] == 2
+    assert (
+        store.column("smiles") == ["CC(N)C(=O)O", "FC=CF", "CC"]
+        and store.meta["stereo_removed"] == 2
+    )
 
 
 def test_text_in_a_label_and_an_unknown_split_are_named(tmp_path):
@@ -74,7 +88,9 @@ def test_text_in_a_label_and_an_unknown_split_are_named(tmp_path):
     for text in ("inf", "1e60"):
         with pytest.raises(DataError, match="is no number"):
             made(tmp_path, f"smiles,y\nCC,{text}\n", labels=("y",))
-    with pytest.raises(DataError, match="a.csv:3: split 'trian' is not known; did you mean 'train'"):
+    with pytest.raises(
+        DataError, match="a.csv:3: split 'trian' is not known; did you mean 'train'"
+    ):
         made(tmp_path, "smiles,split\nCC,train\nCCC,trian\n", split="column")
     store = made(tmp_path, "smiles,split\nCC,train\nCCC,valid\nCCCC,test\n", split="column")
     assert store.column("split").tolist() == [0, 1, 2]
@@ -83,9 +99,21 @@ def test_text_in_a_label_and_an_unknown_split_are_named(tmp_path):
 @pytest.mark.parametrize(
     "rule, expected, left",
     [
-        ("first", [[1, 0], [2, 1], [1, np.nan], [4, 1]], ["", "", "", "", "duplicate", "duplicate"]),
-        ("mean", [[1, np.nan], [3, 1], [1, np.nan], [4, 1]], ["", "", "", "", "duplicate", "duplicate"]),
-        ("drop", [[1, np.nan]], ["conflicting duplicate"] * 2 + ["", ""] + ["conflicting duplicate"] * 2),
+        (
+            "first",
+            [[1, 0], [2, 1], [1, np.nan], [4, 1]],
+            ["", "", "", "", "duplicate", "duplicate"],
+        ),
+        (
+            "mean",
+            [[1, np.nan], [3, 1], [1, np.nan], [4, 1]],
+            ["", "", "", "", "duplicate", "duplicate"],
+        ),
+        (
+            "drop",
+            [[1, np.nan]],
+            ["conflicting duplicate"] * 2 + ["", ""] + ["conflicting duplicate"] * 2,
+        ),
     ],
 )
 def test_duplicates_by_rule(tmp_path, rule, expected, left):
@@ -97,7 +125,10 @@ def test_duplicates_by_rule(tmp_path, rule, expected, left):
         assert kept.tolist()[1] == [4.0, 1.0] and np.isnan(kept[0, 1])
     else:
         np.testing.assert_array_equal(kept, np.array(expected, np.float32))
-    assert len(store) == 6 and sum(store.meta["counts"].values()) + sum(store.meta["left_out"].values()) == 6
+    assert (
+        len(store) == 6
+        and sum(store.meta["counts"].values()) + sum(store.meta["left_out"].values()) == 6
+    )
 
 
 def test_molecules_without_any_label_and_leaks_stay_in_the_store_but_in_no_split(tmp_path):
@@ -162,7 +193,8 @@ def test_the_bytes_do_not_depend_on_the_workers(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, every", [("moleculenet/lipo.csv", 20), ("moleculenet/tox21.csv", 40), ("qm9_smiles.csv.gz", 700)]
+    "name, every",
+    [("moleculenet/lipo.csv", 20), ("moleculenet/tox21.csv", 40), ("qm9_smiles.csv.gz", 700)],
 )
 def test_graphs_give_their_smiles_back(tmp_path, name, every):
     if not (SHARED / name).exists():

@@ -1,4 +1,6 @@
-"""Metrics of generated molecules: MOSES' own numbers on a small set, hand-computed ones on tiny sets, and what is invalid."""
+"""Metrics of generated molecules: MOSES' own numbers on a small set, hand-computed ones on tiny
+sets, and what is invalid.
+"""
 
 import math
 
@@ -15,22 +17,34 @@ from sciforge.molecules.evaluation.features import Features, features_of, scaffo
 from sciforge.molecules.evaluation.filters import MCF, passes
 from sciforge.molecules.evaluation.generated_files import judge, pick_strings, read_strings
 from sciforge.molecules.evaluation.hash_index import hash_index_of
-from sciforge.molecules.evaluation.metrics import Bag, bootstrapped, cosine, fraction, uniqueness, wasserstein_to
+from sciforge.molecules.evaluation.metrics import (
+    Bag,
+    bootstrapped,
+    cosine,
+    fraction,
+    uniqueness,
+    wasserstein_to,
+)
 from sciforge.molecules.evaluation.similarity import BLOCK, mean_similarity, nearest
 
-# Samples of MOSES' test set and of DiGress; the metrics are molsets 0.3.1's on them (RDKit 2026.09, fcd_torch 1.0.7).
+# Samples of MOSES' test set and of DiGress; the metrics are molsets 0.3.1's on them (RDKit 2026.09,
+# fcd_torch 1.0.7).
 SAMPLE = (
-    "C#CCN1CCN(C(=O)NCc2ccc(C)cc2SC)CC1 Cc1ccc(NC(=O)c2cc(S(C)(=O)=O)ccc2C)c(F)c1 CC(C)CN(CC(C)C)C(=O)Cn1c(CO)nc2ccccc21 "
-    "CCCn1c(=O)[nH]c(=O)c2c1nc(C(F)(F)F)n2CCOC C=CCNc1cc(=O)n(C)c(=O)n1Cc1ccc(S(C)(=O)=O)cc1 CCOc1ccc(C(=O)c2ccc(N)cc2)c(C)c1 "
-    "Cc1ccc(N2CCN(Cc3cc(F)cc(C(N)=O)c3F)CC2)cc1 NC(=O)c1cc(Cl)nc(COc2ccc(F)cc2F)n1 COc1ccc(CNC(=O)Nc2nnn(C)n2)cc1Br "
-    "Cc1ccc(-n2cccn2)c(NC(=O)Nc2nncs2)c1 CCSc1cc2c(cc1C(C)C#N)NC(=O)CO2 CC1CN(C(=O)NCc2cccc(CN(C)C)c2)CCO1"
+    "C#CCN1CCN(C(=O)NCc2ccc(C)cc2SC)CC1 Cc1ccc(NC(=O)c2cc(S(C)(=O)=O)ccc2C)c(F)c1"
+    " CC(C)CN(CC(C)C)C(=O)Cn1c(CO)nc2ccccc21 CCCn1c(=O)[nH]c(=O)c2c1nc(C(F)(F)F)n2CCOC"
+    " C=CCNc1cc(=O)n(C)c(=O)n1Cc1ccc(S(C)(=O)=O)cc1 CCOc1ccc(C(=O)c2ccc(N)cc2)c(C)c1"
+    " Cc1ccc(N2CCN(Cc3cc(F)cc(C(N)=O)c3F)CC2)cc1 NC(=O)c1cc(Cl)nc(COc2ccc(F)cc2F)n1"
+    " COc1ccc(CNC(=O)Nc2nnn(C)n2)cc1Br Cc1ccc(-n2cccn2)c(NC(=O)Nc2nncs2)c1"
+    " CCSc1cc2c(cc1C(C)C#N)NC(=O)CO2 CC1CN(C(=O)NCc2cccc(CN(C)C)c2)CCO1"
 ).split()
 OTHERS = (
-    "CS(=O)(=O)N1CCN(C(=O)NCc2cccc(F)c2)CC1 NC(=O)c1cccc(NC(=O)c2cc(Br)ccc2F)c1 CCCn1c(SCCCNC(C)=O)nc2cc(Cl)ccc21 "
-    "C=CCn1c(SCCCC)nc2c1c(=O)n(C)c(=O)n2C O=c1[nH]c(=O)n(Cc2cc(Br)ccc2Cl)cc1Cl COCC(=O)Nc1ccc(C(=O)c2ccccc2)cc1 "
-    "C#CCN1CCN(C(=O)NCc2cccc(Cl)c2)CC1 CN1CCc2nc(SCC(=O)Nc3ccccc3)c(C#N)cc2C1 Cc1csc(N(C)Cc2nnc(-c3ccc(C#N)cc3)o2)n1 "
-    "N#Cc1ccccc1S(=O)(=O)NCc1ccccn1 CS(=O)(=O)N1CCN(C(=O)NCc2cccc(F)c2)CC1 NC(=O)c1cccc(NC(=O)c2cc(Br)ccc2F)c1 "
-    "O=C(NC1CC1)C1CCN(C(=O)c2cc3sccn3c2)CC1 COC(=O)C(C)N(C(=O)Cc1c[nH]c2ccccc12)C1CC1"
+    "CS(=O)(=O)N1CCN(C(=O)NCc2cccc(F)c2)CC1 NC(=O)c1cccc(NC(=O)c2cc(Br)ccc2F)c1"
+    " CCCn1c(SCCCNC(C)=O)nc2cc(Cl)ccc21 C=CCn1c(SCCCC)nc2c1c(=O)n(C)c(=O)n2C"
+    " O=c1[nH]c(=O)n(Cc2cc(Br)ccc2Cl)cc1Cl COCC(=O)Nc1ccc(C(=O)c2ccccc2)cc1"
+    " C#CCN1CCN(C(=O)NCc2cccc(Cl)c2)CC1 CN1CCc2nc(SCC(=O)Nc3ccccc3)c(C#N)cc2C1"
+    " Cc1csc(N(C)Cc2nnc(-c3ccc(C#N)cc3)o2)n1 N#Cc1ccccc1S(=O)(=O)NCc1ccccn1"
+    " CS(=O)(=O)N1CCN(C(=O)NCc2cccc(F)c2)CC1 NC(=O)c1cccc(NC(=O)c2cc(Br)ccc2F)c1"
+    " O=C(NC1CC1)C1CCN(C(=O)c2cc3sccn3c2)CC1 COC(=O)C(C)N(C(=O)Cc1c[nH]c2ccccc12)C1CC1"
 ).split()
 MOSES = {
     "snn": 0.25205059722065926,
@@ -81,7 +95,8 @@ def test_what_is_valid(text: str, reason: str):
 def test_spelling_stereo_and_maps_do_not_make_another_molecule():
     spellings = ["C[C@H](O)CC", "C[C@@H](O)CC", "OC(C)CC", "[CH3:1][CH](O)CC", "CCC(C)[OH]"]
     assert len({judge(text).plain for text in spellings}) == 1
-    assert judge(spellings[0]).smiles != judge(spellings[1]).smiles  # ChemNet reads the stereochemistry
+    # ChemNet reads the stereochemistry
+    assert judge(spellings[0]).smiles != judge(spellings[1]).smiles
 
 
 def test_uniqueness_counts_the_first_valid_ones():
@@ -116,14 +131,21 @@ def test_a_sample_is_at_no_distance_from_itself(others: Features):
     frechet = FrechetTo(moments(activations(OTHERS)))
     metrics = compare(OTHERS, Reference(others, frechet)).metrics
     assert metrics["fcd"].value == pytest.approx(0, abs=1e-3)
-    assert [metrics[name].value for name in ("snn", "fragments", "scaffolds")] == pytest.approx([1, 1, 1])
-    assert [f.value for name, f in metrics.items() if name.endswith("_distance")] == pytest.approx([0] * 6, abs=1e-9)
+    assert [metrics[name].value for name in ("snn", "fragments", "scaffolds")] == pytest.approx(
+        [1, 1, 1]
+    )
+    assert [f.value for name, f in metrics.items() if name.endswith("_distance")] == pytest.approx(
+        [0] * 6, abs=1e-9
+    )
 
 
 def test_frechet_of_gaussians_by_hand():
     rng = np.random.default_rng(0)
     mean = rng.standard_normal(4)
-    one, other = Moments(np.zeros(4), np.diag([1.0, 4, 9, 0]), 9), Moments(mean, np.diag([4.0, 1, 9, 1]), 9)
+    one, other = (
+        Moments(np.zeros(4), np.diag([1.0, 4, 9, 0]), 9),
+        Moments(mean, np.diag([4.0, 1, 9, 1]), 9),
+    )
     assert FrechetTo(one)(other) == pytest.approx(mean @ mean + 1 + 1 + 0 + 1)
     assert FrechetTo(other)(one) == pytest.approx(FrechetTo(one)(other))
 
@@ -131,7 +153,10 @@ def test_frechet_of_gaussians_by_hand():
 @pytest.mark.parametrize("count", [3, 9])
 def test_frechet_of_weighted_molecules_is_that_of_their_moments(count: int):
     rng = np.random.default_rng(count)
-    acts, weight = rng.standard_normal((count, 5)).astype(np.float32) + 3, rng.integers(0, 3, count) + 0.0
+    acts, weight = (
+        rng.standard_normal((count, 5)).astype(np.float32) + 3,
+        rng.integers(0, 3, count) + 0.0,
+    )
     frechet = FrechetTo(moments(rng.standard_normal((20, 5))))
     assert frechet.of_weighted(acts)(weight) == pytest.approx(frechet(moments(acts, weight)))
 
@@ -175,9 +200,15 @@ def test_similarities_over_several_blocks_by_hand():
 
 def test_wasserstein_is_scipys():
     rng = np.random.default_rng(0)
-    ours, theirs, weight = rng.standard_normal(50).round(1), rng.standard_normal(70).round(1), rng.integers(1, 4, 50)
+    ours, theirs, weight = (
+        rng.standard_normal(50).round(1),
+        rng.standard_normal(70).round(1),
+        rng.integers(1, 4, 50),
+    )
     expected = wasserstein_distance(ours, theirs, weight.astype(float))
-    assert wasserstein_to(ours, np.arange(50), theirs)(weight.astype(float)) == pytest.approx(expected)
+    assert wasserstein_to(ours, np.arange(50), theirs)(weight.astype(float)) == pytest.approx(
+        expected
+    )
 
 
 def test_cosine_of_counts_by_hand():
@@ -188,13 +219,17 @@ def test_cosine_of_counts_by_hand():
 
 def test_the_bootstrap_has_the_std_of_a_mean():
     values = np.random.default_rng(0).standard_normal(400)
-    figure = bootstrapped(lambda weight: weight @ values / weight.sum(), 400, 0, 400, (-math.inf, math.inf))
+    figure = bootstrapped(
+        lambda weight: weight @ values / weight.sum(), 400, 0, 400, (-math.inf, math.inf)
+    )
     assert (figure.high - figure.low) / (2 * 1.96) == pytest.approx(values.std() / 20, rel=0.15)
 
 
 def test_the_interval_of_diversity_is_honest():
     """Over many draws of 30 molecules the figure moves as its interval says."""
-    bits = np.packbits(np.random.default_rng(0).random((600, 64)) < np.linspace(0.1, 0.6, 600)[:, None], axis=1)
+    bits = np.packbits(
+        np.random.default_rng(0).random((600, 64)) < np.linspace(0.1, 0.6, 600)[:, None], axis=1
+    )
     values, reach = [], []
     for seed in range(60):
         some = bits[np.random.default_rng(seed).choice(600, 30, replace=False)]
@@ -210,14 +245,19 @@ def test_traits_come_back_from_disk(tmp_path, others: Features):
     assert (back.bits_NB == others.bits_NB).all() and (back.values_NP == others.values_NP).all()
     for name in ("fragments", "scaffolds", "rings"):
         one, other = getattr(back, name), getattr(others, name)
-        assert one.words == other.words and (one.word_M == other.word_M).all() and (one.owner_M == other.owner_M).all()
+        assert (
+            one.words == other.words
+            and (one.word_M == other.word_M).all()
+            and (one.owner_M == other.owner_M).all()
+        )
 
 
 def test_molecules_without_rings_or_scaffolds_leave_metrics_out(others: Features):
     found = compare(["CCO", "CC"], Reference(others, None))
     assert set(found.omitted) == {"scaffolds", "rings_distance"}
     assert all(
-        math.isfinite(f.value) and math.isfinite(f.low) and math.isfinite(f.high) for f in found.metrics.values()
+        math.isfinite(f.value) and math.isfinite(f.low) and math.isfinite(f.high)
+        for f in found.metrics.values()
     )
     assert scaffold_of(Chem.MolFromSmiles("CCO")) == ""
 
@@ -226,14 +266,24 @@ def test_one_molecule_has_no_fcd_but_finite_metrics(others: Features):
     frechet = FrechetTo(Moments(np.zeros(512), np.eye(512), 9))
     found = compare(["c1ccc2ccccc2c1"], Reference(others, frechet))
     assert "covariance" in found.omitted["fcd"]
-    ends = [end for figure in found.metrics.values() for end in (figure.value, figure.low, figure.high)]
+    ends = [
+        end for figure in found.metrics.values() for end in (figure.value, figure.low, figure.high)
+    ]
     assert np.isfinite(ends).all()
 
 
 def test_filters_refuse_what_they_should():
     good = Chem.MolFromSmiles("CC(=O)Nc1ccc(O)cc1")
     assert passes(good)
-    for smiles in ("O=C1C=CC(=O)C=C1", "CC1OC1C", "CSSC", "CCP(C)C", "CC(=O)[O-]", "BrCC", "C1CCCCCCC1"):
+    for smiles in (
+        "O=C1C=CC(=O)C=C1",
+        "CC1OC1C",
+        "CSSC",
+        "CCP(C)C",
+        "CC(=O)[O-]",
+        "BrCC",
+        "C1CCCCCCC1",
+    ):
         assert not passes(Chem.MolFromSmiles(smiles)), smiles
     assert len(MCF) == 22 and all(Chem.MolFromSmarts(smarts) for smarts in MCF)
 
@@ -251,7 +301,8 @@ def test_files_of_each_kind_say_the_same(tmp_path):
 
     (tmp_path / "a.smi").write_text("SMILES\nCC name\n\nCO\n")
     (tmp_path / "b.csv").write_text("id,SMILES\n1,CC\n2,\n3,CO\n")
-    (tmp_path / "c.csv").write_text("smiles\nCC\n\nCO\n")  # one column: an empty molecule is an empty line
+    # one column: an empty molecule is an empty line
+    (tmp_path / "c.csv").write_text("smiles\nCC\n\nCO\n")
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"SMILES,SPLIT\nCC,test\n,test\nCO,test\n"))
     (tmp_path / "e.smi").write_text("CC\r\n\r\nCO")
     for name in ("a.smi", "b.csv", "c.csv", "d.csv.gz", "e.smi"):

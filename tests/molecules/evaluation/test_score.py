@@ -1,4 +1,6 @@
-"""`sciforge score` from files to report: what it prints, what it keeps, what it refuses; and the peers' published metrics."""
+"""`sciforge score` from files to report: what it prints, what it keeps, what it refuses; and the
+peers' published metrics.
+"""
 
 import gzip
 import json
@@ -13,9 +15,18 @@ from sciforge.errors import ConfigError, DataError, MissingExtra
 from sciforge.molecules.evaluation import score as scoring
 from sciforge.molecules.evaluation.score import TITLES, Score, table_of
 
-SHARED = Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "molecules"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}")
-PARTS = [*("c1ccc2ccccc2c1", "c1ccc(-c2ccccc2)cc1", "O=C(Nc1ccccc1)c1ccncc1"), *("C" * n + "O" for n in range(3, 10))]
+SHARED = (
+    Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared"))
+    / "data"
+    / "molecules"
+)
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the shared data are not at {SHARED}"
+)
+PARTS = [
+    *("c1ccc2ccccc2c1", "c1ccc(-c2ccccc2)cc1", "O=C(Nc1ccccc1)c1ccncc1"),
+    *("C" * n + "O" for n in range(3, 10)),
+]
 TRAIN = [f"{part}{end}" for part in PARTS for end in ("", "C", "N", "CC", "CO")]
 TEST = [f"{part}{end}" for part in PARTS for end in ("CN", "CCC", "F")]
 NOVEL = [f"{part}CF" for part in PARTS]
@@ -23,9 +34,15 @@ NOVEL = [f"{part}CF" for part in PARTS]
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """Training set, reference and a sample of 9 valid of 12 lines, 8 of them different, 6 of those novel."""
-    (tmp_path / "train.csv").write_text("SMILES,SPLIT\n" + "".join(f"{one},train\n" for one in TRAIN))
-    (tmp_path / "test.csv.gz").write_bytes(gzip.compress(("SMILES\n" + "\n".join(TEST) + "\n").encode()))
+    """Training set, reference and a sample of 9 valid of 12 lines, 8 of them different, 6 of
+    those novel.
+    """
+    (tmp_path / "train.csv").write_text(
+        "SMILES,SPLIT\n" + "".join(f"{one},train\n" for one in TRAIN)
+    )
+    (tmp_path / "test.csv.gz").write_bytes(
+        gzip.compress(("SMILES\n" + "\n".join(TEST) + "\n").encode())
+    )
     sample = [*NOVEL[:6], NOVEL[0], "OCCC", "NOCCC", "CC.CC", "", "C[CH2]"]
     (tmp_path / "ours.smi").write_text("\n".join(sample) + "\n")
     names = {"file": "ours.smi", "training": "train.csv", "reference": "test.csv.gz"}
@@ -42,7 +59,8 @@ def test_report_and_table(files):
     metrics = report["metrics"]
     assert metrics["validity"]["value"] == 9 / 12 and metrics["validity"]["by"] == "Wilson"
     assert metrics["unique"]["value"] == 8 / 9
-    assert metrics["novelty"]["value"] == 6 / 8  # propanol and its amine are written otherwise in the training set
+    # propanol and its amine are written otherwise in the training set
+    assert metrics["novelty"]["value"] == 6 / 8
     assert report["invalid"] == {"several components": 1, "empty": 1, "radical": 1}
     assert set(report["omitted"]) == {"unique_1000", "unique_10000"}
     assert report["strings"] == 12 and report["real_molecules"]["snn"]["count"] == 9
@@ -50,7 +68,11 @@ def test_report_and_table(files):
         assert figure["low"] <= figure["value"] <= figure["high"], name
     text = repr(result)
     assert all(TITLES[name] in text for name in metrics)
-    assert "30,000 were asked for" in text and "1 invalid: radical" in text and "nan" not in text.lower()
+    assert (
+        "30,000 were asked for" in text
+        and "1 invalid: radical" in text
+        and "nan" not in text.lower()
+    )
 
 
 def test_a_result_is_a_table_a_picture_and_a_file(files, tmp_path):
@@ -59,15 +81,20 @@ def test_a_result_is_a_table_a_picture_and_a_file(files, tmp_path):
     assert frame.loc["validity", "value"] == 9 / 12 and np.isnan(frame.loc["validity", "real"])
     assert result.plot().get_xlim() == (-0.02, 1.02)
     assert json.loads(result.save(tmp_path / "report.json").read_text()) == result.report
-    assert pd.read_csv(result.save(tmp_path / "score.csv"))["metric"].tolist() == frame.index.tolist()
+    assert (
+        pd.read_csv(result.save(tmp_path / "score.csv"))["metric"].tolist() == frame.index.tolist()
+    )
     with pytest.raises(ConfigError, match=r"\.csv or \.tsv"):
         result.save(tmp_path / "score.doc")
 
 
 def test_a_training_set_is_not_novel_but_near(files):
     report = scored({**files, "file": files["training"]})
-    assert report["metrics"]["novelty"]["value"] == 0 and report["metrics"]["validity"]["value"] == 1
-    # As many random molecules of the training set are the training set: every figure is the floor's.
+    assert (
+        report["metrics"]["novelty"]["value"] == 0 and report["metrics"]["validity"]["value"] == 1
+    )
+    # As many random molecules of the training set are the training set: every figure is the
+    # floor's.
     for name, real in report["real_molecules"].items():
         assert report["metrics"][name]["value"] == pytest.approx(real["value"], abs=1e-9), name
 
@@ -168,4 +195,5 @@ def test_released_samples_have_their_published_validity():
     digress = judge_all(list(read_strings(folder / "digress_moses_25k.smi.gz", 5000)))
     assert all(not sample.reason for sample in jtvae)
     assert np.mean([not sample.reason for sample in digress]) == pytest.approx(0.8600, abs=1e-9)
-    assert {sample.reason for sample in digress} == {"", "not a SMILES"}  # it writes None for what it could not build
+    # it writes None for what it could not build
+    assert {sample.reason for sample in digress} == {"", "not a SMILES"}

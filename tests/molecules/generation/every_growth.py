@@ -1,8 +1,10 @@
-"""Every state of a growth under constraints, by brute force: what the mask offers, and what could have been finished.
+"""Every state of a growth under constraints, by brute force: what the mask offers, and what could
+have been finished.
 
-The brute force knows elementary valence only (no plan): atoms that fit, rings of the allowed sizes, leaving an atom that lacks
-nothing, stopping where the request is met. Two states are one where nothing that happens later can tell them apart: atoms that
-were left matter only by the distances that go through them, their hydrogens, elements and charges.
+The brute force knows elementary valence only (no plan): atoms that fit, rings of the allowed sizes,
+leaving an atom that lacks nothing, stopping where the request is met. Two states are one where
+nothing that happens later can tell them apart: atoms that were left matter only by the distances
+that go through them, their hydrogens, elements and charges.
 """
 
 from collections.abc import Iterator
@@ -67,11 +69,18 @@ class Game:
 
     def strained(self, growth: PartialGraph) -> Tensor:
         """Return what the mask avoids for the strain of linear atoms in small rings [B, A]."""
-        state, none = _State.of(growth, self.actions, self.rules), torch.zeros(len(growth), FIRST_ADD, dtype=torch.bool)
-        return torch.cat([none, state.strained_adds().flatten(1), state.strained_rings().flatten(1)], 1)
+        state, none = (
+            _State.of(growth, self.actions, self.rules),
+            torch.zeros(len(growth), FIRST_ADD, dtype=torch.bool),
+        )
+        return torch.cat(
+            [none, state.strained_adds().flatten(1), state.strained_rings().flatten(1)], 1
+        )
 
     def possible(self, growth: PartialGraph) -> Tensor:
-        """Return what valence, room and ring sizes alone allow, and stopping where the request is met [B, A]."""
+        """Return what valence, room and ring sizes alone allow, and stopping where the request
+        is met [B, A].
+        """
         slots_of, need_of, _ = tables(growth.device)
         rows, focus, (low, high) = torch.arange(len(growth)), growth.focus, self.rules.sizes
         kind, some = growth.kind.clamp(min=0), focus >= 0
@@ -84,21 +93,37 @@ class Game:
         for place, new in enumerate(self.actions.alphabet):
             fresh = torch.full_like(kind_f, new)
             for order in range(1, MAX_ORDER + 1):
-                fits = takes(kind_f, used_f + order) & takes(fresh, torch.full_like(fresh, order)) & some
+                fits = (
+                    takes(kind_f, used_f + order)
+                    & takes(fresh, torch.full_like(fresh, order))
+                    & some
+                )
                 if order == 1:
                     fits |= (growth.num == 0) & takes(fresh, torch.zeros_like(fresh))
                 made[:, self.actions.add(place, order)] = fits & (growth.num < self.rules.atoms[1])
         if self.rules.formula is not None:
             for place, new in enumerate(self.actions.alphabet):
-                counts = (torch.from_numpy(ELEMENT_OF)[kind] == ELEMENT_OF[new]) & (growth.kind >= 0)
+                counts = (torch.from_numpy(ELEMENT_OF)[kind] == ELEMENT_OF[new]) & (
+                    growth.kind >= 0
+                )
                 spent = counts.sum(1) >= self.rules.formula[ELEMENT_OF[new]]
-                made[:, self.actions.add(place, 1) : self.actions.add(place, MAX_ORDER) + 1] &= ~spent[:, None]
+                made[
+                    :, self.actions.add(place, 1) : self.actions.add(place, MAX_ORDER) + 1
+                ] &= ~spent[:, None]
         for atom in range(growth.kind.shape[1]):
             size = growth.distance[rows, focus.clamp(min=0), atom].long() + 1
-            near = growth.open[:, atom] & some & (focus != atom) & (size >= max(low, 3)) & (size <= high)
+            near = (
+                growth.open[:, atom]
+                & some
+                & (focus != atom)
+                & (size >= max(low, 3))
+                & (size <= high)
+            )
             near &= growth.rings < self.rules.rings[1]
             for order in range(1, RING_ORDERS + 1):
-                fits = takes(kind_f, used_f + order) & takes(kind[:, atom], growth.used[:, atom] + order)
+                fits = takes(kind_f, used_f + order) & takes(
+                    kind[:, atom], growth.used[:, atom] + order
+                )
                 made[:, self.actions.close(atom, order)] = near & fits
         need = need_of[kind, growth.used] * growth.open
         made[:, NEXT] = some & (need[rows, focus.clamp(min=0)] == 0) & (growth.open.sum(1) > 1)
@@ -139,7 +164,8 @@ def key(growth: PartialGraph, formula: bool) -> np.ndarray:
 
     kinds, straight = growth.kind.clamp(min=0), growth.linear()
     far = growth.distance.int()
-    over = far[:, :, None, :] + far[:, None, :, :] == far[:, :, :, None]  # [B, i, j, k]: k on a shortest way
+    # [B, i, j, k]: k on a shortest way
+    over = far[:, :, None, :] + far[:, None, :, :] == far[:, :, :, None]
     bent = (over & straight[:, None, None, :]).any(3)
     pair = there[:, :, None] & there[:, None]
     size = growth.kind.shape[1]
@@ -148,9 +174,21 @@ def key(growth: PartialGraph, formula: bool) -> np.ndarray:
     def pairs(value: Tensor) -> Tensor:
         return (value.gather(1, rows).gather(2, rows.transpose(1, 2)) * pair).flatten(1)
 
-    columns = [of(growth.kind + 1), of(growth.used), of(growth.double.clamp(max=2)), of(growth.triple), of(growth.ring)]
+    columns = [
+        of(growth.kind + 1),
+        of(growth.used),
+        of(growth.double.clamp(max=2)),
+        of(growth.triple),
+        of(growth.ring),
+    ]
     columns += [pairs(far + 1), pairs(bent.int())]
-    whole = [growth.num, growth.rings, growth.hydrogens, (charges[kinds] * (growth.kind >= 0)).sum(1), growth.done]
+    whole = [
+        growth.num,
+        growth.rings,
+        growth.hydrogens,
+        (charges[kinds] * (growth.kind >= 0)).sum(1),
+        growth.done,
+    ]
     if formula:
         there_all = growth.kind >= 0
         place = torch.from_numpy(ELEMENT_OF)[kinds]
@@ -174,7 +212,8 @@ class Found:
     Args:
         states: reachable by actions that are offered.
         dead: reachable, not done, and nothing is offered (some examples as rows of a growth).
-        finishing: pairs of a reachable state and an action after which the request can still be met.
+        finishing: pairs of a reachable state and an action after which the request can still be
+            met.
         pruned: those of them that are not offered, strain aside.
         wrong: reachable ends that do not meet the request.
         ends: done molecules, one of each kind of state.
@@ -194,7 +233,8 @@ class Found:
 
 
 def explore(game: Game, whole: bool = False, brute: bool = True) -> Found:
-    """Walk through every state, breadth first; with `brute`, through those too that the mask does not lead to.
+    """Walk through every state, breadth first; with `brute`, through those too that the mask does
+    not lead to.
 
     Args:
         game: the request.
@@ -213,7 +253,9 @@ def explore(game: Game, whole: bool = False, brute: bool = True) -> Found:
     return found
 
 
-def _expand(game: Game, growth: PartialGraph, reachable: np.ndarray, found: Found, brute: bool, whole: bool) -> dict:
+def _expand(
+    game: Game, growth: PartialGraph, reachable: np.ndarray, found: Found, brute: bool, whole: bool
+) -> dict:
     """Take every action in every state of a level; states of the next level once each."""
     sources, kinds, offers, strains, keys, states = [], [], [], [], [], []
     for start in range(0, len(growth), AT_ONCE):
@@ -236,7 +278,9 @@ def _expand(game: Game, growth: PartialGraph, reachable: np.ndarray, found: Foun
         strains.append(game.strained(some)[row, action].numpy())
         keys.append(whole_key(after) if whole else key(after, game.rules.formula is not None))
         states.append(after)
-    source, action, offer, strain, name = (np.concatenate(x) for x in (sources, kinds, offers, strains, keys))
+    source, action, offer, strain, name = (
+        np.concatenate(x) for x in (sources, kinds, offers, strains, keys)
+    )
     live = ~growth.done.numpy()
     has = np.zeros(len(growth), bool)
     has[source[offer]] = True
@@ -249,7 +293,10 @@ def _expand(game: Game, growth: PartialGraph, reachable: np.ndarray, found: Foun
     _, first, inverse = np.unique(name, return_index=True, return_inverse=True)
     bounds = np.cumsum([0] + [len(s) for s in sources])
     parts = [(first >= a) & (first < b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    picked = [s.select(torch.from_numpy(first[p] - a)) for s, p, a in zip(states, parts, bounds[:-1], strict=True)]
+    picked = [
+        s.select(torch.from_numpy(first[p] - a))
+        for s, p, a in zip(states, parts, bounds[:-1], strict=True)
+    ]
     order = np.concatenate([np.flatnonzero(p) for p in parts])
     place = np.empty(len(first), np.int64)
     place[order] = np.arange(len(first))
@@ -265,15 +312,25 @@ def _expand(game: Game, growth: PartialGraph, reachable: np.ndarray, found: Foun
         found.wrong += int((~game.met(ends)[torch.from_numpy(by_mask)]).sum())
         found.ends.append((ends, by_mask))
     return {
-        "source": source, "target": target, "offer": offer, "strain": strain, "reachable": reachable, "action": action,
-        "done": growth.done.numpy(), "next": after, "next_reachable": next_reachable, "growth": growth if brute else None,
-    }  # fmt: skip
+        "source": source,
+        "target": target,
+        "offer": offer,
+        "strain": strain,
+        "reachable": reachable,
+        "action": action,
+        "done": growth.done.numpy(),
+        "next": after,
+        "next_reachable": next_reachable,
+        "growth": growth if brute else None,
+    }
 
 
 def _cat(parts: list[PartialGraph]) -> PartialGraph:
     from dataclasses import fields
 
-    return PartialGraph(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(PartialGraph)})
+    return PartialGraph(
+        **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(PartialGraph)}
+    )
 
 
 def _look_back(levels: list[dict], found: Found) -> None:
@@ -302,7 +359,9 @@ def said(growth: PartialGraph, row: int = 0) -> str:
     num = int(growth.num[row])
     names = [
         TYPES[k].name + ("*" if o else "")
-        for k, o in zip(growth.kind[row, :num].tolist(), growth.open[row, :num].tolist(), strict=True)
+        for k, o in zip(
+            growth.kind[row, :num].tolist(), growth.open[row, :num].tolist(), strict=True
+        )
     ]
     bonds = [
         f"{i}{'?-=#'[int(growth.bond[row, i, j])]}{j}"

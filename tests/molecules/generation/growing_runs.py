@@ -7,14 +7,57 @@ from sciforge.core.training.run import Hardware, Run, Schedule
 from sciforge.molecules import Grow, MoleculeNetConfig, Molecules
 
 OLD = (
-    "CCO", "CC(=O)O", "c1ccccc1", "CCN", "C1CC1", "OCC=C", "N#CC", "C[N+](=O)[O-]", "CS(C)(=O)=O", "c1cc[nH]c1", "CCF",
-    "CCCl", "C1CCOC1", "NC(=O)C", "C#CC", "COC", "CC(C)C", "OC=O", "CNC", "C1=CC=NC=C1", "CCS", "C1CC2CC12", "O=C=O", "CCBr",
-)  # fmt: skip
+    "CCO",
+    "CC(=O)O",
+    "c1ccccc1",
+    "CCN",
+    "C1CC1",
+    "OCC=C",
+    "N#CC",
+    "C[N+](=O)[O-]",
+    "CS(C)(=O)=O",
+    "c1cc[nH]c1",
+    "CCF",
+    "CCCl",
+    "C1CCOC1",
+    "NC(=O)C",
+    "C#CC",
+    "COC",
+    "CC(C)C",
+    "OC=O",
+    "CNC",
+    "C1=CC=NC=C1",
+    "CCS",
+    "C1CC2CC12",
+    "O=C=O",
+    "CCBr",
+)
 NEW = (
-    "CCCO", "CCCC(=O)O", "Cc1ccccc1", "CCCN", "CC1CC1", "OCCC=C", "N#CCC", "CC[N+](=O)[O-]", "Oc1ccccc1", "NCCO", "FCCF",
-    "CC1CCOC1", "CNC(=O)C", "CC#CC", "CCOC", "CC(C)O", "COC=O", "CN(C)C", "Cc1ccncc1", "CSC", "OCCO", "CCCBr", "C1CCCC1",
+    "CCCO",
+    "CCCC(=O)O",
+    "Cc1ccccc1",
+    "CCCN",
+    "CC1CC1",
+    "OCCC=C",
+    "N#CCC",
+    "CC[N+](=O)[O-]",
+    "Oc1ccccc1",
+    "NCCO",
+    "FCCF",
+    "CC1CCOC1",
+    "CNC(=O)C",
+    "CC#CC",
+    "CCOC",
+    "CC(C)O",
+    "COC=O",
+    "CN(C)C",
+    "Cc1ccncc1",
+    "CSC",
+    "OCCO",
+    "CCCBr",
+    "C1CCCC1",
     "O=CC=O",
-)  # fmt: skip
+)
 
 
 def tiny(folder: Path) -> tuple[Store, Run, Run]:
@@ -23,7 +66,10 @@ def tiny(folder: Path) -> tuple[Store, Run, Run]:
     for name, smiles in (("old", OLD), ("new", NEW)):
         (folder / f"{name}.smi").write_text("".join(f"{text}\n" for text in smiles))
         what = Molecules(
-            files=(folder / f"{name}.smi",), split="random", shares=(0.6, 0.25, 0.15), properties=("logp",)
+            files=(folder / f"{name}.smi",),
+            split="random",
+            shares=(0.6, 0.25, 0.15),
+            properties=("logp",),
         )
         stores[name] = prepare(what, folder / name)
     common = {"hardware": Hardware(device="cpu", precision="float64", threads=1), "seed": 3}

@@ -1,4 +1,6 @@
-"""No dead end: every state of small growths is visited, under many constraints, and held against brute force."""
+"""No dead end: every state of small growths is visited, under many constraints, and held against
+brute force.
+"""
 
 import pytest
 import torch
@@ -26,7 +28,8 @@ def sound(found: Found, charge: int) -> None:
             assert not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
 
 
-# Over-pruned: the largest share of ways that could be finished and are not offered; near a tight limit the plan is cautious.
+# Over-pruned: the largest share of ways that could be finished and are not offered; near a tight
+# limit the plan is cautious.
 FREE = [
     (("C", "O"), {"atoms": (1, 5)}, 0.0),
     (("N", "O", "F"), {"atoms": (1, 5)}, 0.0),
@@ -82,7 +85,9 @@ def test_every_state_can_be_finished(names: tuple, asked: dict, share: float):
     found = explore(Game.of(constraints, names))
     sound(found, constraints.charge)
     pruned = found.pruned / found.finishing
-    assert pruned <= share, f"{found.pruned} of {found.finishing} ways are hidden: {found.pruned_examples}"
+    assert pruned <= share, (
+        f"{found.pruned} of {found.finishing} ways are hidden: {found.pruned_examples}"
+    )
 
 
 @pytest.mark.slow
@@ -117,7 +122,9 @@ def test_every_end_is_a_molecule():
 
 
 def test_without_forbidden_parts_small_molecules_are_all_reached():
-    """Completeness: without tight limits, the mask leaves every molecule that valence and ring sizes allow."""
+    """Completeness: without tight limits, the mask leaves every molecule that valence and ring
+    sizes allow.
+    """
     found = explore(Game.of(Constraints(atoms=(1, 5)), ("C", "O")))
     strained = sum(int((~by_mask).sum()) for _, by_mask in found.ends)
     assert (
@@ -136,9 +143,12 @@ def test_without_forbidden_parts_small_molecules_are_all_reached():
         ({"types": ("O", "F")}, "no neutral type of three or more bonds"),
         ({"types": ("C", "Clx")}, "alphabet holds no 'Clx'"),
         ({"charge": 1, "types": ("C", "O")}, "no atom type of that charge"),
-        ({"rings": (3, 3), "ring_sizes": (6, 6), "atoms": (1, 8)}, "charges, rings and needed bonds take more atoms than 8"),
+        (
+            {"rings": (3, 3), "ring_sizes": (6, 6), "atoms": (1, 8)},
+            "charges, rings and needed bonds take more atoms than 8",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused_with_the_reason(asked: dict, reason: str):
     with pytest.raises(ConfigError, match=reason):
         sample(untrained(0), 2, Constraints(**asked))

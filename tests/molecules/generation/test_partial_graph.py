@@ -64,7 +64,11 @@ def test_select_and_copy_are_independent():
     growth.act(actions, torch.tensor([2, 2, 2]))
     some, copy = growth.select(torch.tensor([2, 0])), growth.copy()
     growth.act(actions, torch.tensor([2, 3, 4]))
-    assert some.num.tolist() == [1, 1] and copy.num.tolist() == [1, 1, 1] and growth.num.tolist() == [2, 2, 2]
+    assert (
+        some.num.tolist() == [1, 1]
+        and copy.num.tolist() == [1, 1, 1]
+        and growth.num.tolist() == [2, 2, 2]
+    )
     assert growth.bond[:, 0, 1].tolist() == [1, 2, 3]
 
 

@@ -1,4 +1,6 @@
-"""Reading step by step and reading at once are one function; learning to grow keeps the contract of objectives."""
+"""Reading step by step and reading at once are one function; learning to grow keeps the contract
+of objectives.
+"""
 
 import numpy as np
 import pytest
@@ -29,7 +31,9 @@ from sciforge.molecules.objectives.generation import Grow, lesson
 
 @pytest.fixture(scope="module")
 def domain(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    runs = load_file(ROOT / "tests/molecules/generation/growing_runs.py").tiny(tmp_path_factory.mktemp("growing"))
+    runs = load_file(ROOT / "tests/molecules/generation/growing_runs.py").tiny(
+        tmp_path_factory.mktemp("growing")
+    )
     return Tiny(*runs, train(runs[1]))
 
 
@@ -88,8 +92,15 @@ def test_a_reader_is_exact_after_compaction_and_beyond_its_room(net: MoleculeNet
 def test_style_and_condition_are_told(net: MoleculeNet):
     _, target, rules = _walks(net, MoleculeCodec(), np.random.default_rng(1))
     history = lesson(target, actions_of(net), rules).history
-    styles = [read_history(net, history, torch.full((len(target.kind),), style), None) for style in (0, 1, 2)]
-    assert float((styles[0] - styles[1]).abs().max()) > 1e-3 < float((styles[0] - styles[2]).abs().max())
+    styles = [
+        read_history(net, history, torch.full((len(target.kind),), style), None)
+        for style in (0, 1, 2)
+    ]
+    assert (
+        float((styles[0] - styles[1]).abs().max())
+        > 1e-3
+        < float((styles[0] - styles[2]).abs().max())
+    )
 
 
 @torch.no_grad()

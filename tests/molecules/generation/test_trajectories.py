@@ -1,4 +1,6 @@
-"""Walks rebuild known molecules, whatever their order; canonical walks are never masked on MOSES."""
+"""Walks rebuild known molecules, whatever their order; canonical walks are never masked on
+MOSES.
+"""
 
 import csv
 import gzip
@@ -12,7 +14,12 @@ import torch
 from tiny_runs import ROOT, load_file
 
 from sciforge.errors import DataError
-from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles, smiles_of_graph
+from sciforge.molecules.chemistry.graph import (
+    canonical,
+    graph_of_mol,
+    mol_of_smiles,
+    smiles_of_graph,
+)
 from sciforge.molecules.chemistry.valence import TYPES
 from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.generation.feasibility import Feasibility
@@ -30,9 +37,21 @@ FILES = {
     "tox21": (DATA / "moleculenet/tox21.csv", "smiles", 6),
 }
 ODD = (
-    "C", "[HH]", "C1CC1", "C12C3C4C1C5C2C3C45", "C1CC2CCC1CC2", "C1CCC2(CC1)CCCC2", "O=[N+]([O-])c1ccccc1", "C#CC#N",
-    "CS(=O)(=O)N", "OP(O)(O)=O", "c1ccc2c(c1)[nH]c1ccccc12", "C[Si](C)(C)C", "C1CCCCCCCCC1", "[O-][Cl+3]([O-])([O-])[O-]",
-)  # fmt: skip
+    "C",
+    "[HH]",
+    "C1CC1",
+    "C12C3C4C1C5C2C3C45",
+    "C1CC2CCC1CC2",
+    "C1CCC2(CC1)CCCC2",
+    "O=[N+]([O-])c1ccccc1",
+    "C#CC#N",
+    "CS(=O)(=O)N",
+    "OP(O)(O)=O",
+    "c1ccc2c(c1)[nH]c1ccccc12",
+    "C[Si](C)(C)C",
+    "C1CCCCCCCCC1",
+    "[O-][Cl+3]([O-])([O-])[O-]",
+)
 
 
 def known(smiles: Iterator[str]) -> tuple[list[str], Target]:
@@ -48,7 +67,9 @@ def known(smiles: Iterator[str]) -> tuple[list[str], Target]:
         examples.append(codec.encode_graph(graph, mol))
     batch = codec.collate(examples)
     rank = torch.arange(batch["atom"].shape[1]).expand(len(texts), -1)
-    return texts, Target(batch["atom"], batch["bond"], rank, torch.zeros_like(batch["atom"], dtype=torch.bool))
+    return texts, Target(
+        batch["atom"], batch["bond"], rank, torch.zeros_like(batch["atom"], dtype=torch.bool)
+    )
 
 
 def rows(name: str) -> Iterator[str]:
@@ -89,7 +110,11 @@ def test_canonical_walks_of_moses_are_never_masked():
     moses = load_file(ROOT / "benchmarks/molecules_moses_walks.py")
     texts = list(rows("moses"))
     counts = moses.judge(texts, random=False)
-    assert counts["molecules"] == len(texts) and not counts["illegal walks"] and not counts["not rebuilt"]
+    assert (
+        counts["molecules"] == len(texts)
+        and not counts["illegal walks"]
+        and not counts["not rebuilt"]
+    )
 
 
 def test_a_seed_is_walked_first_and_then_opened_again():
@@ -102,7 +127,9 @@ def test_a_seed_is_walked_first_and_then_opened_again():
                 reopened[row] = int(step.growth.num[row])
                 placed = step.whose[row, : reopened[row]]
                 assert bool(target.seed[row, placed].all())
-            assert bool(step.seeding[row]) == (row not in reopened or int(step.action[row]) == REOPEN)
+            assert bool(step.seeding[row]) == (
+                row not in reopened or int(step.action[row]) == REOPEN
+            )
     assert reopened == {row: int(size[row]) for row in range(len(texts))}
 
 
@@ -121,14 +148,17 @@ def test_rings_close_at_once_and_nothing_is_left_before_the_end():
 def test_rules_of_training_allow_walks_with_charges():
     moses = load_file(ROOT / "benchmarks/molecules_moses_walks.py")
     counts = moses.judge(
-        ["C[N+](=O)[O-]", "[O-][n+]1ccccc1", "CS(C)(=O)=O", "C[N+](C)(C)C", "CC(=O)[O-]"], random=False
+        ["C[N+](=O)[O-]", "[O-][n+]1ccccc1", "CS(C)(=O)=O", "C[N+](C)(C)C", "CC(=O)[O-]"],
+        random=False,
     )
     assert counts["molecules"] == 5 and not counts["illegal walks"]
     assert Feasibility((1, 64), None).plain
 
 
 def test_a_cage_is_learnt_from_another_place():
-    """Its canonical walk would first close a ring of more than eight atoms; molecules beside it keep their walk."""
+    """Its canonical walk would first close a ring of more than eight atoms; molecules beside it
+    keep their walk.
+    """
     _, target = known(iter(["CN1CN2C(=O)N3CN(C)CN4C(=O)N(C1)C2C34", "CCO"]))
     rules = Feasibility((1, 64), torch.zeros(2, dtype=torch.long))
     first, made = lesson(target, ALL, rules), legal_lesson(target, ALL, rules)

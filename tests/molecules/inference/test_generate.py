@@ -1,4 +1,6 @@
-"""From a generator to molecules in memory and in files: what generate and likelihoods promise and refuse."""
+"""From a generator to molecules in memory and in files: what generate and likelihoods promise
+and refuse.
+"""
 
 import json
 import math
@@ -23,14 +25,15 @@ from sciforge.molecules import (
     Molecules,
     Sampling,
     generate,
-)  # fmt: skip
+)
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
 from sciforge.molecules.demo import kept
 from sciforge.molecules.generation.unmasked_validity import possible, unmasked_validity
 from sciforge.molecules.inference.likelihoods import Likelihoods, log_likelihoods
 
 MOLECULES = (
-    "CCO CC(=O)O c1ccccc1O CCN(CC)CC O=S(=O)(N)c1ccccc1 C1CCNCC1 FC(F)F Clc1ccncc1 N#CC CC(C)=O OCCO CNC".split()
+    "CCO CC(=O)O c1ccccc1O CCN(CC)CC O=S(=O)(N)c1ccccc1 C1CCNCC1 FC(F)F Clc1ccncc1 N#CC CC(C)=O"
+    " OCCO CNC".split()
 )
 OPTIONS = {"hardware": Hardware(device="cpu", threads=1), "seed": 1}
 
@@ -39,28 +42,50 @@ OPTIONS = {"hardware": Hardware(device="cpu", threads=1), "seed": 1}
 def checkpoint(tmp_path_factory):
     """A net that has hardly learnt anything: what it promises, it promises by law."""
     room = tmp_path_factory.mktemp("grow")
-    (room / "known.smi").write_text("".join(f"{smiles} m{i}\n" for i, smiles in enumerate(MOLECULES)))
+    (room / "known.smi").write_text(
+        "".join(f"{smiles} m{i}\n" for i, smiles in enumerate(MOLECULES))
+    )
     preparer = Molecules(
-        files=(room / "known.smi",), split="random", shares=(0.8, 0.2, 0.0), properties=("logp", "size")
+        files=(room / "known.smi",),
+        split="random",
+        shares=(0.8, 0.2, 0.0),
+        properties=("logp", "size"),
     )
     api.prepare(preparer, room / "store")
     run = Run(
-        data=room / "store", out=room / "run", model=MoleculeNetConfig(width=16, depth=1, heads=2),
-        objective=Grow(conditions=("logp", "size")), schedule=Schedule(steps=3, batch=6), **OPTIONS,
-    )  # fmt: skip
+        data=room / "store",
+        out=room / "run",
+        model=MoleculeNetConfig(width=16, depth=1, heads=2),
+        objective=Grow(conditions=("logp", "size")),
+        schedule=Schedule(steps=3, batch=6),
+        **OPTIONS,
+    )
     return api.train(run).path
 
 
 def test_what_is_drawn_is_a_sequence_with_a_table_pictures_and_files(checkpoint, tmp_path):
     molecules = Model.load(checkpoint, "cpu").generate(12, formula="C4H8O2", unmasked=8)
-    assert isinstance(molecules, GeneratedMolecules) and len(molecules) == 12 and isinstance(molecules[0], Chem.Mol)
+    assert (
+        isinstance(molecules, GeneratedMolecules)
+        and len(molecules) == 12
+        and isinstance(molecules[0], Chem.Mol)
+    )
     assert {CalcMolFormula(mol) for mol in molecules} == {"C4H8O2"}
-    assert molecules.to_pandas()["smiles"].tolist() == molecules.smiles() == [Chem.MolToSmiles(m) for m in molecules]
-    lines = [line.split("\t") for line in molecules.save(tmp_path / "new.smi").read_text().splitlines()]
+    assert (
+        molecules.to_pandas()["smiles"].tolist()
+        == molecules.smiles()
+        == [Chem.MolToSmiles(m) for m in molecules]
+    )
+    lines = [
+        line.split("\t") for line in molecules.save(tmp_path / "new.smi").read_text().splitlines()
+    ]
     assert lines == [[smiles, f"sciforge-{i}"] for i, smiles in enumerate(molecules.smiles())]
     report = json.loads((tmp_path / "new.json").read_text())
     assert report["molecules"] == 12 and report["options"]["formula"] == "C4H8O2"
-    assert set(report["mask_removed"]) == {"stop", "next", "add", "ring"} and 0 <= report["valid_without_mask"] <= 1
+    assert (
+        set(report["mask_removed"]) == {"stop", "next", "add", "ring"}
+        and 0 <= report["valid_without_mask"] <= 1
+    )
     assert molecules.plot().images[0].get_array().std() > 0.02 and "<svg" in molecules._repr_html_()
     assert pd.read_csv(molecules.save(tmp_path / "new.csv")).shape == (12, 3)
     with pytest.raises(ConfigError, match=r"written as \.smi"):
@@ -70,8 +95,14 @@ def test_what_is_drawn_is_a_sequence_with_a_table_pictures_and_files(checkpoint,
 @pytest.mark.filterwarnings("ignore:.* have no conformer")
 def test_conformers_are_written_to_an_sdf(checkpoint, tmp_path):
     molecules = generate(checkpoint, 12, formula="C4H8O2", device="cpu")
-    solid = [mol for mol in Chem.SDMolSupplier(str(molecules.save(tmp_path / "new.sdf")), removeHs=False) if mol]
-    assert solid and all(mol.GetConformer().Is3D() and CalcMolFormula(mol) == "C4H8O2" for mol in solid)
+    solid = [
+        mol
+        for mol in Chem.SDMolSupplier(str(molecules.save(tmp_path / "new.sdf")), removeHs=False)
+        if mol
+    ]
+    assert solid and all(
+        mol.GetConformer().Is3D() and CalcMolFormula(mol) == "C4H8O2" for mol in solid
+    )
     flat = list(Chem.SDMolSupplier(str(molecules.to_sdf(tmp_path / "flat.sdf", conformers=False))))
     assert [Chem.MolToSmiles(mol) for mol in flat] == molecules.smiles()
     missing = json.loads((tmp_path / "new.json").read_text())["without_conformer"]
@@ -106,7 +137,9 @@ def test_growth_starts_at_marked_places_only(checkpoint):
 
 
 def test_the_same_seed_gives_the_same_molecules(checkpoint):
-    first, again, other = (generate(checkpoint, 20, seed=seed, device="cpu").smiles() for seed in (5, 5, 6))
+    first, again, other = (
+        generate(checkpoint, 20, seed=seed, device="cpu").smiles() for seed in (5, 5, 6)
+    )
     assert first == again != other
 
 
@@ -147,14 +180,18 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(checkpoint, change, 
 
 
 def test_python_and_the_command_line_share_one_set_of_defaults(checkpoint):
-    """The settings class is what the command line parses; the function and the method add nothing of their own."""
+    """The settings class is what the command line parses; the function and the method add
+    nothing of their own.
+    """
     expected = Generate(seed=4).run(Model.load(checkpoint, "cpu")).smiles()
     assert generate(checkpoint, seed=4, device="cpu").smiles() == expected
     assert Model.load(checkpoint, "cpu").generate(seed=4).smiles() == expected
     assert DOMAIN.outputs["generate"] is Generate and len(expected) == Generate().num
 
 
-@pytest.mark.parametrize("scaffold", ["c1ccccc", "C(C)(C)(C)(C)C", "[Na+].[Cl-]", "[CH3]", "", "[13CH4]"])
+@pytest.mark.parametrize(
+    "scaffold", ["c1ccccc", "C(C)(C)(C)(C)C", "[Na+].[Cl-]", "[CH3]", "", "[13CH4]"]
+)
 def test_bad_scaffolds_are_named(checkpoint, scaffold):
     with pytest.raises(DataError) as caught:
         generate(checkpoint, 2, scaffold=scaffold, device="cpu")
@@ -193,7 +230,9 @@ def test_the_bound_of_a_molecule_is_above_each_walk_and_below_one(checkpoint):
 
 def test_methane_has_one_walk(checkpoint):
     model = Model.load(checkpoint, "cpu").network.eval()
-    walk, bound, walks = log_likelihoods(model, graph_of_mol(mol_of_smiles("C")), 8, 0, torch.zeros(4))
+    walk, bound, walks = log_likelihoods(
+        model, graph_of_mol(mol_of_smiles("C")), 8, 0, torch.zeros(4)
+    )
     assert walks == 1 and walk == pytest.approx(bound)
 
 
@@ -207,13 +246,19 @@ def test_likelihoods_keep_a_row_for_every_molecule(checkpoint, tmp_path):
     assert math.isinf(frame.loc[2, "log_p_bound"]) and "valence rules" in frame.loc[2, "reason"]
     series = pd.Series(["CCO", "nonsense"], index=["a", "b"])
     table = model.likelihoods(series, walks=4)
-    assert table.index.tolist() == ["a", "b"] and table.loc["a", "log_p_walk"] == frame.loc[0, "log_p_walk"]
+    assert (
+        table.index.tolist() == ["a", "b"]
+        and table.loc["a", "log_p_walk"] == frame.loc[0, "log_p_walk"]
+    )
 
 
 def test_a_checkpoint_that_does_not_generate_says_so(checkpoint):
     model = Model.load(checkpoint, "cpu")
     other = Model(model.checkpoint, model.network, model.device)
-    type(other).objective, kept_objective = property(lambda self: "not to grow"), type(other).objective
+    type(other).objective, kept_objective = (
+        property(lambda self: "not to grow"),
+        type(other).objective,
+    )
     try:
         with pytest.raises(ConfigError, match="not to generate"):
             other.generate(2)

@@ -1,4 +1,6 @@
-"""The readers of the property head against the same in other words: brute-force leave-one-out, scikit-learn's trees."""
+"""The readers of the property head against the same in other words: brute-force leave-one-out,
+scikit-learn's trees.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +28,11 @@ def test_a_gaussian_process_is_the_textbook_one():
     cross = matern(new, torch.tensor(x), process.weight_F, process.amplitude).numpy()
     mean, std = process(new)
     np.testing.assert_allclose(mean[:, 0], cross @ np.linalg.solve(noisy, y), atol=1e-8)
-    variance = float(process.amplitude) - (cross @ np.linalg.inv(noisy) * cross).sum(1) + float(process.noise)
+    variance = (
+        float(process.amplitude)
+        - (cross @ np.linalg.inv(noisy) * cross).sum(1)
+        + float(process.noise)
+    )
     np.testing.assert_allclose(std**2, variance, atol=1e-6)
     for out in (0, 17):
         rest = np.arange(60) != out

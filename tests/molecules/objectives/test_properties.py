@@ -1,4 +1,6 @@
-"""Learning properties: gaps, numbers and classes together, the solved head, uncertainty, prediction from files."""
+"""Learning properties: gaps, numbers and classes together, the solved head, uncertainty,
+prediction from files.
+"""
 
 import json
 from pathlib import Path
@@ -20,7 +22,11 @@ from sciforge.molecules.evaluation.baselines import BASELINES
 from sciforge.molecules.inference.predictions import PredictedProperties, conformal_width
 from sciforge.molecules.model.molecule_transformer import MoleculeNetConfig
 from sciforge.molecules.objectives.properties import Properties
-from sciforge.molecules.objectives.self_supervised import DescriptorsAndMasked, MaskedAtoms, PredictDescriptors
+from sciforge.molecules.objectives.self_supervised import (
+    DescriptorsAndMasked,
+    MaskedAtoms,
+    PredictDescriptors,
+)
 
 TINY = MoleculeNetConfig(width=16, depth=1, heads=2)
 EXACT = Hardware(device="cpu", precision="float64", threads=1)
@@ -39,11 +45,21 @@ def store(tmp_path_factory) -> Store:
     rows = []
     for number, smiles in enumerate(molecules()):
         count = sum(smiles.count(letter) for letter in "ONFn") + smiles.count("Cl")
-        cells = f"{2.0 * count + 5:g}" if number % 5 else "", f"{int(count > 1)}" if number % 7 else ""
+        cells = (
+            f"{2.0 * count + 5:g}" if number % 5 else "",
+            (f"{int(count > 1)}" if number % 7 else ""),
+        )
         rows.append(f"{smiles},{cells[0]},{cells[1]}")
     (folder / "a.csv").write_text("smiles,count,many\n" + "\n".join(rows) + "\n")
-    options = {"labels": ("count", "many"), "split": "random", "shares": (0.6, 0.2, 0.2), "descriptors": True}
-    return prepare(Molecules(files=(folder / "a.csv",), **options), folder / "store", on_error="skip")
+    options = {
+        "labels": ("count", "many"),
+        "split": "random",
+        "shares": (0.6, 0.2, 0.2),
+        "descriptors": True,
+    }
+    return prepare(
+        Molecules(files=(folder / "a.csv",), **options), folder / "store", on_error="skip"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +75,14 @@ def _run(store: Store, out: Path, steps: int = 3, rate: float = 1e-6, **fields) 
 
 @pytest.fixture(scope="module")
 def learnt(store, pretrained, tmp_path_factory) -> Checkpoint:
-    return train(_run(store, tmp_path_factory.mktemp("learnt") / "run", init=pretrained.path, objective=Properties()))
+    return train(
+        _run(
+            store,
+            tmp_path_factory.mktemp("learnt") / "run",
+            init=pretrained.path,
+            objective=Properties(),
+        )
+    )
 
 
 def test_descriptors_are_learnt_and_unbent(store, pretrained):
@@ -68,15 +91,24 @@ def test_descriptors_are_learnt_and_unbent(store, pretrained):
     bent = objective.bend(raw)
     weight = objective.names.index("MolWt")
     np.testing.assert_allclose(objective.unbend(bent)[:, weight], raw[:, weight], rtol=1e-5)
-    first, last = (Model.load(pretrained.path).evaluate(store, split=split)["loss"] for split in ("train", "test"))
+    first, last = (
+        Model.load(pretrained.path).evaluate(store, split=split)["loss"]
+        for split in ("train", "test")
+    )
     assert np.isfinite([first, last]).all()
 
 
-@pytest.mark.parametrize("objective", [MaskedAtoms(0.3), PredictDescriptors(), DescriptorsAndMasked()])
+@pytest.mark.parametrize(
+    "objective", [MaskedAtoms(0.3), PredictDescriptors(), DescriptorsAndMasked()]
+)
 def test_every_pretraining_falls(store, tmp_path, objective):
-    checkpoint = train(_run(store, tmp_path / "run", model=TINY, objective=objective, steps=40, rate=1e-2))
+    checkpoint = train(
+        _run(store, tmp_path / "run", model=TINY, objective=objective, steps=40, rate=1e-2)
+    )
     fresh = train(_run(store, tmp_path / "none", model=TINY, objective=objective, steps=1))
-    after, before = (Model.load(c.path).evaluate(store, split="test")["loss"] for c in (checkpoint, fresh))
+    after, before = (
+        Model.load(c.path).evaluate(store, split="test")["loss"] for c in (checkpoint, fresh)
+    )
     assert after < 0.9 * before
 
 
@@ -119,7 +151,10 @@ def test_the_statistics_are_of_training_only(store):
     objective = Properties().resolve(store)
     label = store.split("train").column("label")[:, 0]
     assert objective.means == pytest.approx((float(np.nanmean(label)), 0.0))
-    assert objective.stds == pytest.approx((float(np.nanstd(label)), 1.0)) and objective.yes_no == (False, True)
+    assert objective.stds == pytest.approx((float(np.nanstd(label)), 1.0)) and objective.yes_no == (
+        False,
+        True,
+    )
 
 
 def test_one_task_of_several_and_unknown_ones(store, tmp_path):
@@ -128,7 +163,13 @@ def test_one_task_of_several_and_unknown_ones(store, tmp_path):
         Properties(tasks=("counts",)).resolve(store)
     with pytest.raises(ConfigError, match="known: forest"):
         Properties(readers=("trees",))
-    run = _run(store, tmp_path / "one", model=TINY, objective=Properties(tasks=("many",)), subset=Subset(30))
+    run = _run(
+        store,
+        tmp_path / "one",
+        model=TINY,
+        objective=Properties(tasks=("many",)),
+        subset=Subset(30),
+    )
     assert Model.load(train(run).path).evaluate(store, split="test")["auroc"] > 0.6
 
 
@@ -141,8 +182,14 @@ def test_each_reader_alone(store, pretrained, tmp_path, readers):
 @pytest.mark.parametrize("how", ["lora", "ewc"])
 def test_lora_and_ewc_work_on_molecules(store, learnt, pretrained, tmp_path, how):
     parent = pretrained if how == "lora" else learnt
-    options = {"finetuning": LoRA(rank=2)} if how == "lora" else {"regularization": EWC(data=store.path, examples=8)}
-    checkpoint = train(_run(store, tmp_path / how, init=parent.path, objective=Properties(), **options))
+    options = (
+        {"finetuning": LoRA(rank=2)}
+        if how == "lora"
+        else {"regularization": EWC(data=store.path, examples=8)}
+    )
+    checkpoint = train(
+        _run(store, tmp_path / how, init=parent.path, objective=Properties(), **options)
+    )
     assert np.isfinite(Model.load(checkpoint.path).evaluate(store, split="test")["loss"])
 
 
@@ -158,7 +205,9 @@ def test_baselines_predict_what_curves_need(store):
 
 
 def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
-    (tmp_path / "new.csv").write_text("smiles,name\nCCO,ethanol\nC(C,broken\nCC(=O)[O-].[Na+],salt\n[Pt],metal\n")
+    (tmp_path / "new.csv").write_text(
+        "smiles,name\nCCO,ethanol\nC(C,broken\nCC(=O)[O-].[Na+],salt\n[Pt],metal\n"
+    )
     model = Model.load(learnt.path)
     result = PredictedProperties(files=(tmp_path / "new.csv",)).run(model)
     frame = result.to_pandas()
@@ -168,7 +217,8 @@ def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
     low, value, high = (frame.loc[0, f"count{end}"] for end in ("_lower", "", "_upper"))
     assert low < value < high and 0 <= frame.loc[0, "many_probability"] <= 1
     assert high - value == pytest.approx(1.6449 * frame.loc[0, "count_std"], rel=1e-4)
-    written = pd.read_csv(result.save(tmp_path / "out.csv"))  # opens with defaults; provenance lies beside
+    # opens with defaults; provenance lies beside
+    written = pd.read_csv(result.save(tmp_path / "out.csv"))
     assert written["count"].iloc[0] == pytest.approx(value)
     assert json.loads((tmp_path / "out.json").read_text())["options"]["level"] == 0.9
     labelled = [
@@ -178,9 +228,15 @@ def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
         if np.isfinite(r["label"][0])
     ]
     (tmp_path / "cal.csv").write_text("smiles,count\n" + "\n".join(labelled) + "\n")
-    options = {"files": tmp_path / "new.csv", "also": [learnt.path], "calibrate": str(tmp_path / "cal.csv")}
+    options = {
+        "files": tmp_path / "new.csv",
+        "also": [learnt.path],
+        "calibrate": str(tmp_path / "cal.csv"),
+    }
     again = PredictedProperties(**options).run(model).to_pandas()
-    assert again.loc[0, "count_disagreement"] == 0 and again.loc[0, "count"] == pytest.approx(value, rel=1e-3)
+    assert again.loc[0, "count_disagreement"] == 0 and again.loc[0, "count"] == pytest.approx(
+        value, rel=1e-3
+    )
     (tmp_path / "few.csv").write_text("smiles,count\nCC,1\n")
     with pytest.raises(DataError, match="1 labels of 'count'; calibration needs at least 20"):
         PredictedProperties(files=options["files"], calibrate=tmp_path / "few.csv").run(model)

@@ -1,4 +1,6 @@
-"""Starting from counts: frequencies, company, and what a model that was trained keeps; the laws on checkpoints."""
+"""Starting from counts: frequencies, company, and what a model that was trained keeps; the laws
+on checkpoints.
+"""
 
 from dataclasses import replace
 
@@ -24,7 +26,10 @@ def tiny(tmp_path_factory) -> Tiny:
 def test_the_bias_is_the_frequency_and_company_makes_neighbours():
     rng = np.random.default_rng(0)
     day, night, rest = [1, 2, 3], [4, 5, 6], [7, 8, 9]
-    rows = [np.concatenate([rng.permutation(day if n % 2 else night), rng.permutation(rest)]) for n in range(400)]
+    rows = [
+        np.concatenate([rng.permutation(day if n % 2 else night), rng.permutation(rest)])
+        for n in range(400)
+    ]
     model = BertConfig(width=8, depth=1, heads=2, hidden=16).build
     bert = model(type("Codec", (), {"num_tokens": 11, "length": 16}))
     random = bert.embeddings.word.weight[[0, 10]].clone()
@@ -50,11 +55,15 @@ def test_a_trained_model_keeps_what_the_field_does_not_say(tiny):
     assert 0 < moved[10] and torch.isfinite(model.embeddings.word.weight).all()
 
 
-@pytest.mark.parametrize(("counts", "moves"), [("never", False), ("fresh", False), ("always", True)])
+@pytest.mark.parametrize(
+    ("counts", "moves"), [("never", False), ("fresh", False), ("always", True)]
+)
 def test_only_always_counts_in_a_model_that_goes_on(tiny, tmp_path, counts, moves):
     objective = replace(tiny.pretraining.objective, counts=counts)
     still = Schedule(steps=1, batch=4, lr=0.0, kind="constant")
-    run = replace(tiny.pretraining, model=None, codec=None, init=tiny.checkpoint.path, out=tmp_path / "on")
+    run = replace(
+        tiny.pretraining, model=None, codec=None, init=tiny.checkpoint.path, out=tmp_path / "on"
+    )
     made = train(replace(run, objective=objective, schedule=still))
     moved = (made.weights()["words.bias"] - tiny.checkpoint.weights()["words.bias"]).abs().max()
     assert moved > 1e-3 if moves else moved < 1e-6  # weights are stored in float32
@@ -73,7 +82,9 @@ def test_a_broken_model_breaks_laws(tiny):
     for name, law in predictor.domain.laws.items():
         model = tiny.checkpoint.build().double()
         run = model.encoder.forward
-        model.encoder.forward = lambda x, lengths=None, only=None, layers=False, run=run: run(x, None, only, layers)
+        model.encoder.forward = lambda x, lengths=None, only=None, layers=False, run=run: run(
+            x, None, only, layers
+        )
         violation, tolerance = law(model, predictor.codec, np.random.default_rng(0))
         names[name] = violation <= tolerance
     assert not names["padding"] and names["round-trip"]

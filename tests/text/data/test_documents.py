@@ -1,4 +1,6 @@
-"""Stores of documents: splits without leaks, labels, sentences, reject files, equal bytes for every number of workers."""
+"""Stores of documents: splits without leaks, labels, sentences, reject files, equal bytes for
+every number of workers.
+"""
 
 import gzip
 import json
@@ -23,7 +25,9 @@ def written(path: Path, lines: list[str]) -> Path:
 
 
 def test_a_store_of_plain_text(tmp_path: Path):
-    file = written(tmp_path / "a.txt", ["One here. Two", "there.", "", "Three. Four! Five?", "", "Six."])
+    file = written(
+        tmp_path / "a.txt", ["One here. Two", "there.", "", "Three. Four! Five?", "", "Six."]
+    )
     store = prepare(Documents(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     assert (store.domain, store.kind, len(store)) == ("text", "documents", 3)
     assert store[0]["text"] == "One here. Two there."
@@ -38,29 +42,47 @@ def test_a_store_of_plain_text(tmp_path: Path):
 def test_labels_become_classes_or_numbers(tmp_path: Path):
     file = written(tmp_path / "a.csv", ["text,y", *(f"number {n},{n % 3}" for n in range(12))])
     classes = prepare(Documents(files=(file,), label_column="y"), tmp_path / "classes")
-    assert classes.meta["classes"] == ["0", "1", "2"] and classes[4]["label"] == "1" and "value" not in classes[0]
-    numbers = prepare(Documents(files=(file,), label_column="y", numeric=True), tmp_path / "numbers")
-    assert numbers[4]["value"] == 1.0 and "label" not in numbers[0] and numbers.meta["classes"] == []
+    assert (
+        classes.meta["classes"] == ["0", "1", "2"]
+        and classes[4]["label"] == "1"
+        and "value" not in classes[0]
+    )
+    numbers = prepare(
+        Documents(files=(file,), label_column="y", numeric=True), tmp_path / "numbers"
+    )
+    assert (
+        numbers[4]["value"] == 1.0 and "label" not in numbers[0] and numbers.meta["classes"] == []
+    )
 
 
 def test_tagged_words_keep_their_places(tmp_path: Path):
-    file = written(tmp_path / "a.conll", ["Jane B-PER", "left O", "Bath B-LOC", "", "She O", "wept O"])
+    file = written(
+        tmp_path / "a.conll", ["Jane B-PER", "left O", "Bath B-LOC", "", "She O", "wept O"]
+    )
     store = prepare(Documents(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     record = store[0]
-    assert record["words"].tolist() == [[0, 4], [5, 9], [10, 14]] and record["tags"].split() == ["B-PER", "O", "B-LOC"]
+    assert record["words"].tolist() == [[0, 4], [5, 9], [10, 14]] and record["tags"].split() == [
+        "B-PER",
+        "O",
+        "B-LOC",
+    ]
     assert [record["text"][a:b] for a, b in record["words"]] == ["Jane", "left", "Bath"]
     assert store.meta["tags"] == ["B-LOC", "B-PER", "O"]
 
 
 def test_equal_documents_stay_in_one_split(tmp_path: Path):
     rows = [f"Text number {n % 40}." if n < 60 else f"TEXT  number {n % 40}" for n in range(120)]
-    store = prepare(Documents(files=(written(tmp_path / "a.txt", rows),), documents="line"), tmp_path / "store")
+    store = prepare(
+        Documents(files=(written(tmp_path / "a.txt", rows),), documents="line"), tmp_path / "store"
+    )
     splits = {}
     for i in range(len(store)):
         splits.setdefault(int(store[i]["key"]), set()).add(int(store[i]["split"]))
     assert len(splits) == 40 and all(len(found) == 1 for found in splits.values())
     counts = store.meta["counts"]
-    assert counts["repeated"] == 80 and counts["train"] + counts["validation"] + counts["test"] == 120
+    assert (
+        counts["repeated"] == 80 and counts["train"] + counts["validation"] + counts["test"] == 120
+    )
     assert counts["train"] == 96 and counts["validation"] == counts["test"] == 12
 
 
@@ -86,7 +108,9 @@ def test_a_split_column_rules_and_its_leaks_are_left_out(tmp_path: Path):
         "d\t2\tValid",
     ]
     options = {"label_column": "y", "split_column": "part"}
-    store = prepare(Documents(files=(written(tmp_path / "a.tsv", rows),), **options), tmp_path / "store")
+    store = prepare(
+        Documents(files=(written(tmp_path / "a.tsv", rows),), **options), tmp_path / "store"
+    )
     assert store.column("split").tolist() == [0, 1, 2, 3, 1]
     assert [len(store.split(name)) for name in ("train", "validation", "test")] == [1, 2, 1]
     assert store.meta["counts"]["copies_of_held_out"] == 1
@@ -95,7 +119,9 @@ def test_a_split_column_rules_and_its_leaks_are_left_out(tmp_path: Path):
 def test_excluded_documents_are_in_no_split(tmp_path: Path):
     unwanted = written(tmp_path / "test.csv", ["text,y", "The room wasn't clean.,1"])
     file = written(tmp_path / "a.txt", ["The room wasn ' t clean .", "It was."])
-    preparer = Documents(files=(file,), documents="line", exclude=(unwanted,), shares=(1.0, 0.0, 0.0))
+    preparer = Documents(
+        files=(file,), documents="line", exclude=(unwanted,), shares=(1.0, 0.0, 0.0)
+    )
     store = prepare(preparer, tmp_path / "store")
     assert [record["text"] for record in store.split("train")] == ["It was."]
     assert store.meta["counts"]["excluded"] == 1
@@ -104,15 +130,21 @@ def test_excluded_documents_are_in_no_split(tmp_path: Path):
 def test_bad_documents_go_to_the_reject_file(tmp_path: Path):
     good = [f"text {n},{n}" for n in range(8)]
     path = tmp_path / "a.csv"
-    path.write_bytes("\n".join(["text,y", *good, ",1", "no label,", "no number,x"]).encode() + b"\n\xe9,1\n")
+    path.write_bytes(
+        "\n".join(["text,y", *good, ",1", "no label,", "no number,x"]).encode() + b"\n\xe9,1\n"
+    )
     preparer = Documents(files=(path,), label_column="y", numeric=True)
     with pytest.raises(DataError, match="a.csv:10: the document is empty"):
         prepare(preparer, tmp_path / "stopped")
     assert not (tmp_path / "stopped").exists()
     store = prepare(preparer, tmp_path / "store", on_error="skip")
-    lines = [json.loads(line) for line in (tmp_path / "store/rejected.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "store/rejected.jsonl").read_text().splitlines()
+    ]
     assert len(store) == 8 and [line["line"] for line in lines] == [10, 11, 12, 13]
-    for line, word in zip(lines, ["empty", "label is missing", "'x' is not a number", "not UTF-8"], strict=True):
+    for line, word in zip(
+        lines, ["empty", "label is missing", "'x' is not a number", "not UTF-8"], strict=True
+    ):
         assert word in line["reason"]
 
 
@@ -151,44 +183,69 @@ def test_tagged_and_plain_files_do_not_mix(tmp_path: Path):
 
 
 def test_an_unknown_split_and_no_training_document(tmp_path: Path):
-    for rows, reason in ((["text,s", "a,tset"], "did you mean 'test'"), (["text,s", "a,test"], "left for training")):
+    for rows, reason in (
+        (["text,s", "a,tset"], "did you mean 'test'"),
+        (["text,s", "a,test"], "left for training"),
+    ):
         with pytest.raises(DataError, match=reason):
-            prepare(Documents(files=(written(tmp_path / "a.csv", rows),), split_column="s"), tmp_path / "store")
+            prepare(
+                Documents(files=(written(tmp_path / "a.csv", rows),), split_column="s"),
+                tmp_path / "store",
+            )
 
 
 def test_workers_change_no_byte(tmp_path: Path):
-    files = tuple(written(tmp_path / f"{n}.txt", [f"line {n} {m}." for m in range(50)]) for n in range(3))
-    stores = [prepare(Documents(files=files, documents="line"), tmp_path / f"store{n}", workers=n) for n in (1, 2)]
+    files = tuple(
+        written(tmp_path / f"{n}.txt", [f"line {n} {m}." for m in range(50)]) for n in range(3)
+    )
+    stores = [
+        prepare(Documents(files=files, documents="line"), tmp_path / f"store{n}", workers=n)
+        for n in (1, 2)
+    ]
     assert stores[0].digests() == stores[1].digests() and stores[0].meta == stores[1].meta
 
 
 def test_shares_of_groups_of_one_are_exact():
     split_N = split_by_group(np.arange(1000, dtype=np.uint64), (0.7, 0.2, 0.1), seed=3)
     assert np.bincount(split_N).tolist() == [700, 200, 100]
-    assert not np.array_equal(split_N, split_by_group(np.arange(1000, dtype=np.uint64), (0.7, 0.2, 0.1), seed=4))
+    assert not np.array_equal(
+        split_N, split_by_group(np.arange(1000, dtype=np.uint64), (0.7, 0.2, 0.1), seed=4)
+    )
 
 
 def test_austen_does_not_leak(tmp_path: Path):
     options = {"label_column": "label", "split_column": "split", "group_column": "chapter"}
-    store = prepare(Documents(files=(DATA / "austen-speech.csv.gz",), **options), tmp_path / "store")
+    store = prepare(
+        Documents(files=(DATA / "austen-speech.csv.gz",), **options), tmp_path / "store"
+    )
     assert store.meta["counts"]["test"] == 600 and store.meta["counts"]["copies_of_held_out"] <= 5
     novels = gzip.decompress((DATA / "austen-novels.txt.gz").read_bytes()).decode()
     held = [store[i]["text"] for name in ("validation", "test") for i in store.split(name).indices]
     assert sum(text in novels for text in held) == 0
     learnt = [record["text"] for record in store.split("train")]
     assert sum(text in novels for text in learnt) > 0.9 * len(learnt)
-    groups = {name: {int(record["group"]) for record in store.split(name)} for name in ("train", "validation", "test")}
+    groups = {
+        name: {int(record["group"]) for record in store.split(name)}
+        for name in ("train", "validation", "test")
+    }
     assert not groups["train"] & (groups["validation"] | groups["test"])
 
 
-@pytest.mark.skipif(not REVIEWS.exists(), reason="the hotel reviews are for evaluation only and not here")
+@pytest.mark.skipif(
+    not REVIEWS.exists(), reason="the hotel reviews are for evaluation only and not here"
+)
 def test_hotel_reviews(tmp_path: Path):
     labelled = REVIEWS / "deceptive_hotel_reviews.tsv.gz"
     preparer = Documents(files=(labelled,), label_column="label", split_column="split")
     store = prepare(preparer, tmp_path / "labelled")
     assert store.meta["classes"] == ["fake", "truthful"]
     counts = store.meta["counts"]
-    assert (counts["train"], counts["validation"], counts["test"], counts["copies_of_held_out"]) == (999, 200, 400, 1)
+    assert (
+        counts["train"],
+        counts["validation"],
+        counts["test"],
+        counts["copies_of_held_out"],
+    ) == (999, 200, 400, 1)
 
 
 def test_a_key_ignores_what_spacing_and_case_change():

@@ -130,14 +130,24 @@ def test_sentences_joined_are_the_text(case: str):
     assert offsets[0] == 0 and offsets[-1] == len(text) and offsets == sorted(set(offsets))
 
 
-@pytest.mark.parametrize("text", ["", ".", "...", "\n\n", "?! ", "a", "  .  ", "\ud800. A", "。", ".\n\n."])
+@pytest.mark.parametrize(
+    "text", ["", ".", "...", "\n\n", "?! ", "a", "  .  ", "\ud800. A", "。", ".\n\n."]
+)
 def test_odd_texts_have_offsets(text: str):
     offsets = sentence_offsets(text)
     assert offsets.dtype == np.int32 and offsets[0] == 0 and offsets[-1] == len(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["." * 200_000, "." * 200_000 + "a", "a." * 100_000, '."' * 100_000, "a " * 100_000, "( . " * 50_000]
+    "text",
+    [
+        "." * 200_000,
+        "." * 200_000 + "a",
+        "a." * 100_000,
+        '."' * 100_000,
+        "a " * 100_000,
+        "( . " * 50_000,
+    ],
 )
 def test_long_odd_texts_take_linear_time(text: str):
     assert sentence_offsets(text)[-1] == len(text)  # quadratic rules would need minutes

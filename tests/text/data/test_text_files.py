@@ -15,7 +15,9 @@ from sciforge.text.data.readers import read_documents
 PLAIN, LINES, FILE = Layout(), Layout(documents="line"), Layout(documents="file")
 
 
-def read(path: Path, content: str | bytes, layout: Layout = PLAIN) -> tuple[list[Document], list[Reject]]:
+def read(
+    path: Path, content: str | bytes, layout: Layout = PLAIN
+) -> tuple[list[Document], list[Reject]]:
     """Write a file and read it, bad documents skipped."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     rejects: list[Reject] = []
@@ -30,7 +32,9 @@ def texts(path: Path, content: str | bytes, layout: Layout = PLAIN) -> list[str]
 
 
 def only_reason(path: Path, content: str | bytes, layout: Layout = PLAIN) -> str:
-    """Return why the one bad document of a file was refused; without a reject list it must raise the same."""
+    """Return why the one bad document of a file was refused; without a reject list it must raise
+    the same.
+    """
     _, rejects = read(path, content, layout)
     assert len(rejects) == 1
     with pytest.raises(DataError) as caught:
@@ -67,7 +71,11 @@ def test_tables(tmp_path: Path):
 
 def test_tab_separated_text_has_no_quoting(tmp_path: Path):
     rows = 'text\tn\n"Classy" and "Decent", they said\t1\n"whole ""cell"""\t2\n" open\t3\n'
-    assert texts(tmp_path / "a.tsv", rows) == ['"Classy" and "Decent", they said', 'whole "cell"', '" open']
+    assert texts(tmp_path / "a.tsv", rows) == [
+        '"Classy" and "Decent", they said',
+        'whole "cell"',
+        '" open',
+    ]
 
 
 def test_json_lines(tmp_path: Path):
@@ -76,9 +84,15 @@ def test_json_lines(tmp_path: Path):
         {"text": "c", "stars": 0.5, "name": "n"},
         {"text": "d", "stars": True},
     ]
-    found, rejects = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n", Layout(label="stars"))
+    found, rejects = read(
+        tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n", Layout(label="stars")
+    )
     assert not rejects
-    assert [(d.text, d.label, d.name) for d in found] == [("a b", "5", "7"), ("c", "0.5", "n"), ("d", "true", "")]
+    assert [(d.text, d.label, d.name) for d in found] == [
+        ("a b", "5", "7"),
+        ("c", "0.5", "n"),
+        ("d", "true", ""),
+    ]
 
 
 def test_tagged_words(tmp_path: Path):
@@ -90,7 +104,10 @@ def test_tagged_words(tmp_path: Path):
         ("Bath", ((0, 4),), ("B-LOC",), 6),
     ]
     row = json.dumps({"words": ["Jane", "left"], "tags": ["B-PER", "O"]})
-    assert read(tmp_path / "a.jsonl", row, Layout(text="words", tags="tags"))[0][0].words == ((0, 4), (5, 9))
+    assert read(tmp_path / "a.jsonl", row, Layout(text="words", tags="tags"))[0][0].words == (
+        (0, 4),
+        (5, 9),
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +121,9 @@ def test_tagged_words(tmp_path: Path):
     ],
 )
 def test_bad_tags_of_json(tmp_path: Path, row: dict, reason: str):
-    assert reason in only_reason(tmp_path / "a.jsonl", json.dumps(row), Layout(text="words", tags="tags"))
+    assert reason in only_reason(
+        tmp_path / "a.jsonl", json.dumps(row), Layout(text="words", tags="tags")
+    )
 
 
 @pytest.mark.parametrize("line", ["alone", "a b c"])
@@ -133,11 +152,18 @@ def test_bad_tagged_lines(tmp_path: Path, line: str):
         ("a.jsonl", '{"text": "ok"}\n{"txt": "a"}\n{"text": "good"}', PLAIN, "did you mean 'txt'"),
         ("a.jsonl", '{"text": "ok"}\n{"text": 5}\n{"text": "good"}', PLAIN, "a int, not text"),
         ("a.jsonl", '{"text": "ok"}\n{"text": "a\\ud800"}\n{"text": "good"}', PLAIN, "surrogate"),
-        ("a.jsonl", '{"text": "ok", "y": 1}\n{"text": "a"}\n{"text": "good", "y": 1}', Layout(label="y"), "missing"),
+        (
+            "a.jsonl",
+            '{"text": "ok", "y": 1}\n{"text": "a"}\n{"text": "good", "y": 1}',
+            Layout(label="y"),
+            "missing",
+        ),
         ("a.jsonl", '{"text": "ok"}\n' + "[" * 100_000 + '\n{"text": "good"}', PLAIN, "not JSON"),
     ],
 )
-def test_bad_documents_have_a_reason(tmp_path: Path, name: str, content: str | bytes, layout: Layout, reason: str):
+def test_bad_documents_have_a_reason(
+    tmp_path: Path, name: str, content: str | bytes, layout: Layout, reason: str
+):
     assert reason in only_reason(tmp_path / name, content, layout)
     assert [d.text for d in read(tmp_path / name, content, layout)[0]] == ["ok", "good"]
 
@@ -164,7 +190,11 @@ def test_bad_files_stop_in_one_line(tmp_path: Path, name: str, content: bytes, r
 
 
 def test_settings_that_cannot_be(tmp_path: Path):
-    for name, layout in (("a.pdf", PLAIN), ("a.txt", Layout(label="y")), ("a.conll", Layout(split="s"))):
+    for name, layout in (
+        ("a.pdf", PLAIN),
+        ("a.txt", Layout(label="y")),
+        ("a.conll", Layout(split="s")),
+    ):
         with pytest.raises(ConfigError, match=name):
             list(read_documents(tmp_path / name, layout))
     with pytest.raises(DataError, match="check the path"):
@@ -187,10 +217,15 @@ def test_one_giant_line_is_refused_in_bounded_memory(tmp_path: Path, name: str):
     path.write_bytes(first + b"word " * (size // 5) + first.splitlines()[-1].rjust(3, b"\n"))
     rejects: list[Reject] = []
     tracemalloc.start()
-    found = [d.text for d in read_documents(path, Layout(documents="line", longest=10_000), rejects.append)]
+    found = [
+        d.text
+        for d in read_documents(path, Layout(documents="line", longest=10_000), rejects.append)
+    ]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found[0] == "ok" and len(rejects) == 1 and "longer than 10,000 letters" in rejects[0].reason
+    assert (
+        found[0] == "ok" and len(rejects) == 1 and "longer than 10,000 letters" in rejects[0].reason
+    )
     assert peak < size / 8
 
 
@@ -212,4 +247,7 @@ def test_a_long_paragraph_is_refused_and_the_next_is_read(tmp_path: Path):
     found, rejects = read(tmp_path / "a.txt", content, Layout(longest=1000))
     assert [d.text for d in found] == ["short"] and [r.line for r in rejects] == [1]
     assert "--documents line" in rejects[0].reason
-    assert " ".join(texts(tmp_path / "b.txt", content, Layout(longest=1000, cut=True))) == "word " * 1000 + "short"
+    assert (
+        " ".join(texts(tmp_path / "b.txt", content, Layout(longest=1000, cut=True)))
+        == "word " * 1000 + "short"
+    )

@@ -1,4 +1,6 @@
-"""The bundled checkpoint and the bundled text: what modern-mini-english knows of chapters that it has not seen."""
+"""The bundled checkpoint and the bundled text: what modern-mini-english knows of chapters that
+it has not seen.
+"""
 
 from pathlib import Path
 
@@ -33,11 +35,15 @@ def test_hidden_words_of_unseen_chapters(passages):
     ids = np.concatenate([codec.pieces(record["text"])[0] for record in passages.split("test")])
     seen = np.concatenate([codec.pieces(record["text"])[0] for record in passages.split("train")])
     frequency = (np.bincount(seen, minlength=codec.num_tokens) + 1) / (len(seen) + codec.num_tokens)
-    assert nats < -np.log(frequency[ids]).mean() - 0.3  # it knows more than how often each piece comes
+    # it knows more than how often each piece comes
+    assert nats < -np.log(frequency[ids]).mean() - 0.3
 
 
 def test_the_checkpoint_is_small_and_general():
     checkpoint = Checkpoint.open(MINI)
     assert sum(file.stat().st_size for file in MINI.iterdir()) < 8e6
     assert checkpoint.codec.num_tokens < 8000 and checkpoint.model_config.width == 128
-    assert str(checkpoint.run.data) == "runs/general" and checkpoint.body["provenance"]["git_dirty"] is False
+    assert (
+        str(checkpoint.run.data) == "runs/general"
+        and checkpoint.body["provenance"]["git_dirty"] is False
+    )

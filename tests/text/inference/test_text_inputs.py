@@ -13,22 +13,33 @@ from sciforge.text.inference.inputs import TextInputs
 from sciforge.text.inference.recipes import RECIPES
 
 INPUTS = TextInputs()
-TEXTS = [f"The {'silver' if n % 2 else 'wooden'} spoon of number {n} lies there." for n in range(30)]
+TEXTS = [
+    f"The {'silver' if n % 2 else 'wooden'} spoon of number {n} lies there." for n in range(30)
+]
 LABELS = ["fine" if n % 2 else "plain" for n in range(30)]
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Model:
     """The tiny pretrained checkpoint."""
-    return Model.load(make_tiny("text", tmp_path_factory.mktemp("inputs")).checkpoint.path, device="cpu")
+    return Model.load(
+        make_tiny("text", tmp_path_factory.mktemp("inputs")).checkpoint.path, device="cpu"
+    )
 
 
 def test_memory_and_file_give_the_same_store(tmp_path):
     split = ["train"] * 20 + ["val"] * 5 + ["test"] * 5
-    table = pd.DataFrame({"id": [f"input {n}" for n in range(30)], "text": TEXTS, "label": LABELS, "split": split})
+    table = pd.DataFrame(
+        {"id": [f"input {n}" for n in range(30)], "text": TEXTS, "label": LABELS, "split": split}
+    )
     table.to_csv(tmp_path / "t.csv", index=False)
-    filed = prepare(Documents(files=tmp_path / "t.csv", label_column="label", split_column="split"), tmp_path / "file")
-    held = prepare(INPUTS.preparer(TEXTS, table[["label"]], split=split, seed=0), tmp_path / "memory")
+    filed = prepare(
+        Documents(files=tmp_path / "t.csv", label_column="label", split_column="split"),
+        tmp_path / "file",
+    )
+    held = prepare(
+        INPUTS.preparer(TEXTS, table[["label"]], split=split, seed=0), tmp_path / "memory"
+    )
     assert held.meta == filed.meta
     for one, other in zip(held, filed, strict=True):
         assert {k: v for k, v in one.items() if k not in ("line", "sentences")} == {
@@ -61,17 +72,26 @@ def test_the_recipe_follows_the_labels(tmp_path):
     }
     for kind, labels in kinds.items():
         store = tmp_path / kind.__name__
-        prepare(INPUTS.preparer(TEXTS, pd.Series(labels, name="y").to_frame(), split=None, seed=0), store)
-        assert isinstance(RECIPES["few-labels"].settings(Store.open(store), None)["objective"], kind)
+        prepare(
+            INPUTS.preparer(TEXTS, pd.Series(labels, name="y").to_frame(), split=None, seed=0),
+            store,
+        )
+        assert isinstance(
+            RECIPES["few-labels"].settings(Store.open(store), None)["objective"], kind
+        )
     with pytest.raises(DataError, match="input 0: 8 words but 2 tags"):
         INPUTS.preparer(TEXTS[:1], pd.Series([["O", "O"]]).to_frame(), split=None, seed=0)
 
 
 def test_a_fitted_model_gives_a_row_for_each_text(plain):
-    model = plain.fit(pd.DataFrame({"t": TEXTS, "y": LABELS, "extra": 1}), input="t", target="y", verbose=False)
+    model = plain.fit(
+        pd.DataFrame({"t": TEXTS, "y": LABELS, "extra": 1}), input="t", target="y", verbose=False
+    )
     table = model.predict(pd.Series(TEXTS[:4], index=[9, 8, 7, 6]))
     assert table.index.tolist() == [9, 8, 7, 6] and table["label"].tolist() == LABELS[:4]
-    rated = plain.fit(TEXTS, pd.Series([float(n % 2) for n in range(30)], name="shine"), verbose=False)
+    rated = plain.fit(
+        TEXTS, pd.Series([float(n % 2) for n in range(30)], name="shine"), verbose=False
+    )
     assert list(rated.predict(TEXTS[:2]).columns) == ["shine"]
     assert plain.embed(TEXTS[:3]).shape == (3, 16)
 

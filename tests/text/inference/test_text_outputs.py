@@ -27,7 +27,11 @@ def runs(tmp_path_factory) -> tuple[Tiny, Model, Model]:
     """The tiny runs, and predictors of the pretrained and the fine-tuned checkpoint."""
     made = make_tiny("text", tmp_path_factory.mktemp("outputs"))
     tuned = train(made.finetuning)
-    return made, Model.load(made.checkpoint.path, device="cpu"), Model.load(tuned.path, device="cpu", batch=3)
+    return (
+        made,
+        Model.load(made.checkpoint.path, device="cpu"),
+        Model.load(tuned.path, device="cpu", batch=3),
+    )
 
 
 def test_scores_keep_the_order_of_the_files(runs, tmp_path):
@@ -59,10 +63,15 @@ def test_embeddings_are_means_of_states(runs, tmp_path):
     _, plain, tuned = runs
     (tmp_path / "a.txt").write_text("Koko bada.\n\nTata bada dafu dafu.\n")
     for predictor in (plain, tuned):
-        embeddings = DocumentEmbeddings(layers=(0, -1), files=tmp_path / "a.txt", documents="paragraph")
+        embeddings = DocumentEmbeddings(
+            layers=(0, -1), files=tmp_path / "a.txt", documents="paragraph"
+        )
         out = embeddings.run(predictor).save(tmp_path / "a.npz")
         with np.load(out) as found:
-            assert found["names"].tolist() == ["a.txt:1", "a.txt:3"] and found["layer_0"].shape == (2, 16)
+            assert found["names"].tolist() == ["a.txt:1", "a.txt:3"] and found["layer_0"].shape == (
+                2,
+                16,
+            )
             batch = predictor.codec.collate([predictor.codec.encode({"text": "Koko bada."})])
             told = DOMAIN.embed(predictor.network, batch)[0].detach().numpy()
             assert found["layer_2"][0] == pytest.approx(told, abs=1e-6)
@@ -78,11 +87,18 @@ def test_roc_curve_and_scores(runs, tmp_path):
     assert result.save(tmp_path / "roc.png").read_bytes().startswith(b"\x89PNG")
     rows, points = pd.read_csv(tmp_path / "roc.scores.csv"), pd.read_csv(tmp_path / "roc.roc.csv")
     expected = tuned.evaluate(made.labelled, split="test")["auroc"]
-    assert roc_auc_score(rows["label"] == "yes", rows["probability"]) == pytest.approx(expected, abs=1e-9)
+    assert roc_auc_score(rows["label"] == "yes", rows["probability"]) == pytest.approx(
+        expected, abs=1e-9
+    )
     area_below = np.trapezoid(points["true_positive_rate"], points["false_positive_rate"])
-    assert area_below == pytest.approx(expected, abs=1e-5) and result.about["auc"] == pytest.approx(expected)
+    assert area_below == pytest.approx(expected, abs=1e-5) and result.about["auc"] == pytest.approx(
+        expected
+    )
     same = tuned.roc(made.labelled)
-    assert same.curve.auc == result.curve.auc and f"{same.curve.auc:.3f}" in same.plot().texts[0].get_text()
+    assert (
+        same.curve.auc == result.curve.auc
+        and f"{same.curve.auc:.3f}" in same.plot().texts[0].get_text()
+    )
     with pytest.raises(ConfigError, match="trained for MaskedWords"):
         RocCurve(data=made.labelled.path).run(plain)
     with pytest.raises(ConfigError, match="positive is 'yess'.*did you mean 'yes'"):
@@ -145,7 +161,9 @@ def test_augmentations_change_what_they_say_and_leave_a_text(name):
     }
     changed = [augmentation.apply(record, np.random.default_rng(n)) for n in range(8)]
     before, after = augmentation.nuisance(record), [augmentation.nuisance(c) for c in changed]
-    assert any(not np.array_equal(before, x) for x in after) and {x.shape for x in after} == {before.shape}
+    assert any(not np.array_equal(before, x) for x in after) and {x.shape for x in after} == {
+        before.shape
+    }
     assert all(c["text"].strip() and c["label"] == "a" and "words" not in c for c in changed)
     again = augmentation.apply(record, np.random.default_rng(3))
     assert again["text"] == changed[3]["text"] and record["text"].startswith("In 1987")

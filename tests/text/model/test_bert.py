@@ -15,7 +15,12 @@ pytest.importorskip("tokenizers")
 
 WORDS = ["[PAD]", *(f"[unused{n}]" for n in range(3)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS += ["the", "room", "was", "clean", "##ing", "hotel", "."] + [f"w{n}" for n in range(20)]
-SIZES = {"vocab_size": len(WORDS), "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+SIZES = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
 SIZES |= {"intermediate_size": 40, "max_position_embeddings": 20}
 
 
@@ -24,13 +29,15 @@ def saved(folder, kind: str, **changes):
     config = {"bert": transformers.BertConfig, "albert": transformers.AlbertConfig}.get(
         kind, transformers.ElectraConfig
     )
-    cls = {"bert": transformers.BertForPreTraining, "albert": transformers.AlbertForPreTraining}.get(
-        kind, transformers.ElectraModel
-    )
+    cls = {
+        "bert": transformers.BertForPreTraining,
+        "albert": transformers.AlbertForPreTraining,
+    }.get(kind, transformers.ElectraModel)
     torch.manual_seed(3)
     model = cls(config(**SIZES, **changes)).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms start at 0 and 1, which would hide a mix-up
+        # biases and norms start at 0 and 1, which would hide a mix-up
+        for parameter in model.parameters():
             parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
@@ -50,7 +57,8 @@ def rows() -> tuple[dict, dict]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"), [("bert", {}), ("albert", {"embedding_size": 8}), ("electra", {"embedding_size": 8})]
+    ("kind", "changes"),
+    [("bert", {}), ("albert", {"embedding_size": 8}), ("electra", {"embedding_size": 8})],
 )
 def test_outputs_are_those_of_transformers(tmp_path, kind, changes):
     peer = saved(tmp_path, kind, **changes)
@@ -80,10 +88,13 @@ def test_the_language_loss_is_that_of_transformers(tmp_path):
     target = torch.full_like(ours["ids"], -100)
     target[:, 2:5] = ours["ids"][:, 2:5]
     kind = torch.tensor([0, 1, 1])
-    objective = replace(objective, length=20)  # 3 of 20 are hidden: then the constant weight is that of two means
+    # 3 of 20 are hidden: then the constant weight is that of two means
+    objective = replace(objective, length=20)
     loss = objective.loss(model.double(), {**ours, "target_ids": target, "target_pair": kind})
     told = peer(**theirs, labels=target, next_sentence_label=kind).loss
-    assert float((loss.total / loss.count).detach()) == pytest.approx(float(told.detach()), rel=1e-10)
+    assert float((loss.total / loss.count).detach()) == pytest.approx(
+        float(told.detach()), rel=1e-10
+    )
 
 
 def test_float32_is_close_too(tmp_path):
@@ -98,7 +109,13 @@ def test_tokens_are_those_of_transformers(tmp_path):
     saved(tmp_path, "bert")
     codec = from_transformers(tmp_path)[1]
     peer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
-    for text in ("The room was clean.", "Cleaning the HOTEL\tw7w8 cleaning", "Thé rôom, 北京 was☃ [MASK]", "", " . "):
+    for text in (
+        "The room was clean.",
+        "Cleaning the HOTEL\tw7w8 cleaning",
+        "Thé rôom, 北京 was☃ [MASK]",
+        "",
+        " . ",
+    ):
         ours = [codec.token(i) for i in codec.pieces(text, specials=True)[0]]
         assert ours == peer.tokenize(text), text
 
@@ -108,7 +125,8 @@ def test_import_makes_a_checkpoint(tmp_path):
     made = Checkpoint.open(import_bert(tmp_path / "bert", tmp_path / "out").path)
     before, after = from_transformers(tmp_path / "bert")[0], made.build()
     assert all(
-        torch.equal(a, b) for a, b in zip(before.state_dict().values(), after.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(before.state_dict().values(), after.state_dict().values(), strict=True)
     )
     assert made.codec.num_tokens == len(WORDS) and made.codec.length == 20
 

@@ -1,4 +1,6 @@
-"""The ModernBert stands wherever a Bert does: laws, chosen tokens, layers, replaced words, and published limits."""
+"""The ModernBert stands wherever a Bert does: laws, chosen tokens, layers, replaced words, and
+published limits.
+"""
 
 import copy
 
@@ -35,7 +37,9 @@ def codec(store) -> TextCodec:
 def batch_of(objective, store, codec, count=4):
     rows = objective.examples(store, "train")
     rngs = [sampling.generator(0, sampling.CORRUPT, 0, i) for i in range(count)]
-    return codec.collate([objective.prepare(rows[i % len(rows)], codec, rng, True) for i, rng in enumerate(rngs)])
+    return codec.collate(
+        [objective.prepare(rows[i % len(rows)], codec, rng, True) for i, rng in enumerate(rngs)]
+    )
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
@@ -55,13 +59,18 @@ def test_chosen_tokens_and_layers_are_those_of_the_whole(store, codec):
 
 
 def test_only_distances_count(codec):
-    """A word's state depends on its neighbours' distances; a Bert's depends on where the row begins."""
+    """A word's state depends on its neighbours' distances; a Bert's depends on where the row
+    begins.
+    """
     model = seeded_model(SIZE, codec, [], 0).double().eval()
     x_LD = torch.randn(1, 6, 16, dtype=torch.float64)
-    segments = torch.tensor([[0, 1, 1, 1, 1, 1]])  # the encoder counts places from 0 in each document
+    # the encoder counts places from 0 in each document
+    segments = torch.tensor([[0, 1, 1, 1, 1, 1]])
     moved = model.encoder(x_LD, segments_BL=segments)[:, 1:]
     assert torch.allclose(moved, model.encoder(x_LD[:, 1:]), atol=1e-12)
-    later = model.encoder(torch.cat([torch.zeros(1, 3, 16), x_LD], 1), segments_BL=torch.tensor([[0] * 3 + [1] * 6]))
+    later = model.encoder(
+        torch.cat([torch.zeros(1, 3, 16), x_LD], 1), segments_BL=torch.tensor([[0] * 3 + [1] * 6])
+    )
     assert torch.allclose(later[:, 3:], model.encoder(x_LD), atol=1e-12)
 
 
@@ -73,7 +82,9 @@ def test_replaced_words_learn_on_it(store, codec):
     loss = objective.loss(model, batch)
     (loss.total / loss.count).backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
-    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    moved = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert any(name.startswith("encoder.blocks.0.") for name in moved)
     assert any(name.startswith("heads.generator.encoder") for name in moved)
 

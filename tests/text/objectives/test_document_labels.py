@@ -28,7 +28,12 @@ HARDWARE = Hardware(device="cpu", threads=1)
 
 def trained(folder, store: Store, objective, **changes) -> Model:
     """Train on a store without moving the net: the head as it was solved."""
-    run = {"data": store.path, "out": folder / type(objective).__name__, "model": TINY, "objective": objective}
+    run = {
+        "data": store.path,
+        "out": folder / type(objective).__name__,
+        "model": TINY,
+        "objective": objective,
+    }
     run |= {"codec": TextCodec(size=300, length=48), "schedule": STILL, "hardware": HARDWARE}
     return Model.load(train(Run(**{**run, **changes})).path, device="cpu")
 
@@ -41,7 +46,9 @@ def rated(tmp_path_factory) -> Store:
     for _ in range(160):
         silver = int(rng.integers(0, 5))
         words = [*rng.choice(NOUNS[:-1], 6), *["silver"] * silver]
-        rows.append(f"{' '.join(rng.permutation(words))}.,{silver},{'rich' if silver > 2 else 'poor'}")
+        rows.append(
+            f"{' '.join(rng.permutation(words))}.,{silver},{'rich' if silver > 2 else 'poor'}"
+        )
     (folder / "a.csv").write_text("text,stars,kind\n" + "\n".join(dict.fromkeys(rows)) + "\n")
     options = {"files": (folder / "a.csv",), "shares": (0.7, 0.1, 0.2)}
     prepare(Documents(label_column="kind", **options), folder / "classes")
@@ -72,12 +79,15 @@ def test_letter_grams_are_those_of_scikit_learn():
 
     text = "The room's  windows, the ROOM and\nthe Rooms."
     peer = CountVectorizer(
-        analyzer="char", ngram_range=(2, 5), preprocessor=lambda t: f" {' '.join(t.lower().split())} "
+        analyzer="char",
+        ngram_range=(2, 5),
+        preprocessor=lambda t: f" {' '.join(t.lower().split())} ",
     )
     counts = np.sort(peer.fit_transform([text]).data)
     buckets, weights = letter_grams(text)
     assert len(np.unique(buckets)) == len(buckets)
-    assert np.exp(weights - 1).sum() == pytest.approx(counts.sum(), rel=1e-6)  # collisions add up, nothing is lost
+    # collisions add up, nothing is lost
+    assert np.exp(weights - 1).sum() == pytest.approx(counts.sum(), rel=1e-6)
     assert len(counts) - len(buckets) <= 2  # of 2^15 buckets
 
 
@@ -100,7 +110,8 @@ def test_long_documents_are_cut_at_either_end(rated):
     for cut, last in (("head", "river"), ("ends", "window")):
         example = ClassifyDocuments(length=40, cut=cut)._encode({"text": text}, codec)
         assert len(example["ids"]) == 40 and codec.decode(example["ids"].tolist()).endswith(last)
-    assert shortened(np.arange(512), 510, "ends").tolist() == [*range(128), *range(130, 512)]  # Sun et al.: 128 and 382
+    # Sun et al.: 128 and 382
+    assert shortened(np.arange(512), 510, "ends").tolist() == [*range(128), *range(130, 512)]
 
 
 CONLL = "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\nIn\tO\nParis\tB-loc\nAnn\tB-per\nSmith\tI-per\nslept\tO\n\n"
@@ -108,18 +119,28 @@ CONLL = "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\nIn\tO\nParis\
 
 def test_tags_are_learnt_at_first_pieces(tmp_path):
     (tmp_path / "a.conll").write_text(CONLL * 6)
-    store = prepare(Documents(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags")
+    store = prepare(
+        Documents(files=(tmp_path / "a.conll",), shares=(1.0, 0.0, 0.0)), tmp_path / "tags"
+    )
     assert store.meta["tags"] == ["B-loc", "B-per", "I-loc", "I-per", "O"]
     predictor = trained(tmp_path, store, TagWords(length=32), codec=TextCodec(size=40, length=48))
     metrics = predictor.evaluate(store, split="train")
-    assert metrics["f1"] == metrics["accuracy"] == 1.0 and metrics["entities"] == 2 * len(store.split("train"))
+    assert metrics["f1"] == metrics["accuracy"] == 1.0 and metrics["entities"] == 2 * len(
+        store.split("train")
+    )
     codec = predictor.codec
-    record = {"text": "Mary saw Trafford", "words": np.array([[0, 4], [5, 8], [9, 17]]), "tags": "B-per O B-loc"}
+    record = {
+        "text": "Mary saw Trafford",
+        "words": np.array([[0, 4], [5, 8], [9, 17]]),
+        "tags": "B-per O B-loc",
+    }
     example = predictor.objective.prepare(record, codec, np.random.default_rng(0), False)
     pieces = [codec.token(i) for i in example["ids"][example["word_token"]].tolist()]
     assert [piece[0] for piece in pieces] == ["m", "s", "t"] and len(example["ids"]) > 5
     short = TagWords(length=5, classes=predictor.objective.classes)
-    cut = short.prepare({**record, "words": record["words"]}, codec, np.random.default_rng(0), False)
+    cut = short.prepare(
+        {**record, "words": record["words"]}, codec, np.random.default_rng(0), False
+    )
     assert cut["word_token"].tolist()[-1] == 0 and cut["target_tags"].tolist()[-1] == -100
     with pytest.raises(DataError, match="tag 'B-org'"):
         short.prepare({**record, "tags": "B-org O O"}, codec, np.random.default_rng(0), False)
@@ -129,7 +150,9 @@ def test_entities_are_scored_whole():
     told = [["B-a", "I-a", "O", "B-b"], ["O", "B-a"]]
     found = [["B-a", "O", "O", "B-b"], ["B-b", "B-a"]]
     metrics = entity_metrics(told, found)  # right: 2 of 3 there, of 4 said
-    assert metrics == pytest.approx({"f1": 4 / 7, "precision": 0.5, "recall": 2 / 3, "entities": 3.0})
+    assert metrics == pytest.approx(
+        {"f1": 4 / 7, "precision": 0.5, "recall": 2 / 3, "entities": 3.0}
+    )
     assert entity_metrics([["O"]], [["O"]])["f1"] == 0.0
     assert entity_metrics([["NOUN", "VERB"]], [["NOUN", "NOUN"]])["f1"] == 0.5
 
@@ -145,5 +168,7 @@ def test_class_weights_move_the_trunk_by_descent(tmp_path, rated):
     predictor = trained(tmp_path, classes, ClassifyDocuments(length=48), schedule=schedule)
     still = trained(tmp_path / "still", classes, ClassifyDocuments(length=48))
     moved, stood = predictor.network.state_dict(), still.network.state_dict()
-    assert not torch.equal(moved["encoder.blocks.0.mlp.up.weight"], stood["encoder.blocks.0.mlp.up.weight"])
+    assert not torch.equal(
+        moved["encoder.blocks.0.mlp.up.weight"], stood["encoder.blocks.0.mlp.up.weight"]
+    )
     assert math.isfinite(predictor.evaluate(classes)["loss"])

@@ -1,4 +1,6 @@
-"""Hidden words, pairs of segments, replaced words: what is drawn, how often, and that nothing leaks."""
+"""Hidden words, pairs of segments, replaced words: what is drawn, how often, and that nothing
+leaks.
+"""
 
 from dataclasses import replace
 
@@ -25,13 +27,18 @@ NOUNS = "garden river window candle mountain letter carriage evening breakfast s
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    """Forty documents; each says its own number in every sentence, so that a token tells its document."""
+    """Forty documents; each says its own number in every sentence, so that a token tells its
+    document.
+    """
     folder = tmp_path_factory.mktemp("masked")
     rng = np.random.default_rng(0)
     documents = []
     for n in range(40):
         name = "".join("bcdfghklmn"[int(digit)] for digit in f"{n:02d}") + "o"
-        said = [f"The {name} saw a {rng.choice(NOUNS)} by the {rng.choice(NOUNS)}." for _ in range(1 + n % 7)]
+        said = [
+            f"The {name} saw a {rng.choice(NOUNS)} by the {rng.choice(NOUNS)}."
+            for _ in range(1 + n % 7)
+        ]
         documents.append(" ".join(said))
     (folder / "a.txt").write_text("\n\n".join(documents) + "\n")
     return prepare(Documents(files=(folder / "a.txt",), shares=(1.0, 0.0, 0.0)), folder / "store")
@@ -42,7 +49,9 @@ def codec(store) -> TextCodec:
     return TextCodec(size=400, length=64, least=1).fit(store)
 
 
-def drawn(objective: MaskedWords, store: Store, codec: TextCodec, count: int, training: bool = True) -> list:
+def drawn(
+    objective: MaskedWords, store: Store, codec: TextCodec, count: int, training: bool = True
+) -> list:
     rows = objective.examples(store, "train")
     made = []
     for i in range(count):
@@ -68,7 +77,8 @@ def test_fifteen_percent_are_hidden_eighty_ten_ten(store, codec):
         (hidden == truth).mean(),
     ]
     error = 4 * np.sqrt(0.8 * 0.2 / len(hidden))
-    assert shares == pytest.approx([0.8, 0.1, 0.1], abs=error + 0.001)  # a random piece is at times the true one
+    # a random piece is at times the true one
+    assert shares == pytest.approx([0.8, 0.1, 0.1], abs=error + 0.001)
     special = set(codec.special.values()) - {codec.mask}
     assert not special & set(hidden[hidden != truth].tolist())
 
@@ -99,7 +109,11 @@ def test_dynamic_masks_differ_and_static_ones_come_again(store, codec):
     for dynamic in (True, False):
         objective = MaskedWords(length=48, dynamic=dynamic)
         masks = [
-            tuple(objective.prepare(rows[3], codec, np.random.default_rng(n), True)["target_ids"].tolist())
+            tuple(
+                objective.prepare(rows[3], codec, np.random.default_rng(n), True)[
+                    "target_ids"
+                ].tolist()
+            )
             for n in range(80)
         ]
         found[dynamic] = len(set(masks))
@@ -108,7 +122,9 @@ def test_dynamic_masks_differ_and_static_ones_come_again(store, codec):
 
 def test_whole_words_are_hidden_whole(store):
     codec = TextCodec(size=70, length=64).fit(store)
-    objective = MaskedWords(length=48, whole_words=True, across=False, random_share=0.0, keep_share=0.0)
+    objective = MaskedWords(
+        length=48, whole_words=True, across=False, random_share=0.0, keep_share=0.0
+    )
     rows, pieces = objective.examples(store, "train"), 0
     for i in range(200):
         record = rows[i % len(rows)]
@@ -123,8 +139,13 @@ def test_whole_words_are_hidden_whole(store):
 
 
 def test_half_of_the_pairs_are_random_and_from_another_document(store, codec):
-    objective = MaskedWords(length=40, pairs=True, random_share=0.0, keep_share=0.0, short_share=0.0)
-    names = {f"{n:02d}": "".join("bcdfghklmn"[int(digit)] for digit in f"{n:02d}") + "o" for n in range(40)}
+    objective = MaskedWords(
+        length=40, pairs=True, random_share=0.0, keep_share=0.0, short_share=0.0
+    )
+    names = {
+        f"{n:02d}": "".join("bcdfghklmn"[int(digit)] for digit in f"{n:02d}") + "o"
+        for n in range(40)
+    }
     kinds = []
     for example in drawn(objective, store, codec, 800):
         ids = torch.where(example["target_ids"] >= 0, example["target_ids"], example["ids"])
@@ -140,7 +161,9 @@ def test_half_of_the_pairs_are_random_and_from_another_document(store, codec):
 
 def test_one_document_has_no_random_pair(tmp_path, codec):
     (tmp_path / "a.txt").write_text("One single document.\n")
-    single = prepare(Documents(files=(tmp_path / "a.txt",), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
+    single = prepare(
+        Documents(files=(tmp_path / "a.txt",), shares=(1.0, 0.0, 0.0)), tmp_path / "store"
+    )
     with pytest.raises(ConfigError, match="one train document"):
         MaskedWords(pairs=True).examples(single, "train")
     assert len(MaskedWords().examples(single, "train")) == 1
@@ -149,7 +172,9 @@ def test_one_document_has_no_random_pair(tmp_path, codec):
 def test_rows_longer_than_the_codec_are_refused(store, codec):
     objective = MaskedWords(length=65)
     with pytest.raises(ConfigError, match="objective.length is 65, codec.length 64"):
-        objective.prepare(objective.examples(store, "train")[0], codec, np.random.default_rng(0), True)
+        objective.prepare(
+            objective.examples(store, "train")[0], codec, np.random.default_rng(0), True
+        )
     with pytest.raises(ConfigError, match="objective.mask_rate"):
         MaskedWords(mask_rate=1.0)
 
@@ -174,17 +199,25 @@ def test_sampling_follows_the_distribution():
 
 def test_replaced_words_are_what_the_generator_drew(store, codec):
     objective = ReplacedWords(length=48)
-    model = seeded_model(BertConfig(width=32, depth=2, heads=2, hidden=64), codec, [objective], 0).double()
+    model = seeded_model(
+        BertConfig(width=32, depth=2, heads=2, hidden=64), codec, [objective], 0
+    ).double()
     seen = {}
     model.register_forward_pre_hook(lambda _, args: seen.update(args[0]))
     batch = codec.collate(drawn(objective, store, codec, 8))
     loss = objective.loss(model, batch)
-    changed = seen["ids"] != torch.where(batch["target_ids"] >= 0, batch["target_ids"], batch["ids"])
+    changed = seen["ids"] != torch.where(
+        batch["target_ids"] >= 0, batch["target_ids"], batch["ids"]
+    )
     assert not changed[batch["target_ids"] < 0].any()
     assert loss.parts["replaced_share"][0] == changed.sum() > 0
     assert not (seen["ids"] == codec.mask).all(1).any()
     loss.total.backward()
-    generator = [p for name, p in model.named_parameters() if name.startswith("heads.generator") and p.grad is None]
+    generator = [
+        p
+        for name, p in model.named_parameters()
+        if name.startswith("heads.generator") and p.grad is None
+    ]
     assert not generator and model.embeddings.word.weight.grad is not None
     later = {**batch, "noise": torch.zeros_like(batch["noise"])}
     again = objective.loss(model, later)
@@ -198,9 +231,16 @@ def test_replaced_words_are_what_the_generator_drew(store, codec):
 
 def test_published_share_of_the_loss(store, codec):
     objective = ReplacedWords(length=48)
-    model = seeded_model(BertConfig(width=32, depth=1, heads=2, hidden=64), codec, [objective], 0).double()
+    model = seeded_model(
+        BertConfig(width=32, depth=1, heads=2, hidden=64), codec, [objective], 0
+    ).double()
     batch = codec.collate(drawn(objective, store, codec, 4))
-    with_it, without = objective.loss(model, batch), replace(objective, discriminator_weight=0.0).loss(model, batch)
+    with_it, without = (
+        objective.loss(model, batch),
+        replace(objective, discriminator_weight=0.0).loss(model, batch),
+    )
     nats, tokens = with_it.parts["detection_nats"]
     assert tokens == batch["lengths"].sum()
-    assert (with_it.total - without.total).item() == pytest.approx((50 * 0.15 * nats).item(), rel=1e-12)
+    assert (with_it.total - without.total).item() == pytest.approx(
+        (50 * 0.15 * nats).item(), rel=1e-12
+    )
