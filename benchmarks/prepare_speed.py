@@ -32,9 +32,10 @@ import sciforge as sf
 from sciforge.genomes.data.genome import Genome
 small, large, out = map(Path, sys.argv[1:4])
 sf.prepare(Genome(files=(small,)), out / "warm")
-before, wall, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
+peak_kB = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, wall, cpu = peak_kB(), time.perf_counter(), time.process_time()
 sf.prepare(Genome(files=(large,)), out / "store")
-print(time.perf_counter() - wall, time.process_time() - cpu, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(time.perf_counter() - wall, time.process_time() - cpu, before, peak_kB())
 """
 
 

@@ -17,16 +17,18 @@ from sciforge.core.files.docstrings import summary_of
 
 HEAD = """# The command line
 
-Made by `python docs/make_cli.py`; a test compares it with the code. Every command but `demo` and `doctor` is also a function of
-`sciforge` in Python, with the same names and defaults: `sciforge label-efficiency --sizes 32` is
-`sf.label_efficiency(..., sizes=[32])`. What a domain adds (the preparers of `prepare`, the objectives of `train`, the outputs
-of `predict`, the audits) is printed by `sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME --help`.
+Made by `python docs/make_cli.py`; a test compares it with the code. Every command but `demo` and
+`doctor` is also a function of `sciforge` in Python, with the same names and defaults: `sciforge
+label-efficiency --sizes 32` is `sf.label_efficiency(..., sizes=[32])`. What a domain adds (the
+preparers of `prepare`, the objectives of `train`, the outputs of `predict`, the audits) is
+printed by `sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME --help`.
 
-Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed, or something required is missing; 2 bad
-input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json` prints JSON, `--out FILE` writes a result that is
-printed otherwise, its suffix chooses the format; `--verbose` and `--quiet` go with every command. Under `torchrun` one process
-prints. A list takes all words up to the next option, so files stand before options:
-`sciforge prepare genome a.fa b.fa --out store`.
+Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed, or something
+required is missing; 2 bad input, named in one line on stderr; 130 interrupted by Ctrl-C. `--json`
+prints JSON, `--out FILE` writes a result that is printed otherwise, its suffix chooses the
+format; `--verbose` and `--quiet` go with every command. Under `torchrun` one process prints. A
+list takes all words up to the next option, so files stand before options: `sciforge prepare
+genome a.fa b.fa --out store`.
 """
 USAGE = {
     "prepare": "PREPARER [FILE ...]",
@@ -117,10 +119,8 @@ def manual() -> str:
     for group, verbs in cli.GROUPS.items():
         parts.append(f"## {group}\n")
         for verb in verbs:
-            parts.append(
-                "### sciforge"
-                f" {verb}\n\n`{f'sciforge {verb} {USAGE.get(verb, str())}'.rstrip()}`\n\n{texts[verb]}\n"
-            )
+            usage = f"sciforge {verb} {USAGE.get(verb, '')}".rstrip()
+            parts.append(f"### sciforge {verb}\n\n`{usage}`\n\n{texts[verb]}\n")
             function = APART.get(verb) or getattr(sciforge, verb.replace("-", "_"))
             cls = getattr(function, "settings", None)
             if cls is not None:

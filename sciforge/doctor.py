@@ -47,7 +47,8 @@ def module_of(distribution):
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError:
         files = []
-    tops = sorted({f.parts[0].removesuffix(".py") for f in files if f.suffix == ".py" and f.parts[0] != ".."})
+    modules = [f for f in files if f.suffix == ".py" and f.parts[0] != ".."]
+    tops = sorted({f.parts[0].removesuffix(".py") for f in modules})
     same = [top for top in tops if plain(top) == plain(distribution)]
     public = [top for top in tops if not top.startswith("_")]
     return (same or public or [distribution.replace("-", "_")])[0]

@@ -182,8 +182,9 @@ def test_looking_a_domain_up_imports_it_alone(domain, tmp_path):
 import sys
 from sciforge.core.domain import get_domain
 get_domain({domain!r})
-others = [m for m in sys.modules if m.split('.')[:1] == ['sciforge'] and m.split('.')[1:2] and m.split('.')[1] in
-          ('genomes', 'atoms', 'molecules', 'heat', 'images', 'text') and m.split('.')[1] != {domain!r}]
+names = ['genomes', 'atoms', 'molecules', 'heat', 'images', 'text']
+names.remove({domain!r})
+others = [m for n in names for m in sys.modules if f'{{m}}.'.startswith(f'sciforge.{{n}}.')]
 heavy = [m for m in ('rdkit', 'ase', 'sklearn', 'e3nn') if m in sys.modules]
 assert not others, others
 assert not heavy, heavy

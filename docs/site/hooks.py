@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {"benchmarks/RESULTS.md": "benchmarks.md"}
 DECISIONS = """# Decisions
 
-One record for each choice that shaped the code: context, decision, consequences. They are kept as they were written; names
-in old records are those of their time.
+One record for each choice that shaped the code: context, decision, consequences. They are kept as
+they were written; names in old records are those of their time.
 
 """
 LINK = re.compile(r"(?P<bang>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")

@@ -129,8 +129,8 @@ def _dispatch(argv: list[str], quiet: bool) -> int:
 
 
 def summaries() -> dict[str, str]:
-    """Return verb -> first paragraph of its docstring, read from the source so that nothing heavy is
-    imported.
+    """Return verb -> first paragraph of its docstring, read from the source so that nothing heavy
+    is imported.
     """
     lines = {}
     for verb, place in VERBS.items():

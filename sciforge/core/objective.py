@@ -63,8 +63,8 @@ def widened(x: Tensor) -> Tensor:
     """Return logits or errors in float32 at least, for losses under autocast; float64 stays (tests
     of exactness).
 
-    >>> widened(torch.zeros(1, dtype=torch.bfloat16)).dtype, widened(torch.zeros(1, dtype=torch.float64)).dtype
-    (torch.float32, torch.float64)
+    >>> [widened(torch.zeros(1, dtype=dtype)).dtype for dtype in (torch.bfloat16, torch.float64)]
+    [torch.float32, torch.float64]
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

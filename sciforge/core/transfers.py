@@ -43,7 +43,8 @@ def places(mask: Tensor, device: torch.device) -> tuple[Tensor, ...]:
     From a mask on the host (`host_view`) it does not make the host wait, as a mask on the device
     does.
 
-    >>> [index.tolist() for index in places(torch.tensor([[False, True], [True, False]]), torch.device("cpu"))]
+    >>> mask = torch.tensor([[False, True], [True, False]])
+    >>> [index.tolist() for index in places(mask, torch.device("cpu"))]
     [[0, 1], [1, 0]]
     """
     return tuple(index.to(device, non_blocking=True) for index in mask.nonzero(as_tuple=True))

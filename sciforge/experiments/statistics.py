@@ -55,8 +55,10 @@ class Interval:
         """Return the value and the interval with three significant digits; words where it is not
         finite.
 
-        >>> Interval(0.5, 0.25, 0.75).significant(), Interval(12.5, 12.0, 13.0).significant(sign=True)
-        ('0.500 [0.250, 0.750]', '+12.5 [+12.0, +13.0]')
+        >>> Interval(0.5, 0.25, 0.75).significant()
+        '0.500 [0.250, 0.750]'
+        >>> Interval(12.5, 12.0, 13.0).significant(sign=True)
+        '+12.5 [+12.0, +13.0]'
         """
         if not np.isfinite(self.value):
             return "not finite"

@@ -43,6 +43,7 @@ class Predicting(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(self, batch: Batch) -> dict[str, Any]:
+        """Return the objective's outputs of a batch."""
         return self.objective.predict(self.model, batch)
 
 

@@ -47,7 +47,8 @@ DAMAGED = 100_000 if FULL else 2_600  # files read, all parsers together
 RUN = b"""{"type": "Run", "data": "d", "out": "o", "seed": 3, "model": "mini",
 "objective": {"type": "Classify", "bins": 3, "classes": ["a", "b"]},
 "schedule": {"type": "Schedule", "steps": 10, "betas": [0.9, 0.98], "lr": 1e-3, "clip": null},
-"finetuning": {"type": "LoRA", "rank": 2}, "hardware": {"type": "Hardware", "device": "cpu", "threads": 1}}"""
+"finetuning": {"type": "LoRA", "rank": 2},
+"hardware": {"type": "Hardware", "device": "cpu", "threads": 1}}"""
 
 
 Parser = tuple[bytes, str, Callable[[Path], Any]]  # a valid file, its ending, what reads it

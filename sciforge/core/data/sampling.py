@@ -18,7 +18,8 @@ ORDER, CORRUPT, EVALUATE, SUBSET, SAMPLE, NOISE = range(6)
 def generator(seed: int, stream: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
     """Return the counter-based generator of one (seed, stream, epoch, index).
 
-    >>> int(generator(0, CORRUPT, 1, 2).integers(1000)) == int(generator(0, CORRUPT, 1, 2).integers(1000))
+    >>> one, other = (generator(0, CORRUPT, 1, 2) for _ in range(2))
+    >>> int(one.integers(1000)) == int(other.integers(1000))
     True
     """
     # Philox counts in the low word, so the upper words address streams that never overlap.

@@ -14,9 +14,9 @@ def summary_of(documented: Any) -> str:
 
 
 def first_paragraph(docstring: str | None) -> str:
-    """Return the first paragraph of a docstring on one line, for lists of commands and classes.
+    r"""Return the first paragraph of a docstring on one line, for lists of commands and classes.
 
-    >>> first_paragraph("Return a sum\\n    of numbers.\\n\\n    In order.")
+    >>> first_paragraph("Return a sum\n    of numbers.\n\n    In order.")
     'Return a sum of numbers.'
     """
     return " ".join(inspect.cleandoc(docstring or "").partition("\n\n")[0].split())

@@ -54,14 +54,19 @@ class AuditReport:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--card:#fff;--page:#f6f8fa}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--card:#151b23;--page:#0d1117}}
-body{font:16px/1.55 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
-background:var(--page)}nav a{margin-right:1.2rem}a{color:#0969da}
-section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.5rem 1.6rem 1.2rem;margin:1.5rem 0}
-h2{font-size:1.3rem}p{max-width:54rem}.table{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}
+:root{color-scheme:light dark;
+--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--card:#fff;--page:#f6f8fa}
+@media(prefers-color-scheme:dark){:root{
+--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--card:#151b23;--page:#0d1117}}
+body{font:16px/1.55 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;
+color:var(--ink);background:var(--page)}nav a{margin-right:1.2rem}a{color:#0969da}
+section{background:var(--card);border:1px solid var(--line);border-radius:10px;
+padding:.5rem 1.6rem 1.2rem;margin:1.5rem 0}
+h2{font-size:1.3rem}p{max-width:54rem}
+.table{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}
 td,th{padding:.3rem .9rem .3rem 0;border-bottom:1px solid var(--line);text-align:left}
-td{font-variant-numeric:tabular-nums}figure{margin:1.2rem 0}img{max-width:100%;background:#fff;border-radius:6px}
+td{font-variant-numeric:tabular-nums}figure{margin:1.2rem 0}
+img{max-width:100%;background:#fff;border-radius:6px}
 figcaption,.note{color:var(--soft);font-size:.9rem}"""
 
 

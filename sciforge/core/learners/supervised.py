@@ -23,8 +23,10 @@ def class_values(classes: Sequence[str]) -> np.ndarray:
     """Return the classes [C] as users gave them: whole numbers and booleans again, where all of
     them were.
 
-    >>> class_values(("0", "1")).tolist(), class_values(("False", "True")).tolist(), class_values(("a", "1")).tolist()
-    ([0, 1], [False, True], ['a', '1'])
+    >>> class_values(("0", "1")).tolist(), class_values(("False", "True")).tolist()
+    ([0, 1], [False, True])
+    >>> class_values(("a", "1")).tolist()
+    ['a', '1']
     """
     if classes and all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", name) for name in classes):
         return np.array([int(name) for name in classes])
@@ -44,8 +46,10 @@ def class_columns(classes: Sequence[str], p_NC: np.ndarray) -> dict[str, np.ndar
         `label`, the most probable class, then `probability` of the second of two classes, or
         `probability_CLASS` of each.
 
-    >>> list(class_columns(("no", "yes"), np.array([[0.3, 0.7]]))), list(class_columns(("a", "b", "c"), np.ones((1, 3))))
-    (['label', 'probability'], ['label', 'probability_a', 'probability_b', 'probability_c'])
+    >>> list(class_columns(("no", "yes"), np.array([[0.3, 0.7]])))
+    ['label', 'probability']
+    >>> list(class_columns(("a", "b", "c"), np.ones((1, 3))))
+    ['label', 'probability_a', 'probability_b', 'probability_c']
     """
     columns = {"label": class_values(classes)[p_NC.argmax(1)]}
     if len(classes) == 2:

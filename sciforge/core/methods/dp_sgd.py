@@ -291,7 +291,8 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, accountant:
     opacus.
 
     Args:
-        epsilon, delta: the budget.
+        epsilon: the budget, at `delta`.
+        delta: the probability that the bound may fail.
         rate: chance of a record in a step.
         steps: how many.
         accountant: `prv` or `rdp`.

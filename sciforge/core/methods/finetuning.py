@@ -90,6 +90,7 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down_RI, a=math.sqrt(5))
 
     def forward(self, weight_OI: Tensor) -> Tensor:
+        """Return the matrix with the low-rank update added."""
         return weight_OI + self.scale * self.up_OR @ self.down_RI
 
 

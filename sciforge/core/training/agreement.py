@@ -122,9 +122,8 @@ def disagreement(of_ranks: Sequence[Mapping[str, Mapping[str, str]]]) -> str | N
     Args:
         of_ranks: of each process kind (`run`, `data`, ...) -> name -> value.
 
-    >>> print(disagreement([{"run": {"seed": "0"}}, {"run": {"seed": "0"}}, {"run": {"seed": "7"}}]))
-    processes disagree: rank 2 has another run than rank 0 (seed 7, not 0); start all with the same
-    command and files
+    >>> disagreement([{"run": {"seed": seed}} for seed in "007"]).partition(";")[0]
+    'processes disagree: rank 2 has another run than rank 0 (seed 7, not 0)'
     """
     problems = []
     for kind, wanted in of_ranks[0].items():

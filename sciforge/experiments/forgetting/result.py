@@ -361,8 +361,8 @@ def text(interval: Interval, sign: bool = False, percent: bool = False) -> str:
 def strength_text(point: Point) -> str:
     """Return the strength of a method; empty for a method without a parameter.
 
-    >>> strength_text(("lora", 8.0)), strength_text(("ewc-exact", 1e4)), strength_text(("plain", 0.0))
-    ('rank 8', '1e+04', '')
+    >>> [strength_text(point) for point in (("lora", 8.0), ("ewc-exact", 1e4), ("plain", 0.0))]
+    ['rank 8', '1e+04', '']
     """
     method = METHODS.get(point[0])
     if method is None or not method.field:

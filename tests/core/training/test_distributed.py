@@ -55,8 +55,9 @@ for name, run in wrong.items():
         found[name] = str(error)
 with Engine.start(mixed.hardware, "tensor") as engine:
     model = set_up(mixed, engine).model
-    found["held"] = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in model.encoder.blocks.parameters())
-    found["whole"] = sum(p.numel() for p in model.encoder.blocks.parameters())
+    parameters = list(model.encoder.blocks.parameters())
+    found["held"] = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in parameters)
+    found["whole"] = sum(p.numel() for p in parameters)
     found["part"] = engine.part, engine.parts
 if distributed.get_rank() == 3:
     (out / "found.json").write_text(json.dumps(found))
