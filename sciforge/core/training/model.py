@@ -469,7 +469,7 @@ def _fit_summary(dataset: Dataset, run: Run, recipe: str) -> str:
     ]
     what, steps = type(run.objective).__name__, run.schedule.steps
     lines.append(
-        f"  recipe {recipe}: {what}, {steps} steps of {run.schedule.batch},"
+        f"  recipe {recipe}: {what}, {steps} step{'s' * (steps != 1)} of {run.schedule.batch},"
         f" {type(run.finetuning).__name__}"
     )
     return "\n".join([*lines, *(f"  {note}" for note in dataset.notes)])

@@ -188,14 +188,11 @@ class TransferResult(ExperimentResult):
         lines.append(
             f"Means over {seeds} paired seeds [95 % interval over seeds and records of the target]."
         )
-        tested = {
-            s.target: f"{s.target} {s.records} {s.split}"
-            for s in self.scores
-            if s.source != s.target
-        }
+        sizes = {s.target: f"{s.records} {s.split}" for s in self.scores if s.source != s.target}
+        tested = [f"{name} {sizes[name]}" for name in self.targets if name in sizes]
         labels = {s.labels for s in self.scores}
         learnt = f"{min(labels)}" if len(labels) == 1 else f"{min(labels)} to {max(labels)}"
-        lines.append(f"Labels learnt: {learnt}. Records tested: {', '.join(tested.values())}.")
+        lines.append(f"Labels learnt: {learnt}. Records tested: {', '.join(tested)}.")
         if seeds < 5:
             lines.append("Fewer than 5 seeds: intervals are coarse.")
         return "\n".join(lines)
