@@ -8,12 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from sciforge.core.data.store import Store
 from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.loop import train
+from sciforge.core.training.model import Model
 from sciforge.core.training.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +60,28 @@ def make_tiny(domain: str, folder: Path) -> Tiny:
     """Build a domain's tiny store and pretrain on it."""
     store, pretraining, finetuning = load_file(ROOT / "tests" / domain / "contract.py").tiny(folder)
     return Tiny(store, pretraining, finetuning, train(pretraining))
+
+
+def assert_saves_itself(model: Model, folder: Path, inputs: Any, *labelled: Any, **names: str):
+    """Save a model, open it again and compare: predictions and metrics are equal to the last bit.
+
+    Args:
+        model: fitted.
+        folder: to save in.
+        inputs: to predict for.
+        labelled: to evaluate on: inputs and labels, or a table.
+        names: of the columns of a table, as `evaluate` takes them.
+    """
+    again = Model.load(model.save(folder), device="cpu", batch=model.batch)
+    column = {"input": names["input"]} if "input" in names else {}
+    before, after = model.predict(inputs, **column), again.predict(inputs, **column)
+    assert len(before) == len(inputs) and list(before) == list(after)
+    assert before.index.equals(after.index)
+    for name in before:
+        for one, other in zip(before[name], after[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+    metrics = model.evaluate(*labelled, **names)
+    assert metrics and dict(metrics) == dict(again.evaluate(*labelled, **names))
 
 
 def golden_metrics(file: Path) -> dict[tuple[int, str], float]:

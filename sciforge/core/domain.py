@@ -106,13 +106,22 @@ class FitRecipe:
 
     Args:
         summary: when to use it, one sentence.
-        settings: function(prepared store, parent checkpoint) -> fields of Run: `objective`, and
-            `schedule`, `finetuning`, `regularization` and others where they differ from Run's
-            defaults.
+        function: (prepared store, parent checkpoint, number of records trained on) -> fields of
+            Run: `objective`, and `schedule`, `finetuning`, `regularization` and others where they
+            differ from Run's defaults.
     """
 
     summary: str
-    settings: Callable[[Store, "Checkpoint"], Mapping[str, Any]]
+    function: Callable[[Store, "Checkpoint", int], Mapping[str, Any]]
+
+    def settings(
+        self, store: Store, parent: "Checkpoint", labels: int | None = None
+    ) -> Mapping[str, Any]:
+        """Return the fields of Run for training on so many records of a store; None for all of
+        its training split.
+        """
+        count = len(store.split("train")) if labels is None else labels
+        return self.function(store, parent, count)
 
 
 class Inputs:

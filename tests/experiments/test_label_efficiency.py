@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import sciforge as sf
 from sciforge.core.domain import FitRecipe, Inputs
 from sciforge.core.training.run import Hardware, Schedule
 from sciforge.errors import ConfigError, DivergedError
@@ -449,7 +450,9 @@ def test_without_out_the_runs_live_as_long_as_the_result(spec, tmp_path):
 def test_without_an_objective_the_domains_recipe_chooses(spec, monkeypatch):
     class Own(Inputs):
         recipes = {
-            "first": FitRecipe("a test", lambda store, parent: {"objective": Classify(bins=2)})
+            "first": FitRecipe(
+                "a test", lambda store, parent, count: {"objective": Classify(bins=2)}
+            )
         }
 
     monkeypatch.setitem(vars(DOMAIN), "inputs", Own())
@@ -458,3 +461,29 @@ def test_without_an_objective_the_domains_recipe_chooses(spec, monkeypatch):
     monkeypatch.setitem(vars(DOMAIN), "inputs", Inputs())
     with pytest.raises(ConfigError, match="recommends no objective; give one of"):
         LabelEfficiencyRun.open(replace(spec, objective=None))
+
+
+def test_a_table_of_natural_inputs_is_enough(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "bases": ["".join(rng.choice(list("AT" if n % 2 else "GC"), 30)) for n in range(40)],
+            "kind": ["poor" if n % 2 else "rich" for n in range(40)],
+            "part": ["test"] * 8 + ["train"] * 32,
+        }
+    )
+    options = {"init": tiny.checkpoint.path, "sizes": (4, 8), "seeds": 2, "methods": ("gc_only",)}
+    columns = {"input": "bases", "target": "kind"}
+    drawn = sf.label_efficiency(table.drop(columns="part"), **columns, **options)
+    assert len(drawn.runs) == 4 and drawn.interval("gc_only", 8).value > 0.9
+    chosen = sf.label_efficiency(table, split="part", **columns, **options)
+    listed = sf.label_efficiency(
+        table["bases"].tolist(), targets=table["kind"], split=table["part"], **options
+    )
+    assert [run.metrics for run in chosen.runs] == [run.metrics for run in listed.runs]
+    with pytest.raises(ConfigError, match="no column 'kin'; did you mean 'kind'"):
+        sf.label_efficiency(table, input="bases", target="kin", **options)
+    options["sizes"] = (31,)
+    assert len(sf.label_efficiency(table, split="part", **columns, **options).runs) == 2
+    with pytest.raises(ConfigError, match="30 training labels; sizes ask for 31"):
+        sf.label_efficiency(table[["bases", "kind"]], **columns, **options)

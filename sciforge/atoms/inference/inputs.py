@@ -55,7 +55,7 @@ def _schedule(steps: int, batch: int, lr: float) -> Schedule:
     )
 
 
-def few_labels(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
+def few_labels(store: "Store", parent: "Checkpoint", count: int) -> dict[str, Any]:
     """Return the settings for up to a few hundred frames; one thread is fastest for batches of
     small molecules.
     """
@@ -66,9 +66,9 @@ def few_labels(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
     }
 
 
-def many_labels(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
+def many_labels(store: "Store", parent: "Checkpoint", count: int) -> dict[str, Any]:
     """Return the settings for thousands of frames: epochs in place of a fixed number of steps."""
-    steps = max(1000, MANY_EPOCHS * len(store.split("train")) // 10)
+    steps = max(1000, MANY_EPOCHS * count // 10)
     return {"objective": _objective(store, parent), "schedule": _schedule(steps, 10, 4e-3)}
 
 

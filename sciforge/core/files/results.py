@@ -220,7 +220,7 @@ def write_table(
         raise ConfigError(f"{path}: a table is written as .csv or .tsv; give another name")
     import pandas as pd
 
-    numbered = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
+    numbered = frame.index.equals(pd.RangeIndex(len(frame))) and frame.index.name is None
     with whole_paths(path, path.with_suffix(".json"), sources=sources) as (table, beside):
         frame.to_csv(table, sep=separator, index=not numbered)
         beside.write_text(json.dumps(dict(about), indent=1) + "\n", encoding="utf-8")

@@ -353,7 +353,7 @@ class Model:
         if not len(dataset.split("train")):
             raise ConfigError(f"{dataset.path} has no training records; give labelled inputs")
         name, chosen = self._recipe(recipe)
-        chosen_fields = {**chosen.settings(dataset.store, self.checkpoint), **overrides}
+        chosen_fields = {**chosen.settings(dataset.store, self.checkpoint, labels), **overrides}
         if labels is not None:
             chosen_fields["subset"] = Subset(labels, seed)
         folder = TemporaryFolder() if out is None else None

@@ -35,11 +35,11 @@ def objective_of(store: Any, strand_free: bool = False) -> Objective:
     )
 
 
-def _few_labels(store: Any, parent: Any) -> dict[str, Any]:
+def _few_labels(store: Any, parent: Any, count: int) -> dict[str, Any]:
     return {"objective": objective_of(store), "schedule": GENTLE, "finetuning": FINETUNING}
 
 
-def _strand_free(store: Any, parent: Any) -> dict[str, Any]:
+def _strand_free(store: Any, parent: Any, count: int) -> dict[str, Any]:
     return {
         "objective": objective_of(store, strand_free=True),
         "schedule": GENTLE,
@@ -47,7 +47,7 @@ def _strand_free(store: Any, parent: Any) -> dict[str, Any]:
     }
 
 
-def _solved_head(store: Any, parent: Any) -> dict[str, Any]:
+def _solved_head(store: Any, parent: Any, count: int) -> dict[str, Any]:
     return {"objective": objective_of(store), "schedule": SOLVED}
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sciforge.core.training.model import Model
 
 
-def exact(store: "Store", parent: "Checkpoint") -> dict[str, Any]:
+def exact(store: "Store", parent: "Checkpoint", count: int) -> dict[str, Any]:
     """Return the settings of the closed-form fit: the posterior is solved before the only step,
     which moves nothing.
     """

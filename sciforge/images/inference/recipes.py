@@ -31,20 +31,20 @@ def objective_for(store: Any) -> Objective:
     raise ConfigError("the images have no labels; give targets, one for each")
 
 
-def _few_labels(store: Any, parent: Any) -> dict[str, Any]:
+def _few_labels(store: Any, parent: Any, count: int) -> dict[str, Any]:
     objective = objective_for(store)
     if isinstance(objective, SegmentPatches):  # its head is not solved in closed form
-        return _finetune(store, parent)
+        return _finetune(store, parent, count)
     schedule = Schedule(steps=1, batch=BATCH, lr=0.0, kind="constant")
     return {"objective": objective, "schedule": schedule, "finetuning": Freeze()}
 
 
-def _finetune(store: Any, parent: Any) -> dict[str, Any]:
+def _finetune(store: Any, parent: Any, count: int) -> dict[str, Any]:
     objective = objective_for(store)
     if isinstance(objective, DetectObjects | SegmentPatches):
         schedule = Schedule(steps=300, batch=8, lr=1e-3, kind="cosine")
         return {"objective": objective, "schedule": schedule}
-    steps = max(16, math.ceil(len(store.split("train")) / BATCH))
+    steps = max(16, math.ceil(count / BATCH))
     schedule = Schedule(steps=steps, batch=BATCH, lr=2e-4, kind="step", warmup=0.1)
     return {"objective": objective, "schedule": schedule, "finetuning": Full(layer_decay=0.8)}
 

@@ -13,20 +13,20 @@ from sciforge.molecules.objectives.properties import Properties
 BATCH = 32
 
 
-def _few_labels(store: Any, parent: Any) -> dict[str, Any]:
+def _few_labels(store: Any, parent: Any, count: int) -> dict[str, Any]:
     _need_labels(store)
     schedule = Schedule(steps=1, batch=BATCH, lr=0.0, kind="constant")
     return {"objective": Properties(), "schedule": schedule, "finetuning": Freeze()}
 
 
-def _finetune(store: Any, parent: Any) -> dict[str, Any]:
+def _finetune(store: Any, parent: Any, count: int) -> dict[str, Any]:
     _need_labels(store)
-    steps = max(16, math.ceil(len(store.split("train")) / BATCH))
+    steps = max(16, math.ceil(count / BATCH))
     schedule = Schedule(steps=steps, batch=BATCH, lr=5e-5, kind="step", warmup=0.1)
     return {"objective": Properties(), "schedule": schedule, "finetuning": Full(layer_decay=0.8)}
 
 
-def _generator(store: Any, parent: Any) -> dict[str, Any]:
+def _generator(store: Any, parent: Any, count: int) -> dict[str, Any]:
     if not isinstance(parent.objectives[0], Grow):
         raise ConfigError(
             f"{parent.path} is no generator; start from molecules-mini, or choose another recipe"

@@ -32,15 +32,15 @@ def objective_of(store: Any, **options: Any) -> Objective:
     )
 
 
-def _few_labels(store: Any, parent: Any) -> dict[str, Any]:
+def _few_labels(store: Any, parent: Any, count: int) -> dict[str, Any]:
     return {"objective": objective_of(store), "schedule": SOLVED}
 
 
-def _states_alone(store: Any, parent: Any) -> dict[str, Any]:
+def _states_alone(store: Any, parent: Any, count: int) -> dict[str, Any]:
     return {"objective": objective_of(store, grams=False), "schedule": SOLVED}
 
 
-def _finetune(store: Any, parent: Any) -> dict[str, Any]:
+def _finetune(store: Any, parent: Any, count: int) -> dict[str, Any]:
     return {
         "objective": objective_of(store),
         "schedule": GENTLE,

@@ -6,6 +6,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from test_outputs_atoms import frames, tiny_checkpoint
+from tiny_runs import assert_saves_itself
 
 from sciforge.atoms.data.in_memory import StructuresInMemory, as_structures
 from sciforge.atoms.data.structures import Structures
@@ -106,7 +107,7 @@ def test_splits_are_as_given_and_isolated_atoms_are_references(tmp_path):
         prepare(StructuresInMemory.of([Atoms("OH", [(0, 0, 0), (0, 0, 0.01)])]), tmp_path / "bad")
 
 
-def test_fit_evaluate_and_simulate(model):
+def test_fit_evaluate_and_simulate(model, tmp_path):
     labelled = [
         labelled_atoms(s) for s in frames() if s.energy_eV is not None and not s.pbc_3.any()
     ]
@@ -114,6 +115,7 @@ def test_fit_evaluate_and_simulate(model):
     tuned = model.fit(labelled, schedule=schedule, objective=EnergyForces(guard=0.0), verbose=False)
     scores = tuned.evaluate(labelled)
     assert {"force_mae_meV_A", "energy_mae_meV_atom"} <= set(scores)
+    assert_saves_itself(tuned, tmp_path / "saved", labelled, labelled)
     atoms = labelled[0].copy()
     atoms.calc = tuned.calculator(dtype="float64")
     table = tuned.predict(labelled[:1])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from genome_files import MOTIF, PLACE, WINDOW, changed, codes, letters
+from tiny_runs import assert_saves_itself
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.errors import ConfigError, DataError
@@ -119,6 +120,7 @@ def test_a_fitted_model_gives_a_row_for_each_input_and_keeps_the_index(pretraine
     assert table["label"].tolist() == (table["probability"] > 0.5).astype(int).tolist()
     assert model.embed(sequences[:3]).shape == (3, 16)
     assert model.evaluate(*task(3))["accuracy"] > 0.6
+    assert_saves_itself(model, tmp_path / "saved", inputs, *task(3))
 
 
 def test_numbers_come_back_under_their_name(pretrained):

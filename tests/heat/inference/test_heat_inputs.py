@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_runs import assert_saves_itself
 
 from sciforge import api, catalog
 from sciforge.core.data.store import prepare
@@ -25,7 +26,7 @@ def points() -> pd.DataFrame:
     return frame[frame["rig"] == frame["rig"].iloc[0]].iloc[::3].reset_index(drop=True)
 
 
-def test_fit_of_a_frame_is_the_estimator_s(points):
+def test_fit_of_a_frame_is_the_estimator_s(points, tmp_path):
     model = api.load("nusselt-ribbed", device="cpu").fit(
         points[[*COLUMNS, "Nu"]], target="Nu", verbose=False
     )
@@ -38,6 +39,7 @@ def test_fit_of_a_frame_is_the_estimator_s(points):
     law = NusseltLaw.pretrained("ribbed").fit(points[COLUMNS], points["Nu"])
     np.testing.assert_allclose(table["Nu"], law.predict(points[COLUMNS]), rtol=1e-3)
     assert model.evaluate(points)["median_error"] < 10
+    assert_saves_itself(model, tmp_path / "saved", asked, points)
 
 
 def test_a_frame_and_a_file_make_the_same_store(points, tmp_path):

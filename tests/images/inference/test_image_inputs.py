@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from image_stores import shapes_store
 from PIL import Image
+from tiny_runs import assert_saves_itself
 
 from sciforge.core.data.dataset import as_dataset
 from sciforge.core.data.store import prepare
@@ -98,7 +99,7 @@ def test_images_in_memory_are_the_store_that_their_file_gives(bars, tmp_path):
     assert store.meta == expected.meta | {"target": "kind"}
 
 
-def test_fit_takes_images_of_any_size_and_names_its_classes(filler, capsys):
+def test_fit_takes_images_of_any_size_and_names_its_classes(filler, capsys, tmp_path):
     rng = np.random.default_rng(0)
     bright = np.arange(60) % 2 == 0
     images = [
@@ -115,6 +116,7 @@ def test_fit_takes_images_of_any_size_and_names_its_classes(filler, capsys):
     assert table["label"].tolist() == bright[40:50].tolist()
     assert model.evaluate(images[40:], bright[40:])["accuracy"] == 1
     assert model.embed(images[:3]).shape == (3, 32)
+    assert_saves_itself(model, tmp_path / "saved", images[40:], images[40:], bright[40:])
 
 
 def test_floats_are_numbers_to_regress_on(filler):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rdkit import Chem
+from tiny_runs import assert_saves_itself
 
 from sciforge.core.data.dataset import as_dataset
 from sciforge.core.data.store import prepare
@@ -113,7 +114,7 @@ def test_what_is_not_used_is_counted_and_what_cannot_be_read_is_refused():
         as_dataset(["CCO", "CCN"], pd.DataFrame({"y": [1, "high"]}), domain="molecules")
 
 
-def test_fit_predict_evaluate_and_embed_keep_the_table(encoder, capsys):
+def test_fit_predict_evaluate_and_embed_keep_the_table(encoder, capsys, tmp_path):
     model = encoder.fit(TABLE, input="smiles", target=["size", "ring"], labels=30)
     printed = capsys.readouterr().out
     assert "30 of" in printed and "few-labels" in printed
@@ -132,6 +133,8 @@ def test_fit_predict_evaluate_and_embed_keep_the_table(encoder, capsys):
     assert (table["ring"] == (table["ring_probability"] > 0.5)).all()
     assert model.evaluate(TABLE, input="smiles", target=["size", "ring"])["ring/auroc"] > 0.9
     assert model.embed(SMILES[:5]).shape[0] == 5
+    columns = {"input": "smiles", "target": ["size", "ring"]}
+    assert_saves_itself(model, tmp_path / "saved", TABLE, TABLE, **columns)
 
 
 def test_one_yes_or_no_property_has_a_label_and_a_probability(encoder):

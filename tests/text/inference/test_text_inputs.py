@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_runs import make_tiny
+from tiny_runs import assert_saves_itself, make_tiny
 
 from sciforge.core.data.store import Store, prepare
 from sciforge.core.training.model import Model
@@ -83,15 +83,17 @@ def test_the_recipe_follows_the_labels(tmp_path):
         INPUTS.preparer(TEXTS[:1], pd.Series([["O", "O"]]).to_frame(), split=None, seed=0)
 
 
-def test_a_fitted_model_gives_a_row_for_each_text(plain):
+def test_a_fitted_model_gives_a_row_for_each_text(plain, tmp_path, capsys):
     model = plain.fit(
         pd.DataFrame({"t": TEXTS, "y": LABELS, "extra": 1}), input="t", target="y", verbose=False
     )
     table = model.predict(pd.Series(TEXTS[:4], index=[9, 8, 7, 6]))
     assert table.index.tolist() == [9, 8, 7, 6] and table["label"].tolist() == LABELS[:4]
-    rated = plain.fit(
-        TEXTS, pd.Series([float(n % 2) for n in range(30)], name="shine"), verbose=False
-    )
+    assert_saves_itself(model, tmp_path / "saved", TEXTS[:4], TEXTS, LABELS)
+    shine = pd.Series([float(n % 2) for n in range(30)], name="shine")
+    rated = plain.fit(TEXTS, shine.where(shine.index > 2))
+    printed = capsys.readouterr().out
+    assert "fit: 27 training records" in printed and "3 inputs without a label dropped" in printed
     assert list(rated.predict(TEXTS[:2]).columns) == ["shine"]
     assert plain.embed(TEXTS[:3]).shape == (3, 16)
 
