@@ -132,6 +132,7 @@ def fit(
     input: str | None = None,
     target: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
+    group: str | Sequence[Any] | None = None,
     labels: int | None = None,
     recipe: str | None = None,
     seed: int = 0,
@@ -152,6 +153,8 @@ def fit(
         target: the column or columns of a table that hold the labels.
         split: the column of a table that holds the splits, or the split of each input; None trains
             on all.
+        group: the column of a table that holds the groups, or the group of each input (patient,
+            laboratory): what is held out of training is held out by whole groups; None for none.
         labels: train on so many labelled records, classes balanced, chosen by `seed`; None for all.
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights, the order of records and the choice of labels.
@@ -169,6 +172,7 @@ def fit(
         "input": input,
         "target": target,
         "split": split,
+        "group": group,
         "labels": labels,
         "recipe": recipe,
     }

@@ -34,6 +34,10 @@ LABELLED = {
         "the column of a table that holds the splits, or the split of each input; None holds a"
         " random quarter out for the test."
     ),
+    "group": (
+        "the column of a table that holds the groups, or the group of each input (patient,"
+        " laboratory), of which none is divided where the test is drawn."
+    ),
 }
 HELD_OUT = 0.25  # share of natural inputs without splits that is kept for the test
 

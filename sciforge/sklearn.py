@@ -63,7 +63,7 @@ class _Pretrained(BaseEstimator):
                 f"{type(self).__name__} needs a model: a path, a bundled name, or a Model"
             )
 
-    def _fit(self, X: Any, targets: Any) -> Self:
+    def _fit(self, X: Any, targets: Any, group: Sequence[Any] | None) -> Self:
         start = (
             self.model
             if isinstance(self.model, Model)
@@ -76,7 +76,7 @@ class _Pretrained(BaseEstimator):
             **(self.settings or {}),
         }
         labels = pd.Series(targets, name=TARGET)
-        self.model_ = start.fit(_inputs(X), labels, verbose=False, **options)
+        self.model_ = start.fit(_inputs(X), labels, group=group, verbose=False, **options)
         return self
 
     def _table(self, X: Any) -> pd.DataFrame:
@@ -120,12 +120,14 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         model_: the fitted Model.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, group: Sequence[Any] | None = None) -> Self:
         """Fine-tune on inputs and their classes.
 
         Args:
             X: natural inputs of the model's domain, N of them.
             y: class of each, [N]: text, integers or booleans.
+            group: of each, [N] (patient, laboratory): what is held out of training is held out by
+                whole groups; None for none.
 
         Returns:
             The estimator itself.
@@ -143,7 +145,7 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
                 " classes"
             )
         codes = np.searchsorted(self.classes_, y)
-        return self._fit(X, codes)  # whole numbers are classes in every domain
+        return self._fit(X, codes, group)  # whole numbers are classes in every domain
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, float64 [N, C], in the order of `classes_`."""
@@ -178,12 +180,13 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
         model_: the fitted Model.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, group: Sequence[Any] | None = None) -> Self:
         """Fine-tune on inputs and their numbers.
 
         Args:
             X: natural inputs of the model's domain, N of them.
             y: one finite number each, [N].
+            group: of each, [N]; as for the classifier.
 
         Returns:
             The estimator itself.
@@ -195,7 +198,7 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
         y = _labels(X, y).astype(float)
         if not np.isfinite(y).all():
             raise ValueError("Input y contains NaN or infinity.")
-        return self._fit(X, y)
+        return self._fit(X, y, group)
 
     def predict(
         self, X: Any, *, return_std: bool = False, interval: bool = False

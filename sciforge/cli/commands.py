@@ -30,6 +30,7 @@ HINTS: dict[str, Any] = {
     "input": str | None,
     "target": tuple[str, ...],
     "split": str | None,
+    "group": str | None,
 }
 # Python only: labels in memory, and `--quiet` in their place.
 PYTHON_ONLY = ("targets", "verbose", "settings")
@@ -320,7 +321,7 @@ def _spec_values(
     table = [
         f
         for f in verb_flags(function)
-        if f.name in ("input", "target", "split") and f.name not in spec_names(cls)
+        if f.name in ("input", "target", "split", "group") and f.name not in spec_names(cls)
     ]
     extra = [*table, *([] if verb == "train" else _printing(verb, cls))]
     return _parsed(

@@ -159,6 +159,7 @@ class Inputs:
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> Preparer:
         """Return a preparer of labelled inputs that makes the same store as files would.
 
@@ -168,6 +169,8 @@ class Inputs:
                 carry their labels.
             split: `train`, `validation` or `test` of each input; None puts all in train.
             seed: of whatever preparing draws.
+            group: of each input, what must not be in two splits (a patient); None for none. The
+                store keeps their names in the text column `group`.
         """
         raise TypeError(f"{type(self).__name__} must define preparer")
 

@@ -68,6 +68,7 @@ class Keys:
         stress: stress; a name with `virial` in it is a virial.
         charge: total charge.
         spin: multiplicity, 2S + 1.
+        group: what names the group of a frame.
     """
 
     energy: str = ""
@@ -75,6 +76,7 @@ class Keys:
     stress: str = ""
     charge: str = ""
     spin: str = ""
+    group: str = "group"
 
 
 class Labels:
@@ -178,7 +180,7 @@ class Labels:
             charge=self._whole("charge", info, 0),
             spin=self._whole("spin", info, 1),
             level=str(info.get("level") or self.level),
-            group=str(info.get("group") or ""),
+            group=self._group(info),
             name=str(info.get("name") or f"{self.path.name}#{frame}"),
         )
         energy = self._label("energy", info)
@@ -192,6 +194,10 @@ class Labels:
         if (stress := self._label("stress", info)) is not None:
             labels["stress_eV_A3_6"] = self._stress(stress, found.volume_A3)
         return replace(found, **labels) if labels else found
+
+    def _group(self, info: Mapping[str, Any]) -> str:
+        name = info.get(self.keys.group)
+        return "" if name is None or name is False else str(name).strip()
 
     def _label(self, kind: str, held: Mapping[str, Any]) -> np.ndarray | None:
         key = self.pick(kind, held)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sciforge.atoms.data.split_plan import Plan, make_plan, survey
 from sciforge.atoms.data.structures import OnReject, Source, StructureStore
+from sciforge.core.data.groups import group_names
 from sciforge.core.data.store import SPLIT_NAMES, ShardWriter
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
@@ -66,17 +67,25 @@ class StructuresInMemory(StructureStore, Settings):
     seed: int = 0
     structures: tuple[Structure, ...] = field(default=(), init=False, repr=False, compare=False)
     split_names: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
+    groups: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     domain: ClassVar[str] = "atoms"
     kind: ClassVar[str] = "structures"
 
     @classmethod
-    def of(cls, inputs: Sequence[Any], split: Sequence[str] | None = None, **options: Any) -> Self:
+    def of(
+        cls,
+        inputs: Sequence[Any],
+        split: Sequence[str] | None = None,
+        group: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Return the preparer of inputs.
 
         Args:
             inputs: as for `as_structures`.
             split: `train`, `validation` or `test` of each input; None puts all in train.
+            group: of each input; None for none.
             options: fields of this class.
 
         Raises:
@@ -92,9 +101,18 @@ class StructuresInMemory(StructureStore, Settings):
         for name in names:
             if name not in SPLIT_NAMES:
                 raise ConfigError(f"split {name!r} is not known; {did_you_mean(name, SPLIT_NAMES)}")
+        if (groups := group_names(group, len(structures))) is not None:
+            pairs = zip(structures, groups, strict=True)
+            structures = [replace(structure, group=name) for structure, name in pairs]
+        object.__setattr__(preparer, "groups", groups)
         object.__setattr__(preparer, "structures", tuple(structures))
         object.__setattr__(preparer, "split_names", tuple(names))
         return preparer
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the groups of the inputs are given."""
+        return self.groups is not None
 
     def sources(self) -> Sequence[Source]:
         """Return the inputs as one source."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sciforge.core.data.groups import split_by_group
 from sciforge.errors import ConfigError, DataError
 from sciforge.structures import splits as cut_by
 from sciforge.structures.neighbours import find_neighbours
@@ -48,13 +49,14 @@ class Survey:
     suspicions: list[str] = field(default_factory=list)
 
 
-def survey(path: Path, frames: Iterable[Frame], cutoff_A: float) -> Survey:
+def survey(path: Path, frames: Iterable[Frame], cutoff_A: float, grouped: bool = False) -> Survey:
     """Go through the frames of one file once and return what the splits need to know of them.
 
     Args:
         path: of the file, for messages.
         frames: (number, structure or the error of a bad frame), as `read_frames` gives them.
         cutoff_A: atoms with no neighbour within it are isolated.
+        grouped: whether the groups of the frames are the keys, as they are, in place of molecules.
     """
     found, guard = Survey(path), UnitGuard()
     for _, structure in frames:
@@ -75,9 +77,8 @@ def survey(path: Path, frames: Iterable[Frame], cutoff_A: float) -> Survey:
         place = np.round(structure.pos_A_N3 - structure.pos_A_N3[0], 5) + 0.0  # no -0.0
         digest = hashlib.blake2b(structure.numbers_N.tobytes() + place.tobytes(), digest_size=16)
         digest.update(structure.cell_A_33.tobytes() if structure.pbc_3.any() else b"")
-        _note(
-            found, cut_by.molecule_key(structure), bool(structure.group), 0, energy, digest.digest()
-        )
+        key = structure.group if grouped else cut_by.molecule_key(structure)
+        _note(found, key, bool(structure.group), 0, energy, digest.digest())
     found.suspicions = [f"{path.name}: {line}" for line in guard.warnings()]
     return found
 
@@ -123,7 +124,7 @@ class Plan:
     """Every decision about the frames of all files.
 
     Args:
-        how: molecule, time, random or given.
+        how: molecule, time, random, given or group.
         split: for each file, the split of each frame; DROPPED, ISOLATED or BAD where it is left
             out.
         group: for each file, the number of what was not torn apart.
@@ -169,13 +170,15 @@ def make_plan(
     asked = how
     if how == "auto":
         how = "molecule" if len(molecules) >= cut_by.FEWEST_MOLECULES else "time"
-    if how == "given":
+    if how in ("given", "group"):
         _require_groups(surveys)
     if asked == "auto" and how == "time" and sum(s.marks.count(0) for s in open_files) < 4:
         # a handful of structures is for looking at, not for learning
         validation_share = test_share = 0.0
     if how == "time":
         split, group = _by_time(open_files, block, gap, validation_share, test_share, seed)
+    elif how == "group":
+        split, group = _by_group(open_files, validation_share, test_share, seed), None
     elif how == "random":
         split, group = _at_random(open_files, validation_share, test_share, seed)
     else:
@@ -194,8 +197,8 @@ def _require_groups(surveys: Sequence[Survey]) -> None:
         for frame, (given, mark) in enumerate(zip(s.given, s.marks, strict=True), 1):
             if mark == 0 and not given:
                 raise DataError(
-                    f"frame {frame} has no group; add group=... to the frames, or choose --split"
-                    " time",
+                    f"frame {frame} has no group; add group=... to the frames, name its key"
+                    " with --group-column, or choose --split time",
                     s.path,
                 )
 
@@ -222,6 +225,17 @@ def _by_time(
     for i, rows in enumerate(kept):
         split[i][rows], group[i][rows] = found[0][i], found[1][i]
     return split, group
+
+
+def _by_group(
+    files: Sequence[Survey], validation_share: float, test_share: float, seed: int
+) -> list[np.ndarray]:
+    """Return the split of every frame, whole groups of frames together."""
+    records = [np.array(s.marks) == 0 for s in files]
+    keys = [key for s in files for key, mark in zip(s.keys, s.marks, strict=True) if mark == 0]
+    shares = (1 - validation_share - test_share, validation_share, test_share)
+    drawn = iter(np.array([TRAIN, DEV, TEST])[split_by_group(keys, shares, seed)].tolist())
+    return [np.array([next(drawn) if kept else TRAIN for kept in rows], int) for rows in records]
 
 
 def _memory(s: Survey, rows: np.ndarray) -> int:

@@ -51,6 +51,11 @@ class StructureStore:
 
     cutoff_A: float
 
+    @property
+    def grouped(self) -> bool:
+        """Whether the groups of the structures are kept by name."""
+        return False
+
     def plan(self) -> Plan:
         """Return the split and group of every frame."""
         raise TypeError(f"{type(self).__name__} must define plan")
@@ -78,7 +83,8 @@ class StructureStore:
             try:
                 if isinstance(structure, DataError):
                     raise structure
-                add_record(shard, structure, self.cutoff_A, split, int(source.group[number - 1]))
+                group = structure.group if self.grouped else int(source.group[number - 1])
+                add_record(shard, structure, self.cutoff_A, split, group)
             except DataError as error:
                 message = str(error).removeprefix(f"{source.path}: ")
                 if not message.startswith((f"{source.path}:", "frame ")):
@@ -144,6 +150,8 @@ class Structures(StructureStore, Settings):
         cutoff_A: pairs of atoms closer than this are edges, angstrom.
         split: molecule, time (blocks of each file), random, given (by `group` in the files), or
             auto: molecule for 8 or more different ones, else time.
+        group_column: key of the frames that names what must not be in two splits (campaign,
+            molecule family, laboratory); whole groups are drawn then, with the split auto or given.
         validation_share: share of the validation split, drawn from `files`; not used where
             `validation` names files.
         test_share: share of the test split, drawn from `files`; not used where `test` names files.
@@ -165,6 +173,7 @@ class Structures(StructureStore, Settings):
     level: str = ""
     cutoff_A: float = 5.0
     split: Literal["auto", "molecule", "time", "random", "given"] = "auto"
+    group_column: str = ""
     validation_share: float = 0.1
     test_share: float = 0.1
     validation: tuple[Path, ...] = ()
@@ -186,9 +195,13 @@ class Structures(StructureStore, Settings):
     @property
     def keys(self) -> Keys:
         """Names of the labels."""
-        return Keys(
-            self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin
-        )
+        keys = (self.key_energy, self.key_forces, self.key_stress, self.key_charge, self.key_spin)
+        return Keys(*keys, self.group_column or "group")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the groups of the frames are kept by name."""
+        return bool(self.group_column)
 
     @property
     def plan_options(self) -> dict[str, Any]:
@@ -198,7 +211,7 @@ class Structures(StructureStore, Settings):
             "test_share": 0.0 if self.test else self.test_share,
         }
         return {
-            "how": self.split,
+            "how": "group" if self.group_column else self.split,
             "block": self.block,
             "gap": self.gap,
             "seed": self.seed,
@@ -208,7 +221,7 @@ class Structures(StructureStore, Settings):
     @cached_property
     def _surveys(self) -> list[Survey]:
         everything = [*self.files, *self.validation, *self.test]
-        return [survey(file, self.frames(file), self.cutoff_A) for file in everything]
+        return [survey(file, self.frames(file), self.cutoff_A, self.grouped) for file in everything]
 
     def frames(self, path: Path) -> Iterable[Frame]:
         """Return the frames of a file."""
@@ -250,6 +263,10 @@ class Structures(StructureStore, Settings):
         everything = [Path(f) for f in (*self.files, *self.validation, *self.test)]
         if not self.files:
             raise ConfigError("no file of structures; give XYZ, HDF5 or what ASE reads")
+        if self.group_column and self.split not in ("auto", "given"):
+            raise ConfigError(
+                f"split {self.split!r} does not keep groups whole; leave it out, or group_column"
+            )
         if twice := [f for f in everything if everything.count(f) > 1]:
             raise ConfigError(f"{twice[0]} is named twice; a file belongs to one split")
         if not 0 < self.cutoff_A <= 50:
@@ -304,7 +321,7 @@ def named_energies(table: dict[str, float], where: str) -> dict[int, float]:
 
 
 def add_record(
-    shard: ShardWriter, structure: Structure, cutoff_A: float, split: int, group: int
+    shard: ShardWriter, structure: Structure, cutoff_A: float, split: int, group: int | str
 ) -> None:
     """Check a structure and append it; raises DataError where it is not physical or atoms
     overlap.
@@ -340,7 +357,7 @@ def add_record(
         spin=np.int16(structure.spin),
         level=structure.level,
         split=np.uint8(split),
-        group=np.int32(group),
+        group=group if isinstance(group, str) else np.int32(group),
     )
 
 

@@ -121,6 +121,7 @@ class StructureInputs(Inputs):
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> StructuresInMemory:
         """Return a preparer of structures that carry their energies and forces.
 
@@ -133,7 +134,8 @@ class StructureInputs(Inputs):
         """
         if targets is not None:
             inputs = _with_energies(inputs, targets)
-        preparer = StructuresInMemory.of(inputs, split, cutoff_A=self.codec.cutoff_A, seed=seed)
+        options = {"cutoff_A": self.codec.cutoff_A, "seed": seed}
+        preparer = StructuresInMemory.of(inputs, split, group, **options)
         if not any(
             s.energy_eV is not None or s.forces_eV_A_N3 is not None for s in preparer.structures
         ):

@@ -230,6 +230,7 @@ def as_dataset(
     input: str | None = None,
     target: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
+    group: str | Sequence[Any] | None = None,
     seed: int = 0,
     held_out: float = 0.0,
     model: Any = None,
@@ -244,6 +245,8 @@ def as_dataset(
         input: the column of a table that holds the inputs.
         target: the column or columns of a table that hold the labels.
         split: the column of a table, or the split of each input; None puts all in train.
+        group: the column of a table, or the group of each input, of which none is divided where
+            splits are drawn; None for none.
         seed: of whatever preparing draws.
         held_out: share of inputs without splits that goes to the test split, drawn by `seed`; equal
             inputs stay together.
@@ -263,21 +266,22 @@ def as_dataset(
             raise ConfigError(
                 f"the data are of the domain {given.domain}, the model of {domain}; give other data"
             )
-        if targets is not None or input or target or split is not None:
+        if targets is not None or input or target or split is not None or group is not None:
             raise ConfigError(
-                "prepared data hold their labels and splits; leave out targets, input, target and"
-                " split"
+                "prepared data hold their labels and splits; leave out targets, input, target,"
+                " split and group"
             )
         return given
     reader = get_domain(domain).inputs
     if reader is None:
         raise ConfigError(f"the domain {domain} takes prepared data only; use prepare")
-    table = split_table(data, targets, domain, input, target, split)
+    table = split_table(data, targets, domain, input, target, split, group)
     if table.splits is None and held_out:
         table = table.with_test_split(held_out, seed)
     reader = reader if model is None else reader.of(model)
-    dataset = prepare_dataset(
-        reader.preparer(table.inputs, table.labels, split=table.splits, seed=seed)
-    )
+    options: dict[str, Any] = {"split": table.splits, "seed": seed}
+    if table.groups is not None:
+        options["group"] = table.groups
+    dataset = prepare_dataset(reader.preparer(table.inputs, table.labels, **options))
     dataset.remarks = table.remarks
     return dataset

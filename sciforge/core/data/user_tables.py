@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sciforge.core.data.groups import group_names, split_by_group
+from sciforge.core.data.store import SPLITS
 from sciforge.core.domain import get_domain
 from sciforge.core.files.results import SEPARATORS
 from sciforge.errors import ConfigError, DataError, did_you_mean
@@ -29,17 +31,21 @@ class UserTable:
         labels: one column a target, NaN where a label is missing; None where there are none.
         splits: of each input; None where they were not given.
         remarks: what was given and is not used, one sentence each.
+        groups: of each input; None where they were not given.
     """
 
     inputs: Any
     labels: "pd.DataFrame | None"
     splits: list[str] | None
     remarks: tuple[str, ...] = ()
+    groups: list[Any] | None = None
 
     def with_test_split(self, share: float, seed: int) -> "UserTable":
         """Return the table with a random share of the inputs in the test split; equal inputs
-        stay together.
+        stay together, and groups where they were given.
         """
+        if self.groups is not None:
+            return self._with_test_groups(share, seed)
         groups = _groups(self.inputs)
         classes = np.zeros(len(groups), int)
         if self.labels is not None and self.labels.shape[1] == 1:
@@ -61,6 +67,22 @@ class UserTable:
         note = (
             f"{splits.count('test')} of {len(splits)} inputs held out at random for the test; name"
             " a split column to choose"
+        )
+        return replace(self, splits=splits, remarks=(*self.remarks, note))
+
+    def _with_test_groups(self, share: float, seed: int) -> "UserTable":
+        groups = group_names(self.groups, len(self.inputs)) or ()
+        numbers = split_by_group(groups, (1 - share, 0.0, share), seed)
+        if len(set(groups)) < 2:
+            raise ConfigError(
+                f"all inputs are of the group {groups[0]!r}, so none can be held out for the test;"
+                " give more groups, or split=..."
+            )
+        splits = [SPLITS[number] for number in numbers.tolist()]
+        held_out = len({g for g, split in zip(groups, splits, strict=True) if split == "test"})
+        note = (
+            f"{splits.count('test')} of {len(splits)} inputs held out for the test, {held_out} of"
+            f" {len(set(groups))} groups; name a split column to choose"
         )
         return replace(self, splits=splits, remarks=(*self.remarks, note))
 
@@ -86,10 +108,12 @@ class UserTable:
         inputs = self.inputs
         if dropped:
             inputs = inputs.iloc[kept] if hasattr(inputs, "iloc") else [inputs[i] for i in kept]
-        splits = None if self.splits is None else [self.splits[i] for i in kept]
-        return UserTable(
-            inputs, self.labels.iloc[kept].reset_index(drop=True), splits, tuple(remarks)
+        splits, groups = (
+            None if column is None else [column[i] for i in kept]
+            for column in (self.splits, self.groups)
         )
+        labels = self.labels.iloc[kept].reset_index(drop=True)
+        return UserTable(inputs, labels, splits, tuple(remarks), groups)
 
 
 def _groups(inputs: Any) -> np.ndarray:
@@ -128,6 +152,7 @@ def split_table(
     input: str | None = None,
     target: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
+    group: str | Sequence[Any] | None = None,
 ) -> UserTable:
     """Return the inputs, labels and splits of what users give.
 
@@ -138,6 +163,7 @@ def split_table(
         input: the column of a table that holds the inputs.
         target: the column or columns of a table that hold the labels.
         split: the column of a table, or the split of each input.
+        group: the column of a table, or the group of each input.
 
     Raises:
         ConfigError: a column is missing or not named, or lengths differ.
@@ -153,16 +179,19 @@ def split_table(
     remarks: tuple[str, ...] = ()
     if isinstance(data, pd.DataFrame):
         whole = bool(getattr(get_domain(domain).inputs, "takes_tables", False)) and input is None
-        column = split if isinstance(split, str) else None
-        _require_columns(data, input, column, names, whole)
+        column, groups = (name if isinstance(name, str) else None for name in (split, group))
+        _require_columns(data, input, (column, groups), names, whole)
         split = data[column].astype(str).tolist() if column else split
+        group = data[groups].tolist() if groups else group
         targets = data[names] if names else targets
-        rest = data.drop(columns=[n for n in (column, *names) if n is not None])
+        # of a whole table the group may be a quantity of the input too (a rig, say), and stays
+        used = {column, *names} | (set() if whole else {groups})
+        rest = data.drop(columns=[n for n in used if n is not None])
         remarks = () if whole else _unused([str(n) for n in rest.columns if n != input])
         data = rest if whole else rest[input].tolist()
-    elif input is not None or isinstance(split, str):
+    elif input is not None or isinstance(split, str) or isinstance(group, str):
         raise ConfigError(
-            "input and split name columns of a table, which the data are not; leave them out"
+            "input, split and group name columns of a table, which the data are not; leave them out"
         )
     if not isinstance(data, pd.DataFrame):
         data = list(data)
@@ -171,15 +200,24 @@ def split_table(
         raise ConfigError(
             f"there are {len(data)} inputs and {len(splits)} splits; give one split for each"
         )
+    named = None if group is None else list(group)
+    if named is not None and len(named) != len(data):
+        raise ConfigError(
+            f"there are {len(data)} inputs and {len(named)} groups; give one group for each"
+        )
     labels = None if targets is None else _labels(targets, names, data)
-    return UserTable(data, labels, splits, remarks).without_unlabelled()
+    return UserTable(data, labels, splits, remarks, named).without_unlabelled()
 
 
 def _require_columns(
-    data: "pd.DataFrame", input: str | None, split: str | None, names: Sequence[str], whole: bool
+    data: "pd.DataFrame",
+    input: str | None,
+    others: Sequence[str | None],
+    names: Sequence[str],
+    whole: bool,
 ) -> None:
     """Raise ConfigError where a named column is missing, or the inputs' column is not named."""
-    for name in (n for n in (input, split, *names) if n is not None):
+    for name in (n for n in (input, *others, *names) if n is not None):
         if name not in data.columns:
             raise ConfigError(
                 f"the table has no column {name!r};"

@@ -309,6 +309,7 @@ class Model:
         input: str | None = None,
         target: str | Sequence[str] | None = None,
         split: str | Sequence[str] | None = None,
+        group: str | Sequence[Any] | None = None,
         labels: int | None = None,
         recipe: str | None = None,
         seed: int = 0,
@@ -327,6 +328,8 @@ class Model:
             input: the column of a DataFrame that holds the inputs.
             target: the column or columns of a DataFrame that hold the labels.
             split: the column of a DataFrame, or the split of each input; None trains on all.
+            group: the column of a DataFrame, or the group of each input (patient, laboratory):
+                what is held out of training is held out by whole groups. None for none.
             labels: train on so many labelled records, classes balanced, chosen by `seed`; None for
                 all.
             recipe: a named recipe of the domain (`model.domain.inputs.recipes`); None for the
@@ -347,7 +350,7 @@ class Model:
         from sciforge.core.training.loop import train
 
         options: dict[str, Any] = {"domain": self.domain.name, "input": input, "target": target}
-        options |= {"split": split, "seed": seed}
+        options |= {"split": split, "group": group, "seed": seed}
         overrides = _run_fields(settings)
         dataset = as_dataset(data, targets, **options, model=self)
         if not len(dataset.split("train")):

@@ -1,7 +1,7 @@
 """Labelled sequences, from tables or in memory, prepared to fine-tune on.
 
-Columns of the store: `bases` uint8 [L], `label` text, `name` text, `split` uint8, and `value`
-float64 where labels are numbers.
+Columns of the store: `bases` uint8 [L], `label` text, `name` text, `split` uint8, `value` float64
+where labels are numbers, and `group` text where groups are named.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sciforge.core.data.groups import group_names, split_by_group
 from sciforge.core.data.sampling import balanced_subset
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.core.data.targets import Target, split_numbers
@@ -38,6 +39,8 @@ class Sequences(Settings):
         label_column: name of the column of labels.
         split_column: name of a column with train, validation or test; where the table has no column
             `split`, or this is empty, the splits are drawn by the shares.
+        group_column: name of a column whose rows of one value (donor, gene family, laboratory) stay
+            in one split; the splits are then drawn by groups, not class by class.
         test_share: share of the sequences drawn, class by class, for the test split.
         validation_share: share of the sequences drawn, class by class, for the validation split.
         numeric: the labels are numbers (for regression), not classes.
@@ -48,6 +51,7 @@ class Sequences(Settings):
     sequence_column: str = "sequence"
     label_column: str = "label"
     split_column: str = SPLIT_COLUMN
+    group_column: str = ""
     test_share: float = 0.2
     validation_share: float = 0.1
     numeric: bool = False
@@ -75,9 +79,14 @@ class Sequences(Settings):
         """Write all rows with their splits; equal sequences are drawn into one split."""
         given = self._given_splits()
         names = (self.sequence_column, self.label_column, self.split_column if given else "")
+        names = (*names, self.group_column)
         rows = [row for file in source for row in read_labelled(file, *names, on_reject=on_reject)]
         if given:
             split_N = np.array([row.split for row in rows], np.uint8)
+        elif self.group_column:
+            shares = (1 - self.test_share - self.validation_share, self.validation_share)
+            group_N = [row.group for row in rows]
+            split_N = split_by_group(group_N, (*shares, self.test_share), self.seed)
         else:
             split_N = drawn_splits(rows, self.test_share, self.validation_share, self.seed)
         write_rows(shard, rows, split_N, self.numeric, source[0])
@@ -92,7 +101,7 @@ class Sequences(Settings):
         """Return the class names, sorted, the name of the labels, and a note on columns that
         were not used.
         """
-        used = {self.sequence_column, self.label_column, *NAME_COLUMNS}
+        used = {self.sequence_column, self.label_column, self.group_column, *NAME_COLUMNS}
         notes = []
         if self._given_splits():
             used.add(self.split_column)
@@ -127,7 +136,12 @@ class SequencesInMemory(Settings):
 
     @classmethod
     def of(
-        cls, sequences: Sequence[np.ndarray], target: Target, split: Sequence[str] | None, seed: int
+        cls,
+        sequences: Sequence[np.ndarray],
+        target: Target,
+        split: Sequence[str] | None,
+        seed: int,
+        group: Sequence[Any] | None = None,
     ) -> "SequencesInMemory":
         """Return the preparer of sequences with their labels; those without a label are left out
         and counted.
@@ -137,10 +151,14 @@ class SequencesInMemory(Settings):
             target: their labels.
             split: name of each one's split; None for all in training.
             seed: kept with the store.
+            group: of each; None for none.
         """
         numbers_N = split_numbers(split, len(sequences))
+        group_N = group_names(group, len(sequences)) or [""] * len(sequences)
         rows = tuple(
-            LabelledSequence(f"input {place}", bases, label, place, int(numbers_N[place]))
+            LabelledSequence(
+                f"input {place}", bases, label, place, int(numbers_N[place]), group_N[place]
+            )
             for place, (bases, label) in enumerate(zip(sequences, target.texts, strict=True))
             if label
         )
@@ -190,6 +208,8 @@ def write_rows(
     """
     for row, split in zip(rows, split_N, strict=True):
         fixed: dict[str, Any] = {"label": row.label, "name": row.name, "split": split}
+        if row.group:
+            fixed["group"] = row.group
         if numeric:
             fixed["value"] = np.float64(_number(row.label, path, row.line))
         shard.add({"bases": row.bases}, **fixed)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sciforge.core.data.groups import group_name
 from sciforge.core.data.store import SPLIT_NAMES, Reject
 from sciforge.errors import DataError, did_you_mean
 from sciforge.genomes.data.genbank import MEND
@@ -22,7 +23,7 @@ UCI_COLUMNS = ("label", "name", "sequence")  # of the UCI promoters file, which 
 @dataclass(frozen=True, eq=False)
 class LabelledSequence:
     """One row of a labelled table: bases uint8 [length], its line, and the number of its split
-    where one is named.
+    and the name of its group where they are named.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LabelledSequence:
     label: str
     line: int
     split: int = 0
+    group: str = ""
 
 
 def read_labelled(
@@ -37,6 +39,7 @@ def read_labelled(
     sequence_column: str = "sequence",
     label_column: str = "label",
     split_column: str = "",
+    group_column: str = "",
     on_reject: Callable[[Reject], None] | None = None,
 ) -> Iterator[LabelledSequence]:
     """Yield the rows of a TSV or CSV with a header, or of the header-less UCI promoters file
@@ -52,6 +55,7 @@ def read_labelled(
         if header == list(UCI_COLUMNS):
             sequence_column, label_column = "sequence", "label"
         columns = {"sequence": sequence_column, "label": label_column, "split": split_column}
+        columns["group"] = group_column
         places = {part: _place(column, header, path) for part, column in columns.items() if column}
         if named := next((column for column in NAME_COLUMNS if column in header), None):
             places["name"] = header.index(named)
@@ -62,9 +66,9 @@ def read_labelled(
                     raise DataError(f"the row has {len(row)} columns, fewer than the header")
                 cells = {part: row[place].strip() for part, place in places.items()}
                 name = cells.get("name", name)
-                yield LabelledSequence(
-                    name, encode_text(cells["sequence"]), _label(cells), line, _split(cells)
-                )
+                group = group_name(cells["group"]) if group_column else ""
+                bases = encode_text(cells["sequence"])
+                yield LabelledSequence(name, bases, _label(cells), line, _split(cells), group)
             except DataError as error:
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:

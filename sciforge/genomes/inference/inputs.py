@@ -79,10 +79,11 @@ class SequenceInputs(Inputs):
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> SequencesInMemory:
         """Return a preparer of labelled sequences; as `Inputs.preparer`."""
         return SequencesInMemory.of(
-            sequences_of_inputs(inputs), one_target(targets, "genomes"), split, seed
+            sequences_of_inputs(inputs), one_target(targets, "genomes"), split, seed, group
         )
 
     def columns(

@@ -1,11 +1,12 @@
 """Measured points that users hold in a DataFrame, as a preparer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from sciforge.core.data.groups import group_names
 from sciforge.core.data.store import SPLITS, ShardWriter, Store
 from sciforge.core.data.targets import split_numbers
 from sciforge.core.files.settings import Settings
@@ -38,12 +39,19 @@ class MeasurementsInMemory(Settings):
     kind: ClassVar[str] = "measurements"
 
     @classmethod
-    def of(cls, frame: "pd.DataFrame", split: Sequence[str] | None = None, **options: Any) -> Self:
+    def of(
+        cls,
+        frame: "pd.DataFrame",
+        split: Sequence[str] | None = None,
+        group: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Return the preparer of a table.
 
         Args:
             frame: points with Nu, as `read_frame` takes them.
             split: `train`, `validation` or `test` of each row; None puts all in train.
+            group: of each row; None for none.
             options: fields of this class.
 
         Raises:
@@ -54,6 +62,8 @@ class MeasurementsInMemory(Settings):
         table = read_frame(frame, basis=basis)
         if not basis:
             object.__setattr__(preparer, "basis", table.basis)
+        names = group_names(group, len(table))
+        table = table if names is None else replace(table, group=names)
         object.__setattr__(preparer, "table", table)
         object.__setattr__(preparer, "splits", tuple(split_numbers(split, len(table)).tolist()))
         return preparer

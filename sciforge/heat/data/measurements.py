@@ -2,7 +2,8 @@
 
 Columns: Re, Pr, e_D, P_e, alpha_deg, W_H and `value` (the Nusselt number), `fanning` (four-sided)
 and `uncertainty` (relative), NaN where unknown, float64; `split` int8 (places in SPLITS, -1 in
-none), `rig` text; of measurements also `line` int64, `file` and `basis` text.
+none), `rig` text; of measurements also `line` int64, `file` and `basis` text, and `group` text
+where groups are named.
 """
 
 import math
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from sciforge.core.data.groups import split_by_group
 from sciforge.core.data.sampling import SUBSET, generator
 from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
@@ -48,6 +50,8 @@ class Measurements(Settings):
             [rad]".
         basis: of Nu, where the files do not state it, e.g. "ribbed wall, projected area, smooth
             diameter".
+        group_column: column whose points of one value (campaign, test section) stay in one split:
+            what is drawn is drawn by groups.
         split: `random` (repeats of a point stay together), `angle` or `rig` (those in `held` are
             the test), `reynolds` (train below, test above the border in `held`), or `given` (the
             column `split`).
@@ -61,6 +65,7 @@ class Measurements(Settings):
     files: tuple[Path, ...]
     columns: tuple[str, ...] = ()
     basis: str = ""
+    group_column: str = ""
     split: Literal["random", "angle", "rig", "reynolds", "given"] = "random"
     shares: tuple[float, float, float] = (0.8, 0.0, 0.2)
     held: tuple[str, ...] = ()
@@ -96,7 +101,8 @@ class Measurements(Settings):
 
     def write(self, source: Path, shard: ShardWriter, on_reject: OnReject) -> None:
         """Read one table and append its points."""
-        table = read_table(source, self.columns, on_reject, basis=self.basis, warn=False)
+        options = {"basis": self.basis, "group_column": self.group_column, "warn": False}
+        table = read_table(source, self.columns, on_reject, **options)
         for row in range(len(table)):
             split = NAMES.get(table.split[row].lower()) if self.split == "given" else -1
             if split is None:
@@ -124,7 +130,10 @@ class Measurements(Settings):
                 " (heat.basis.convert)"
             )
         points, rig, value = _points(store), store.column("rig"), store.column("value")
-        split = store.column("split") if self.split == "given" else self._settled(points, rig)
+        group = store.column("group") if self.group_column else None
+        split = (
+            store.column("split") if self.split == "given" else self._settled(points, rig, group)
+        )
         store.rewrite("split", split)
         if not (split == 0).any():
             raise DataError(
@@ -145,8 +154,15 @@ class Measurements(Settings):
             counts_and_ranges(points, split, rig) | more | {"split": self.split, "seed": self.seed}
         )
 
-    def _settled(self, points: Mapping[str, np.ndarray], rig: Sequence[str]) -> np.ndarray:
+    def _settled(
+        self,
+        points: Mapping[str, np.ndarray],
+        rig: Sequence[str],
+        group: Sequence[str] | None = None,
+    ) -> np.ndarray:
         """Return the split of each point, int8 [N]."""
+        if self.split == "random" and group is not None:
+            return split_by_group(group, self.shares, self.seed).astype(np.int8)
         _, plate = np.unique(
             np.array([*points.values(), _numbered(rig)]), axis=1, return_inverse=True
         )
@@ -181,8 +197,11 @@ class Measurements(Settings):
         split = np.where(test, 2, -1).astype(np.int8)
         rest = ~test & ~left
         if rest.any():
-            split[rest] = split_together(
-                plate.reshape(-1)[rest], (1 - self.shares[1], self.shares[1], 0.0), self.seed
+            shares = (1 - self.shares[1], self.shares[1], 0.0)
+            split[rest] = (
+                split_together(plate.reshape(-1)[rest], shares, self.seed)
+                if group is None
+                else split_by_group(np.asarray(group)[rest], shares, self.seed)
             )
         return split
 
@@ -201,6 +220,8 @@ def add_point(shard: ShardWriter, table: MeasuredTable, row: int, split: int, fi
         "basis": table.basis,
         "note": "\n".join(table.notes),
     }
+    if table.group and table.group[row]:
+        texts["group"] = table.group[row]
     shard.end(**numbers, **texts, split=np.int8(split))
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sciforge.core.data.groups import group_name
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import ConfigError, DataError, did_you_mean, printable
 from sciforge.heat.correlations.groups import GROUPS
@@ -52,6 +53,7 @@ class MeasuredTable:
         basis: of Nu in the words of `Basis`; "" where it was not asked for. Friction is always
             Fanning's.
         split: what the column `split` says of each point; "" where there is none.
+        group: the group of each point; "" where no column was named.
         notes: what was taken for granted, one line each.
     """
 
@@ -63,6 +65,7 @@ class MeasuredTable:
     line: np.ndarray
     basis: str
     split: tuple[str, ...]
+    group: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -77,6 +80,7 @@ def read_table(
     basis: str = "",
     measured: bool = True,
     warn: bool = True,
+    group_column: str = "",
 ) -> MeasuredTable:
     """Read a table of measurements.
 
@@ -92,6 +96,7 @@ def read_table(
             not.
         warn: whether to warn of repeated points, of columns that never change and of what was taken
             for granted.
+        group_column: whose text names the group of each row; empty for none.
 
     Raises:
         DataError: unreadable, a column is missing, of an unknown unit or found twice, no basis, or
@@ -100,7 +105,7 @@ def read_table(
         MissingExtra: a unit needs pint, or a fluid CoolProp.
     """
     path = Path(path)
-    table = _measured(_read_cells(path), path, columns, on_reject, basis, measured)
+    table = _measured(_read_cells(path), path, columns, on_reject, basis, measured, group_column)
     if warn:
         for note in (
             *table.notes,
@@ -162,6 +167,7 @@ def _measured(
     on_reject: OnReject,
     basis: str,
     measured: bool,
+    group_column: str = "",
 ) -> MeasuredTable:
     """Return what the cells of a table say, bad rows left out; raises as `read_table`."""
     places = _find_columns(table, columns, path)
@@ -177,6 +183,7 @@ def _measured(
         for column, (name, (_, unit)) in zip(cells.T, numeric.items(), strict=True)
     }
     texts = {name: _texts(table, places, name, lines) for name in ("rig", "fluid", "split")}
+    texts["group"] = _groups(table, group_column, lines, path)
     keep = report.positive(values, lines)
     values, lines = {name: column[keep] for name, column in values.items()}, lines[keep]
     texts = {name: tuple(np.array(column, object)[keep]) for name, column in texts.items()}
@@ -197,15 +204,14 @@ def _measured(
     if not keep.any():
         raise DataError("no usable row below the header; correct the table", path)
     points = {name: column[keep] for name, column in points.items()}
-    rig, split = (
+    rig, split, group = (
         [name for name, kept in zip(texts[key], keep, strict=True) if kept]
-        for key in ("rig", "split")
+        for key in ("rig", "split", "group")
     )
     rig = tuple(name or table.remarks.get("rig") or _stem(path) for name in rig)
     kept = (column[keep] for column in (nu, fanning, uncertainty))
-    return MeasuredTable(
-        points, *kept, rig, lines[keep], str(stated or ""), tuple(split), tuple(notes)
-    )
+    texts = tuple(split), tuple(group), tuple(notes)
+    return MeasuredTable(points, *kept, rig, lines[keep], str(stated or ""), *texts)
 
 
 # Cells --------------------------------------------------------------------------------------------
@@ -385,6 +391,25 @@ def _texts(table: _Table, places: Mapping[str, Place], name: str, lines: np.ndar
         return [table.remarks.get(name, "")] * len(lines)
     wanted = dict(table.rows)
     return [wanted[line][places[name][0]] for line in lines.tolist()]
+
+
+def _groups(table: _Table, column: str, lines: np.ndarray, path: Path) -> list[str]:
+    """Return the group of each kept row; raises DataError where there is no such column, or a cell
+    of it is empty.
+    """
+    if not column:
+        return [""] * len(lines)
+    if column not in table.header:
+        hint = did_you_mean(column, table.header)
+        raise DataError(f"no column {column!r}; {hint}", path, table.header_line)
+    cells = dict(table.rows)
+    names = []
+    for line in lines.tolist():
+        try:
+            names.append(group_name(cells[line][table.header.index(column)]))
+        except DataError as error:
+            raise DataError(str(error), path, line) from None
+    return names
 
 
 def _basis_of(table: _Table, given: str, path: Path, required: bool) -> Basis | None:

@@ -62,6 +62,7 @@ class PointInputs(Inputs):
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> MeasurementsInMemory:
         """Return a preparer of measured points; targets name Nu, or the table has a column of
         it.
@@ -73,7 +74,7 @@ class PointInputs(Inputs):
                     f"a Nusselt law learns one target; give Nu, not {', '.join(targets)}"
                 )
             frame = frame.assign(Nu=targets.iloc[:, 0].to_numpy())
-        return MeasurementsInMemory.of(frame, split, seed=seed)
+        return MeasurementsInMemory.of(frame, split, group, seed=seed)
 
     def columns(
         self, model: "Model", outputs: Mapping[str, np.ndarray]

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sciforge.core.data.groups import group_name
 from sciforge.core.data.store import SPLIT_NAMES, SPLITS
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError, did_you_mean
@@ -37,11 +38,13 @@ class Said:
         label: class or number as text; empty where the source has none.
         split: place in SPLITS, None where the source has none.
         line: in the source.
+        group: name of its group; empty where none is asked for.
     """
 
     label: str
     split: int | None
     line: int
+    group: str = ""
 
 
 @dataclass
@@ -96,7 +99,7 @@ def split_number(text: str) -> int:
 
 
 def read_labels(
-    path: Path, image_column: str, label_column: str, split_column: str
+    path: Path, image_column: str, label_column: str, split_column: str, group_column: str = ""
 ) -> dict[str, Said]:
     """Return image name -> what a CSV says of it; the split column may be missing.
 
@@ -104,7 +107,8 @@ def read_labels(
         DataError: a column is missing, a row is short, an image comes twice, or a split is unknown.
     """
     rows: dict[str, Said] = {}
-    for line, row in _rows(path, (image_column, label_column)):
+    needed = (image_column, label_column, *((group_column,) if group_column else ()))
+    for line, row in _rows(path, needed):
         name = row[image_column]
         if name in rows:
             raise DataError(
@@ -112,7 +116,8 @@ def read_labels(
             )
         text = row.get(split_column, "")
         try:
-            rows[name] = Said(row[label_column], split_number(text) if text else None, line)
+            group = group_name(row[group_column]) if group_column else ""
+            rows[name] = Said(row[label_column], split_number(text) if text else None, line, group)
         except DataError as error:
             raise DataError(str(error), path, line) from None
     return rows

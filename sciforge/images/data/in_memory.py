@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sciforge.core.data.groups import group_names
 from sciforge.core.data.store import Reject, ShardWriter, Store
 from sciforge.core.data.targets import one_target, split_numbers
 from sciforge.errors import DataError
@@ -114,6 +115,7 @@ class ImagesInMemory(Images):
     inputs: tuple[Any, ...] = field(default=(), init=False, repr=False)
     texts: tuple[str, ...] = field(default=(), init=False, repr=False)
     splits_N: Any = field(default=None, init=False, repr=False)
+    groups: tuple[str, ...] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(
@@ -124,6 +126,7 @@ class ImagesInMemory(Images):
         seed: int,
         size: tuple[int, int] | None,
         channels: int,
+        group: Sequence[Any] | None = None,
     ) -> "ImagesInMemory":
         """Return the preparer of some images.
 
@@ -135,6 +138,7 @@ class ImagesInMemory(Images):
             seed: kept with the store.
             size: rows and columns to bring images to; None takes those of the first.
             channels: 1 or 3; 0 takes those of the first.
+            group: of each image; None for none.
 
         Raises:
             ConfigError: there are several targets.
@@ -155,6 +159,7 @@ class ImagesInMemory(Images):
         object.__setattr__(preparer, "inputs", tuple(inputs))
         object.__setattr__(preparer, "texts", () if target is None else target.texts)
         object.__setattr__(preparer, "splits_N", split_numbers(split, len(preparer.inputs)))
+        object.__setattr__(preparer, "groups", group_names(group, len(preparer.inputs)))
         return preparer
 
     def sources(self) -> Sequence[_Batch]:
@@ -178,6 +183,8 @@ class ImagesInMemory(Images):
                     raise DataError(f"input {place}: {error}") from None
                 on_reject(Reject("inputs", place, "", str(error)))
                 continue
+            if self.groups is not None:
+                label["group"] = self.groups[place]
             shard.add({}, image=framed, name=f"input {place}", **label, split=self.splits_N[place])
 
     def finish(self, store: Store) -> dict[str, Any]:

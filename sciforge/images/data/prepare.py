@@ -3,7 +3,7 @@ numbers, boxes or label maps.
 
 Columns: `image` uint8 [H, W, C], `name` text, `split` uint8 (places in SPLITS; LEFT_OUT is in
 none), and where asked for `label` text or `value` float64, `boxes` float32 [K, 4] with `box_labels`
-int64 [K], `segments` uint8 [H, W] (IGNORE is no class). Pictures that are the same byte for byte
+int64 [K], `segments` uint8 [H, W] (IGNORE is no class), `group` text. Pictures that are the same byte for byte
 stay in one split: where a file list says otherwise the most held-out copy is kept and the others
 are LEFT_OUT, and counted.
 """
@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sciforge.core.data import sampling
+from sciforge.core.data.groups import UNDRAWN as OPEN
+from sciforge.core.data.groups import groups_of, split_by_group
 from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
@@ -87,6 +89,8 @@ class Images(Settings):
         folder_labels: the folder a picture lies in is its class; folders above it called train,
             validation (val) or test are its split.
         image_column, label_column, split_column: of CSV files; the split column may be missing.
+        group_column: of CSV files, names what must not be in two splits (patient, slide); the
+            splits are then drawn by groups, not class by class.
         classes: names of integer labels, 0 first.
         numeric: the labels are numbers (for regression), not classes.
         boxes: a CSV (image, x0, y0, x1, y1, label) or COCO JSON; a picture it does not name is
@@ -113,6 +117,7 @@ class Images(Settings):
     image_column: str = "image"
     label_column: str = "label"
     split_column: str = "split"
+    group_column: str = ""
     classes: tuple[str, ...] = ()
     numeric: bool = False
     boxes: Path | None = None
@@ -174,6 +179,8 @@ class Images(Settings):
             raise ConfigError("test_share + validation_share must leave something to train on")
         if self.labels and self.folder_labels:
             raise ConfigError("labels and folder_labels both say what the classes are; give one")
+        if self.group_column and self.table is None:
+            raise ConfigError("group_column is a column of a CSV of labels; give one (--labels)")
         if self.size is not None and not all(1 <= n <= 16384 for n in self.size):
             raise ConfigError(f"size is {self.size}; rows and columns lie between 1 and 16384")
         if not (1 <= self.white <= 65535 and all(0 <= x <= 255 for x in self.background)):
@@ -242,7 +249,8 @@ class Images(Settings):
     def _said(self) -> dict[str, Said]:
         if self.table is None:
             return {}
-        return read_labels(self.table, self.image_column, self.label_column, self.split_column)
+        columns = (self.label_column, self.split_column, self.group_column)
+        return read_labels(self.table, self.image_column, *columns)
 
     # One shard ------------------------------------------------------------------------------------
 
@@ -286,7 +294,7 @@ class Images(Settings):
         elif self.table is not None:
             if (entry := of_name(labels, item.name)) is None or not entry.label:
                 raise DataError(f"no label in {self.table.name}")
-            fixed |= self._label(entry.label)
+            fixed |= self._label(entry.label) | ({"group": entry.group} if entry.group else {})
             split = split if entry.split is None else entry.split
         ragged = {}
         if self.boxes is not None:
@@ -402,7 +410,7 @@ class Images(Settings):
             np.array(store.column("label")) if "label" in columns else np.zeros(len(store), "U1")
         )
         split_N = drawn_splits(
-            np.asarray(store.column("split")),
+            self._drawn_by_group(store),
             digests(store),
             labels,
             self.test_share,
@@ -431,6 +439,19 @@ class Images(Settings):
                 f"{meta['left_out']} images left out: copies of images in a more held-out split"
             ]
         return meta
+
+    def _drawn_by_group(self, store: Store) -> np.ndarray:
+        """Return the named split of every picture, and where groups are named the drawn ones too."""
+        named_N, group_N = np.asarray(store.column("split")), groups_of(store)
+        if group_N is None:
+            return named_N
+        test, validation = (
+            share * (split not in named_N)
+            for split, share in ((2, self.test_share), (1, self.validation_share))
+        )
+        shares = (1 - test - validation, validation, test)
+        given_N = np.where(named_N == UNDRAWN, OPEN, named_N.astype(int))
+        return split_by_group(group_N, shares, self.seed, given_N)
 
 
 def _listed(place: Path) -> list[tuple[Path, str]]:

@@ -73,9 +73,10 @@ class ImageInputs(Inputs):
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> ImagesInMemory:
         """Return a preparer of labelled images; as `Inputs.preparer`."""
-        return ImagesInMemory.of(inputs, targets, split, seed, self.size, self.channels)
+        return ImagesInMemory.of(inputs, targets, split, seed, self.size, self.channels, group)
 
     def columns(
         self, model: "Model", outputs: Mapping[str, np.ndarray]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sciforge.core.data.groups import groups_of, split_by_group
 from sciforge.core.data.store import SPLITS, Store
 from sciforge.core.files.atomic import atomic_folder, write_json
 from sciforge.core.training.run import to_json
@@ -50,11 +51,16 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     group_N = np.full(len(left_N), -1, np.int32)
     group_N[used] = by_first(store.column("scaffold")[used])
     split_N = np.full(len(left_N), NO_SPLIT, np.uint8)
-    split_N[used] = _split(store.column("split")[used], group_N[used], options)
+    named = groups_of(store)
+    if named is not None and options.split not in ("column", "none"):
+        split_N[used] = split_by_group(np.array(named)[used], options.shares, options.seed)
+    else:
+        split_N[used] = _split(store.column("split")[used], group_N[used], options)
     if options.labels:
         store.rewrite("label", label_NK)
     for name, values in (("left_out", left_N), ("split", split_N), ("group", group_N)):
-        store.rewrite(name, values)
+        if name != "group" or named is None:
+            store.rewrite(name, values)
     train = np.flatnonzero(split_N == 0)
     if not len(train):
         raise DataError("no molecule is in training; choose other shares, or another split column")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sciforge.core.data.groups import group_names
 from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
 from sciforge.errors import DataError, did_you_mean
 from sciforge.molecules.data.leakage import KnownMolecules
@@ -52,6 +53,7 @@ class MoleculesInMemory(Molecules):
 
     files: tuple[Path, ...] = ()
     entries: tuple[Entry, ...] = field(default=(), init=False, repr=False)
+    groups: tuple[str, ...] | None = field(default=None, init=False, repr=False)
     unused: list[str] = field(default_factory=list, init=False, repr=False)
     reduced: list[int] = field(default_factory=list, init=False, repr=False)
 
@@ -62,6 +64,7 @@ class MoleculesInMemory(Molecules):
         targets: "pd.DataFrame | None",
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> "MoleculesInMemory":
         """Return the preparer of some molecules.
 
@@ -72,6 +75,7 @@ class MoleculesInMemory(Molecules):
                 instead.
             split: name of each molecule's split; None for all in training.
             seed: kept with the store.
+            group: of each molecule; None for none.
 
         Raises:
             DataError: an input is no molecule, a label is no number, or a split has an unknown
@@ -101,6 +105,7 @@ class MoleculesInMemory(Molecules):
             _entry(place, *pair) for place, pair in enumerate(zip(inputs, cells, strict=True))
         )
         object.__setattr__(preparer, "entries", entries)
+        object.__setattr__(preparer, "groups", group_names(group, len(entries)))
         return preparer
 
     def sources(self) -> Sequence[Part]:
@@ -123,7 +128,8 @@ class MoleculesInMemory(Molecules):
             try:
                 if "." in entry.text:
                     self.reduced.append(entry.number)
-                self.add(entry, mol, shard, nothing)
+                group = "" if self.groups is None else self.groups[entry.number]
+                self.add(entry, mol, shard, nothing, group)
             except DataError as error:
                 if on_reject is not None:
                     on_reject(Reject(str(PLACE), entry.line, entry.text[:80], str(error)))

@@ -10,18 +10,20 @@ the store with the reason in `left_out`, in no split: nothing is lost.
 Columns: `atom` uint8 [N] (places in valence.TYPES), `bond` uint8 [M, 3] (i, j, order), `hydrogens`
 uint8 [N], `flags` uint8 [N] (codec.flags_of), `smiles` and `name` text, `line` int64, `key` uint64
 (of the canonical SMILES), `stereo` bool (the input had some), `left_out` uint8 (places in
-LEFT_OUT), `split` uint8, `group` int32 (the scaffold, else the molecule), and where asked for
+LEFT_OUT), `split` uint8, `group` int32 (the scaffold, else the molecule; text where the file
+names groups), and where asked for
 `label` float32 [K] (NaN missing), `property` float32 [P], `descriptor` float32 [D].
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from sciforge.core.data.groups import group_name
 from sciforge.core.data.store import SPLITS, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
@@ -53,6 +55,8 @@ class Molecules(Settings):
             scaffold first), `random`, `column` (train, validation or test in `split_column`), or
             `none` (all is training).
         split_column: its name, for the split `column`.
+        group_column: column of tables (property of SDF) whose molecules of one value (campaign,
+            laboratory, family) stay in one split: scaffold and random splits then draw groups.
         shares: of train, validation and test.
         seed: of the split.
         components: of a salt or mixture, `stop` rejects it and `largest` keeps the part with most
@@ -74,6 +78,7 @@ class Molecules(Settings):
     labels: tuple[str, ...] = ()
     split: Rule = "scaffold"
     split_column: str = "split"
+    group_column: str = ""
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
     components: Literal["stop", "largest"] = "stop"
@@ -107,6 +112,7 @@ class Molecules(Settings):
     def write(self, source: Part, shard: ShardWriter, on_reject: OnReject) -> None:
         """Read one range and append its molecules."""
         columns = (*self.labels, self.split_column) if self.split == "column" else self.labels
+        columns = (self.group_column, *columns) if self.group_column else columns
         known = known_molecules(self.exclude, self.smiles_column)
         for entry in read_part(source, self.smiles_column, columns):
             if entry.number % self.every or (
@@ -114,7 +120,8 @@ class Molecules(Settings):
             ):
                 continue
             try:
-                self.add(entry, entry.mol(), shard, known)
+                group, entry = self._group_of(entry)
+                self.add(entry, entry.mol(), shard, known, group)
             except DataError as error:
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:
@@ -123,7 +130,20 @@ class Molecules(Settings):
                     Reject(str(source.path), entry.line, entry.name or entry.text[:80], reason)
                 )
 
-    def add(self, entry: Entry, mol: "Chem.Mol", shard: ShardWriter, known: KnownMolecules) -> None:
+    def _group_of(self, entry: Entry) -> tuple[str, Entry]:
+        """Return the group of a row, and the row without the cell that names it."""
+        if not self.group_column:
+            return "", entry
+        return group_name(entry.cells[0]), replace(entry, cells=entry.cells[1:])
+
+    def add(
+        self,
+        entry: Entry,
+        mol: "Chem.Mol",
+        shard: ShardWriter,
+        known: KnownMolecules,
+        group: str = "",
+    ) -> None:
         """Append one molecule; raises DataError where it cannot be used.
 
         Args:
@@ -131,6 +151,7 @@ class Molecules(Settings):
             mol: sanitised, as read.
             shard: to write to.
             known: molecules that must not be used.
+            group: its name; empty for none.
         """
         label_K = np.array(
             [_number(text, name) for text, name in zip(entry.cells, self.labels, strict=False)],
@@ -155,7 +176,7 @@ class Molecules(Settings):
             "stereo": np.bool_(_has_stereo(entry, mol)),
             "left_out": np.uint8(LEFT_OUT.index(reason)),
         }
-        fixed["group"] = np.int32(0)
+        fixed["group"] = group or np.int32(0)
         fixed["scaffold"] = (
             _hash(scaffold(plain)) if self.split.startswith("scaffold") else fixed["key"]
         )

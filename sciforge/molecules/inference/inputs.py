@@ -102,9 +102,10 @@ class MoleculeInputs(Inputs):
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> MoleculesInMemory:
         """Return a preparer of labelled molecules; as `Inputs.preparer`."""
-        return MoleculesInMemory.of(inputs, targets, split, seed)
+        return MoleculesInMemory.of(inputs, targets, split, seed, group)
 
     def columns(
         self, model: "Model", outputs: Mapping[str, np.ndarray]

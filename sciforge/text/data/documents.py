@@ -3,7 +3,7 @@ and splits.
 
 Columns: `text` and `name`, `sentences` int32 [S + 1] (offsets of letters where sentences begin, and
 the end), `line` int64, `key` uint64 (of the letters and digits alone, lower case: documents of one
-key are the same), `group` uint64, `split` uint8 (3 is none), and where asked for `label` text or
+key are the same), `split` uint8 (3 is none), `group` text where groups are named, and where asked for `label` text or
 `value` float64; of tagged files `words` int32 [W, 2] (offsets of letters) and `tags` text, one a
 word, between spaces.
 """
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from sciforge.core.data.sampling import SUBSET, generator
+from sciforge.core.data.groups import split_by_group
 from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
@@ -143,7 +143,8 @@ class Documents(Settings):
         if not self.split_column:
             split_N = np.array(store.column("split"))
             used = split_N != NONE
-            split_N[used] = split_by_group(store.column("group")[used], self.shares, self.seed)
+            group_N = np.asarray(store.column("group" if self.group_column else "key"))
+            split_N[used] = split_by_group(group_N[used], self.shares, self.seed)
             store.rewrite("split", split_N)
             store = Store(store.path, store.index)  # reads the splits anew
         return finished(store, self.label_column)
@@ -163,7 +164,7 @@ def add_document(
         document: its text, and words with tags where it has them.
         split: the number of its split.
         labels: fixed columns `label` or `value`.
-        group: what must not be divided among splits; None for copies of the document alone.
+        group: name of what must not be divided among splits; None for none.
     """
     key = key_of(document.text)
     fixed: dict[str, Any] = {
@@ -171,10 +172,11 @@ def add_document(
         "name": document.name,
         "line": np.int64(document.line),
         "key": key,
-        "group": key if group is None else _digest(group),
         "split": np.uint8(split),
         **labels,
     }
+    if group is not None:
+        fixed["group"] = group.strip()
     ragged = {"sentences": sentence_offsets(document.text)}
     if document.words:
         ragged["words"] = np.array(document.words, np.int32)
@@ -224,21 +226,6 @@ def finished(store: Store, target: str) -> dict[str, Any]:
         "target": target,
     }
     return meta | ({"notes": notes} if notes else {})
-
-
-def split_by_group(group_N: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
-    """Return the split of each document, uint8 [N]; documents of a group stay together, groups come
-    in a random order.
-
-    >>> split_by_group(np.array([7, 7, 8, 9]), (0.5, 0.25, 0.25), seed=0).tolist()
-    [0, 0, 1, 2]
-    """
-    _, group_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
-    order = generator(seed, SUBSET).permutation(len(size_G))
-    middle_G = np.empty(len(size_G))
-    middle_G[order] = np.cumsum(size_G[order]) - size_G[order] / 2
-    borders = np.cumsum(shares)[:2] * len(group_N)
-    return np.searchsorted(borders, middle_G[group_N], side="right").astype(np.uint8)
 
 
 def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:

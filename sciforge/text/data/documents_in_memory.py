@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sciforge.core.data.groups import group_names
 from sciforge.core.data.store import ShardWriter, Store
 from sciforge.core.data.targets import Target, split_numbers
 from sciforge.core.files.settings import Settings
@@ -37,7 +38,12 @@ class DocumentsInMemory(Settings):
 
     @classmethod
     def labelled(
-        cls, documents: Sequence[Document], target: Target, split: Sequence[str] | None, seed: int
+        cls,
+        documents: Sequence[Document],
+        target: Target,
+        split: Sequence[str] | None,
+        seed: int,
+        group: Sequence[Any] | None = None,
     ) -> "DocumentsInMemory":
         """Return the preparer of texts with their labels; those without a label are left out and
         counted.
@@ -47,7 +53,9 @@ class DocumentsInMemory(Settings):
             target: their labels.
             split: name of each one's split; None for all in training.
             seed: kept with the store.
+            group: of each text; None for none.
         """
+        documents = _grouped(documents, group)
         preparer = cls(target=target.name, numeric=target.numeric, seed=seed)
         texts = [
             replace(d, label=label, words=())
@@ -62,6 +70,7 @@ class DocumentsInMemory(Settings):
         tags: Sequence[Any],
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> "DocumentsInMemory":
         """Return the preparer of texts with a tag for every word; as `labelled`.
 
@@ -69,7 +78,7 @@ class DocumentsInMemory(Settings):
             DataError: words and tags are not equally many, or a tag is empty or holds a space;
                 names the input.
         """
-        texts = []
+        texts, documents = [], _grouped(documents, group)
         for place, (document, row) in enumerate(zip(documents, tags, strict=True)):
             words = document.words or word_places(document.text)
             if not isinstance(row, list | tuple) or len(row) != len(words):
@@ -111,7 +120,7 @@ class DocumentsInMemory(Settings):
                 labels["value"] = np.float64(document.label)
             elif self.target:
                 labels["label"] = document.label
-            add_document(shard, document, split, labels)
+            add_document(shard, document, split, labels, document.group or None)
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Return the classes, the tags and what was counted."""
@@ -119,3 +128,11 @@ class DocumentsInMemory(Settings):
         notes = [f"{self.unlabelled} inputs without a label left out"] if self.unlabelled else []
         notes += meta.get("notes", [])
         return meta | ({"notes": notes} if notes else {})
+
+
+def _grouped(documents: Sequence[Document], group: Sequence[Any] | None) -> Sequence[Document]:
+    """Return the documents with the names of their groups."""
+    names = group_names(group, len(documents))
+    if names is None:
+        return documents
+    return [replace(d, group=name) for d, name in zip(documents, names, strict=True)]

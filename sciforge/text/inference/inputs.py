@@ -86,6 +86,7 @@ class TextInputs(Inputs):
         *,
         split: Sequence[str] | None,
         seed: int,
+        group: Sequence[Any] | None = None,
     ) -> DocumentsInMemory:
         """Return a preparer of labelled texts, or of texts whose words are tagged; as
         `Inputs.preparer`.
@@ -96,8 +97,11 @@ class TextInputs(Inputs):
             and targets.shape[1] == 1
             and isinstance(next(iter(targets.iloc[:, 0]), None), list | tuple)
         ):
-            return DocumentsInMemory.tagged(documents, targets.iloc[:, 0].tolist(), split, seed)
-        return DocumentsInMemory.labelled(documents, one_target(targets, "text"), split, seed)
+            tags = targets.iloc[:, 0].tolist()
+            return DocumentsInMemory.tagged(documents, tags, split, seed, group)
+        return DocumentsInMemory.labelled(
+            documents, one_target(targets, "text"), split, seed, group
+        )
 
     def columns(
         self, model: "Model", outputs: Mapping[str, np.ndarray]
