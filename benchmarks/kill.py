@@ -129,8 +129,11 @@ def measure(
                 seen["kills"] += 1
                 inspect(out, seen)
                 if os.WIFEXITED(done[1]):
-                    seen["stopped with a checkpoint"] += 1
-                    seen["steps lost"] += logged_steps(out) - Checkpoint.open(out).step
+                    saved = any(out.glob("*/checkpoint.json"))
+                    seen[f"stopped {'with a checkpoint' if saved else 'before a step'}"] += 1
+                    seen["steps lost"] += logged_steps(out) - (
+                        Checkpoint.open(out).step if saved else 0
+                    )
                     seen["steps after the signal, at most"] = max(
                         seen["steps after the signal, at most"], logged_steps(out) - before
                     )

@@ -110,18 +110,22 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
     return checkpoint
 
 
-def load(name: Place, *, device: str = "auto", batch: int = 64) -> Model:
+def load(
+    name: Place, *, device: str = "auto", batch: int = 64, follow_links: bool = False
+) -> Model:
     """Return a checkpoint as a Model, which predicts, evaluates, embeds and can be fine-tuned.
 
     Args:
         name: a path, or the name of a bundled or fetched checkpoint such as `dna-bert-mini`.
         device: `auto`, `cpu` or `cuda`.
         batch: records in one forward pass.
+        follow_links: read a checkpoint whose files are links into the caches of Hugging Face or
+            DVC.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
     """
-    return Model.load(catalog.locate(name), device, batch)
+    return Model.load(catalog.locate(name), device, batch, follow_links)
 
 
 def fit(

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, Literal
 from tqdm.auto import tqdm
 
 from sciforge.core.files.atomic import disk_error, sha256
+from sciforge.core.files.links import cache_folder
 from sciforge.core.files.tables import Table
-from sciforge.core.files.verified_files import cache_folder
 from sciforge.errors import CheckpointError, ConfigError, DataError, did_you_mean
 
 RETRIES = 4  # attempts at each address

@@ -7,16 +7,16 @@ and can be resumed; 130 interrupted.
 """
 
 import ast
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from sciforge import __version__
 from sciforge.cli.registry import HELP, take_switch
+from sciforge.cli.stderr import LOGGER, complain, is_first, messages, open_closed_streams
 from sciforge.core.files.docstrings import first_paragraph
+from sciforge.core.files.links import following_links
 from sciforge.errors import ConfigError, SciforgeError, StoppedError, did_you_mean
 
 # What each command is for, in the order of `sciforge --help`; its module is imported only when the
@@ -39,7 +39,12 @@ GROUPS = {
 }
 VERBS = {verb: f"api.{verb.replace('-', '_')}" for verbs in GROUPS.values() for verb in verbs}
 VERBS |= {"datasets": "catalog.cards", "doctor": "doctor.doctor", "demo": "demo.demo"}
-EVERYWHERE = {"--verbose": "log what is done", "--quiet": "print results and errors only"}
+EVERYWHERE = {
+    "--verbose": "log what is opened, built and saved, and where an error arose",
+    "--quiet": "print results and errors only",
+    "--follow-links": "read checkpoints and stores whose files are links into the caches of Hugging"
+    " Face or DVC",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,70 +52,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     stderr.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    _open_closed_streams()
+    open_closed_streams()
     quiet, argv = take_switch(argv, "--quiet")
     verbose, argv = take_switch(argv, "--verbose")
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            if quiet:
-                warnings.simplefilter("ignore")
-            _configure_logging(verbose, quiet)
+    follow, argv = take_switch(argv, "--follow-links")
+    with messages(verbose, quiet), following_links(follow):
+        try:
             code = _dispatch(argv, quiet)
-        sys.stdout.flush()
-        return code
-    except SciforgeError as error:
-        if error.on_all_ranks and os.environ.get("RANK", "0") != "0":
-            return 2  # the first process says it
-        return _complain(str(error), 2)
-    except StoppedError as stop:
-        return _complain(str(stop), 75) if os.environ.get("RANK", "0") == "0" else 75
-    except KeyboardInterrupt as interrupt:
+            sys.stdout.flush()
+            return code
+        except (SciforgeError, StoppedError, KeyboardInterrupt, OSError) as error:
+            LOGGER.debug("where the error arose", exc_info=True)
+            return _exit_code(error, argv)
+
+
+def _exit_code(error: BaseException, argv: Sequence[str]) -> int:
+    """Print the line of an error that a user can cause and return the exit code."""
+    if isinstance(error, SciforgeError):
+        # the first process says it
+        return 2 if error.on_all_ranks and not is_first() else complain(str(error), 2)
+    if isinstance(error, StoppedError):
+        return complain(str(error), 75) if is_first() else 75
+    if isinstance(error, KeyboardInterrupt):
         hint = "; continue with --resume" if argv[:1] == ["train"] else ""
-        return _complain(str(interrupt) or f"interrupted, nothing is left half-written{hint}", 130)
-    except BrokenPipeError:  # `sciforge ... | head` closed our output: not an error
+        return complain(str(error) or f"interrupted, nothing is left half-written{hint}", 130)
+    assert isinstance(error, OSError)
+    if isinstance(error, BrokenPipeError):  # `sciforge ... | head` closed our output: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(
-            f"{where}{error.strerror or error}; check the path, its permissions and the disk", 2
-        )
-
-
-def _open_closed_streams() -> None:
-    """Give standard output and error a file where the launcher closed them: both may be None
-    then.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-
-
-def _configure_logging(verbose: bool, quiet: bool) -> None:
-    logger = logging.getLogger("sciforge")
-    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("sciforge: %(message)s"))
-        logger.addHandler(handler)
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], *where: object, **more: object
-) -> None:
-    """Print a warning as one line; where in the code it arose helps nobody at a terminal."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"sciforge: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _complain(line: str, code: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    print(
-        f"sciforge{'' if rank == '0' else f' (rank {rank})'}: {' '.join(line.split())}",
-        file=sys.stderr,
-    )
-    return code
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "check the path, its permissions and the disk"
+    return complain(f"{where}{error.strerror or error}; {hint}", 2)
 
 
 def _dispatch(argv: list[str], quiet: bool) -> int:

@@ -8,6 +8,7 @@ an offsets file beside them.
 
 import bisect
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from sciforge.core.files.settings import to_json
 from sciforge.core.files.verified_files import check_files_once
 from sciforge.errors import ConfigError, DataError, MissingExtra
 
+LOGGER = logging.getLogger("sciforge")
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 # What files call the splits, in lower case.
@@ -299,7 +301,9 @@ class Store:
             }
             check_files_once(Path(path), digests, DataError, everything=verify is True)
         _check_sizes(Path(path), index)
-        return cls(path, index)
+        store = cls(path, index)
+        LOGGER.debug("%s: store of %s, %s, %d records", path, store.domain, store.kind, len(store))
+        return store
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

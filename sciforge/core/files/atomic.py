@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sciforge.core.files.links import require_own_file
 from sciforge.errors import ConfigError, DataError, SciforgeError
 
 TEMPORARY = ".writing-"
@@ -200,6 +201,7 @@ def read_json(path: Path, error: type[SciforgeError]) -> dict[str, Any]:
     """Read JSON written by `write_json`; raises `error` where it is missing, not JSON, or
     changed.
     """
+    require_own_file(path.parent, path.name, error)
     try:
         body = json.loads(path.read_bytes())
         recorded = body.pop("digest")
@@ -248,12 +250,9 @@ def check_files(
 
     Those `unchanged` since they were compared must only be there.
     """
-    root = folder.resolve()
     for name, recorded in digests.items():
+        require_own_file(folder, name, error)
         file = folder / name
-        inside = "\0" not in name and file.resolve() == root / name
-        if not inside or ".." in Path(name).parts or Path(name).is_absolute():
-            raise error(f"{folder}: refuses the file name {name!r}; it points outside the folder")
         if not file.is_file():
             raise error(f"{file}: missing; write or fetch the folder again")
         if name not in unchanged and sha256(file) != recorded:

@@ -7,27 +7,18 @@ read-only, and its own files are the same bytes for everyone who prepared it.
 
 import hashlib
 import json
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from sciforge.core.files.atomic import check_files, replace_file
+from sciforge.core.files.links import cache_folder
 from sciforge.errors import SciforgeError
 
 # A file changed so few seconds before it was read may be changed again without a new time stamp, so
 # it is read each time.
 SETTLED = 2.0
 KEPT = 1000  # folders whose stamps are kept
-
-
-def cache_folder() -> Path:
-    """Return where downloads and stamps are kept: SCIFORGE_CACHE, or the operating system's
-    cache folder.
-    """
-    import pooch
-
-    return Path(os.environ.get("SCIFORGE_CACHE") or pooch.os_cache("sciforge"))
 
 
 def check_files_once(

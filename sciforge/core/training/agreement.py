@@ -4,11 +4,8 @@ data, parent, weights.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,6 @@ from sciforge.core.training.checkpoint import git_state
 from sciforge.core.training.run import Run
 from sciforge.errors import printable
 
-ANSWER = 10.0  # seconds in which a process that lives reports that a collective call failed
-BROKEN = re.compile(
-    r"timed? ?out|connection (closed|reset|refused)|broken pipe|gloo|nccl|remote process"
-    r" exited|socket",
-    re.IGNORECASE,
-)
 # May differ from process to process: they decide speed and places, not the result.
 FREE = {
     "out",
@@ -86,33 +77,6 @@ def weights_digest(state: Mapping[str, Tensor]) -> dict[str, str]:
         total.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         total.update(values.flatten().view(torch.uint8).numpy().astype(np.uint8, copy=False).data)
     return {"digest": total.hexdigest()[:12]}
-
-
-def blame(error: RuntimeError, store: Any, rank: int, world: int, timeout: float) -> str:
-    """Return one line that names the processes that do not answer after a collective call failed.
-
-    Args:
-        error: of the call.
-        store: where the processes leave word (torch.distributed.Store); None where there is none.
-        rank: of this process.
-        world: how many processes there are.
-        timeout: of collective calls, seconds.
-    """
-    silent: list[str] = []
-    if store is not None:
-        with suppress(RuntimeError):  # the store went with the process that kept it
-            store.set(f"sciforge/answers/{rank}", "")
-            for other in range(world):
-                try:
-                    store.wait(
-                        [f"sciforge/answers/{other}"], timedelta(seconds=1 if silent else ANSWER)
-                    )
-                except RuntimeError:
-                    silent.append(str(other))
-    who = f"rank{'s' * (len(silent) > 1)} {', '.join(silent)}" if silent else "a process"
-    why = " ".join(str(error).split())[:160]
-    hint = f"see its log; hardware.timeout is {timeout:g} s; continue with --resume"
-    return printable(f"{who} hung or died ({why}); {hint}")
 
 
 def disagreement(of_ranks: Sequence[Mapping[str, Mapping[str, str]]]) -> str | None:

@@ -7,6 +7,7 @@ resume/            optional and deletable: the optimiser's state and the raw tra
 README.md          optional and deletable: the model card, with a digest of its own (see card.py)
 """
 
+import logging
 import platform
 import re
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -38,10 +39,12 @@ from sciforge.core.files.atomic import (
     sha256,
     write_json,
 )
+from sciforge.core.files.links import following_links, links_followed
 from sciforge.core.training.checkpoint_formats import FORMAT, renamed_tensors, upgraded
 from sciforge.core.training.run import CORE_TYPES, Run, from_json, to_json
 from sciforge.errors import CheckpointError, ConfigError
 
+LOGGER = logging.getLogger("sciforge")
 WEIGHTS = "model.safetensors"
 RESUME = "resume/state.safetensors"
 SLACK = 2**20  # parameters that a model may register beyond four times its weights
@@ -97,25 +100,35 @@ class Checkpoint:
     Args:
         path: the folder.
         body: checkpoint.json.
+        follow_links: whether it was opened so.
     """
 
     path: Path
     body: Mapping[str, Any]
+    follow_links: bool = field(default=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path) -> "Checkpoint":
-        """Open a checkpoint or a run's folder; raises CheckpointError where it is missing or
-        damaged.
+    def open(cls, path: Path, follow_links: bool = False) -> "Checkpoint":
+        """Open a checkpoint or a run's folder.
+
+        Args:
+            path: the folder.
+            follow_links: read files that are links into the user's caches (Hugging Face, DVC).
+
+        Raises:
+            CheckpointError: it is missing or damaged.
         """
         path = resolve(path)
-        body = upgrade(read_json(path / "checkpoint.json", CheckpointError), path)
-        files = {
-            f: d
-            for f, d in body["files"].items()
-            if not f.startswith("resume/") or (path / "resume").exists()
-        }
-        check_files(path, files, CheckpointError)
-        return cls(path, body)
+        with following_links(follow_links):
+            body = upgrade(read_json(path / "checkpoint.json", CheckpointError), path)
+            files = {
+                f: d
+                for f, d in body["files"].items()
+                if not f.startswith("resume/") or (path / "resume").exists()
+            }
+            check_files(path, files, CheckpointError)
+            LOGGER.debug("%s: checkpoint of %s after step %d", path, body["domain"], body["step"])
+            return cls(path, body, links_followed())
 
     @property
     def step(self) -> int:
@@ -221,7 +234,7 @@ class Checkpoint:
             replace_file(self.path / name, lambda work: write_tensors(work, tensors))
             body["files"][name] = sha256(self.path / name)
             describe()
-        return Checkpoint(self.path, body)
+        return Checkpoint(self.path, body, self.follow_links)
 
 
 @contextmanager
@@ -307,6 +320,7 @@ def save(
         body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}
         body["files"] = {name: sha256(work / name) for name in files}
         write_json(work / "checkpoint.json", body)
+    LOGGER.debug("%s: saved after step %d", path, step)
     return Checkpoint(path, body)
 
 

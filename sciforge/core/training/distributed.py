@@ -6,6 +6,7 @@ matrices of blocks with a `tensor_plan` over the processes of a node, which then
 examples (Megatron-LM, arXiv 1909.08053).
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,12 +18,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sciforge.core.training.agreement import BROKEN, blame, disagreement
+from sciforge.core.training.agreement import disagreement
+from sciforge.core.training.rank_watch import RankWatch, broken_call
 from sciforge.core.training.run import Hardware
+from sciforge.core.training.stop_signals import ignored
 from sciforge.core.training.tensor_parallel import cut
 from sciforge.core.transfers import to_device
 from sciforge.errors import ConfigError, SciforgeError
 
+LOGGER = logging.getLogger("sciforge")
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
@@ -56,6 +60,7 @@ class Engine:
         shard: whether FSDP2 splits the model over all of them.
         tensor: how many processes hold one model together under the strategy `tensor`; 1 otherwise.
         mesh: of [world / tensor, tensor] processes, under `tensor`.
+        watch: what the processes know of each other; None where there is one.
     """
 
     device: torch.device
@@ -65,6 +70,7 @@ class Engine:
     shard: bool = False
     tensor: int = 1
     mesh: Any = None
+    watch: RankWatch | None = None
 
     @classmethod
     @contextmanager
@@ -83,8 +89,8 @@ class Engine:
                 there are several.
 
         Raises:
-            ConfigError: processes disagree, one of them hung or died, or the strategy cannot be
-                had.
+            ConfigError: processes disagree, one of them hung or died (it is named), or the strategy
+                cannot be had.
         """
         device = choose_device(hardware.device)
         if hardware.threads:
@@ -95,13 +101,15 @@ class Engine:
         precision = hardware.precision
         if precision == "auto":
             precision = "bfloat16" if device.type == "cuda" else "float32"
-        store, own = None, int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+        own = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
         if own:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            store = _join(device, hardware.timeout)
+            _join(device, hardware.timeout)
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        engine = cls(device, precision, rank, world)
+        watch = _watch(rank, world, hardware.timeout) if world > 1 else None
+        LOGGER.debug("process %d of %d on %s in %s", rank, world, device, precision)
+        engine = cls(device, precision, rank, world, watch=watch)
         try:
             engine.compare(must_agree() if must_agree and world > 1 else {})
             if strategy != "replicate" and not dist.is_initialized():
@@ -121,12 +129,19 @@ class Engine:
                     device.type, (world // tensor, tensor), mesh_dim_names=("data", "tensor")
                 )
             yield replace(engine, shard=strategy == "shard", tensor=tensor, mesh=mesh)
-        except RuntimeError as error:
-            if world == 1 or not BROKEN.search(str(error)):
+        except BaseException as error:
+            if watch is None:
                 raise
-            raise ConfigError(blame(error, store, rank, world, hardware.timeout)) from None
+            if (broken := broken_call(error)) is not None:
+                with ignored():  # torchrun signals all as soon as one process died
+                    problem = watch.blame(broken)
+                raise problem from None
+            watch.note_error(error)
+            raise
         finally:
             torch.set_float32_matmul_precision(products)
+            if watch is not None:
+                watch.end()
             if own:
                 dist.destroy_process_group()
 
@@ -137,7 +152,7 @@ class Engine:
         Raises:
             ConfigError: names what differs, and at which processes.
         """
-        if self.world > 1 and (problem := disagreement(self._gather(own, self.world, None))):
+        if self.world > 1 and (problem := disagreement(self._gather(own, "a comparison"))):
             raise _on_all_ranks(ConfigError(problem))
 
     def in_turn(self, open_it: Callable[[], T]) -> T:
@@ -163,7 +178,7 @@ class Engine:
 
     def raise_first(self, problem: SciforgeError | None) -> None:
         """Raise on every process the first error that any process met."""
-        problems = self._gather(problem and (type(problem), str(problem)), self.world, None)
+        problems = self._gather(problem and (type(problem), str(problem)), "its files")
         rank, first = next(((rank, p) for rank, p in enumerate(problems) if p), (0, None))
         if problem is not None and rank == self.rank:
             raise problem
@@ -179,8 +194,20 @@ class Engine:
             return flag
         device = "cpu" if "gloo" in str(dist.get_backend_config()) else self.device
         votes = torch.tensor([float(flag)], device=device)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
+        with self.waiting("whether to stop"):
+            dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+            return bool(votes.item())
+
+    def waiting(self, awaits: str) -> AbstractContextManager[None]:
+        """Return the context of a collective call, which tells the other processes what is
+        awaited.
+        """
+        return nullcontext() if self.watch is None else self.watch.waiting(awaits)
+
+    def note_step(self, step: int) -> None:
+        """Tell the other processes which step is in progress, counted from 1."""
+        if self.watch is not None:
+            self.watch.step = step
 
     @property
     def main(self) -> bool:
@@ -278,7 +305,7 @@ class Engine:
         some names.
         """
         added: dict[str, tuple[float, float]] = {}
-        for share in self.gather(dict(pairs)):
+        for share in self.gather(dict(pairs), "losses"):
             for name, (total, count) in share.items():
                 before = added.get(name, (0.0, 0.0))
                 added[name] = before[0] + total, before[1] + count
@@ -295,7 +322,8 @@ class Engine:
         touched = torch.tensor(
             [p.grad is not None for p in parameters], dtype=torch.float32, device=self.device
         )
-        dist.all_reduce(touched, group=self._group)
+        with self.waiting("gradients"):
+            dist.all_reduce(touched, group=self._group)
         parameters = [p for p, times in zip(parameters, touched.tolist(), strict=True) if times]
         if not parameters:
             return
@@ -304,7 +332,8 @@ class Engine:
                 parameter.grad = torch.zeros_like(parameter)
         grads = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([grad.flatten() for grad in grads])
-        dist.all_reduce(flat, group=self._group)
+        with self.waiting("gradients"):
+            dist.all_reduce(flat, group=self._group)
         for parameter, grad, piece in zip(
             parameters, grads, flat.split([g.numel() for g in grads]), strict=True
         ):
@@ -349,7 +378,8 @@ class Engine:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return dict(get_model_state_dict(model, options=options))  # type: ignore[arg-type]
+        with self.waiting("weights to save"):
+            return dict(get_model_state_dict(model, options=options))  # type: ignore[arg-type]
 
     def load_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Load a whole state, splitting it as the model is split; under `shard` that of the
@@ -368,9 +398,10 @@ class Engine:
             on_gpu = self.device.type == "cuda"
             options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=on_gpu)
             whole: list[Any] = [dict(state)]
-            if not on_gpu:  # gloo broadcasts no tensor of 16-bit integers, which trees hold
-                dist.broadcast_object_list(whole, src=0)
-            set_model_state_dict(model, whole[0], options=options)
+            with self.waiting("weights to load"):
+                if not on_gpu:  # gloo broadcasts no tensor of 16-bit integers, which trees hold
+                    dist.broadcast_object_list(whole, src=0)
+                set_model_state_dict(model, whole[0], options=options)
         else:
             own = model.state_dict()
             model.load_state_dict(
@@ -399,30 +430,37 @@ class Engine:
         """
         return None if self.mesh is None else self.mesh.get_group("data")
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, awaits: str = "results") -> list[Any]:
         """Return the value of every part of the batch, in order."""
-        return self._gather(value, self.parts, self._group)
+        if self.parts == 1:
+            return [value]
+        values: list[Any] = [None] * self.parts
+        with self.waiting(awaits):
+            dist.all_gather_object(values, value, group=self._group)
+        return values
 
     def agree(self, error: str | None) -> str | None:
         """Return the first error that any process reports, so that all stop together."""
-        return next((first for first in self._gather(error, self.world, None) if first), None)
+        return next((first for first in self._gather(error, "its files") if first), None)
 
-    @staticmethod
-    def _gather(value: Any, num: int, group: Any) -> list[Any]:
-        if num == 1:
+    def _gather(self, value: Any, awaits: str) -> list[Any]:
+        """Return the value of every process, in order."""
+        if self.world == 1:
             return [value]
-        values: list[Any] = [None] * num
-        dist.all_gather_object(values, value, group=group)
+        values: list[Any] = [None] * self.world
+        with self.waiting(awaits):
+            dist.all_gather_object(values, value)
         return values
 
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.world > 1:
-            dist.barrier()
+            with self.waiting("a checkpoint"):
+                dist.barrier()
 
 
-def _join(device: torch.device, timeout: float) -> Any:
-    """Join the processes that torchrun started and return the store in which they met."""
+def _join(device: torch.device, timeout: float) -> None:
+    """Join the processes that torchrun started."""
     limit = timedelta(seconds=timeout)
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
     store, rank, world = next(dist.rendezvous("env://", timeout=limit))
@@ -433,7 +471,11 @@ def _join(device: torch.device, timeout: float) -> Any:
         world_size=world,
         timeout=limit,
     )
-    return store
+
+
+def _watch(rank: int, world: int, timeout: float) -> RankWatch:
+    """Begin to watch the other processes, by the store in which all met."""
+    return RankWatch(dist.distributed_c10d._get_default_store(), rank, world, timeout).start()
 
 
 def _on_all_ranks(error: SciforgeError) -> SciforgeError:

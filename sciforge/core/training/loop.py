@@ -51,7 +51,12 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             SystemExit with code 75.
     """
     schedule, same_generator = run.schedule, torch.random.fork_rng(devices=[])
-    with same_generator, _processes(run, resume) as engine, own_folder(run.out, engine, resume):
+    with (
+        StopSignals(run.out).handled() as stop,
+        same_generator,
+        _processes(run, resume) as engine,
+        own_folder(run.out, engine, resume),
+    ):
         state = set_up(run, engine)
         start = state.restore() if resume else 0
         engine.compare({"checkpoint to resume from": {"step": str(start)}})
@@ -78,13 +83,12 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             "device": engine.device,
             "tensorboard": run.log == "tensorboard",
         }
-        with (
-            closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log,
-            StopSignals().handled() as stop,
-        ):
+        with closing(MetricsLog(folder, schedule.steps, start, **options)) as metrics_log:
+            stop.note_stepping()
             for step, batches in state.data.load(
                 range(start, schedule.steps), run.hardware.workers, engine.device
             ):
+                engine.note_step(step + 1)
                 metrics = take_step(state, step, batches)
                 metrics_log.step(step, **metrics)
                 if _due(step + 1, schedule.evaluate_every) and stop_early(state, step, metrics_log):

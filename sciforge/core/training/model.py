@@ -20,6 +20,7 @@ from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Domain, FitRecipe, Inputs, Objective, Record
 from sciforge.core.files.atomic import TemporaryFolder, copy_folder
 from sciforge.core.files.docstrings import first_paragraph
+from sciforge.core.files.links import following_links
 from sciforge.core.files.results import Metrics
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine, choose_device
@@ -55,9 +56,13 @@ class Model:
     folder: TemporaryFolder | None = field(default=None, compare=False)
 
     @classmethod
-    def load(cls, path: Path, device: str = "auto", batch: int = 64) -> "Model":
-        """Open a checkpoint folder; raises CheckpointError where it is missing or damaged."""
-        checkpoint = Checkpoint.open(path)
+    def load(
+        cls, path: Path, device: str = "auto", batch: int = 64, follow_links: bool = False
+    ) -> "Model":
+        """Open a checkpoint folder, whose files may be links as `Checkpoint.open` says; raises
+        CheckpointError where it is missing or damaged.
+        """
+        checkpoint = Checkpoint.open(path, follow_links)
         place = choose_device(device)
         return cls(checkpoint, checkpoint.build().to(place), place, batch)
 
@@ -366,7 +371,9 @@ class Model:
         )
         if verbose:
             print(_fit_summary(dataset, run, name))
-        tuned = Model.load(train(run).path, str(self.device), self.batch)
+        with following_links(self.checkpoint.follow_links):
+            trained = train(run)
+        tuned = Model.load(trained.path, str(self.device), self.batch)
         return replace(tuned, folder=folder)
 
     def recommended(self, store: Store, recipe: str | None = None) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """How a run begins: what `Run` names is opened, checked, built and placed."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from sciforge.core.training.run import EWC, Full, Run
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import CheckpointError, ConfigError
 
+LOGGER = logging.getLogger("sciforge")
 # examples of a step that are always possible; repeats of a record in one step
 MANY, MANY_EPOCHS = 2**20, 100
 
@@ -103,6 +105,8 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     engine.place(model)
     groups = finetuning.groups(model, run.finetuning, fresh, run.schedule.weight_decay)
     optimizer = _optimizer(run, engine, groups)
+    trained = sum(p.numel() for group in groups for p in group.parameters)
+    LOGGER.debug("%s: %d parameters, %d of them train", run.out, _size(model), trained)
     call = _compiled(model) if run.hardware.compile else model
     batch_codec: Any = codec
     if run.teacher:
@@ -137,6 +141,10 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     )
     state.methods = tuple(_methods(state, fresh, mechanism))
     return state
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _opened(run: Run) -> tuple[Store, Checkpoint | None]:
