@@ -3,6 +3,7 @@ table opens in pandas with defaults; on small synthetic results.
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from sciforge.core.training.run import Schedule
 from sciforge.experiments.compression.distillation import KINDS, DistillationResult
+from sciforge.experiments.compression.pruning import PrunedCheckpoint
 from sciforge.experiments.compression.pruning_curve import PruningCurveResult
 from sciforge.experiments.forgetting.result import ForgettingResult, Task, Trial
 from sciforge.experiments.held_out import Scores
@@ -104,6 +106,15 @@ def distillation() -> DistillationResult:
     return DistillationResult(scores, dict.fromkeys(KINDS, size), "mcc", True, 50, "test", 1)
 
 
+def pruned(compared: bool = False) -> PrunedCheckpoint:
+    report = {"sparsity": 0.5, "sparsity_all": 0.4, "weights": 80, "weights_all": 100}
+    if compared:
+        ends = {"value": 0.7, "interval": [0.6, 0.8]}
+        report |= {"metric": "mcc", "split": "test", "records": 50}
+        report["compared"] = {name: dict(ends) for name in ("dense", "pruned", "difference")}
+    return PrunedCheckpoint(SimpleNamespace(path="checkpoint"), report)
+
+
 RESULTS = {
     function.__name__: function
     for function in (
@@ -158,3 +169,45 @@ def test_a_folder_holds_the_report_the_table_and_the_picture(name, tmp_path):
     report = json.loads((folder / f"{result.name}.json").read_text())
     assert report["seed"] == 7 and len(report) > 2
     assert len(pd.read_csv(folder / "runs.csv")) == len(result.to_pandas())
+
+
+def test_a_pruned_checkpoint_draws_its_zeros_or_the_metric_before_and_after(tmp_path):
+    zeros, metric = Figure().add_subplot(), Figure().add_subplot()
+    assert pruned().plot(zeros) is zeros and pruned(True).plot(metric) is metric
+    assert [bar.get_height() for bar in zeros.patches] == [0.5, 0.4]
+    assert [line.get_ydata()[0] for line in metric.lines] == [0.6, 0.7, 0.6, 0.7]
+    assert metric.get_ylabel() == "test mcc"
+    table = pd.read_csv(pruned(True).save(tmp_path / "p.csv"))
+    assert table["quantity"].tolist()[-1] == "difference" and table["high"].tolist()[-1] == 0.8
+    assert "0.5000 of 80" in pruned().table().text() and "Not evaluated" in pruned().table().note
+
+
+def test_a_privacy_plot_has_every_curve_interval_and_bound():
+    result, axes = privacy(), Figure().add_subplot()
+    result.plot(axes)
+    (attack,) = result.attacks
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["chance", "lira", "promised bound"]
+    assert len(axes.lines) == len(names) + len(attack.points)
+    chance, curve, *intervals, bound = axes.lines
+    assert (chance.get_xdata() == chance.get_ydata()).all()
+    assert curve.get_ydata()[-1] == 1 and curve.get_xdata().min() >= attack.smallest * 0.999
+    for point, line in zip(attack.points, intervals, strict=True):
+        assert line.get_ydata()[1] == point.tpr.high
+    assert bound.get_ydata()[0] == pytest.approx(np.e * attack.smallest + 1e-5)
+
+
+def test_areas_of_pruning_curves_are_paired_over_seeds_and_records():
+    scores = {}
+    for group, shift in (("a", 0.0), ("b", 0.25)):
+        for level, loss in ((0.0, 0.0), (0.5, 0.1), (1.0, 0.4)):
+            for seed, own in enumerate((0.5, 0.7)):
+                parts = tuple(own + shift - loss + 0.01 * part for part in (-1, 0, 1))
+                scores[group, level, seed] = Scores({"mcc": own}, own + shift - loss, parts)
+    result = PruningCurveResult(scores, "mcc", True, "test", 50)
+    assert result.area("a").value == pytest.approx(0.6 - 0.15)
+    difference = result.area("b", "a")
+    assert difference.value == pytest.approx(0.25) and difference.high - difference.low < 1e-9
+    rows = {row[0]: row[1:] for row in result.table().rows}
+    assert list(rows) == ["a", "b", "b - a"] and rows["b - a"][:3] == ("", "", "")
+    assert rows["b - a"][3].startswith("+0.25")

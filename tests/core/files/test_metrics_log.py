@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from sciforge.core.files import metrics_log
 from sciforge.core.files.metrics_log import TIMING, MetricsLog, read_metrics
 from sciforge.core.training.loop import train
 from sciforge.errors import MissingExtra
@@ -39,6 +40,19 @@ def test_a_resumed_log_drops_the_steps_that_come_again_and_a_torn_line(tmp_path)
         {"step": 0, "loss": 0.0},
         {"step": 1, "loss": 1.0},
     ]
+
+
+def test_timing_is_of_the_run_and_of_the_last_step(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: clock[0])
+    log = MetricsLog(tmp_path, 3, examples=8)
+    for step, seconds in enumerate((2.0, 4.0, 0.5)):
+        clock[0] += seconds
+        log.step(step, loss=0.0)
+    log.close()
+    timing = [line[TIMING] for line in read_metrics(tmp_path / "metrics.jsonl", timing=True)]
+    assert [line["seconds"] for line in timing] == [2.0, 6.0, 6.5]
+    assert [line["examples_per_second"] for line in timing] == [4.0, 2.0, 16.0]
 
 
 def test_other_processes_write_nothing(tmp_path):

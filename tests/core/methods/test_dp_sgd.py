@@ -238,9 +238,11 @@ def test_either_a_budget_or_a_noise():
 
 def test_a_key_hides_the_noise(tuning, fit, tmp_path):
     key = tmp_path / "key"
-    key.write_bytes(b"x" * 8)
+    key.write_bytes(b"x" * 15)
     with pytest.raises(ConfigError, match="at least 16"):
         Mechanism.of(replace(QUIET, key=key), tuning, 60)
+    key.write_bytes(b"x" * 16)
+    assert Mechanism.of(replace(QUIET, key=key), tuning, 60).seed
     key.write_bytes(b"x" * 32)
     keyed = Mechanism.of(replace(QUIET, key=key), tuning, 60)
     plain = Mechanism.of(QUIET, tuning, 60)
