@@ -3,6 +3,7 @@ table opens in pandas with defaults; on small synthetic results.
 """
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,3 +212,9 @@ def test_areas_of_pruning_curves_are_paired_over_seeds_and_records():
     rows = {row[0]: row[1:] for row in result.table().rows}
     assert list(rows) == ["a", "b", "b - a"] and rows["b - a"][:3] == ("", "", "")
     assert rows["b - a"][3].startswith("+0.25")
+
+
+def test_a_bound_is_said_to_be_untested_only_where_it_is_one():
+    result, untested = privacy(), "not put to the test"
+    assert untested not in "".join(result.notes())
+    assert untested in "".join(replace(result, privacy={**result.privacy, "epsilon": 50}).notes())

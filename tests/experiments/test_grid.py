@@ -66,9 +66,9 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_arrays_are_written_beside_the_log(tmp_path):
     ragged = np.empty(2, object)
     ragged[:] = [np.arange(3), np.arange(2)]
-    Grid.open(tmp_path, ("n",), {}, "a curve").add(
-        ("x:y",), {"arrays": {"p": np.eye(2), "r": ragged}, "v": 1}
-    )
+    results = {"arrays": {"p": np.eye(2), "r": ragged}, "v": 1}
+    row = Grid.open(tmp_path, ("n",), {}, "a curve").add(("x:y",), results)
+    assert row == {"n": "x:y", "v": 1} and "arrays" in results  # the caller's own stays as it is
     assert "arrays" not in (tmp_path / "runs.jsonl").read_text()
     with np.load(tmp_path / "arrays" / "x-y.npz") as stored:
         assert (stored["p"] == np.eye(2)).all()

@@ -12,6 +12,8 @@ from sciforge.core.data.store import Store
 from sciforge.core.files import atomic, verified_files
 from sciforge.errors import DataError
 
+SETTLED = verified_files.SETTLED
+
 
 @pytest.fixture
 def store(tiny, tmp_path, monkeypatch) -> Path:
@@ -83,6 +85,17 @@ def test_a_file_changed_just_now_is_read_each_time(store, read, monkeypatch):
     read.clear()
     Store.open(store)
     assert len(read) == len(list(store.glob("*.bin")))
+
+
+@pytest.mark.parametrize(("later", "is_read"), [(1.9, True), (2.1, False)])
+def test_a_file_is_settled_two_seconds_after_its_change(store, read, monkeypatch, later, is_read):
+    monkeypatch.setattr(verified_files, "SETTLED", SETTLED)
+    changed = max(max(verified_files._stamp(file)[1:]) for file in store.glob("*.bin")) / 1e9
+    monkeypatch.setattr(verified_files.time, "time", lambda: changed + later)
+    Store.open(store)
+    read.clear()
+    Store.open(store)
+    assert (shard_file(store).name in read) is is_read
 
 
 def test_a_missing_file_and_a_cache_that_cannot_be_written(store, tmp_path):
