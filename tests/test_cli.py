@@ -279,8 +279,8 @@ def test_bad_input_is_one_line(capsys, line, said):
     ("error", "code", "said"),
     [
         (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(28, "No space left on device", "x/y"), 2, "x/y: No space left"),
-        (PermissionError(13, "Permission denied", "x"), 2, "x: Permission denied"),
+        (OSError(28, "No space left on device", "x/y"), 2, "x/y: the disk is full"),
+        (PermissionError(13, "Permission denied", "x"), 2, "x: no permission"),
     ],
 )
 def test_interrupts_and_disks(called, capsys, error, code, said):

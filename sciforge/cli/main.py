@@ -7,6 +7,7 @@ and can be resumed; 130 interrupted.
 """
 
 import ast
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from sciforge import __version__
 from sciforge.cli.registry import HELP, take_switch
 from sciforge.cli.stderr import LOGGER, complain, is_first, messages, open_closed_streams
+from sciforge.core.files.atomic import disk_error
 from sciforge.core.files.docstrings import first_paragraph
 from sciforge.core.files.links import following_links
 from sciforge.errors import ConfigError, SciforgeError, StoppedError, did_you_mean
@@ -80,9 +82,11 @@ def _exit_code(error: BaseException, argv: Sequence[str]) -> int:
     if isinstance(error, BrokenPipeError):  # `sciforge ... | head` closed our output: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    where = f"{error.filename}: " if error.filename else ""
+    if error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # every other file is named where it is written
+        return complain(str(disk_error(error, Path("standard output"))), 2)
     hint = "check the path, its permissions and the disk"
-    return complain(f"{where}{error.strerror or error}; {hint}", 2)
+    return complain(f"{error.strerror or error}; {hint}", 2)
 
 
 def _dispatch(argv: list[str], quiet: bool) -> int:

@@ -287,6 +287,8 @@ def _onnx(model: Model, program: Any, batch: Batch, work: Path) -> Any:
             )
             exported.save(str(work), external_data=False)
             session = onnxruntime.InferenceSession(str(work), providers=["CPUExecutionProvider"])
+    except OSError:
+        raise
     except Exception as error:  # as above
         raise _impossible(model, f"ONNX: {_line(error)}") from None
     wanted = {

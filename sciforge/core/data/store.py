@@ -151,7 +151,7 @@ class ShardWriter:
         for column, spec in self.columns.items():
             if spec["kind"] != "fixed":
                 offsets = np.asarray(self._offsets.get(column, [0]), "<i8")
-                offsets.tofile(self.folder / f"{self.name}.{column}.offsets.bin")
+                _write_array(self.folder / f"{self.name}.{column}.offsets.bin", offsets)
             elif self._rows[column] != self.num_records:
                 share = f"{self._rows[column]} of {self.num_records} records"
                 raise DataError(
@@ -170,6 +170,12 @@ class ShardWriter:
         """Close the files."""
         for handle in self._open.values():
             handle.close()
+
+
+def _write_array(path: Path, values: np.ndarray) -> None:
+    """Write the bytes of an array; ndarray.tofile would not tell why it cannot."""
+    with open(path, "wb") as handle:
+        handle.write(np.ascontiguousarray(values).data.cast("B") if values.size else b"")
 
 
 def _write_shard(
@@ -368,9 +374,8 @@ class Store:
             stop = start + shard["num_records"]
             if stop > start:
                 file = f"{shard['name']}.{name}.bin"
-                values_N[start:stop].astype(shard["columns"][name]["dtype"]).tofile(
-                    self.path / file
-                )
+                dtype = shard["columns"][name]["dtype"]
+                _write_array(self.path / file, values_N[start:stop].astype(dtype))
                 shard["files"][file] = sha256(self.path / file)
             start = stop
 

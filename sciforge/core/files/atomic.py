@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,22 @@ from sciforge.errors import ConfigError, DataError, SciforgeError
 
 TEMPORARY = ".writing-"
 ASIDE = "-old-"
+# what an error of the operating system means to a user, and how to mend it
+REASONS = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT), "the disk is full; free some space and start again"
+)
+REASONS |= dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS),
+    "no permission to read or write here; choose another folder",
+)
+REASONS |= dict.fromkeys(
+    (errno.ENOTDIR, errno.EEXIST), "a file is where a folder is needed; choose another place"
+)
+REASONS |= {
+    errno.EISDIR: "this is a folder; give the name of a file",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EFBIG: "larger than the disk or the account allows (see ulimit -f); choose another disk",
+}
 
 
 class TemporaryFolder:
@@ -135,15 +151,21 @@ def _install(work: Path, path: Path) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name, flush it and rename it to `path`."""
+    """Write a file under a temporary name, flush it and rename it to `path`.
+
+    Raises:
+        DataError: the disk is full, or the place cannot be written.
+    """
     work = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
-    try:
-        write(work)
-        _flush(work)
-        os.replace(work, path)
-        _flush(path.parent)
-    finally:
-        work.unlink(missing_ok=True)
+    with one_line(path):
+        try:
+            write(work)
+            _flush(work)
+            os.replace(work, path)
+            _flush(path.parent)
+        finally:
+            with suppress(OSError):
+                work.unlink(missing_ok=True)
 
 
 def replace_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -173,12 +195,21 @@ def disk_error(error: OSError, path: Path) -> SciforgeError:
     """Turn an operating-system error into one line with a remedy; it names its own file where it
     has one.
     """
+    if isinstance(error, shutil.Error):  # of copytree: a list of (from, to, why)
+        error = _first_of(error)
     path = asked_for(Path(error.filename) if isinstance(error.filename, str | Path) else path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError("the disk is full; free some space and start again", path)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DataError("no permission to read or write here; choose another folder", path)
-    return DataError(f"{error.strerror or error}; check the path and the disk", path)
+    reason = f"{error.strerror or error}; check the path and the disk"
+    return DataError(REASONS.get(error.errno or 0, reason), path)
+
+
+def _first_of(errors: shutil.Error) -> OSError:
+    """Return the first error of several that a copy of a folder met."""
+    try:
+        _, to, why = errors.args[0][0]
+        number = re.match(r"\[Errno (\d+)\]", why)
+        return OSError(int(number[1]) if number else 0, why, to)
+    except (LookupError, TypeError, ValueError):
+        return errors
 
 
 @contextmanager
@@ -267,19 +298,19 @@ def results_folder(out: Path) -> Iterator[None]:
     against other processes.
 
     Raises:
-        ConfigError: another process writes there, or the folder cannot be written.
+        ConfigError: another process writes there.
+        DataError: the folder cannot be written, or the disk is full.
     """
     lock = None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        sweep(out)
-        if (lock := try_lock(out)) is None:
-            raise ConfigError(
-                f"{out}: another process measures here; wait for it or choose another --out"
-            )
-        yield
-    except OSError as error:
-        raise ConfigError(f"{out}: {error.strerror}; choose another --out") from None
-    finally:
-        if lock is not None:
-            os.close(lock)
+    with one_line(out):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            sweep(out)
+            if (lock := try_lock(out)) is None:
+                raise ConfigError(
+                    f"{out}: another process measures here; wait for it or choose another --out"
+                )
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)

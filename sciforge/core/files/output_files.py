@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,14 +26,8 @@ def whole_paths(*paths: Path, sources: Iterable[Path] = ()) -> Iterator[list[Pat
         DataError: the disk is full or may not be written.
     """
     paths = tuple(Path(path) for path in paths)
-    read = {Path(source).resolve() for source in sources}
-    for path in paths:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; give the name of a file to write")
-        if path.resolve() in read:
-            raise ConfigError(f"{path} is also read from; give another name to write to")
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ConfigError(f"{paths[0]} would be written twice; give another name")
+    with one_line(paths[0]):
+        _require_files(paths, {Path(source).resolve() for source in sources})
     works = [path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}") for path in paths]
     with one_line(paths[0]):
         try:
@@ -48,7 +42,19 @@ def whole_paths(*paths: Path, sources: Iterable[Path] = ()) -> Iterator[list[Pat
                 _flush(folder)
         finally:
             for work in works:
-                work.unlink(missing_ok=True)
+                with suppress(OSError):
+                    work.unlink(missing_ok=True)
+
+
+def _require_files(paths: Sequence[Path], read: set[Path]) -> None:
+    """Raise ConfigError where a path is a folder, comes twice, or is read from."""
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; give the name of a file to write")
+        if path.resolve() in read:
+            raise ConfigError(f"{path} is also read from; give another name to write to")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError(f"{paths[0]} would be written twice; give another name")
 
 
 @contextmanager

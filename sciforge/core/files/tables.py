@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sciforge.core.files.output_files import write_whole
+
 
 @dataclass(frozen=True)
 class Table:
@@ -80,6 +82,9 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        DataError: the disk is full or may not be written.
     """
     head = (
         "<!doctype html><html lang=en><meta"
@@ -97,10 +102,8 @@ def write_html(path: Path, title: str, sections: Sequence[Section]) -> Path:
         )
         parts.append(f"<nav>{' '.join(links)}</nav>")
     parts += [_html_section(section, f"s{i}") for i, section in enumerate(sections)]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return path
+    page = "\n".join(parts) + "\n"
+    return write_whole(path, lambda work: work.write_text(page, encoding="utf-8"))
 
 
 def _html_section(section: Section, anchor: str) -> str:

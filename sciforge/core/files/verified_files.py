@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sciforge.core.files.atomic import check_files, replace_file
 from sciforge.core.files.links import cache_folder
-from sciforge.errors import SciforgeError
+from sciforge.errors import DataError, SciforgeError
 
 # A file changed so few seconds before it was read may be changed again without a new time stamp, so
 # it is read each time.
@@ -71,7 +71,7 @@ def _read(place: Path) -> dict[str, list[int]]:
 
 def _write(place: Path, stamps: dict[str, list[int]]) -> None:
     """Keep the stamps; a cache that cannot be written only costs time."""
-    with suppress(OSError):
+    with suppress(OSError, DataError):
         place.parent.mkdir(parents=True, exist_ok=True)
         replace_file(place, lambda work: work.write_text(json.dumps(stamps), encoding="utf-8"))
         entries = sorted(place.parent.glob("*.json"), key=lambda entry: entry.stat().st_mtime)

@@ -24,7 +24,7 @@ from sciforge.core.domain import (
     get_domain,
     seeded_model,
 )
-from sciforge.core.files.atomic import sha256, sweep, try_lock
+from sciforge.core.files.atomic import disk_error, sha256, sweep, try_lock
 from sciforge.core.methods import dp_sgd, finetuning, fisher, regularization
 from sciforge.core.methods.distillation import with_teacher
 from sciforge.core.methods.ema import ExponentialMovingAverage
@@ -65,7 +65,7 @@ def own_folder(out: Path, engine: Engine, resume: bool) -> Iterator[None]:
                         " --out"
                     )
         except OSError as error:
-            problem = f"{out}: {error.strerror}; choose another --out"
+            problem = str(disk_error(error, out))
     try:
         if problem := engine.agree(problem):
             raise ConfigError(problem)

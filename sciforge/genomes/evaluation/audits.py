@@ -11,6 +11,7 @@ import numpy as np
 
 from sciforge.core.data.sampling import EVALUATE, generator
 from sciforge.core.data.store import SPLITS, Store
+from sciforge.core.files.output_files import write_whole
 from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import AuditReport, Section, Table
 from sciforge.core.learners.metrics import classification_metrics
@@ -330,9 +331,8 @@ class AuditSplits(Settings):
             names = (
                 store.column("name") if "name" in store[0] else [str(i) for i in range(len(store))]
             )
-            self.keep_out.write_text(
-                "".join(f"{names[test[i]]}\n" for i in np.flatnonzero(flagged))
-            )
+            lines = "".join(f"{names[test[i]]}\n" for i in np.flatnonzero(flagged))
+            write_whole(self.keep_out, lambda work: work.write_text(lines, encoding="utf-8"))
         warnings = tuple(
             f"{count} test windows: {name}" for name, count in metrics.items() if count
         )

@@ -196,12 +196,15 @@ def _labels(
     bar = tqdm(
         total=len(structures), initial=len(done), desc=level.name, unit="structure", disable=None
     )
-    with open(journal or os.devnull, "a", encoding="utf-8") as handle, bar, closing(work):
+    place = journal or Path(os.devnull)
+    with one_line(place):
+        handle = open(place, "a", encoding="utf-8")  # noqa: SIM115
+    with closing(handle), bar, closing(work):
         for index, record, reason in work:
             done[index] = {"reason": reason} if record is None else record
-            handle.write(
-                json.dumps({"index": index, "digest": digests[index], **done[index]}) + "\n"
-            )
-            handle.flush()
+            line = json.dumps({"index": index, "digest": digests[index], **done[index]})
+            with one_line(place):
+                handle.write(line + "\n")
+                handle.flush()
             bar.update()
     return [done[index] for index in range(len(structures))]

@@ -149,7 +149,7 @@ def test_a_folder_without_permission_is_one_line(tiny, fit, tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_one_line(tiny, fit, tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ConfigError, match="exists"):
+    with pytest.raises(ConfigError, match="a file is where a folder is needed"):
         fit(tiny.pretraining)
 
 
