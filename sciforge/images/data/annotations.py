@@ -12,7 +12,8 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
@@ -26,13 +27,15 @@ from sciforge.core.data.store import SPLIT_NAMES, SPLITS
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError, did_you_mean
 
+SPLIT_COLUMN = "split"
+GEOMETRY = ("segmentation", "keypoints")  # of COCO's annotations, beside the box
 CORNERS = ("x0", "y0", "x1", "y1")
 OUTSIDE = 1.0  # pixels that a box may reach over the edge, for rounding; it is then cut there
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one source says of one picture.
+class ImageLabel:
+    """The label and the split of one picture in a table.
 
     Args:
         label: class or number as text; empty where the source has none.
@@ -50,13 +53,14 @@ class Said:
 @dataclass
 class Boxes:
     """The boxes of one picture, in the order of the source; `problem` says why they cannot be
-    used.
+    used, `size` (rows, columns) is that of the picture as the source has it.
     """
 
     rows: list[tuple[float, float, float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     line: int | None = None
     problem: str = ""
+    size: tuple[int, int] | None = None
 
     def arrays(
         self, classes: Mapping[str, int], size: tuple[int, int]
@@ -68,10 +72,16 @@ class Boxes:
             size: rows and columns of the picture.
 
         Raises:
-            DataError: a box is empty, not finite, or more than a pixel outside the picture.
+            DataError: a box is empty, not finite, or more than a pixel outside the picture, or
+                the source has the picture in another size.
         """
         if self.problem:
             raise DataError(self.problem)
+        if self.size is not None and self.size != tuple(size):
+            raise DataError(
+                f"its boxes are of a picture of {self.size[1]} x {self.size[0]} pixels, the file"
+                f" has {size[1]} x {size[0]}"
+            )
         box_K4 = np.array(self.rows, np.float64).reshape(-1, 4)
         far = np.array([size[1], size[0]] * 2, np.float64)
         for box in box_K4:
@@ -100,15 +110,17 @@ def split_number(text: str) -> int:
 
 def read_labels(
     path: Path, image_column: str, label_column: str, split_column: str, group_column: str = ""
-) -> dict[str, Said]:
-    """Return image name -> what a CSV says of it; the split column may be missing.
+) -> dict[str, ImageLabel]:
+    """Return image name -> what a CSV says of it; the split column may be missing where it has
+    its default name.
 
     Raises:
         DataError: a column is missing, a row is short, an image comes twice, or a split is unknown.
     """
-    rows: dict[str, Said] = {}
-    needed = (image_column, label_column, *((group_column,) if group_column else ()))
-    for line, row in _rows(path, needed):
+    rows: dict[str, ImageLabel] = {}
+    named = () if split_column == SPLIT_COLUMN else (split_column,)
+    named = (*named, *((group_column,) if group_column else ()))
+    for line, row in _rows(path, (image_column, label_column, *named)):
         name = row[image_column]
         if name in rows:
             raise DataError(
@@ -117,7 +129,8 @@ def read_labels(
         text = row.get(split_column, "")
         try:
             group = group_name(row[group_column]) if group_column else ""
-            rows[name] = Said(row[label_column], split_number(text) if text else None, line, group)
+            split = split_number(text) if text else None
+            rows[name] = ImageLabel(row[label_column], split, line, group)
         except DataError as error:
             raise DataError(str(error), path, line) from None
     return rows
@@ -172,7 +185,9 @@ def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
             for c in sorted(body["categories"], key=lambda c: int(c["id"]))
         }
         images = {entry["id"]: str(entry["file_name"]) for entry in body["images"]}
-        boxes_of = {name: Boxes() for name in images.values()}
+        _need_different(names.values(), "categories", path)
+        _need_different([str(entry["file_name"]) for entry in body["images"]], "images", path)
+        boxes_of = {str(e["file_name"]): Boxes(size=_size_of(e)) for e in body["images"]}
         for entry in body["annotations"]:
             boxes, kind = (
                 boxes_of.get(images.get(entry["image_id"], "")),
@@ -192,7 +207,34 @@ def read_coco(path: Path) -> tuple[dict[str, Boxes], list[str]]:
             x, y, width, height = map(float, entry["bbox"])
             boxes.rows.append((x, y, x + width, y + height))
             boxes.names.append(kind)
-    return boxes_of, list(dict.fromkeys(names.values()))
+    return boxes_of, list(names.values())
+
+
+def geometry_notes(path: Path) -> list[str]:
+    """Return notes on what COCO's JSON holds beside boxes: it is not used."""
+    if path.suffix.lower() != ".json":
+        return []
+    annotations = _json(path).get("annotations", ())
+    counts = {what: sum(bool(entry.get(what)) for entry in annotations) for what in GEOMETRY}
+    return [
+        f"{what} of {count} annotations not used: boxes are"
+        for what, count in counts.items()
+        if count
+    ]
+
+
+def _size_of(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return rows and columns of an image of COCO, None where it does not say."""
+    if "width" not in entry or "height" not in entry:
+        return None
+    return int(entry["height"]), int(entry["width"])
+
+
+def _need_different(names: Iterable[str], what: str, path: Path) -> None:
+    """Raise DataError where two entries of COCO have one name: their boxes would be mixed up."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"two {what} are called {twice[0]!r}; give each a name of its own", path)
 
 
 class _fields:
@@ -240,6 +282,8 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, 
         reader = csv.reader(handle)
         try:
             header = [cell.strip() for cell in next(reader, [])]
+            if twice := [name for name in needed if header.count(name) > 1]:
+                raise DataError(f"two columns are called {twice[0]!r}; rename one", path, 1)
             for name in needed:
                 if name not in header:
                     raise DataError(
@@ -262,6 +306,12 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, 
             raise DataError(f"not a table in UTF-8 ({error}); correct it", path) from None
 
 
+def header_of(path: Path) -> list[str]:
+    """Return the names of the columns of a CSV."""
+    with _opened(path) as raw, TextIOWrapper(raw, "utf-8-sig", newline="") as handle:
+        return [cell.strip() for cell in next(csv.reader(handle), [])]
+
+
 def of_name(table: Mapping[str, Any], name: str) -> Any | None:
     """Return what a table says of a picture: under its path, else under its bare file name.
 
@@ -276,12 +326,17 @@ def unmatched(
     table: Mapping[str, Any], names: list[str], path: Path
 ) -> list[tuple[str, int | None]]:
     """Return (name, line) of a table's entries that no picture bears; raises DataError where a
-    bare name means two.
+    name means two pictures, or a picture has two entries.
     """
     bare: dict[str, int] = {}
     for name in names:
         bare[name.rsplit("/", 1)[-1]] = bare.get(name.rsplit("/", 1)[-1], 0) + 1
     known, missing = set(names), []
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name in table]:
+        raise DataError(
+            f"several of the folders hold an image {twice[0]!r}; give the folder above them", path
+        )
+    by_path = {name.rsplit("/", 1)[-1] for name in table if "/" in name and name in known}
     for name, entry in table.items():
         line = getattr(entry, "line", None)
         if name in known:
@@ -292,6 +347,8 @@ def unmatched(
                 path,
                 line,
             )
+        if name in by_path:
+            raise DataError(f"image {name!r} is there by its path too; keep one", path, line)
         if not bare.get(name):
             missing.append((name, line))
     return missing

@@ -31,7 +31,8 @@ def areas(box_N4: np.ndarray) -> np.ndarray:
 def overlaps(one_N4: np.ndarray, other_M4: np.ndarray) -> np.ndarray:
     """Return intersection over union [N, M] in float64; 0 where both are empty.
 
-    >>> overlaps(np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 1], [1, 1, 3, 3], [5, 5, 6, 6]])).round(3).tolist()
+    >>> others = np.array([[0, 0, 2, 1], [1, 1, 3, 3], [5, 5, 6, 6]])
+    >>> overlaps(np.array([[0, 0, 2, 2]]), others).round(3).tolist()
     [[0.5, 0.143, 0.0]]
     """
     one, other = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (one_N4, other_M4))

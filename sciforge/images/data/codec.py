@@ -17,7 +17,7 @@ from torch import Tensor
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 
-MOST_IMAGES = 10_000  # from which mean and std are taken; beyond, their third digit no longer moves
+MAX_IMAGES = 10_000  # from which mean and std are taken; beyond, their third digit no longer moves
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ImageCodec(Settings):
             raise DataError(
                 "no training image; prepare with a larger share for training", store.path
             )
-        step = -(-len(records) // MOST_IMAGES)
+        step = -(-len(records) // MAX_IMAGES)
         total, squares, count = 0, 0, 0
         for i in range(0, len(records), step):
             pixels_PC = (

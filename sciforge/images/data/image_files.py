@@ -2,12 +2,13 @@
 find their way back.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sciforge.core.data.store import Reject
 from sciforge.core.domain import Record
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.codec import ImageCodec
@@ -54,7 +55,11 @@ class Picture:
 
 
 def read_files(
-    files: Iterable[Path], codec: ImageCodec, rules: Rules, size: tuple[int, int] | None = None
+    files: Iterable[Path],
+    codec: ImageCodec,
+    rules: Rules,
+    size: tuple[int, int] | None = None,
+    on_reject: Callable[[Reject], None] | None = None,
 ) -> Iterator[Picture]:
     """Yield the images of files and folders; those of another size are scaled to fit and framed
     with the background.
@@ -64,39 +69,70 @@ def read_files(
         codec: whose channels, and size where none is given, they take.
         rules: of transparency and 16 bits.
         size: rows and columns of another frame; the positions are interpolated.
+        on_reject: called for a file that cannot be read, which is then left out.
 
     Raises:
-        DataError: a file is unreadable; ConfigError: nothing is there, or the size does not divide
-            into patches.
+        DataError: a file is unreadable, without `on_reject`.
+        ConfigError: nothing is there, or the size does not divide into patches.
     """
     frame = size or (codec.height, codec.width)
     codec.check_size(*frame)
-    num = 0
+    num, rejects = 0, []
+
+    def note(reject: Reject) -> None:
+        rejects.append(reject)
+        on_reject(reject)
+
     for path in map(Path, files):
-        for name, image_in_file in _images(path, rules):
+        for name, image_in_file in _images(path, rules, None if on_reject is None else note):
             fit = Fit.letterbox(image_in_file.shape[:2], frame)
             image = fit.picture(in_channels(image_in_file, codec.channels), rules.background)
             yield Picture(name, image, image_in_file.shape[:2], fit)
             num += 1
+    if rejects and not num:
+        first = rejects[0]
+        raise DataError(
+            f"none of {len(rejects)} files can be read; the first: {first.reason}", Path(first.path)
+        )
     if not num:
         raise ConfigError(
             "no image among the files; give pictures, folders of them, arrays or IDX files"
         )
 
 
-def _images(path: Path, rules: Rules) -> Iterator[tuple[str, np.ndarray]]:
+def _images(
+    path: Path, rules: Rules, on_reject: Callable[[Reject], None] | None
+) -> Iterator[tuple[str, np.ndarray]]:
     if path.is_dir():
         for inner in pictures_in(path):
-            yield inner.relative_to(path).as_posix(), read_picture(inner, rules)
-    elif kind_of(path) == "picture":
-        yield path.name, read_picture(path, rules)
-    elif kind_of(path) == "other":
-        raise DataError(
-            "neither a picture, nor an array, nor an IDX file, nor a folder; correct the path", path
-        )
-    else:
-        for at, image in enumerate(read_many(path, rules).images):
-            yield f"{path.name}[{at}]", image
+            name = inner.relative_to(path).as_posix()
+            try:
+                yield name, read_picture(inner, rules)
+            except DataError as error:
+                _refuse(error, inner, name, on_reject)
+        return
+    try:
+        if kind_of(path) == "other":
+            raise DataError(
+                "neither a picture, nor an array, nor an IDX file, nor a folder; correct the path",
+                path,
+            )
+        if kind_of(path) == "picture":
+            yield path.name, read_picture(path, rules)
+            return
+        images = read_many(path, rules).images
+    except DataError as error:
+        return _refuse(error, path, path.name, on_reject)
+    for at, image in enumerate(images):
+        yield f"{path.name}[{at}]", image
+
+
+def _refuse(
+    error: DataError, path: Path, name: str, on_reject: Callable[[Reject], None] | None
+) -> None:
+    if on_reject is None:
+        raise error
+    on_reject(Reject(str(path), None, name, str(error).removeprefix(f"{error.path}: ")))
 
 
 def in_channels(image_HWC: np.ndarray, channels: int) -> np.ndarray:

@@ -36,8 +36,10 @@ def pixels_of(value: Any, rules: Rules = DEFAULT_RULES) -> np.ndarray:
     Raises:
         DataError: it is none of these.
 
-    >>> pixels_of(np.array([[0.0, 0.5, 1.0]])).ravel().tolist(), pixels_of(np.array([[True, False]])).ravel().tolist()
-    ([0, 128, 255], [255, 0])
+    >>> pixels_of(np.array([[0.0, 0.5, 1.0]])).ravel().tolist()
+    [0, 128, 255]
+    >>> pixels_of(np.array([[True, False]])).ravel().tolist()
+    [255, 0]
     """
     if isinstance(value, str | Path):
         return read_picture(Path(value), rules)
@@ -116,6 +118,7 @@ class ImagesInMemory(Images):
     texts: tuple[str, ...] = field(default=(), init=False, repr=False)
     splits_N: Any = field(default=None, init=False, repr=False)
     groups: tuple[str, ...] | None = field(default=None, init=False, repr=False)
+    scaled: list[int] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
     def of(
@@ -175,6 +178,10 @@ class ImagesInMemory(Images):
             try:
                 image = pixels_of(value, self.rules)
                 size, channels = size or image.shape[:2], channels or image.shape[2]
+                if self.channels is None and (channels, image.shape[2]) == (1, 3):
+                    raise DataError("in colour, the first image is grey; convert one of them")
+                if image.shape[:2] != size:
+                    self.scaled.append(place)
                 fit = Fit.letterbox(image.shape[:2], size)
                 framed = fit.picture(in_channels(image, channels), self.background)
                 label = self._label(self.texts[place]) if self.texts else {}
@@ -188,5 +195,13 @@ class ImagesInMemory(Images):
             shard.add({}, image=framed, name=f"input {place}", **label, split=self.splits_N[place])
 
     def finish(self, store: Store) -> dict[str, Any]:
-        """Return the metadata of the store, with the target's name."""
-        return super().finish(store) | ({"target": self.target} if self.texts else {})
+        """Return the metadata of the store, with the target's name and a note on scaled images."""
+        meta = super().finish(store) | ({"target": self.target} if self.texts else {})
+        if self.scaled and self.size is None:
+            rows, columns = meta["size"]
+            note = (
+                f"{len(self.scaled)} images scaled to the {columns} x {rows} pixels of the first;"
+                f" the first of them is input {self.scaled[0]}"
+            )
+            meta["notes"] = [note, *meta.get("notes", ())]
+        return meta

@@ -3,11 +3,12 @@ numbers, boxes or label maps.
 
 Columns: `image` uint8 [H, W, C], `name` text, `split` uint8 (places in SPLITS; LEFT_OUT is in
 none), and where asked for `label` text or `value` float64, `boxes` float32 [K, 4] with `box_labels`
-int64 [K], `segments` uint8 [H, W] (IGNORE is no class), `group` text. Pictures that are the same byte for byte
-stay in one split: where a file list says otherwise the most held-out copy is kept and the others
-are LEFT_OUT, and counted.
+int64 [K], `segments` uint8 [H, W] (IGNORE is no class), `group` text. Pictures that are the same
+byte for byte stay in one split: where a file list says otherwise the most held-out copy is kept and
+the others are LEFT_OUT, and counted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,13 @@ from sciforge.core.data.groups import groups_of, split_by_group
 from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
+from sciforge.images.data import input_notes
 from sciforge.images.data.annotations import (
+    CORNERS,
+    SPLIT_COLUMN,
     Boxes,
-    Said,
+    ImageLabel,
+    geometry_notes,
     number,
     of_name,
     read_boxes,
@@ -31,6 +36,7 @@ from sciforge.images.data.annotations import (
     unmatched,
 )
 from sciforge.images.data.readers import (
+    FULL_WHITE,
     Fit,
     Rules,
     kind_of,
@@ -77,8 +83,8 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Images(Settings):
-    """Pictures from folders of PNG, JPEG and TIFF files, from arrays (.npy, .npz) and from IDX
-    files.
+    """Pictures from folders of PNG, JPEG, TIFF, BMP, GIF and WebP files, from arrays (.npy, .npz)
+    and from IDX files.
 
     Args:
         files: folders, picture files, arrays, IDX files (plain or gzipped).
@@ -88,15 +94,17 @@ class Images(Settings):
             `read_many`.
         folder_labels: the folder a picture lies in is its class; folders above it called train,
             validation (val) or test are its split.
-        image_column, label_column, split_column: of CSV files; the split column may be missing.
+        image_column, label_column, split_column: of CSV files; the column `split` may be missing.
         group_column: of CSV files, names what must not be in two splits (patient, slide); the
             splits are then drawn by groups, not class by class.
         classes: names of integer labels, 0 first.
         numeric: the labels are numbers (for regression), not classes.
         boxes: a CSV (image, x0, y0, x1, y1, label) or COCO JSON; a picture it does not name is
             rejected.
-        masks: folder of label maps of 8 bits (PNG), each at the same place and of the same name as
-            its picture but for the suffix; 255 is no class.
+        masks: folder of label maps of 1 or 8 bits (PNG), each at the same place and of the same
+            name as its picture but for the suffix; 255 is no class.
+        mask_classes: the values of label maps that are the classes 0, 1, ... (0 255 for binary
+            maps); by default a value is the number of its class.
         size: rows and columns; pictures of another size are scaled to fit and framed with the
             background. Without it pictures of another size than the first are rejected.
         channels: `grey` or `rgb`; by default as the first picture, and a colour picture in a grey
@@ -116,17 +124,18 @@ class Images(Settings):
     folder_labels: bool = False
     image_column: str = "image"
     label_column: str = "label"
-    split_column: str = "split"
+    split_column: str = SPLIT_COLUMN
     group_column: str = ""
     classes: tuple[str, ...] = ()
     numeric: bool = False
     boxes: Path | None = None
     masks: Path | None = None
+    mask_classes: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
     channels: Literal["grey", "rgb"] | None = None
     alpha: Literal["composite", "reject"] = "composite"
     background: tuple[int, int, int] = (255, 255, 255)
-    white: int = 65535
+    white: int = FULL_WHITE
     test_share: float = 0.2
     validation_share: float = 0.1
     seed: int = 0
@@ -185,6 +194,31 @@ class Images(Settings):
             raise ConfigError(f"size is {self.size}; rows and columns lie between 1 and 16384")
         if not (1 <= self.white <= 65535 and all(0 <= x <= 255 for x in self.background)):
             raise ConfigError("white lies between 1 and 65535, background between 0 and 255")
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Raise ConfigError for an option that changes nothing beside the others."""
+        if self.numeric and self.classes:
+            raise ConfigError("classes name labels that numeric takes for numbers; give one")
+        needs = {
+            "label_column": ("labels of a CSV", self.table is not None),
+            "split_column": ("labels of a CSV", self.table is not None),
+            "image_column": ("a CSV of labels or boxes", self._has_image_column),
+            "mask_classes": ("masks", self.masks is not None),
+        }
+        for name, (what, given) in needs.items():
+            if not given and getattr(self, name) != getattr(Images, name):
+                raise ConfigError(f"{name} is not used without {what}; leave it out")
+        values = self.mask_classes
+        if values and (len(values) < 2 or len(set(values)) < len(values)):
+            raise ConfigError(f"mask_classes are {values}; give two or more different values")
+        if values and not 0 <= min(values) <= max(values) <= 255:
+            raise ConfigError(f"mask_classes are {values}; label maps hold 0 to 255")
+
+    @property
+    def _has_image_column(self) -> bool:
+        boxes = self.boxes is not None and Path(self.boxes).suffix.lower() != ".json"
+        return boxes or self.table is not None
 
     def _items(self) -> list[Item]:
         """Return every file with the split it was given for, and with its labels where it holds
@@ -198,8 +232,15 @@ class Images(Settings):
         ]
         if not items:
             raise DataError(
-                f"no picture in {', '.join(map(str, self.files))}; PNG, JPEG and TIFF files are"
-                " read"
+                f"no picture in {', '.join(map(str, self.files))}; PNG, JPEG, TIFF, BMP,"
+                " GIF and WebP files are read"
+            )
+        names = Counter(item.name for item in items if kind_of(item.path) == "picture")
+        twice = next((name for name, count in names.items() if count > 1), None)
+        if twice is not None and (self.masks or self.boxes):
+            raise DataError(
+                f"several of the folders hold an image {twice!r}, of which masks and boxes hold"
+                " one; give the folder above them"
             )
         many = [item for item in items if kind_of(item.path) != "picture"]
         arrays = [Path(path) for path in self.labels if Path(path) != self.table]
@@ -236,7 +277,7 @@ class Images(Settings):
         return self.size or (1, 1), channels or 1
 
     def _missing(self, names: list[str]) -> tuple[tuple[Path, str, int | None], ...]:
-        tables = [(self.table, self._said())] if self.table else []
+        tables = [(self.table, self._table_labels())] if self.table else []
         tables += (
             [(self.boxes, read_boxes(Path(self.boxes), self.image_column)[0])] if self.boxes else []
         )
@@ -246,7 +287,7 @@ class Images(Settings):
             for name, line in unmatched(table, names, path)
         )
 
-    def _said(self) -> dict[str, Said]:
+    def _table_labels(self) -> dict[str, ImageLabel]:
         if self.table is None:
             return {}
         columns = (self.label_column, self.split_column, self.group_column)
@@ -258,7 +299,7 @@ class Images(Settings):
         """Read the files of one chunk and append their pictures."""
         for path, name, line in source.missing:
             _refuse(DataError(f"no picture {name!r} among the files"), path, line, name, on_reject)
-        labels = self._said()
+        labels = self._table_labels()
         boxes, names = read_boxes(Path(self.boxes), self.image_column) if self.boxes else ({}, [])
         numbers = {name: place for place, name in enumerate(names)}
         for item in source.items:
@@ -275,7 +316,7 @@ class Images(Settings):
         item: Item,
         chunk: Chunk,
         shard: ShardWriter,
-        labels: dict[str, Said],
+        labels: dict[str, ImageLabel],
         boxes: dict[str, Boxes],
         numbers: dict[str, int],
     ) -> None:
@@ -287,6 +328,8 @@ class Images(Settings):
             folders = item.name.split("/")[:-1]
             if not folders:
                 raise DataError("not in a folder of its class")
+            if len(folders) == 1 and folders[0].lower() in SPLIT_NAMES:
+                raise DataError(f"in the folder {folders[0]!r} of a split, in none of a class")
             fixed |= self._label(folders[-1])
             split = next(
                 (SPLIT_NAMES[f.lower()] for f in folders[:-1] if f.lower() in SPLIT_NAMES), split
@@ -336,7 +379,7 @@ class Images(Settings):
             try:
                 fixed = {"image": self._framed(pixels, chunk)[0], "name": name}
                 if labels is not None:
-                    fixed |= self._label(str(labels[at]))
+                    fixed |= self._label(_label_text(labels[at]))
                 shard.add({}, **fixed, split=np.uint8(split_N[at]))
             except DataError as error:
                 _refuse(error, item.path, None, name, on_reject)
@@ -384,11 +427,11 @@ class Images(Settings):
         path = (Path(self.masks) / item.name).with_suffix(".png")
         try:
             with Image.open(path, formats=("PNG",)) as image:
-                if image.mode not in ("L", "P"):
+                if image.mode not in ("1", "L", "P"):
                     raise DataError(
                         f"mode {image.mode}; a label map has one channel of 8 bits", path
                     )
-                label_map = np.asarray(image)
+                label_map = np.asarray(image).astype(np.uint8)
         except FileNotFoundError:
             raise DataError("no label map of this name", path) from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -399,7 +442,14 @@ class Images(Settings):
                 f" {size[0]}",
                 path,
             )
-        return label_map
+        if not self.mask_classes:
+            return label_map
+        numbers = np.full(256, -1)
+        numbers[IGNORE] = IGNORE
+        numbers[list(self.mask_classes)] = np.arange(len(self.mask_classes))
+        if (strange := label_map[numbers[label_map] < 0]).size:
+            raise DataError(f"the value {strange[0]} is none of the mask classes", path)
+        return numbers[label_map].astype(np.uint8)
 
     # All shards together --------------------------------------------------------------------------
 
@@ -427,21 +477,69 @@ class Images(Settings):
         meta["classes"] = sorted(set(labels.tolist())) if "label" in columns else []
         if self.boxes is not None:
             meta["box_classes"] = read_boxes(Path(self.boxes), self.image_column)[1]
+        notes = self._input_notes(store)
+        if "label" in columns:
+            notes += input_notes.class_notes(labels, split_N, self.classes)
+        elif self.numeric and "value" not in columns or self.classes:
+            what = "numeric" if self.numeric else "classes"
+            raise ConfigError(f"{what} is about labels, and there are none; give labels")
         if self.masks is not None:
-            known = [
-                m[m != IGNORE].max(initial=0)
-                for m in (store[i]["segments"] for i in range(len(store)))
-            ]
-            meta["segment_classes"] = int(max(known)) + 1
+            meta["segment_classes"], mask_notes = self._mask_classes(store)
+            notes += mask_notes
         meta["left_out"] = int((split_N == LEFT_OUT).sum())
         if meta["left_out"]:
-            meta["notes"] = [
+            notes.append(
                 f"{meta['left_out']} images left out: copies of images in a more held-out split"
-            ]
-        return meta
+            )
+        return meta | ({"notes": notes} if notes else {})
+
+    def _input_notes(self, store: Store) -> list[str]:
+        """Return what was given and not used: files, arrays, columns, folders."""
+        places = [Path(place) for place in (*self.files, *self.validation, *self.test)]
+        tables = [Path(path) for path in (*self.labels, *([self.boxes] if self.boxes else []))]
+        notes = input_notes.unread_notes(places, tables)
+        arrays = [place for place in places if not place.is_dir()]
+        notes += input_notes.array_notes(arrays, arrays if set(self.labels) - {self.table} else ())
+        if self.table is not None:
+            used = (self.image_column, self.label_column, self.split_column, self.group_column)
+            notes += input_notes.column_notes(self.table, used)
+        if self.boxes is not None:
+            used = (self.image_column, *CORNERS, "label")
+            notes += input_notes.column_notes(Path(self.boxes), used)
+            notes += geometry_notes(Path(self.boxes))
+        if self.table is None and not self.validation and not self.test or self.folder_labels:
+            names = list(store.column("name"))
+            notes += input_notes.folder_notes(names, self.folder_labels)
+        brightest = max(int(store[i]["image"].max(initial=0)) for i in range(len(store)))
+        return notes + input_notes.brightness_note(brightest)
+
+    def _mask_classes(self, store: Store) -> tuple[int, list[str]]:
+        """Return the number of classes of the label maps, and notes on their values.
+
+        Raises:
+            DataError: they hold 0 and 255 only: their foreground would be no class.
+        """
+        count_V = np.zeros(256, np.int64)
+        for i in range(len(store)):
+            map_HW = np.asarray(store[i]["segments"])
+            # the frame around a scaled map is 255 too, in whole rows or columns
+            framed_HW = (map_HW == IGNORE).all(1)[:, None] | (map_HW == IGNORE).all(0)
+            count_V += np.bincount(map_HW[~framed_HW], minlength=256)
+        values = np.flatnonzero(count_V[:IGNORE])
+        if self.mask_classes:
+            return len(self.mask_classes), []
+        if values.tolist() in ([], [0]) and count_V[IGNORE]:
+            raise DataError(
+                "the label maps hold 0 and 255 only, and 255 is no class; give --mask-classes 0 255"
+                " where 255 is the foreground",
+                Path(self.masks),
+            )
+        return int(values.max(initial=0)) + 1, input_notes.mask_notes(count_V)
 
     def _drawn_by_group(self, store: Store) -> np.ndarray:
-        """Return the named split of every picture, and where groups are named the drawn ones too."""
+        """Return the named split of every picture, and where groups are named the drawn
+        ones too.
+        """
         named_N, group_N = np.asarray(store.column("split")), groups_of(store)
         if group_N is None:
             return named_N
@@ -468,6 +566,15 @@ def _refuse(error: DataError, path: Path, line: int | None, name: str, on_reject
     if on_reject is None:
         raise DataError(f"{reason}; {MEND}", where, line) from None
     on_reject(Reject(str(where), line, name, reason))
+
+
+def _label_text(label: Any) -> str:
+    """Return the label of an array as text; the bytes of old numpy files as the text they hold.
+
+    >>> _label_text(np.bytes_(b"cat")), _label_text(np.int64(3))
+    ('cat', '3')
+    """
+    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
 
 
 def _label_array(path: Path, count: int) -> np.ndarray:

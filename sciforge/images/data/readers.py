@@ -1,8 +1,9 @@
-"""Image files (PNG, JPEG, TIFF), arrays (.npy, .npz) and IDX files -> uint8 pictures of 1 or 3
-channels.
+"""Image files (PNG, JPEG, TIFF, BMP, GIF, WebP), arrays (.npy, .npz) and IDX files -> uint8
+pictures of 1 or 3 channels.
 
 One policy for every file. 16-bit grey is scaled so that `white` (by default 65535, the full range
-of the format, not of the picture) becomes 255; 16-bit colour is cut to its upper 8 bits by Pillow.
+of the format, not of the picture) becomes 255; 16-bit colour is cut to its upper 8 bits by Pillow,
+so that another `white` is refused for it.
 Transparent pictures are laid on a background colour or refused. Palettes, CMYK and other colour
 spaces become RGB, 1-bit pictures grey. A camera's note that the picture is turned (EXIF) is
 followed. Floating point, several frames and pictures over Pillow's limit of pixels are refused.
@@ -26,9 +27,11 @@ import numpy as np
 from sciforge.core.files import decompression
 from sciforge.errors import DataError, printable
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 ARRAYS = (".npy", ".npz")
-FORMATS = ("PNG", "JPEG", "TIFF")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
+ARRAY_NAMES = ("images", "labels", "splits")  # of an .npz, that are used
+FULL_WHITE = 65535
 # Types of Yann LeCun's IDX format, big-endian (http://yann.lecun.com/exdb/mnist).
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -45,13 +48,14 @@ class Rules:
 
     alpha: Literal["composite", "reject"] = "composite"
     background: tuple[int, int, int] = (255, 255, 255)
-    white: int = 65535
+    white: int = FULL_WHITE
 
 
 def kind_of(path: Path) -> str:
     """Return `picture`, `array`, `idx` or `other`, by the file's name alone.
 
-    >>> kind_of(Path("a.PNG")), kind_of(Path("a.npz")), kind_of(Path("train-images-idx3-ubyte.gz")), kind_of(Path("a.txt"))
+    >>> names = ("a.PNG", "a.npz", "train-images-idx3-ubyte.gz", "a.txt")
+    >>> tuple(kind_of(Path(name)) for name in names)
     ('picture', 'array', 'idx', 'other')
     """
     name = path.name.lower()
@@ -79,6 +83,11 @@ def read_picture(path: Path, rules: Rules = Rules()) -> np.ndarray:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview after it
                     raise DataError(f"{frames} frames; save the one to use as a picture of its own")
+                if rules.white != FULL_WHITE and _is_deep_colour(image):
+                    raise DataError(
+                        f"16-bit colour, of which the upper 8 bits are read; white {rules.white}"
+                        " cannot be kept: scale it and save it as 8 bits"
+                    )
                 image.load()
                 return pixels(ImageOps.exif_transpose(image), rules)
     except DataError as error:
@@ -93,6 +102,12 @@ def read_picture(path: Path, rules: Rules = Rules()) -> np.ndarray:
         # Decoders of damaged files raise whatever comes: SyntaxError, struct.error, zlib.error...
         reason = " ".join(str(error).split()).replace(str(path), "the file") or type(error).__name__
         raise DataError(f"not a readable picture ({reason}); correct it", path) from None
+
+
+def _is_deep_colour(image: Any) -> bool:
+    """Return whether a file that is not decoded yet holds several channels of 16 bits."""
+    deep = any("16" in str(tile[3]) for tile in image.tile)
+    return deep and len(image.getbands()) > 1
 
 
 def pixels(image: Any, rules: Rules = Rules()) -> np.ndarray:
@@ -194,12 +209,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"images": loaded}
-            most = max(decompression.FLOOR_BYTES, decompression.LARGEST_RATIO * path.stat().st_size)
+            max_bytes = max(
+                decompression.FLOOR_BYTES, decompression.LARGEST_RATIO * path.stat().st_size
+            )
             # numpy reads no more than it says
-            if sum(member.file_size for member in loaded.zip.infolist()) > most:
+            if sum(member.file_size for member in loaded.zip.infolist()) > max_bytes:
                 raise DataError(
-                    f"unpacks to more than {most:,} bytes, as a decompression bomb; save it with"
-                    " np.savez",
+                    f"unpacks to more than {max_bytes:,} bytes, as a decompression bomb; save it"
+                    " with np.savez",
                     path,
                 )
             arrays = {name: loaded[name] for name in loaded.files}
@@ -222,6 +239,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if strange := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
         raise DataError(f"{printable(strange[0])} is no array; correct it", path)
     return arrays
+
+
+def array_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the arrays of an .npz, without reading them; none where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return ()
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -376,7 +402,25 @@ def pictures_in(folder: Path) -> Iterator[Path]:
     """Yield the picture files below a folder, sorted by name; hidden files and folders are
     passed over.
     """
+    yield from (path for path in _visible(folder) if kind_of(path) == "picture")
+
+
+def unread_in(folder: Path) -> list[Path]:
+    """Return the files below a folder that `pictures_in` does not yield, hidden ones left out."""
+    return [path for path in _visible(folder) if kind_of(path) != "picture"]
+
+
+def hidden_in(folder: Path) -> list[Path]:
+    """Return the hidden picture files below a folder, and those in hidden folders."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in files if _is_hidden(path, folder) and kind_of(path) == "picture"]
+
+
+def _visible(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and kind_of(path) == "picture":
+        if not _is_hidden(path, folder) and path.is_file():
             yield path
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)

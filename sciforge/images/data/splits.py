@@ -39,8 +39,9 @@ def drawn_splits(
         named_N: places in SPLITS, UNDRAWN where none is named.
         keys: what must not be in two splits.
         labels: classes, of each of which the shares are drawn.
-        test_share, validation_share: of the keys without a named split; 0 where that split is named
+        test_share: of the keys without a named split that go to test; 0 where that split is named
             for others.
+        validation_share: the same for validation.
         seed: of the draw.
 
     >>> drawn_splits(np.array([255, 255, 2, 0]), "abca", np.array(["x"] * 4), 0.0, 0.0, 0).tolist()

@@ -66,10 +66,10 @@ def small_cnn(
         net.learn(entered(images), torch.from_numpy(target_N), seed)
         net.eval()
         with torch.no_grad():
-            found = torch.cat([net(entered(part)) for part in unseen.split(500)])
+            predicted = torch.cat([net(entered(part)) for part in unseen.split(500)])
     if outputs == 1:
-        return {"value": found[:, 0].double().numpy() * objective.std + objective.mean}
-    return {"probability": found.softmax(1).numpy()}
+        return {"value": predicted[:, 0].double().numpy() * objective.std + objective.mean}
+    return {"probability": predicted.softmax(1).numpy()}
 
 
 BASELINES: Mapping[str, Callable[..., Outputs]] = {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sciforge.core.domain import Batch
 from sciforge.images.data.boxes import average_precision, overlaps
 from sciforge.images.data.codec import ImageCodec, from_patches, to_patches
-from sciforge.images.model.center_maps import centre_map, found_boxes, peaks
+from sciforge.images.model.center_maps import centre_map, detected_boxes, peaks
 from sciforge.images.model.vit import resized_grid
 from sciforge.images.objectives.inpainting import draw_hidden
 
@@ -148,7 +148,7 @@ def boxes_round_trip(model: nn.Module, codec: ImageCodec, rng: np.random.Generat
         torch.from_numpy(written[f"target_{name}"])[None] for name in ("heat", "label", "frame")
     )
     one_hot = torch.nn.functional.one_hot(label.clamp(min=0), 2).double()
-    read = found_boxes(
+    read = detected_boxes(
         peaks((heat * (heat == 1)).double(), one_hot, frame.double(), size, len(picked))[0].numpy()
     )
     precision = average_precision([read], [truth], 0.95)

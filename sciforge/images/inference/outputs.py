@@ -2,8 +2,9 @@
 of files and of images in memory.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from sciforge.core.data.store import Reject
 from sciforge.core.domain import Objective
 from sciforge.core.files.output_files import about
 from sciforge.core.files.results import TableResult
@@ -19,13 +21,14 @@ from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.images.data.image_files import Picture, read_files
+from sciforge.images.data.input_notes import unread_notes
 from sciforge.images.data.readers import Rules
 from sciforge.images.inference.attention import attention_maps
 from sciforge.images.inference.embeddings import ImageEmbedding, mean_states
 from sciforge.images.inference.label_maps import LabelMaps
 from sciforge.images.inference.reconstruction import Reconstruction, reconstructed
 from sciforge.images.inference.sheets import Box, ImageSheet, Panel
-from sciforge.images.model.center_maps import found_boxes
+from sciforge.images.model.center_maps import detected_boxes
 from sciforge.images.objectives.detection import DetectObjects
 from sciforge.images.objectives.inpainting import InpaintPatches
 from sciforge.images.objectives.segmentation import SegmentPatches
@@ -34,6 +37,7 @@ from sciforge.images.objectives.supervised import ClassifyImages, RegressImages
 if TYPE_CHECKING:
     pass
 
+log = logging.getLogger(__name__)
 CORNERS = ("x0", "y0", "x1", "y1")
 PANELS_IN_A_ROW = 4
 
@@ -43,11 +47,13 @@ class Files(Settings):
     """The images of an output.
 
     Args:
-        files: folders, pictures (PNG, JPEG, TIFF), arrays (.npy, .npz), IDX files.
+        files: folders, pictures (PNG, JPEG, TIFF, BMP, GIF, WebP), arrays (.npy, .npz), IDX files.
         size: rows and columns to scale images to; by default those trained on.
         alpha: `composite` lays transparent pictures on the background, `reject` refuses them.
         background: red, green, blue, from 0 to 255.
         white: the 16-bit value that becomes 255.
+        on_error: `skip` leaves out files that cannot be read and lists them in the provenance;
+            `stop` raises at the first.
     """
 
     files: tuple[Path, ...]
@@ -55,12 +61,30 @@ class Files(Settings):
     alpha: Literal["composite", "reject"] = "composite"
     background: tuple[int, int, int] = (255, 255, 255)
     white: int = 65535
+    on_error: Literal["stop", "skip"] = "stop"
+    rejected: list[Reject] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def pictures(self, model: Model) -> Iterator[Picture]:
-        """Yield the images as the model wants them."""
-        return read_files(
-            self.files, model.codec, Rules(self.alpha, self.background, self.white), self.size
-        )
+        """Yield the images as the model wants them; those that cannot be read are kept in
+        `rejected` where asked.
+        """
+        self.rejected.clear()
+        rules = Rules(self.alpha, self.background, self.white)
+        skip = self.rejected.append if self.on_error == "skip" else None
+        yield from read_files(self.files, model.codec, rules, self.size, skip)
+        if self.rejected:
+            log.warning(
+                "%d files that cannot be read left out; the result's about lists them",
+                len(self.rejected),
+            )
+        for note in unread_notes(self.files):
+            log.warning(note)
+
+    def facts(self, model: Model) -> dict[str, Any]:
+        """Return where the result comes from, the files left out and those not read."""
+        rejected = {"rejected": [vars(reject) for reject in self.rejected]} if self.rejected else {}
+        notes = {"notes": notes} if (notes := unread_notes(self.files)) else {}
+        return about(self, model) | rejected | notes
 
     def groups(self, model: Model, what: str) -> Iterator[list[Picture]]:
         """Yield images in groups of some batches, under a progress bar."""
@@ -107,7 +131,7 @@ class ImageLabels(Files):
                 model, model.outputs([picture.record for picture in group])
             )
             frames.append(pd.DataFrame({"name": [picture.name for picture in group], **columns}))
-        return TableResult(pd.concat(frames, ignore_index=True), about(self, model))
+        return TableResult(pd.concat(frames, ignore_index=True), self.facts(model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +160,7 @@ class ImageEmbeddings(Files):
             means.append(mean_states(model, [picture.record for picture in group], layers))
         mean_NSD = np.concatenate(means)
         return ImageEmbedding(
-            names, {layer: mean_NSD[:, i] for i, layer in enumerate(layers)}, about(self, model)
+            names, {layer: mean_NSD[:, i] for i, layer in enumerate(layers)}, self.facts(model)
         )
 
 
@@ -155,9 +179,8 @@ class Detections(Files):
 
     def run(self, model: Model) -> ImageSheet:
         """Find the objects; raises ConfigError where the checkpoint finds none."""
-        return _detected(
-            model, self.groups(model, "detections"), self.score, self.count, about(self, model)
-        )
+        sheet = _detected(model, self.groups(model, "detections"), self.score, self.count, {})
+        return ImageSheet(sheet.frame, sheet.rows, sheet.names, self.facts(model))
 
 
 def detect(model: Model, inputs: Sequence[Any], *, score: float = Detections.score) -> ImageSheet:
@@ -190,7 +213,7 @@ def _detected(
     for group in groups:
         detections = model.outputs([picture.record for picture in group])["detections"]
         for picture, detection_T6 in zip(group, detections, strict=True):
-            boxes = found_boxes(detection_T6, score)
+            boxes = detected_boxes(detection_T6, score)
             corners_K4 = picture.in_file(boxes["boxes"])
             for corners, label, value in zip(
                 corners_K4, boxes["labels"], boxes["scores"], strict=True
@@ -227,7 +250,8 @@ class Segments(Files):
 
     def run(self, model: Model) -> LabelMaps:
         """Compute the maps; raises ConfigError where the checkpoint predicts none."""
-        return _segmented(model, self.groups(model, "segments"), about(self, model))
+        maps = _segmented(model, self.groups(model, "segments"), {})
+        return LabelMaps(maps.names, maps.maps, maps.images, maps.classes, self.facts(model))
 
 
 def segment(model: Model, inputs: Sequence[Any]) -> LabelMaps:
@@ -272,7 +296,7 @@ class Reconstructions(Files):
     def run(self, model: Model) -> Reconstruction:
         """Fill in the images; raises ConfigError where the checkpoint was not trained to."""
         pictures = self.first(model, self.count)
-        return _reconstruction(model, pictures, self.mask_rate, self.seed, about(self, model))
+        return _reconstruction(model, pictures, self.mask_rate, self.seed, self.facts(model))
 
 
 def reconstruct(
@@ -323,7 +347,7 @@ class AttentionMaps(Files):
 
     def run(self, model: Model) -> ImageSheet:
         """Compute the maps."""
-        return _attention(model, self.first(model, self.count), about(self, model))
+        return _attention(model, self.first(model, self.count), self.facts(model))
 
 
 def attention(model: Model, inputs: Sequence[Any]) -> ImageSheet:

@@ -109,9 +109,11 @@ def centre_map(
         "target_label" int64 [R, S], -100 in all other cells; "target_frame" float32 [R, S, 4],
         width and height in cells and the centre's place in its cell.
 
-    >>> found = centre_map(np.array([[2.0, 0.0, 6.0, 8.0]]), np.array([7]), (3, 2), 4)
-    >>> found["target_frame"][1, 1].tolist(), int(found["target_heat"].argmax()), int(found["target_label"].max())
-    ([1.0, 2.0, 0.0, 0.0], 3, 7)
+    >>> target = centre_map(np.array([[2.0, 0.0, 6.0, 8.0]]), np.array([7]), (3, 2), 4)
+    >>> target["target_frame"][1, 1].tolist()
+    [1.0, 2.0, 0.0, 0.0]
+    >>> int(target["target_heat"].argmax()), int(target["target_label"].max())
+    (3, 7)
     """
     heat_RS = np.zeros(cells, np.float32)
     label_RS = np.full(cells, NO_CLASS, np.int64)
@@ -150,7 +152,7 @@ def focal(logits: Tensor, heat: Tensor) -> Tensor:
 
 
 def peaks(
-    chance_BRS: Tensor, class_BRSK: Tensor, frame_BRS4: Tensor, stride: int, most: int
+    chance_BRS: Tensor, class_BRSK: Tensor, frame_BRS4: Tensor, stride: int, max_peaks: int
 ) -> Tensor:
     """Return the boxes of cells that no neighbour tops, [B, T, 6]: x0, y0, x1, y1 in pixels, score,
     class; best first.
@@ -161,12 +163,12 @@ def peaks(
             classes.
         frame_BRS4: width, height (in cells), offset.
         stride: pixels of a cell.
-        most: T; fewer where there are fewer cells. What is left of few peaks has score 0.
+        max_peaks: T; fewer where there are fewer cells. What is left of few peaks has score 0.
     """
     B, R, S, K = class_BRSK.shape
     peak_BRS = chance_BRS * (F.max_pool2d(chance_BRS[:, None], 3, 1, 1)[:, 0] == chance_BRS)
     score_BT, place_BT = (
-        (peak_BRS[..., None] * class_BRSK).flatten(1).topk(min(most, K * R * S), sorted=True)
+        (peak_BRS[..., None] * class_BRSK).flatten(1).topk(min(max_peaks, K * R * S), sorted=True)
     )
     label_BT, cell_BT = place_BT % K, place_BT // K
     frame_BT4 = frame_BRS4.flatten(1, 2).gather(1, cell_BT[..., None].expand(-1, -1, 4))
@@ -181,24 +183,26 @@ def peaks(
     )
 
 
-def found_boxes(detection_T6: np.ndarray, least: float = 0.0) -> dict[str, np.ndarray]:
+def detected_boxes(detection_T6: np.ndarray, least: float = 0.0) -> dict[str, np.ndarray]:
     """Return the boxes, scores and labels of an image's detections that score above `least`.
 
-    >>> found_boxes(np.array([[0.0, 0.0, 2.0, 2.0, 0.9, 3.0], [0.0, 0.0, 1.0, 1.0, 0.0, 1.0]]))["labels"].tolist()
+    >>> detections = np.array([[0.0, 0.0, 2.0, 2.0, 0.9, 3.0], [0.0, 0.0, 1.0, 1.0, 0.0, 1.0]])
+    >>> detected_boxes(detections)["labels"].tolist()
     [3]
     """
     kept_T6 = np.asarray(detection_T6)[np.asarray(detection_T6)[:, 4] > least]
     return {"boxes": kept_T6[:, :4], "scores": kept_T6[:, 4], "labels": kept_T6[:, 5].astype(int)}
 
 
-def clearest(detection_T6: np.ndarray, most: int) -> dict[str, np.ndarray]:
+def clearest(detection_T6: np.ndarray, max_detections: int) -> dict[str, np.ndarray]:
     """Return the best detections of an image, no two of which overlap by half whatever their
     classes: one a thing, to draw.
 
-    >>> told = np.array([[0.0, 0, 4, 4, 0.9, 1], [0, 0, 4, 4, 0.8, 2], [8, 8, 9, 9, 0.7, 1], [5, 5, 6, 6, 0.1, 0]])
-    >>> clearest(told, 2)["scores"].tolist()
+    >>> same = [[0.0, 0, 4, 4, 0.9, 1], [0, 0, 4, 4, 0.8, 2]]
+    >>> detections = np.array([*same, [8, 8, 9, 9, 0.7, 1], [5, 5, 6, 6, 0.1, 0]])
+    >>> clearest(detections, 2)["scores"].tolist()
     [0.9, 0.7]
     """
-    boxes = found_boxes(detection_T6)
-    kept = suppressed(boxes["boxes"], boxes["scores"], np.zeros(len(boxes["scores"])), 0.5)[:most]
-    return {name: values[kept] for name, values in boxes.items()}
+    boxes = detected_boxes(detection_T6)
+    kept = suppressed(boxes["boxes"], boxes["scores"], np.zeros(len(boxes["scores"])), 0.5)
+    return {name: values[kept[:max_detections]] for name, values in boxes.items()}

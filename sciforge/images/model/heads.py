@@ -18,7 +18,7 @@ from sciforge.core.training.evaluation import evaluation
 from sciforge.images.data.codec import ImageCodec
 
 # numbers (records by features) from which a head is solved; descent sees the other records
-MOST_SOLVED = 2 * 10**7
+MAX_SOLVED = 2 * 10**7
 
 
 class ImageHead(nn.Module):

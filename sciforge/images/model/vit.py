@@ -59,7 +59,8 @@ def sine_grid(rows: int, columns: int, width: int) -> Tensor:
     """Return the grid [R, S, D] of sines and cosines: half of the width tells the row, half the
     column.
 
-    >>> sine_grid(2, 3, 8).shape, sine_grid(2, 3, 8)[1, 2, :2].tolist() == sine_grid(2, 3, 8)[1, 0, :2].tolist()
+    >>> grid = sine_grid(2, 3, 8)
+    >>> grid.shape, grid[1, 2, :2].tolist() == grid[1, 0, :2].tolist()
     (torch.Size([2, 3, 8]), True)
     """
     rate_Q = LONGEST_WAVE ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))

@@ -27,14 +27,14 @@ from sciforge.images.model.center_maps import (
     NO_CLASS,
     PointHead,
     centre_map,
+    detected_boxes,
     focal,
-    found_boxes,
     peaks,
 )
 
 SIZE_WEIGHT = 0.1  # of the error of sizes in cells; CenterNet's
 EMPTY = 12  # cells without a centre, of an image, from which the head is solved
-MOST_IMAGES = 1000  # from which the head is solved; descent sees the others
+MAX_IMAGES = 1000  # from which the head is solved; descent sees the others
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class DetectObjects(Viewed):
         """
         if not self.warm_start or (parent is not None and self in parent.objectives):
             return
-        head, few = model.heads["points"], range(0, len(records), -(-len(records) // MOST_IMAGES))
+        head, few = model.heads["points"], range(0, len(records), -(-len(records) // MAX_IMAGES))
         images: list[tuple[np.ndarray, ...]] = []
         with evaluation(model, self):
             for batch in batches(self, codec, records, few, seed, 16):
@@ -130,7 +130,7 @@ class DetectObjects(Viewed):
             example |= {name: torch.from_numpy(x) for name, x in targets.items()}
         return example
 
-    def told(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def head_outputs(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the head says, in float32 at least."""
         centre, classes, frame = model.heads["points"](model(batch), model.grid_of(batch))
         return widened(centre), widened(classes), widened(frame)
@@ -141,7 +141,7 @@ class DetectObjects(Viewed):
 
         Of images, not of objects as in the paper: a batch may hold no object.
         """
-        centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
+        centre_BRS, class_BRSK, frame_BRS4 = self.head_outputs(model, batch)
         label_N, images = batch["target_label"].flatten(), torch.tensor(len(centre_BRS))
         at_BRS = batch["target_label"] != NO_CLASS
         error_BRS4 = (frame_BRS4 - batch["target_frame"]).abs() * at_BRS[..., None].to(
@@ -161,7 +161,7 @@ class DetectObjects(Viewed):
         """Return detections [B, T, 6], best first: x0, y0, x1, y1 in pixels, score, class
         number.
         """
-        centre_BRS, class_BRSK, frame_BRS4 = self.told(model, batch)
+        centre_BRS, class_BRSK, frame_BRS4 = self.head_outputs(model, batch)
         detections = peaks(
             centre_BRS.sigmoid(),
             class_BRSK.softmax(-1),
@@ -184,7 +184,7 @@ class DetectObjects(Viewed):
                 f"no object in {len(truths)} images, so precision means nothing; evaluate on"
                 " another split"
             )
-        predictions = [found_boxes(detection_T6) for detection_T6 in outputs["detections"]]
+        predictions = [detected_boxes(detection_T6) for detection_T6 in outputs["detections"]]
         return {
             "ap": mean_average_precision(predictions, truths),
             "ap50": average_precision(predictions, truths, 0.5),

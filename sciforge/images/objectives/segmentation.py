@@ -106,6 +106,11 @@ class SegmentPatches(Viewed):
         over all pixels together.
         """
         true_Q = np.concatenate([np.asarray(record["segments"]).ravel() for record in records])
+        if not (true_Q != IGNORE).any():
+            raise DataError(
+                f"no pixel of a class in {len(records)} label maps, so overlap means nothing;"
+                " evaluate on another split"
+            )
         predicted_Q = outputs["segments"].ravel()
         iou_K, dice_K = overlaps(
             predicted_Q[true_Q != IGNORE], true_Q[true_Q != IGNORE], self.classes
@@ -113,7 +118,9 @@ class SegmentPatches(Viewed):
         return {"iou": float(np.nanmean(iou_K)), "dice": float(np.nanmean(dice_K))}
 
 
-def overlaps(told_Q: np.ndarray, true_Q: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(
+    predicted_Q: np.ndarray, true_Q: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return intersection over union (Jaccard) and Dice's coefficient of each class [K], NaN of one
     that is nowhere.
 
@@ -121,12 +128,12 @@ def overlaps(told_Q: np.ndarray, true_Q: np.ndarray, classes: int) -> tuple[np.n
     [[0.5, 0.667, nan], [0.667, 0.8, nan]]
     """
     both_KK = np.bincount(
-        true_Q.astype(int) * classes + told_Q.astype(int), minlength=classes**2
+        true_Q.astype(int) * classes + predicted_Q.astype(int), minlength=classes**2
     ).reshape(classes, classes)
-    hit_K, true_K, told_K = np.diag(both_KK).astype(float), both_KK.sum(1), both_KK.sum(0)
-    union_K = true_K + told_K - hit_K
+    hit_K, true_K, predicted_K = np.diag(both_KK).astype(float), both_KK.sum(1), both_KK.sum(0)
+    union_K = true_K + predicted_K - hit_K
     nowhere_K = np.where(union_K > 0, 1.0, np.nan)
     return (
         hit_K / np.maximum(union_K, 1) * nowhere_K,
-        2 * hit_K / np.maximum(true_K + told_K, 1) * nowhere_K,
+        2 * hit_K / np.maximum(true_K + predicted_K, 1) * nowhere_K,
     )

@@ -17,7 +17,7 @@ from sciforge.core.learners.supervised import OneClass, OneNumber
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.codec import ImageCodec
 from sciforge.images.data.training_views import Viewed
-from sciforge.images.model.heads import MOST_SOLVED, ImageHead, read_features, states
+from sciforge.images.model.heads import MAX_SOLVED, ImageHead, read_features, states
 
 VIEWS = 4  # of each image from which a head is solved, where training sees random views
 
@@ -70,8 +70,8 @@ class _Labelled(Viewed):
         self, model: nn.Module, codec: ImageCodec, records: Any, engine: Any, seed: int
     ) -> tuple[Any, Any, int]:
         """Return features [copies N, F], the records they are of, and how many views each has."""
-        most = max(1, MOST_SOLVED // len(model.heads[self.head].centre_F))
-        few = records.take(np.arange(0, len(records), -(-len(records) // most)))
+        max_records = max(1, MAX_SOLVED // len(model.heads[self.head].centre_F))
+        few = records.take(np.arange(0, len(records), -(-len(records) // max_records)))
         # what training never sees as it is, the head must not be solved on
         copies = VIEWS if self.augments else 1
         return (

@@ -119,7 +119,7 @@ def test_bombs_animations_floats_and_nothing_are_refused(tmp_path, monkeypatch):
 
 
 def test_another_format_under_a_png_name_is_refused(tmp_path):
-    saved(Image.fromarray(NOISE[..., 0]), tmp_path / "a.bmp").rename(tmp_path / "a.png")
+    saved(Image.fromarray(NOISE[..., 0]), tmp_path / "a.ppm").rename(tmp_path / "a.png")
     with pytest.raises(DataError, match="not a readable picture"):
         read_picture(tmp_path / "a.png")
 

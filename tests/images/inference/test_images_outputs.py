@@ -139,7 +139,7 @@ def test_boxes_find_their_way_back_to_the_file(size):
     np.testing.assert_allclose(picture.in_file(fit.boxes(box_K4)), box_K4, atol=1e-4)
 
 
-def test_found_boxes_lie_on_the_bright_objects(finder, folder):
+def test_detected_boxes_lie_on_the_bright_objects(finder, folder):
     rows = Detections(files=folder / "pictures", score=0.5).run(finder).to_pandas()
     inside, outside = [], []
     for _, row in rows.iterrows():
@@ -268,3 +268,20 @@ def test_what_outputs_refuse(filler, folder, tmp_path):
         ImageEmbeddings(files=(tmp_path / "torn.png",)).run(filler)
     with pytest.raises(DataError, match="neither a picture"):
         ImageEmbeddings(files=(Path(__file__),)).run(filler)
+
+
+def test_one_bad_file_stops_an_output_or_is_skipped_and_listed(bars, folder, tmp_path, caplog):
+    model = learnt(bars, folder / "skipping", ClassifyImages(bins=2), 3)
+    for number in range(2):
+        Image.fromarray(np.asarray(bars[number]["image"])[..., 0]).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="bad.png: not a readable picture"):
+        ImageLabels(files=tmp_path).run(model)
+    result = ImageLabels(files=tmp_path, on_error="skip").run(model)
+    assert result.to_pandas()["name"].tolist() == ["0.png", "1.png"]
+    assert [reject["name"] for reject in result.about["rejected"]] == ["bad.png"]
+    assert "1 other files in the folders not read: 1 .txt" in result.about["notes"][0]
+    assert "1 files that cannot be read left out" in caplog.text and ".txt" in caplog.text
+    with pytest.raises(DataError, match="none of 1 files can be read"):
+        ImageLabels(files=tmp_path / "bad.png", on_error="skip").run(model)

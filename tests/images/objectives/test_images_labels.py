@@ -19,7 +19,7 @@ from sciforge.core.training.run import Freeze, Hardware, Run, Schedule, Subset
 from sciforge.errors import ConfigError, DataError
 from sciforge.experiments.invariance.run import warn_before_training
 from sciforge.images import ClassifyImages, ImageCodec, VitConfig
-from sciforge.images.model.center_maps import centre_map, focal, found_boxes, peaks
+from sciforge.images.model.center_maps import centre_map, detected_boxes, focal, peaks
 from sciforge.images.objectives.detection import DetectObjects, chosen_cells
 from sciforge.images.objectives.segmentation import SegmentPatches, overlaps
 from sciforge.images.objectives.supervised import RegressImages
@@ -205,7 +205,7 @@ def test_boxes_come_back_from_their_map_and_neighbours_of_a_peak_do_not():
         torch.from_numpy(made[f"target_{name}"])[None] for name in ("heat", "label", "frame")
     )
     sure = torch.nn.functional.one_hot(label.clamp(min=0), 2).float()
-    found = found_boxes(peaks(heat, sure, frame, 4, 5)[0].numpy(), 0.5)
+    found = detected_boxes(peaks(heat, sure, frame, 4, 5)[0].numpy(), 0.5)
     order = np.argsort(-found["labels"])
     np.testing.assert_allclose(found["boxes"][order], boxes, atol=1e-5)
     assert found["scores"].tolist() == [1.0, 1.0]
