@@ -29,7 +29,8 @@ SIGTERM or SIGUSR1 and can be resumed; 130 interrupted by Ctrl-C. `--json`
 prints JSON, `--out FILE` writes a result that is printed otherwise, its suffix chooses the
 format; `--verbose` (what is opened, built and saved, and where an error arose), `--quiet` (results
 and errors only, no progress bars) and `--follow-links` (read checkpoints and stores whose files are
-links into the caches of Hugging Face or DVC) go with every command. Under `torchrun` one process prints. A
+links into the caches of Hugging Face or DVC) go with every command. Under `torchrun` one process
+prints. A
 list takes all words up to the next option, so files stand before options: `sciforge prepare
 genome a.fa b.fa --out store`.
 """

@@ -27,6 +27,7 @@ from sciforge.core.domain import Batch, Records
 from sciforge.core.files.settings import Settings
 from sciforge.core.methods.example_gradients import ExampleGradients, clip_factors
 from sciforge.core.methods.method import Method
+from sciforge.core.transfers import to_numbers
 from sciforge.errors import ConfigError, DivergedError, MissingExtra
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ class Mechanism(Method):
         ]
         sums = [torch.zeros_like(p) for p in training]
         singles = [state.engine.move(example) for example in examples]
-        loss, clipped = 0.0, 0
+        losses: list[Tensor] = []
+        clipped: list[Tensor] = []
         with state.engine.autocast():
             for grads, losses_B in self.gradients.parts(
                 state.call, source.objective, singles, training
@@ -187,13 +189,19 @@ class Mechanism(Method):
                 factor_B = clip_factors(grads, self.settings.clip)
                 for total, grad in zip(sums, grads, strict=True):
                     total += torch.tensordot(factor_B.to(grad.dtype), grad, 1)
-                loss += float(losses_B.sum())
-                clipped += int((factor_B < 1).sum())
+                losses.append(losses_B.sum())
+                clipped.append((factor_B < 1).sum())
         state.optimizer.zero_grad()
         for parameter, total in zip(training, sums, strict=True):
             parameter.grad = total
         state.engine.reduce_grads(training)
-        pairs = state.engine.sum({"loss": (loss, len(singles)), "clipped": (clipped, len(singles))})
+        # one copy to the host
+        numbers, many = to_numbers([*losses, *clipped]), len(singles)
+        totals = {
+            "loss": sum(numbers[: len(losses)]),
+            "clipped": sum(numbers[len(losses) :]),
+        }
+        pairs = state.engine.sum({name: (total, many) for name, total in totals.items()})
         if not math.isfinite(pairs["loss"][0]):
             raise DivergedError(
                 f"step {step}: the loss of an example is not finite; lower schedule.lr"
@@ -213,7 +221,7 @@ class Mechanism(Method):
         )
         for parameter in parameters:
             normal = torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype)
-            yield normal.to(parameter.device) * (self.noise * self.settings.clip)
+            yield normal.to(parameter.device, non_blocking=True) * (self.noise * self.settings.clip)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch, Loss, Objective
+from sciforge.core.transfers import host_view
 
 MAX_NUMBERS = 2**27  # of all gradients of one vectorised pass: 512 MiB in float32
 
@@ -99,7 +100,7 @@ def vectorised_gradients(
     shared = {
         k: v
         for k, v in singles[0].items()
-        if all(torch.equal(v, other[k]) for other in singles[1:])
+        if all(torch.equal(host_view(v), host_view(other[k])) for other in singles[1:])
     }
     mapped = {
         k: torch.stack([single[k] for single in singles]) for k in singles[0].keys() - shared.keys()
@@ -137,7 +138,7 @@ class _LossOf(nn.Module):
 
 def _mean(loss: Loss) -> Tensor:
     """Return an example's loss over what it counts; 0 where it counts nothing."""
-    count = torch.as_tensor(loss.count, device=loss.total.device).to(loss.total.dtype)
+    count = torch.as_tensor(loss.count).to(loss.total, non_blocking=True)
     return loss.total / torch.where(count > 0, count, torch.ones_like(count))
 
 
