@@ -92,6 +92,7 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
         self.columns: dict[str, dict[str, Any]] = {}
+        self.notes: list[str] = []  # of what was left out or read otherwise, for the store's meta
         self.num_records = 0
         self._open: dict[str, Any] = {}
         self._rows: dict[str, int] = {}
@@ -180,13 +181,13 @@ def _write_array(path: Path, values: np.ndarray) -> None:
 
 def _write_shard(
     numbered: tuple[int, Any], preparer: Preparer, folder: Path, skip: bool
-) -> tuple[dict, list[Reject]]:
+) -> tuple[dict, list[Reject], list[str]]:
     number, source = numbered
     shard = ShardWriter(folder, f"shard-{number:05d}")
     rejected: list[Reject] = []
     try:
         preparer.write(source, shard, rejected.append if skip else None)
-        return shard.close(), rejected
+        return shard.close(), rejected, shard.notes
     finally:
         shard.release()
 
@@ -247,8 +248,9 @@ def prepare(
             done = list(
                 tqdm(results, "prepare", len(sources), unit="file", disable=None, leave=False)
             )
-        shards = [shard for shard, _ in done]
-        rejected = [reject for _, rejects in done for reject in rejects]
+        shards = [shard for shard, _, _ in done]
+        rejected = [reject for _, rejects, _ in done for reject in rejects]
+        notes = [note for _, _, notes in done for note in notes]
         if not sum(shard["num_records"] for shard in shards):
             raise DataError(
                 f"no usable record in {', '.join(map(str, sources))}; nothing to prepare"
@@ -258,11 +260,13 @@ def prepare(
             "domain": preparer.domain,
             "kind": preparer.kind,
             "shards": shards,
-            "meta": {},
+            "meta": {"notes": notes},
         }
         index["preparer"] = to_json(preparer)
         index["rejected"] = len(rejected)
         index["meta"] = preparer.finish(Store(work, index))
+        if notes := [*notes, *index["meta"].get("notes", ())]:
+            index["meta"] = {**index["meta"], "notes": list(dict.fromkeys(notes))}
         if rejected:
             lines = [json.dumps(vars(reject), ensure_ascii=False) for reject in rejected]
             (work / "rejected.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -3,8 +3,9 @@ for every base.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,9 +37,10 @@ class _WindowTask(Settings):
         """Return one unit: matching negatives needs the whole genome at once."""
         return ["windows"]
 
-    def windows(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    def _rows(
+        self, genome: dict[str, np.ndarray], table: labelled_windows.Windows
+    ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
         """Yield the oriented bases and the fixed columns of each window."""
-        genome, table = self.table()
         for i, bases in enumerate(labelled_windows.extract(genome, table)):
             yield (
                 bases,
@@ -57,8 +59,10 @@ class _WindowTask(Settings):
         raise TypeError(f"{type(self).__name__} must define table")
 
     def write(self, source: str, shard: ShardWriter, on_reject: OnReject) -> None:
-        """Write every window with its label, split and place."""
-        for bases, columns in self.windows():
+        """Write every window with its label, split and place; note what was left out."""
+        genome, table = self.table()
+        shard.notes += table.notes
+        for bases, columns in self._rows(genome, table):
             shard.add({"bases": bases}, **columns)
 
     def finish(self, store: Store) -> dict[str, Any]:
@@ -99,9 +103,10 @@ class YeastPromoters(_WindowTask):
         transcripts = _fitted(self.transcripts, genome, self.genome)
         genes = None if self.genes is None else _fitted(self.genes, genome, self.genome)
         rule = labelled_windows.ByContig(self.test, self.validation)
-        return genome, window_tasks.yeast_promoters(
+        windows = window_tasks.yeast_promoters(
             genome, transcripts, genes, rule=rule, seed=self.seed
         )
+        return genome, _noted(windows, transcripts, *([] if genes is None else [genes]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +136,8 @@ class EcoliCoding(_WindowTask):
         """Return the genome and the windows."""
         genome = load_genome([self.genome])
         annotation = _fitted(self.annotation or self.genome, genome, self.genome)
-        return genome, window_tasks.ecoli_coding(
-            genome, annotation, length=self.length, seed=self.seed
-        )
+        windows = window_tasks.ecoli_coding(genome, annotation, length=self.length, seed=self.seed)
+        return genome, _noted(windows, annotation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +183,14 @@ class Intervals(_WindowTask):
                 "intervals.genome and intervals.intervals need a file each; give FASTA and BED, for"
                 " instance"
             )
+        own, other = ("length",), ("upstream", "downstream")
+        for name in other if self.anchor == "middle" else own:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ConfigError(
+                    f"intervals.{name} is not used with anchor {self.anchor}; leave it out, or"
+                    f" choose anchor {'start or end' if self.anchor == 'middle' else 'middle'}"
+                )
+        _check_blocks(self)
 
     def table(self) -> tuple[dict[str, np.ndarray], labelled_windows.Windows]:
         """Return the genome and the windows."""
@@ -187,17 +199,17 @@ class Intervals(_WindowTask):
         intervals = join_annotations([_fitted(path, genome, source) for path in self.intervals])
         if self.kinds:
             _known_kinds(self.kinds, intervals)
-            intervals = intervals.of_kind(*self.kinds)
+        chosen = intervals.of_kind(*self.kinds) if self.kinds else intervals
         rule = _rule(self)
         options = {"distance": self.distance, "seed": self.seed}
         if self.anchor == "middle":
-            return genome, window_tasks.from_intervals(
-                genome, intervals, rule, self.length, **options
-            )
-        reach = {"upstream": self.upstream, "downstream": self.downstream}
-        return genome, window_tasks.from_ends(
-            genome, intervals, rule, self.anchor, **reach, **options
-        )
+            windows = window_tasks.from_intervals(genome, chosen, rule, self.length, **options)
+        else:
+            reach = {"upstream": self.upstream, "downstream": self.downstream}
+            windows = window_tasks.from_ends(genome, chosen, rule, self.anchor, **reach, **options)
+        windows = _noted(windows, intervals, kinds=self.kinds)
+        notes = () if self.kinds else _all_kinds(intervals)
+        return genome, replace(windows, notes=(*notes, *windows.notes))
 
 
 def _known_kinds(kinds: Sequence[str], intervals: Annotation) -> None:
@@ -207,6 +219,36 @@ def _known_kinds(kinds: Sequence[str], intervals: Annotation) -> None:
             f"no feature of kind {min(unknown)!r};"
             f" {did_you_mean(min(unknown), set(intervals.kind))}"
         )
+
+
+def _check_blocks(options: "Intervals | Tracks") -> None:
+    """Raise ConfigError where blocks are sized and whole contigs are held out instead."""
+    if (options.test or options.validation) and options.block_bp != type(options).block_bp:
+        raise ConfigError(
+            "block_bp is not used where contigs are held out (test, validation); leave one out"
+        )
+
+
+def _noted(
+    windows: labelled_windows.Windows, *annotations: Annotation, kinds: Sequence[str] = ()
+) -> labelled_windows.Windows:
+    """Return windows with the notes of the annotations they come from, and the kinds of features
+    that were read or not.
+    """
+    notes = [note for annotation in annotations for note in annotation.notes]
+    for annotation in annotations:
+        count_of = Counter(annotation.kind)
+        rest = [kind for kind in count_of if kind not in kinds]
+        listed = ", ".join(f"{kind} ({count_of[kind]})" for kind in sorted(rest))
+        if kinds and rest:
+            notes.append(f"features not used: {listed}")
+    return replace(windows, notes=(*notes, *windows.notes))
+
+
+def _all_kinds(intervals: Annotation) -> tuple[str, ...]:
+    """Return a note that features of several kinds are taken alike, where they are."""
+    kinds = sorted(set(intervals.kind))
+    return (f"features of all kinds taken alike: {', '.join(kinds)}",) if len(kinds) > 1 else ()
 
 
 def _rule(options: "Intervals | Tracks") -> labelled_windows.SplitRule:
@@ -253,6 +295,9 @@ class Tracks(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "length", "block_bp")
+        if not self.kinds:
+            raise ConfigError("tracks.kinds is empty; give feature kinds, CDS for instance")
+        _check_blocks(self)
 
     domain: ClassVar[str] = "genomes"
     kind: ClassVar[str] = "tracks"
@@ -285,16 +330,26 @@ class Tracks(Settings):
         table = labelled_windows.windows_of(
             names, contig, start, self.length, np.ones(len(start)), blank
         )
+        left_out: Counter[str] = Counter()
         for i, split in enumerate(_rule(self).assign(table)):
             name = names[contig[i]]
             here = slice(int(start[i]), int(start[i]) + self.length)
-            if split in SPLITS and not ((genome[name][here] & 7) == N_CODE).all():
+            if split not in SPLITS:
+                left_out["they lie across the border of two splits"] += 1
+            elif ((genome[name][here] & 7) == N_CODE).all():
+                left_out["all their bases are unknown (N)"] += 1
+            else:
                 columns = {
                     "contig": name,
                     "start": np.int64(start[i]),
                     "split": np.uint8(SPLITS.index(split)),
                 }
                 shard.add({"bases": genome[name][here], "track": tracks[name][here]}, **columns)
+        shard.notes += intervals.notes
+        shard.notes += [f"{n} windows left out: {reason}" for reason, n in left_out.items()]
+        rest = sum(len(codes) % self.length for codes in genome.values())
+        if rest:
+            shard.notes.append(f"{rest} bases at the ends of contigs fill no whole window")
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Return the names of the classes of a base."""

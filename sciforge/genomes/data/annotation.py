@@ -33,7 +33,8 @@ class Annotation:
 
     contig, kind, name: object arrays of str; start, end: int64, 0-based half-open; strand: int8
     (+1, -1, 0 unknown); line: int64, 1-based; feature: int64, equal for the parts of one feature;
-    declared_bp: contig lengths that the file itself states; note: what reconcile changed.
+    declared_bp: contig lengths that the file itself states; notes: what was left out in reading,
+    and what reconcile changed.
     """
 
     contig: np.ndarray
@@ -46,7 +47,7 @@ class Annotation:
     feature: np.ndarray
     path: str = ""
     declared_bp: dict[str, int] = field(default_factory=dict)
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start)
@@ -68,6 +69,7 @@ class _Rows:
     path: Path
     rows: list[tuple[str, int, int, int, str, str, int, int]] = field(default_factory=list)
     declared_bp: dict[str, int] = field(default_factory=dict)
+    unused: Counter[str] = field(default_factory=Counter)  # what was left out -> how often
 
     def add(
         self,
@@ -92,7 +94,8 @@ class _Rows:
             np.array(column, kind)
             for column, kind in zip(zip(*self.rows, strict=True), kinds, strict=True)
         ]
-        return Annotation(*columns, path=str(self.path), declared_bp=self.declared_bp)
+        notes = tuple(f"{self.path.name}: {count} {what}" for what, count in self.unused.items())
+        return Annotation(*columns, path=str(self.path), declared_bp=self.declared_bp, notes=notes)
 
 
 def read_annotation(path: Path | str) -> Annotation:
@@ -111,7 +114,7 @@ def read_annotation(path: Path | str) -> Annotation:
             raise DataError(
                 "this is FASTA, not annotation; give BED, GFF3, GTF or annotated GenBank", path
             )
-        if text.strip() and not text.startswith(("#", "track", "browser")):
+        if text.strip() and not _is_heading(text):
             cells = text.split("\t")
             is_gff = (
                 len(cells) in (8, 9)
@@ -128,6 +131,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with open_stream(path) as stream:
         for number, raw in enumerate(stream, 1):
             yield number, raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+
+def _is_heading(text: str) -> bool:
+    """Return whether a line of BED is a comment or an instruction to a genome browser.
+
+    >>> _is_heading("track name=x"), _is_heading("track1\\t0\\t10"), _is_heading("track\\t0\\t10")
+    (True, False, False)
+    """
+    words = text.split()
+    is_interval = len(words) > 2 and words[1].isdigit() and words[2].isdigit()
+    return text.startswith("#") or (words[0] in ("track", "browser") and not is_interval)
 
 
 def _coordinate(text: str, what: str, path: Path, line: int) -> int:
@@ -147,16 +161,19 @@ def _strand(text: str, path: Path, line: int) -> int:
 
 
 def read_bed(path: Path | str) -> Annotation:
-    """Read BED of 3 to 12 columns; blocks (columns 10 to 12) are not used, and kind is 'region'.
+    """Read BED of 3 to 12 columns; kind is 'region'. Blocks (columns 10 to 12) are not used, which
+    the notes count.
 
     Raises:
         DataError: a row has too few or many columns, a bad coordinate or strand, or start >= end.
     """
     rows = _Rows(Path(path))
     for line, text in _lines(rows.path):
-        if not text.strip() or text.startswith(("#", "track", "browser")):
+        if not text.strip() or _is_heading(text):
             continue
         cells = [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
+        if "\t" not in text and len(cells) > 8 and cells[6] in _STRANDS:
+            raise DataError("a row of GFF without tabs; separate its columns by tabs", rows.path, line)
         if not 3 <= len(cells) <= 12 or not cells[0]:
             raise DataError(
                 f"a BED row has 3 to 12 columns, this one {len(cells)}; correct it", rows.path, line
@@ -167,6 +184,8 @@ def read_bed(path: Path | str) -> Annotation:
             mend = "BED counts from 0 and leaves the end out; correct it"
             raise DataError(f"start {start} is not before end {end}; {mend}", rows.path, line)
         strand = _strand(cells[5], rows.path, line) if len(cells) > 5 else 0
+        if len(cells) == 12 and cells[9].isdigit() and int(cells[9]) > 1:
+            rows.unused["intervals have several blocks; each is read as one stretch"] += 1
         rows.add(
             cells[0],
             start,
@@ -199,7 +218,7 @@ def read_gff(path: Path | str) -> Annotation:
     """
     rows, circular, features = _Rows(Path(path)), set(), {}
     for line, text in _lines(rows.path):
-        if text.startswith(("##FASTA", ">")):
+        if text.strip() == "##FASTA" or text.startswith(">"):  # ##FASTATAK... is a comment
             break
         if text.startswith("##sequence-region"):
             words = text.split()
@@ -249,8 +268,8 @@ def read_genbank(path: Path | str) -> Annotation:
     ('source' included).
 
     Name is the first of gene, locus_tag, label, product. Fuzzy ends (<1..>99) are taken at the
-    number given; places between two bases (5^6) and parts on other records are left out. Declared
-    lengths are those of the LOCUS lines.
+    number given; places between two bases (5^6) and parts on other records are left out, which the
+    notes count. Declared lengths are those of the LOCUS lines.
 
     Raises:
         DataError: a record or a location cannot be read.
@@ -296,6 +315,7 @@ def _add_feature(rows: _Rows, contig: str, feature: Any, line: int, number: int)
     name = next((feature.qualifiers[key][0] for key in keys if feature.qualifiers.get(key)), "")
     for part in feature.location.parts:
         if part.ref is not None:
+            rows.unused["parts of features lie on other records and are left out"] += 1
             continue
         try:
             start, end = int(part.start), int(part.end)
@@ -305,6 +325,8 @@ def _add_feature(rows: _Rows, contig: str, feature: Any, line: int, number: int)
             ) from None
         if 0 <= start < end < 10**12:
             rows.add(contig, start, end, part.strand or 0, feature.type, name, line, number)
+        else:
+            rows.unused["features lie between two bases and are left out"] += 1
 
 
 def join_annotations(parts: Sequence[Annotation]) -> Annotation:
@@ -321,7 +343,8 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
     )
     declared = {name: length for part in parts for name, length in part.declared_bp.items()}
     path = ", ".join(part.path for part in parts)
-    return Annotation(**joined, feature=feature, path=path, declared_bp=declared)
+    notes = tuple(note for part in parts for note in part.notes)
+    return Annotation(**joined, feature=feature, path=path, declared_bp=declared, notes=notes)
 
 
 def _aliases(name: str) -> list[str]:
@@ -375,7 +398,7 @@ def reconcile(
     """Return the intervals with the genome's spelling of contig names, all within the contigs.
 
     Only 'chr' before the name and the usual names of the mitochondrion are mended, and only where a
-    single contig can be meant; the returned note says what was.
+    single contig can be meant; the returned notes say what was.
 
     Raises:
         DataError: the assembly is another one, a name is unknown or ambiguous, or an interval runs
@@ -396,11 +419,9 @@ def reconcile(
             f"{_listed(clash)} mean the same contig of {genome}; use one spelling", intervals.path
         )
     changed = [name for name in names if partners[name] != name]
-    note = (
-        f"{len(changed)} contigs renamed, {changed[0]!r} to {partners[changed[0]]!r}"
-        if changed
-        else ""
-    )
+    notes = intervals.notes
+    if changed:
+        notes += (f"{len(changed)} contigs renamed, {changed[0]!r} to {partners[changed[0]]!r}",)
     lengths_bp = np.array(
         [contig_lengths[partners[contig]] for contig in intervals.contig], np.int64
     )
@@ -420,4 +441,4 @@ def reconcile(
     declared = {
         partners.get(name) or name: length for name, length in intervals.declared_bp.items()
     }
-    return replace(intervals, contig=renamed, declared_bp=declared, note=note)
+    return replace(intervals, contig=renamed, declared_bp=declared, notes=notes)

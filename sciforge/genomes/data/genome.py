@@ -76,8 +76,10 @@ class Genome(Settings):
     def write(self, source: Path, shard: ShardWriter, on_reject: OnReject) -> None:
         """Stream the contigs of one file; each piece goes to disk as it comes."""
         runs = UnknownRuns()
+        excluded: set[str] = set()
         for piece in read_sequences(source, on_reject):
             if piece.name in self.exclude:
+                excluded.add(piece.name)
                 continue
             shard.append(bases=piece.bases)
             runs.add(piece.bases)
@@ -91,6 +93,7 @@ class Genome(Settings):
                     file=Path(source).name,
                 )
                 runs = UnknownRuns()
+        shard.notes += [_excluded(name) for name in sorted(excluded)]
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Return spans (contig number, start, stop, split) after hold-outs and N runs are cut
@@ -106,6 +109,11 @@ class Genome(Settings):
         for name in (*self.test, *self.validation):
             if name not in names:
                 raise ConfigError(f"no contig {name!r} to hold out; {did_you_mean(name, names)}")
+        for name in self.exclude:
+            if _excluded(name) not in store.meta["notes"]:
+                raise ConfigError(f"no contig {name!r} to exclude; {did_you_mean(name, names)}")
+        if twice := set(self.test) & set(self.validation):
+            raise ConfigError(f"contig {min(twice)!r} is in both test and validation; choose one")
         lengths = dict(zip(names, map(int, store.column("length")), strict=True))
         held = self._held_regions(lengths)
         spans = []
@@ -116,7 +124,28 @@ class Genome(Settings):
             spans += [
                 [number, start, stop, split] for start, stop, split in cuts if split in SPLITS
             ]
-        return {"spans": spans, "bases": sum(lengths.values()), "contigs": len(names)}
+        meta = {"spans": spans, "bases": sum(lengths.values()), "contigs": len(names)}
+        notes = [*self._intervals_in_whole_contigs(held, lengths), *_unknown(store)]
+        if not any(split == "validation" for *_, split in spans):
+            notes.append(
+                "no validation split: no contig is long enough for a block of it; name contigs with"
+                " validation"
+            )
+        return meta | ({"notes": notes} if notes else {})
+
+    def _intervals_in_whole_contigs(
+        self, held: dict[str, list[tuple[int, int, str]]], lengths: dict[str, int]
+    ) -> list[str]:
+        """Return the notes on intervals of `hold_out`: those read, and those in contigs that are
+        held out whole.
+        """
+        if not self.hold_out:
+            return []
+        intervals = reconcile(read_bed(self.hold_out), lengths)
+        whole = {*self.test, *self.validation}
+        idle = sum(name in whole for name in intervals.contig)
+        note = f"{idle} intervals of {self.hold_out.name} lie in contigs held out whole"
+        return [*intervals.notes, *([note] if idle else [])]
 
     def _held_regions(self, lengths: dict[str, int]) -> dict[str, list[tuple[int, int, str]]]:
         held: dict[str, list[tuple[int, int, str]]] = {}
@@ -143,6 +172,21 @@ class Genome(Settings):
                     )
                     held[name] = [(s, min(s + self.block_bp, length), "validation") for s in starts]
         return held
+
+
+def _excluded(name: str) -> str:
+    """Return the note on a contig that was left out as asked."""
+    return f"contig {name!r} excluded, as asked"
+
+
+def _unknown(store: Store) -> list[str]:
+    """Return a note on unknown bases, where there are some."""
+    runs = [np.asarray(store[number]["unknown_runs"]) for number in range(len(store))]
+    bases = sum(int((run[:, 1] - run[:, 0]).sum()) for run in runs)
+    contigs = sum(len(run) > 0 for run in runs)
+    if not bases:
+        return []
+    return [f"{bases:,} bases of {contigs} contigs are unknown (N and other ambiguity codes)"]
 
 
 def _with_margin(rows: Annotation, length: int, margin: int) -> list[tuple[int, int, str]]:

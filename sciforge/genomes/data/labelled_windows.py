@@ -30,7 +30,8 @@ class Windows:
     indexes.
 
     contig int32; start int64 (0-based, on the + strand); length int32; strand int8 (+1, -1); label
-    int32; split object (train, validation, test, or '' for not yet); name object.
+    int32; split object (train, validation, test, or '' for not yet); name object; notes: how many
+    windows were left out on the way, and why.
     """
 
     contigs: tuple[str, ...]
@@ -41,6 +42,7 @@ class Windows:
     label: np.ndarray
     split: np.ndarray
     name: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start)
@@ -54,6 +56,12 @@ class Windows:
         """Return the windows that a boolean mask or an index array picks."""
         columns = ("contig", "start", "length", "strand", "label", "split", "name")
         return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
+
+    def keep(self, mask: np.ndarray, reason: str) -> "Windows":
+        """Return the windows that a boolean mask picks, with a note of how many it leaves out."""
+        dropped = len(self) - int(mask.sum())
+        notes = (f"{dropped} windows left out: {reason}",) if dropped else ()
+        return replace(self.select(mask), notes=self.notes + notes)
 
     def counts(self) -> dict[str, int]:
         """Return the number of windows in each split."""
@@ -84,9 +92,9 @@ def windows_of(
 def join(*parts: Windows) -> Windows:
     """Return the windows of all parts, which must be of one genome, one after another."""
     columns = ("contig", "start", "length", "strand", "label", "split", "name")
-    return replace(
-        parts[0], **{c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
-    )
+    joined: dict = {c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return replace(parts[0], **joined, notes=notes)
 
 
 def around(
@@ -126,11 +134,11 @@ def around(
         tuple(genome), contig, start, upstream + downstream, intervals.strand, intervals.name
     )
     key = np.stack([windows.contig, windows.start, windows.strand], axis=1)
-    _, once = np.unique(key, axis=0, return_index=True)
-    windows = windows.select(np.sort(once))
-    return windows.select(
-        (windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig])
+    _, first = np.unique(key, axis=0, return_index=True)
+    windows = windows.keep(
+        np.isin(np.arange(len(windows)), first), "another has the same anchor and strand"
     )
+    return _within_contigs(windows, genome)
 
 
 def centred(intervals: Annotation, genome: Contigs, length: int) -> Windows:
@@ -142,9 +150,12 @@ def centred(intervals: Annotation, genome: Contigs, length: int) -> Windows:
     windows = windows_of(
         tuple(genome), _contig_index(intervals, genome), start, length, strand, intervals.name
     )
-    return windows.select(
-        (windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig])
-    )
+    return _within_contigs(windows, genome)
+
+
+def _within_contigs(windows: Windows, genome: Contigs) -> Windows:
+    inside = (windows.start >= 0) & (windows.end <= lengths_bp(genome)[windows.contig])
+    return windows.keep(inside, "they reach past the end of a contig")
 
 
 def _contig_index(intervals: Annotation, genome: Contigs) -> np.ndarray:
@@ -158,6 +169,7 @@ def _contig_index(intervals: Annotation, genome: Contigs) -> np.ndarray:
 
 
 def lengths_bp(genome: Contigs) -> np.ndarray:
+    """Return the bases of each contig, int64 [contigs]."""
     return np.array([len(codes) for codes in genome.values()], np.int64)
 
 
@@ -186,9 +198,11 @@ def composition(genome: Contigs, windows: Windows) -> tuple[np.ndarray, np.ndarr
 
 
 class SplitRule(Protocol):
-    """Says in which split a window is; '' where it lies across a border."""
+    """Assigns windows to splits."""
 
-    def assign(self, windows: Windows) -> np.ndarray: ...
+    def assign(self, windows: Windows) -> np.ndarray:
+        """Return the split of each window, object [windows]; '' where it lies across a border."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -242,7 +256,7 @@ class ByBlock:
 def assigned(windows: Windows, rule: SplitRule) -> Windows:
     """Return the windows with their splits; those across a border are left out."""
     windows = replace(windows, split=rule.assign(windows))
-    return windows.select(windows.split != "")
+    return windows.keep(windows.split != "", "they lie across the border of two splits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,11 +347,11 @@ def matched(
     gc_bin: float = 0.02,
     cell_bp: int | None = None,
 ) -> tuple[Windows, Windows]:
-    """Return (windows of like that found a partner, their partners): equal counts in each split, GC
+    """Return (windows of like that have a partner, their partners): equal counts in each split, GC
     bin and N count.
 
     Partners lie within the given regions, on a random strand, have the length of like, label 0, and
-    at most one starts in each cell of cell_bp bases (half a length unless told).
+    at most one starts in each cell of cell_bp bases (by default half a length).
 
     Raises:
         ConfigError: like is empty, or its windows differ in length.
@@ -367,7 +381,8 @@ def matched(
         contig, cell_start = np.delete(contig, fit[taken]), np.delete(cell_start, fit[taken])
         if not len(unmet):
             break
-    return like.select(_ranks(wanted) < _count_of(wanted, matched_keys)), join(*partners)
+    with_partner = _ranks(wanted) < _count_of(wanted, matched_keys)
+    return like.keep(with_partner, "no window of the other class matches them"), join(*partners)
 
 
 def _count_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -378,4 +393,4 @@ def _count_of(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 def without_unknown(genome: Contigs, windows: Windows) -> Windows:
     """Return the windows that hold no N."""
-    return windows.select(composition(genome, windows)[1] == 0)
+    return windows.keep(composition(genome, windows)[1] == 0, "they hold unknown bases (N)")

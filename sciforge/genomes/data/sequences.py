@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -274,6 +275,9 @@ def _read_fasta(
             if contig is not None:
                 yield from _finish(contig, path, number, names, problem)
             number, contig = number + 1, None
+            if b"\r" in text.rstrip(b"\r"):
+                what = "lines end with a carriage return alone; convert them to newlines"
+                raise DataError(what, path, line)
             words = text.split(maxsplit=1)
             name = words[0].decode("utf-8", "backslashreplace") if words else ""
             if number in skip:
@@ -289,9 +293,8 @@ def _read_fasta(
             contig = _Contig(name, line, bool(_CIRCULAR_HEADER.search(text)), bases)
         elif contig is not None:
             codes = text.translate(_CODE_OF, _BLANK)
-            if _BAD in codes:
-                offset, letter = _first_bad(text)
-                reason = f"letter {letter!r} is not a nucleotide"
+            if fault := _fault(text, codes):
+                offset, reason = fault
                 problem(
                     number,
                     Reject(str(path), line + text.count(b"\n", 0, offset), contig.name, reason),
@@ -312,6 +315,26 @@ def _read_fasta(
         yield from _finish(contig, path, number, names, problem)
     if number == 0:
         raise DataError("no record in it; give a FASTA or GenBank file", path)
+
+
+def _fault(text: bytes, codes: bytes) -> tuple[int, str] | None:
+    """Return the offset and the reason where sequence lines cannot be read; None where they can.
+
+    >>> _fault(b"ACGTAC CGTACA GTACAT", b"")
+    (0, 'overlapping 6-mers are not a sequence; give the plain bases')
+    """
+    if _BAD in codes:
+        offset, letter = _first_bad(text)
+        return offset, f"letter {letter!r} is not a nucleotide"
+    blank = max(text.find(b" "), text.find(b"\t"))
+    if blank < 0:
+        return None
+    start = text.rfind(b"\n", 0, blank) + 1
+    words = text[start : start + 4096].split(b"\n")[0].split()
+    overlap = [one[1:] == two[:-1] for one, two in pairwise(words[:100])]
+    if not overlap or not all(overlap) or len(words[0]) < 2:
+        return None
+    return start, f"overlapping {len(words[0])}-mers are not a sequence; give the plain bases"
 
 
 def _finish(

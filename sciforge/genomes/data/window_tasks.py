@@ -94,9 +94,9 @@ def yeast_promoters(
     CDS instead (easier). The mitochondrion is left out.
     """
     genome = {name: codes for name, codes in genome.items() if name not in MITOCHONDRIA}
-    transcripts = transcripts.select(
-        np.array([name not in MITOCHONDRIA for name in transcripts.contig], bool)
-    )
+    nuclear = np.array([name not in MITOCHONDRIA for name in transcripts.contig], bool)
+    omitted = len(transcripts) - int(nuclear.sum())
+    transcripts = transcripts.select(nuclear)
     sites = around(transcripts, genome, upstream, downstream)
     positives = assigned(without_unknown(genome, sites), rule)
     if genes is None:
@@ -106,7 +106,9 @@ def yeast_promoters(
         coding = genes.of_kind("CDS")
         coding = coding.select(np.array([name not in MITOCHONDRIA for name in coding.contig], bool))
         within = Regions.of(coding, genome)
-    return _labelled(*matched(genome, positives, within, rule, _generator(seed)))
+    windows = _labelled(*matched(genome, positives, within, rule, _generator(seed)))
+    notes = (f"{omitted} transcripts of the mitochondrion left out",) if omitted else ()
+    return replace(windows, notes=notes + windows.notes)
 
 
 def ecoli_coding(

@@ -27,6 +27,8 @@ from sciforge.text.data.readers import MEND, TAGGED, OnReject, kind_of, read_doc
 from sciforge.text.data.sentences import sentence_offsets
 
 NONE = len(SPLITS)  # in no split
+# of schemes that mark the end of an entity and single words: BILOU, BIOES, BMEWO
+FOREIGN_PREFIXES = ("L-", "U-", "E-", "S-", "M-", "W-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +207,7 @@ def finished(store: Store, target: str) -> dict[str, Any]:
         if "tags" in columns
         else []
     )
+    _check_scheme(tags, store.path)
     used = split_N != NONE
     counts = {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)}
     counts |= {"excluded": excluded, "copies_of_held_out": int(copies_N.sum())}
@@ -226,6 +229,25 @@ def finished(store: Store, target: str) -> dict[str, Any]:
         "target": target,
     }
     return meta | ({"notes": notes} if notes else {})
+
+
+def _check_scheme(tags: Sequence[str], path: Path) -> None:
+    """Raise DataError where tags are of a scheme other than BIO, whose entities would be
+    miscounted.
+    """
+    foreign = [
+        tag
+        for tag in tags
+        if tag[:2] in FOREIGN_PREFIXES and {f"B-{tag[2:]}", f"I-{tag[2:]}"} & {*tags}
+    ]
+    prefixes = {tag[:2] for tag in tags if tag[1:2] == "-"}
+    if foreign or prefixes and prefixes <= {*FOREIGN_PREFIXES}:
+        example = foreign[0] if foreign else next(tag for tag in tags if tag[:2] in prefixes)
+        raise DataError(
+            f"tag {example!r} is of the scheme BILOU or BIOES; write the last word of an entity as"
+            " I- and a single one as B-",
+            path,
+        )
 
 
 def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:

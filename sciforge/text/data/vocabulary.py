@@ -101,8 +101,19 @@ def train_bytes(texts: Iterable[str], size: int, lower: bool, least: int) -> str
     return tokenizer.to_str()
 
 
-def wordpiece(table: dict[str, int], lower: bool) -> str:
+def wordpiece(
+    table: dict[str, int],
+    lower: bool,
+    strip_accents: bool | None = None,
+    split_chinese: bool = True,
+) -> str:
     """Return BERT's tokenizer over a table of pieces (the lines of a vocab.txt), as JSON.
+
+    Args:
+        table: piece -> its id.
+        lower: fold case.
+        strip_accents: take accents off; None does where case is folded.
+        split_chinese: make every Chinese character a word of its own.
 
     Raises:
         DataError: one of the special tokens is not in the table.
@@ -113,7 +124,9 @@ def wordpiece(table: dict[str, int], lower: bool) -> str:
     tokenizer = kit.Tokenizer(
         kit.models.WordPiece(table, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD)
     )
-    tokenizer.normalizer = kit.normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.normalizer = kit.normalizers.BertNormalizer(
+        lowercase=lower, strip_accents=strip_accents, handle_chinese_chars=split_chinese
+    )
     tokenizer.pre_tokenizer = kit.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = kit.decoders.WordPiece(cleanup=False)
     tokenizer.add_special_tokens(list(SPECIALS))

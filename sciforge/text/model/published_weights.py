@@ -3,6 +3,7 @@ a model and codec of ours.
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ from sciforge.text.data.codec import TextCodec
 from sciforge.text.data.vocabulary import wordpiece
 from sciforge.text.model.bert import Bert, BertConfig
 from sciforge.text.objectives.masked_words import MaskedWords
+
+log = logging.getLogger(__name__)
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu-tanh", "gelu_pytorch_tanh": "gelu-tanh"}
 KINDS = ("bert", "albert", "electra")
@@ -144,8 +147,17 @@ def from_transformers(folder: Path) -> tuple[Bert, TextCodec, MaskedWords]:
                 f" {tuple(tensor.shape)}"
             )
             raise DataError(f"the weight of {name!r} is {shapes}", folder / "model.safetensors")
+    _warn_of_differences(set(weights), set(own), folder)
     model.load_state_dict({name: weights.get(name, own[name]) for name in own})
     return model.eval(), codec, objective
+
+
+def _warn_of_differences(given: set[str], own: set[str], folder: Path) -> None:
+    """Log which weights of a folder have no place here, and which of ours it lacks."""
+    if unused := sorted(given - own):
+        log.warning("%s: weights not used: %s", folder, ", ".join(unused))
+    if fresh := sorted(own - given):
+        log.warning("%s: weights not in it, which start at random: %s", folder, ", ".join(fresh))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -157,9 +169,13 @@ def _json(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _lower(folder: Path) -> bool:
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    return bool(_json(path).get("do_lower_case", True)) if path.exists() else True
+    return _json(path) if path.exists() else {}
+
+
+def _lower(folder: Path) -> bool:
+    return bool(_tokenizer_config(folder).get("do_lower_case", True))
 
 
 def _tokenizer(folder: Path) -> str:
@@ -167,10 +183,18 @@ def _tokenizer(folder: Path) -> str:
     lines = folder / "vocab.txt"
     if lines.exists():
         try:
-            pieces = lines.read_text(encoding="utf-8").splitlines()
+            # only a line feed ends a piece: U+2028 and U+0085 are pieces of published vocabularies
+            text = lines.read_bytes().decode("utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError:
             raise DataError("is not UTF-8; fetch it again", lines) from None
-        return wordpiece({piece: number for number, piece in enumerate(pieces)}, _lower(folder))
+        pieces = text.removesuffix("\n").split("\n")
+        settings = _tokenizer_config(folder)
+        return wordpiece(
+            {piece: number for number, piece in enumerate(pieces)},
+            _lower(folder),
+            strip_accents=settings.get("strip_accents"),
+            split_chinese=bool(settings.get("tokenize_chinese_chars", True)),
+        )
     if not (folder / "tokenizer.json").exists():
         raise DataError(
             "there is neither vocab.txt nor tokenizer.json; save the tokenizer beside the model",

@@ -131,6 +131,26 @@ def test_what_is_wrong_with_bed(tmp_path, row, words):
     fails(lambda: read_annotation(path), f"{path}:2: ", *words)
 
 
+def test_contigs_named_like_browser_instructions_are_contigs(tmp_path):
+    head = "browser position chr1:1-10\ntrack name=x\n"
+    rows = "track1\t0\t10\nbrowser_2\t3\t8\ntrack\t5\t9\n"
+    for text in (head + rows, rows):
+        read = read_annotation(put(tmp_path, text))
+        assert spans(read) == spans(read_bed(put(tmp_path, rows, "b.bed"))) and len(read) == 3
+
+
+def test_a_comment_like_the_fasta_mark_ends_nothing(tmp_path):
+    row = "1\tm\tgene\t{}\t{}\t.\t-\t1\tID={}\n"
+    text = "##gff-version 3\n" + row.format(2, 9, "a") + "##FASTATKA\n" + row.format(20, 30, "b")
+    assert len(read_annotation(put(tmp_path, text))) == 2
+    assert len(read_annotation(put(tmp_path, text + "##FASTA \n>1\nACGT\n"))) == 2
+
+
+def test_gff_without_tabs_is_named_as_gff(tmp_path):
+    row = "1 m gene 2 9 . - 1 ID=a\n"
+    fails(lambda: read_annotation(put(tmp_path, row)), "GFF", "tabs")
+
+
 def test_gff_counts_from_one_and_splits_at_the_origin(tmp_path):
     found = read_annotation(put(tmp_path, GFF))
     assert spans(found) == [
@@ -208,12 +228,11 @@ def test_chr_prefix_is_mended_and_noted(tmp_path):
     found = reconcile(
         bed(tmp_path, "chrI 0 10", "chrM 0 5", "X 1 2", "I 1 2").select(np.arange(3)), lengths
     )
-    assert (
-        found.contig.tolist() == ["I", "Mito", "chrX"]
-        and found.note == "3 contigs renamed, 'chrI' to 'I'"
+    assert found.contig.tolist() == ["I", "Mito", "chrX"] and found.notes == (
+        "3 contigs renamed, 'chrI' to 'I'",
     )
     same = reconcile(bed(tmp_path, "I 0 10"), lengths)
-    assert same.note == "" and same.contig.tolist() == ["I"]
+    assert same.notes == () and same.contig.tolist() == ["I"]
 
 
 def test_names_that_cannot_be_mended(tmp_path):
@@ -303,7 +322,7 @@ def test_the_older_assembly_of_e_coli_is_told():
     assert older == {"K-12-MG1655": 4_639_675}
     for suffix in ("gff", "gbff"):
         found = read_annotation(SHARED / "ecoli" / f"GCF_000005845.2_ASM584v2_genomic.{suffix}.gz")
-        assert reconcile(found, {"NC_000913.3": 4_641_652}).note == ""
+        assert reconcile(found, {"NC_000913.3": 4_641_652}).notes == ()
         words = [
             "NC_000913.3 of 4,641,652 bp, old.fa has K-12-MG1655 of 4,639,675 bp; use the assembly"
         ]
@@ -322,4 +341,4 @@ def test_yeast_names_are_mended():
     assert len(found) == 6445
     roman = "I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI".split()
     fixed = reconcile(found, dict.fromkeys(roman, 2_000_000))
-    assert set(fixed.contig) == set(roman) and fixed.note == "16 contigs renamed, 'chrI' to 'I'"
+    assert set(fixed.contig) == set(roman) and fixed.notes == ("16 contigs renamed, 'chrI' to 'I'",)

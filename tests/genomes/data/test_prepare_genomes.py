@@ -11,7 +11,7 @@ import pytest
 
 from sciforge.core.data.store import SPLITS, Store, prepare
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, YeastPromoters
+from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, Tracks, YeastPromoters
 from sciforge.genomes.data.genome import Genome
 from sciforge.genomes.data.homology import canonical_words, share_within
 from sciforge.genomes.data.labelled_sequences import Sequences
@@ -130,7 +130,8 @@ def interval_task(tmp_path, chrom="chr"):
 @pytest.mark.parametrize("anchor", ["middle", "start", "end"])
 def test_windows_around_your_own_intervals(tmp_path, anchor):
     records = interval_task(tmp_path)
-    options = {"length": 60, "upstream": 40, "downstream": 20, "distance": 100, "anchor": anchor}
+    reach = {"length": 60} if anchor == "middle" else {"upstream": 40, "downstream": 20}
+    options = {"distance": 100, "anchor": anchor, **reach}
     preparer = Intervals(
         genome=tmp_path / "g.fa",
         intervals=tmp_path / "p.bed",
@@ -153,6 +154,60 @@ def test_windows_around_your_own_intervals(tmp_path, anchor):
         assert record["label"] == "background" or nearest < 80
     labels = store.column("label")
     assert labels.count("positive") == labels.count("background") > 40
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"anchor": "middle", "upstream": 40}, "upstream"),
+        ({"anchor": "end", "length": 60}, "length"),
+        ({"test": ("3",), "block_bp": 10}, "block_bp"),
+    ],
+)
+def test_options_that_would_not_be_read_are_refused(options, name):
+    with pytest.raises(ConfigError, match=f"{name} is not used"):
+        Intervals(genome=Path("g.fa"), intervals=Path("p.bed"), **options)
+
+
+def test_windows_left_out_are_counted_in_the_notes(tmp_path):
+    interval_task(tmp_path)
+    rows = (tmp_path / "p.bed").read_text()
+    blocks = "chr1\t9000\t9050\tb\t0\t+\t9000\t9050\t0\t2\t10,10\t0,40\n"
+    files = {"genome": tmp_path / "g.fa", "intervals": tmp_path / "p.bed"}
+    (tmp_path / "p.bed").write_text(rows + "chr1\t1\t4\n" + blocks)
+    notes = prepare(Intervals(**files, length=60), tmp_path / "store").meta["notes"]
+    assert "p.bed: 1 intervals have several blocks; each is read as one stretch" in notes
+    assert "1 windows left out: they reach past the end of a contig" in notes
+
+
+def test_a_genome_says_what_it_excludes_and_does_not_know(fastas, tmp_path):
+    store = prepare(Genome(files=fastas, exclude=("c0a",)), tmp_path / "one")
+    assert "contig 'c0a' excluded, as asked" in store.meta["notes"]
+    unknown = sum(int((as_array(store, i) == 4).sum()) for i in range(len(store)))
+    assert (
+        f"{unknown} bases of 5 contigs are unknown (N and other ambiguity codes)"
+        in store.meta["notes"]
+    )
+    assert any(note.startswith("no validation split") for note in store.meta["notes"])
+    with pytest.raises(ConfigError, match="no contig 'c0x' to exclude"):
+        prepare(Genome(files=fastas, exclude=("c0x",)), tmp_path / "two")
+    with pytest.raises(ConfigError, match="both test and validation"):
+        prepare(Genome(files=fastas, test=("c0a",), validation=("c0a",)), tmp_path / "three")
+
+
+def as_array(store, number):
+    return np.asarray(store[number]["bases"]) & 7
+
+
+def test_tracks_count_what_fills_no_window(tmp_path):
+    (tmp_path / "g.fa").write_text(">a\n" + "ACGT" * 20 + "N" * 20 + "AC" + "\n")
+    (tmp_path / "a.gff").write_text("##gff-version 3\na\tm\tCDS\t2\t10\t.\t+\t0\tID=x\n")
+    files = {"genome": tmp_path / "g.fa", "annotation": tmp_path / "a.gff"}
+    store = prepare(Tracks(**files, length=20), tmp_path / "store")
+    assert len(store) == 4 and store.meta["notes"] == [
+        "1 windows left out: all their bases are unknown (N)",
+        "2 bases at the ends of contigs fill no whole window",
+    ]
 
 
 def test_unknown_kind_of_feature_is_named(tmp_path):

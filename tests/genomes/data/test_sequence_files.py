@@ -176,6 +176,19 @@ def test_missing_folder_and_forbidden(tmp_path):
     fails(path, "cannot be opened")
 
 
+def test_overlapping_kmers_are_not_joined(tmp_path):
+    kmers = ">x\nACGT\nACGTAC CGTACG GTACGA\n>y\nACGTACGTAC GTTACGATCG AC\n"
+    fails(put(tmp_path, kmers), "overlapping 6-mers", line=3)
+    rejects = []
+    pieces = list(read_sequences(put(tmp_path, kmers), rejects.append))
+    assert [piece.name for piece in pieces] == ["y"] and len(pieces[0].bases) == 22
+    assert [reject.line for reject in rejects] == [3]
+
+
+def test_carriage_returns_alone_are_named(tmp_path):
+    fails(put(tmp_path, ">a\rACGT\r>b\rACGT\r"), "carriage return", line=1)
+
+
 def test_a_far_line_is_named_exactly(tmp_path):
     rows = [">a"] + ["ACGTACGTAC"] * 900
     rows[700] = "ACGTJCGTAC"
