@@ -11,7 +11,7 @@ word, between spaces.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,7 +23,16 @@ from sciforge.core.data.store import SPLIT_NAMES, SPLITS, Reject, ShardWriter, S
 from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.text.data.lines import Document, Layout
-from sciforge.text.data.readers import MEND, TAGGED, OnReject, kind_of, read_documents
+from sciforge.text.data.readers import (
+    MEND,
+    NAME_COLUMNS,
+    PLAIN,
+    TAGGED,
+    OnReject,
+    columns_of,
+    kind_of,
+    read_documents,
+)
 from sciforge.text.data.sentences import sentence_offsets
 
 NONE = len(SPLITS)  # in no split
@@ -98,6 +107,12 @@ class Documents(Settings):
             )
         for file in self.exclude:
             kind_of(file)
+        if all(kind_of(file) not in PLAIN for file in (*self.files, *self.exclude)):
+            for name in ("documents", "cut"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ConfigError(
+                        f"documents.{name} is for .txt files, and there is none; leave it out"
+                    )
         return self.files
 
     @property
@@ -116,10 +131,8 @@ class Documents(Settings):
 
     def write(self, source: Path, shard: ShardWriter, on_reject: OnReject) -> None:
         """Read one file and append its documents."""
-        unwanted = keys_of(
-            self.exclude,
-            Layout(documents=self.documents, text=self.text_column, longest=self.longest),
-        )
+        layout = replace(self.layout, label="", split="", group="")
+        unwanted = keys_of(self.exclude, layout, on_reject is not None)
         for document in read_documents(source, self.layout, on_reject):
             try:
                 self._add(document, shard, unwanted)
@@ -149,7 +162,36 @@ class Documents(Settings):
             split_N[used] = split_by_group(group_N[used], self.shares, self.seed)
             store.rewrite("split", split_N)
             store = Store(store.path, store.index)  # reads the splits anew
-        return finished(store, self.label_column)
+        meta = finished(store, self.label_column)
+        if notes := [*self._notes(store), *meta.get("notes", ())]:
+            meta["notes"] = notes
+        return meta
+
+    def _notes(self, store: Store) -> list[str]:
+        """Return where the splits come from, the columns that were not used, and whether groups
+        span splits.
+        """
+        notes = []
+        if self.split_column:
+            notes.append(f"splits taken from the column {self.split_column}")
+        used = {
+            getattr(self, name) for name in type(self).__dataclass_fields__ if "_column" in name
+        }
+        columns = [column for file in self.files for column in columns_of(file)]
+        used.add(next((name for name in NAME_COLUMNS if name in columns), ""))
+        rest = [name for name in dict.fromkeys(columns) if name not in used]
+        if rest:
+            hint = "; --split-column split takes the splits from it" if "split" in rest else ""
+            notes.append(f"columns not used: {', '.join(rest)}{hint}")
+        if self.group_column and self.split_column:
+            pairs = np.unique(
+                np.stack([np.array(store.column(name), np.uint64) for name in ("group", "split")]),
+                axis=1,
+            )
+            spanning = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+            if spanning:
+                notes.append(f"{spanning} groups stand in more than one split")
+        return notes
 
 
 def add_document(
@@ -207,7 +249,7 @@ def finished(store: Store, target: str) -> dict[str, Any]:
         if "tags" in columns
         else []
     )
-    _check_scheme(tags, store.path)
+    _check_scheme(tags)
     used = split_N != NONE
     counts = {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)}
     counts |= {"excluded": excluded, "copies_of_held_out": int(copies_N.sum())}
@@ -231,7 +273,7 @@ def finished(store: Store, target: str) -> dict[str, Any]:
     return meta | ({"notes": notes} if notes else {})
 
 
-def _check_scheme(tags: Sequence[str], path: Path) -> None:
+def _check_scheme(tags: Sequence[str]) -> None:
     """Raise DataError where tags are of a scheme other than BIO, whose entities would be
     miscounted.
     """
@@ -245,8 +287,7 @@ def _check_scheme(tags: Sequence[str], path: Path) -> None:
         example = foreign[0] if foreign else next(tag for tag in tags if tag[:2] in prefixes)
         raise DataError(
             f"tag {example!r} is of the scheme BILOU or BIOES; write the last word of an entity as"
-            " I- and a single one as B-",
-            path,
+            " I- and a single one as B-"
         )
 
 
@@ -263,13 +304,29 @@ def copies_of_held_out(key_N: np.ndarray, split_N: np.ndarray) -> np.ndarray:
     return copies_N
 
 
+def keys_of(files: tuple[Path, ...], layout: Layout, skip: bool = False) -> frozenset[int]:
+    """Return the keys of all documents of some files; raises DataError for a bad one, unless they
+    are to be skipped.
+    """
+    return frozenset().union(*(_keys_of(file, _stamp(file), layout, skip) for file in files))
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Return the time and size of a file, by which it is known to be the same; zeros where it
+    cannot be opened.
+    """
+    try:
+        stat = Path(file).stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
 @cache
-def keys_of(files: tuple[Path, ...], layout: Layout) -> frozenset[int]:
-    """Return the keys of all documents of some files; the bad ones are passed over."""
+def _keys_of(file: Path, stamp: tuple[int, int], layout: Layout, skip: bool) -> frozenset[int]:
     bad: list[Reject] = []
-    return frozenset(
-        int(key_of(d.text)) for file in files for d in read_documents(file, layout, bad.append)
-    )
+    documents = read_documents(file, layout, bad.append if skip else None)
+    return frozenset(int(key_of(document.text)) for document in documents)
 
 
 def key_of(text: str) -> np.uint64:

@@ -1,4 +1,4 @@
-"""What a document is, and the lines of text files, plain or gzipped, in bounded memory.
+r"""What a document is, and the lines of text files, plain or gzipped, in bounded memory.
 
 Text is tidied as it comes in: runs of spaces become one space, hard line breaks too, a blank line
 inside a document becomes the paragraph break "\\n\\n". Nothing else is changed; lower-casing and
@@ -17,13 +17,15 @@ from typing import BinaryIO, Literal
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError
 
-MOST_BYTES_A_LETTER = 4  # of UTF-8
+MAX_BYTES_PER_LETTER = 4  # of UTF-8
 WORD_BYTES = 256  # a cut waits so long for the end of a word
 BOM = b"\xef\xbb\xbf"
 MARKS = {
     b"\xff\xfe": "UTF-16; convert it (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "UTF-16; convert it (iconv -f UTF-16 -t UTF-8)",
     b"\x1f\x8b": "gzip; give the file the ending .gz",
+    b"BZh": "bzip2; unpack it, or pack it with gzip",
+    b"\xfd7zXZ": "xz; unpack it, or pack it with gzip",
     b"PK\x03\x04": "a zip archive; unpack it",
     b"%PDF": "a PDF; extract its text first (pdftotext)",
 }
@@ -139,7 +141,7 @@ def open_bytes(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     try:
         packed = path.suffix.lower() == ".gz"
         with bounded(gzip.open(path, "rb"), path) if packed else open(path, "rb") as raw:
-            head = raw.peek(4)[:4]
+            head = raw.peek(8)[:8]
             if not head:
                 raise DataError("the file is empty; fetch it again", path)
             for mark, what in MARKS.items():
@@ -172,17 +174,21 @@ class Line:
 class Lines:
     """The lines of a UTF-8 file in bounded memory; `at` is the offset in bytes of the next one."""
 
-    def __init__(self, stream: BinaryIO, layout: Layout, at: int = 0) -> None:
-        self.stream, self.layout, self.at = stream, layout, at
+    def __init__(
+        self, stream: BinaryIO, layout: Layout, at: int = 0, path: Path | None = None
+    ) -> None:
+        self.stream, self.layout, self.at, self.path = stream, layout, at, path
         # a row of a table has other cells too
-        self.most = layout.longest if layout.cut else layout.longest * MOST_BYTES_A_LETTER + 2**16
+        self.max_bytes = (
+            layout.longest if layout.cut else layout.longest * MAX_BYTES_PER_LETTER + 2**16
+        )
 
     def __iter__(self) -> Iterator[Line]:
         number, within = 0, False
-        while raw := self.stream.readline(self.most):
+        while raw := self.stream.readline(self.max_bytes):
             number += not within
             start, wrong = self.at, ""
-            ends = raw.endswith(b"\n") or len(raw) < self.most
+            ends = raw.endswith(b"\n") or len(raw) < self.max_bytes
             if not ends and self.layout.cut:
                 raw += self._rest_of_word()
             self.at = start + len(raw)

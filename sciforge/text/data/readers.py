@@ -4,6 +4,7 @@ gzipped.
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from pathlib import Path
@@ -28,6 +29,7 @@ TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 LINES = (".jsonl", ".ndjson")
 TAGGED = (".conll", ".iob", ".bio")
 PLAIN = (".txt", ".text", ".cor")
+NAME_COLUMNS = ("name", "id")  # the first that is there names a document
 MEND = "correct it, or skip bad records with --on-error skip"
 
 
@@ -69,7 +71,7 @@ def read_documents(path: Path, layout: Layout, on_reject: OnReject = None) -> It
             f"{path}: a {kind} file has no column {asked[0]!r}; give a CSV, TSV or JSONL file"
         )
     with open_bytes(path) as (stream, at):
-        lines = Lines(stream, layout, at)
+        lines = Lines(stream, layout, at, path)
         reader = _plain if kind in PLAIN else _tagged if kind in TAGGED else _json_lines
         items = (
             _table(lines, layout, TABLES[kind], path) if kind in TABLES else reader(lines, layout)
@@ -90,6 +92,27 @@ def read_documents(path: Path, layout: Layout, on_reject: OnReject = None) -> It
                         document.reason,
                     )
                 )
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the columns of a table, the keys of the first JSON line, or nothing for text and
+    tagged files.
+    """
+    path, kind = Path(path), kind_of(path)
+    if kind not in TABLES and kind not in LINES:
+        return []
+    layout = Layout()
+    with open_bytes(path) as (stream, at):
+        texts = (line.text for line in Lines(stream, layout, at) if not line.blank)
+        if kind in TABLES:
+            delimiter = TABLES[kind]
+            rows = _tab_rows(texts) if delimiter == "\t" else _csv_rows(texts, delimiter, 2**20)
+            return [name.strip() for name in next(rows, (1, [], ""))[1]]
+        try:
+            row = json.loads(next(texts, "{}"))
+        except (ValueError, RecursionError):  # a bad line is reported where it is read
+            return []
+        return list(row) if isinstance(row, dict) else []
 
 
 class _Pile:
@@ -123,9 +146,28 @@ class _Pile:
         self._clear()
 
 
+def _is_header(line: str, column: str) -> bool:
+    """Return whether the first line of a text file is the header of a table.
+
+    >>> _is_header("text\\tlabel", "text"), _is_header("a text, and more", "text")
+    (True, False)
+    """
+    for delimiter in "\t,;":
+        names = [name.strip().strip('"') for name in line.split(delimiter)]
+        if len(names) > 1 and column in names and not any(" " in name for name in names):
+            return True
+    return False
+
+
 def _plain(lines: Lines, layout: Layout) -> Iterator[Document | Bad]:
     pile = _Pile(layout)
     for line in lines:
+        if line.number == 1 and _is_header(line.text, layout.text):
+            raise DataError(
+                "the first line is the header of a table; rename the file to .tsv or .csv",
+                lines.path,
+                1,
+            )
         if layout.documents == "paragraph" and line.blank:
             yield from pile.take()
             continue
@@ -145,7 +187,9 @@ def _table(lines: Lines, layout: Layout, delimiter: str, path: Path) -> Iterator
             wrong.extend([line.wrong] if line.wrong else [])
             yield line.text
 
-    rows = _tab_rows(texts()) if delimiter == "\t" else _csv_rows(texts(), delimiter, lines.most)
+    rows = (
+        _tab_rows(texts()) if delimiter == "\t" else _csv_rows(texts(), delimiter, lines.max_bytes)
+    )
     header = [name.strip() for name in next(rows, (1, [], ""))[1]]
     if wrong:
         raise DataError(wrong[0], path, 1)
@@ -156,7 +200,7 @@ def _table(lines: Lines, layout: Layout, delimiter: str, path: Path) -> Iterator
         "group": layout.group,
     }
     places = {part: _place(header, name, part, path) for part, name in names.items() if name}
-    named = next((header.index(name) for name in ("name", "id") if name in header), None)
+    named = next((header.index(name) for name in NAME_COLUMNS if name in header), None)
     for begin, row, problem in rows:
         problem = (wrong and wrong[0]) or problem
         wrong.clear()
@@ -179,6 +223,8 @@ def _place(header: list[str], name: str, part: str, path: Path) -> int:
     if name not in header:
         hint = f"{did_you_mean(name, header)} (choose with --{part}-column)"
         raise DataError(f"no column {name!r} in the header; {hint}", path, 1)
+    if header.count(name) > 1:
+        raise DataError(f"the header has {name!r} more than once; rename one", path, 1)
     return header.index(name)
 
 
@@ -255,11 +301,13 @@ def _json_document(line: Line, layout: Layout) -> Document | Bad:
 def _cell(value: Any) -> str:
     """Return a JSON value as the text of a cell: nothing for null, lists and objects.
 
-    >>> _cell(1), _cell(None), _cell(True), _cell("yes ")
-    ('1', '', 'true', 'yes')
+    >>> _cell(1), _cell(1.0), _cell(None), _cell(float("nan")), _cell(True), _cell("yes ")
+    ('1', '1', '', '', 'true', 'yes')
     """
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):  # NaN is missing; 1.0 is 1, as tables of pandas have it
+        return "" if math.isnan(value) else repr(int(value) if value.is_integer() else value)
     return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
@@ -297,7 +345,8 @@ def _tagged(lines: Lines, layout: Layout) -> Iterator[Document | Bad]:
         if len(cells) < 2 or len(cells) != columns:
             wrong = (
                 wrong
-                or f"line {line.number} has {len(cells)} columns; give a word and its tag, {max(columns, 2)} in all"
+                or f"line {line.number} has {len(cells)} columns; give a word and its tag,"
+                f" {max(columns, 2)} in all"
             )
         elif sum(map(len, words)) + len(cells[0]) > layout.longest:
             wrong = wrong or too_long(layout)

@@ -258,3 +258,56 @@ def test_stores_survive_a_round_trip(tmp_path: Path):
     file = written(tmp_path / "a.txt", ["naïve café “quoted” 漢字 😀."])
     prepare(Documents(files=(file,), shares=(1.0, 0.0, 0.0)), tmp_path / "store")
     assert Store.open(tmp_path / "store")[0]["text"] == "naïve café “quoted” 漢字 😀."
+
+
+def test_columns_that_are_not_used_are_noted(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = "".join(f"Room {i} is fine,yes,train,{i}\n" for i in range(9))
+    path.write_text("text,label,split,id\n" + rows)
+    notes = prepare(Documents(files=(path,)), tmp_path / "one").meta["notes"]
+    assert notes == [
+        "columns not used: label, split; --split-column split takes the splits from it"
+    ]
+    options = {"label_column": "label", "split_column": "split"}
+    notes = prepare(Documents(files=(path,), **options), tmp_path / "two").meta["notes"]
+    assert notes == ["splits taken from the column split"]
+
+
+def test_groups_that_span_given_splits_are_counted(tmp_path):
+    path = tmp_path / "a.tsv"
+    rows = [f"Room {i} is fine\t{('train', 'test')[i % 2]}\tp{i // 2 % 3}\n" for i in range(12)]
+    path.write_text("text\tsplit\tpatient\n" + "".join(rows))
+    options = {"split_column": "split", "group_column": "patient"}
+    notes = prepare(Documents(files=(path,), **options), tmp_path / "one").meta["notes"]
+    assert "3 groups stand in more than one split" in notes
+
+
+def test_options_for_text_are_refused_for_tables(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("text\nfine room\n")
+    for options in ({"documents": "line"}, {"cut": True}):
+        with pytest.raises(ConfigError, match="for .txt files"):
+            prepare(Documents(files=(path,), **options), tmp_path / "one")
+
+
+def test_what_is_to_be_excluded_must_be_readable(tmp_path):
+    train, test = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    row = '{{"words": ["Room", "{0}"], "tags": ["O", "B-x"], "text": "Room {0}"}}\n'
+    train.write_text("".join(row.format(i) for i in range(8)))
+    test.write_text(row.format(3))
+    options = {"text_column": "words", "tags_column": "tags", "exclude": (test,)}
+    store = prepare(Documents(files=(train,), **options), tmp_path / "one")
+    assert store.meta["counts"]["excluded"] == 1
+    test.write_text('{"other": "Room 3"}\n')
+    with pytest.raises(DataError, match="no key 'words'"):
+        prepare(Documents(files=(train,), **options), tmp_path / "two")
+
+
+@pytest.mark.parametrize("tags", [("B-c", "L-c", "U-c"), ("B-c", "E-c", "S-c"), ("U-c",) * 3])
+def test_other_schemes_of_tags_are_named(tmp_path, tags):
+    path = tmp_path / "a.conll"
+    path.write_text(
+        "".join(f"Cell{i} {tags[0]}\nline {tags[1]}\ngrows O\nHeLa {tags[2]}\n\n" for i in range(9))
+    )
+    with pytest.raises(DataError, match="BILOU or BIOES"):
+        prepare(Documents(files=(path,)), tmp_path / "one")

@@ -251,3 +251,36 @@ def test_a_long_paragraph_is_refused_and_the_next_is_read(tmp_path: Path):
         " ".join(texts(tmp_path / "b.txt", content, Layout(longest=1000, cut=True)))
         == "word " * 1000 + "short"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", "text\tlabel\nGood room\tyes\n", "header of a table"),
+        ("a.txt", "label,text\nyes,Good room\n", "header of a table"),
+        ("a.csv", "text,label,text\na,b,c\n", "more than once"),
+        ("a.txt", b"BZh91AY&SY", "bzip2"),
+        ("a.txt", b"\xfd7zXZ\x00\x00", "xz"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=words):
+        list(read_documents(path, Layout()))
+
+
+def test_a_sentence_with_the_word_text_is_no_header(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("A text, short as it is.\n")
+    assert len(list(read_documents(path, Layout()))) == 1
+
+
+def test_numbers_of_json_are_the_same_class_however_written(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = ('{"text": "a", "y": 1}', '{"text": "b", "y": 1.0}', '{"text": "c", "y": NaN}')
+    path.write_text("\n".join(rows) + "\n")
+    rejects = []
+    documents = list(read_documents(path, Layout(label="y"), rejects.append))
+    assert [document.label for document in documents] == ["1", "1"]
+    assert [reject.reason for reject in rejects] == ["the label is missing"]
