@@ -173,7 +173,9 @@ def read_bed(path: Path | str) -> Annotation:
             continue
         cells = [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
         if "\t" not in text and len(cells) > 8 and cells[6] in _STRANDS:
-            raise DataError("a row of GFF without tabs; separate its columns by tabs", rows.path, line)
+            raise DataError(
+                "a row of GFF without tabs; separate its columns by tabs", rows.path, line
+            )
         if not 3 <= len(cells) <= 12 or not cells[0]:
             raise DataError(
                 f"a BED row has 3 to 12 columns, this one {len(cells)}; correct it", rows.path, line

@@ -163,14 +163,12 @@ class Documents(Settings):
             store.rewrite("split", split_N)
             store = Store(store.path, store.index)  # reads the splits anew
         meta = finished(store, self.label_column)
-        if notes := [*self._notes(store), *meta.get("notes", ())]:
+        if notes := [*self._notes(), *meta.get("notes", ())]:
             meta["notes"] = notes
         return meta
 
-    def _notes(self, store: Store) -> list[str]:
-        """Return where the splits come from, the columns that were not used, and whether groups
-        span splits.
-        """
+    def _notes(self) -> list[str]:
+        """Return where the splits come from and the columns that were not used."""
         notes = []
         if self.split_column:
             notes.append(f"splits taken from the column {self.split_column}")
@@ -183,14 +181,6 @@ class Documents(Settings):
         if rest:
             hint = "; --split-column split takes the splits from it" if "split" in rest else ""
             notes.append(f"columns not used: {', '.join(rest)}{hint}")
-        if self.group_column and self.split_column:
-            pairs = np.unique(
-                np.stack([np.array(store.column(name), np.uint64) for name in ("group", "split")]),
-                axis=1,
-            )
-            spanning = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-            if spanning:
-                notes.append(f"{spanning} groups stand in more than one split")
         return notes
 
 

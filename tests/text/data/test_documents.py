@@ -273,15 +273,6 @@ def test_columns_that_are_not_used_are_noted(tmp_path):
     assert notes == ["splits taken from the column split"]
 
 
-def test_groups_that_span_given_splits_are_counted(tmp_path):
-    path = tmp_path / "a.tsv"
-    rows = [f"Room {i} is fine\t{('train', 'test')[i % 2]}\tp{i // 2 % 3}\n" for i in range(12)]
-    path.write_text("text\tsplit\tpatient\n" + "".join(rows))
-    options = {"split_column": "split", "group_column": "patient"}
-    notes = prepare(Documents(files=(path,), **options), tmp_path / "one").meta["notes"]
-    assert "3 groups stand in more than one split" in notes
-
-
 def test_options_for_text_are_refused_for_tables(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("text\nfine room\n")
