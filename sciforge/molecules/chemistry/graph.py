@@ -111,7 +111,7 @@ def mol_of_smiles(smiles: str) -> "Chem.Mol":
 
 
 def canonical(mol: "Chem.Mol") -> "tuple[str, Chem.Mol]":
-    """Return the canonical SMILES without stereochemistry and the molecule with its atoms in that
+    """Return the canonical SMILES without stereochemistry and atom maps, and the molecule with its atoms in that
     order.
 
     >>> canonical(mol_of_smiles("OC(=O)C"))[0]
@@ -121,6 +121,8 @@ def canonical(mol: "Chem.Mol") -> "tuple[str, Chem.Mol]":
 
     plain = Chem.Mol(mol)
     Chem.RemoveStereochemistry(plain)
+    for atom in plain.GetAtoms():
+        atom.SetAtomMapNum(0)
     smiles = Chem.MolToSmiles(plain)
     order = plain.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]
     return smiles, Chem.RenumberAtoms(plain, list(order))

@@ -8,7 +8,7 @@ number of workers.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ from sciforge.core.data.groups import groups_of, split_by_group
 from sciforge.core.data.store import SPLITS, Store
 from sciforge.core.files.atomic import atomic_folder, write_json
 from sciforge.core.training.run import to_json
-from sciforge.errors import DataError
+from sciforge.errors import DataError, did_you_mean
 from sciforge.molecules.chemistry.descriptors import descriptor_names
+from sciforge.molecules.data.readers import columns_of, name_column_in, smiles_column_in
 from sciforge.molecules.data.splits import split_at_random, split_by_scaffold
 
 LEFT_OUT = ("", "excluded", "duplicate", "conflicting duplicate", "no label")
+SALT, DOUBTFUL, ISOTOPE = 1, 2, 4  # sums of them in the column `taken_off`
+FEW_VALUES = 10  # a label of no more whole numbers is probably of classes
 NO_SPLIT = len(SPLITS)  # the number in the column `split` of a molecule that is in none
+MAX_NAMED = 8  # columns that a note lists
 SAMPLED = 100_000  # molecules from which the statistics of descriptors are taken
 
 
@@ -42,12 +46,11 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
 
     key_N, left_N = store.column("key"), store.column("left_out").copy()
     label_NK = np.array(store.column("label"), np.float32) if options.labels else None
-    settle_duplicates(key_N, left_N, label_NK, options.duplicates)
+    differing = settle_duplicates(key_N, left_N, label_NK, options.duplicates)
     used = np.flatnonzero(left_N == 0)
     if not len(used):
-        raise DataError(
-            "every molecule is left out (duplicates, --exclude, no labels); nothing to prepare"
-        )
+        counts = ", ".join(f"{num} {name}" for name, num in _left_out(left_N).items())
+        raise DataError(f"every molecule is left out ({counts}){_absent(label_NK, options)}")
     group_N = np.full(len(left_N), -1, np.int32)
     group_N[used] = by_first(store.column("scaffold")[used])
     split_N = np.full(len(left_N), NO_SPLIT, np.uint8)
@@ -65,9 +68,11 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
     if not len(train):
         raise DataError("no molecule is in training; choose other shares, or another split column")
     counts = {name: int((split_N == place).sum()) for place, name in enumerate(SPLITS)}
-    left = {name: int((left_N == place).sum()) for place, name in enumerate(LEFT_OUT) if name}
-    left = {name: num for name, num in left.items() if num}
-    meta: dict[str, Any] = {"counts": counts, "left_out": left, "rdkit": rdkit.__version__}
+    meta: dict[str, Any] = {
+        "counts": counts,
+        "left_out": _left_out(left_N),
+        "rdkit": rdkit.__version__,
+    }
     meta |= {"stereo_removed": int(store.column("stereo").sum()), "groups": int(group_N.max()) + 1}
     meta |= {
         "largest_group": int(np.bincount(group_N[used]).max()),
@@ -84,7 +89,90 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
             "names": list(descriptor_names()),
             **scales(store.column("descriptor")[sample]),
         }
-    return meta | ({"notes": notes} if (notes := _notes(meta)) else {})
+    notes = _notes(meta) + _taken_off_notes(store)
+    if differing:
+        rule = {"first": "that of the first is used", "mean": "numbers are averaged"}
+        done = rule.get(options.duplicates, "these are left out")
+        notes.append(
+            f"{differing} molecules come several times with labels that differ; {done}"
+            " (stereoisomers count as one molecule)"
+        )
+    if options.labels:
+        notes += label_notes(options.labels, label_NK[used])
+    notes += _unused_columns(options)
+    return meta | ({"notes": notes} if notes else {})
+
+
+def _left_out(left_N: np.ndarray) -> dict[str, int]:
+    """Return how many molecules are left out for each reason that occurs."""
+    counts = {name: int((left_N == place).sum()) for place, name in enumerate(LEFT_OUT) if name}
+    return {name: num for name, num in counts.items() if num}
+
+
+def _absent(label_NK: np.ndarray | None, options: Any) -> str:
+    """Return which label no molecule has, and which columns there are, for the end of an error."""
+    if label_NK is None or np.isfinite(label_NK).any():
+        return "; nothing to prepare"
+    known = [name for file in options.files for name in columns_of(Path(file))]
+    name = options.labels[0]
+    return f"; no value of {name!r}: {did_you_mean(name, known)}"
+
+
+def _taken_off_notes(store: Store) -> list[str]:
+    """Return what was taken off molecules, one sentence each."""
+    columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
+    if "taken_off" not in columns:  # a store of an earlier release that is split again
+        return []
+    taken_N = np.asarray(store.column("taken_off"))
+    notes = {
+        SALT: "salts or mixtures: counter-ions, solvents and smaller parts taken off",
+        DOUBTFUL: "mixtures of several molecules that are no known counter-ions: the largest kept",
+        ISOTOPE: "molecules with isotopes, which are not used",
+    }
+    counts = {sentence: int((taken_N & bit > 0).sum()) for bit, sentence in notes.items()}
+    return [f"{count} {sentence}" for sentence, count in counts.items() if count]
+
+
+def label_notes(names: Sequence[str], label_NK: np.ndarray) -> list[str]:
+    """Return what each label is taken for where that may surprise, and how many are missing.
+
+    >>> taken, missing = label_notes(["active"], np.array([[-1.0], [1.0], [1.0], [np.nan]]))
+    >>> taken[:62]
+    'active holds 2 whole numbers (-1, 1) and is learnt as a number'
+    >>> missing
+    '1 labels of active missing'
+    """
+    notes = []
+    for name, label_N in zip(names, np.asarray(label_NK).T, strict=True):
+        known_N = label_N[np.isfinite(label_N)]
+        values = np.unique(known_N)
+        whole = len(values) and not (values % 1).any() and len(values) <= FEW_VALUES
+        if whole and len(values) < len(known_N) and not np.isin(values, (0, 1)).all():
+            listed = ", ".join(f"{value:g}" for value in values)
+            notes.append(
+                f"{name} holds {len(values)} whole numbers ({listed}) and is learnt as a number;"
+                " write yes-or-no classes as 1 and 0, and a column for each of several classes"
+            )
+        if missing := len(label_N) - len(known_N):
+            notes.append(f"{missing} labels of {name} missing")
+    return notes
+
+
+def _unused_columns(options: Any) -> list[str]:
+    """Return a note on the columns of each file that are not used."""
+    used = {*options.labels, options.group_column}
+    used |= {options.split_column} if options.split == "column" else set()
+    notes = []
+    for file in map(Path, options.files):
+        columns = columns_of(file)
+        kept = used | {smiles_column_in(columns, options.smiles_column), name_column_in(columns)}
+        if unused := [name for name in columns if name and name not in kept]:
+            more = f", ... ({len(unused)} in all)" if len(unused) > MAX_NAMED else ""
+            hint = "; to use its splits: --split column" if options.split_column in unused else ""
+            notes.append(
+                f"columns of {file.name} not used: {', '.join(unused[:MAX_NAMED])}{more}{hint}"
+            )
+    return notes
 
 
 def _notes(meta: Mapping[str, Any]) -> list[str]:
@@ -117,11 +205,15 @@ def resplit(store: Store, options: Any, out: Path) -> Store:
 
 def settle_duplicates(
     key_N: np.ndarray, left_N: np.ndarray, label_NK: np.ndarray | None, rule: str
-) -> None:
+) -> int:
     """Mark duplicates in `left_N` and settle their labels in place; the first that is used stays.
+
+    Returns:
+        How many molecules come several times with labels that differ.
 
     >>> left, label = np.zeros(3, np.uint8), np.array([[1.0], [5.0], [3.0]], np.float32)
     >>> settle_duplicates(np.array([7, 8, 7], np.uint64), left, label, "mean")
+    1
     >>> left.tolist(), label[:, 0].tolist()
     ([0, 0, 2], [2.0, 5.0, 3.0])
     """
@@ -131,8 +223,9 @@ def settle_duplicates(
     )
     again = np.setdiff1d(usable, usable[first], assume_unique=True)
     left_N[again] = LEFT_OUT.index("duplicate")
-    if label_NK is None or rule == "first":
-        return
+    if label_NK is None:
+        return 0
+    differing = 0
     known = np.isfinite(label_NK)
     binary_K = np.array(
         [
@@ -146,6 +239,9 @@ def settle_duplicates(
         rows = usable[in_groups[starts[place] : starts[place + 1]]]
         low, high = (edge(label_NK[rows], axis=0) for edge in (np.fmin.reduce, np.fmax.reduce))
         differ_K = high > low
+        differing += bool(differ_K.any())
+        if rule == "first":
+            continue
         if rule == "drop" and differ_K.any():
             left_N[rows] = LEFT_OUT.index("conflicting duplicate")
             continue
@@ -156,6 +252,7 @@ def settle_duplicates(
         label_NK[rows[0]] = np.where((seen_K == 0) | (binary_K & differ_K), np.nan, mean_K)
         if not np.isfinite(label_NK[rows[0]]).any():
             left_N[rows[0]] = LEFT_OUT.index("conflicting duplicate")
+    return differing
 
 
 def by_first(values_N: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sciforge.core.data.groups import group_names
 from sciforge.core.data.store import SPLIT_NAMES, Reject, ShardWriter, Store
 from sciforge.errors import DataError, did_you_mean
@@ -16,6 +18,7 @@ from sciforge.molecules.data.readers import Entry, Part
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_LABEL = float(np.finfo(np.float32).max)
 PLACE = Path("inputs")  # what takes the place of a file's name
 
 
@@ -47,15 +50,13 @@ class MoleculesInMemory(Molecules):
     """Molecules that are in memory, prepared as `Molecules` prepares files.
 
     A SMILES that cannot be read is refused. A molecule that can be read but not stored (a metal, a
-    radical) is left out, and counted in the store's notes, as are salts of which only the largest
-    part is used.
+    radical) is left out, and counted in the store's notes, as are salts of which one part is used.
     """
 
     files: tuple[Path, ...] = ()
     entries: tuple[Entry, ...] = field(default=(), init=False, repr=False)
     groups: tuple[str, ...] | None = field(default=None, init=False, repr=False)
     unused: list[str] = field(default_factory=list, init=False, repr=False)
-    reduced: list[int] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
     def of(
@@ -126,8 +127,6 @@ class MoleculesInMemory(Molecules):
                 on_reject(Reject(str(PLACE), entry.line, entry.text[:80], str(error)))
                 continue
             try:
-                if "." in entry.text:
-                    self.reduced.append(entry.number)
                 group = "" if self.groups is None else self.groups[entry.number]
                 self.add(entry, mol, shard, nothing, group)
             except DataError as error:
@@ -144,10 +143,6 @@ class MoleculesInMemory(Molecules):
             count = len(self.unused)
             notes.insert(
                 0, f"{count} molecule{'s' * (count > 1)} not used, the first: {self.unused[0]}"
-            )
-        if self.reduced:
-            notes.append(
-                f"{len(self.reduced)} salts or mixtures: the part with most heavy atoms is used"
             )
         return meta | ({"notes": notes} if notes else {})
 
@@ -173,7 +168,7 @@ def _numbers(column: "pd.Series", name: str) -> list[float]:
     import pandas as pd
 
     values = pd.to_numeric(column, errors="coerce")
-    if (bad := values.isna() & column.notna()).any():
+    if (bad := column.notna() & ~values.abs().lt(MAX_LABEL)).any():
         place = int(bad.to_numpy().argmax())
         word = column.iloc[place]
         raise DataError(

@@ -9,7 +9,8 @@ the store with the reason in `left_out`, in no split: nothing is lost.
 
 Columns: `atom` uint8 [N] (places in valence.TYPES), `bond` uint8 [M, 3] (i, j, order), `hydrogens`
 uint8 [N], `flags` uint8 [N] (codec.flags_of), `smiles` and `name` text, `line` int64, `key` uint64
-(of the canonical SMILES), `stereo` bool (the input had some), `left_out` uint8 (places in
+(of the canonical SMILES), `stereo` bool (the input had some), `taken_off` uint8
+(sum of SALT, DOUBTFUL, ISOTOPE), `left_out` uint8 (places in
 LEFT_OUT), `split` uint8, `group` int32 (the scaffold, else the molecule; text where the file
 names groups), and where asked for
 `label` float32 [K] (NaN missing), `property` float32 [P], `descriptor` float32 [D].
@@ -29,16 +30,26 @@ from sciforge.core.files.settings import Settings
 from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.descriptors import descriptors, property_functions, scaffold
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol
+from sciforge.molecules.chemistry.salts import parent_part
 from sciforge.molecules.data.codec import flags_of
-from sciforge.molecules.data.finalization import LEFT_OUT, complete
+from sciforge.molecules.data.finalization import DOUBTFUL, ISOTOPE, LEFT_OUT, SALT, complete
 from sciforge.molecules.data.leakage import KnownMolecules, known_molecules
-from sciforge.molecules.data.readers import ROWS, Entry, Part, parts_of, read_part
+from sciforge.molecules.data.readers import (
+    ROWS,
+    TABLES,
+    Entry,
+    Part,
+    kind_of,
+    parts_of,
+    read_part,
+)
 from sciforge.molecules.data.splits import Rule, check_shares, split_of_name
 
 if TYPE_CHECKING:
     from rdkit import Chem
 
 OnReject = Callable[[Reject], None] | None
+MISSING = ("", "nan", "na", "n/a", "none", "null")
 MEND = "correct it, or skip bad records with --on-error skip"
 
 
@@ -49,8 +60,8 @@ class Molecules(Settings):
     Args:
         files: what to read; big files are read in ranges, so more workers help with one file too.
         smiles_column: its name in tables.
-        labels: columns of tables (properties of SDF) with numbers to learn; an empty cell is a
-            missing label.
+        labels: columns of tables (properties of SDF) with numbers to learn, yes and no as 1 and 0;
+            an empty cell or NaN is a missing label.
         split: `scaffold` (Bemis-Murcko, balanced by chemprop's rule), `scaffold-sorted` (largest
             scaffold first), `random`, `column` (train, validation or test in `split_column`), or
             `none` (all is training).
@@ -59,8 +70,8 @@ class Molecules(Settings):
             laboratory, family) stay in one split: scaffold and random splits then draw groups.
         shares: of train, validation and test.
         seed: of the split.
-        components: of a salt or mixture, `stop` rejects it and `largest` keeps the part with most
-            heavy atoms.
+        components: of a salt or mixture, `stop` rejects it and `largest` takes off known
+            counter-ions and solvents and keeps the part with most heavy atoms of the rest.
         isotopes: `stop` rejects them, `remove` takes the masses off.
         duplicates: of molecules that come twice, keep the `first`, keep the first with the `mean`
             of the labels (labels that are only 0 and 1 and disagree become missing), or `drop` all
@@ -105,9 +116,22 @@ class Molecules(Settings):
             raise ConfigError(f"labels are {', '.join(self.labels)}; name each column once")
         check_shares(self.shares)
         property_functions(self.properties)
+        self._check_used()
         last = self.limit * self.every
         parts = [part for file in self.files for part in parts_of(file, ROWS * self.every)]
         return [part for part in parts if not last or part.start < last]
+
+    def _check_used(self) -> None:
+        """Raise ConfigError for an option that changes nothing beside the others."""
+        tables = any(kind_of(Path(file)) in TABLES for file in (*self.files, *self.exclude))
+        given = {
+            "smiles_column": (tables, "a table among the files"),
+            "split_column": (self.split == "column", "--split column"),
+            "shares": (self.split not in ("column", "none"), "a split that is drawn"),
+        }
+        for name, (used, what) in given.items():
+            if not used and getattr(self, name) != getattr(Molecules, name):
+                raise ConfigError(f"{name} is not used without {what}; leave it out")
 
     def write(self, source: Part, shard: ShardWriter, on_reject: OnReject) -> None:
         """Read one range and append its molecules."""
@@ -123,7 +147,7 @@ class Molecules(Settings):
                 group, entry = self._group_of(entry)
                 self.add(entry, entry.mol(), shard, known, group)
             except DataError as error:
-                reason = str(error).removesuffix("; correct it")
+                reason = str(error).removesuffix("; correct it").removesuffix("; correct the row")
                 if on_reject is None:
                     raise DataError(f"{reason}; {MEND}", source.path, entry.line) from None
                 on_reject(
@@ -160,7 +184,7 @@ class Molecules(Settings):
         fixed: dict[str, Any] = {"split": np.uint8(0)}
         if self.split == "column":
             fixed["split"] = np.uint8(split_of_name(entry.cells[-1]))
-        mol = self._mended(mol)
+        mol, taken_off = self._mended(mol)
         smiles, plain = canonical(mol)
         graph = graph_of_mol(plain)
         hydrogens, flags = flags_of(plain)
@@ -174,6 +198,7 @@ class Molecules(Settings):
         }
         fixed |= {
             "stereo": np.bool_(_has_stereo(entry, mol)),
+            "taken_off": np.uint8(taken_off),
             "left_out": np.uint8(LEFT_OUT.index(reason)),
         }
         fixed["group"] = group or np.int32(0)
@@ -192,25 +217,22 @@ class Molecules(Settings):
             {"atom": graph.atom_N, "bond": bonds, "hydrogens": hydrogens, "flags": flags}, **fixed
         )
 
-    def _mended(self, mol: "Chem.Mol") -> "Chem.Mol":
-        """Return the molecule with what the options allow to take off taken off."""
+    def _mended(self, mol: "Chem.Mol") -> "tuple[Chem.Mol, int]":
+        """Return the molecule without what the options allow to take off, and what that was."""
         from rdkit import Chem
 
+        taken_off = 0
         if self.components == "largest":
-            parts = Chem.GetMolFrags(mol, asMols=True)
-            # ties go to the heavier and then to the later SMILES, so that the order of the input
-            # does not matter
-            mol = (
-                max(parts, key=lambda m: (m.GetNumHeavyAtoms(), _mass(m), Chem.MolToSmiles(m)))
-                if parts
-                else mol
-            )
+            whole = mol
+            mol, doubtful = parent_part(whole)
+            taken_off |= SALT * (mol is not whole) | DOUBTFUL * doubtful
         if self.isotopes == "remove" and any(atom.GetIsotope() for atom in mol.GetAtoms()):
             mol = Chem.Mol(mol)
             for atom in mol.GetAtoms():
                 atom.SetIsotope(0)
             mol = Chem.RemoveHs(mol)
-        return mol
+            taken_off |= ISOTOPE
+        return mol, taken_off
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Settle duplicates, splits and groups over all shards; return names, counts and
@@ -225,14 +247,16 @@ def _number(text: str, column: str) -> float:
     >>> _number("1e-3", "y"), _number("", "y")
     (0.001, nan)
     """
-    if not text.strip():
+    if text.strip().lower() in MISSING:
         return float("nan")
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not abs(value) < float(np.finfo(np.float32).max):
-        raise DataError(f"label {text!r} in the column {column!r} is no number; correct it")
+        raise DataError(
+            f"label {text!r} in the column {column!r} is no number; yes and no are 1 and 0"
+        )
     return value
 
 
@@ -245,10 +269,6 @@ def _hash(text: str) -> np.uint64:
     return np.uint64(
         int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
     )
-
-
-def _mass(mol: "Chem.Mol") -> float:
-    return sum(atom.GetMass() for atom in mol.GetAtoms())
 
 
 def _has_stereo(entry: Entry, mol: "Chem.Mol") -> bool:

@@ -9,10 +9,10 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -27,8 +27,9 @@ TABLES = {".csv": ",", ".tsv": "\t"}
 LISTS = (".smi", ".smiles", ".txt", ".ism")
 SDF = (".sdf", ".sd")
 END_OF_RECORD = "$$$$"
+NAMES = ("name", "id", "compound id", "molecule id", "compound", "molecule chembl id")
 ROWS = 10_000  # of a range, at least
-MOST_RANGES = 32  # a gzipped file is decompressed once for each
+MAX_RANGES = 32  # a gzipped file is decompressed once for each
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Entry:
         name: as the file gives it; may be empty.
         line: 1-based.
         cells: text of the columns asked for, in their order.
+        fields: every column of the table or property of the SDF by name, as the file has it.
+        problem: why the row cannot be used; empty where it can.
     """
 
     number: int
@@ -62,11 +65,15 @@ class Entry:
     name: str
     line: int
     cells: tuple[str, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    problem: str = ""
 
     def mol(self) -> "Chem.Mol":
         """Return the sanitised molecule; raises DataError with RDKit's own words."""
         from rdkit import Chem, rdBase
 
+        if self.problem:
+            raise DataError(self.problem)
         if not self.is_sdf:
             return mol_of_smiles(self.text)
         with rdBase.BlockLogs():
@@ -128,7 +135,7 @@ def parts_of(path: Path, rows: int = ROWS) -> list[Part]:
             count, whole = len(odd), not any(odd)
         else:
             count, whole = sum(1 for _ in text), True
-    size = max(rows, -(-count // MOST_RANGES)) if whole else max(count, 1)
+    size = max(rows, -(-count // MAX_RANGES)) if whole else max(count, 1)
     return [Part(path, start, min(start + size, count)) for start in range(0, max(count, 1), size)]
 
 
@@ -164,22 +171,23 @@ def _list_rows(text: IO[str], part: Part) -> Iterator[Entry]:
         words = line.split(None, 1)
         if not words or (number == 0 and words[0].lower() == "smiles"):
             continue
-        yield Entry(number, words[0], False, words[1].strip() if len(words) > 1 else "", number + 1)
+        text, name = words[0], words[1].strip() if len(words) > 1 else ""
+        if name.startswith("|") and "|" in name[1:]:
+            # a CXSMILES: radicals and stereochemistry stand between bars
+            extension, name = name[1:].split("|", 1)
+            text = f"{text} |{extension}|"
+        yield Entry(number, text, False, name.strip(), number + 1)
 
 
 def _table_rows(
     text: IO[str], part: Part, delimiter: str, smiles: str, columns: Sequence[str]
 ) -> Iterator[Entry]:
-    first = next(text, "")
-    if delimiter == "," and first.count(";") > first.count(","):
-        delimiter = ";"
-    header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    header, delimiter = _header(next(text, ""), delimiter)
+    smiles = smiles_column_in(header, smiles)
     places = []
     for column in (smiles, *columns):
-        # SMILES, Smiles: taken for what they are, if only one is there
-        if column not in header and column == smiles:
-            alike = [name for name in header if name.lower() == column.lower()]
-            column = smiles = alike[0] if len(alike) == 1 else column
+        if header.count(column) > 1:
+            raise DataError(f"two columns are called {column!r}; rename one", part.path, 1)
         if column not in header:
             option = " (choose with --smiles-column)" if column == smiles else ""
             raise DataError(
@@ -188,26 +196,74 @@ def _table_rows(
                 1,
             )
         places.append(header.index(column))
-    named = next((header.index(name) for name in ("name", "id") if name in header), None)
+    named = name_column_in(header)
     reader = csv.reader(islice(text, part.start, part.stop), delimiter=delimiter)
     try:
         for number, row in enumerate(reader, part.start):
             line = part.start + 1 + reader.line_num
             if not any(cell.strip() for cell in row):
                 continue
+            while len(row) > len(header) and not row[-1].strip():
+                row.pop()
+            problem = ""
+            if len(row) > len(header) or len(row) <= max(places):
+                problem = f"{len(row)} cells under {len(header)} columns; correct the row"
             row = [*row, *[""] * (len(header) - len(row))]
             cells = [row[place].strip() for place in places]
-            yield Entry(
-                number,
-                cells[0],
-                False,
-                row[named] if named is not None else "",
-                line,
-                tuple(cells[1:]),
-            )
+            fields = dict(zip(header, row, strict=False))
+            name = "" if named is None else fields[named]
+            yield Entry(number, cells[0], False, name, line, tuple(cells[1:]), fields, problem)
     except csv.Error as error:
         line = part.start + 1 + reader.line_num
         raise DataError(f"not a table ({error}); correct it", part.path, line) from None
+
+
+def _header(first: str, delimiter: str) -> tuple[list[str], str]:
+    """Return the names of the columns and the delimiter of a table's first line."""
+    if delimiter == "," and first.count(";") > first.count(","):
+        delimiter = ";"
+    return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])], delimiter
+
+
+def smiles_column_in(header: Sequence[str], column: str) -> str:
+    """Return the column of SMILES: SMILES, Smiles too where only one of them is there.
+
+    >>> smiles_column_in(["ID", "SMILES"], "smiles")
+    'SMILES'
+    """
+    alike = [name for name in header if name.lower() == column.lower()]
+    return alike[0] if column not in header and len(alike) == 1 else column
+
+
+def name_column_in(header: Sequence[str]) -> str | None:
+    """Return the column of names: the first called name, id, compound id or alike; None without
+    one.
+
+    >>> name_column_in(["Compound ID", "smiles"])
+    'Compound ID'
+    """
+    for wanted in NAMES:
+        for name in header:
+            if name.lower().replace("_", " ") == wanted:
+                return name
+    return None
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the columns of a table, or the properties of the first record of an SDF; none of a
+    list.
+    """
+    kind = kind_of(path)
+    with open_text(path) as text:
+        if kind in TABLES:
+            return _header(next(text, ""), TABLES[kind])[0]
+        if kind in SDF:
+            return [
+                name
+                for entry in islice(_sdf_records(text, Part(path, 0, 1), ()), 1)
+                for name in entry.fields
+            ]
+    return []
 
 
 def _sdf_records(text: IO[str], part: Part, columns: Sequence[str]) -> Iterator[Entry]:
@@ -231,6 +287,8 @@ def _sdf_entry(number: int, line: int, block: list[str], columns: Sequence[str])
     for place, text in enumerate(block):
         if text.startswith(">") and "<" in text and ">" in text[text.index("<") :]:
             name = text[text.index("<") + 1 : text.rindex(">")]
-            fields[name] = block[place + 1].strip() if place + 1 < len(block) else ""
+            value = list(takewhile(str.strip, block[place + 1 :]))
+            fields[name] = "\n".join(value).strip()
     cells = tuple(fields.get(column, "") for column in columns)
-    return Entry(number, "\n".join(block), True, block[0].strip() if block else "", line, cells)
+    name = block[0].strip() if block else ""
+    return Entry(number, "\n".join(block), True, name, line, cells, fields)

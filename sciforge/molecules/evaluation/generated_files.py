@@ -23,6 +23,7 @@ from sciforge.errors import DataError, printable
 HEADS = ("smiles", "canonical_smiles", "mol")  # what files call the column; BACE says mol
 # Without these a SMILES can hold no second component, dummy atom or radical; without those no
 # stereochemistry or atom map.
+KINDS = (".smi", ".smiles", ".txt", ".ism", ".csv", ".tsv")
 SPECIAL, MARKS = frozenset("[.*| \t"), frozenset("@/\\:")
 CHUNK = 2000  # strings at a time for a process: about half a second
 Answer = TypeVar("Answer")
@@ -112,13 +113,20 @@ def read_strings(path: Path, num: int | None = None) -> Iterator[str]:
 
 
 def _strings(path: Path) -> Iterator[str]:
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    zipped = path.suffix.lower() == ".gz"
+    kind = (path.with_suffix("") if zipped else path).suffix.lower()
+    if kind not in KINDS:
+        raise DataError(
+            f"the ending {kind!r} is none of {', '.join(KINDS)} (with or without .gz); rename or"
+            " convert it",
+            path,
+        )
     try:
-        raw = bounded(gzip.open(path, "rb"), path) if path.suffix == ".gz" else open(path, "rb")
-        with io.TextIOWrapper(raw, encoding="utf-8", newline="") as handle:
-            if plain.suffix in (".csv", ".tsv"):
+        raw = bounded(gzip.open(path, "rb"), path) if zipped else open(path, "rb")
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as handle:
+            if kind in (".csv", ".tsv"):
                 yield from _column(
-                    csv.reader(handle, delimiter="\t" if plain.suffix == ".tsv" else ","), path
+                    csv.reader(handle, delimiter="\t" if kind == ".tsv" else ","), path
                 )
                 return
             for number, line in enumerate(handle):
@@ -138,6 +146,8 @@ def _strings(path: Path) -> Iterator[str]:
 def _column(rows: Iterator[list[str]], path: Path) -> Iterator[str]:
     heads = [head.strip().lower() for head in next(rows, [])]
     column = next((heads.index(name) for name in HEADS if name in heads), None)
+    if column is not None and heads.count(heads[column]) > 1:
+        raise DataError(f"two columns are called {heads[column]!r}; rename one", path, 1)
     if column is None:
         known = ", ".join(map(printable, heads[:8])) or "none"
         raise DataError(

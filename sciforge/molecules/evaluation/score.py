@@ -22,7 +22,7 @@ from sciforge.core.files.settings import Settings
 from sciforge.core.files.tables import Table
 from sciforge.core.training.distributed import choose_device
 from sciforge.core.training.run import to_json
-from sciforge.errors import DataError
+from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.evaluation import comparison, features, hash_index
 from sciforge.molecules.evaluation.comparison import Findings, Reference, compare
 from sciforge.molecules.evaluation.fcd import FrechetTo, Moments, activations, moments, require_fcd
@@ -110,6 +110,9 @@ class Score(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "num", "fcd_num", "reference_num", "workers")
+        for name in ("fcd_num", "reference_stats"):
+            if not self.fcd and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is about FCD, which is switched off; leave it out")
 
     def run(self) -> "ScoreResult":
         """Score the molecules of the file.

@@ -23,7 +23,7 @@ from sciforge.molecules.generation.feasibility import (
 )
 from sciforge.molecules.generation.partial_graph import Actions, PartialGraph
 
-MOST_ATOMS = 64
+MAX_ATOMS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,9 @@ class Constraints(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.atoms[0] <= self.atoms[1] <= MOST_ATOMS:
+        if not 1 <= self.atoms[0] <= self.atoms[1] <= MAX_ATOMS:
             raise ConfigError(
-                f"atoms is {self.atoms}; give the fewest and the most heavy atoms, 1 to"
-                f" {MOST_ATOMS}"
+                f"atoms is {self.atoms}; give the fewest and the most heavy atoms, 1 to {MAX_ATOMS}"
             )
         if not 0 <= self.rings[0] <= self.rings[1]:
             raise ConfigError(
@@ -68,6 +67,13 @@ class Constraints(Settings):
                 f"ring_sizes is {self.ring_sizes}; give the smallest and the largest ring, 3 to 24"
                 " atoms"
             )
+        if self.formula is not None and self.atoms != type(self).atoms:
+            heavy = sum(parse_formula(self.formula)[0].values())
+            if not self.atoms[0] <= heavy <= self.atoms[1]:
+                raise ConfigError(
+                    f"formula {self.formula} has {heavy} heavy atoms, and atoms is {self.atoms};"
+                    " leave one out"
+                )
 
 
 def parse_formula(formula: str) -> tuple[dict[str, int], int]:
@@ -89,9 +95,9 @@ def parse_formula(formula: str) -> tuple[dict[str, int], int]:
     for symbol in counts:
         if symbol not in ELEMENTS:
             raise ConfigError(f"formula {formula!r}: the valence table holds no {symbol}")
-    if not 1 <= sum(counts.values()) <= MOST_ATOMS:
+    if not 1 <= sum(counts.values()) <= MAX_ATOMS:
         raise ConfigError(
-            f"formula {formula!r} has {sum(counts.values())} heavy atoms; 1 to {MOST_ATOMS} can be"
+            f"formula {formula!r} has {sum(counts.values())} heavy atoms; 1 to {MAX_ATOMS} can be"
             " generated"
         )
     return counts, hydrogens

@@ -3,6 +3,7 @@ the command line.
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,9 @@ from sciforge.molecules.generation.sampler import Sampling, sample
 from sciforge.molecules.generation.unmasked_validity import unmasked_validity
 from sciforge.molecules.inference.generated import GeneratedMolecules
 from sciforge.molecules.objectives.generation import Grow, condition_of
+
+# stds from the training mean; beyond, few molecules were seen
+LEARNT_STDS = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,16 @@ def condition_for(model: Model, want: Mapping[str, float]) -> Tensor | None:
     if not known:
         return None
     given = np.array([name in want for name in known])
+    for name, value in want.items():
+        if abs(_scaled(codec, name, value)) > LEARNT_STDS:
+            place = codec.properties.index(name)
+            reach = LEARNT_STDS * codec.stds[place]
+            low, high = codec.means[place] - reach, codec.means[place] + reach
+            warnings.warn(
+                f"{name}={value:g} lies outside of the range that the generator learnt, about"
+                f" {low:.3g} to {high:.3g}; the molecules may miss it widely",
+                stacklevel=2,
+            )
     return condition_of(np.array([_scaled(codec, name, want.get(name)) for name in known]), given)
 
 
@@ -160,10 +174,14 @@ def wishes_of(words: Sequence[str]) -> dict[str, float]:
     wishes = {}
     for word in words:
         name, _, value = word.partition("=")
+        if name in wishes:
+            raise ConfigError(f"want names {name!r} twice; give one value")
         try:
             wishes[name] = float(value)
         except ValueError:
             raise ConfigError(
                 f"want {word!r} is not NAME=VALUE; write logp=2.5 for instance"
             ) from None
+        if not math.isfinite(wishes[name]):
+            raise ConfigError(f"want {word!r} is not finite; give a number")
     return wishes

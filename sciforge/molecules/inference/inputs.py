@@ -10,6 +10,7 @@ import torch
 from sciforge.core.domain import Inputs, Record
 from sciforge.errors import DataError
 from sciforge.molecules.chemistry.graph import canonical, graph_of_mol, mol_of_smiles
+from sciforge.molecules.chemistry.salts import parent_part
 from sciforge.molecules.data.codec import flags_of
 from sciforge.molecules.data.in_memory import MoleculesInMemory, smiles_of_input
 from sciforge.molecules.inference.recipes import RECIPES
@@ -46,45 +47,30 @@ def record_of(mol: "Chem.Mol") -> dict[str, Any]:
     }
 
 
-def largest_part(mol: "Chem.Mol") -> "Chem.Mol":
-    """Return the component with most heavy atoms; of equals that with the last SMILES, whatever the
-    order of the input.
-
-    >>> from rdkit import Chem
-    >>> Chem.MolToSmiles(largest_part(Chem.MolFromSmiles("[Na+].CC(=O)[O-]")))
-    'CC(=O)[O-]'
-    """
-    from rdkit import Chem
-
-    parts = Chem.GetMolFrags(mol, asMols=True)
-    return (
-        max(parts, key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part)))
-        if len(parts) > 1
-        else mol
-    )
-
-
 class MoleculeInputs(Inputs):
     """SMILES, RDKit molecules, or rows of a table with a column `smiles`."""
 
     recipes = RECIPES
 
     def records(self, inputs: Sequence[Any]) -> list[Record]:
-        """Return a record for each molecule; of salts and mixtures the largest part is taken, with
-        a warning.
+        """Return a record for each molecule; of salts and mixtures one part is taken, with a
+        warning.
 
         Raises:
             DataError: an input is no molecule, or one that cannot be represented; names it by its
                 place.
         """
-        records, reduced = [], []
+        records, reduced, doubtful = [], [], []
         for place, value in enumerate(inputs):
             try:
                 text = smiles_of_input(value)
                 mol = mol_of_smiles(text)
-                if "." in text:
+                part, in_doubt = parent_part(mol)
+                if part is not mol:
                     reduced.append(place)
-                records.append(record_of(largest_part(mol)))
+                if in_doubt:
+                    doubtful.append(place)
+                records.append(record_of(part))
             except DataError as error:
                 raise DataError(f"input {place}: {error}") from None
         if reduced:
@@ -92,7 +78,16 @@ class MoleculeInputs(Inputs):
                 f"{len(reduced)} of {len(inputs)} inputs have several parts (the first is input"
                 f" {reduced[0]})"
             )
-            warnings.warn(f"{which}; the part with most heavy atoms is used", stacklevel=4)
+            doubt = (
+                f", in doubt for {len(doubtful)} (the first is input {doubtful[0]})"
+                if doubtful
+                else ""
+            )
+            warnings.warn(
+                f"{which}; counter-ions and solvents are taken off and the largest part is"
+                f" used{doubt}",
+                stacklevel=4,
+            )
         return records
 
     def preparer(

@@ -31,7 +31,7 @@ from sciforge.molecules.objectives.generation import CANONICAL, lesson
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ATOMS = 64
+MAX_ATOMS = 64
 IMPOSSIBLE = -torch.inf
 
 
@@ -68,7 +68,7 @@ def log_likelihoods(
         *(x.to(device) for x in (kind, bond, rank, torch.zeros_like(kind, dtype=torch.bool)))
     )
     charge = torch.full((walks,), sum(TYPES[k].charge for k in graph.atom_N), device=device)
-    walked = lesson(target, actions_of(model), Feasibility((1, MOST_ATOMS), charge))
+    walked = lesson(target, actions_of(model), Feasibility((1, MAX_ATOMS), charge))
     style = torch.full((walks,), CANONICAL, device=device)
     condition_WP = None if condition is None else condition.to(device).expand(walks, -1)
     logits = widened(read_history(model, walked.history, style, condition_WP)).masked_fill(
@@ -161,7 +161,12 @@ def likelihoods(
         want: properties that the net is conditioned on.
         seed: of the ways.
     """
-    texts = [smiles_of_input(value) for value in inputs]
+    texts = []
+    for place, value in enumerate(inputs):
+        try:
+            texts.append(smiles_of_input(value))
+        except DataError as error:
+            raise DataError(f"input {place}: {error}") from None
     entries = [Entry(place, text, False, "", place) for place, text in enumerate(texts)]
     table = likelihood_table(model, entries, walks, as_words(want), seed).drop(columns="name")
     return (
@@ -191,6 +196,8 @@ def _row(
     try:
         smiles, mol = canonical(entry.mol())
         graph = graph_of_mol(mol)
+        if len(graph) > MAX_ATOMS:
+            raise DataError(f"{len(graph)} heavy atoms; the generator builds at most {MAX_ATOMS}")
         walk, bound, counted = log_likelihoods(model.network, graph, walks, seed, condition)
     except DataError as error:
         return entry.name, entry.text[:200], None, None, None, None, str(error)

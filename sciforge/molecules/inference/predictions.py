@@ -2,27 +2,31 @@
 one row for each input row.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sciforge.core.data.store import Reject
 from sciforge.core.files.output_files import about
 from sciforge.core.files.results import TableResult
 from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
+from sciforge.molecules.chemistry.salts import parent_part
 from sciforge.molecules.data.readers import Entry, parts_of, read_part
-from sciforge.molecules.inference.inputs import largest_part, property_columns, record_of
+from sciforge.molecules.inference.inputs import property_columns, record_of
 from sciforge.molecules.objectives.properties import Properties
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MIN_CALIBRATION = 20
+log = logging.getLogger(__name__)
 
 
 def need_properties(model: Model) -> Properties:
@@ -41,7 +45,9 @@ class PredictedProperties(Settings):
     """Predicted properties of molecules in files: values with intervals, or probabilities of yes.
 
     Rows come in the order of the input, those that cannot be read too, with the reason in the
-    column `problem`. Columns: name, smiles; for a number NAME, NAME_lower, NAME_upper and NAME_std;
+    column `problem`, which is there where a row has one and tells doubts about mixtures too. Columns: name, smiles as given,
+    canonical_smiles of the part that is used, with stereochemistry; the other columns of the file
+    (NAME_given where a predicted one has the name); for a number NAME, NAME_lower, NAME_upper and NAME_std;
     for a single yes-or-no property label and probability, for one of several NAME and
     NAME_probability; with several checkpoints NAME_disagreement; problem.
 
@@ -54,8 +60,10 @@ class PredictedProperties(Settings):
         calibrate: a table with a column for each task: labelled molecules that were not trained on,
             by which the intervals are scaled so that they cover `level` of such molecules (split
             conformal).
-        components: of salts and mixtures, predict for the `largest` part or `stop` at them (which
-            leaves the row without values).
+        components: of salts and mixtures, predict for the `largest` part but counter-ions and
+            solvents, or `stop` at them (which leaves the row without values).
+        on_error: of `calibrate`, `skip` leaves rows out that cannot be used and counts them in the
+            provenance; `stop` raises at the first.
     """
 
     files: tuple[Path, ...]
@@ -64,6 +72,8 @@ class PredictedProperties(Settings):
     level: float = 0.9
     calibrate: Path | None = None
     components: Literal["stop", "largest"] = "largest"
+    on_error: Literal["stop", "skip"] = "stop"
+    rejected: list[Reject] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,15 +100,24 @@ class PredictedProperties(Settings):
                 )
         width_K = self._widths(ensemble, objective)
         entries = [entry for file in self.files for entry in self._entries(file, ())]
-        return TableResult(self._table(entries, ensemble, objective, width_K), about(self, model))
+        rejected = [vars(reject) for reject in self.rejected]
+        facts = about(self, model) | ({"rejected": rejected} if rejected else {})
+        return TableResult(self._table(entries, ensemble, objective, width_K), facts)
 
     def _entries(self, file: Path, columns: Sequence[str]) -> Iterator[Entry]:
         for part in parts_of(file):
             yield from read_part(part, self.smiles_column, columns)
 
-    def _record(self, entry: Entry) -> dict[str, Any]:
-        mol = entry.mol()
-        return record_of(largest_part(mol) if self.components == "largest" else mol)
+    def _record(self, entry: Entry) -> tuple[dict[str, Any], str]:
+        """Return the record of a row, its SMILES with stereochemistry, and what is in doubt."""
+        from rdkit import Chem
+
+        mol, doubtful = entry.mol(), False
+        if self.components == "largest":
+            mol, doubtful = parent_part(mol)
+        record = record_of(mol)
+        record["canonical_smiles"] = Chem.MolToSmiles(mol)
+        return record, "a mixture of several parts: the largest is used" if doubtful else ""
 
     def _table(
         self,
@@ -113,23 +132,29 @@ class PredictedProperties(Settings):
         records, places, problems = [], [], []
         for place, entry in enumerate(entries):
             try:
-                records.append(self._record(entry))
+                record, doubt = self._record(entry)
+                records.append(record)
                 places.append(place)
-                problems.append("")
+                problems.append(doubt)
             except DataError as error:
                 problems.append(str(error))
-        texts = [None if entry.is_sdf else entry.text for entry in entries]
-        head = pd.DataFrame({"name": [entry.name for entry in entries], "smiles": texts})
+        canonical: list[str | None] = [None] * len(entries)
+        for place, record in zip(places, records, strict=True):
+            canonical[place] = record.pop("canonical_smiles")
+        head = given_columns(entries, canonical)
         if not records:
             return head.assign(problem=problems)
-        head.loc[places, "smiles"] = [record["smiles"] for record in records]
         value_NK, std_NK, disagreement_NK = ensemble_outputs(ensemble, records)
         columns = property_columns(objective, value_NK, std_NK, width_K)
         for k, (name, yes_no) in enumerate(zip(objective.tasks, objective.yes_no, strict=True)):
             columns |= {} if yes_no else {f"{name}_std": std_NK[:, k]}
             columns |= {f"{name}_disagreement": disagreement_NK[:, k]} if self.also else {}
         values = pd.DataFrame(columns, index=places).reindex(range(len(entries)))
-        return pd.concat([head, values], axis=1).assign(problem=problems)
+        taken = {*values.columns, "problem"} & set(head.columns)
+        head = head.rename(columns={name: f"{name}_given" for name in taken})
+        # an empty column is read back as one of numbers, all of them missing
+        reasons = {"problem": problems} if any(problems) else {}
+        return pd.concat([head, values], axis=1).assign(**reasons)
 
     def _widths(self, ensemble: Sequence[Model], objective: Properties) -> np.ndarray:
         """Return how many standard deviations an interval reaches to either side, of each task
@@ -137,6 +162,11 @@ class PredictedProperties(Settings):
         """
         normal = NormalDist().inv_cdf(0.5 + self.level / 2)
         width_K = np.full(len(objective.tasks), normal)
+        if all(objective.yes_no) and (self.calibrate or self.level != type(self).level):
+            raise ConfigError(
+                "level and calibrate are about intervals of numbers, and all tasks are yes or no;"
+                " leave them out"
+            )
         if self.calibrate is None:
             return width_K
         numbers = [
@@ -168,18 +198,43 @@ class PredictedProperties(Settings):
         self, file: Path, columns: Sequence[str]
     ) -> tuple[list[dict[str, Any]], np.ndarray]:
         """Return records and labels [N, K] of a table; raises DataError at the first row that
-        cannot be used.
+        cannot be used, unless such rows are skipped.
         """
         records, labels = [], []
+        self.rejected.clear()
         for entry in self._entries(file, columns):
             try:
                 label = [float(cell) if cell else np.nan for cell in entry.cells]
-                records.append(self._record(entry))
+                records.append(self._record(entry)[0])
             except (DataError, ValueError) as error:
                 message = f"{error}; calibration needs readable molecules and numbers"
-                raise DataError(message, file, entry.line) from None
+                if self.on_error == "stop":
+                    raise DataError(message, file, entry.line) from None
+                self.rejected.append(Reject(str(file), entry.line, entry.name, str(error)))
+                continue
             labels.append(label)
+        if self.rejected:
+            log.warning(
+                "%d rows of %s left out; the result's about lists them", len(self.rejected), file
+            )
         return records, np.array(labels, float).reshape(-1, len(columns))
+
+
+def given_columns(entries: Sequence[Entry], canonical: Sequence[str | None]) -> "pd.DataFrame":
+    """Return name, SMILES as given, canonical SMILES, and every other column of the files."""
+    import pandas as pd
+
+    texts = [None if entry.is_sdf else entry.text for entry in entries]
+    columns: dict[str, Any] = {"name": [entry.name for entry in entries], "smiles": texts}
+    columns["canonical_smiles"] = canonical
+    others = dict.fromkeys(name for entry in entries for name in entry.fields if name)
+    for name in others:
+        values = [entry.fields.get(name) for entry in entries]
+        if name in columns and values != columns[name]:
+            columns[f"{name}_given"] = values
+        elif values != texts:  # the column of SMILES is there already, under its common name
+            columns[name] = values
+    return pd.DataFrame(columns)
 
 
 def conformal_width(error_N: np.ndarray, level: float) -> float:

@@ -49,7 +49,7 @@ from sciforge.molecules.generation.policy import (
 from sciforge.molecules.generation.trajectories import OUTSIDE, Target, walk
 
 CANONICAL, RANDOM, SEEDED = range(len(STYLES))
-MOST_ATOMS = 64
+MAX_ATOMS = 64
 TURNS = 4  # places to start a walk from before a molecule is left out
 
 
@@ -231,7 +231,7 @@ class Grow(Objective):
         charges = constant([t.charge for t in TYPES], kind.device)
         charge = (charges[kind.clamp(min=0)] * (kind >= 0)).sum(1)
         target = Target(kind, batch["bond"], batch["rank"], batch["seed"] > 0)
-        return legal_lesson(target, actions_of(model), Feasibility((1, MOST_ATOMS), charge))
+        return legal_lesson(target, actions_of(model), Feasibility((1, MAX_ATOMS), charge))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return nats summed over the actions of the walks; also nats per molecule, and the

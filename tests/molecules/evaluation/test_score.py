@@ -197,3 +197,22 @@ def test_released_samples_have_their_published_validity():
     assert np.mean([not sample.reason for sample in digress]) == pytest.approx(0.8600, abs=1e-9)
     # it writes None for what it could not build
     assert {sample.reason for sample in digress} == {"", "not a SMILES"}
+
+
+def test_files_of_another_dialect_are_no_invalid_molecules(files, tmp_path):
+    good = scored(files)
+    text = files["file"].read_text()
+    for name, content in (
+        ("mark.smi", "\ufeff" + text),
+        ("UPPER.CSV", "smiles,name\n" + "".join(f"{line},x\n" for line in text.splitlines())),
+    ):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        assert scored(files, file=tmp_path / name)["metrics"] == good["metrics"]
+    (tmp_path / "a.sdf").write_text("x\n$$$$\n")
+    with pytest.raises(DataError, match="the ending '.sdf' is none of .smi"):
+        scored(files, file=tmp_path / "a.sdf")
+    (tmp_path / "two.csv").write_text("smiles,smiles\nCC,CCC\n")
+    with pytest.raises(DataError, match="two columns are called 'smiles'"):
+        scored(files, file=tmp_path / "two.csv")
+    with pytest.raises(ConfigError, match="fcd_num is about FCD, which is switched off"):
+        scored(files, fcd_num=5)

@@ -107,7 +107,9 @@ def test_every_state_can_be_finished(names: tuple, asked: dict, share: float):
 )
 def test_larger_growths_have_no_dead_end(names: tuple, asked: dict):
     constraints = Constraints(**asked)
-    sound(explore(Game.of(constraints, names), brute=False), constraints.charge)
+    exploration = explore(Game.of(constraints, names), brute=False)
+    assert exploration.reachable_ends and not exploration.dead
+    sound(exploration, constraints.charge)
 
 
 def test_every_end_is_a_molecule():

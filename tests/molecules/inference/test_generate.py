@@ -146,8 +146,27 @@ def test_the_same_seed_gives_the_same_molecules(checkpoint):
 def test_wishes_reach_the_net(checkpoint):
     """Untold and told nets draw different molecules from the same random numbers."""
     plain = generate(checkpoint, 30, device="cpu").smiles()
-    steered = generate(checkpoint, 30, want={"logp": 8.0, "size": 3.0}, device="cpu").smiles()
+    with pytest.warns(UserWarning, match="logp=8 lies outside of the range that the generator"):
+        steered = generate(checkpoint, 30, want={"logp": 8.0, "size": 3.0}, device="cpu").smiles()
     assert plain != steered
+
+
+@pytest.mark.parametrize(
+    ("want", "message"),
+    [
+        (("logp=1", "logp=2"), "names 'logp' twice"),
+        (("logp=nan",), "not finite"),
+        (("logp=high",), "not NAME=VALUE"),
+    ],
+)
+def test_wishes_that_would_be_dropped_are_refused(checkpoint, want, message):
+    with pytest.raises(ConfigError, match=message):
+        generate(checkpoint, 1, want=want, device="cpu")
+
+
+def test_a_formula_does_not_silently_override_a_size(checkpoint):
+    with pytest.raises(ConfigError, match="C3H8 has 3 heavy atoms, and atoms is"):
+        generate(checkpoint, 1, formula="C3H8", atoms=(5, 9), device="cpu")
 
 
 @pytest.mark.parametrize(

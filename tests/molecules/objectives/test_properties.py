@@ -212,7 +212,8 @@ def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
     result = PredictedProperties(files=(tmp_path / "new.csv",)).run(model)
     frame = result.to_pandas()
     assert frame["name"].tolist() == ["ethanol", "broken", "salt", "metal"]
-    assert frame.loc[2, "smiles"] == "CC(=O)[O-]" and np.isnan(frame.loc[1, "count"])
+    assert frame.loc[2, "smiles"] == "CC(=O)[O-].[Na+]"
+    assert frame.loc[2, "canonical_smiles"] == "CC(=O)[O-]" and np.isnan(frame.loc[1, "count"])
     assert "cannot be parsed" in frame.loc[1, "problem"] and not frame.loc[0, "problem"]
     low, value, high = (frame.loc[0, f"count{end}"] for end in ("_lower", "", "_upper"))
     assert low < value < high and 0 <= frame.loc[0, "many_probability"] <= 1
@@ -240,6 +241,42 @@ def test_predictions_keep_every_row_and_calibrate(store, learnt, tmp_path):
     (tmp_path / "few.csv").write_text("smiles,count\nCC,1\n")
     with pytest.raises(DataError, match="1 labels of 'count'; calibration needs at least 20"):
         PredictedProperties(files=options["files"], calibrate=tmp_path / "few.csv").run(model)
+
+
+def test_tables_of_users_come_back_whole(store, learnt, tmp_path):
+    rows = ["A-1,N#Cc1ccccc1,1.5,x", "A-2,OCC,2.5,y", "A-3,C[C@H](N)C(=O)O,3.5,z"]
+    (tmp_path / "mine.csv").write_text("Compound ID,SMILES,count,assay\n" + "\n".join(rows) + "\n")
+    model = Model.load(learnt.path)
+    result = PredictedProperties(files=tmp_path / "mine.csv").run(model)
+    written = pd.read_csv(result.save(tmp_path / "out.csv"))
+    assert written["Compound ID"].tolist() == ["A-1", "A-2", "A-3"] == written["name"].tolist()
+    assert written["smiles"].tolist() == ["N#Cc1ccccc1", "OCC", "C[C@H](N)C(=O)O"]
+    assert written["canonical_smiles"].tolist() == ["N#Cc1ccccc1", "CCO", "C[C@H](N)C(=O)O"]
+    assert written["count_given"].tolist() == [1.5, 2.5, 3.5] and written["assay"].tolist() == [
+        *"xyz"
+    ]
+    assert len(written.select_dtypes("number").dropna()) == 3
+    text = "smiles\nCC(=O)Nc1ccc(O)cc1.Cn1cnc2c1c(=O)n(C)c(=O)n2C\n"
+    (tmp_path / "mixture.csv").write_text(text)
+    frame = PredictedProperties(files=tmp_path / "mixture.csv").run(model).to_pandas()
+    assert "mixture" in frame.loc[0, "problem"] and np.isfinite(frame.loc[0, "count"])
+
+
+def test_one_odd_row_of_a_calibration_stops_or_is_skipped(store, learnt, tmp_path):
+    labelled = [
+        f"{r['smiles']},{r['label'][0]}"
+        for name in ("validation", "test")
+        for r in store.split(name)
+        if np.isfinite(r["label"][0])
+    ]
+    (tmp_path / "cal.csv").write_text("\n".join(["smiles,count", "C(C,1", *labelled, ""]))
+    (tmp_path / "new.csv").write_text("smiles\nCCO\n")
+    options = {"files": tmp_path / "new.csv", "calibrate": tmp_path / "cal.csv"}
+    model = Model.load(learnt.path)
+    with pytest.raises(DataError, match="cal.csv:2: 'C.C' is no valid SMILES"):
+        PredictedProperties(**options).run(model)
+    result = PredictedProperties(**options, on_error="skip").run(model)
+    assert [reject["line"] for reject in result.about["rejected"]] == [2]
 
 
 def test_only_property_checkpoints_predict_properties(pretrained, tmp_path):
