@@ -121,9 +121,9 @@ class ShardWriter:
         self.num_records += 1
         for column, spec in self.columns.items():
             if spec["kind"] != "fixed":
-                self._offsets.setdefault(column, [0] * self.num_records).append(
-                    self._rows.get(column, 0)
-                )
+                if column not in self._offsets:  # records before its first are empty
+                    self._offsets[column] = [0] * self.num_records
+                self._offsets[column].append(self._rows.get(column, 0))
 
     def add(self, ragged: Mapping[str, np.ndarray], **fixed: Any) -> None:
         """Append one whole record."""

@@ -184,13 +184,20 @@ class TrainingState:
         self.engine.barrier()
 
     def _resume_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what a resumed run needs; the first process alone, which writes it, keeps it."""
         tensors = {f"model.{name}": tensor for name, tensor in state.items()}
+
+        def keep(name: str, tensor: Tensor) -> None:
+            whole = self.engine.full(tensor)  # a collective call where it is split
+            if self.engine.main:
+                tensors[name] = whole
+
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}|{key}"] = self.engine.full(value)
+                keep(f"optimizer.{name}|{key}", value)
         for method in self.methods:
             for name, tensor in method.tensors().items():
-                tensors[f"{method.name}.{name}"] = self.engine.full(tensor)
+                keep(f"{method.name}.{name}", tensor)
         return tensors | {
             f"best.{name}": tensor for name, tensor in (self.early_stopping.state or {}).items()
         }

@@ -2,13 +2,15 @@
 leaks.
 """
 
+import tracemalloc
 from dataclasses import InitVar, dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from sciforge.core.data.store import Store, prepare
+from sciforge.core.data.store import ShardWriter, Store, prepare
 from sciforge.errors import ConfigError, DataError
 
 
@@ -96,3 +98,23 @@ def test_a_store_is_never_overwritten_and_never_half_there(tmp_path):
     with pytest.raises(DataError, match="no usable record"):
         prepare(Parts(((),)), tmp_path / "t")
     assert [f.name for f in tmp_path.iterdir()] == ["s"]
+
+
+def test_the_memory_that_a_record_takes_does_not_grow_with_their_number(tmp_path: Path):
+    """Each record of a text column once made a list as long as the shard so far."""
+
+    def peak() -> int:
+        tracemalloc.start()
+        writer.end(name="x", value=0)
+        largest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return largest
+
+    writer = ShardWriter(tmp_path, "shard")
+    peaks = []
+    for count in (100, 20_000):
+        while writer.num_records < count:
+            writer.end(name="x", value=0)
+        peaks.append(min(peak() for _ in range(5)))  # the list of offsets grows now and then
+    writer.release()
+    assert peaks[1] < peaks[0] + 10_000

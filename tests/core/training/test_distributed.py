@@ -4,6 +4,8 @@ stops a job loses no work.
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,3 +282,51 @@ def test_the_slurm_template_starts_a_run_that_resumes(slurm, tmp_path, tiny: Tin
     done = subprocess.run(launch, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert largest_difference(Checkpoint.open(run.out).weights(), tiny.checkpoint.weights()) < 1e-10
+
+
+@pytest.mark.slow
+def test_the_slurm_template_of_prepare_makes_the_store_of_one_process(slurm, tmp_path):
+    """Its own lines, with a srun that starts the one task of each of two nodes here."""
+    pytest.importorskip("distributed")
+    if shutil.which("dask") is None:
+        pytest.skip("no dask command here")
+    programs = {
+        "srun": '"$@" & "$@" & wait',
+        "sciforge": f'exec "{sys.executable}" -m sciforge "$@"',
+    }
+    for name, line in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    files = []
+    for name in "abc":
+        files.append(tmp_path / f"{name}.fa")
+        files[-1].write_text(f">{name}\n{'ACGTTGCA' * (40 + len(files))}\n")
+    prepare(Genome(files=tuple(files)), tmp_path / "one")
+    script = ROOT / "docs" / "slurm" / "prepare.sbatch"
+    command = ["bash", script, "genome", *files, "--out", tmp_path / "two"]
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**slurm, "SLURM_CPUS_PER_TASK": "1", "HOSTNAME": "localhost"}
+    done = subprocess.run(
+        [*map(str, command)],
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        {f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("one", "two")
+    )
+    assert one == two and len(one) > 3
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "slurm").glob("*.sbatch")))
+def test_slurm_templates_are_sound_scripts(script: Path):
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    text = script.read_text()
+    options = re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE)
+    assert {"job-name", "nodes", "ntasks-per-node", "time", "output"} <= set(options)
+    assert text.index("#SBATCH") < text.index("set -euo pipefail")  # Slurm stops at a command
+    if shutil.which("shellcheck"):
+        checked = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout
