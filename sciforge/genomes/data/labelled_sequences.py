@@ -22,6 +22,7 @@ from sciforge.genomes.data.labelled_tables import (
     NAME_COLUMNS,
     LabelledSequence,
     header_of,
+    number_of,
     read_labelled,
 )
 
@@ -80,7 +81,11 @@ class Sequences(Settings):
         given = self._given_splits()
         names = (self.sequence_column, self.label_column, self.split_column if given else "")
         names = (*names, self.group_column)
-        rows = [row for file in source for row in read_labelled(file, *names, on_reject=on_reject)]
+        rows = [
+            row
+            for file in source
+            for row in read_labelled(file, *names, on_reject=on_reject, numeric=self.numeric)
+        ]
         if given:
             split_N = np.array([row.split for row in rows], np.uint8)
         elif self.group_column:
@@ -89,7 +94,8 @@ class Sequences(Settings):
             split_N = split_by_group(group_N, (*shares, self.test_share), self.seed)
         else:
             split_N = drawn_splits(rows, self.test_share, self.validation_share, self.seed)
-        write_rows(shard, rows, split_N, self.numeric, source[0])
+        write_rows(shard, rows, split_N, self.numeric)
+        shard.notes += _repeats(rows, split_N, self.numeric)
 
     def _given_splits(self) -> bool:
         """Return whether the splits stand in the tables."""
@@ -101,17 +107,21 @@ class Sequences(Settings):
         """Return the class names, sorted, the name of the labels, and a note on columns that
         were not used.
         """
-        used = {self.sequence_column, self.label_column, self.group_column, *NAME_COLUMNS}
+        headers = [header_of(file) for file in self.files]
+        used = {self.sequence_column, self.label_column, self.group_column}
+        used |= {next((name for name in NAME_COLUMNS if name in header), "") for header in headers}
         notes = []
         if self._given_splits():
             used.add(self.split_column)
             notes.append(f"splits taken from the column {self.split_column}")
-        if rest := sorted({column for file in self.files for column in header_of(file)} - used):
+        if rest := sorted({column for header in headers for column in header} - used):
             notes.append(f"columns not used: {', '.join(rest)}")
-        meta = {
-            "classes": [] if self.numeric else sorted(set(store.column("label"))),
-            "target": self.label_column,
-        }
+        classes = [] if self.numeric else sorted(set(store.column("label")))
+        _check_classes(classes)
+        learnt = set(classes) and set(store.split("train").column("label"))
+        if unseen := [name for name in classes if name not in learnt]:
+            notes.append(f"classes without a training sequence: {', '.join(unseen)}")
+        meta = {"classes": classes, "target": self.label_column}
         return meta | ({"notes": list(dict.fromkeys(notes))} if notes else {})
 
 
@@ -178,7 +188,6 @@ class SequencesInMemory(Settings):
             self.rows,
             np.array([row.split for row in self.rows], np.uint8),
             self.numeric,
-            Path(source),
         )
 
     def finish(self, store: Store) -> dict[str, Any]:
@@ -201,7 +210,6 @@ def write_rows(
     rows: Sequence[LabelledSequence],
     split_N: np.ndarray,
     numeric: bool,
-    path: Path,
 ) -> None:
     """Append labelled sequences with their splits; raises DataError where a label that must be a
     number is none.
@@ -211,7 +219,7 @@ def write_rows(
         if row.group:
             fixed["group"] = row.group
         if numeric:
-            fixed["value"] = np.float64(_number(row.label, path, row.line))
+            fixed["value"] = np.float64(number_of(row.label))
         shard.add({"bases": row.bases}, **fixed)
 
 
@@ -246,10 +254,40 @@ def natural_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(rank, kind="stable")
 
 
-def _number(text: str, path: Path, line: int) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(
-            f"label {text!r} is not a number; correct it or leave --numeric out", path, line
-        ) from None
+def _check_classes(classes: Sequence[str]) -> None:
+    """Raise DataError where two classes are one number written in two ways, `1` and `1.0`."""
+    numbers: dict[float, str] = {}
+    for name in classes:
+        try:
+            value = float(name)
+        except ValueError:
+            continue
+        if value in numbers:
+            raise DataError(
+                f"labels {numbers[value]!r} and {name!r} are one number written in two ways; write"
+                " them alike, or use --numeric"
+            )
+        numbers[value] = name
+
+
+def _repeats(rows: Sequence[LabelledSequence], split_N: np.ndarray, numeric: bool) -> list[str]:
+    """Return the notes on sequences that stand in several rows, labels or splits, and on unknown
+    bases.
+    """
+    labels: dict[bytes, set[str]] = {}
+    splits: dict[bytes, set[int]] = {}
+    unknown = 0
+    for row, split in zip(rows, split_N.tolist(), strict=True):
+        key = (row.bases & 7).tobytes()
+        labels.setdefault(key, set()).add(row.label)
+        splits.setdefault(key, set()).add(split)
+        unknown += bool(((row.bases & 7) > 3).any())
+    contradictory = sum(len(names) > 1 for names in labels.values())
+    spanning = sum(len(numbers) > 1 for numbers in splits.values())
+    counts = {
+        "rows repeat an earlier sequence": len(rows) - len(labels),
+        "sequences have different labels in different rows": 0 if numeric else contradictory,
+        "sequences stand in more than one split": spanning,
+        "sequences hold unknown bases (N and other ambiguity codes)": unknown,
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]

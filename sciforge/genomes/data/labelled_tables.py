@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,11 +42,13 @@ def read_labelled(
     split_column: str = "",
     group_column: str = "",
     on_reject: Callable[[Reject], None] | None = None,
+    numeric: bool = False,
 ) -> Iterator[LabelledSequence]:
     """Yield the rows of a TSV or CSV with a header, or of the header-less UCI promoters file
     (label, name, sequence).
 
-    A column 'name' or 'id' gives the name, else the line number does.
+    A column 'name' or 'id' gives the name, else the line number does. An empty label_column reads
+    sequences without labels; with `numeric` every label must be a finite number.
 
     Raises:
         DataError: the file is unreadable, a column is missing, or (without on_reject) a row is bad.
@@ -53,7 +56,7 @@ def read_labelled(
     path = Path(path)
     with _open_table(path) as (header, reader):
         if header == list(UCI_COLUMNS):
-            sequence_column, label_column = "sequence", "label"
+            sequence_column, label_column = "sequence", label_column and "label"
         columns = {"sequence": sequence_column, "label": label_column, "split": split_column}
         columns["group"] = group_column
         places = {part: _place(column, header, path) for part, column in columns.items() if column}
@@ -62,13 +65,16 @@ def read_labelled(
         for row in _rows(reader, path):
             line, name = reader.line_num, f"line{reader.line_num}"
             try:
-                if len(row) <= max(places.values()):
-                    raise DataError(f"the row has {len(row)} columns, fewer than the header")
+                filled = max((at + 1 for at, cell in enumerate(row) if cell.strip()), default=0)
+                if len(row) <= max(places.values()) or filled > len(header):
+                    kind = "more" if filled > len(header) else "fewer"
+                    raise DataError(f"the row has {len(row)} columns, {kind} than the header")
                 cells = {part: row[place].strip() for part, place in places.items()}
                 name = cells.get("name", name)
                 group = group_name(cells["group"]) if group_column else ""
                 bases = encode_text(cells["sequence"])
-                yield LabelledSequence(name, bases, _label(cells), line, _split(cells), group)
+                label = _label(cells, numeric) if label_column else ""
+                yield LabelledSequence(name, bases, label, line, _split(cells), group)
             except DataError as error:
                 reason = str(error).removesuffix("; correct it")
                 if on_reject is None:
@@ -95,7 +101,9 @@ def _open_table(path: Path) -> Iterator[tuple[list[str], Any]]:
         uci = first.startswith(("+,", "-,"))
         delimiter = "," if uci else max("\t,;", key=first.count)
         reader = csv.reader(
-            io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter
+            io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""),
+            delimiter=delimiter,
+            strict=True,  # else a quote that is never closed takes all rows below it
         )
         header = (
             list(UCI_COLUMNS)
@@ -110,13 +118,29 @@ def _place(column: str, header: Sequence[str], path: Path) -> int:
         raise DataError(
             f"no column {column!r} in the header; {did_you_mean(column, header)}", path, 1
         )
+    if header.count(column) > 1:
+        raise DataError(f"the header has {column!r} more than once; rename one", path, 1)
     return header.index(column)
 
 
-def _label(cells: dict[str, str]) -> str:
-    if not cells["label"]:
+def _label(cells: dict[str, str], numeric: bool) -> str:
+    label = cells["label"]
+    if not label:
         raise DataError("the label is empty")
-    return cells["label"]
+    if numeric:
+        number_of(label)
+    return label
+
+
+def number_of(label: str) -> float:
+    """Return a label as a number; raises DataError where it is none, or not finite."""
+    try:
+        value = float(label)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"label {label!r} is not a number; correct it or leave --numeric out")
+    return value
 
 
 def _split(cells: dict[str, str]) -> int:

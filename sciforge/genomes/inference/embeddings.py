@@ -7,18 +7,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sciforge.core.files.output_files import about
 from sciforge.core.files.results import ArrayResult
-from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
-from sciforge.errors import ConfigError
+from sciforge.errors import ConfigError, DataError
 from sciforge.genomes.data.sequences import reverse_complement
+from sciforge.genomes.inference.reading import ReadsRecords
 from sciforge.genomes.inference.requirements import trained_length
-from sciforge.genomes.inference.sequence_windows import in_groups, need_tokens, read_any, sliding
+from sciforge.genomes.inference.sequence_windows import in_groups, read_any, sliding, with_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embeddings(Settings):
+class Embeddings(ReadsRecords):
     """Mean-pooled hidden states of sequences: `names` [N], and `layer_i` [N, D] of every layer
     asked for (.npz, or a table).
 
@@ -32,6 +31,8 @@ class Embeddings(Settings):
         both_strands: average the embedding over both strands.
         window: bases of a window; by default the length trained on, where the checkpoint records
             it, else whole sequences.
+        on_error: `skip` leaves bad records out and lists them in the provenance; `stop` raises at
+            the first.
     """
 
     files: tuple[Path, ...]
@@ -54,13 +55,16 @@ class Embeddings(Settings):
         """
         layers = self._layers(model)
         window = trained_length(model.objective, self.window)
-        windows = sliding(read_any(self.files), window, window or 1, short=True)
+        self.rejected.clear()
+        windows = sliding(read_any(self.files, self.on_reject), window, window or 1, short=True)
         names: list[str] = []
         rows: list[np.ndarray] = []
         total_SD, tokens, fresh = np.zeros(0), 0, True
         with tqdm(desc="embeddings", unit="seq", disable=None, leave=False) as bar:
             for group in in_groups(windows, model.batch):
-                need_tokens(group, model.codec.k)
+                group = with_tokens(group, model.codec.k, self.on_reject)
+                if not group:
+                    continue
                 sums_NSD, counts_N = self._sums(model, [bases for _, _, bases, _ in group], layers)
                 for (name, _, _, final), sum_SD, count in zip(
                     group, sums_NSD, counts_N, strict=True
@@ -73,10 +77,12 @@ class Embeddings(Settings):
                         names.append(name)
                         rows.append((total_SD / tokens).astype(np.float32))
                         bar.update()
+        if not names:
+            raise DataError("every record was rejected; correct the file", self.files[0])
         arrays = {
             f"layer_{layer}": np.stack([row[i] for row in rows]) for i, layer in enumerate(layers)
         }
-        return ArrayResult(names, arrays, about(self, model))
+        return ArrayResult(names, arrays, self.facts(model))
 
     def _layers(self, model: Model) -> list[int]:
         depth = model.checkpoint.model_config.depth

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from sciforge.core.files.output_files import about
 from sciforge.core.files.results import TableResult
-from sciforge.core.files.settings import Settings
 from sciforge.core.learners.supervised import class_columns
 from sciforge.core.training.model import Model
+from sciforge.errors import DataError
+from sciforge.genomes.inference.reading import ReadsRecords
 from sciforge.genomes.inference.requirements import need_classes, trained_length
-from sciforge.genomes.inference.sequence_windows import in_groups, need_tokens, read_any, sliding
+from sciforge.genomes.inference.sequence_windows import in_groups, read_any, sliding, with_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes(Settings):
+class Classes(ReadsRecords):
     """Class probabilities of sequences, as a table; averaged over both strands where the task is
     strand-free.
 
@@ -28,6 +28,8 @@ class Classes(Settings):
         files: FASTA, GenBank, or tables with a column `sequence`.
         window: bases of a window; by default the length trained on, where the checkpoint records
             it, else whole sequences.
+        on_error: `skip` leaves bad records out and lists them in the provenance; `stop` raises at
+            the first.
     """
 
     files: tuple[Path, ...]
@@ -48,16 +50,23 @@ class Classes(Settings):
 
         classes = need_classes(model)
         window = trained_length(model.objective, self.window)
-        windows = sliding(read_any(self.files), window, max(1, (window or 2) // 2), short=True)
+        self.rejected.clear()
+        windows = sliding(
+            read_any(self.files, self.on_reject), window, max(1, (window or 2) // 2), short=True
+        )
         places, probabilities = [], []
         with tqdm(desc="classes", unit="seq", disable=None, leave=False) as bar:
             for group in in_groups(windows, 8 * model.batch):
-                need_tokens(group, model.codec.k)
+                group = with_tokens(group, model.codec.k, self.on_reject)
+                if not group:
+                    continue
                 probabilities.append(
                     model.outputs({"bases": bases} for _, _, bases, _ in group)["probability"]
                 )
                 places += [(name, start, start + len(bases)) for name, start, bases, _ in group]
                 bar.update(len(group))
+        if not places:
+            raise DataError("every record was rejected; correct the file", self.files[0])
         frame = pd.DataFrame(places, columns=["name", "start", "end"])
         frame = frame.assign(**class_columns(classes, np.concatenate(probabilities)))
-        return TableResult(frame, about(self, model), sources=self.files)
+        return TableResult(frame, self.facts(model), sources=self.files)

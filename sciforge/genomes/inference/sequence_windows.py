@@ -2,34 +2,35 @@
 model was trained on.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sciforge.errors import ConfigError, DataError, did_you_mean
-from sciforge.genomes.data.sequences import (
-    Piece,
-    as_letters,
-    encode_text,
-    open_stream,
-    read_sequences,
-)
+from sciforge.core.data.store import Reject
+from sciforge.errors import ConfigError, DataError
+from sciforge.genomes.data.labelled_tables import read_labelled
+from sciforge.genomes.data.sequences import Piece, as_letters, open_stream, read_sequences
 
 Window = tuple[str, int, np.ndarray, bool]  # contig, start, bases, whether it is the contig's last
 
 
-def read_any(files: Sequence[Path]) -> Iterator[Piece]:
+OnReject = Callable[[Reject], None] | None
+
+
+def read_any(files: Sequence[Path], on_reject: OnReject = None) -> Iterator[Piece]:
     """Yield the sequences of FASTA, GenBank, or tables with a column `sequence` (and `name` or
     `id`), in pieces.
 
+    Args:
+        files: what to read.
+        on_reject: called with each bad sequence, which is then passed over.
+
     Raises:
-        DataError: a file is unreadable, has no sequence, or a letter is not a nucleotide; names
-            file and line.
+        DataError: a file is unreadable, has no sequence, or (without `on_reject`) a letter is not a
+            nucleotide; names file and line.
         ConfigError: no file is given.
     """
     if not files:
@@ -40,53 +41,15 @@ def read_any(files: Sequence[Path]) -> Iterator[Piece]:
         is_table = not first.startswith((b">", b"LOCUS")) and any(
             mark in first for mark in (b"\t", b",", b"sequence")
         )
-        yield from _read_table(file) if is_table else read_sequences(file)
-
-
-def _read_table(path: Path) -> Iterator[Piece]:
-    with open_stream(path) as stream:
-        first = stream.peek(8192)[:8192].split(b"\n")[0].decode("utf-8", "backslashreplace")
-        delimiter = max("\t,;", key=first.count)
-        rows = csv.reader(
-            io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline=""), delimiter=delimiter
-        )
+        if not is_table:
+            yield from read_sequences(file, on_reject)
+            continue
         empty = True
-        try:
-            header = [column.strip() for column in next(rows)]
-            if header[0] in ("+", "-"):
-                raise DataError("no header; write the first line as label,name,sequence", path, 1)
-            if "sequence" not in header:
-                raise DataError(
-                    f"no column 'sequence' in the header; {did_you_mean('sequence', header)}",
-                    path,
-                    1,
-                )
-            at = header.index("sequence")
-            name_at = next(
-                (header.index(column) for column in ("name", "id") if column in header), None
-            )
-            for row in rows:
-                if not any(text.strip() for text in row):
-                    continue
-                yield _row(row, at, name_at, path, rows.line_num)
-                empty = False
-        except csv.Error as error:
-            raise DataError(f"not a table ({error}); correct it", path, rows.line_num) from None
-    if empty:
-        raise DataError("no row below the header; give sequences", path)
-
-
-def _row(row: list[str], at: int, name_at: int | None, path: Path, line: int) -> Piece:
-    if len(row) <= max(at, name_at or 0):
-        raise DataError(
-            f"the row has {len(row)} columns, fewer than the header; correct it", path, line
-        )
-    try:
-        bases = encode_text(row[at])
-    except DataError as error:
-        raise DataError(str(error), path, line) from None
-    name = row[name_at].strip() if name_at is not None else ""
-    return Piece(name or f"line{line}", 0, bases, True, False)
+        for row in read_labelled(file, label_column="", on_reject=on_reject):
+            empty = False
+            yield Piece(row.name or f"line{row.line}", 0, row.bases, True, False)
+        if empty:
+            raise DataError("no usable row below the header; give sequences", file)
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -100,13 +63,23 @@ def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def need_tokens(group: Sequence[Window], k: int) -> None:
-    """Raise ConfigError naming the first sequence that is shorter than a token."""
-    for name, _, bases, _ in group:
-        if len(bases) < k:
-            raise ConfigError(
-                f"{name!r} ({as_letters(bases)}) is shorter than k = {k}; leave it out"
-            )
+def with_tokens(
+    group: Sequence[Window], k: int, on_reject: OnReject = None, path: str = ""
+) -> list[Window]:
+    """Return the windows that hold a token; raises ConfigError for a shorter one, unless there is
+    `on_reject`.
+    """
+    kept = []
+    for window in group:
+        name, _, bases, _ = window
+        if len(bases) >= k:
+            kept.append(window)
+            continue
+        reason = f"{name!r} ({as_letters(bases)}) is shorter than k = {k}"
+        if on_reject is None:
+            raise ConfigError(f"{reason}; leave it out, or use --on-error skip")
+        on_reject(Reject(path, None, name, reason))
+    return kept
 
 
 def sliding(

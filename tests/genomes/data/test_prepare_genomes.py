@@ -314,3 +314,26 @@ def test_a_store_is_not_overwritten(fastas, tmp_path):
     with pytest.raises(ConfigError, match="exists already"):
         prepare(Genome(files=fastas[:1]), tmp_path / "store")
     assert contents(tmp_path / "store") == before and len(Store.open(tmp_path / "store")) == 6
+
+
+def test_repeated_contradictory_and_unknown_sequences_are_noted(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{letters(rng, 40).upper().replace('N', 'A')},{'ab'[i % 2]},train" for i in range(20)]
+    first = rows[0].split(",")[0]
+    rows += [f"{first},b,test", f"{first},a,train", f"{first[:-1]}R,c,test"]
+    (tmp_path / "t.csv").write_text("sequence,label,split\n" + "\n".join(rows) + "\n")
+    notes = prepare(Sequences(files=(tmp_path / "t.csv",)), tmp_path / "store").meta["notes"]
+    assert notes == [
+        "2 rows repeat an earlier sequence",
+        "1 sequences have different labels in different rows",
+        "1 sequences stand in more than one split",
+        "1 sequences hold unknown bases (N and other ambiguity codes)",
+        "splits taken from the column split",
+        "classes without a training sequence: c",
+    ]
+
+
+def test_one_number_written_in_two_ways_is_not_two_classes(tmp_path):
+    (tmp_path / "t.csv").write_text("sequence,label\nACGTACGT,1\nACGTACGA,1.0\nAAGTACGA,0\n")
+    with pytest.raises(DataError, match="'1' and '1.0'"):
+        prepare(Sequences(files=(tmp_path / "t.csv",)), tmp_path / "store")

@@ -373,3 +373,32 @@ def test_real_files():
     )
     assert [p.name for p in fasta] == [p.name for p in genbank] == ["NC_000913.3"] * 5
     assert all(np.array_equal(a.bases, b.bases) for a, b in zip(fasta, genbank, strict=True))
+
+
+def table(folder, text):
+    return put(folder, "sequence,label,name\n" + text, "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ACGT,yes,a,b\n", "more than the header"),
+        ('ACGT,"yes,a\nACGT,no,b\n', "not a table"),
+    ],
+)
+def test_rows_that_would_lose_cells_are_named(tmp_path, text, words):
+    with pytest.raises(DataError, match=words):
+        list(read_labelled(table(tmp_path, text)))
+
+
+def test_a_column_named_twice_is_named(tmp_path):
+    path = put(tmp_path, "sequence,label,label\nACGT,a,b\n", "t.csv")
+    with pytest.raises(DataError, match="more than once"):
+        list(read_labelled(path))
+
+
+def test_numeric_labels_are_finite_numbers(tmp_path):
+    rejects = []
+    path = table(tmp_path, "ACGT,1.5,a\nACGT,nan,b\nACGT,high,c\nACGT,inf,d\n")
+    rows = list(read_labelled(path, on_reject=rejects.append, numeric=True))
+    assert [row.label for row in rows] == ["1.5"] and [r.line for r in rejects] == [3, 4, 5]
