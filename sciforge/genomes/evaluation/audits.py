@@ -3,9 +3,10 @@ that share sequence.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.genome_windows import GenomeWindows
-from sciforge.genomes.data.homology import canonical_words, duplicates, overlaps, share_within
+from sciforge.genomes.data.homology import WORD, canonical_words, duplicates, overlaps, share_within
 from sciforge.genomes.evaluation.markov import LARGEST_ORDER, Markov
 from sciforge.genomes.inference.requirements import need_masked
 from sciforge.genomes.objectives.masking import SCORED_MASKED, covered, draw_masks
@@ -41,16 +42,16 @@ class AuditMasks(Settings):
         data: a genome store.
         checkpoint: a pretraining checkpoint to compare with Markov models of the same genome; None
             leaves that out.
-        k: bases of a token, where no checkpoint is given.
-        stride: bases from one token to the next, where no checkpoint is given.
+        k: bases of a token; None for that of the checkpoint, or 6.
+        stride: bases from one token to the next; None for that of the checkpoint, or 1.
         windows: how many windows to look at.
         highest_order: Markov models of order 0 to this, one- and two-sided.
     """
 
     data: Path
     checkpoint: Path | None = None
-    k: int = 6
-    stride: int = 1
+    k: int | None = None
+    stride: int | None = None
     windows: int = 1000
     highest_order: int = 5
 
@@ -58,13 +59,21 @@ class AuditMasks(Settings):
         super().__post_init__()
         self.require(1, math.inf, "windows")
         self.require(0, LARGEST_ORDER[False], "highest_order")
+        if self.checkpoint is not None and (self.k, self.stride) != (None, None):
+            raise ConfigError(
+                "masks.k and masks.stride are those of the checkpoint; leave them out"
+            )
 
     def run(self) -> AuditReport:
         """Return the share of readable tokens (ours must be 0) and bits per hidden base."""
         store = Store.open(self.data)
         model = None if self.checkpoint is None else Model.load(self.checkpoint)
-        codec = KmerCodec(self.k, self.stride) if model is None else model.codec
+        codec = KmerCodec(self.k or 6, self.stride or 1) if model is None else model.codec
         records = GenomeWindows(store, "train", 512)
+        if not len(records):
+            raise ConfigError(
+                f"{store.path} has no training window of 512 bases; give longer contigs"
+            )
         chosen = [
             records[i] for i in generator(0, EVALUATE).permutation(len(records))[: self.windows]
         ]
@@ -124,7 +133,7 @@ class AuditMasks(Settings):
                 )
                 rows.append((name, f"{bits[f'{side}_{order}']:.4f}"))
         note = (
-            "Development split, both strands. Two-sided models see both neighbours of one base; the"
+            "Validation split, both strands. Two-sided models see both neighbours of one base; the"
             " checkpoint hides spans."
         )
         return Table(("model", "bits per hidden base"), tuple(rows), note), bits
@@ -201,7 +210,13 @@ class AuditShortcuts(Settings):
         sequences = {
             split: [np.asarray(row["bases"]) for row in rows] for split, rows in parts.items()
         }
+        if not store.meta.get("classes"):
+            raise ConfigError(f"{store.path} has no classes; shortcuts are judged for classes only")
         classes = sorted(set(parts["train"].column("label")))
+        unseen = set(parts["test"].column("label")) - set(classes)
+        if len(classes) < 2 or unseen:
+            what = f"class {min(unseen)!r} has" if unseen else "all classes but one have"
+            raise ConfigError(f"{store.path}: {what} no training record; split it anew")
         labels = {
             split: np.array([classes.index(name) for name in rows.column("label")])
             for split, rows in parts.items()
@@ -251,15 +266,20 @@ SHORTCUTS = {
 }
 
 
-def _judge(describe, sequences, labels, seed: int) -> dict[str, float]:
+def _judge(
+    describe: Callable[[np.ndarray], Any],
+    sequences: Mapping[str, Sequence[np.ndarray]],
+    labels: Mapping[str, np.ndarray],
+    seed: int,
+) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
 
     features = {
         split: np.array([describe(bases) for bases in rows]) for split, rows in sequences.items()
     }
-    centre, spread = features["train"].mean(0), features["train"].std(0)
+    centre, std = features["train"].mean(0), features["train"].std(0)
     scaled = {
-        split: (rows - centre) / np.where(spread > 0, spread, 1) for split, rows in features.items()
+        split: (rows - centre) / np.where(std > 0, std, 1) for split, rows in features.items()
     }
     model = LogisticRegression(max_iter=1000, random_state=seed).fit(
         scaled["train"], labels["train"]
@@ -300,6 +320,10 @@ class AuditSplits(Settings):
         )
         if not len(test):
             raise ConfigError(f"{store.path} has no test records; prepare it with a test split")
+        if not len(train):
+            raise ConfigError(
+                f"{store.path} has test records only; there is nothing to compare with"
+            )
         metrics = {"same sequence, either strand": duplicates(sequences, train, test)}
         if "contig" in store[0] and "start" in store[0]:
             metrics["overlap in place, either strand"] = overlaps(store, sequences, train, test)
@@ -336,6 +360,11 @@ class AuditSplits(Settings):
         warnings = tuple(
             f"{count} test windows: {name}" for name, count in metrics.items() if count
         )
+        short = sum(len(sequences[i]) < WORD for i in test)
+        if short:
+            warnings += (
+                f"{short} test windows are shorter than {WORD} bases; their homology is not judged",
+            )
         table = Table(
             ("test windows with", "count", "share"),
             tuple(rows),

@@ -22,7 +22,7 @@ from sciforge.genomes.inference.sequence_windows import in_groups, read_contigs
 from sciforge.genomes.inference.variants import log_odds
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
-LARGEST = 2000  # bases of a map
+MAX_MAP_BASES = 2000  # bases of a map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +115,22 @@ class Changes:
         """Return the effect of A, C, G and T at each base [L, 4], in the direction of the
         strand; sets `title`.
         """
-        if self.stop - self.start > LARGEST:
+        if self.stop - self.start > MAX_MAP_BASES:
             size = f"{self.stop - self.start:,} bases are too many for a map"
-            raise ConfigError(f"{size}; give a region of at most {LARGEST:,}")
+            raise ConfigError(f"{size}; give a region of at most {MAX_MAP_BASES:,}")
         if isinstance(self.model.objective, MaskedKmers):
+            if self.label:
+                raise ConfigError(
+                    f"label {self.label!r} is for a classification checkpoint; leave it out with a"
+                    " pretrained one"
+                )
             self.title = "log p(base) - log p(reference), hidden base (nats)"
             effect_L4 = self._masked()
             return effect_L4[::-1, ::-1] if self.strand < 0 else effect_L4
+        if self.window is not None:
+            raise ConfigError(
+                "window is for a pretraining checkpoint; a classifier reads the whole region"
+            )
         column = class_index(self.model, self.label)
         self.title = f"change in log-odds of {self.model.objective.classes[column]}"
         bases = self.codes[self.start : self.stop]
@@ -194,6 +203,8 @@ def mutagenesis(
     """
     if (sequence is None) == (genome is None):
         raise ConfigError("give either a sequence, or a genome with a region")
+    if genome is None and region:
+        raise ConfigError(f"region {region!r} is of a genome; leave it out with a sequence")
     if genome is not None:
         return Mutagenesis(genome=Path(genome), region=region, label=label, window=window).run(
             model

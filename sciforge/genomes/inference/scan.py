@@ -2,7 +2,9 @@
 browser, and a picture.
 """
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ from sciforge.genomes.inference.sequence_windows import Window, contig_lengths, 
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_TESTED = 64  # likeliest windows that are moved by one base
+STABLE_SHARE = 0.5  # of the probability that a window keeps when moved by one base
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +74,27 @@ class Scan(Settings):
         column = class_index(model, self.label)
         window = need_length(model.objective, self.window)
         lengths = self._lengths(window)
-        groups = list(self._scores(model, column, window, lengths))
+        unknown: Counter[str] = Counter()
+        best = BestWindows(self.threshold)
+        groups = list(self._scores(model, column, window, lengths, unknown, best))
         frame = _table(groups, list(lengths), window, model.objective.strand_free)
         short = {contig: length for contig, length in lengths.items() if length < window}
-        facts = about(self, model) | {"not_scanned": short}
+        facts = about(self, model) | {"not_scanned": short, "windows_left_out": unknown.total()}
+        if short:
+            log.warning(
+                "%d contigs shorter than a window of %d were not scanned", len(short), window
+            )
+        if unknown:
+            listed = ", ".join(f"{contig} ({count})" for contig, count in unknown.most_common(3))
+            log.warning(
+                "%d windows left out for unknown bases (max_unknown %g): %s",
+                unknown.total(),
+                self.max_unknown,
+                listed,
+            )
+        if advice := best.advice(model, column, self.step):
+            log.warning(advice)
+            facts["advice"] = advice
         name = str(model.objective.classes[column])
         return ScanResult(frame, facts, name=name, step=self.step, threshold=self.threshold)
 
@@ -93,10 +116,16 @@ class Scan(Settings):
         return lengths
 
     def _scores(
-        self, model: Model, column: int, window: int, lengths: Mapping[str, int]
+        self,
+        model: Model,
+        column: int,
+        window: int,
+        lengths: Mapping[str, int],
+        unknown: Counter[str],
+        best: "BestWindows",
     ) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
         """Yield contigs, starts [N] and the probability of each strand [N, S] of windows with
-        few enough N, in order.
+        few enough N, in order; count the others in `unknown` and note the likeliest in `best`.
         """
         pieces = (piece for piece in read_sequences(self.genome) if piece.name in lengths)
         windows = sliding(pieces, window, self.step, short=False)
@@ -106,17 +135,57 @@ class Scan(Settings):
             at = ("", 0)
             for group in in_groups(windows, 8 * model.batch):
                 kept = [w for w in group if ((w[2] & 7) == N_CODE).mean() <= self.max_unknown]
+                names = {id(w) for w in kept}
+                unknown.update(w[0] for w in group if id(w) not in names)
                 if kept:
                     starts = np.array([start for _, start, _, _ in kept])
-                    yield (
-                        [contig for contig, *_ in kept],
-                        starts,
-                        _strand_scores(model, kept, column),
-                    )
+                    p_NS = _strand_scores(model, kept, column)
+                    best.add(kept, p_NS)
+                    yield [contig for contig, *_ in kept], starts, p_NS
                 for contig, start, bases, final in group:
                     reached = start + (len(bases) if final else 0)
                     bar.update(reached - (at[1] if contig == at[0] else 0))
                     at = (contig, reached)
+
+
+class BestWindows:
+    """The likeliest windows of a scan, to see whether the classifier knows them at one offset only.
+
+    Args:
+        threshold: least probability of a window that counts.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.windows: list[tuple[float, np.ndarray]] = []
+
+    def add(self, windows: Sequence[Window], p_NS: np.ndarray) -> None:
+        """Take windows with the probability of each strand [N, S]; keep the likeliest."""
+        for row, strand in zip(*np.nonzero(p_NS >= self.threshold), strict=True):
+            bases = windows[row][2]
+            oriented = reverse_complement(bases) if strand else bases
+            self.windows.append((float(p_NS[row, strand]), oriented.copy()))
+        self.windows = sorted(self.windows, key=lambda item: -item[0])[:MAX_TESTED]
+
+    def advice(self, model: Model, column: int, step: int) -> str:
+        """Return what to do where windows lose their class when moved by one base; else nothing."""
+        if step == 1:
+            return ""
+        if not self.windows:
+            return (
+                f"no window reaches the threshold; with a step of {step} a classifier of one offset"
+                " from its anchor misses its sites: use a smaller --step"
+            )
+        moved = [np.roll(bases, shift) for _, bases in self.windows for shift in (-1, 1)]
+        p_N = model.outputs({"bases": bases} for bases in moved)["probability"][:, column]
+        ratio = float(np.median(p_N / np.repeat([p for p, _ in self.windows], 2)))
+        if ratio >= STABLE_SHARE:
+            return ""
+        return (
+            f"the likeliest windows keep {ratio:.0%} of their probability when moved by one base:"
+            f" the classifier knows one offset from the anchor, and a step of {step} misses sites;"
+            " use --step 1, or train on windows at several offsets"
+        )
 
 
 def _strand_scores(model: Model, windows: Sequence[Window], column: int) -> np.ndarray:

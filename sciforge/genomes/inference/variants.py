@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from sciforge.core.data.store import Reject
 from sciforge.core.files.output_files import about
 from sciforge.core.files.results import TableResult
-from sciforge.core.files.settings import Settings
 from sciforge.core.training.model import Model
-from sciforge.errors import DataError
+from sciforge.errors import ConfigError, DataError
 from sciforge.genomes.data.annotation import Annotation, reconcile
 from sciforge.genomes.data.sequences import as_letters, encode, open_stream, reverse_complement
 from sciforge.genomes.inference.masked_likelihood import centred_window, log_probabilities
+from sciforge.genomes.inference.reading import ReadsRecords
 from sciforge.genomes.inference.requirements import class_index, need_length
-from sciforge.genomes.inference.sequence_windows import contig_lengths, in_groups, read_contigs
+from sciforge.genomes.inference.sequence_windows import (
+    OnReject,
+    contig_lengths,
+    in_groups,
+    read_contigs,
+)
 from sciforge.genomes.objectives.masked_kmers import MaskedKmers
 
 if TYPE_CHECKING:
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = {"chrom": "chrom", "contig": "chrom", "chr": "chrom", "pos": "pos", "position": "pos"}
 _COLUMNS |= {"ref": "ref", "alt": "alt", "id": "id", "name": "id"}
-_LARGEST_ALLELE = 50
+_MAX_ALLELE_BASES = 50
 IN_MEMORY = Path("variants")  # what takes the place of a file's name
 SHOWN = 20  # effects in a picture
 
@@ -48,12 +54,13 @@ class Variant:
     line: int
 
 
-def read_variants(path: Path) -> Iterator[Variant]:
+def read_variants(path: Path, on_reject: OnReject = None) -> Iterator[Variant]:
     """Yield the alleles of a VCF, or of a table with columns chrom, pos (from 1), ref, alt and
     perhaps id.
 
     Raises:
-        DataError: a column is missing, or a row is wrong; names file and line.
+        DataError: a column is missing, or (without `on_reject`) a row is wrong; names file and
+            line.
     """
     columns: dict[str, int] = {}
     with open_stream(path) as stream:
@@ -77,7 +84,7 @@ def read_variants(path: Path) -> Iterator[Variant]:
                     )
                     raise DataError(what, path, line)
             elif not text.startswith("#"):
-                yield from _alleles(cells, columns, path, line)
+                yield from _alleles(cells, columns, path, line, on_reject)
     if not columns:
         raise DataError("no header; give VCF, or a table with chrom, pos, ref, alt", path)
 
@@ -97,7 +104,28 @@ def variants_of_table(table: "pd.DataFrame") -> Iterator[Variant]:
         yield from _alleles([str(value) for value in cells], columns, IN_MEMORY, row)
 
 
-def _alleles(cells: list[str], columns: dict[str, int], path: Path, line: int) -> Iterator[Variant]:
+def _alleles(
+    cells: list[str],
+    columns: dict[str, int],
+    path: Path,
+    line: int,
+    on_reject: OnReject = None,
+) -> Iterator[Variant]:
+    """Yield the alleles of a row; a bad row is given to `on_reject` whole."""
+    try:
+        alleles = list(_checked_alleles(cells, columns, path, line))
+    except DataError as error:
+        if on_reject is None:
+            raise
+        reason = str(error).removeprefix(f"{path}:{line}: ").partition(";")[0]
+        on_reject(Reject(str(path), line, "", reason))
+        return
+    yield from alleles
+
+
+def _checked_alleles(
+    cells: list[str], columns: dict[str, int], path: Path, line: int
+) -> Iterator[Variant]:
     if len(cells) <= max(columns.values()):
         raise DataError(
             f"the row has {len(cells)} columns, fewer than the header; correct it", path, line
@@ -112,10 +140,10 @@ def _alleles(cells: list[str], columns: dict[str, int], path: Path, line: int) -
             if not letters or set(letters.upper()) - set("ACGT"):
                 mend = "only alleles spelt in A, C, G, T can be scored; leave it out"
                 raise DataError(f"{what} is {letters[:40]!r}; {mend}", path, line)
-            if len(letters) > _LARGEST_ALLELE:
+            if len(letters) > _MAX_ALLELE_BASES:
                 what = (
                     f"an allele of {len(letters)} bases; the longest that can be scored has"
-                    f" {_LARGEST_ALLELE}"
+                    f" {_MAX_ALLELE_BASES}"
                 )
                 raise DataError(f"{what}; leave it out", path, line)
         name = row.get("id", "")
@@ -125,7 +153,7 @@ def _alleles(cells: list[str], columns: dict[str, int], path: Path, line: int) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variants(Settings):
+class Variants(ReadsRecords):
     """Effects of variants, as a table: positive where the net prefers the alternative allele.
 
     With a pretraining checkpoint `score` is log p(alt) - log p(ref) in nats with all tokens that
@@ -141,6 +169,8 @@ class Variants(Settings):
         label: the class to score; of two classes the second by default.
         window: bases around a variant; by default the length trained on, where the checkpoint
             records it.
+        on_error: `skip` leaves bad rows out and lists them in the provenance; `stop` raises at the
+            first.
     """
 
     genome: Path
@@ -160,9 +190,20 @@ class Variants(Settings):
             DataError: a row is wrong, or its ref is not what the genome has there; names file and
                 line.
         """
-        alleles = list(read_variants(self.variants))
-        return effects(
-            model, alleles, self.genome, self.variants, self.label, self.window, about(self, model)
+        self.rejected.clear()
+        alleles = list(read_variants(self.variants, self.on_reject))
+        result = effects(
+            model,
+            alleles,
+            self.genome,
+            self.variants,
+            self.label,
+            self.window,
+            {},
+            self.on_reject,
+        )
+        return TableResult(
+            result.frame, self.facts(model), draw=_draw, sources=(self.genome, self.variants)
         )
 
 
@@ -211,16 +252,21 @@ def effects(
     label: str,
     window: int | None,
     facts: Mapping[str, Any],
+    on_reject: OnReject = None,
 ) -> TableResult:
     """Return the effects of alleles as a table; `source` is named in errors."""
     import pandas as pd
 
     masked = isinstance(model.objective, MaskedKmers)
+    if masked and label:
+        raise ConfigError(
+            f"label {label!r} is for a classification checkpoint; leave it out with a pretrained one"
+        )
     column = 0 if masked else class_index(model, label)
     length = need_length(model.objective, window)
     if not alleles:
         raise DataError("no variant in it; give rows below the header", source)
-    contigs, codes = _locate(alleles, genome, source)
+    alleles, contigs, codes = _locate(alleles, genome, source, on_reject)
     score = masked_scores if masked else class_scores
     rows: list[tuple[Any, ...]] = []
     with tqdm(total=len(alleles), desc="variants", disable=None, leave=False) as bar:
@@ -253,10 +299,10 @@ def _draw(frame: "pd.DataFrame", ax: "Axes") -> None:
 
 
 def _locate(
-    alleles: Sequence[Variant], genome: Path, source: Path
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return each variant's contig as the genome spells it, and the codes of those contigs;
-    checks every ref.
+    alleles: Sequence[Variant], genome: Path, source: Path, on_reject: OnReject
+) -> tuple[list[Variant], list[str], dict[str, np.ndarray]]:
+    """Return the variants whose ref is what the genome has, the contig of each as the genome spells
+    it, and the codes of those contigs.
     """
     n, blank = len(alleles), np.full(len(alleles), "", object)
     start = np.array([allele.start for allele in alleles], np.int64)
@@ -268,14 +314,21 @@ def _locate(
     )
     contigs = list(reconcile(rows, contig_lengths(genome), str(genome)).contig)
     codes = read_contigs(genome, sorted(set(contigs)))
+    kept = []
     for allele, contig in zip(alleles, contigs, strict=True):
         here = as_letters(codes[contig][allele.start : allele.start + len(allele.ref)]).upper()
-        if here != allele.ref:
-            what = f"ref is {allele.ref} but {contig} has {here} at {allele.start + 1:,}"
+        if here == allele.ref:
+            kept.append((allele, contig))
+            continue
+        what = f"ref is {allele.ref} but {contig} has {here} at {allele.start + 1:,}"
+        if on_reject is None:
             raise DataError(
                 f"{what}; use the assembly the variants were called on", source, allele.line
             )
-    return contigs, codes
+        on_reject(Reject(str(source), allele.line, allele.name, what))
+    if not kept:
+        raise DataError("every variant was rejected; use the assembly they were called on", source)
+    return [allele for allele, _ in kept], [contig for _, contig in kept], codes
 
 
 Place = tuple[Variant, np.ndarray]

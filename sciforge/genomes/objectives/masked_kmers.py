@@ -101,6 +101,9 @@ class MaskedKmers(Objective):
                 "objective: random_share and keep_share must be shares that add up to at most 1"
             )
 
+        if self.pair != "next" and not self.pair_weight:
+            raise ConfigError("objective.pair is not used without pair_weight; give a weight")
+
     def attach(self, model: nn.Module) -> None:
         """Add the heads of the side tasks that are switched on."""
         if self.frame_weight and "frames" not in model.heads:

@@ -16,7 +16,7 @@ from sciforge.genomes.data.genome import Genome
 from sciforge.genomes.data.homology import canonical_words, share_within
 from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.genomes.data.sequences import as_letters, encode, reverse_complement
-from sciforge.genomes.evaluation.audits import AuditShortcuts, AuditSplits
+from sciforge.genomes.evaluation.audits import AuditMasks, AuditShortcuts, AuditSplits
 
 SHARED = (
     Path(os.environ.get("SCIFORGE_SHARED", Path(__file__).parents[4] / "shared"))
@@ -337,3 +337,21 @@ def test_one_number_written_in_two_ways_is_not_two_classes(tmp_path):
     (tmp_path / "t.csv").write_text("sequence,label\nACGTACGT,1\nACGTACGA,1.0\nAAGTACGA,0\n")
     with pytest.raises(DataError, match="'1' and '1.0'"):
         prepare(Sequences(files=(tmp_path / "t.csv",)), tmp_path / "store")
+
+
+def test_audits_of_nothing_are_refused_and_not_perfect(fastas, tmp_path):
+    short = prepare(Genome(files=fastas[:1], test=("c0a",), validation=("c0b",)), tmp_path / "g")
+    with pytest.raises(ConfigError, match="no training window"):
+        AuditMasks(data=short.path).run()
+    with pytest.raises(ConfigError, match="those of the checkpoint"):
+        AuditMasks(data=short.path, checkpoint=Path("run"), k=6)
+    rng = np.random.default_rng(3)
+    rows = [f"{letters(rng, 30)},{'ab'[i % 2]},train" for i in range(6)]
+    rows += [f"{letters(rng, 12)},c,test"]
+    (tmp_path / "t.csv").write_text("sequence,label,split\n" + "\n".join(rows) + "\n")
+    store = prepare(Sequences(files=(tmp_path / "t.csv",)), tmp_path / "s")
+    with pytest.raises(ConfigError, match="class 'c' has no training record"):
+        AuditShortcuts(data=store.path).run()
+    assert "1 test windows are shorter than 16 bases" in " ".join(
+        AuditSplits(data=store.path).run().warnings
+    )

@@ -90,3 +90,12 @@ def test_a_sequence_in_memory_has_the_map_of_its_file(stranded, tmp_path):
     assert axes.images[0].get_array().shape == (4, 60)
     with pytest.raises(ConfigError, match="either a sequence, or a genome"):
         stranded.mutagenesis()
+
+
+def test_options_of_another_kind_of_checkpoint_are_refused(stranded, pretrained):
+    with pytest.raises(ConfigError, match="window is for a pretraining checkpoint"):
+        stranded.mutagenesis("ACGT" * 15, window=20)
+    with pytest.raises(ConfigError, match="label 'yes' is for a classification"):
+        pretrained.mutagenesis("ACGT" * 15, label="yes")
+    with pytest.raises(ConfigError, match="region 'c:1-9' is of a genome"):
+        stranded.mutagenesis("ACGT" * 15, region="c:1-9")

@@ -12,6 +12,7 @@ from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError, DataError
 from sciforge.genomes import Scan
 from sciforge.genomes.data.sequences import as_letters
+from sciforge.genomes.inference.scan import BestWindows
 
 
 @dataclass
@@ -175,3 +176,33 @@ def test_a_scan_is_a_table_that_pandas_opens_and_a_picture(stranded, tmp_path):
     with pytest.raises(ConfigError, match="no contig 'd' in the scan"):
         result.plot("d:1-2")
     matplotlib.pyplot.close(axes.figure)
+
+
+def test_a_scan_says_what_it_leaves_out_and_that_offsets_are_missed(stranded, tmp_path, caplog):
+    rng = np.random.default_rng(41)
+    genome = {"long": letters(rng, 100) + "N" * 100 + letters(rng, 100), "short": "ACGT" * 5}
+    result = Scan(genome=write(tmp_path / "g.fa", genome), step=20, threshold=1.0).run(stranded)
+    scanned = len(result.to_pandas()) // 2
+    assert result.about["windows_left_out"] == 13 - scanned > 0
+    assert "1 contigs shorter than a window" in caplog.text
+    assert "windows left out for unknown bases" in caplog.text and "--step" in caplog.text
+
+
+def test_windows_that_depend_on_one_offset_are_told_from_others():
+    class Anchored:
+        def outputs(self, records):
+            p = [float(record["bases"][10] == 3) for record in records]
+            return {"probability": np.stack([1 - np.array(p), p], axis=1)}
+
+    class Free(Anchored):
+        def outputs(self, records):
+            p = np.array([float((record["bases"] == 3).any()) for record in records])
+            return {"probability": np.stack([1 - p, p], axis=1)}
+
+    bases = np.zeros(40, np.uint8)
+    bases[10] = 3
+    best = BestWindows(0.9)
+    best.add([("c", 0, bases, True)], np.array([[1.0, 0.2]]))
+    assert len(best.windows) == 1
+    assert "one offset" in best.advice(Anchored(), 1, 20)
+    assert not best.advice(Anchored(), 1, 1) and not best.advice(Free(), 1, 20)

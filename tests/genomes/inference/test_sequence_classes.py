@@ -9,7 +9,7 @@ import torch
 from genome_files import WINDOW, codes, letters, write
 
 from sciforge.errors import ConfigError, DataError
-from sciforge.genomes import Classes
+from sciforge.genomes import Classes, Embeddings
 
 
 def test_classes_are_what_the_predictor_says(stranded, tmp_path):
@@ -57,3 +57,17 @@ def test_classes_refuse_what_they_cannot_score(stranded, pretrained, tmp_path):
         Classes(files=(good, write(tmp_path / "c.fa", {"c": "AC"}))).run(stranded)
     with pytest.raises(ConfigError, match="MaskedKmers, not to classify"):
         Classes(files=good).run(pretrained)
+
+
+def test_bad_sequences_are_left_out_on_request_and_listed(stranded, tmp_path, caplog):
+    fasta = write(tmp_path / "a.fa", {"a": "ACGT" * 15, "b": "ACGT!", "c": "AC"})
+    table = tmp_path / "t.csv"
+    table.write_text(f"sequence,name\n{'ACGT' * 15},d\nACG TAC,e\n")
+    result = Classes(files=(fasta, table), on_error="skip").run(stranded)
+    assert result.to_pandas()["name"].tolist() == ["a", "d"]
+    assert {reject["name"] for reject in result.about["rejected"]} == {"b", "c", "e"}
+    assert "3 bad records left out" in caplog.text
+    embedded = Embeddings(files=(fasta, table), on_error="skip").run(stranded)
+    assert list(embedded.names) == ["a", "d"] and len(embedded.about["rejected"]) == 3
+    with pytest.raises(DataError, match="every record was rejected"):
+        Classes(files=(write(tmp_path / "c.fa", {"c": "AC"}),), on_error="skip").run(stranded)

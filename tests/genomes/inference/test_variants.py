@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from genome_files import changed, letters, turned, write, yes
 
-from sciforge.errors import DataError
+from sciforge.errors import ConfigError, DataError
 from sciforge.genomes import Variants
 
 
@@ -124,3 +124,25 @@ def test_variants_in_memory_are_those_of_the_file(stranded, tmp_path):
             table.assign(pos=[40, 91], ref=[bases[39], turned(bases[90])]), tmp_path / "g.fa"
         )
     assert len(result.plot().patches) == 2
+
+
+def test_bad_rows_are_left_out_on_request_and_listed(stranded, tmp_path, caplog):
+    bases = letters(np.random.default_rng(31), 150)
+    genome, vcf = write(tmp_path / "g.fa", {"c": bases}), tmp_path / "v.vcf"
+    other = "ACGT"["CGTA".index(bases[59])]
+    rows = [f"c\t40\ta\t{bases[39]}\tN", f"c\t60\tb\t{other}\tA,C", f"c\t90\tc\t{bases[89]}\tAC"]
+    vcf.write_text("#CHROM\tPOS\tID\tREF\tALT\n" + "\n".join(rows) + "\n")
+    result = Variants(genome=genome, variants=vcf, on_error="skip").run(stranded)
+    assert result.to_pandas()["id"].tolist() == ["c"]
+    assert [reject["line"] for reject in result.about["rejected"]] == [2, 3, 3]
+    assert "3 bad records left out" in caplog.text
+    vcf.write_text("\n".join(["#CHROM\tPOS\tID\tREF\tALT", rows[1]]) + "\n")
+    with pytest.raises(DataError, match="every variant was rejected"):
+        Variants(genome=genome, variants=vcf, on_error="skip").run(stranded)
+
+
+def test_a_label_is_refused_by_a_pretrained_model(pretrained, tmp_path):
+    write(tmp_path / "g.fa", {"c": "ACGT" * 15})
+    table = pd.DataFrame([("c", 1, "A", "C")], columns=["chrom", "pos", "ref", "alt"])
+    with pytest.raises(ConfigError, match="label 'yes' is for a classification"):
+        pretrained.variants(table, tmp_path / "g.fa", label="yes")
