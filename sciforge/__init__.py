@@ -52,6 +52,7 @@ _HOMES = {
         "EWC",
         "Replay",
         "Subset",
+        "Task",
         "DPSGD",
         "Pruning",
         "Teacher",

@@ -17,6 +17,7 @@ from sciforge.core.training.distributed import choose_device
 from sciforge.core.training.laws import CheckResult
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Estimator, Run
+from sciforge.core.training.tasks import planned
 from sciforge.errors import DataError
 from sciforge.experiments.compression import distillation, pruning, pruning_curve
 from sciforge.experiments.forgetting import run as forgetting_runs
@@ -111,7 +112,12 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
 
 
 def load(
-    name: Place, *, device: str = "auto", batch: int = 64, follow_links: bool = False
+    name: Place,
+    *,
+    device: str = "auto",
+    batch: int = 64,
+    follow_links: bool = False,
+    task: str | None = None,
 ) -> Model:
     """Return a checkpoint as a Model, which predicts, evaluates, embeds and can be fine-tuned.
 
@@ -121,11 +127,13 @@ def load(
         batch: records in one forward pass.
         follow_links: read a checkpoint whose files are links into the caches of Hugging Face or
             DVC.
+        task: whose heads to load, where a run learnt several tasks; None for the first.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
+        ConfigError: it learnt no such task.
     """
-    return Model.load(catalog.locate(name), device, batch, follow_links)
+    return Model.load(catalog.locate(name), device, batch, follow_links, task)
 
 
 def fit(
@@ -525,13 +533,15 @@ def _sources(checkpoint: Checkpoint) -> list[dict[str, str]]:
     """Return name, licence and citation of the dataset cards that have the digests of the files
     behind a checkpoint.
     """
+    files: list[Any] = []
     try:
-        files = (Store.open(checkpoint.run.data, verify=False).index.get("preparer") or {}).get(
-            "files"
-        ) or ()
+        for place in dict.fromkeys(task.data for task in planned(checkpoint.run)):
+            preparer = Store.open(place, verify=False).index.get("preparer") or {}
+            files += preparer.get("files") or ()
     except DataError:
         return []  # the store has gone; the card keeps what it says
     cards = [catalog.card_of(Path(file)) for file in files if isinstance(file, str)]
+    cards = list({c.name: c for c in cards if c is not None}.values())
     return [
         {"name": c.name, "licence": c.licence, "citation": c.citation}
         for c in cards

@@ -19,7 +19,7 @@ from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.evaluation import Tally, evaluate
 from sciforge.core.training.model import Model
-from sciforge.core.training.run import CORE_TYPES, Replay, from_json, to_json
+from sciforge.core.training.run import CORE_TYPES, Replay, Run, Task, from_json, to_json
 
 GOLDEN_DOMAINS = (
     "atoms",
@@ -198,3 +198,43 @@ def test_replay_keeps_the_old_objective(domain: Tiny, finetuned: Checkpoint, fit
     mixed = fit(domain.finetuning, replay=Replay(domain.pretraining.data, 0.5))
     assert mixed.objectives == (finetuned.objectives[0], domain.checkpoint.objectives[0])
     assert replace(mixed.run, replay=None, out=finetuned.run.out) == finetuned.run
+
+
+@pytest.fixture(scope="module")
+def together(domain: Tiny) -> Run:
+    """The pretraining objective and the labelled one in one run, from a fresh network."""
+    runs = {"old": domain.pretraining, "new": domain.finetuning}
+    tasks = tuple(
+        Task(data=run.data, objective=run.objective, share=0.5, name=name)
+        for name, run in runs.items()
+    )
+    schedule = replace(domain.pretraining.schedule, lr=1e-4)
+    return replace(domain.pretraining, data=None, objective=None, tasks=tasks, schedule=schedule)
+
+
+def test_two_tasks_in_one_run_train_resume_and_load(
+    domain: Tiny, together: Run, fit, tmp_path, interrupted
+):
+    often = {"save_every": 2}
+    whole = fit(together, "whole", schedule=often)
+    with interrupted(5):
+        fit(together, "cut", schedule=often)
+    resumed = fit(together, "cut", resume=True, schedule=often)
+    assert largest_difference(resumed.tensors(), whole.tensors()) == 0
+    logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
+    assert logs[0] == logs[1] and {"loss", "loss_old", "loss_new"} <= set(logs[0][0])
+    for task, name in zip(whole.run.tasks, whole.tasks, strict=True):
+        model = Model.load(whole.path, device="cpu", task=name)
+        assert model.checkpoint.scope == name and type(model.objective) is type(task.objective)
+        assert len(model.objective.examples(Store.open(task.data), "validation"))
+    labelled = Store.open(domain.finetuning.data)
+    outputs = model.outputs(model.objective.examples(labelled, "validation"))
+    assert outputs and all(len(values) for values in outputs.values())
+    again = replace(domain.finetuning, init=whole.path)
+    assert fit(again, "after", schedule={"patience": 0}).tasks == ()
+
+
+def test_micro_batches_of_two_tasks_change_nothing(together: Run, fit):
+    whole, pieces = fit(together, "whole"), fit(together, "pieces", hardware={"micro_batch": 3})
+    assert largest_difference(whole.tensors(), pieces.tensors()) < 1e-10
+    assert pieces.metrics == pytest.approx(whole.metrics, rel=1e-8, abs=1e-8)

@@ -18,6 +18,7 @@ from sciforge.cli.registry import (
     domain_of_checkpoint,
     option,
     read_config,
+    read_tasks,
     take_option,
 )
 from sciforge.core.files.docstrings import summary_of
@@ -42,6 +43,13 @@ OUT = Flag(
     "file to write, its suffix chooses the format; None prints the table.",
 )
 JSON = Flag("cli/json", "json", bool, False, "print JSON.")
+TASKS = Flag(
+    "cli/tasks",
+    "tasks",
+    Path | None,
+    None,
+    "TOML or JSON file of several things to learn at once, in place of an objective and --data.",
+)
 # verbs that name their objective first
 PREPARED = ("train", "label-efficiency", "transfer", "schedules")
 
@@ -269,13 +277,19 @@ def _described(verb: str, parameter: str, argv: list[str]) -> tuple[Callable, di
     """Return a verb whose objective is named first, or everything by `--config`, and its parsed
     values.
     """
+    if verb == "train" and option(argv, "--tasks") is not None:
+        return _several(argv)
     function, config, default, name = _verb(verb), option(argv, "--config"), None, ""
     cls, objective, home = function.settings, None, None  # type: ignore[attr-defined]
     optional = next(f.default is None for f in fields(cls) if f.name == "objective")
     if config is not None:
         default = read_config(Path(config), cls)
         objective, name = type(default.objective), f"--config {config}"
-        home = _home_of(objective)
+        if tasks := getattr(default, "tasks", ()):
+            known = [type(task.objective) for task in tasks if task.objective is not None]
+            objective, home = None, _home_of(known[0]) if known else None
+        else:
+            home = _home_of(objective)
         argv = [
             w
             for i, w in enumerate(argv)
@@ -291,6 +305,23 @@ def _described(verb: str, parameter: str, argv: list[str]) -> tuple[Callable, di
     )
     text = summary_of(objective) if objective else summary_of(cls)
     return function, _spec_values(verb, name, parameter, argv, choices, default, text)
+
+
+def _several(argv: list[str]) -> tuple[Callable, dict[str, Any]]:
+    """Return `train` and its values where the tasks stand in a file."""
+    from sciforge.core.domain import get_domain
+
+    if not argv[0].startswith("-"):
+        raise ConfigError(f"--tasks names the objectives; leave out {argv[0]!r}")
+    path, argv = take_option(argv, "--tasks")
+    for name in ("--data", "--config"):
+        if option(argv, name) is not None:
+            raise ConfigError(f"--tasks says what {name} would; leave one of them out")
+    tasks, name = read_tasks(Path(path or ""))
+    home = get_domain(name)
+    choices = {"model": home.models, "codec": home.codec, "tasks": tasks}
+    text = "Train one network on several tasks at once."
+    return _verb("train"), _spec_values("train", "--tasks FILE", "run", argv, choices, text=text)
 
 
 def _home_of(objective: type) -> Any:
@@ -311,7 +342,11 @@ def _spec_values(
     """Return the parsed values of a verb whose settings are one object."""
     function = _verb(verb)
     cls = function.settings  # type: ignore[attr-defined]
+    tasks = choices.get("tasks")
+    choices = {key: value for key, value in choices.items() if key != "tasks"}
     spec = Spec(cls, argv, choices, default)
+    if "tasks" in spec_names(cls):
+        _with_tasks(spec, tasks or getattr(default, "tasks", None) or ())
     # would be gone when the command ends
     temporary = [f for f in spec.flags if f.name == "out" and f.default is None]
     spec.flags = [
@@ -333,6 +368,24 @@ def _spec_values(
         text or summary_of(cls),
         extra,
     )
+
+
+def _with_tasks(spec: Spec, tasks: tuple[Any, ...]) -> None:
+    """Let a description's tasks be those of a file; without them its data must be typed."""
+
+    def build(values: dict[str, Any]) -> None:
+        values["tasks"] = tasks
+
+    spec.builders.append(build)
+    hidden = {"tasks", "data"} if tasks else {"tasks"}
+    spec.flags = [
+        replace(flag, default=MISSING) if flag.name == "data" and flag.default is None else flag
+        for flag in spec.flags
+        if flag.name not in hidden
+    ]
+    if not tasks:
+        spec.flags.append(TASKS)
+        spec.builders.insert(0, lambda values: values.pop("cli/tasks"))
 
 
 def spec_names(cls: type) -> set[str]:

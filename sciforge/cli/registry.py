@@ -4,7 +4,9 @@ in a file.
 
 import contextlib
 import json
+import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,48 @@ def read_config(path: Path, cls: type) -> Any:
             f'{path}: holds no {cls.__name__}; it must begin with {{"type": "{cls.__name__}"'
         )
     return settings
+
+
+def read_tasks(path: Path) -> tuple[tuple[Any, ...], str]:
+    """Read the tasks of a run from TOML (`[[tasks]]`) or JSON (a list), and return them with the
+    domain of the first one's store.
+
+    A task's `objective` is a name, or a table of `name` and settings. Paths are as typed in a
+    command. Raises ConfigError naming the file.
+    """
+    from sciforge.core.domain import get_domain
+    from sciforge.core.training.run import Task, from_json
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        body = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a .toml or .json file") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); correct it") from None
+    rows = body.get("tasks") if isinstance(body, dict) else body
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{path}: holds no tasks; begin each with [[tasks]]")
+    place = str(rows[0].get("data", ""))
+    if (name := domain_of(place, "index.json")) is None:
+        raise ConfigError(f"{path}: task 1: no store at {place!r}; give its data")
+    home = get_domain(name)
+    tasks = []
+    for number, row in enumerate(rows, 1):
+        where, row = f"{path}: task {number}", dict(row)
+        objective = row.get("objective")
+        if isinstance(objective, dict) and "type" not in objective:
+            kind = type(home.objective(str(objective.get("name", "")))).__name__
+            rest = {key: value for key, value in objective.items() if key != "name"}
+            row["objective"] = {"type": kind, **rest}
+        elif isinstance(objective, str):
+            row["objective"] = home.objective(objective)
+        settled = {key: value for key, value in row.items() if key not in ("objective", "type")}
+        task = from_json({"type": "Task", **settled}, {"Task": Task}, where)
+        if isinstance(row.get("objective"), dict):
+            row["objective"] = from_json(row["objective"], home.types(), f"{where}.objective")
+        tasks.append(replace(task, objective=row.get("objective")))
+    return tuple(tasks), name
 
 
 def take_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:

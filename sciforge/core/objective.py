@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sciforge.core.data.store import Store
 from sciforge.core.files.settings import Settings
+from sciforge.core.heads import heads_of
 from sciforge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ class Codec(Protocol):
     def fit(self, store: Store) -> Self:
         """Return a copy completed from the training split only (vocabulary, normalisation,
         reference energies).
+
+        A codec may have `fit_all(stores)` too, for runs of several tasks; without it, the first
+        task's store decides.
         """
 
     def encode(self, record: Record) -> Example:
@@ -151,6 +155,16 @@ class Objective(Settings):
 
     def resolve(self, store: Store) -> Self:
         """Return a copy completed from the prepared data (class names, for instance)."""
+        return self
+
+    def alongside(self, objectives: "Sequence[Objective]") -> Self:
+        """Return a copy completed from what the other tasks of a run learn (their levels of theory,
+        for instance).
+
+        Args:
+            objectives: of all tasks, resolved, this one among them; those that go on as `init`
+                learnt them come first.
+        """
         return self
 
     def attach(self, model: nn.Module) -> None:
@@ -204,9 +218,20 @@ class Objective(Settings):
 
 
 def seeded_model(
-    config: ModelConfig, codec: Any, objectives: Sequence[Objective], seed: int
+    config: ModelConfig,
+    codec: Any,
+    objectives: Sequence[Objective],
+    seed: int,
+    scopes: Sequence[str | None] = (),
 ) -> nn.Module:
     """Build a model and its heads from a seed, leaving torch's global generator as it was.
+
+    Args:
+        config: sizes of the model.
+        codec: fitted.
+        objectives: whose heads it gets.
+        seed: of the weights.
+        scopes: the task that each objective's heads stand under; empty or None for no task's.
 
     Raises:
         ConfigError: two objectives need a head of the same name.
@@ -214,14 +239,18 @@ def seeded_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = config.build(codec)
-        heads: Any = model.heads
-        for objective in objectives:
-            before = dict(heads.items())
-            objective.attach(model)
-            if clash := [name for name, head in before.items() if heads[name] is not head]:
-                kinds = " and ".join(type(o).__name__ for o in objectives)
-                raise ConfigError(
-                    f"{kinds} both need the head {clash[0]!r}; replay a checkpoint of another"
-                    " objective"
-                )
+        whole: Any = model.heads
+        for objective, scope in zip(objectives, scopes or [None] * len(objectives), strict=True):
+            if scope is not None and scope not in whole:
+                whole[scope] = nn.ModuleDict()
+            with heads_of(model, scope):
+                heads: Any = model.heads
+                before = dict(heads.items())
+                objective.attach(model)
+                if clash := [name for name, head in before.items() if heads[name] is not head]:
+                    kinds = " and ".join(type(o).__name__ for o in objectives)
+                    raise ConfigError(
+                        f"{kinds} both need the head {clash[0]!r}; make them tasks of their own"
+                        " (Run.tasks), or replay a checkpoint of another objective"
+                    )
     return model

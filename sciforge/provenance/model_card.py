@@ -125,7 +125,8 @@ def _front(checkpoint: Checkpoint, licence: str) -> Iterator[str]:
     """
     objective = type(checkpoint.objectives[0]).__name__
     yield from ("---", f"license: {licence}", "library_name: sciforge", "tags:", "- sciforge")
-    yield from (f"- {_quoted(tag)}" for tag in (checkpoint.body["domain"], objective))
+    kinds = dict.fromkeys(str(body["type"]) for _, body in _objectives(checkpoint))
+    yield from (f"- {_quoted(tag)}" for tag in (checkpoint.body["domain"], *kinds))
     if checkpoint.run.init:
         yield f"base_model: {_quoted(_folder_name(checkpoint.run.init))}"
     if metrics := {
@@ -151,13 +152,20 @@ def _front(checkpoint: Checkpoint, licence: str) -> Iterator[str]:
     yield "---"
 
 
+def _objectives(checkpoint: Checkpoint) -> list[tuple[str, Any]]:
+    """Return name and settings of every task; a replayed objective is told with the training."""
+    if not checkpoint.tasks:
+        return [("", checkpoint.body["objectives"][0])]
+    return list(zip(checkpoint.tasks, checkpoint.body["objectives"], strict=True))
+
+
 def _folder_name(path: Path) -> str:
     return path.parent.name if path.name == "final" else path.name
 
 
 def _body(checkpoint: Checkpoint, licence: str, origin: str, reports: Path | None) -> Iterator[str]:
     run, name = checkpoint.run, name_of(checkpoint)
-    kind = type(checkpoint.objectives[0]).__name__
+    kind = " and ".join(str(objective["type"]) for _, objective in _objectives(checkpoint))
     start = (
         f"fine-tuned from {_folder_name(run.init)}" if run.init else "trained from random weights"
     )
@@ -169,12 +177,15 @@ def _body(checkpoint: Checkpoint, licence: str, origin: str, reports: Path | Non
         "This card is made from the checkpoint and the reports beside it; what nobody measured is"
         " called so."
     )
-    parameters = list(checkpoint.build().parameters())
+    parameters = list(checkpoint.build(whole=True).parameters())
     matrices, count = [p for p in parameters if p.ndim > 1], sum(p.numel() for p in parameters)
     size = (checkpoint.path / WEIGHTS).stat().st_size
     rows = {
         "model": _inline(checkpoint.body["model"]),
-        "objective": _inline(checkpoint.body["objectives"][0]),
+        **{
+            f"objective of task {name}" if name else "objective": _inline(objective)
+            for name, objective in _objectives(checkpoint)
+        },
     }
     rows |= {
         "codec": _inline(checkpoint.body["codec"]),
@@ -186,6 +197,11 @@ def _body(checkpoint: Checkpoint, licence: str, origin: str, reports: Path | Non
         f"\n```python\nimport sciforge as sf\n\nmodel = sf.load({json.dumps(name)})  # the folder's"
         " path\n```"
     )
+    if checkpoint.tasks:
+        yield (
+            f"\nIt learnt {len(checkpoint.tasks)} tasks together; `sf.load(..., task=NAME)` opens"
+            f" one, by default {checkpoint.tasks[0]}."
+        )
     yield from _data(checkpoint, origin)
     yield from _training(checkpoint)
     yield from _metrics(checkpoint, reports)
@@ -250,6 +266,12 @@ def _data(checkpoint: Checkpoint, origin: str) -> Iterator[str]:
         rows["records rejected"] = f"{about['rejected']:,}"
     else:
         rows["records"] = "not recorded by the version of sciforge that trained it"
+    for name, other in (checkpoint.provenance.get("tasks") or {}).items():
+        files = hashlib.sha256(json.dumps(other["data"], sort_keys=True).encode()).hexdigest()
+        rows[f"store of task {name}"] = (
+            f"{other['store']}, {other['records']:,} training records,"
+            f" {len(other['data'])} files, sha256 of their digests `{files}`"
+        )
     if checkpoint.run.subset:
         rows["labels learnt"] = (
             f"{checkpoint.run.subset.count}, chosen by seed {checkpoint.run.subset.seed}"
@@ -279,6 +301,8 @@ def _training(checkpoint: Checkpoint) -> Iterator[str]:
             f"Early stopping after {schedule.patience} evaluations without improvement, every"
             f" {schedule.evaluate_every} steps."
         )
+    for name, task in zip(checkpoint.tasks, run.tasks, strict=False):
+        yield f"- task {name}: share {task.share:g} of the examples, weight {task.weight:g}"
     extra = {
         name: getattr(run, name, None)
         for name in ("finetuning", "regularization", "replay", "dp_sgd", "pruning")

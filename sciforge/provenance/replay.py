@@ -22,6 +22,7 @@ from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.loop import stop_early, take_step
 from sciforge.core.training.run import Hardware, Run, to_json
 from sciforge.core.training.set_up import set_up
+from sciforge.core.training.tasks import REPLAY
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import ConfigError
 
@@ -216,18 +217,34 @@ def replay_steps(
             disable=None,
             leave=False,
         )
+        old = run.replay is not None and "tasks" not in checkpoint.provenance
         for step, batches in state.data.load(todo, 0):
-            log.write(step, **take_step(state, step, batches))
+            metrics = take_step(state, step, batches)
+            log.write(step, **(_as_before_tasks(metrics) if old else metrics))
             every, stop = run.schedule.evaluate_every, False
             if every and (step + 1) % every == 0:
                 stop = stop_early(state, step, log)  # type: ignore[arg-type]
             replay.steps += 1
             _compare_metrics(replay, step, lines.get(step, {}), log.lines[step])
             if step + 1 in saved:
-                _compare_weights(replay, state, step, saved[step + 1].weights())
+                _compare_weights(replay, state, step, saved[step + 1].tensors())
             if stop:
                 break
     return replay
+
+
+def _as_before_tasks(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by the names that runs with replay wrote before replay was a task.
+
+    >>> _as_before_tasks({"loss": 1.0, "loss_replay": 2.0, "accuracy_replay": 0.5})
+    {'loss': 1.0, 'replay_accuracy': 0.5}
+    """
+    end = f"_{REPLAY}"
+    return {
+        f"replay_{name.removesuffix(end)}" if name.endswith(end) else name: value
+        for name, value in metrics.items()
+        if not name.startswith("loss_")
+    }
 
 
 def _compare_metrics(

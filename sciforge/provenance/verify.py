@@ -14,6 +14,7 @@ from sciforge.core.files.tables import Table
 from sciforge.core.training import checkpoint as checkpoints
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import EWC, Run
+from sciforge.core.training.tasks import planned
 from sciforge.errors import CheckpointError, ConfigError, DataError, DivergedError, SciforgeError
 from sciforge.provenance import model_card
 from sciforge.provenance.replay import StepReplay, read_lines, recorded_hardware, replay_steps
@@ -121,7 +122,7 @@ def verify(
     if findings[-1].state == "wrong":
         return Verification(place, tuple(findings), {})
     run = _moved(checkpoint, data, init)
-    findings += [_data(checkpoint, run), *_parent(checkpoint, run), _metrics_log(checkpoint)]
+    findings += [*_data(checkpoint, run), *_parent(checkpoint, run), _metrics_log(checkpoint)]
     changed = environment(checkpoint)
     findings.append(_environment(changed))
     taken = None
@@ -164,8 +165,11 @@ def _files(place: Path) -> Iterator[Finding]:
 def _configuration(checkpoint: Checkpoint) -> Finding:
     """Decode run, codec, model and objectives, and see that the weights fit."""
     try:
-        run, model = checkpoint.run, checkpoint.build()
-        objective = type(checkpoint.objectives[0]).__name__
+        run, model = checkpoint.run, checkpoint.build(whole=True)
+        learnt = checkpoint.all_objectives if checkpoint.tasks else checkpoint.objectives[:1]
+        objective = " and ".join(type(o).__name__ for o in learnt)
+        if not learnt:
+            raise IndexError("no objective")
     except (SciforgeError, IndexError) as error:
         return Finding("configuration", "wrong", str(error))
     count = sum(tensor.numel() for tensor in model.parameters())
@@ -206,26 +210,37 @@ def _moved(checkpoint: Checkpoint, data: Path | None, init: Path | None) -> Run:
         )
     if run.dp_sgd:
         changes["dp_sgd"] = replace(run.dp_sgd, key=here(run.dp_sgd.key))
+    if run.tasks:
+        changes["tasks"] = tuple(
+            replace(task, data=here(task.data, None if number else data) or task.data)
+            for number, task in enumerate(run.tasks)
+        )
+        changes["data"] = changes["tasks"][0].data
     return replace(run, **changes)
 
 
-def _data(checkpoint: Checkpoint, run: Run) -> Finding:
-    recorded = checkpoint.provenance.get("data") or {}
-    if not (run.data / "index.json").exists():
-        return Finding(
-            "data", "not checked", f"no store at {run.data}; say where it is with --data"
-        )
+def _data(checkpoint: Checkpoint, run: Run) -> Iterator[Finding]:
+    """Look at the data of every task."""
+    yield _store("data", run.data, checkpoint.provenance.get("data") or {}, "--data")
+    others = checkpoint.provenance.get("tasks") or {}
+    for task, (name, about) in zip(planned(run)[1:], others.items(), strict=False):
+        yield _store(f"data of {name}", task.data, about["data"], "a checkpoint's run.tasks")
+
+
+def _store(what: str, path: Path, recorded: Mapping[str, str], hint: str) -> Finding:
+    if not (path / "index.json").exists():
+        return Finding(what, "not checked", f"no store at {path}; say where it is with {hint}")
     try:
-        digests = Store.open(run.data, verify=True).digests()
+        digests = Store.open(path, verify=True).digests()
     except DataError as error:
-        return Finding("data", "wrong", str(error))
+        return Finding(what, "wrong", str(error))
     if digests == recorded:
-        return Finding("data", "ok", f"{run.data}: {len(digests)} files with the recorded digests")
+        return Finding(what, "ok", f"{path}: {len(digests)} files with the recorded digests")
     other = sorted(
         name for name in {**digests, **recorded} if digests.get(name) != recorded.get(name)
     )
     return Finding(
-        "data", "wrong", f"{run.data}: {other[0]} is not the recorded one; the store was made anew"
+        what, "wrong", f"{path}: {other[0]} is not the recorded one; the store was made anew"
     )
 
 
@@ -291,6 +306,8 @@ def environment(checkpoint: Checkpoint) -> dict[str, tuple[Any, Any]]:
     then = checkpoint.provenance
     run = replace(
         checkpoint.run,
+        tasks=(),
+        objective=checkpoint.objectives[0],
         init=None,
         model=checkpoint.model_config,
         regularization=None,

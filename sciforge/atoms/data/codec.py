@@ -63,6 +63,17 @@ class AtomsCodec(Settings):
                 f"atomscodec.cutoff_A is {self.cutoff_A}; it must be between 1 and 20 angstrom"
             )
 
+    def fit_all(self, stores: Sequence[Any]) -> Self:
+        """Return a copy completed from the training splits of all tasks: the elements of all, the
+        force of the first that has any.
+        """
+        fitted = [self.fit(store) for store in stores]
+        labelled = [c for c, s in zip(fitted, stores, strict=True) if s.meta["forces"]]
+        elements = self.elements or tuple(
+            sorted({element for codec in fitted for element in codec.elements})
+        )
+        return replace(fitted[0], elements=elements, force_eV_A=(labelled or fitted)[0].force_eV_A)
+
     def fit(self, store: Any) -> Self:
         """Return a copy completed from the training split; raises DataError where the store's
         neighbours end earlier.

@@ -99,6 +99,22 @@ class EnergyForces(Objective):
         )
         return replace(self, references=references)
 
+    def alongside(self, objectives: Sequence[Objective]) -> Self:
+        """Give the levels of theory of all tasks a readout each; raises where tasks number them
+        differently.
+        """
+        potentials = [o for o in objectives if isinstance(o, EnergyForces)]
+        named = [o.levels for o in potentials if o.levels]
+        known = [tuple(level for level, _ in o.references) for o in potentials if not o.levels]
+        levels = tuple(dict.fromkeys(level for part in (*named, *known) for level in part))
+        for part in named:
+            if part != levels[: len(part)]:
+                raise ConfigError(
+                    f"tasks number the levels of theory differently ({' '.join(named[0])}; "
+                    f"{' '.join(part)}); give all the same levels"
+                )
+        return self if self.levels or len(levels) < 2 else replace(self, levels=levels)
+
     def slot(self, level: str) -> int:
         """Return which readout a level of theory has."""
         if not self.levels:

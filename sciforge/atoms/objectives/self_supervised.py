@@ -2,8 +2,9 @@
 elements.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch.nn import functional as F
 
 from sciforge.atoms.data.codec import AtomsCodec
 from sciforge.atoms.model.potential import MASKED, NUM_ELEMENTS, Potential
+from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.core.domain import Batch, Example, Loss, Objective, Record, widened
 from sciforge.core.transfers import host_view, places
+from sciforge.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,34 @@ class Denoise(Objective):
 
     Args:
         sigma_A: standard deviation of the noise.
+        level: the readout that learns it; beside tasks with energies and forces, one that no level
+            of theory has.
     """
 
     metric: ClassVar[str] = "loss"
     needs_grad: ClassVar[bool] = True
 
     sigma_A: float = 0.1
+    level: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1e-4, 1.0, "sigma_A")
+        self.require(0, 4095, "level")
+
+    def alongside(self, objectives: Sequence[Objective]) -> Self:
+        """Take a readout behind those of the levels of theory: a score is no force."""
+        potentials = [o for o in objectives if isinstance(o, EnergyForces)]
+        levels = {level for o in potentials for level in o.levels or dict(o.references)}
+        return replace(self, level=max(len(levels), 1)) if potentials else self
+
+    def attach(self, model: Potential) -> None:
+        """Add nothing; raises ConfigError where the model has no such readout."""
+        if self.level >= model.config.levels:
+            raise ConfigError(
+                f"the noise needs readout {self.level} beside the levels of theory, the model has"
+                f" {model.config.levels}; pretrain with more model.levels"
+            )
 
     def prepare(
         self, record: Record, codec: AtomsCodec, rng: np.random.Generator, training: bool
@@ -45,6 +66,7 @@ class Denoise(Objective):
         noise -= noise.mean(0)
         example = codec.encode(record, displaced_A=self.sigma_A * noise)
         example["forces_eV_A"] = torch.from_numpy(-noise)
+        example["level"] = torch.tensor(self.level)
         return example
 
     def loss(self, model: Potential, batch: Batch) -> Loss:

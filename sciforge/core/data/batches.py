@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,17 +27,19 @@ LONG_RUN = 200  # steps from which processes are worth the seconds they take to 
 
 @dataclass(frozen=True)
 class ExampleSource:
-    """Records and the objective that learns from them; replay is a second source beside the first.
+    """The records of a task and the objective that learns from them.
 
     Args:
         objective: prepares the records and gives the loss.
         records: of the training split.
-        batch: examples of a step.
+        seed: of the order and of every corruption.
+        share: of the examples of all tasks, exact in the long run and rounded in a step.
     """
 
     objective: Objective
     records: Records
-    batch: int
+    seed: int
+    share: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class StepData(Dataset):
     make them.
 
     Args:
-        sources: what is learnt from.
+        sources: what is learnt from, one a task.
         codec: encodes and collates.
-        seed: of the order and of every corruption.
+        batch: examples of a step, of all tasks and processes together.
         part: which part of the batch is this process's.
         parts: into how many parts a batch is cut.
         micro_batch: examples of a micro-batch at most; None for all.
@@ -56,35 +59,40 @@ class StepData(Dataset):
 
     sources: tuple[ExampleSource, ...]
     codec: Any
-    seed: int
+    batch: int
     part: int
     parts: int
     micro_batch: int | None
     poisson: tuple[float, int] | None = None
 
-    def indices(self, source: ExampleSource, step: int) -> list[tuple[int, int]]:
-        """Return the (epoch, index) pairs of all processes together."""
+    def places(self, step: int) -> list[range]:
+        """Return the places in each source's own sequence of examples that all processes draw."""
+        return sampling.task_places(self.batch, [source.share for source in self.sources], step)
+
+    def indices(self, step: int) -> list[list[tuple[int, int]]]:
+        """Return for each source the (epoch, index) pairs of all processes together."""
         if self.poisson:
-            return sampling.poisson_indices(len(source.records), *self.poisson, step)
-        return sampling.step_indices(len(source.records), source.batch, self.seed, step)
+            sizes = [len(source.records) for source in self.sources]
+            return [sampling.poisson_indices(size, *self.poisson, step) for size in sizes]
+        return [
+            sampling.indices_at(len(source.records), places, source.seed)
+            for source, places in zip(self.sources, self.places(step), strict=True)
+        ]
 
     def __getitem__(self, step: int) -> list[list[Batch]]:
-        batches = []
-        for source in self.sources:
+        batches, before = [], 0
+        for source, indices in zip(self.sources, self.indices(step), strict=True):
+            # processes share the batch as one list, so that none gets more than its part of it
+            first = (self.part - before) % self.parts
+            before += len(indices)
             examples = []
-            for epoch, index in sampling.share_of_rank(
-                self.indices(source, step), self.part, self.parts
-            ):
-                rng = sampling.generator(self.seed, sampling.CORRUPT, epoch, index)
+            for epoch, index in sampling.share_of_rank(indices, first, self.parts):
+                rng = sampling.generator(source.seed, sampling.CORRUPT, epoch, index)
                 examples.append(
                     source.objective.prepare(source.records[index], self.codec, rng, training=True)
                 )
-            batches.append(
-                [
-                    self.codec.collate(part)
-                    for part in sampling.micro_batches(examples, self.micro_batch)
-                ]
-            )
+            pieces = sampling.micro_batches(examples, self.micro_batch)
+            batches.append([self.codec.collate(piece) for piece in pieces])
         return batches
 
     def load(

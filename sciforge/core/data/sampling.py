@@ -6,13 +6,14 @@ processes, and resuming needs one integer.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
 
 # Streams keep the uses of one seed apart, so that the order of examples says nothing about their
 # corruption.
-ORDER, CORRUPT, EVALUATE, SUBSET, SAMPLE, NOISE = range(6)
+ORDER, CORRUPT, EVALUATE, SUBSET, SAMPLE, NOISE, TASK = range(7)
 
 
 def generator(seed: int, stream: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
@@ -35,9 +36,56 @@ def short(seed: int) -> int:
     return seed % 2**32
 
 
-@lru_cache(maxsize=4)
+def task_seed(seed: int, number: int) -> int:
+    """Return the seed of a run's task by its place: tasks on the same data draw in orders of their
+    own.
+
+    >>> task_seed(7, 0), task_seed(7, 1) == task_seed(7, 2)
+    (7, False)
+    """
+    return int(generator(seed, TASK, index=number).integers(2**63)) if number else seed
+
+
+def task_counts(examples: int, shares: Sequence[Fraction]) -> list[int]:
+    """Return how many of the first examples of a run fall to each task.
+
+    Each task takes its share of what the tasks before it leave, rounded: a closed form that grows
+    by one task's one example at a time and whose rounding errors never add up.
+
+    >>> [task_counts(n, [Fraction(3, 4), Fraction(1, 4)]) for n in (1, 2, 4, 400)]
+    [[1, 0], [2, 0], [3, 1], [300, 100]]
+    """
+    counts, left, rest = [], examples, sum(shares, Fraction(0))
+    for share in shares:
+        part = left * share / rest if rest else Fraction(left)
+        count = (2 * part.numerator + part.denominator) // (2 * part.denominator)
+        counts.append(count)
+        left, rest = left - count, rest - share
+    return counts
+
+
+def task_places(batch: int, shares: Sequence[Fraction], step: int) -> list[range]:
+    """Return the places in each task's own sequence of examples that one step draws.
+
+    >>> [[len(p) for p in task_places(2, [Fraction(3, 4), Fraction(1, 4)], s)] for s in range(4)]
+    [[2, 0], [1, 1], [2, 0], [1, 1]]
+    """
+    before, after = (task_counts(n * batch, shares) for n in (step, step + 1))
+    return [range(*ends) for ends in zip(before, after, strict=True)]
+
+
+@lru_cache(maxsize=8)
+def _permutations(num_examples: int, seed: int) -> dict[int, np.ndarray]:
+    return {}
+
+
 def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    return generator(seed, ORDER, epoch).permutation(num_examples)
+    kept = _permutations(num_examples, seed)
+    if epoch not in kept:
+        for old in list(kept)[:-1]:  # a step spans two epochs at most, or many short ones
+            del kept[old]
+        kept[epoch] = generator(seed, ORDER, epoch).permutation(num_examples)
+    return kept[epoch]
 
 
 def step_indices(num_examples: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:
@@ -47,7 +95,15 @@ def step_indices(num_examples: int, batch: int, seed: int, step: int) -> list[tu
     >>> sorted(i for s in range(2) for _, i in step_indices(6, 3, seed=1, step=s))
     [0, 1, 2, 3, 4, 5]
     """
-    places = range(step * batch, (step + 1) * batch)
+    return indices_at(num_examples, range(step * batch, (step + 1) * batch), seed)
+
+
+def indices_at(num_examples: int, places: range, seed: int) -> list[tuple[int, int]]:
+    """Return the (epoch, index) pairs at places of the sequence of all epochs.
+
+    >>> [epoch for epoch, _ in indices_at(6, range(4, 8), seed=1)]
+    [0, 0, 1, 1]
+    """
     return [
         (
             p // num_examples,

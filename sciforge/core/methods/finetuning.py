@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sciforge.core.files.settings import Settings
+from sciforge.core.heads import HEADS
 from sciforge.errors import ConfigError
 
 # Networks name their stack of layers `blocks` and what feeds it `...embed...`, so a weight's depth
 # follows from its name.
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-HEADS = "heads."
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sciforge.core.files.settings import Settings
-from sciforge.core.methods.finetuning import HEADS
+from sciforge.core.heads import HEADS
 from sciforge.core.methods.method import Method
 from sciforge.errors import ConfigError
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sciforge.core.data.store import Store
 from sciforge.core.domain import LabelledRecords, Objective, Records
 from sciforge.core.files.tables import Table
+from sciforge.core.heads import weights_under
 from sciforge.core.methods.finetuning import merged_state
 from sciforge.core.methods.method import Method
 from sciforge.core.methods.regularization import EWC
@@ -48,6 +49,10 @@ class Retention(Method):
             return {}
         with state.evaluated_weights():
             weights = merged_state(state.model, state.engine.full_state(state.model))
+        if any(task.scope for task in state.tasks):
+            old = [t.scope for t in state.tasks if t.objective == self.parent.objectives[0]]
+            # where no task goes on with what was learnt, the backbone is seen under the old heads
+            weights = weights_under(weights, old[0] if old else "")
         return {"retained": retained(self.parent, weights, self.data, state.engine)}
 
 

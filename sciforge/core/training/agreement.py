@@ -48,6 +48,9 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
         own = [] if isinstance(value, Run) else [(f"{name}.type", type(value).__name__)]
         inner = [(f"{name}.{f.name}".lstrip("."), getattr(value, f.name)) for f in fields(value)]
         return own + [pair for place, part in inner for pair in _flat(place, part)]
+    if isinstance(value, tuple) and any(is_dataclass(part) for part in value):
+        inner = [(f"{name}.{number}", part) for number, part in enumerate(value)]
+        return [pair for place, part in inner for pair in _flat(place, part)]
     return [(name, json.dumps(to_json(value), sort_keys=True, default=str))]
 
 

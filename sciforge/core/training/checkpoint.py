@@ -13,9 +13,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -40,13 +40,16 @@ from sciforge.core.files.atomic import (
     write_json,
 )
 from sciforge.core.files.links import following_links, links_followed
+from sciforge.core.heads import weights_under
 from sciforge.core.training.checkpoint_formats import FORMAT, renamed_tensors, upgraded
-from sciforge.core.training.run import CORE_TYPES, Run, from_json, to_json
-from sciforge.errors import CheckpointError, ConfigError
+from sciforge.core.training.run import CORE_TYPES, Run, bad_task_name, from_json, to_json
+from sciforge.errors import CheckpointError, ConfigError, did_you_mean
 
 LOGGER = logging.getLogger("sciforge")
 WEIGHTS = "model.safetensors"
 RESUME = "resume/state.safetensors"
+# the weights of the last step, where those evaluated and saved are others (their average)
+RAW = "raw.safetensors"
 SLACK = 2**20  # parameters that a model may register beyond four times its weights
 SHAPE = {
     "format": int,
@@ -71,6 +74,14 @@ def upgrade(body: dict[str, Any], path: Path) -> dict[str, Any]:
     if WEIGHTS not in body["files"]:
         raise CheckpointError(
             f"{path / 'checkpoint.json'}: lists no {WEIGHTS}; write or fetch it again"
+        )
+    tasks = body.get("tasks", [])
+    names = isinstance(tasks, list) and all(
+        isinstance(name, str) and not bad_task_name(name) for name in tasks
+    )
+    if not names or len(set(tasks)) != (len(body["objectives"]) if tasks else 0):
+        raise CheckpointError(
+            f"{path / 'checkpoint.json'}: its tasks are not one name an objective; fetch it again"
         )
     return body
 
@@ -101,22 +112,27 @@ class Checkpoint:
         path: the folder.
         body: checkpoint.json.
         follow_links: whether it was opened so.
+        task: whose objective and heads it shows, where it learnt several tasks; None for the first.
     """
 
     path: Path
     body: Mapping[str, Any]
     follow_links: bool = field(default=False, compare=False)
+    task: str | None = None
 
     @classmethod
-    def open(cls, path: Path, follow_links: bool = False) -> "Checkpoint":
+    def open(cls, path: Path, follow_links: bool = False, task: str | None = None) -> "Checkpoint":
         """Open a checkpoint or a run's folder.
 
         Args:
             path: the folder.
             follow_links: read files that are links into the user's caches (Hugging Face, DVC).
+            task: whose objective and heads to show, where it learnt several tasks; None for the
+                first.
 
         Raises:
             CheckpointError: it is missing or damaged.
+            ConfigError: it learnt no such task.
         """
         path = resolve(path)
         with following_links(follow_links):
@@ -128,7 +144,37 @@ class Checkpoint:
             }
             check_files(path, files, CheckpointError)
             LOGGER.debug("%s: checkpoint of %s after step %d", path, body["domain"], body["step"])
-            return cls(path, body, links_followed())
+            checkpoint = cls(path, body, links_followed())
+        return checkpoint if task is None else checkpoint.of_task(task)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that have heads of their own; empty for a run of one objective."""
+        return tuple(self.body.get("tasks", ()))
+
+    @property
+    def scope(self) -> str | None:
+        """The task whose heads are shown; None where heads belong to no task."""
+        return self.task or next(iter(self.tasks), None)
+
+    def of_task(self, name: str) -> "Checkpoint":
+        """Return the checkpoint as it is for another of its tasks; raises ConfigError where it has
+        no such task.
+        """
+        if name not in self.tasks:
+            hint = did_you_mean(name, self.tasks) if self.tasks else "it learnt one objective only"
+            raise ConfigError(f"{self.path}: no task {name!r}; {hint}")
+        return replace(self, task=name)
+
+    def for_task(self, name: str, objective: Objective | None) -> "Checkpoint":
+        """Return the checkpoint as a task starts from it: as its task of the same name, of the very
+        same objective, of its kind, else as it is.
+        """
+        every = [self.of_task(task) for task in self.tasks]
+        matches = [view for view in every if view.task == name]
+        matches += [view for view in every if view.objectives[0] == objective]
+        matches += [view for view in every if type(view.objectives[0]) is type(objective)]
+        return (matches or [self])[0]
 
     @property
     def step(self) -> int:
@@ -179,12 +225,29 @@ class Checkpoint:
         return self._decode("model", tuple(map(type, self.domain.models.values())))
 
     @cached_property
-    def objectives(self) -> tuple[Objective, ...]:
-        """The objectives whose heads the weights hold; the first is the one trained for."""
+    def all_objectives(self) -> tuple[Objective, ...]:
+        """The objectives of all tasks."""
         return self._decode("objectives", Objective)
 
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives whose heads are shown: that of the task, or, where heads belong to no
+        task, all; the first is the one trained for.
+        """
+        every = self.all_objectives
+        return every if self.scope is None else (every[self.tasks.index(self.scope)],)
+
     def weights(self, name: str = WEIGHTS) -> dict[str, Tensor]:
-        """Return the tensors of one of the checkpoint's files, on the CPU."""
+        """Return the tensors of one of the checkpoint's files, on the CPU; weights by the names
+        that they have in `build()`.
+        """
+        tensors = self.tensors(name)
+        return weights_under(tensors, self.scope) if name in (WEIGHTS, RAW) else tensors
+
+    def tensors(self, name: str = WEIGHTS) -> dict[str, Tensor]:
+        """Return the tensors of one of the checkpoint's files, on the CPU, the heads of all tasks
+        by their full names.
+        """
         if name not in self.body["files"]:
             raise CheckpointError(
                 f"{self.path}: holds no {name}, only {', '.join(sorted(self.body['files']))}"
@@ -194,12 +257,18 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.path / name}: {error}; write or fetch it again") from None
 
-    def build(self) -> nn.Module:
-        """Return the model with its heads and weights, in evaluation mode."""
-        weights = self.weights()
+    def build(self, *, whole: bool = False) -> nn.Module:
+        """Return the model with its weights and the heads of its task, in evaluation mode.
+
+        Args:
+            whole: leave the heads of all tasks in it, by their full names.
+        """
+        weights = self.tensors()
         try:
             with _no_larger_than(weights, self.path):
-                model = seeded_model(self.model_config, self.codec, self.objectives, seed=0)
+                model: Any = seeded_model(
+                    self.model_config, self.codec, self.all_objectives, 0, self.tasks
+                )
         except (
             ConfigError,
             RuntimeError,
@@ -213,6 +282,8 @@ class Checkpoint:
                 f"{self.path}: its model cannot be built ({why}); fetch it again"
             ) from None
         load_weights(model, weights, self.path)
+        if self.scope is not None and not whole:
+            model.heads = model.heads[self.scope]
         return model.eval()
 
     def with_file(
@@ -234,7 +305,7 @@ class Checkpoint:
             replace_file(self.path / name, lambda work: write_tensors(work, tensors))
             body["files"][name] = sha256(self.path / name)
             describe()
-        return Checkpoint(self.path, body, self.follow_links)
+        return replace(self, body=body)
 
 
 @contextmanager
@@ -294,9 +365,10 @@ def save(
     provenance: Mapping[str, Any],
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
     loop: Mapping[str, Any] | None = None,
+    tasks: Sequence[str] = (),
 ) -> Checkpoint:
     """Write a checkpoint folder that appears whole or not at all, `tensors` beside the weights;
-    checkpoint.json last.
+    checkpoint.json last. `tasks` names those that have heads of their own, one an objective.
     """
     with atomic_folder(path, replace=True) as work:
         write_tensors(work / WEIGHTS, weights)
@@ -318,6 +390,7 @@ def save(
             "metrics": dict(metrics),
         }
         body |= {"loop": dict(loop or {}), "provenance": dict(provenance)}
+        body |= {"tasks": list(tasks)} if tasks else {}
         body["files"] = {name: sha256(work / name) for name in files}
         write_json(work / "checkpoint.json", body)
     LOGGER.debug("%s: saved after step %d", path, step)

@@ -260,6 +260,17 @@ class Engine:
                 module.set_force_sum_reduction_for_comms(True)
         return model
 
+    def reshard(self, model: nn.Module) -> None:
+        """Let go of the whole weights that FSDP2 keeps after a forward pass: they are no longer the
+        weights once these were replaced.
+        """
+        if self.shard:
+            from torch.distributed.fsdp import FSDPModule
+
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+
     def autocast(self) -> AbstractContextManager:
         """Return the context in which losses are computed."""
         if self.precision == "bfloat16":

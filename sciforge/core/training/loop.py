@@ -18,6 +18,7 @@ from torch import Tensor
 from sciforge.core.data import sampling
 from sciforge.core.domain import Batch
 from sciforge.core.files.metrics_log import MetricsLog
+from sciforge.core.heads import heads_of
 from sciforge.core.training.agreement import settings, version
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
@@ -75,7 +76,7 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
             run.out,
             start,
             schedule.steps,
-            type(state.objectives[0]).__name__,
+            " and ".join(type(objective).__name__ for objective in state.objectives),
         )
         folder = run.out if engine.main else None
         options: dict[str, Any] = {
@@ -158,12 +159,19 @@ def take_step(
 
 
 def stop_early(state: TrainingState, step: int, metrics_log: MetricsLog) -> bool:
-    """Evaluate on the validation split; return whether to stop."""
+    """Evaluate on the validation split of each task; return whether to stop, by the first."""
     objective, stopping, run = state.objectives[0], state.early_stopping, state.run
     size = run.hardware.micro_batch or run.schedule.batch
     with state.enough_memory(), state.evaluated_weights():
-        records, codec = state.validation, state.codec
-        metrics = evaluate(state.model, objective, codec, records, state.engine, run.seed, size)
+        metrics: dict[str, float] = {}
+        for number, task in enumerate(state.tasks):
+            if number and not len(task.validation):
+                continue
+            learnt, records = (task.objective, state.codec), task.validation
+            with heads_of(state.model, task.scope):
+                own = evaluate(state.model, *learnt, records, state.engine, run.seed, size)
+            suffix = f"_{task.name}" if number else ""
+            metrics |= {f"{name}{suffix}": value for name, value in own.items()}
         stopping.metrics = dict(metrics)
         metrics_log.write(step, **{f"validation_{name}": value for name, value in metrics.items()})
         LOGGER.info(

@@ -57,12 +57,25 @@ class Model:
 
     @classmethod
     def load(
-        cls, path: Path, device: str = "auto", batch: int = 64, follow_links: bool = False
+        cls,
+        path: Path,
+        device: str = "auto",
+        batch: int = 64,
+        follow_links: bool = False,
+        task: str | None = None,
     ) -> "Model":
         """Open a checkpoint folder, whose files may be links as `Checkpoint.open` says; raises
         CheckpointError where it is missing or damaged.
+
+        Args:
+            path: of the folder.
+            device: `auto`, `cpu` or `cuda`.
+            batch: records in one forward pass.
+            follow_links: read files that are links into the user's caches.
+            task: whose heads to load, where the checkpoint learnt several tasks; None for the
+                first.
         """
-        checkpoint = Checkpoint.open(path, follow_links)
+        checkpoint = Checkpoint.open(path, follow_links, task)
         place = choose_device(device)
         return cls(checkpoint, checkpoint.build().to(place), place, batch)
 
@@ -82,6 +95,23 @@ class Model:
         return self.checkpoint.objectives[0]
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the checkpoint learnt together; empty for one objective."""
+        return self.checkpoint.tasks
+
+    def task(self, name: str) -> "Model":
+        """Return the model of another task of the same checkpoint, with that task's heads.
+
+        Args:
+            name: of the task, one of `tasks`.
+
+        Raises:
+            ConfigError: the checkpoint learnt no such task.
+        """
+        checkpoint = self.checkpoint.of_task(name)
+        return replace(self, checkpoint=checkpoint, network=checkpoint.build().to(self.device))
+
+    @property
     def engine(self) -> Engine:
         """A single-process engine on the model's device; on CUDA with bfloat16 autocast, as in
         training.
@@ -96,6 +126,11 @@ class Model:
             "domain": self.domain.name,
             "checkpoint": self.checkpoint.path.name,
             "objective": type(self.objective).__name__,
+            **(
+                {"task": f"{self.checkpoint.scope} of {', '.join(self.tasks)}"}
+                if self.tasks
+                else {}
+            ),
             "parameters": f"{size:,}",
             "device": str(self.device),
             "methods": ", ".join(sorted({*methods, *self.domain.methods})),
@@ -132,7 +167,8 @@ class Model:
             name: (folder / name).read_bytes()
             for name in ("checkpoint.json", *self.checkpoint.body["files"])
         }
-        return _model_from_files, (folder.name, files, str(self.device), self.batch)
+        task = self.checkpoint.task
+        return _model_from_files, (folder.name, files, str(self.device), self.batch, task)
 
     def __getattr__(self, name: str) -> Any:
         """Return a method that the domain adds (scan, generate, calculator, ...)."""
@@ -427,7 +463,9 @@ class Model:
         return CheckResult(results)
 
 
-def _model_from_files(name: str, files: Mapping[str, bytes], device: str, batch: int) -> Model:
+def _model_from_files(
+    name: str, files: Mapping[str, bytes], device: str, batch: int, task: str | None = None
+) -> Model:
     """Return the model whose checkpoint has these files, on the CPU where there is no such
     device.
     """
@@ -437,7 +475,7 @@ def _model_from_files(name: str, files: Mapping[str, bytes], device: str, batch:
         (place / relative).parent.mkdir(parents=True, exist_ok=True)
         (place / relative).write_bytes(content)
     device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
-    return replace(Model.load(place, device, batch), folder=folder)
+    return replace(Model.load(place, device, batch, task=task), folder=folder)
 
 
 def _run_fields(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -447,6 +485,7 @@ def _run_fields(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     known = {f.name for f in fields(Run)} - {
         "data",
         "out",
+        "tasks",
         "init",
         "model",
         "codec",

@@ -3,9 +3,12 @@ and JSON stores.
 """
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import nn
 
 from sciforge.core.files.settings import Settings, from_json, to_json
 from sciforge.core.methods.distillation import Teacher
@@ -28,7 +31,7 @@ __all__ = [
     "Pruning",
     "Replay",
 ]
-__all__ += ["Run", "Schedule", "ScheduleKind", "Subset", "Teacher", "from_json", "to_json"]
+__all__ += ["Run", "Schedule", "ScheduleKind", "Subset", "Task", "Teacher", "from_json", "to_json"]
 
 ScheduleKind = Literal["constant", "exponential", "step", "cosine", "trapezoid"]
 
@@ -128,9 +131,51 @@ class Schedule(Settings):
         return self.lr
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task(Settings):
+    """One of several things that a run learns with one network: an objective, its data, and how
+    much they count.
+
+    Args:
+        data: a prepared store; in Python a Dataset too.
+        objective: what to learn, by name or with its settings; None goes on with what `init` learnt
+            (the task of the same name, else the first).
+        share: of the examples of a batch, beside the shares of the other tasks.
+        weight: of an example's loss, beside 1.
+        name: of its heads in the checkpoint and of its metrics; empty for the objective's name.
+    """
+
+    data: Path
+    objective: Any = None
+    share: float = 1.0
+    weight: float = 1.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(place := getattr(self.data, "path", None), Path):
+            # the object is kept: a temporary dataset goes with it
+            object.__setattr__(self, "_dataset", self.data)
+            object.__setattr__(self, "data", place)
+        super().__post_init__()
+        self.require(1e-6, 1e6, "share", "weight")
+        if self.name and (problem := bad_task_name(self.name)):
+            raise ConfigError(problem)
+
+
+def bad_task_name(name: str) -> str | None:
+    """Return one line that says why a task cannot be called so; None where it can."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+        return f"task.name is {name!r}; use letters, digits, - and _"
+    if hasattr(nn.ModuleDict(), name):
+        return f"task.name is {name!r}, a word of torch's modules; add another to it"
+    return None
+
+
 @dataclass(frozen=True)
 class Replay(Settings):
     """Mix a share of pretraining examples, with the pretraining objective, into every step.
+
+    A task without heads of its own: it shares those of the new objective where both have them.
 
     Args:
         data: the prepared store that `init` was trained on.
@@ -211,9 +256,11 @@ class Run(Settings):
     """Everything that decides a training run.
 
     Args:
-        data: a prepared store.
+        data: a prepared store; with `tasks`, that of the first.
         out: folder for checkpoints and metrics.jsonl.
-        objective: what to learn.
+        objective: what to learn; with `tasks`, that of the first.
+        tasks: several things to learn at once, in place of `data` and `objective`; early stopping
+            watches the first, and `subset` is of the first.
         schedule: how long, at what rate.
         model: a preset's name or a configuration, for a fresh model; excludes `init`.
         init: a checkpoint whose weights and codec to start from.
@@ -235,9 +282,10 @@ class Run(Settings):
         seed: of the initial weights, the order, and every corruption.
     """
 
-    data: Path
+    data: Path = None  # type: ignore[assignment]  # set from `tasks`, or refused
     out: Path
-    objective: Any
+    objective: Any = None
+    tasks: tuple[Task, ...] = ()
     schedule: Schedule = field(default_factory=Schedule)
     model: Any = None
     init: Path | None = None
@@ -256,6 +304,7 @@ class Run(Settings):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_tasks()
         super().__post_init__()
         self.require(0, 2**63, "seed")
         if (self.model is None) == (self.init is None):
@@ -281,6 +330,43 @@ class Run(Settings):
         if self.schedule.kind is None:
             kind: ScheduleKind = "exponential" if self.init is None else "step"
             object.__setattr__(self, "schedule", replace(self.schedule, kind=kind))
+
+    def _check_tasks(self) -> None:
+        """Let data and objective be those of the first task; raise ConfigError where neither or
+        both are given.
+        """
+        if not self.tasks:
+            missing = [name for name in ("data", "objective") if getattr(self, name) is None]
+            if missing:
+                raise ConfigError(f"run.{missing[0]} is missing; give data and objective, or tasks")
+            return
+        tasks = self.tasks
+        if not isinstance(tasks, list | tuple) or not all(isinstance(t, Task) for t in tasks):
+            raise ConfigError(f"run.tasks is {tasks!r}; expected Task, ...")
+        for name in ("data", "objective"):
+            first, given = getattr(tasks[0], name), getattr(self, name)
+            if given is not None and (Path(given) if name == "data" else given) != first:
+                raise ConfigError(
+                    f"run.{name} is given beside tasks, whose first has another; leave it out"
+                )
+            object.__setattr__(self, name, first)
+        names = [task.name for task in tasks if task.name]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"two tasks are called {min(twice)!r}; give each a name of its own")
+        if self.init is None and any(task.objective is None for task in tasks):
+            raise ConfigError("a task without objective goes on with what init learnt; give --init")
+        self._check_with_tasks()
+
+    def _check_with_tasks(self) -> None:
+        """Raise ConfigError for what several tasks cannot go with."""
+        if self.replay:
+            raise ConfigError(
+                "replay beside tasks: make it a task, Task(data=..., share=...) without objective"
+            )
+        if self.dp_sgd:
+            raise ConfigError("dp_sgd has one source of examples; leave tasks out, give data")
+        if self.teacher:
+            raise ConfigError("a teacher teaches one objective; leave tasks out, give data")
 
     def _check_dp_sgd(self) -> None:
         """Raise ConfigError where a setting would undo what DP-SGD promises, or cannot go with
@@ -336,6 +422,7 @@ CORE_TYPES = {
         EWC,
         Replay,
         Subset,
+        Task,
         DPSGD,
         Pruning,
         Teacher,

@@ -11,20 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sciforge.core.data import sampling
-from sciforge.core.data.batches import ExampleSource, StepData
+from sciforge.core.data.batches import StepData
 from sciforge.core.data.store import Store
-from sciforge.core.domain import (
-    Codec,
-    Domain,
-    LabelledRecords,
-    ModelConfig,
-    Objective,
-    Records,
-    get_domain,
-    seeded_model,
-)
+from sciforge.core.domain import Codec, Domain, ModelConfig, get_domain, seeded_model
 from sciforge.core.files.atomic import disk_error, sha256, sweep, try_lock
+from sciforge.core.heads import HEADS, heads_of
 from sciforge.core.methods import dp_sgd, finetuning, fisher, regularization
 from sciforge.core.methods.distillation import with_teacher
 from sciforge.core.methods.ema import ExponentialMovingAverage
@@ -36,12 +27,19 @@ from sciforge.core.training.checkpoint import Checkpoint, resolve
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.gradient import mean_gradient
 from sciforge.core.training.run import EWC, Full, Run
+from sciforge.core.training.tasks import (
+    TrainingTask,
+    check_sharding,
+    fit_codec,
+    fresh_heads,
+    inherited_weights,
+    open_tasks,
+    planned,
+)
 from sciforge.core.training.training_state import TrainingState
 from sciforge.errors import CheckpointError, ConfigError
 
 LOGGER = logging.getLogger("sciforge")
-# examples of a step that are always possible; repeats of a record in one step
-MANY, MANY_EPOCHS = 2**20, 100
 
 
 @contextmanager
@@ -82,21 +80,22 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
         ConfigError: settings that contradict each other, the data or the parent.
         DataError, CheckpointError: the data or the parent is missing or damaged.
     """
-    store, parent = engine.in_turn(lambda: _opened(run))
-    engine.compare(_digests(run, store) if engine.world > 1 else {})
-    domain = get_domain(store.domain)
+    stores, parent = engine.in_turn(lambda: _opened(run))
+    engine.compare(_digests(run, stores) if engine.world > 1 else {})
+    domain = _domain(run, stores)
     if engine.shard and not domain.shardable:
         raise ConfigError(
             f"models of {domain.name} cannot be sharded (double backward); use --strategy replicate"
         )
-    codec, config = _codec_and_config(run, domain, store, parent)
-    sources = _sources(run, domain, store, parent, engine)
-    dp_sgd.check_records(run, sources[0].records, store, parent)
-    objectives = tuple(source.objective for source in sources)
-    validation = _validation_records(run, objectives[0], store)
-    model = seeded_model(config, codec, objectives, run.seed)
-    fresh = _load_parent(model, objectives, parent, run)
-    notes = _start(run, engine, model, codec, sources[0], parent)
+    codec, config = _codec_and_config(run, domain, stores, parent)
+    tasks = open_tasks(run, domain, stores, parent)
+    if engine.shard:
+        check_sharding(run, tasks, engine.world)
+    dp_sgd.check_records(run, tasks[0].records, stores[0], parent)
+    objectives, scopes = [t.objective for t in tasks], [t.scope for t in tasks]
+    model = seeded_model(config, codec, objectives, run.seed, scopes)
+    fresh = _load_parent(model, tasks, parent, run)
+    notes = _start(run, engine, model, codec, tasks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         finetuning.apply(model, run.finetuning, fresh)
@@ -108,7 +107,7 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     trained = sum(p.numel() for group in groups for p in group.parameters)
     LOGGER.debug("%s: %d parameters, %d of them train", run.out, _size(model), trained)
     call = _compiled(model) if run.hardware.compile else model
-    batch_codec: Any = codec
+    sources, batch_codec = tuple(task.source for task in tasks), codec
     if run.teacher:
         teacher = Checkpoint.open(run.teacher.checkpoint)
         taught, batch_codec = with_teacher(sources[0], codec, run.teacher, teacher, engine)
@@ -119,21 +118,20 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     size, poisson = (
         (1, (mechanism.rate, mechanism.seed)) if mechanism else (run.hardware.micro_batch, None)
     )
-    data = StepData(sources, batch_codec, run.seed, engine.part, engine.parts, size, poisson)
+    batch = run.schedule.batch
+    data = StepData(sources, batch_codec, batch, engine.part, engine.parts, size, poisson)
     gradient = mechanism.gradient if mechanism else mean_gradient
     state = TrainingState(
         run,
         engine,
         domain,
-        store,
+        tasks,
         parent,
         codec,
         config,
-        objectives,
         model,
         call,
         data,
-        validation,
         optimizer,
         groups,
         gradient,
@@ -147,19 +145,38 @@ def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _opened(run: Run) -> tuple[Store, Checkpoint | None]:
-    return Store.open(run.data), None if run.init is None else Checkpoint.open(run.init)
+def _opened(run: Run) -> tuple[list[Store], Checkpoint | None]:
+    """Open the stores of all tasks, each once, and the parent."""
+    stores: dict[Path, Store] = {}
+    for task in planned(run):
+        if task.data not in stores:
+            stores[task.data] = Store.open(task.data)
+    parent = None if run.init is None else Checkpoint.open(run.init)
+    return [stores[task.data] for task in planned(run)], parent
 
 
-def _digests(run: Run, store: Store) -> dict[str, dict[str, str]]:
+def _domain(run: Run, stores: Sequence[Store]) -> Domain:
+    for store in stores:
+        if store.domain != stores[0].domain:
+            raise ConfigError(
+                f"{store.path} is of the domain {store.domain}, {run.data} of {stores[0].domain};"
+                " tasks of one run share a domain"
+            )
+    return get_domain(stores[0].domain)
+
+
+def _digests(run: Run, stores: Sequence[Store]) -> dict[str, dict[str, str]]:
     """Return one digest each of all data and of all checkpoints that a run names, for comparison
     over processes.
     """
     regularization = run.regularization.data if isinstance(run.regularization, EWC) else None
-    places = [run.replay and run.replay.data, regularization, run.retention]
     digests = [
-        store.digests(),
-        *(Store.open(place, verify=False).digests() for place in places if place),
+        *(store.digests() for store in stores),
+        *(
+            Store.open(place, verify=False).digests()
+            for place in (regularization, run.retention)
+            if place
+        ),
     ]
     parents = [run.init, run.teacher and run.teacher.checkpoint]
     opened = [sha256(resolve(place) / "checkpoint.json") for place in parents if place]
@@ -173,7 +190,7 @@ def _methods(
     run, decay = state.run, state.run.schedule.ema_decay
     average = ExponentialMovingAverage(state.parameters, decay) if decay else None
     if run.regularization and state.parent:
-        yield _regularization(run, state.model, fresh, state.parent, state.engine)
+        yield _regularization(run, state, fresh, state.parent)
     if run.pruning:
         yield PruningMask.of(
             run.pruning, run, state.model, fresh, average.values if average else {}
@@ -187,12 +204,12 @@ def _methods(
 
 
 def _codec_and_config(
-    run: Run, domain: Domain, store: Store, parent: Checkpoint | None
+    run: Run, domain: Domain, stores: Sequence[Store], parent: Checkpoint | None
 ) -> tuple[Codec, ModelConfig]:
     if parent is None:
         config = domain.model(run.model) if isinstance(run.model, str) else run.model
         given = domain.codec if run.codec is None else run.codec
-        fitted = given.fit(store)
+        fitted = fit_codec(given, stores)
         dp_sgd.check_codec(given, fitted, run)
         return fitted, config
     if parent.body["domain"] != domain.name:
@@ -206,82 +223,30 @@ def _codec_and_config(
     return parent.codec, parent.model_config
 
 
-def _sources(
-    run: Run, domain: Domain, store: Store, parent: Checkpoint | None, engine: Engine
-) -> tuple[ExampleSource, ...]:
-    """Return the training examples, and the replayed ones beside them."""
-    objective = domain.objective(run.objective).resolve(store)
-    records = objective.examples(store, "train")
-    if run.subset:
-        records = _subset(run, records, run.subset.count, run.subset.seed)
-    sources: tuple[ExampleSource, ...] = (ExampleSource(objective, records, run.schedule.batch),)
-    if run.replay and parent:
-        new_size, old_size = sampling.replay_sizes(run.schedule.batch, run.replay.share)
-        old = parent.objectives[0]
-        old_records = old.examples(Store.open(run.replay.data), "train")
-        sources = (
-            ExampleSource(objective, records, new_size),
-            ExampleSource(old, old_records, old_size),
-        )
-    for source in sources:
-        if not len(source.records):
-            kind = type(source.objective).__name__
-            raise ConfigError(f"{run.data}: no training records for {kind}; prepare another split")
-        if source.batch > max(MANY, MANY_EPOCHS * len(source.records)):
-            raise ConfigError(
-                f"schedule.batch is {run.schedule.batch}; {run.data} has {len(source.records)}"
-                f" training records, a step may hold each {MANY_EPOCHS} times at most: make it"
-                " smaller"
-            )
-        if engine.shard and source.batch % engine.world:
-            raise ConfigError(
-                f"under shard {engine.world} processes share {source.batch} examples; make it a"
-                " multiple"
-            )
-    return sources
-
-
-def _subset(run: Run, records: Records, count: int, seed: int) -> Records:
-    if not isinstance(records, LabelledRecords):
-        raise ConfigError(
-            f"subset chooses labelled records; {run.data} holds none for this objective: leave"
-            " it out"
-        )
-    if count > len(records):
-        raise ConfigError(
-            f"subset.count is {count}; {run.data} has {len(records)} training records"
-        )
-    return records.take(sampling.balanced_subset(records.labels(), count, seed))
-
-
-def _validation_records(run: Run, objective: Objective, store: Store) -> Records:
-    records = objective.examples(store, "validation")
-    if run.schedule.evaluate_every and not len(records):
-        raise ConfigError(
-            f"{run.data} has no validation records; set schedule.evaluate_every 0 or prepare a"
-            " validation split"
-        )
-    return records
-
-
 def _start(
-    run: Run,
-    engine: Engine,
-    model: nn.Module,
-    codec: Codec,
-    source: ExampleSource,
-    parent: Checkpoint | None,
+    run: Run, engine: Engine, model: nn.Module, codec: Codec, tasks: Sequence[TrainingTask]
 ) -> dict[str, Any]:
-    """Let the objective set parts of the model from the training records; return its notes."""
+    """Let each objective set parts of the model from its training records; return their notes.
+
+    What goes on as the parent learnt it has started already.
+    """
     single = replace(engine, precision="float32", rank=0, world=1, tensor=1)
+    notes: dict[str, Any] = {}
     with dp_sgd.nothing_learnt(model, run):
         model.to(engine.device)
-        notes = source.objective.start(model, codec, source.records, single, run.seed, parent)
-    return {} if run.dp_sgd else dict(notes or {})  # under DP-SGD they could reveal records
+        for task in tasks:
+            if task.inherited:
+                continue
+            with heads_of(model, task.scope):
+                start = task.objective.start
+                own = start(model, codec, task.records, single, run.seed, task.parent)
+            suffix = f"_{task.name}" if task is not tasks[0] else ""
+            notes |= {f"{name}{suffix}": value for name, value in (own or {}).items()}
+    return {} if run.dp_sgd else notes  # under DP-SGD they could reveal records
 
 
 def _load_parent(
-    model: nn.Module, objectives: tuple[Objective, ...], parent: Checkpoint | None, run: Run
+    model: nn.Module, tasks: Sequence[TrainingTask], parent: Checkpoint | None, run: Run
 ) -> set[str]:
     """Copy what the parent knows and return the names of the parameters that stay fresh.
 
@@ -292,23 +257,15 @@ def _load_parent(
     names = {name for name, _ in model.named_parameters()}
     if parent is None:
         full = isinstance(run.finetuning, Full)
-        return names if full else {name for name in names if name.startswith(finetuning.HEADS)}
-    state = model.state_dict()
-    new = tuple(
-        f"{finetuning.HEADS}{head}."
-        for o in objectives
-        if o not in parent.objectives
-        for head in o.fresh
-    )
+        return names if full else {name for name in names if name.startswith(HEADS)}
+    state, new = model.state_dict(), fresh_heads(tasks)
     usable = {
         name: tensor
-        for name, tensor in parent.weights().items()
+        for name, tensor in inherited_weights(tasks, Checkpoint.weights).items()
         if name in state and state[name].shape == tensor.shape and not name.startswith(new)
     }
     model.load_state_dict(usable, strict=False)
-    if missing := sorted(
-        name for name in set(state) - set(usable) if not name.startswith(finetuning.HEADS)
-    ):
+    if missing := sorted(name for name in set(state) - set(usable) if not name.startswith(HEADS)):
         raise CheckpointError(
             f"{parent.path}: no weight {missing[0]!r}; the checkpoint is of another model"
         )
@@ -347,23 +304,36 @@ def _compiled(model: nn.Module) -> Any:
 
 
 def _regularization(
-    run: Run, model: nn.Module, fresh: set[str], parent: Checkpoint, engine: Engine
+    run: Run, state: TrainingState, fresh: set[str], parent: Checkpoint
 ) -> regularization.QuadraticPenalty:
     kind, precision = run.regularization, None
     assert kind is not None
+    weights = inherited_weights(state.tasks, Checkpoint.weights)
+    centre = {name: tensor for name, tensor in weights.items() if name not in fresh}
     if isinstance(kind, EWC):
-        name = f"fisher-{kind.estimator}.safetensors"
-        if name in parent.body["files"]:
-            precision = parent.weights(name)
-        elif kind.data is None:
-            raise ConfigError(
-                f"{run.init} holds no {kind.estimator} Fisher; run `sciforge fisher` or give"
-                " regularization.data"
-            )
-        else:
-            precision = _parent_fisher(parent, kind, kind.data, engine, run.seed)
-    centre = {name: tensor for name, tensor in parent.weights().items() if name not in fresh}
-    return regularization.build(kind, model, centre, precision, engine)
+        information = _information(run, kind, parent, state.engine)
+
+        def known(view: Checkpoint) -> dict[str, Tensor]:
+            own = view.scope == parent.scope  # what the first task's heads matter for, is known
+            return {n: t for n, t in information.items() if own or not n.startswith(HEADS)}
+
+        precision = inherited_weights(state.tasks, known)
+        if parent.tasks:  # heads of its other tasks are free
+            centre = {n: t for n, t in centre.items() if n in precision or not n.startswith(HEADS)}
+    return regularization.build(kind, state.model, centre, precision, state.engine)
+
+
+def _information(run: Run, kind: EWC, parent: Checkpoint, engine: Engine) -> dict[str, Tensor]:
+    """Return the Fisher information that the parent holds, or estimate it."""
+    name = f"fisher-{kind.estimator}.safetensors"
+    if name in parent.body["files"]:
+        return parent.weights(name)
+    if kind.data is None:
+        raise ConfigError(
+            f"{run.init} holds no {kind.estimator} Fisher; run `sciforge fisher` or give"
+            " regularization.data"
+        )
+    return _parent_fisher(parent, kind, kind.data, engine, run.seed)
 
 
 def _parent_fisher(

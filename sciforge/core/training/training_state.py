@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from sciforge.core.data.batches import StepData
 from sciforge.core.data.store import Store, describe_store
-from sciforge.core.domain import Batch, Codec, Domain, ModelConfig, Objective, Records
+from sciforge.core.domain import Batch, Codec, Domain, ModelConfig, Objective
 from sciforge.core.files.atomic import remove
 from sciforge.core.files.settings import to_json
 from sciforge.core.methods import finetuning
@@ -19,10 +20,8 @@ from sciforge.core.training import checkpoint
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.distributed import Engine
 from sciforge.core.training.run import Run
+from sciforge.core.training.tasks import TrainingTask, described, recorded_run
 from sciforge.errors import ConfigError
-
-# the weights of the last step, where those evaluated and saved are others (their average)
-RAW = "raw.safetensors"
 
 Gradient = Callable[["TrainingState", int, Sequence[Sequence[Batch]]], dict[str, float]]
 
@@ -61,16 +60,14 @@ class TrainingState:
     Args:
         run: what was asked for.
         engine: where the arithmetic runs.
-        domain: of the store.
-        store: the data.
+        domain: of the data.
+        tasks: what is learnt, from which records; early stopping watches the first.
         parent: the checkpoint that the weights came from; None for a fresh model.
         codec: fitted.
         model_config: sizes of the model.
-        objectives: what is learnt; the first is evaluated, a second is replayed.
         model: the network, placed.
         call: the network, compiled if asked for.
         data: the micro-batches of each step.
-        validation: the records of the validation split.
         optimizer: AdamW over `groups`.
         groups: the parameters that train, with their rates.
         gradient: leaves the gradient of a step in `.grad` and returns metrics.
@@ -84,15 +81,13 @@ class TrainingState:
     run: Run
     engine: Engine
     domain: Domain
-    store: Store
+    tasks: tuple[TrainingTask, ...]
     parent: Checkpoint | None
     codec: Codec
     model_config: ModelConfig
-    objectives: tuple[Objective, ...]
     model: nn.Module
     call: Any
     data: StepData
-    validation: Records
     optimizer: torch.optim.Optimizer
     groups: list[finetuning.Group]
     gradient: Gradient
@@ -100,6 +95,16 @@ class TrainingState:
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     start_notes: dict[str, Any] = field(default_factory=dict)
     extensions: list[dict[str, int]] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        """The data of the first task."""
+        return self.tasks[0].store
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is learnt, one objective a task."""
+        return tuple(task.objective for task in self.tasks)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -116,7 +121,9 @@ class TrainingState:
         with ExitStack() as stack:
             for method in self.methods:
                 if (context := method.evaluated_weights()) is not None:
+                    stack.callback(self.engine.reshard, self.model)  # when the weights are back
                     stack.enter_context(context)
+                    self.engine.reshard(self.model)
             yield
 
     def enough_memory(self) -> AbstractContextManager[None]:
@@ -126,11 +133,12 @@ class TrainingState:
     def records_of(self, step: int) -> str:
         """Name the training records of a step, over all processes."""
         parts = []
-        for number, source in enumerate(self.data.sources):
-            indices = [str(index) for _, index in self.data.indices(source, step)]
+        for task, pairs in zip(self.tasks, self.data.indices(step), strict=True):
+            indices = [str(index) for _, index in pairs]
             more = ", ..." if len(indices) > 8 else ""
-            place = self.run.replay.data if number and self.run.replay else self.run.data
-            parts.append(f"training records {', '.join(indices[:8])}{more} of {place}")
+            if indices:
+                place = task.store.path
+                parts.append(f"training records {', '.join(indices[:8])}{more} of {place}")
         return " and ".join(parts)
 
     def save(self, path: Any, step: int, resume: bool, extendable: bool = False) -> None:
@@ -149,7 +157,7 @@ class TrainingState:
                 state = self.engine.full_state(self.model)
         tensors = {checkpoint.RESUME: self._resume_state(raw)} if resume or extendable else {}
         if not resume and state is not raw:
-            tensors[RAW] = finetuning.merged_state(self.model, raw)
+            tensors[checkpoint.RAW] = finetuning.merged_state(self.model, raw)
         metrics = dict(self.early_stopping.metrics)
         for method in self.methods:
             metrics |= method.summary(self, final=not resume)
@@ -158,10 +166,11 @@ class TrainingState:
             provenance = checkpoint.provenance(
                 self.run, *place, self.store.digests(), self.run.init
             )
+            provenance |= self._other_data()
             checkpoint.save(
                 path,
                 domain=self.domain.name,
-                run=replace(self.run, objective=self.objectives[0]),
+                run=recorded_run(self.run, self.tasks),
                 codec=self.codec,
                 model_config=self.model_config,
                 objectives=self.objectives,
@@ -175,6 +184,7 @@ class TrainingState:
                     "start": self.start_notes,
                     "extended": self.extensions,
                 },
+                tasks=[task.scope for task in self.tasks if task.scope is not None],
             )
             for older in self.run.out.glob("step-*"):
                 if older != path:
@@ -182,6 +192,11 @@ class TrainingState:
                     (older / "checkpoint.json").unlink(missing_ok=True)
                     remove(older)
         self.engine.barrier()
+
+    def _other_data(self) -> dict[str, Any]:
+        """Return what provenance keeps of the tasks besides the first, by name."""
+        others = {task.name: described(task) for task in self.tasks[1:]}
+        return {"tasks": others} if others else {}
 
     def _resume_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what a resumed run needs; the first process alone, which writes it, keeps it."""
@@ -277,17 +292,18 @@ class TrainingState:
         """Return which settings of the checkpoint's run differ from this one's; places,
         processes and hardware may.
         """
-        wanted, recorded = (
-            to_json(replace(self.run, objective=self.objectives[0])),
-            to_json(last.run),
-        )
+        wanted = to_json(_without_places(recorded_run(self.run, self.tasks)))
+        recorded = to_json(_without_places(last.run))
         free = {"data", "out", "init", "model", "codec", "log", "strategy", "hardware"}
         if self._extends(last):
             free |= {"schedule"}
         other = [name for name in wanted.keys() - free if wanted[name] != recorded[name]]
         provenance = checkpoint.provenance(self.run, "", 1, self.store.digests(), self.run.init)
+        others = _digests(self._other_data())
         checks = {
             "data": last.provenance.get("data") == provenance["data"],
+            # steps saved before other tasks' digests were kept have none
+            "data of another task": (_digests(last.provenance) or others) == others,
             "init": (
                 wanted["init"] == recorded["init"]
                 or last.provenance.get("parent") == provenance["parent"]
@@ -324,3 +340,16 @@ class TrainingState:
         self.model.eval()
         self.save(self.run.out / "final", step, resume=False, extendable=extendable)
         return Checkpoint.open(self.run.out / "final")
+
+
+def _without_places(run: Run) -> Run:
+    """Return a run whose tasks say nothing of where their data lie."""
+    if not run.tasks:
+        return run
+    tasks = tuple(replace(task, data=Path("data")) for task in run.tasks)
+    return replace(run, tasks=tasks, data=tasks[0].data)
+
+
+def _digests(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digests of the data of all tasks but the first, by name."""
+    return {name: about["data"] for name, about in (provenance.get("tasks") or {}).items()}

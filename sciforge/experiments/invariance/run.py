@@ -278,11 +278,15 @@ def warn_before_training(run: Run) -> None:
     Cheap: it looks at what is scrambled, not at any network, and only for objectives that augment
     labelled records.
     """
-    objective = run.objective
-    # A warning would reveal something of records that are to stay private.
-    if run.dp_sgd or not getattr(objective, "augments", ()):
+    if run.dp_sgd:  # a warning would reveal something of records that are to stay private
         return
-    store = Store.open(run.data, verify=False)  # training itself compares the digests
+    for task in run.tasks or (run,):
+        if getattr(task.objective, "augments", ()):
+            _warn_of(task.objective, task.data)
+
+
+def _warn_of(objective: Any, data: Path) -> None:
+    store = Store.open(data, verify=False)  # training itself compares the digests
     domain = get_domain(store.domain)
     records, labels = labelled_records(store, objective, "train", 512, 0)
     for name in (name for name in objective.augments if name in domain.augmentations):

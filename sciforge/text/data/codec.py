@@ -73,12 +73,20 @@ class TextCodec(Settings):
 
     def fit(self, store: Any) -> Self:
         """Return a copy with a vocabulary of the training split; a codec that has one keeps it."""
+        return self.fit_all([store])
+
+    def fit_all(self, stores: Sequence[Any]) -> Self:
+        """Return a copy with one vocabulary of the training splits of all tasks; the same store
+        counts once.
+        """
         if self.tokenizer:
             return self
+        splits = {store.path: store.split("train") for store in stores}
+        texts = [text for records in splits.values() for text in records.column("text")]
         train = train_bytes if self.kind == "bytes" else train_wordpiece
         return replace(
             self,
-            tokenizer=train(store.split("train").column("text"), self.size, self.lower, self.least),
+            tokenizer=train(texts, self.size, self.lower, self.least),
         )
 
     @cached_property
