@@ -76,6 +76,8 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
         words[0] = next(
             known for name, known in AT_HAND.items() if words[1] in get_domain(name).outputs
         )
+    if "--tasks" in argv:
+        words = ["masked"]  # the file, which does not exist here, names the objectives
     path = (verb, *words[: depth.get(verb, 0)])
     # the options of an anchor, and those of the objective whose forgetting is measured, are printed
     # for the one chosen

@@ -99,6 +99,8 @@ def verb_flags(function: Callable[..., Any], replaced: str = "") -> list[Flag]:
     for flag in flags_of_function(function, replaced):
         if flag.name in PYTHON_ONLY:
             continue
+        if flag.name == TASKS.name:  # a file on the command line
+            flag = replace(TASKS, key=flag.key)
         hint = HINTS.get(flag.name, flag.hint)
         if flag.name == "out" and flag.default is None:
             # a temporary folder would be gone when the command ends
@@ -281,7 +283,10 @@ def _described(verb: str, parameter: str, argv: list[str]) -> tuple[Callable, di
         return _several(argv)
     function, config, default, name = _verb(verb), option(argv, "--config"), None, ""
     cls, objective, home = function.settings, None, None  # type: ignore[attr-defined]
-    optional = next(f.default is None for f in fields(cls) if f.name == "objective")
+    # train may do without one only by --tasks
+    optional = verb != "train" and next(
+        f.default is None for f in fields(cls) if f.name == "objective"
+    )
     if config is not None:
         default = read_config(Path(config), cls)
         objective, name = type(default.objective), f"--config {config}"

@@ -42,7 +42,8 @@ def mean_gradient(
             objective = state.data.sources[number].objective
             sums = state.engine.sum(_backward(state, objective, micro))
         total, count = sums.pop("loss")
-        if not math.isfinite(total) or (not count > 0 and (total or len(state.tasks) == 1)):
+        # few examples of a rare task may hold nothing to learn; a whole batch must
+        if not math.isfinite(total) or not (count > 0 or (count == 0 and len(state.tasks) > 1)):
             raise _diverged(state, step, f"loss {total} over {count:g}")
         if count > 0:
             learnt = True

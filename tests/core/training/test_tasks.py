@@ -3,10 +3,12 @@ micro-batches are as exact as with one task.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,7 @@ import sciforge as sf
 from sciforge.cli.main import main
 from sciforge.core.data import sampling
 from sciforge.core.data.store import Store, prepare
+from sciforge.core.domain import Loss
 from sciforge.core.files.atomic import read_json, write_json
 from sciforge.core.files.metrics_log import read_metrics
 from sciforge.core.methods.retention import retained
@@ -44,12 +47,22 @@ from sciforge.core.training.run import (
     to_json,
 )
 from sciforge.core.training.set_up import set_up
-from sciforge.errors import CheckpointError, ConfigError
+from sciforge.errors import CheckpointError, ConfigError, DivergedError
 from sciforge.genomes.data.labelled_sequences import Sequences
 from sciforge.provenance import model_card
 from sciforge.provenance.verify import verify
 
 QUARTERS = [Fraction(3, 4), Fraction(1, 4)]
+
+
+@pytest.fixture(autouse=True)
+def same_handlers() -> Iterator[None]:
+    """Take away what `main` logs to: the test's stream, which is closed after it."""
+    logger = logging.getLogger("sciforge")
+    before, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +182,40 @@ def test_a_task_without_examples_in_a_step_is_left_alone(both: Run, fit):
     assert sum("loss_classify" in line for line in steps) == 2
     assert all(np.isfinite(line["loss"]) for line in steps)
     assert all(("loss_classify" in line) != ("loss_masked" in line) for line in steps)
+
+
+def counting(kind: type, value: float, total: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loss of an objective count so many things, and sum to so much."""
+    loss = kind.loss
+
+    def other(self, model, batch):
+        plain = loss(self, model, batch)
+        return Loss(total * plain.total, torch.tensor(value), plain.parts)
+
+    monkeypatch.setattr(kind, "loss", other)
+
+
+def test_a_task_that_counts_nothing_in_a_step_adds_nothing(both: Run, tmp_path, monkeypatch):
+    alone, _ = gradient(replace(both, tasks=both.tasks[:1]), tmp_path)
+    counting(type(both.tasks[1].objective), 0.0, 1.0, monkeypatch)
+    grads, metrics = gradient(both, tmp_path)
+    assert "loss_classify" not in metrics
+    assert not any(name.startswith("heads.classify") for name in grads)
+    assert metrics["loss"] == pytest.approx(0.75 * metrics["loss_masked"], rel=1e-12)
+    assert set(grads) == set(alone)
+
+
+def test_a_step_in_which_no_task_learns_stops_the_run(both: Run, fit, monkeypatch):
+    for task in both.tasks:
+        counting(type(task.objective), 0.0, 1.0, monkeypatch)
+    with pytest.raises(DivergedError, match="step 0: no task has anything to learn; training rec"):
+        fit(both)
+
+
+def test_a_task_that_is_not_finite_names_the_records_of_all(both: Run, fit, monkeypatch):
+    counting(type(both.tasks[1].objective), 1.0, float("nan"), monkeypatch)
+    with pytest.raises(DivergedError, match="loss nan over .*genome and .*labelled;"):
+        fit(both)
 
 
 def test_losses_and_evaluations_stand_under_the_names_of_tasks(learnt: Checkpoint):
