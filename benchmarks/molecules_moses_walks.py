@@ -37,7 +37,7 @@ from sciforge.molecules.generation.action_mask import legal
 from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import Actions
 from sciforge.molecules.generation.sampler import graphs_of
-from sciforge.molecules.generation.trajectories import Target, walk
+from sciforge.molecules.generation.trajectories import Target, trajectory
 from sciforge.molecules.objectives.generation import legal_lesson
 
 ACTIONS = Actions(indices_of(ORGANIC))
@@ -67,11 +67,11 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
     target = Target(kind, batch["bond"], rank, torch.zeros_like(kind, dtype=torch.bool))
     rules = Feasibility((1, 64), (CHARGES[kind.clamp(min=0)] * (kind >= 0)).sum(1))
     illegal = torch.zeros(len(kind), dtype=torch.bool)
-    for step in walk(target, ACTIONS):  # the mask is asked before each step
-        live = ~step.growth.done
-        may = legal(step.growth, ACTIONS, rules).gather(1, step.action.clamp(min=0)[:, None])[
-            :, 0
-        ] & (step.action >= 0)
+    for step in trajectory(target, ACTIONS):  # the mask is asked before each step
+        live = ~step.partial_graph.done
+        may = legal(step.partial_graph, ACTIONS, rules).gather(
+            1, step.action.clamp(min=0)[:, None]
+        )[:, 0] & (step.action >= 0)
         illegal |= live & ~may
         counts["steps"] += int(live.sum())
     counts["molecules"] += len(texts)
@@ -83,7 +83,8 @@ def judge(smiles: list[str], random: bool, seed: int = 0) -> Counter:
             (legal_lesson(cages, ACTIONS, some).illegal > 0).sum()
         )
     counts["not rebuilt"] += sum(
-        smiles_of_graph(g) != text for g, text in zip(graphs_of(step.growth), texts, strict=True)
+        smiles_of_graph(g) != text
+        for g, text in zip(graphs_of(step.partial_graph), texts, strict=True)
     )
     return counts
 

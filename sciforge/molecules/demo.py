@@ -108,8 +108,10 @@ def _verdicts(drawn: Mapping[str, Any]) -> Table:
 def kept(smiles: str, constraints: Constraints) -> bool:
     """Return RDKit's verdict: valid, in one piece, no radical, and every constraint kept.
 
-    >>> kept("CC(=O)Oc1ccccc1C(=O)O", Constraints(formula="C9H8O4")), kept("CCO", Constraints(rings=(1, 2)))
-    (True, False)
+    >>> kept("CC(=O)Oc1ccccc1C(=O)O", Constraints(formula="C9H8O4"))
+    True
+    >>> kept("CCO", Constraints(rings=(1, 2)))
+    False
     """
     from rdkit import Chem
 

@@ -8,7 +8,7 @@ release is noticed and not misread.
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def property_functions(names: Sequence[str]) -> list:
 
 
 @cache
-def _fingerprints():
+def _fingerprints() -> Any:
     from rdkit.Chem import rdFingerprintGenerator
 
     return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
@@ -151,8 +151,9 @@ def connectivity_key(mol: "Chem.Mol") -> str:
     stereoisomers, isotopes.
 
     >>> from rdkit import Chem
-    >>> connectivity_key(Chem.MolFromSmiles("OC(=O)[C@@H](C)N")) == connectivity_key(Chem.MolFromSmiles("OC(=O)C(C)N"))
-    True
+    >>> alanines = map(Chem.MolFromSmiles, ("OC(=O)[C@@H](C)N", "OC(=O)C(C)N"))
+    >>> len({connectivity_key(mol) for mol in alanines})
+    1
     """
     from rdkit import Chem, rdBase
 

@@ -21,7 +21,7 @@ from sciforge.molecules.generation.partial_graph import PartialGraph
 if TYPE_CHECKING:
     from rdkit import Chem
 
-MOST_FORMS = 64  # Kekule structures of one pattern
+MAX_FORMS = 64  # Kekule structures of one pattern
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class Pattern:
         pairs = zip(self.graph.pair_M2.tolist(), self.graph.order_M.tolist(), strict=True)
         return {(max(pair), min(pair)): order for pair, order in pairs}
 
-    def found(self, growth: PartialGraph) -> Tensor:
+    def found(self, partial_graph: PartialGraph) -> Tensor:
         """Return which molecules hold the pattern [B]."""
         kinds, bonds = self.graph.atom_N.tolist(), self.bonds()
-        row, first = (growth.kind == kinds[0]).nonzero(as_tuple=True)
+        row, first = (partial_graph.kind == kinds[0]).nonzero(as_tuple=True)
         chosen = first[:, None]
         for atom in range(1, len(kinds)):
-            fits = growth.kind[row] == kinds[atom]
+            fits = partial_graph.kind[row] == kinds[atom]
             fits.scatter_(1, chosen, False)
             for (later, earlier), order in bonds.items():
                 if later == atom:
-                    fits &= growth.bond[row, chosen[:, earlier]] == order
+                    fits &= partial_graph.bond[row, chosen[:, earlier]] == order
             which, place = fits.nonzero(as_tuple=True)
             row, chosen = row[which], torch.cat([chosen[which], place[:, None]], 1)
-        present = torch.zeros(len(growth), dtype=torch.bool, device=growth.device)
+        present = torch.zeros(len(partial_graph), dtype=torch.bool, device=partial_graph.device)
         present[row] = True
         return present
 
@@ -72,7 +72,7 @@ def patterns_of(smiles: tuple[str, ...]) -> tuple[Pattern, ...]:
     patterns = []
     for text in smiles:
         forms = {}
-        for form in Chem.ResonanceMolSupplier(mol_of_smiles(text), Chem.KEKULE_ALL, MOST_FORMS):
+        for form in Chem.ResonanceMolSupplier(mol_of_smiles(text), Chem.KEKULE_ALL, MAX_FORMS):
             for part in (*form.GetAtoms(), *form.GetBonds()):
                 # else it would be kekulised anew, always into the same form
                 part.SetIsAromatic(False)
@@ -100,7 +100,7 @@ def restrict(
     patterns: tuple[Pattern, ...],
     rules: Feasibility,
     alphabet: tuple[int, ...],
-    growth: PartialGraph,
+    partial_graph: PartialGraph,
 ) -> tuple[tuple[int, ...], Feasibility]:
     """Return the types that may be used beside forbidden patterns without a dead end, and the rules
     of a plan that avoids them.
@@ -109,7 +109,7 @@ def restrict(
         patterns: of the user.
         rules: all other constraints.
         alphabet: the types that may be used otherwise.
-        growth: one molecule as sampling will find it: empty, or the scaffold.
+        partial_graph: one molecule as sampling will find it: empty, or the scaffold.
 
     Raises:
         ConfigError: what must be reached (a formula, a charge, rings, a size) might need what is
@@ -145,7 +145,7 @@ def restrict(
             i for pair in pattern.bonds() for i in pair if single[pair[0]] or single[pair[1]]
         }
         touched = {int(pattern.graph.atom_N[i]) for i in touching if not single[i]}
-        for kind in growth.kind[growth.open].tolist():
+        for kind in partial_graph.kind[partial_graph.open].tolist():
             if kind in touched and (TYPES[kind].bonds_only or len(TYPES[kind].valences) > 1):
                 what = f"the scaffold's {TYPES[kind].name}"
                 raise ConfigError(

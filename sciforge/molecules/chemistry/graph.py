@@ -111,8 +111,8 @@ def mol_of_smiles(smiles: str) -> "Chem.Mol":
 
 
 def canonical(mol: "Chem.Mol") -> "tuple[str, Chem.Mol]":
-    """Return the canonical SMILES without stereochemistry and atom maps, and the molecule with its atoms in that
-    order.
+    """Return the canonical SMILES without stereochemistry and atom maps, and the molecule with its
+    atoms in that order.
 
     >>> canonical(mol_of_smiles("OC(=O)C"))[0]
     'CC(=O)O'

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 PAD = -1
 RING_SIZES = (0, 3, 4, 5, 6, 7, 8)  # of the ring classes 0..6; the last holds all larger ones
-# what is given for each atom: rank and seed are of walks (walk.py), the targets of hidden atoms
-# (pretraining.py)
+# what is given for each atom: rank and seed are of trajectories, the targets of hidden atoms
+# of self_supervised.py
 PER_ATOM = ("atom", "hydrogens", "flags", "rank", "seed", "target_atom", "target_hydrogens")
 PADDED = ("atom", "target_atom", "target_hydrogens")  # with PAD, the others with 0
 PER_BOND = ("bond", "target_bond")  # rows (i, j, order), which become symmetric matrices

@@ -42,7 +42,8 @@ def skeleton(graph: Graph) -> str:
     """Return the sorted elements and degrees of the heavy atoms: equal for equal InChIKeys.
 
     >>> from sciforge.molecules.chemistry.graph import graph_of_mol, mol_of_smiles
-    >>> skeleton(graph_of_mol(mol_of_smiles("CC(=O)[O-]"))) == skeleton(graph_of_mol(mol_of_smiles("CC(=O)O")))
+    >>> graphs = [graph_of_mol(mol_of_smiles(smiles)) for smiles in ("CC(=O)[O-]", "CC(=O)O")]
+    >>> skeleton(graphs[0]) == skeleton(graphs[1])
     True
     """
     degree_N = np.bincount(graph.pair_M2.ravel(), minlength=len(graph)).tolist()

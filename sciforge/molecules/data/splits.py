@@ -35,7 +35,8 @@ def split_by_scaffold(
         seed: of the balanced order.
         balanced: which of the two rules.
 
-    >>> split_by_scaffold(np.array([0, 0, 0, 0, 1, 2]), (0.7, 0.15, 0.15), 0, balanced=False).tolist()
+    >>> group_N, shares = np.array([0, 0, 0, 0, 1, 2]), (0.7, 0.15, 0.15)
+    >>> split_by_scaffold(group_N, shares, 0, balanced=False).tolist()
     [0, 0, 0, 0, 2, 2]
     """
     number, first, size = np.unique(group_N, return_index=True, return_counts=True)

@@ -136,7 +136,8 @@ class FrechetTo:
     def __call__(self, sample: Moments) -> float:
         """Return the squared Frechet distance, which is what is called FCD.
 
-        >>> one, other = (Moments(np.array([mean]), np.array([[var]]), 9) for mean, var in ((0.0, 1.0), (3.0, 4.0)))
+        >>> one = Moments(np.array([0.0]), np.array([[1.0]]), 9)
+        >>> other = Moments(np.array([3.0]), np.array([[4.0]]), 9)
         >>> FrechetTo(one)(other)
         10.0
         """

@@ -120,7 +120,8 @@ def scaffold_of(mol: "Chem.Mol") -> str:
     """Return the Murcko scaffold as SMILES; empty where it has fewer than two rings.
 
     >>> from rdkit import Chem
-    >>> scaffold_of(Chem.MolFromSmiles("Cc1ccc2ccccc2c1")), scaffold_of(Chem.MolFromSmiles("Cc1ccccc1"))
+    >>> mols = map(Chem.MolFromSmiles, ("Cc1ccc2ccccc2c1", "Cc1ccccc1"))
+    >>> tuple(scaffold_of(mol) for mol in mols)
     ('c1ccc2ccccc2c1', '')
     """
     from rdkit import Chem

@@ -58,7 +58,8 @@ def passes(mol: "Chem.Mol") -> bool:
     """Return whether a sanitised molecule passes MOSES' filters.
 
     >>> from rdkit import Chem
-    >>> [passes(Chem.MolFromSmiles(smiles)) for smiles in ("CCOC(C)=O", "CC=O", "C1CCCCCCC1", "C[N+](C)(C)C", "CI")]
+    >>> words = ("CCOC(C)=O", "CC=O", "C1CCCCCCC1", "C[N+](C)(C)C", "CI")
+    >>> [passes(Chem.MolFromSmiles(smiles)) for smiles in words]
     [True, False, False, False, False]
     """
     from rdkit import Chem

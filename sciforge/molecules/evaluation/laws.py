@@ -25,7 +25,7 @@ from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import RING_ORDERS
 from sciforge.molecules.generation.policy import Reader, actions_of, read_history
 from sciforge.molecules.generation.sampler import Sampling, graphs_of, sample
-from sciforge.molecules.generation.trajectories import Target, walk
+from sciforge.molecules.generation.trajectories import Target, trajectory
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 from sciforge.molecules.objectives.generation import lesson
 
@@ -167,12 +167,12 @@ def reading(
     style = torch.zeros(rows, dtype=torch.long, device=target.kind.device)
     whole = read_history(model, lesson(target, actions, rules).history, style, None)
     reader, worst = Reader(model, rows, target.kind.shape[1], 0, None), 0.0
-    for at, step in enumerate(walk(target, actions)):
-        away = (reader.read(step.growth) - whole[:, at]).abs()
+    for at, step in enumerate(trajectory(target, actions)):
+        away = (reader.read(step.partial_graph) - whole[:, at]).abs()
         # the logit of a ring to an atom to come may be anything, for it is never legal
-        there = step.growth.kind >= 0
+        there = step.partial_graph.kind >= 0
         away[:, actions.first_ring :] *= there.repeat_interleave(RING_ORDERS, 1)
-        worst = max(worst, float((away * ~step.growth.done[:, None]).max()))
+        worst = max(worst, float((away * ~step.partial_graph.done[:, None]).max()))
     return worst, EXACT
 
 
@@ -188,9 +188,9 @@ def probabilities(
     _, target, rules = _walks(model, codec, rng)
     actions, worst = actions_of(model), 0.0
     reader = Reader(model, len(target.kind), target.kind.shape[1], 0, None)
-    for step in walk(target, actions):
-        may = legal(step.growth, actions, rules)
-        p_BA = reader.read(step.growth).masked_fill(~may, -torch.inf).softmax(-1)
+    for step in trajectory(target, actions):
+        may = legal(step.partial_graph, actions, rules)
+        p_BA = reader.read(step.partial_graph).masked_fill(~may, -torch.inf).softmax(-1)
         away = torch.where(may, p_BA, 0).sum(-1) - 1
         worst = max(worst, float(away.nan_to_num(nan=torch.inf).abs().max()))
     return worst, EXACT
@@ -203,8 +203,8 @@ def rebuilding(
     wrong = 0
     for _ in range(3):
         smiles, target, _ = _walks(model, codec, rng)
-        *_, last = walk(target, actions_of(model))
-        rebuilt = [smiles_of_graph(graph) for graph in graphs_of(last.growth)]
+        *_, last = trajectory(target, actions_of(model))
+        rebuilt = [smiles_of_graph(graph) for graph in graphs_of(last.partial_graph)]
         wrong += sum(
             canonical(mol_of_smiles(a))[0] != b for a, b in zip(smiles, rebuilt, strict=True)
         )

@@ -160,6 +160,7 @@ def compile_feasibility(
     Args:
         constraints: of the user.
         alphabet: the types that may be used.
+        device: of the tensors.
 
     Raises:
         ConfigError: the formula cannot be read, or the plan of the rules needs a type that is not
@@ -204,7 +205,7 @@ def compile_feasibility(
 def require_feasible(
     constraints: Constraints,
     rules: Feasibility,
-    growth: PartialGraph,
+    partial_graph: PartialGraph,
     actions: Actions,
     only: Tensor,
 ) -> None:
@@ -213,22 +214,22 @@ def require_feasible(
     Args:
         constraints: of the user.
         rules: the same, compiled.
-        growth: one molecule as sampling will find it: empty, or the scaffold.
+        partial_graph: one molecule as sampling will find it: empty, or the scaffold.
         actions: how they are numbered.
         only: [A] the actions that add no type that may not be used.
 
     Raises:
         ConfigError: names what is in the way.
     """
-    if bool(legal(growth, actions, rules, only).any()):
+    if bool(legal(partial_graph, actions, rules, only).any()):
         return
     asked = f"no molecule with {_said(constraints)} can be grown"
     if constraints.formula is not None:
         raise ConfigError(f"{asked}: {_why_not_formula(constraints)}")
-    if growth.num.any() and int(growth.num) > constraints.atoms[1]:
-        raise ConfigError(f"{asked}: the scaffold has {int(growth.num)} atoms")
-    if growth.num.any() and int(growth.rings) > constraints.rings[1]:
-        raise ConfigError(f"{asked}: the scaffold has {int(growth.rings)} rings")
+    if partial_graph.num.any() and int(partial_graph.num) > constraints.atoms[1]:
+        raise ConfigError(f"{asked}: the scaffold has {int(partial_graph.num)} atoms")
+    if partial_graph.num.any() and int(partial_graph.rings) > constraints.rings[1]:
+        raise ConfigError(f"{asked}: the scaffold has {int(partial_graph.rings)} rings")
     if constraints.charge > 0 and not rules.cation or constraints.charge < 0 and not rules.anion:
         raise ConfigError(
             f"{asked}: no atom type of that charge may be used; add N+ or O- to types"

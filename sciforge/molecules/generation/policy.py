@@ -19,8 +19,8 @@ from sciforge.molecules.chemistry.valence import MAX_ORDER
 from sciforge.molecules.generation.partial_graph import RING_ORDERS, Actions, PartialGraph, tables
 from sciforge.molecules.model.molecule_transformer import (
     HIDDEN,
+    MAX_TYPES,
     MOLECULE,
-    MOST_TYPES,
     MoleculeNet,
     relations,
 )
@@ -29,13 +29,13 @@ from sciforge.molecules.model.molecule_transformer import (
 STYLES = ("canonical", "random", "seeded")
 RECENT = 16  # steps back that the net tells apart
 FIRST_ROOM = 16  # steps that memory is taken for at a time
-MOST_SIZE = 9  # rings of that size and larger are one class
+MAX_SIZE = 9  # rings of that size and larger are one class
 # One-hot features of a step and how many values each has; counts are clamped to the last.
 FEATURES = {
     "last": 5,
     "last_order": 4,
-    "last_size": MOST_SIZE,
-    "kind": MOST_TYPES + 1,
+    "last_size": MAX_SIZE,
+    "kind": MAX_TYPES + 1,
     "used": 9,
     "slots": 7,
     "need": 4,
@@ -49,49 +49,49 @@ FEATURES = {
     "charge": 5,
 }
 NUM_ONE_HOT = sum(FEATURES.values())
-NUM_FEATURES = NUM_ONE_HOT + MAX_ORDER * MOST_TYPES + MOST_SIZE + 1
+NUM_FEATURES = NUM_ONE_HOT + MAX_ORDER * MAX_TYPES + MAX_SIZE + 1
 
 
-def features(growth: PartialGraph) -> Tensor:
+def features(partial_graph: PartialGraph) -> Tensor:
     """Return what a step tells of itself [B, F], uint8: its last action, the focus, its
     neighbours, rings in reach, counts.
     """
-    focus, device = growth.focus, growth.device
+    focus, device = partial_graph.focus, partial_graph.device
     slots_table, need_table, charges = tables(device)
-    slots = growth.lookup(slots_table) * growth.open
-    bond = growth.at(growth.bond, focus).long()
+    slots = partial_graph.lookup(slots_table) * partial_graph.open
+    bond = partial_graph.at(partial_graph.bond, focus).long()
     index = torch.arange(slots.shape[1], device=device)
-    present = growth.num > 0
-    waiting = growth.open & (slots > 0) & (index != focus[:, None])
+    present = partial_graph.num > 0
+    waiting = partial_graph.open & (slots > 0) & (index != focus[:, None])
     values = {
-        "last": growth.last,
-        "last_order": growth.last_order,
-        "last_size": growth.last_size,
-        "kind": torch.where(focus >= 0, growth.at(growth.kind, focus), MOST_TYPES),
-        "used": growth.at(growth.used, focus),
-        "slots": growth.at(slots, focus),
-        "need": growth.at(growth.lookup(need_table), focus),
-        "ring": growth.at(growth.ring, focus).long(),
-        "double": growth.at(growth.double, focus),
-        "triple": growth.at(growth.triple, focus),
+        "last": partial_graph.last,
+        "last_order": partial_graph.last_order,
+        "last_size": partial_graph.last_size,
+        "kind": torch.where(focus >= 0, partial_graph.at(partial_graph.kind, focus), MAX_TYPES),
+        "used": partial_graph.at(partial_graph.used, focus),
+        "slots": partial_graph.at(slots, focus),
+        "need": partial_graph.at(partial_graph.lookup(need_table), focus),
+        "ring": partial_graph.at(partial_graph.ring, focus).long(),
+        "double": partial_graph.at(partial_graph.double, focus),
+        "triple": partial_graph.at(partial_graph.triple, focus),
         "degree": (bond > 0).sum(1),
-        "rings": growth.rings,
-        "num": growth.num,
+        "rings": partial_graph.rings,
+        "num": partial_graph.num,
         "open": waiting.sum(1),
-        "charge": (charges[growth.kind.clamp(min=0)] * (growth.kind >= 0)).sum(1) + 2,
+        "charge": (charges[partial_graph.kind.clamp(min=0)] * (partial_graph.kind >= 0)).sum(1) + 2,
     }
     columns, start = [], 0
     for name, size in FEATURES.items():
         columns.append(values[name].clamp(0, size - 1) + start)
         start += size
-    made = torch.zeros(len(growth), NUM_FEATURES, dtype=torch.uint8, device=device)
-    made.scatter_(1, torch.stack(columns, 1), 1)
-    neighbour = start + (bond - 1).clamp(min=0) * MOST_TYPES + growth.kind.clamp(min=0)
-    made.scatter_add_(1, neighbour, (bond > 0).to(torch.uint8))
-    start += MAX_ORDER * MOST_TYPES
-    size = (growth.at(growth.distance, focus).long() + 1).clamp(max=MOST_SIZE)
-    made.scatter_reduce_(1, start + size, (waiting & present[:, None]).to(torch.uint8), "amax")
-    return made
+    feature = torch.zeros(len(partial_graph), NUM_FEATURES, dtype=torch.uint8, device=device)
+    feature.scatter_(1, torch.stack(columns, 1), 1)
+    neighbour = start + (bond - 1).clamp(min=0) * MAX_TYPES + partial_graph.kind.clamp(min=0)
+    feature.scatter_add_(1, neighbour, (bond > 0).to(torch.uint8))
+    start += MAX_ORDER * MAX_TYPES
+    size = (partial_graph.at(partial_graph.distance, focus).long() + 1).clamp(max=MAX_SIZE)
+    feature.scatter_reduce_(1, start + size, (waiting & present[:, None]).to(torch.uint8), "amax")
+    return feature
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Policy(nn.Module):
         self.condition = nn.Linear(2 * conditions, width, bias=False) if conditions else None
         self.recent = nn.Parameter(torch.zeros(heads, RECENT))
         self.act = nn.Linear(width, 2 + MAX_ORDER * types)
-        self.size = nn.Linear(width, RING_ORDERS * (MOST_SIZE + 1))
+        self.size = nn.Linear(width, RING_ORDERS * (MAX_SIZE + 1))
         self.query = nn.Linear(width, RING_ORDERS * width // 2)
         self.key = nn.Linear(width, width // 2, bias=False)
         for layer in (self.embed, self.act, self.size):
@@ -169,8 +169,8 @@ class Policy(nn.Module):
             keys_BNK: self.key of the states at which atoms were born.
             distance_BLN: from each step's focus.
         """
-        size_BLN = (distance_BLN.long() + 1).clamp(max=MOST_SIZE)
-        of_size = self.size(x_BLD).unflatten(-1, (RING_ORDERS, MOST_SIZE + 1))
+        size_BLN = (distance_BLN.long() + 1).clamp(max=MAX_SIZE)
+        of_size = self.size(x_BLD).unflatten(-1, (RING_ORDERS, MAX_SIZE + 1))
         query = self.query(x_BLD).unflatten(-1, (RING_ORDERS, -1))
         of_atom = torch.einsum("blok,bnk->blno", query, keys_BNK) * keys_BNK.shape[-1] ** -0.5
         index = size_BLN[..., None, :].expand(-1, -1, RING_ORDERS, -1)
@@ -215,25 +215,28 @@ class Reader:
         self.keys = weight.new_zeros(rows, atoms, model.width // 2)
         self.style = torch.full((rows,), style, device=weight.device)
 
-    def read(self, growth: PartialGraph) -> Tensor:
+    def read(self, partial_graph: PartialGraph) -> Tensor:
         """Return the logits of the next action [B, A] and keep the step."""
         policy: Policy = self.model.heads["policy"]
-        at, focus = self.steps, growth.focus
+        at, focus = self.steps, partial_graph.focus
         if at == self.anchors.shape[1]:
             self._make_room()
         self.anchors[:, at] = focus
         seen = self.anchors[:, : at + 1]
-        order, distance = growth.at(growth.bond, focus), growth.at(growth.distance, focus)
+        order, distance = (
+            partial_graph.at(partial_graph.bond, focus),
+            partial_graph.at(partial_graph.distance, focus),
+        )
         relation = relations(*(x.gather(1, seen.clamp(min=0)).long() for x in (order, distance)))
         relation = torch.where((seen < 0) | (focus < 0)[:, None], MOLECULE, relation)
         back = torch.arange(at, -1, -1, device=focus.device).clamp(max=RECENT - 1)
         bias = self.model.bias(relation[:, None]) + policy.recent[:, back][:, None]
-        x_B1D = policy.tokens(features(growth)[:, None], self.style, self.condition)
+        x_B1D = policy.tokens(features(partial_graph)[:, None], self.style, self.condition)
         for block, kept in zip(self.model.blocks, self.kept, strict=True):
             x_B1D = block.step(x_B1D, bias, kept, at)
         x_B1D = self.model.norm(x_B1D)
-        born = (growth.num - 1).clamp(min=0)
-        fresh = (growth.last == 1) & ~growth.done
+        born = (partial_graph.num - 1).clamp(min=0)
+        fresh = (partial_graph.last == 1) & ~partial_graph.done
         rows = torch.arange(len(born), device=born.device)
         self.keys[rows, born] = torch.where(
             fresh[:, None], policy.key(x_B1D[:, 0]), self.keys[rows, born]

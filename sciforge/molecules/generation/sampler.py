@@ -37,7 +37,7 @@ from sciforge.molecules.generation.partial_graph import (
     PartialGraph,
 )
 from sciforge.molecules.generation.policy import STYLES, Reader, actions_of
-from sciforge.molecules.generation.trajectories import Target, walk
+from sciforge.molecules.generation.trajectories import Target, trajectory
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 
 CHECK_EVERY = 8  # steps between two looks at how many molecules are done
@@ -169,14 +169,14 @@ class _Task:
         room = rules.atoms[1]
         scaffold = _Scaffold.read(constraints, room) if constraints.scaffold is not None else None
         patterns = patterns_of(constraints.forbidden)
-        growth = (
+        partial_graph = (
             scaffold.read_in(1, room, device) if scaffold else PartialGraph.empty(1, room, device)
         )
-        alphabet, rules = restrict(patterns, rules, alphabet, growth)
+        alphabet, rules = restrict(patterns, rules, alphabet, partial_graph)
         allowed = torch.tensor([kind in alphabet for kind in model.alphabet], device=device)
-        require_feasible(constraints, rules, growth, actions, _only(actions, allowed, room))
+        require_feasible(constraints, rules, partial_graph, actions, _only(actions, allowed, room))
         for pattern in patterns:
-            if scaffold and bool(pattern.found(growth).any()):
+            if scaffold and bool(pattern.found(partial_graph).any()):
                 raise ConfigError(
                     f"the scaffold {constraints.scaffold} holds the forbidden {pattern.smiles}"
                 )
@@ -192,9 +192,9 @@ class _Task:
         )
         reader = Reader(self.model, count, self.room, style, condition)
         only = _only(self.actions, self.allowed, self.room)
-        growth = PartialGraph.empty(count, self.room, self.device)
+        partial_graph = PartialGraph.empty(count, self.room, self.device)
         if self.scaffold:
-            growth = self.scaffold.read_in(
+            partial_graph = self.scaffold.read_in(
                 count, self.room, self.device, reader, self._order(only, rng)
             )
         place = torch.arange(count, device=self.device)
@@ -206,29 +206,33 @@ class _Task:
             [0.0] * count,
         )
         step, stuck = 0, torch.zeros((), dtype=torch.bool, device=self.device)
-        while len(growth):
-            logits = reader.read(growth)
-            may = legal(growth, self.actions, self.rules, only)
+        while len(partial_graph):
+            logits = reader.read(partial_graph)
+            may = legal(partial_graph, self.actions, self.rules, only)
             dead_B = ~may.any(1)
             stuck, may = stuck | dead_B.any(), may | dead_B[:, None]
             # a GPU is asked below: the host would wait at every step
             if self.device.type == "cpu" and bool(stuck):
                 raise ConfigError(DEAD_END)
-            self._count(logits, may, growth)
-            action, log_p = self._choose(logits, may, growth, only, rng)
+            self._count(logits, may, partial_graph)
+            action, log_p = self._choose(logits, may, partial_graph, only, rng)
             score += log_p
-            growth.act(self.actions, action)
+            partial_graph.act(self.actions, action)
             step += 1
             if step % CHECK_EVERY == 0 or step > 4 * self.room:
-                done = growth.done
+                done = partial_graph.done
                 num_done, met_dead_end = to_numbers([done.sum(), stuck])
                 if met_dead_end:
                     raise ConfigError(DEAD_END)
-                if num_done >= max(1, len(growth) // 4):
+                if num_done >= max(1, len(partial_graph) // 4):
                     # each mask is looked up once
                     ended, left = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
-                    _keep(growth.select(ended), place[ended], score[ended], graphs, scores)
-                    growth, place, score = growth.select(left), place[left], score[left]
+                    _keep(partial_graph.select(ended), place[ended], score[ended], graphs, scores)
+                    partial_graph, place, score = (
+                        partial_graph.select(left),
+                        place[left],
+                        score[left],
+                    )
                     reader.select(left)
         return Drawn(graphs, {}, scores)
 
@@ -238,14 +242,19 @@ class _Task:
         """
         for _ in range(ORDERS):
             rank = torch.randperm(self.room, generator=rng, device=self.device)
-            growth = self.scaffold.read_in(1, self.room, self.device, rank=rank)
-            if bool(legal(growth, self.actions, self.rules, only).any()):
+            partial_graph = self.scaffold.read_in(1, self.room, self.device, rank=rank)
+            if bool(legal(partial_graph, self.actions, self.rules, only).any()):
                 return rank
         # the order in which the request was found feasible
         return torch.arange(self.room, device=self.device)
 
     def _choose(
-        self, logits: Tensor, may: Tensor, growth: PartialGraph, only: Tensor, rng: torch.Generator
+        self,
+        logits: Tensor,
+        may: Tensor,
+        partial_graph: PartialGraph,
+        only: Tensor,
+        rng: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """Draw an action [B] and its log-probability; one that completes a forbidden pattern is
         taken back and masked.
@@ -255,22 +264,24 @@ class _Task:
             return action, log_p
         may, banned = may.clone(), torch.zeros_like(may)
         while True:
-            after = growth.copy()
+            after = partial_graph.copy()
             after.act(self.actions, action)
             bad = torch.stack([pattern.found(after) for pattern in self.patterns]).any(0)
             if not bool(bad.any()):
                 return action, log_p
             banned[bad.nonzero()[:, 0], action[bad]] = True
-            may[bad] = legal(growth.select(bad), self.actions, self.rules, only, banned[bad])
+            may[bad] = legal(partial_graph.select(bad), self.actions, self.rules, only, banned[bad])
             again, again_p = choose(logits, may, self.sampling, rng)
             action, log_p = torch.where(bad, again, action), torch.where(bad, again_p, log_p)
 
-    def _count(self, logits: Tensor, may: Tensor, growth: PartialGraph) -> None:
+    def _count(self, logits: Tensor, may: Tensor, partial_graph: PartialGraph) -> None:
         """Add up what the mask takes from each sort of action; a ring to an atom that is not
         there is none.
         """
-        first, done = self.actions.first_ring, growth.done
-        absent = F.pad((growth.kind < 0).repeat_interleave(RING_ORDERS, 1), (first, 0), value=False)
+        first, done = self.actions.first_ring, partial_graph.done
+        absent = F.pad(
+            (partial_graph.kind < 0).repeat_interleave(RING_ORDERS, 1), (first, 0), value=False
+        )
         lost = logits.float().masked_fill(absent, -torch.inf).softmax(-1) * ~may * ~done[:, None]
         sorts = (
             slice(STOP, NEXT),
@@ -307,9 +318,11 @@ def _only(actions: Actions, allowed: Tensor, room: int) -> Tensor:
     return only
 
 
-def graphs_of(growth: PartialGraph) -> list[Graph]:
+def graphs_of(partial_graph: PartialGraph) -> list[Graph]:
     """Return the molecules of a growth as graphs."""
-    kind, bond, num = (x.cpu().numpy() for x in (growth.kind, growth.bond, growth.num))
+    kind, bond, num = (
+        x.cpu().numpy() for x in (partial_graph.kind, partial_graph.bond, partial_graph.num)
+    )
     graphs = []
     for row, size in enumerate(num):
         i, j = np.nonzero(np.triu(bond[row, :size, :size]))
@@ -320,9 +333,13 @@ def graphs_of(growth: PartialGraph) -> list[Graph]:
     return graphs
 
 
-def _keep(growth: PartialGraph, place: Tensor, score: Tensor, graphs: list, scores: list) -> None:
+def _keep(
+    partial_graph: PartialGraph, place: Tensor, score: Tensor, graphs: list, scores: list
+) -> None:
     """Put finished molecules where they belong."""
-    for graph, where, value in zip(graphs_of(growth), place.tolist(), score.tolist(), strict=True):
+    for graph, where, value in zip(
+        graphs_of(partial_graph), place.tolist(), score.tolist(), strict=True
+    ):
         graphs[where], scores[where] = graph, value
 
 
@@ -391,12 +408,12 @@ class _Scaffold:
         )
         # a scaffold may hold types that the net does not add
         every = Actions(tuple(range(len(TYPES))))
-        for step in walk(Target(kind, bond, rank.expand(count, -1), kind >= 0), every):
+        for step in trajectory(Target(kind, bond, rank.expand(count, -1), kind >= 0), every):
             if not bool(step.seeding.any()):
                 break
             if reader is not None:
-                reader.read(step.growth)
-        growth = step.growth
+                reader.read(step.partial_graph)
+        partial_graph = step.partial_graph
         place_of = torch.from_numpy(np.pad(self.open_N, (0, room - size))).to(device)
-        growth.leave((growth.kind >= 0) & ~place_of[step.whose])
-        return growth
+        partial_graph.leave((partial_graph.kind >= 0) & ~place_of[step.whose])
+        return partial_graph

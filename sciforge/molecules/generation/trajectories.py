@@ -45,26 +45,26 @@ class Step(NamedTuple):
     """One step of a walk.
 
     Args:
-        growth: before the step; the walk changes it afterwards.
+        partial_graph: before the step; the walk changes it afterwards.
         action: [B] that the walk takes; STOP again and again where a molecule is complete.
         seeding: [B] whether the seed is still being walked.
         whose: [B, N] the target's atom that each atom of the growth is.
     """
 
-    growth: PartialGraph
+    partial_graph: PartialGraph
     action: Tensor
     seeding: Tensor
     whose: Tensor
 
 
-def walk(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
+def trajectory(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
     """Yield the steps that build targets, all molecules at once, until all are complete.
 
     Whether they are is looked up every `look` steps, since the host waits for the device then; up
     to `look` - 1 more steps follow in which all stop once more.
     """
     batch, atoms = target.kind.shape
-    growth = PartialGraph.empty(batch, atoms, target.kind.device)
+    partial_graph = PartialGraph.empty(batch, atoms, target.kind.device)
     rank = torch.where(target.kind >= 0, target.rank, LATE)
     built = torch.full_like(target.kind, -1)  # place in the growth of each atom of the target
     whose = torch.zeros_like(target.kind)  # and the reverse
@@ -73,16 +73,16 @@ def walk(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
     stopped: list[Tensor] = []
     while True:
         wanted = torch.where(seeding[:, None], target.seed, target.kind >= 0)
-        action, new = _step(growth, target, actions, rank, built, whose, wanted)
+        action, new = _step(partial_graph, target, actions, rank, built, whose, wanted)
         complete = ~(wanted & (built < 0)).any(1) & (action == STOP)
         action = torch.where(complete & seeding, REOPEN, action)
-        yield Step(growth, action, seeding, whose)
-        growth.act(actions, torch.where(action == REOPEN, NEXT, action))
-        place = (growth.num - 1).clamp(min=0)
+        yield Step(partial_graph, action, seeding, whose)
+        partial_graph.act(actions, torch.where(action == REOPEN, NEXT, action))
+        place = (partial_graph.num - 1).clamp(min=0)
         old = built[rows, new.clamp(min=0)]
         built[rows, new.clamp(min=0)] = torch.where(new >= 0, place, old)
         whose[rows, place] = torch.where(new >= 0, new, whose[rows, place])
-        growth.reopen(action == REOPEN)
+        partial_graph.reopen(action == REOPEN)
         seeding = seeding & (action != REOPEN)
         stopped.append((action == STOP).all())
         if len(stopped) % look == 0 and any(torch.stack(stopped[-look:]).tolist()):
@@ -90,7 +90,7 @@ def walk(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
 
 
 def _step(
-    growth: PartialGraph,
+    partial_graph: PartialGraph,
     target: Target,
     actions: Actions,
     rank: Tensor,
@@ -103,18 +103,18 @@ def _step(
     """
     batch, atoms = target.kind.shape
     rows = torch.arange(batch, device=rank.device)
-    focus = growth.focus
-    here = growth.at(whose, focus)  # in the target
-    order_BN = target.bond[rows, here] * wanted * (growth.num > 0)[:, None]
+    focus = partial_graph.focus
+    here = partial_graph.at(whose, focus)  # in the target
+    order_BN = target.bond[rows, here] * wanted * (partial_graph.num > 0)[:, None]
     # To an atom that is there and not bonded yet: a ring. The nearest first: the envelope of fused
     # rings would come out too large.
-    joined = growth.at(growth.bond, focus).long().gather(1, built.clamp(min=0)) > 0
+    joined = partial_graph.at(partial_graph.bond, focus).long().gather(1, built.clamp(min=0)) > 0
     ring_BN = (order_BN > 0) & (built >= 0) & ~joined
-    apart = growth.at(growth.distance, focus).long().gather(1, built.clamp(min=0))
+    apart = partial_graph.at(partial_graph.distance, focus).long().gather(1, built.clamp(min=0))
     first = torch.where(ring_BN, apart * atoms + built, LATE).argmin(1)
     close = actions.close(built[rows, first], order_BN[rows, first])
     # To an atom that is not: the lowest rank; the very first atom is the lowest of all.
-    fresh_BN = wanted & (built < 0) & ((order_BN > 0) | (growth.num == 0)[:, None])
+    fresh_BN = wanted & (built < 0) & ((order_BN > 0) | (partial_graph.num == 0)[:, None])
     new = torch.where(fresh_BN, rank, LATE).argmin(1)
     alphabet = constant(actions.alphabet, rank.device)
     match = target.kind[rows, new][:, None] == alphabet
@@ -124,5 +124,5 @@ def _step(
     rest = torch.where(finished, STOP, NEXT)
     has_ring, has_new = ring_BN.any(1), fresh_BN.any(1)
     action = torch.where(has_ring, close, torch.where(has_new, add, rest))
-    action = torch.where(growth.done, STOP, action)
-    return action, torch.where(has_new & ~has_ring & ~growth.done, new, -1)
+    action = torch.where(partial_graph.done, STOP, action)
+    return action, torch.where(has_new & ~has_ring & ~partial_graph.done, new, -1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sciforge.errors import DataError
-from sciforge.molecules.chemistry.graph import mol_of_graph
+from sciforge.molecules.chemistry.graph import Graph, mol_of_graph
 from sciforge.molecules.generation.partial_graph import (
     FIRST_ADD,
     NEXT,
@@ -20,23 +20,25 @@ from sciforge.molecules.generation.sampler import Sampling, choose, graphs_of
 from sciforge.molecules.model.molecule_transformer import MoleculeNet
 
 
-def possible(growth: PartialGraph, actions: Actions) -> Tensor:
+def possible(partial_graph: PartialGraph, actions: Actions) -> Tensor:
     """Return which actions can be written down at all [B, A]: room for an atom, two atoms
     without a bond; valence is not asked.
     """
-    focus, room = growth.focus, growth.kind.shape[1]
-    begun = growth.num > 0
-    may = torch.ones(len(growth), actions.count(room), dtype=torch.bool, device=growth.device)
+    focus, room = partial_graph.focus, partial_graph.kind.shape[1]
+    begun = partial_graph.num > 0
+    may = torch.ones(
+        len(partial_graph), actions.count(room), dtype=torch.bool, device=partial_graph.device
+    )
     may[:, STOP] = begun
-    may[:, NEXT] = begun & (growth.open.sum(1) > 1)
-    may[:, FIRST_ADD : actions.first_ring] = ((growth.num < room) & ((focus >= 0) | ~begun))[
+    may[:, NEXT] = begun & (partial_graph.open.sum(1) > 1)
+    may[:, FIRST_ADD : actions.first_ring] = ((partial_graph.num < room) & ((focus >= 0) | ~begun))[
         :, None
     ]
-    others = growth.open & (growth.at(growth.bond, focus) == 0)
+    others = partial_graph.open & (partial_graph.at(partial_graph.bond, focus) == 0)
     others = others & (torch.arange(room, device=focus.device) != focus[:, None])
     may[:, actions.first_ring :] = others.repeat_interleave(RING_ORDERS, 1)
-    may[growth.done] = False
-    may[growth.done, STOP] = True
+    may[partial_graph.done] = False
+    may[partial_graph.done, STOP] = True
     return may
 
 
@@ -63,21 +65,25 @@ def unmasked_validity(
         rng = torch.Generator(device).manual_seed(sampling.seed * 1_000_003 + number)
         condition_BP = None if condition is None else condition.to(device).expand(count, -1)
         reader = Reader(model, count, room, STYLES.index("canonical"), condition_BP)
-        growth = PartialGraph.empty(count, room, device)
+        partial_graph = PartialGraph.empty(count, room, device)
         for _ in range(5 * room):  # without the mask nothing promises an end
-            action, _ = choose(reader.read(growth), possible(growth, actions), sampling, rng)
-            growth.act(actions, action)
-            if bool(growth.done.all()):
+            action, _ = choose(
+                reader.read(partial_graph), possible(partial_graph, actions), sampling, rng
+            )
+            partial_graph.act(actions, action)
+            if bool(partial_graph.done.all()):
                 break
         valid += sum(
             _accepted(graph)
-            for graph, done in zip(graphs_of(growth), growth.done.tolist(), strict=True)
+            for graph, done in zip(
+                graphs_of(partial_graph), partial_graph.done.tolist(), strict=True
+            )
             if done
         )
     return valid / num
 
 
-def _accepted(graph) -> bool:
+def _accepted(graph: Graph) -> bool:
     try:
         mol = mol_of_graph(graph)
     except DataError:

@@ -45,11 +45,12 @@ class PredictedProperties(Settings):
     """Predicted properties of molecules in files: values with intervals, or probabilities of yes.
 
     Rows come in the order of the input, those that cannot be read too, with the reason in the
-    column `problem`, which is there where a row has one and tells doubts about mixtures too. Columns: name, smiles as given,
-    canonical_smiles of the part that is used, with stereochemistry; the other columns of the file
-    (NAME_given where a predicted one has the name); for a number NAME, NAME_lower, NAME_upper and NAME_std;
-    for a single yes-or-no property label and probability, for one of several NAME and
-    NAME_probability; with several checkpoints NAME_disagreement; problem.
+    column `problem`, which is there where a row has one and tells doubts about mixtures too.
+    Columns: name, smiles as given, canonical_smiles of the part that is used, with
+    stereochemistry; the other columns of the file (NAME_given where a predicted one has the name);
+    for a number NAME, NAME_lower, NAME_upper and NAME_std; for a single yes-or-no property label
+    and probability, for one of several NAME and NAME_probability; with several checkpoints
+    NAME_disagreement; problem.
 
     Args:
         files: SMILES lists, tables or SDF.

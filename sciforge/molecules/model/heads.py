@@ -25,7 +25,7 @@ READERS = ("linear", "kernel", "said", "forest")
 FEW_LABELS = 300
 PENALTIES = 10.0 ** np.arange(-3, 3.1, 0.5)
 GRID = 4  # weights of the readers are looked for in steps of 1 / GRID
-MOST_LOGIT = 8.0
+MAX_LOGIT = 8.0
 
 
 class PropertyHead(nn.Module):
@@ -111,7 +111,8 @@ class PropertyHead(nn.Module):
         error on unseen ones.
 
         Args:
-            encoded_NF, computed_NP: as for `forward`.
+            encoded_NF: what the encoder says, as for `forward`.
+            computed_NP: descriptors, as for `forward`.
             label_NK: numbers in units of std, or 0 and 1; NaN where missing.
             readers: which of READERS to use; for numbers the forest only where there are labels
                 enough.
@@ -261,7 +262,8 @@ def shares(predicted_NC: np.ndarray, label_N: np.ndarray, yes_no: bool) -> np.nd
     Every mix on a grid counts by its likelihood, so few labels give an even mix and many give the
     best one.
 
-    >>> shares(np.array([[0.0, 1.0], [1.0, 0.0]] * 50), np.array([0.0, 1.0] * 50), False).round(2).tolist()
+    >>> value_NR, label_N = np.array([[0.0, 1.0], [1.0, 0.0]] * 50), np.array([0.0, 1.0] * 50)
+    >>> shares(value_NR, label_N, False).round(2).tolist()
     [1.0, 0.0]
     """
     mixes_MC = (
@@ -276,7 +278,7 @@ def shares(predicted_NC: np.ndarray, label_N: np.ndarray, yes_no: bool) -> np.nd
     )
     score_NM = predicted_NC @ mixes_MC.T
     if yes_no:
-        score_NM = np.clip(score_NM, -MOST_LOGIT, MOST_LOGIT)
+        score_NM = np.clip(score_NM, -MAX_LOGIT, MAX_LOGIT)
         nats_M = np.logaddexp(0, np.where(label_N[:, None] > 0.5, -score_NM, score_NM)).sum(0)
     else:
         square_M = ((score_NM - label_N[:, None]) ** 2).mean(0) + 1e-12

@@ -29,7 +29,7 @@ FARTHEST = 10
 SELF, BOND, FAR, MOLECULE = 0, 1, MAX_ORDER + FARTHEST - 1, MAX_ORDER + FARTHEST
 NUM_RELATIONS = MOLECULE + 1
 # rows of the table of atom types: room for the table in valence.py to grow without a new format
-MOST_TYPES = 32
+MAX_TYPES = 32
 ATOM_FIELDS = {"hydrogens": 9, "degree": 9, "aromatic": 2, "ring": 8}
 HIDDEN = -1e9  # finite: a row that sees nothing gives numbers, not NaN
 
@@ -87,6 +87,9 @@ class Attention(nn.Module):
     def forward(
         self, x_BLD: Tensor, bias_BHLL: Tensor, kept: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
+        """Return the tokens after attention [B, L, D]; `kept` holds the keys and values of earlier
+        ones too.
+        """
         q_BHLK = self.split(self.query(x_BLD))
         k_BHLK, v_BHLK = self.keys_values(x_BLD) if kept is None else kept
         scores_BHLL = (q_BHLK @ k_BHLK.transpose(-1, -2)) * q_BHLK.shape[-1] ** -0.5 + bias_BHLL
@@ -113,6 +116,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, bias_BHLL: Tensor) -> Tensor:
+        """Return the tokens after attention and perceptron [B, L, D]."""
         x_BLD = x_BLD + self.dropout(self.attention(self.attention_norm(x_BLD), bias_BHLL))
         return x_BLD + self.dropout(self.mlp(self.mlp_norm(x_BLD)))
 
@@ -147,7 +151,7 @@ class MoleculeNet(nn.Module):
         self.checkpointing = False
         width, hidden = config.width, config.hidden or config.width * 8 // 3
         self.width, self.num_heads, self.alphabet = width, config.heads, indices_of(config.alphabet)
-        self.atom = nn.Embedding(MOST_TYPES, width)
+        self.atom = nn.Embedding(MAX_TYPES, width)
         self.fields = nn.ModuleDict(
             {name: nn.Embedding(size, width) for name, size in ATOM_FIELDS.items()}
         )

@@ -46,7 +46,7 @@ from sciforge.molecules.generation.policy import (
     new_policy,
     read_history,
 )
-from sciforge.molecules.generation.trajectories import OUTSIDE, Target, walk
+from sciforge.molecules.generation.trajectories import OUTSIDE, Target, trajectory
 
 CANONICAL, RANDOM, SEEDED = range(len(STYLES))
 MAX_ATOMS = 64
@@ -78,35 +78,37 @@ def lesson(target: Target, actions: Actions, rules: Feasibility) -> Lesson:
     once.
 
     Args:
+        target: molecules to build.
+        actions: how they are numbered.
         rules: their charge [B], one for each target.
     """
     states, taken, seeded = [], [], []
     look = 1 if target.kind.device.type == "cpu" else 8
-    for step in walk(target, actions, look):
-        states.append(step.growth.copy())
+    for step in trajectory(target, actions, look):
+        states.append(step.partial_graph.copy())
         taken.append(step.action)
         seeded.append(step.seeding)
     if look > 1:  # without the steps after the one in which all have stopped
         steps = torch.stack([(action == STOP).all() for action in taken]).tolist().index(True) + 1
         states, taken, seeded = states[:steps], taken[:steps], seeded[:steps]
     steps, batch = len(states), len(target.kind)
-    growth = PartialGraph.join(states)
+    partial_graph = PartialGraph.join(states)
     action_BL, seeding_BL = torch.stack(taken, 1), torch.stack(seeded, 1)
     may_BLA = legal(
-        growth, actions, replace(rules, charge=rules.charge.repeat_interleave(steps))
+        partial_graph, actions, replace(rules, charge=rules.charge.repeat_interleave(steps))
     ).unflatten(0, (batch, steps))
     stop_BL = (action_BL == STOP).long()
     live_BL = stop_BL.cumsum(1) - stop_BL < 1
     may = may_BLA.gather(2, action_BL.clamp(min=0)[..., None])[..., 0] & (action_BL >= 0)
     illegal_B = (live_BL & ~seeding_BL & ~may | (action_BL == OUTSIDE)).sum(1)
-    focus = growth.focus
+    focus = partial_graph.focus
     rows = (
-        features(growth),
+        features(partial_graph),
         focus,
-        growth.at(growth.bond, focus),
-        growth.at(growth.distance, focus),
+        partial_graph.at(partial_graph.bond, focus),
+        partial_graph.at(partial_graph.distance, focus),
     )
-    present_BLN = (growth.kind >= 0).unflatten(0, (batch, steps))
+    present_BLN = (partial_graph.kind >= 0).unflatten(0, (batch, steps))
     history = History(
         *(x.unflatten(0, (batch, steps)) for x in rows), born=present_BLN.int().argmax(1)
     )

@@ -30,11 +30,11 @@ from sciforge.errors import ConfigError, DataError
 from sciforge.molecules.chemistry.descriptors import descriptors_of_smiles
 from sciforge.molecules.chemistry.valence import MAX_ORDER, TYPES
 from sciforge.molecules.data.codec import MoleculeCodec
-from sciforge.molecules.model.molecule_transformer import MOST_TYPES
+from sciforge.molecules.model.molecule_transformer import MAX_TYPES
 
-HIDDEN_ATOM = MOST_TYPES - 1  # a row of the table of atom types that no atom has
+HIDDEN_ATOM = MAX_TYPES - 1  # a row of the table of atom types that no atom has
 HIDDEN_HYDROGENS = 8  # the last row of the table of hydrogens: no atom has so many
-MOST_SPREADS = 6.0  # a target further out than this is taken for this
+MAX_SPREADS = 6.0  # a target further out than this is taken for this
 HEAD = "descriptors"
 HIDDEN_UNITS = 256
 
@@ -123,7 +123,7 @@ class PredictDescriptors(Objective):
         bent_NP = (torch.asinh((values_NP - centre) / width) - mean) / torch.where(
             std > 0, std, 1.0
         )
-        bent_NP = bent_NP.clamp(-MOST_SPREADS, MOST_SPREADS).masked_fill(
+        bent_NP = bent_NP.clamp(-MAX_SPREADS, MAX_SPREADS).masked_fill(
             ~values_NP.isfinite(), torch.nan
         )
         return torch.where(std > 0, bent_NP, 0.0)
@@ -150,7 +150,9 @@ class PredictDescriptors(Objective):
         """Return half the squared error summed over molecules, the mean over the descriptors
         learnt.
         """
-        total = self.regression(self.said(model, batch), self.bend(batch["target_descriptors"]))
+        total = self.regression(
+            self.predicted_descriptors(model, batch), self.bend(batch["target_descriptors"])
+        )
         return Loss(total, torch.tensor(len(batch["num"])))
 
     def regression(self, predicted_BP: Tensor, target_BP: Tensor) -> Tensor:
@@ -164,13 +166,16 @@ class PredictDescriptors(Objective):
         )
         return 0.5 * (error_BP**2).sum() / learnt_P.sum()
 
-    def said(self, model: nn.Module, batch: Batch) -> Tensor:
+    def predicted_descriptors(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return what the net says of the descriptors, in units of std [B, P]."""
         return widened(model.heads[HEAD](pooled(model(batch), batch)))
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return a Gaussian of unit std about each descriptor that is known."""
-        predicted_BP, target_BP = self.said(model, batch), self.bend(batch["target_descriptors"])
+        predicted_BP, target_BP = (
+            self.predicted_descriptors(model, batch),
+            self.bend(batch["target_descriptors"]),
+        )
         (std_P,) = _rows((self.std,), target_BP.device)
         known_BP = target_BP.isfinite() & (std_P > 0)
         return Gaussian(
@@ -179,7 +184,7 @@ class PredictDescriptors(Objective):
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the descriptors in units of std [B, P]; `unbend` gives their own units."""
-        return {"descriptors": self.said(model, batch)}
+        return {"descriptors": self.predicted_descriptors(model, batch)}
 
     def metrics(
         self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]

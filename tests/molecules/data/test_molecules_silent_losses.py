@@ -1,4 +1,6 @@
-"""What `sciforge prepare molecules` is given is used, refused or named in the notes of the store."""
+"""What `sciforge prepare molecules` is given is used, refused or named in the store's
+notes.
+"""
 
 from pathlib import Path
 

@@ -63,33 +63,44 @@ class Game:
         only = _only(actions, torch.tensor([kind in alphabet for kind in known]), room)
         return cls(constraints, actions, rules, only, patterns, start)
 
-    def offered(self, growth: PartialGraph) -> Tensor:
+    def offered(self, partial_graph: PartialGraph) -> Tensor:
         """Return the mask of sampling [B, A], forbidden parts aside."""
-        return legal(growth, self.actions, self.rules, self.only) & ~growth.done[:, None]
+        return (
+            legal(partial_graph, self.actions, self.rules, self.only) & ~partial_graph.done[:, None]
+        )
 
-    def strained(self, growth: PartialGraph) -> Tensor:
+    def strained(self, partial_graph: PartialGraph) -> Tensor:
         """Return what the mask avoids for the strain of linear atoms in small rings [B, A]."""
         state, none = (
-            _State.of(growth, self.actions, self.rules),
-            torch.zeros(len(growth), FIRST_ADD, dtype=torch.bool),
+            _State.of(partial_graph, self.actions, self.rules),
+            torch.zeros(len(partial_graph), FIRST_ADD, dtype=torch.bool),
         )
         return torch.cat(
             [none, state.strained_adds().flatten(1), state.strained_rings().flatten(1)], 1
         )
 
-    def possible(self, growth: PartialGraph) -> Tensor:
+    def possible(self, partial_graph: PartialGraph) -> Tensor:
         """Return what valence, room and ring sizes alone allow, and stopping where the request
         is met [B, A].
         """
-        slots_of, need_of, _ = tables(growth.device)
-        rows, focus, (low, high) = torch.arange(len(growth)), growth.focus, self.rules.sizes
-        kind, some = growth.kind.clamp(min=0), focus >= 0
+        slots_of, need_of, _ = tables(partial_graph.device)
+        rows, focus, (low, high) = (
+            torch.arange(len(partial_graph)),
+            partial_graph.focus,
+            self.rules.sizes,
+        )
+        kind, some = partial_graph.kind.clamp(min=0), focus >= 0
 
         def takes(kinds: Tensor, used: Tensor) -> Tensor:
             return (slots_of[kinds, used] != NONE) & (need_of[kinds, used] != NONE)
 
-        kind_f, used_f = kind[rows, focus.clamp(min=0)], growth.used[rows, focus.clamp(min=0)]
-        made = torch.zeros(len(growth), self.actions.count(growth.kind.shape[1]), dtype=torch.bool)
+        kind_f, used_f = (
+            kind[rows, focus.clamp(min=0)],
+            partial_graph.used[rows, focus.clamp(min=0)],
+        )
+        made = torch.zeros(
+            len(partial_graph), self.actions.count(partial_graph.kind.shape[1]), dtype=torch.bool
+        )
         for place, new in enumerate(self.actions.alphabet):
             fresh = torch.full_like(kind_f, new)
             for order in range(1, MAX_ORDER + 1):
@@ -99,98 +110,104 @@ class Game:
                     & some
                 )
                 if order == 1:
-                    fits |= (growth.num == 0) & takes(fresh, torch.zeros_like(fresh))
-                made[:, self.actions.add(place, order)] = fits & (growth.num < self.rules.atoms[1])
+                    fits |= (partial_graph.num == 0) & takes(fresh, torch.zeros_like(fresh))
+                made[:, self.actions.add(place, order)] = fits & (
+                    partial_graph.num < self.rules.atoms[1]
+                )
         if self.rules.formula is not None:
             for place, new in enumerate(self.actions.alphabet):
                 counts = (torch.from_numpy(ELEMENT_OF)[kind] == ELEMENT_OF[new]) & (
-                    growth.kind >= 0
+                    partial_graph.kind >= 0
                 )
                 spent = counts.sum(1) >= self.rules.formula[ELEMENT_OF[new]]
                 made[
                     :, self.actions.add(place, 1) : self.actions.add(place, MAX_ORDER) + 1
                 ] &= ~spent[:, None]
-        for atom in range(growth.kind.shape[1]):
-            size = growth.distance[rows, focus.clamp(min=0), atom].long() + 1
+        for atom in range(partial_graph.kind.shape[1]):
+            size = partial_graph.distance[rows, focus.clamp(min=0), atom].long() + 1
             near = (
-                growth.open[:, atom]
+                partial_graph.open[:, atom]
                 & some
                 & (focus != atom)
                 & (size >= max(low, 3))
                 & (size <= high)
             )
-            near &= growth.rings < self.rules.rings[1]
+            near &= partial_graph.rings < self.rules.rings[1]
             for order in range(1, RING_ORDERS + 1):
                 fits = takes(kind_f, used_f + order) & takes(
-                    kind[:, atom], growth.used[:, atom] + order
+                    kind[:, atom], partial_graph.used[:, atom] + order
                 )
                 made[:, self.actions.close(atom, order)] = near & fits
-        need = need_of[kind, growth.used] * growth.open
-        made[:, NEXT] = some & (need[rows, focus.clamp(min=0)] == 0) & (growth.open.sum(1) > 1)
-        made[:, STOP] = (need.sum(1) == 0) & self.met(growth)
-        return made & self.only & ~growth.done[:, None]
+        need = need_of[kind, partial_graph.used] * partial_graph.open
+        made[:, NEXT] = (
+            some & (need[rows, focus.clamp(min=0)] == 0) & (partial_graph.open.sum(1) > 1)
+        )
+        made[:, STOP] = (need.sum(1) == 0) & self.met(partial_graph)
+        return made & self.only & ~partial_graph.done[:, None]
 
-    def met(self, growth: PartialGraph) -> Tensor:
+    def met(self, partial_graph: PartialGraph) -> Tensor:
         """Return which molecules would meet the request if they ended now [B]."""
-        slots_of, _, charges = tables(growth.device)
-        kind, there = growth.kind.clamp(min=0), growth.kind >= 0
+        slots_of, _, charges = tables(partial_graph.device)
+        kind, there = partial_graph.kind.clamp(min=0), partial_graph.kind >= 0
         few, most = self.rules.atoms
-        ok = (growth.num >= max(few, 1)) & (growth.num <= most)
-        ok &= (growth.rings >= self.rules.rings[0]) & (growth.rings <= self.rules.rings[1])
+        ok = (partial_graph.num >= max(few, 1)) & (partial_graph.num <= most)
+        ok &= (partial_graph.rings >= self.rules.rings[0]) & (
+            partial_graph.rings <= self.rules.rings[1]
+        )
         ok &= (charges[kind] * there).sum(1) == self.constraints.charge
         if self.rules.formula is not None:
-            hydrogens = (slots_of[kind, growth.used] * there).sum(1)
+            hydrogens = (slots_of[kind, partial_graph.used] * there).sum(1)
             ok &= hydrogens == self.rules.hydrogens
             for element, count in enumerate(self.rules.formula.tolist()):
                 ok &= ((torch.from_numpy(ELEMENT_OF)[kind] == element) & there).sum(1) == count
         return ok
 
-    def holds_forbidden(self, growth: PartialGraph) -> Tensor:
+    def holds_forbidden(self, partial_graph: PartialGraph) -> Tensor:
         """Return which molecules hold a forbidden part [B]."""
-        found = torch.zeros(len(growth), dtype=torch.bool)
+        found = torch.zeros(len(partial_graph), dtype=torch.bool)
         for pattern in self.patterns:
-            found |= pattern.found(growth)
+            found |= pattern.found(partial_graph)
         return found
 
 
-def key(growth: PartialGraph, formula: bool) -> np.ndarray:
+def key(partial_graph: PartialGraph, formula: bool) -> np.ndarray:
     """Return bytes [B] that are equal where the future is."""
-    _, _, charges = tables(growth.device)
-    first = torch.argsort((~growth.open).int(), dim=1, stable=True)
-    there = growth.open.gather(1, first)
+    _, _, charges = tables(partial_graph.device)
+    first = torch.argsort((~partial_graph.open).int(), dim=1, stable=True)
+    there = partial_graph.open.gather(1, first)
 
     def of(value: Tensor) -> Tensor:
         return value.gather(1, first) * there
 
-    kinds, straight = growth.kind.clamp(min=0), growth.linear()
-    far = growth.distance.int()
+    kinds, straight = partial_graph.kind.clamp(min=0), partial_graph.linear()
+    far = partial_graph.distance.int()
     # [B, i, j, k]: k on a shortest way
     over = far[:, :, None, :] + far[:, None, :, :] == far[:, :, :, None]
     bent = (over & straight[:, None, None, :]).any(3)
     pair = there[:, :, None] & there[:, None]
-    size = growth.kind.shape[1]
+    size = partial_graph.kind.shape[1]
     rows = first[:, :, None].expand(-1, -1, size)
 
     def pairs(value: Tensor) -> Tensor:
         return (value.gather(1, rows).gather(2, rows.transpose(1, 2)) * pair).flatten(1)
 
     columns = [
-        of(growth.kind + 1),
-        of(growth.used),
-        of(growth.double.clamp(max=2)),
-        of(growth.triple),
-        of(growth.ring),
+        of(partial_graph.kind + 1),
+        of(partial_graph.used),
+        of(partial_graph.double.clamp(max=2)),
+        of(partial_graph.triple),
+        of(partial_graph.ring),
     ]
     columns += [pairs(far + 1), pairs(bent.int())]
     whole = [
-        growth.num,
-        growth.rings,
-        growth.hydrogens,
-        (charges[kinds] * (growth.kind >= 0)).sum(1),
-        growth.done,
+        partial_graph.num,
+        partial_graph.rings,
+        partial_graph.hydrogens,
+        (charges[kinds] * (partial_graph.kind >= 0)).sum(1),
+        partial_graph.done,
     ]
     if formula:
-        there_all = growth.kind >= 0
+        there_all = partial_graph.kind >= 0
         place = torch.from_numpy(ELEMENT_OF)[kinds]
         whole += [((place == e) & there_all).sum(1) for e in range(len(ELEMENTS))]
     columns.append(torch.stack([w.long() for w in whole], 1))
@@ -198,9 +215,14 @@ def key(growth: PartialGraph, formula: bool) -> np.ndarray:
     return made.view([("", f"V{made.shape[1]}")])["f0"][:, 0] if made.shape[1] else made
 
 
-def whole_key(growth: PartialGraph) -> np.ndarray:
+def whole_key(partial_graph: PartialGraph) -> np.ndarray:
     """Return bytes [B] of the whole graph and which atoms are open."""
-    parts = [growth.kind, growth.open, growth.done[:, None], growth.bond.flatten(1)]
+    parts = [
+        partial_graph.kind,
+        partial_graph.open,
+        partial_graph.done[:, None],
+        partial_graph.bond.flatten(1),
+    ]
     made = np.ascontiguousarray(torch.cat([p.to(torch.int8) for p in parts], 1).numpy())
     return made.view([("", f"V{made.shape[1]}")])["f0"][:, 0]
 
@@ -254,13 +276,18 @@ def explore(game: Game, whole: bool = False, brute: bool = True) -> Found:
 
 
 def _expand(
-    game: Game, growth: PartialGraph, reachable: np.ndarray, found: Found, brute: bool, whole: bool
+    game: Game,
+    partial_graph: PartialGraph,
+    reachable: np.ndarray,
+    found: Found,
+    brute: bool,
+    whole: bool,
 ) -> dict:
     """Take every action in every state of a level; states of the next level once each."""
     sources, kinds, offers, strains, keys, states = [], [], [], [], [], []
-    for start in range(0, len(growth), AT_ONCE):
-        rows = torch.arange(start, min(start + AT_ONCE, len(growth)))
-        some = growth.select(rows)
+    for start in range(0, len(partial_graph), AT_ONCE):
+        rows = torch.arange(start, min(start + AT_ONCE, len(partial_graph)))
+        some = partial_graph.select(rows)
         offered = game.offered(some)
         may = game.possible(some) if brute else offered
         strange = offered & ~may
@@ -281,15 +308,15 @@ def _expand(
     source, action, offer, strain, name = (
         np.concatenate(x) for x in (sources, kinds, offers, strains, keys)
     )
-    live = ~growth.done.numpy()
-    has = np.zeros(len(growth), bool)
+    live = ~partial_graph.done.numpy()
+    has = np.zeros(len(partial_graph), bool)
     has[source[offer]] = True
     dead = reachable & live & ~has
     found.states += int(reachable.sum())
-    found.all_states += len(growth)
+    found.all_states += len(partial_graph)
     found.dead += int(dead.sum())
     if dead.any() and len(found.examples) < 5:
-        found.examples.append(growth.select(torch.from_numpy(np.flatnonzero(dead)[:5])))
+        found.examples.append(partial_graph.select(torch.from_numpy(np.flatnonzero(dead)[:5])))
     _, first, inverse = np.unique(name, return_index=True, return_inverse=True)
     bounds = np.cumsum([0] + [len(s) for s in sources])
     parts = [(first >= a) & (first < b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
@@ -301,7 +328,7 @@ def _expand(
     place = np.empty(len(first), np.int64)
     place[order] = np.arange(len(first))
     target = place[inverse.reshape(-1)]
-    after = _cat(picked) if picked else growth.select(torch.zeros(0, dtype=torch.long))
+    after = _cat(picked) if picked else partial_graph.select(torch.zeros(0, dtype=torch.long))
     next_reachable = np.zeros(len(first), bool)
     next_reachable[target[offer & reachable[source]]] = True
     ended = after.done
@@ -318,10 +345,10 @@ def _expand(
         "strain": strain,
         "reachable": reachable,
         "action": action,
-        "done": growth.done.numpy(),
+        "done": partial_graph.done.numpy(),
         "next": after,
         "next_reachable": next_reachable,
-        "growth": growth if brute else None,
+        "growth": partial_graph if brute else None,
     }
 
 
@@ -354,32 +381,34 @@ def _look_back(levels: list[dict], found: Found) -> None:
         after = good
 
 
-def said(growth: PartialGraph, row: int = 0) -> str:
+def said(partial_graph: PartialGraph, row: int = 0) -> str:
     """Return a state in words."""
-    num = int(growth.num[row])
+    num = int(partial_graph.num[row])
     names = [
         TYPES[k].name + ("*" if o else "")
         for k, o in zip(
-            growth.kind[row, :num].tolist(), growth.open[row, :num].tolist(), strict=True
+            partial_graph.kind[row, :num].tolist(),
+            partial_graph.open[row, :num].tolist(),
+            strict=True,
         )
     ]
     bonds = [
-        f"{i}{'?-=#'[int(growth.bond[row, i, j])]}{j}"
+        f"{i}{'?-=#'[int(partial_graph.bond[row, i, j])]}{j}"
         for i in range(num)
         for j in range(i + 1, num)
-        if growth.bond[row, i, j]
+        if partial_graph.bond[row, i, j]
     ]
     return " ".join(names) + " | " + " ".join(bonds)
 
 
-def graphs(growth: PartialGraph) -> Iterator[Graph]:
+def graphs(partial_graph: PartialGraph) -> Iterator[Graph]:
     """Yield the molecules of a growth."""
-    for row in range(len(growth)):
-        num = int(growth.num[row])
-        bond = growth.bond[row, :num, :num].numpy()
+    for row in range(len(partial_graph)):
+        num = int(partial_graph.num[row])
+        bond = partial_graph.bond[row, :num, :num].numpy()
         i, j = np.nonzero(np.triu(bond))
         yield Graph(
-            growth.kind[row, :num].numpy().astype(np.uint8),
+            partial_graph.kind[row, :num].numpy().astype(np.uint8),
             np.stack([i, j], 1).astype(np.uint8),
             bond[i, j].astype(np.uint8),
         )

@@ -19,7 +19,7 @@ NITRO = ("C", "N", "N+", "O", "O-")
 
 def sound(found: Found, charge: int) -> None:
     """Check that there is no dead end, and what RDKit says of what ended."""
-    assert not found.dead, [said(growth) for growth in found.examples]
+    assert not found.dead, [said(partial_graph) for partial_graph in found.examples]
     assert not found.wrong and found.reachable_ends
     for ends, by_mask in found.ends:
         for graph in graphs(ends.select(torch.from_numpy(by_mask.nonzero()[0][:200]))):

@@ -15,31 +15,33 @@ NAMES = ("C", "N", "O", "S", "N+", "O-")
 def wander(rows: int, atoms: int, seed: int) -> list[PartialGraph]:
     """Return the states of random growths."""
     game, rng = Game.of(Constraints(atoms=(3, atoms)), NAMES), torch.Generator().manual_seed(seed)
-    growth = PartialGraph.empty(rows, atoms)
-    states = [growth.copy()]
-    while not bool(growth.done.all()):
-        may = game.offered(growth)
-        may[:, STOP] |= growth.done
-        growth.act(game.actions, torch.multinomial(may.double(), 1, generator=rng)[:, 0])
-        states.append(growth.copy())
+    partial_graph = PartialGraph.empty(rows, atoms)
+    states = [partial_graph.copy()]
+    while not bool(partial_graph.done.all()):
+        may = game.offered(partial_graph)
+        may[:, STOP] |= partial_graph.done
+        partial_graph.act(game.actions, torch.multinomial(may.double(), 1, generator=rng)[:, 0])
+        states.append(partial_graph.copy())
     return states
 
 
 def test_distances_rings_and_counts_are_those_of_the_graph():
-    for growth in wander(40, 9, seed=0):
+    for partial_graph in wander(40, 9, seed=0):
         for row in range(0, 40, 7):
-            num = int(growth.num[row])
-            near = growth.bond[row, :num, :num].numpy()
-            assert (near == near.T).all() and (near.sum(1) == growth.used[row, :num].numpy()).all()
+            num = int(partial_graph.num[row])
+            near = partial_graph.bond[row, :num, :num].numpy()
+            assert (near == near.T).all() and (
+                near.sum(1) == partial_graph.used[row, :num].numpy()
+            ).all()
             far = np.where(near > 0, 1, UNREACHED)
             np.fill_diagonal(far, 0)
             for k in range(num):
                 far = np.minimum(far, far[:, k, None] + far[None, k])
-            assert (growth.distance[row, :num, :num].numpy() == far).all()
-            assert (growth.distance[row, num:] == UNREACHED).all()
-            assert int(growth.rings[row]) == (near > 0).sum() // 2 - max(num - 1, 0)
-            assert ((near == 2).sum(1) == growth.double[row, :num].numpy()).all()
-            assert ((near == 3).sum(1) == growth.triple[row, :num].numpy()).all()
+            assert (partial_graph.distance[row, :num, :num].numpy() == far).all()
+            assert (partial_graph.distance[row, num:] == UNREACHED).all()
+            assert int(partial_graph.rings[row]) == (near > 0).sum() // 2 - max(num - 1, 0)
+            assert ((near == 2).sum(1) == partial_graph.double[row, :num].numpy()).all()
+            assert ((near == 3).sum(1) == partial_graph.triple[row, :num].numpy()).all()
 
 
 def test_the_hydrogens_that_were_counted_are_rdkits():
@@ -59,17 +61,17 @@ def test_what_was_left_and_what_is_done_never_changes():
 
 
 def test_select_and_copy_are_independent():
-    growth = PartialGraph.empty(3, 4)
+    partial_graph = PartialGraph.empty(3, 4)
     actions = Actions((0,))
-    growth.act(actions, torch.tensor([2, 2, 2]))
-    some, copy = growth.select(torch.tensor([2, 0])), growth.copy()
-    growth.act(actions, torch.tensor([2, 3, 4]))
+    partial_graph.act(actions, torch.tensor([2, 2, 2]))
+    some, copy = partial_graph.select(torch.tensor([2, 0])), partial_graph.copy()
+    partial_graph.act(actions, torch.tensor([2, 3, 4]))
     assert (
         some.num.tolist() == [1, 1]
         and copy.num.tolist() == [1, 1, 1]
-        and growth.num.tolist() == [2, 2, 2]
+        and partial_graph.num.tolist() == [2, 2, 2]
     )
-    assert growth.bond[:, 0, 1].tolist() == [1, 2, 3]
+    assert partial_graph.bond[:, 0, 1].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("alphabet", [(0,), (0, 3, 7)])

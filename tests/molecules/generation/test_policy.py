@@ -24,7 +24,7 @@ from sciforge.molecules.evaluation.laws import LAWS, _walks
 from sciforge.molecules.generation.action_mask import legal
 from sciforge.molecules.generation.partial_graph import RING_ORDERS
 from sciforge.molecules.generation.policy import Reader, actions_of, read_history
-from sciforge.molecules.generation.trajectories import walk
+from sciforge.molecules.generation.trajectories import trajectory
 from sciforge.molecules.model.molecule_transformer import MoleculeNet, MoleculeNetConfig
 from sciforge.molecules.objectives.generation import Grow, lesson
 
@@ -73,11 +73,11 @@ def test_a_reader_is_exact_after_compaction_and_beyond_its_room(net: MoleculeNet
     reader.anchors = reader.anchors[:, :room]
     reader.kept = [tuple(x[:, :, :room] for x in pair) for pair in reader.kept]
     compared = 0
-    for at, step in enumerate(walk(target, actions)):
-        growth = step.growth.select(rows)
-        away = (reader.read(growth) - whole[rows, at]).abs()
-        away[:, actions.first_ring :] *= (growth.kind >= 0).repeat_interleave(RING_ORDERS, 1)
-        live = ~growth.done
+    for at, step in enumerate(trajectory(target, actions)):
+        partial_graph = step.partial_graph.select(rows)
+        away = (reader.read(partial_graph) - whole[rows, at]).abs()
+        away[:, actions.first_ring :] *= (partial_graph.kind >= 0).repeat_interleave(RING_ORDERS, 1)
+        live = ~partial_graph.done
         assert float(away[live].max()) < 1e-10 if bool(live.any()) else True
         compared += int(live.sum())
         if at % 5 == 4:
@@ -122,5 +122,5 @@ def test_a_masked_softmax_is_never_nan(net: MoleculeNet):
     actions = actions_of(net)
     made = lesson(target, actions, rules)
     assert bool(made.legal.any(-1).all())
-    for step in walk(target, actions):
-        assert bool(legal(step.growth, actions, rules).any(1).all())
+    for step in trajectory(target, actions):
+        assert bool(legal(step.partial_graph, actions, rules).any(1).all())

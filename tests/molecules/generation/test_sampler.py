@@ -73,9 +73,10 @@ def test_any_mixture_of_requests_is_refused_or_kept(seed: int):
     rng, kept = random.Random(seed), 0
     for number in range(12):
         names = rng.sample(sorted(CHOICES), rng.randint(1, 4))
-        asked = Constraints(**{name: rng.choice(CHOICES[name]) for name in names})
+        choices = {name: rng.choice(CHOICES[name]) for name in names}
         model = rollouts.untrained(number, sharpness=rng.choice((0.0, 1.0, 6.0)))
         try:
+            asked = Constraints(**choices)
             drawn = sample(model, 16, asked, Sampling(parallel=16, seed=number))
         except SciforgeError:
             continue

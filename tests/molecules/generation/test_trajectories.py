@@ -25,7 +25,7 @@ from sciforge.molecules.data.codec import MoleculeCodec
 from sciforge.molecules.generation.feasibility import Feasibility
 from sciforge.molecules.generation.partial_graph import NEXT, STOP, Actions
 from sciforge.molecules.generation.sampler import graphs_of
-from sciforge.molecules.generation.trajectories import OUTSIDE, REOPEN, Target, walk
+from sciforge.molecules.generation.trajectories import OUTSIDE, REOPEN, Target, trajectory
 from sciforge.molecules.objectives.generation import choose_seed, legal_lesson, lesson
 
 DATA = Path(__file__).parents[4] / "shared/data/molecules"
@@ -81,8 +81,8 @@ def rows(name: str) -> Iterator[str]:
 
 
 def rebuilt(target: Target) -> list[str]:
-    *_, last = walk(target, ALL)
-    return [smiles_of_graph(graph) for graph in graphs_of(last.growth)]
+    *_, last = trajectory(target, ALL)
+    return [smiles_of_graph(graph) for graph in graphs_of(last.partial_graph)]
 
 
 def turned(target: Target, seeded: bool) -> Target:
@@ -121,10 +121,10 @@ def test_a_seed_is_walked_first_and_then_opened_again():
     texts, target = known(iter(["c1ccccc1CCO", "CC(C)C1CC1"]))
     target = turned(target, seeded=True)
     reopened, size = {}, target.seed.sum(1)
-    for step in walk(target, ALL):
+    for step in trajectory(target, ALL):
         for row in range(len(texts)):
             if int(step.action[row]) == REOPEN:
-                reopened[row] = int(step.growth.num[row])
+                reopened[row] = int(step.partial_graph.num[row])
                 placed = step.whose[row, : reopened[row]]
                 assert bool(target.seed[row, placed].all())
             assert bool(step.seeding[row]) == (
@@ -135,13 +135,13 @@ def test_a_seed_is_walked_first_and_then_opened_again():
 
 def test_an_atom_outside_the_alphabet_is_said():
     _, target = known(iter(["CCBr"]))
-    actions = [int(step.action) for step in walk(target, Actions((0, 2)))]
+    actions = [int(step.action) for step in trajectory(target, Actions((0, 2)))]
     assert OUTSIDE in actions and actions[-1] == STOP
 
 
 def test_rings_close_at_once_and_nothing_is_left_before_the_end():
     _, target = known(iter(["C1CC1C"]))
-    actions = [int(step.action) for step in walk(target, ALL)]
+    actions = [int(step.action) for step in trajectory(target, ALL)]
     assert actions == [2, 2, 2, 2, ALL.close(1, 1), STOP] and NEXT not in actions
 
 

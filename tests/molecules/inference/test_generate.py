@@ -230,29 +230,29 @@ def test_what_is_possible_holds_what_is_legal(checkpoint):
     from sciforge.molecules.generation.policy import actions_of
 
     model = Model.load(checkpoint, "cpu").network
-    actions, growth = actions_of(model), PartialGraph.empty(64, 10)
+    actions, partial_graph = actions_of(model), PartialGraph.empty(64, 10)
     rng = torch.Generator().manual_seed(0)
     for _ in range(30):
-        may = legal(growth, actions, Feasibility((1, 10), torch.zeros(1, dtype=torch.long)))
-        assert not bool((may & ~possible(growth, actions)).any())
-        growth.act(actions, torch.multinomial(may.float(), 1, generator=rng)[:, 0])
+        may = legal(partial_graph, actions, Feasibility((1, 10), torch.zeros(1, dtype=torch.long)))
+        assert not bool((may & ~possible(partial_graph, actions)).any())
+        partial_graph.act(actions, torch.multinomial(may.float(), 1, generator=rng)[:, 0])
 
 
 def test_the_bound_of_a_molecule_is_above_each_walk_and_below_one(checkpoint):
     model = Model.load(checkpoint, "cpu").network.eval()
     for smiles in ("CCO", "c1ccccc1O", "CC(C)=O"):
         graph = graph_of_mol(canonical(mol_of_smiles(smiles))[1])
-        walk, bound, walks = log_likelihoods(model, graph, 24, 0, torch.zeros(4))
+        trajectory, bound, walks = log_likelihoods(model, graph, 24, 0, torch.zeros(4))
         few = log_likelihoods(model, graph, 4, 0, torch.zeros(4))[1]
-        assert walk <= few <= bound < 0 and 1 < walks <= 24
+        assert trajectory <= few <= bound < 0 and 1 < walks <= 24
 
 
 def test_methane_has_one_walk(checkpoint):
     model = Model.load(checkpoint, "cpu").network.eval()
-    walk, bound, walks = log_likelihoods(
+    trajectory, bound, walks = log_likelihoods(
         model, graph_of_mol(mol_of_smiles("C")), 8, 0, torch.zeros(4)
     )
-    assert walks == 1 and walk == pytest.approx(bound)
+    assert walks == 1 and trajectory == pytest.approx(bound)
 
 
 def test_likelihoods_keep_a_row_for_every_molecule(checkpoint, tmp_path):
