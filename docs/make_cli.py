@@ -25,14 +25,13 @@ printed by `sciforge COMMAND --help`, and its options by `sciforge COMMAND NAME 
 
 Exit codes: 0 done; 1 a law is broken, a run is not what it says, a demo failed, or something
 required is missing; 2 bad input, named in one line on stderr; 75 training was stopped by
-SIGTERM or SIGUSR1 and can be resumed; 130 interrupted by Ctrl-C. `--json`
-prints JSON, `--out FILE` writes a result that is printed otherwise, its suffix chooses the
-format; `--verbose` (what is opened, built and saved, and where an error arose), `--quiet` (results
-and errors only, no progress bars) and `--follow-links` (read checkpoints and stores whose files are
-links into the caches of Hugging Face or DVC) go with every command. Under `torchrun` one process
-prints. A
-list takes all words up to the next option, so files stand before options: `sciforge prepare
-genome a.fa b.fa --out store`.
+SIGTERM or SIGUSR1 and can be resumed; 130 interrupted by Ctrl-C. `--json` prints JSON, `--out FILE`
+writes a result that is printed otherwise, its suffix chooses the format; `--verbose` (what is
+opened, built and saved, and where an error arose), `--quiet` (results and errors only, no progress
+bars) and `--follow-links` (read checkpoints and stores whose files are links into the caches of
+Hugging Face or DVC) go with every command. Under `torchrun` one process prints. A list takes all
+words up to the next option, so files stand before options: `sciforge prepare genome a.fa b.fa --out
+store`.
 """
 USAGE = {
     "prepare": "PREPARER [FILE ...]",
