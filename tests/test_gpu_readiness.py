@@ -39,7 +39,7 @@ BUDGET = {
     "molecules descriptors": 2,
     "molecules masked-atoms": 2,
     "molecules descriptors-masked": 2,
-    "molecules grow": 10,  # the walk ends where its longest molecule does; looked up every 8 steps
+    "molecules grow": 8,  # looks whether all molecules are complete, from as many steps as atoms on
     "molecules properties": 2,
     "text masked-words": 2,
     "text replaced-words": 2,

@@ -60,8 +60,9 @@ class Step(NamedTuple):
 def trajectory(target: Target, actions: Actions, look: int = 1) -> Iterator[Step]:
     """Yield the steps that build targets, all molecules at once, until all are complete.
 
-    Whether they are is looked up every `look` steps, since the host waits for the device then; up
-    to `look` - 1 more steps follow in which all stop once more.
+    Whether they are is looked up every `look` steps, since the host waits for the device then, and
+    where `look` is not 1 not before there were as many steps as the targets have room for atoms;
+    more steps may follow in which all stop once more.
     """
     batch, atoms = target.kind.shape
     partial_graph = PartialGraph.empty(batch, atoms, target.kind.device)
@@ -70,7 +71,7 @@ def trajectory(target: Target, actions: Actions, look: int = 1) -> Iterator[Step
     whose = torch.zeros_like(target.kind)  # and the reverse
     seeding = target.seed.any(1)
     rows = torch.arange(batch, device=target.kind.device)
-    stopped: list[Tensor] = []
+    steps = 0
     while True:
         wanted = torch.where(seeding[:, None], target.seed, target.kind >= 0)
         action, new = _step(partial_graph, target, actions, rank, built, whose, wanted)
@@ -84,8 +85,10 @@ def trajectory(target: Target, actions: Actions, look: int = 1) -> Iterator[Step
         whose[rows, place] = torch.where(new >= 0, new, whose[rows, place])
         partial_graph.reopen(action == REOPEN)
         seeding = seeding & (action != REOPEN)
-        stopped.append((action == STOP).all())
-        if len(stopped) % look == 0 and any(torch.stack(stopped[-look:]).tolist()):
+        steps += 1
+        # an atom takes a step at least; who has stopped stops in all later steps
+        due = steps % look == 0 and (look == 1 or steps >= atoms)
+        if due and bool((action == STOP).all()):
             return
 
 
