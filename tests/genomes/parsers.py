@@ -34,7 +34,10 @@ c\tx\tCDS\t2\t40\t.\t-\t0\tParent=g1;product=a%20b
 c\tx\texon\t5\t9\t.\t.\t.\tgene_id "g2"; transcript_id "t2";
 """
 BED = b"track name=x\nc\t1\t50\tone\t0\t+\nc 5 9\n"
-VCF = b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\nc\t5\trs1\tA\tC,GT\t.\nc\t9\t.\tAC\tA\t3\n"
+VCF = (
+    b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\n"
+    b"c\t5\trs1\tA\tC,GT\t.\nc\t9\t.\tAC\tA\t3\n"
+)
 LABELLED = b"name\tsequence\tlabel\na\tACGT\tyes\nb\tNNAC\tno\n"
 
 # Name -> (a valid file, its ending, what reads it).

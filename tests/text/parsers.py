@@ -10,7 +10,9 @@ from tiny_runs import exhaust
 from sciforge.text.data.lines import Layout
 from sciforge.text.data.readers import read_documents
 
-PLAIN = "One document. It has two sentences.\n\nA second one, \u201cquoted\u201d: na\u00efve.\n".encode()
+PLAIN = (
+    "One document. It has two sentences.\n\nA second one, \u201cquoted\u201d: na\u00efve.\n"
+).encode()
 TABLE = b'text,label\n"A fine room, really.",true\nNothing worked.,fake\n'
 LINES = b'{"text": "A fine room.", "label": "true"}\n{"text": "Nothing worked.", "label": "fake"}\n'
 TAGGED = b"Jane B-PER\nsmiled O\n. O\n\nBath B-LOC\n"

@@ -134,9 +134,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _is_heading(text: str) -> bool:
-    """Return whether a line of BED is a comment or an instruction to a genome browser.
+    r"""Return whether a line of BED is a comment or an instruction to a genome browser.
 
-    >>> _is_heading("track name=x"), _is_heading("track1\\t0\\t10"), _is_heading("track\\t0\\t10")
+    >>> _is_heading("track name=x"), _is_heading("track1\t0\t10"), _is_heading("track\t0\t10")
     (True, False, False)
     """
     words = text.split()

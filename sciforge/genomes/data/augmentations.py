@@ -14,7 +14,7 @@ from sciforge.core.domain import Augmentation, Batch, Record
 from sciforge.genomes.data.codec import kmer_ids, reverse_complement_ids
 from sciforge.genomes.data.sequences import reverse_complement
 
-MOST_SHIFT = 12  # bases; a tenth of short sequences
+MAX_SHIFT = 12  # bases; a tenth of short sequences
 STRAND_KMER = 3
 
 
@@ -63,7 +63,7 @@ def another_start(record: Record, rng: np.random.Generator) -> dict[str, Any]:
     many at which drawn at random.
     """
     bases = np.asarray(record["bases"])
-    spare = min(MOST_SHIFT, len(bases) // 10)
+    spare = min(MAX_SHIFT, len(bases) // 10)
     left = int(rng.integers(0, spare + 1))
     return {**record, "bases": bases[left : len(bases) - (spare - left)]}
 

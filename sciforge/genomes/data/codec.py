@@ -10,7 +10,7 @@ Legend of shape letters: B batch, L bases, T tokens, V vocabulary size.
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -205,7 +205,7 @@ def torch_kmer_ids(bases: Tensor, k: int, stride: int) -> Tensor:
     return torch.where(ids >= _N_FLAG, 4**k + SPECIALS.index("[UNK]"), ids).long()
 
 
-def _concatenate_runs(ones, k: int):
+def _concatenate_runs(ones: Any, k: int) -> Any:
     """Ids of runs of k from those of single bases (array or tensor), by doubling: runs of 1, 2,
     4 and what is left.
     """

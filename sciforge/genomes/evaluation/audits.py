@@ -22,7 +22,7 @@ from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import KmerCodec
 from sciforge.genomes.data.genome_windows import GenomeWindows
 from sciforge.genomes.data.homology import WORD, canonical_words, duplicates, overlaps, share_within
-from sciforge.genomes.evaluation.markov import LARGEST_ORDER, Markov
+from sciforge.genomes.evaluation.markov import MAX_ORDER, Markov
 from sciforge.genomes.inference.requirements import need_masked
 from sciforge.genomes.objectives.masking import SCORED_MASKED, covered, draw_masks
 
@@ -58,7 +58,7 @@ class AuditMasks(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(1, math.inf, "windows")
-        self.require(0, LARGEST_ORDER[False], "highest_order")
+        self.require(0, MAX_ORDER[False], "highest_order")
         if self.checkpoint is not None and (self.k, self.stride) != (None, None):
             raise ConfigError(
                 "masks.k and masks.stride are those of the checkpoint; leave them out"

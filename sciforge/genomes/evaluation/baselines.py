@@ -21,8 +21,8 @@ Features = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 # the C of logistic regression, on blocks of unit variance
 STRENGTHS = 10.0 ** np.arange(-1, 4.1, 0.75)
-MOST_FOLDS = 5
-MANY = 2000  # labels from which fewer folds do
+MAX_FOLDS = 5
+FEW_FOLDS_FROM = 2000  # labels from which fewer folds do
 
 
 def gc_only(objective: Any, train: Sequence[Record], test: Sequence[Record], seed: int) -> Outputs:
@@ -161,7 +161,8 @@ def _fit_logistic(x: np.ndarray, target_N: np.ndarray, copies: int, seed: int) -
 
     every = np.arange(len(target_N) * copies).reshape(copies, -1)
     folds = min(
-        MOST_FOLDS if len(target_N) < MANY else 2, np.unique(target_N, return_counts=True)[1].min()
+        MAX_FOLDS if len(target_N) < FEW_FOLDS_FROM else 2,
+        np.unique(target_N, return_counts=True)[1].min(),
     )
     labels = np.tile(target_N, copies)
     chosen = 1.0

@@ -11,7 +11,7 @@ from sciforge.errors import ConfigError
 from sciforge.genomes.data.codec import kmer_ids
 from sciforge.genomes.data.sequences import reverse_complement
 
-LARGEST_ORDER = {False: 7, True: 5}
+MAX_ORDER = {False: 7, True: 5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class Markov:
         Raises:
             ConfigError: the order is negative or its table would not fit.
         """
-        if not 0 <= order <= LARGEST_ORDER[two_sided]:
-            raise ConfigError(f"order is {order}; it must be from 0 to {LARGEST_ORDER[two_sided]}")
+        if not 0 <= order <= MAX_ORDER[two_sided]:
+            raise ConfigError(f"order is {order}; it must be from 0 to {MAX_ORDER[two_sided]}")
         counts = np.zeros(4 ** (2 * order + 1 if two_sided else order + 1))
         for bases in stretches:
             for strand in (bases, reverse_complement(bases)):
@@ -70,9 +70,12 @@ class Markov:
 def contexts(bases: np.ndarray, order: int, two_sided: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the context's number and the base, int64 [n], wherever both are known.
 
-    >>> [a.tolist() for a in contexts(np.array([0, 1, 2, 3], np.uint8), 1, False)]  # C after A, G after C, T after G
+    C after A, G after C, T after G; then C between A and G, G between C and T:
+
+    >>> bases = np.array([0, 1, 2, 3], np.uint8)
+    >>> [a.tolist() for a in contexts(bases, 1, False)]
     [[0, 1, 2], [1, 2, 3]]
-    >>> [a.tolist() for a in contexts(np.array([0, 1, 2, 3], np.uint8), 1, True)]  # C between A and G, G between C and T
+    >>> [a.tolist() for a in contexts(bases, 1, True)]
     [[2, 7], [1, 2]]
     """
     reach = 2 * order if two_sided else order

@@ -12,6 +12,7 @@ from sciforge.errors import DataError
 from sciforge.genomes.data.labelled_sequences import SequencesInMemory
 from sciforge.genomes.data.sequences import as_letters, encode_text
 from sciforge.genomes.inference.recipes import RECIPES
+from sciforge.genomes.objectives.base_tags import TagBases
 from sciforge.genomes.objectives.sequence_labels import Classify, Regress
 
 if TYPE_CHECKING:
@@ -90,13 +91,17 @@ class SequenceInputs(Inputs):
         self, model: "Model", outputs: Mapping[str, np.ndarray]
     ) -> dict[str, Sequence[Any]]:
         """Return `label` and `probability` (of the second of two classes, `probability_CLASS` of
-        several), or the number.
+        several), or the number, or `track` (the class number of every base) and `runs` (the
+        stretches of each class: start, end, class).
         """
         objective = model.objective
         if isinstance(objective, Classify):
             return dict(class_columns(objective.classes, outputs["probability"]))
         if isinstance(objective, Regress):
             return {objective.target_name or "value": outputs["value"]}
+        if isinstance(objective, TagBases):
+            tracks = [np.asarray(track_L) for track_L in outputs["track"]]
+            return {"track": tracks, "runs": [objective.runs(track_L) for track_L in tracks]}
         return super().columns(model, outputs)
 
     def frame(self, records: Sequence[Record], meta: Mapping[str, Any]) -> "pd.DataFrame":

@@ -86,8 +86,10 @@ def centred_window(
     Its length is cut to a whole number of tokens, so that a token lies over each of its bases on
     both strands.
 
-    >>> centred_window(1000, 5, 6, 100, KmerCodec(6)), centred_window(1000, 500, 501, 100, KmerCodec(6, 3))
-    ((0, 100), (451, 550))
+    >>> centred_window(1000, 5, 6, 100, KmerCodec(6))
+    (0, 100)
+    >>> centred_window(1000, 500, 501, 100, KmerCodec(6, 3))
+    (451, 550)
     """
     size = min(max(window, stop - start + 2 * codec.k), length)
     if size < max(codec.k, stop - start):

@@ -260,7 +260,8 @@ def effects(
     masked = isinstance(model.objective, MaskedKmers)
     if masked and label:
         raise ConfigError(
-            f"label {label!r} is for a classification checkpoint; leave it out with a pretrained one"
+            f"label {label!r} is for a classification checkpoint; leave it out with a pretrained"
+            " one"
         )
     column = 0 if masked else class_index(model, label)
     length = need_length(model.objective, window)

@@ -92,6 +92,7 @@ class KmerEmbedding(nn.Module):
         return self.free + F.pad(table, (0, 0, 0, len(SPECIALS)))
 
     def forward(self, ids_BT: Tensor) -> Tensor:
+        """Return the embeddings [B, T, D] of tokens."""
         return F.embedding(ids_BT, self.table())
 
 

@@ -49,7 +49,7 @@ class FrameHead(nn.Module):
 # Trees need labels: with 32 the linear head alone is best, from 512 on the trees are. Chosen on
 # chromosome VII of yeast, which is a training chromosome of the benchmark.
 LABELS_OF_EQUAL_WEIGHT = 256
-MOST_TREE_WEIGHT = 4.0
+MAX_TREE_WEIGHT = 4.0
 NUM_SUMMARY = 3 + NUM_POINTS * NUM_DISTANCES
 LONGEST_KMER = 4
 NUM_KMERS = sum(4**k for k in range(1, LONGEST_KMER + 1))
@@ -148,7 +148,7 @@ class SequenceHead(nn.Module):
         tree_weight = (
             0.0
             if trees is None
-            else min(len(features_NF) / LABELS_OF_EQUAL_WEIGHT, MOST_TREE_WEIGHT)
+            else min(len(features_NF) / LABELS_OF_EQUAL_WEIGHT, MAX_TREE_WEIGHT)
         )
         if blend:
             weight, bias, tree_weight = (

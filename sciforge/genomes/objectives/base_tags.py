@@ -57,6 +57,7 @@ class TagBases(Objective):
     ) -> Example:
         """Encode a window and its track; bases behind the last token have no target."""
         example = codec.encode({"bases": np.asarray(record["bases"])})
+        example["num_bases"] = torch.tensor(len(record["bases"]))
         if "track" in record:
             covered = (codec.num_tokens(len(record["bases"])) - 1) * codec.stride + codec.k
             track_L = np.asarray(record["track"]).astype(np.int64)
@@ -76,6 +77,32 @@ class TagBases(Objective):
         )
         count = (target_BL >= 0).sum()
         return Loss(total, count, {"accuracy": ((logits_BLC.argmax(-1) == target_BL).sum(), count)})
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, list[Tensor]]:
+        """Return the class of each base of each window, int64 [L], -1 behind the last token,
+        ragged.
+        """
+        class_BL = self._logits(model, batch).argmax(-1)
+        covered_B = (batch["lengths"] - 1) * model.stride + model.k
+        place_L = torch.arange(class_BL.shape[1], device=class_BL.device)
+        class_BL = class_BL.masked_fill(place_L >= covered_B[:, None], -1)
+        return {
+            "track": [row[:n] for row, n in zip(class_BL, batch["num_bases"].tolist(), strict=True)]
+        }
+
+    def runs(self, track_L: np.ndarray) -> list[tuple[int, int, str]]:
+        """Return the stretches of one class as (start, end, class), from 0, end excluded.
+
+        >>> TagBases(("background", "CDS")).runs(np.array([0, 0, 1, 1, -1]))
+        [(0, 2, 'background'), (2, 4, 'CDS')]
+        """
+        borders = np.flatnonzero(np.diff(track_L)) + 1
+        starts, ends = [0, *borders.tolist()], [*borders.tolist(), len(track_L)]
+        return [
+            (start, end, self.classes[track_L[start]])
+            for start, end in zip(starts, ends, strict=True)
+            if len(track_L) and track_L[start] >= 0
+        ]
 
     def likelihood(self, model: nn.Module, batch: Batch) -> Likelihood:
         """Return the distribution over classes of each base."""

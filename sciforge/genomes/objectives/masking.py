@@ -76,7 +76,8 @@ def draw_masks(
             for its tokens.
         rng: the only source of randomness.
         rate: share of the bases to score; 0 hides nothing.
-        shortest, longest: bases of a span before rounding to the stride.
+        shortest: fewest bases of a span before rounding to the stride.
+        longest: most bases of a span before rounding to the stride.
         random_share: share of spans whose bases are replaced by random ones and encoded anew.
         keep_share: share of spans left as they are.
     """

@@ -17,10 +17,10 @@ from torch import nn
 
 WINDOW = 5  # neighbours on each side, the nearer the more weight
 SMOOTHED = 0.75  # exponent of the context's frequency (Levy, Goldberg and Dagan 2015)
-MOST_TOKENS = 4_000_000  # counted; more would say the same
+MAX_TOKENS = 4_000_000  # counted; more would say the same
 # times a piece must come until half of its vector is the new one, in a model that was trained
 HALFWAY = 50
-SPREAD = 0.05  # standard deviation of the vectors, above that of positions and segments
+VECTOR_STD = 0.05  # standard deviation of the vectors, above that of positions and segments
 
 
 def counted(rows: Iterable[np.ndarray], tokens: int) -> tuple[np.ndarray, Any]:
@@ -37,7 +37,7 @@ def counted(rows: Iterable[np.ndarray], tokens: int) -> tuple[np.ndarray, Any]:
     for ids in rows:
         parts += [ids.astype(np.int64), np.full(WINDOW, -1)]  # no neighbours across rows
         num_tokens += len(ids)
-        if num_tokens >= MOST_TOKENS:
+        if num_tokens >= MAX_TOKENS:
             break
     joined_T = np.concatenate(parts or [np.zeros(0, np.int64)])
     near_VV = sparse.csr_matrix((tokens, tokens))
@@ -67,11 +67,11 @@ def vectors(near_VV: Any, width: int, seed: int) -> np.ndarray:
     rank = min(width, min(table_VV.shape) - 1)
     left, singular, _ = svds(table_VV, k=rank, rng=np.random.default_rng(seed))
     order = np.argsort(-singular)
-    found_VR = left[:, order] * np.sqrt(singular[order].clip(0))
-    return np.pad(found_VR, ((0, 0), (0, width - rank)))
+    vector_VR = left[:, order] * np.sqrt(singular[order].clip(0))
+    return np.pad(vector_VR, ((0, 0), (0, width - rank)))
 
 
-def aligned(found_VE: np.ndarray, onto_VE: np.ndarray, weight_V: np.ndarray) -> np.ndarray:
+def aligned(vector_VE: np.ndarray, onto_VE: np.ndarray, weight_V: np.ndarray) -> np.ndarray:
     """Return vectors turned and scaled onto others (orthogonal Procrustes, Schoenemann 1966),
     pieces weighed by `weight_V`.
 
@@ -80,9 +80,9 @@ def aligned(found_VE: np.ndarray, onto_VE: np.ndarray, weight_V: np.ndarray) -> 
     >>> bool(np.allclose(aligned(x @ turn * 4, x, np.ones(3)), x))
     True
     """
-    left, singular, right = np.linalg.svd((found_VE * weight_V[:, None]).T @ onto_VE)
-    power = float((weight_V * (found_VE**2).sum(1)).sum())
-    return found_VE @ (left @ right) * (singular.sum() / power if power else 0.0)
+    left, singular, right = np.linalg.svd((vector_VE * weight_V[:, None]).T @ onto_VE)
+    power = float((weight_V * (vector_VE**2).sum(1)).sum())
+    return vector_VE @ (left @ right) * (singular.sum() / power if power else 0.0)
 
 
 @torch.no_grad()
@@ -105,17 +105,17 @@ def start_from_counts(
     word = model.embeddings.word.weight
     total_V, near_VV = counted(rows, len(word))
     if near_VV.nnz:
-        found_VE = vectors(near_VV, word.shape[1], seed)
+        vector_VE = vectors(near_VV, word.shape[1], seed)
         # the factorisation leaves 1e-17 where there should be 0
         known_V = np.asarray(near_VV.sum(1)).ravel() > 0
         old_VE = word.double().cpu().numpy()
         if fresh:
-            found_VE *= SPREAD / found_VE[known_V].std()
+            vector_VE *= VECTOR_STD / vector_VE[known_V].std()
             share_V = known_V.astype(float)
         else:
-            found_VE = aligned(found_VE, old_VE, np.sqrt(total_V) * known_V)
+            vector_VE = aligned(vector_VE, old_VE, np.sqrt(total_V) * known_V)
             share_V = known_V * total_V / (total_V + HALFWAY)
-        mixed_VE = share_V[:, None] * found_VE + (1 - share_V[:, None]) * old_VE
+        mixed_VE = share_V[:, None] * vector_VE + (1 - share_V[:, None]) * old_VE
         word.copy_(torch.from_numpy(mixed_VE))
     model.words.bias.copy_(torch.from_numpy(np.log((total_V + 1) / (total_V.sum() + len(total_V)))))
     return {"counted_tokens": float(total_V.sum())}

@@ -3,7 +3,8 @@ and splits.
 
 Columns: `text` and `name`, `sentences` int32 [S + 1] (offsets of letters where sentences begin, and
 the end), `line` int64, `key` uint64 (of the letters and digits alone, lower case: documents of one
-key are the same), `split` uint8 (3 is none), `group` text where groups are named, and where asked for `label` text or
+key are the same), `split` uint8 (3 is none), `group` text where groups are named,
+and where asked for `label` text or
 `value` float64; of tagged files `words` int32 [W, 2] (offsets of letters) and `tags` text, one a
 word, between spaces.
 """

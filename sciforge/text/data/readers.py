@@ -147,9 +147,9 @@ class _Pile:
 
 
 def _is_header(line: str, column: str) -> bool:
-    """Return whether the first line of a text file is the header of a table.
+    r"""Return whether the first line of a text file is the header of a table.
 
-    >>> _is_header("text\\tlabel", "text"), _is_header("a text, and more", "text")
+    >>> _is_header("text\tlabel", "text"), _is_header("a text, and more", "text")
     (True, False)
     """
     for delimiter in "\t,;":

@@ -168,6 +168,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return the states [B, L, D] of each token by itself."""
         return self.down(gelu(self.up(x_BLD), self.activation))
 
 
@@ -183,6 +184,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BLD: Tensor, mask: Tensor | None, at_BM: Tensor | None = None) -> Tensor:
+        """Return the states [B, L, D], or [B, M, D] of the tokens at `at_BM` alone."""
         asking_BMD = x_BLD if at_BM is None else take(x_BLD, at_BM)
         x_BMD = self.attention_norm(
             asking_BMD + self.dropout(self.attention(x_BLD, asking_BMD, mask))

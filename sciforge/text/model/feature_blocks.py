@@ -16,7 +16,7 @@ from sciforge.core.data import sampling
 from sciforge.core.learners.linear_probe import fit_logistic
 
 FOLDS = 5
-MANY = 400  # labels above which fewer folds say the same
+FEW_FOLDS_ABOVE = 400  # labels above which fewer folds say the same
 FEWER = 3
 SHRINK = 1.0  # strength, in labels, of the pull of a block's weight towards an equal share
 
@@ -63,7 +63,7 @@ def held_out_scores(
 
     score_KNC = np.zeros((len(blocks), len(label_N), num_classes))
     smallest = int(np.bincount(label_N)[np.unique(label_N)].min())
-    folds = min(FOLDS if len(label_N) <= MANY else FEWER, smallest)
+    folds = min(FOLDS if len(label_N) <= FEW_FOLDS_ABOVE else FEWER, smallest)
     if folds < 2:
         return score_KNC
     for seen, held in StratifiedKFold(folds, shuffle=True, random_state=sampling.short(seed)).split(

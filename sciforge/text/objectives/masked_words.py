@@ -137,7 +137,9 @@ class MaskedWords(Objective):
         if not self.dynamic:
             rng = np.random.default_rng([*record["place"], int(rng.integers(COPIES))])
         if self.pairs:
-            parts, kind = fill_pair(record, codec, rng, training, self._room(rng, training) - 3)
+            parts, kind = fill_pair(
+                record, codec, rng, training, self._row_length(rng, training) - 3
+            )
         else:
             parts, kind = (
                 [fill_row(record, codec, rng, training, self.length - 2, self.across)],
@@ -149,7 +151,7 @@ class MaskedWords(Objective):
             example["target_pair"] = torch.tensor(kind)
         return example
 
-    def _room(self, rng: np.random.Generator, training: bool) -> int:
+    def _row_length(self, rng: np.random.Generator, training: bool) -> int:
         """Return the tokens of this row."""
         if training and rng.random() < self.short_share:
             return int(rng.integers(SHORTEST_ROW + 1, self.length + 1))

@@ -30,7 +30,7 @@ from sciforge.text.data.codec import NO_TARGET, SHORTEST_ROW, TextCodec
 from sciforge.text.model.heads import TagHead
 
 OUTSIDE = "O"
-MOST_SOLVED = 20_000  # words the linear head is solved from
+MAX_SOLVED_WORDS = 20_000  # words the linear head is solved from
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class TagWords(Objective):
                 features.append(x_BWF[known_BW].double().cpu().numpy())
                 labels.append(batch["target_tags"][known_BW].cpu().numpy())
                 num_words += len(labels[-1])
-                if num_words >= MOST_SOLVED:
+                if num_words >= MAX_SOLVED_WORDS:
                     break
         model.heads["word_tag"].solve(
             np.concatenate(features),
@@ -163,9 +163,9 @@ class TagWords(Objective):
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, list[Tensor]]:
         """Return the class of each word of each document, -1 for a word without a piece, ragged."""
-        found_BW = self.scores(model, batch).argmax(-1).masked_fill(batch["word_token"] == 0, -1)
+        tag_BW = self.scores(model, batch).argmax(-1).masked_fill(batch["word_token"] == 0, -1)
         return {
-            "tag": [row[:n] for row, n in zip(found_BW, batch["num_words"].tolist(), strict=True)]
+            "tag": [row[:n] for row, n in zip(tag_BW, batch["num_words"].tolist(), strict=True)]
         }
 
     def metrics(
@@ -198,7 +198,8 @@ def first_pieces(places_T2: np.ndarray, words_W2: np.ndarray) -> np.ndarray:
         places_T2: from which letter to which each piece stands, in order.
         words_W2: the same of each word.
 
-    >>> first_pieces(np.array([[0, 3], [3, 5], [6, 9]]), np.array([[0, 5], [5, 6], [6, 9], [10, 12]])).tolist()
+    >>> places = np.array([[0, 3], [3, 5], [6, 9]])
+    >>> first_pieces(places, np.array([[0, 5], [5, 6], [6, 9], [10, 12]])).tolist()
     [0, -1, 2, -1]
     """
     if not len(places_T2):

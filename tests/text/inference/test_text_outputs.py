@@ -170,7 +170,10 @@ def test_augmentations_change_what_they_say_and_leave_a_text(name):
     assert augmentation.apply({"text": "."}, np.random.default_rng(0))["text"].strip()
 
 
-CONLL = "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\nIn\tO\nParis\tB-loc\nAnn\tB-per\nSmith\tI-per\nslept\tO\n\n"
+CONLL = (
+    "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\n"
+    "In\tO\nParis\tB-loc\nAnn\tB-per\nSmith\tI-per\nslept\tO\n\n"
+)
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,10 @@ def test_long_documents_are_cut_at_either_end(rated):
     assert shortened(np.arange(512), 510, "ends").tolist() == [*range(128), *range(130, 512)]
 
 
-CONLL = "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\nIn\tO\nParis\tB-loc\nAnn\tB-per\nSmith\tI-per\nslept\tO\n\n"
+CONLL = (
+    "Mary\tB-per\nsaw\tO\nOld\tB-loc\nTrafford\tI-loc\n.\tO\n\n"
+    "In\tO\nParis\tB-loc\nAnn\tB-per\nSmith\tI-per\nslept\tO\n\n"
+)
 
 
 def test_tags_are_learnt_at_first_pieces(tmp_path):
