@@ -78,7 +78,7 @@ class TagBases(Objective):
         count = (target_BL >= 0).sum()
         return Loss(total, count, {"accuracy": ((logits_BLC.argmax(-1) == target_BL).sum(), count)})
 
-    def predict(self, model: nn.Module, batch: Batch) -> dict[str, list[Tensor]]:
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | list[Tensor]]:
         """Return the class of each base of each window, int64 [L], -1 behind the last token,
         ragged.
         """

@@ -40,6 +40,7 @@ def test_memory_and_file_give_the_same_store(tmp_path):
     held = prepare(
         INPUTS.preparer(TEXTS, table[["label"]], split=split, seed=0), tmp_path / "memory"
     )
+    assert filed.meta.pop("notes") == ["splits taken from the column split"]
     assert held.meta == filed.meta
     for one, other in zip(held, filed, strict=True):
         assert {k: v for k, v in one.items() if k not in ("line", "sentences")} == {
