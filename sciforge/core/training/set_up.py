@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sciforge.core.data.batches import StepData
+from sciforge.core.data.batches import ExampleSource, StepData
 from sciforge.core.data.store import Store
 from sciforge.core.domain import Codec, Domain, ModelConfig, get_domain, seeded_model
 from sciforge.core.files.atomic import disk_error, sha256, sweep, try_lock
@@ -107,19 +107,7 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     trained = sum(p.numel() for group in groups for p in group.parameters)
     LOGGER.debug("%s: %d parameters, %d of them train", run.out, _size(model), trained)
     call = _compiled(model) if run.hardware.compile else model
-    sources, batch_codec = tuple(task.source for task in tasks), codec
-    if run.teacher:
-        teacher = Checkpoint.open(run.teacher.checkpoint)
-        taught, batch_codec = with_teacher(sources[0], codec, run.teacher, teacher, engine)
-        sources = (taught,)
-    mechanism = (
-        dp_sgd.Mechanism.of(run.dp_sgd, run, len(sources[0].records)) if run.dp_sgd else None
-    )
-    size, poisson = (
-        (1, (mechanism.rate, mechanism.seed)) if mechanism else (run.hardware.micro_batch, None)
-    )
-    batch = run.schedule.batch
-    data = StepData(sources, batch_codec, batch, engine.part, engine.parts, size, poisson)
+    data, mechanism = _step_data(run, engine, codec, tasks)
     gradient = mechanism.gradient if mechanism else mean_gradient
     state = TrainingState(
         run,
@@ -139,6 +127,26 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     )
     state.methods = tuple(_methods(state, fresh, mechanism))
     return state
+
+
+def _step_data(
+    run: Run, engine: Engine, codec: Codec, tasks: Sequence[TrainingTask]
+) -> tuple[StepData, dp_sgd.Mechanism | None]:
+    """Return the micro-batches of each step, under a teacher or DP-SGD in their own way, and the
+    mechanism of DP-SGD.
+    """
+    sources: tuple[ExampleSource, ...] = tuple(task.source for task in tasks)
+    batch_codec: Any = codec
+    if run.teacher:
+        teacher = Checkpoint.open(run.teacher.checkpoint)
+        taught, batch_codec = with_teacher(sources[0], codec, run.teacher, teacher, engine)
+        sources = (taught,)
+    parts, batch = (engine.part, engine.parts), run.schedule.batch
+    if not run.dp_sgd:
+        return StepData(sources, batch_codec, batch, *parts, run.hardware.micro_batch), None
+    mechanism = dp_sgd.Mechanism.of(run.dp_sgd, run, len(sources[0].records))
+    poisson = mechanism.rate, mechanism.seed
+    return StepData(sources, batch_codec, batch, *parts, 1, poisson), mechanism
 
 
 def _size(model: nn.Module) -> int:
