@@ -26,6 +26,7 @@ from sciforge.core.data.groups import group_name
 from sciforge.core.data.store import SPLIT_NAMES, SPLITS
 from sciforge.core.files.decompression import bounded
 from sciforge.errors import DataError, did_you_mean
+from sciforge.images.data.readers import kind_of, read_arrays, read_idx
 
 SPLIT_COLUMN = "split"
 GEOMETRY = ("segmentation", "keypoints")  # of COCO's annotations, beside the box
@@ -367,3 +368,26 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise DataError(f"label {text!r} is not a finite number")
     return value
+
+
+def label_text(label: Any) -> str:
+    """Return the label of an array as text; the bytes of old numpy files as the text they hold.
+
+    >>> label_text(np.bytes_(b"cat")), label_text(np.int64(3))
+    ('cat', '3')
+    """
+    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+
+
+def label_array(path: Path, count: int) -> np.ndarray:
+    """Return the labels [count] of an IDX, .npy or .npz file; raises DataError where there are
+    not so many.
+    """
+    if kind_of(path) == "idx":
+        labels = read_idx(path)
+    else:
+        arrays = read_arrays(path)
+        labels = arrays.get("labels", next(iter(arrays.values())))
+    if labels.shape != (count,):
+        raise DataError(f"labels of shape {list(labels.shape)} for {count} pictures", path)
+    return labels

@@ -29,20 +29,21 @@ from sciforge.images.data.annotations import (
     Boxes,
     ImageLabel,
     geometry_notes,
+    label_array,
+    label_text,
     number,
     of_name,
     read_boxes,
     read_labels,
     unmatched,
 )
+from sciforge.images.data.label_maps import IGNORE, classes_of_maps, read_label_map
 from sciforge.images.data.readers import (
     FULL_WHITE,
     Fit,
     Rules,
     kind_of,
     pictures_in,
-    read_arrays,
-    read_idx,
     read_many,
     read_picture,
 )
@@ -51,7 +52,6 @@ from sciforge.images.data.splits import LEFT_OUT, UNDRAWN, digests, drawn_splits
 OnReject = Callable[[Reject], None] | None
 MEND = "correct it, or skip bad records with --on-error skip"
 CHUNK = 1024  # picture files of a shard
-IGNORE = 255  # value of a label map that is no class
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,7 @@ class Images(Settings):
         try:
             many = read_many(item.path, self.rules)
             labels = (
-                many.labels if item.labels is None else _label_array(item.labels, len(many.images))
+                many.labels if item.labels is None else label_array(item.labels, len(many.images))
             )
             if labels is None and self.labelled:
                 raise DataError("no labels")
@@ -379,7 +379,7 @@ class Images(Settings):
             try:
                 fixed = {"image": self._framed(pixels, chunk)[0], "name": name}
                 if labels is not None:
-                    fixed |= self._label(_label_text(labels[at]))
+                    fixed |= self._label(label_text(labels[at]))
                 shard.add({}, **fixed, split=np.uint8(split_N[at]))
             except DataError as error:
                 _refuse(error, item.path, None, name, on_reject)
@@ -422,43 +422,16 @@ class Images(Settings):
         """Return the label map of a picture; raises DataError where it is missing, of another
         size or not of 8 bits.
         """
-        from PIL import Image
-
         path = (Path(self.masks) / item.name).with_suffix(".png")
-        try:
-            with Image.open(path, formats=("PNG",)) as image:
-                if image.mode not in ("1", "L", "P"):
-                    raise DataError(
-                        f"mode {image.mode}; a label map has one channel of 8 bits", path
-                    )
-                label_map = np.asarray(image).astype(np.uint8)
-        except FileNotFoundError:
-            raise DataError("no label map of this name", path) from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"not a readable label map ({error})", path) from None
-        if label_map.shape != size:
-            raise DataError(
-                f"{label_map.shape[1]} x {label_map.shape[0]} pixels, its picture {size[1]} x"
-                f" {size[0]}",
-                path,
-            )
-        if not self.mask_classes:
-            return label_map
-        numbers = np.full(256, -1)
-        numbers[IGNORE] = IGNORE
-        numbers[list(self.mask_classes)] = np.arange(len(self.mask_classes))
-        if (strange := label_map[numbers[label_map] < 0]).size:
-            raise DataError(f"the value {strange[0]} is none of the mask classes", path)
-        return numbers[label_map].astype(np.uint8)
+        return read_label_map(path, size, self.mask_classes)
 
     # All shards together --------------------------------------------------------------------------
 
     def finish(self, store: Store) -> dict[str, Any]:
         """Draw the splits and return size, channels, names of classes and what was left out."""
         columns = next(shard["columns"] for shard in store.index["shards"] if shard["num_records"])
-        labels = (
-            np.array(store.column("label")) if "label" in columns else np.zeros(len(store), "U1")
-        )
+        unlabelled = np.zeros(len(store), "U1")
+        labels = np.array(store.column("label")) if "label" in columns else unlabelled
         split_N = drawn_splits(
             self._drawn_by_group(store),
             digests(store),
@@ -484,7 +457,9 @@ class Images(Settings):
             what = "numeric" if self.numeric else "classes"
             raise ConfigError(f"{what} is about labels, and there are none; give labels")
         if self.masks is not None:
-            meta["segment_classes"], mask_notes = self._mask_classes(store)
+            meta["segment_classes"], mask_notes = classes_of_maps(
+                store, self.mask_classes, Path(self.masks)
+            )
             notes += mask_notes
         meta["left_out"] = int((split_N == LEFT_OUT).sum())
         if meta["left_out"]:
@@ -512,29 +487,6 @@ class Images(Settings):
             notes += input_notes.folder_notes(names, self.folder_labels)
         brightest = max(int(store[i]["image"].max(initial=0)) for i in range(len(store)))
         return notes + input_notes.brightness_note(brightest)
-
-    def _mask_classes(self, store: Store) -> tuple[int, list[str]]:
-        """Return the number of classes of the label maps, and notes on their values.
-
-        Raises:
-            DataError: they hold 0 and 255 only: their foreground would be no class.
-        """
-        count_V = np.zeros(256, np.int64)
-        for i in range(len(store)):
-            map_HW = np.asarray(store[i]["segments"])
-            # the frame around a scaled map is 255 too, in whole rows or columns
-            framed_HW = (map_HW == IGNORE).all(1)[:, None] | (map_HW == IGNORE).all(0)
-            count_V += np.bincount(map_HW[~framed_HW], minlength=256)
-        values = np.flatnonzero(count_V[:IGNORE])
-        if self.mask_classes:
-            return len(self.mask_classes), []
-        if values.tolist() in ([], [0]) and count_V[IGNORE]:
-            raise DataError(
-                "the label maps hold 0 and 255 only, and 255 is no class; give --mask-classes 0 255"
-                " where 255 is the foreground",
-                Path(self.masks),
-            )
-        return int(values.max(initial=0)) + 1, input_notes.mask_notes(count_V)
 
     def _drawn_by_group(self, store: Store) -> np.ndarray:
         """Return the named split of every picture, and where groups are named the drawn
@@ -566,26 +518,3 @@ def _refuse(error: DataError, path: Path, line: int | None, name: str, on_reject
     if on_reject is None:
         raise DataError(f"{reason}; {MEND}", where, line) from None
     on_reject(Reject(str(where), line, name, reason))
-
-
-def _label_text(label: Any) -> str:
-    """Return the label of an array as text; the bytes of old numpy files as the text they hold.
-
-    >>> _label_text(np.bytes_(b"cat")), _label_text(np.int64(3))
-    ('cat', '3')
-    """
-    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
-
-
-def _label_array(path: Path, count: int) -> np.ndarray:
-    """Return the labels [count] of an IDX, .npy or .npz file; raises DataError where there are
-    not so many.
-    """
-    if kind_of(path) == "idx":
-        labels = read_idx(path)
-    else:
-        arrays = read_arrays(path)
-        labels = arrays.get("labels", next(iter(arrays.values())))
-    if labels.shape != (count,):
-        raise DataError(f"labels of shape {list(labels.shape)} for {count} pictures", path)
-    return labels

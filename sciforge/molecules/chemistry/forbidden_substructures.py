@@ -134,24 +134,7 @@ def restrict(
     }
     filler = min(fillers, key=lambda kind: len(loose[kind]))
     for pattern in loose[filler]:
-        if rules.atoms[0] > 1 or rules.rings[0] or int(rules.charge):
-            what = "a least number of atoms or rings, or a charge,"
-            raise ConfigError(
-                f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; leave one of"
-                " them out"
-            )
-        single = _single(pattern, filler)
-        touching = {
-            i for pair in pattern.bonds() for i in pair if single[pair[0]] or single[pair[1]]
-        }
-        touched = {int(pattern.graph.atom_N[i]) for i in touching if not single[i]}
-        for kind in partial_graph.kind[partial_graph.open].tolist():
-            if kind in touched and (TYPES[kind].bonds_only or len(TYPES[kind].valences) > 1):
-                what = f"the scaffold's {TYPES[kind].name}"
-                raise ConfigError(
-                    f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; close it"
-                    " with a dummy"
-                )
+        touched = _touched(pattern, filler, rules, partial_graph)
         # A filler that completes an atom stands on it; nothing else is owed without charges.
         kept = tuple(
             k
@@ -160,6 +143,31 @@ def restrict(
         )
     anion, cation = charges_of(kept)
     return kept, replace(rules, filler=filler, anion=anion, cation=cation)
+
+
+def _touched(
+    pattern: Pattern, filler: int, rules: Feasibility, partial_graph: PartialGraph
+) -> set[int]:
+    """Return the types that a filler may complete to a forbidden pattern; raises ConfigError where
+    the request cannot be promised beside it.
+    """
+    if rules.atoms[0] > 1 or rules.rings[0] or int(rules.charge):
+        what = "a least number of atoms or rings, or a charge,"
+        raise ConfigError(
+            f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; leave one of"
+            " them out"
+        )
+    single = _single(pattern, filler)
+    touching = {i for pair in pattern.bonds() for i in pair if single[pair[0]] or single[pair[1]]}
+    touched = {int(pattern.graph.atom_N[i]) for i in touching if not single[i]}
+    for kind in partial_graph.kind[partial_graph.open].tolist():
+        if kind in touched and (TYPES[kind].bonds_only or len(TYPES[kind].valences) > 1):
+            what = f"the scaffold's {TYPES[kind].name}"
+            raise ConfigError(
+                f"{what} beside the forbidden {pattern.smiles!r} cannot be promised; close it"
+                " with a dummy"
+            )
+    return touched
 
 
 def _single(pattern: Pattern, kind: int) -> list[bool]:

@@ -79,6 +79,19 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
         "split": options.split,
         "seed": options.seed,
     }
+    meta |= _all_statistics(store, options, label_NK, train)
+    notes = _notes(meta) + _taken_off_notes(store) + _duplicate_notes(differing, options.duplicates)
+    if options.labels:
+        notes += label_notes(options.labels, label_NK[used])
+    notes += _unused_columns(options)
+    return meta | ({"notes": notes} if notes else {})
+
+
+def _all_statistics(
+    store: Store, options: Any, label_NK: np.ndarray | None, train: np.ndarray
+) -> dict[str, Any]:
+    """Return the statistics of labels, properties and descriptors over the training molecules."""
+    meta: dict[str, Any] = {}
     if options.labels:
         meta["labels"] = _statistics(options.labels, label_NK[train])
     if options.properties:
@@ -89,18 +102,18 @@ def complete(store: Store, options: Any) -> dict[str, Any]:
             "names": list(descriptor_names()),
             **scales(store.column("descriptor")[sample]),
         }
-    notes = _notes(meta) + _taken_off_notes(store)
-    if differing:
-        rule = {"first": "that of the first is used", "mean": "numbers are averaged"}
-        done = rule.get(options.duplicates, "these are left out")
-        notes.append(
-            f"{differing} molecules come several times with labels that differ; {done}"
-            " (stereoisomers count as one molecule)"
-        )
-    if options.labels:
-        notes += label_notes(options.labels, label_NK[used])
-    notes += _unused_columns(options)
-    return meta | ({"notes": notes} if notes else {})
+    return meta
+
+
+def _duplicate_notes(differing: int, rule: str) -> list[str]:
+    """Return a note on molecules that come several times with other labels."""
+    if not differing:
+        return []
+    done = {"first": "that of the first is used", "mean": "numbers are averaged"}
+    return [
+        f"{differing} molecules come several times with labels that differ;"
+        f" {done.get(rule, 'these are left out')} (stereoisomers count as one molecule)"
+    ]
 
 
 def _left_out(left_N: np.ndarray) -> dict[str, int]:
