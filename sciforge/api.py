@@ -10,6 +10,7 @@ from sciforge import catalog
 from sciforge.core.data.dataset import Dataset, prepare_dataset
 from sciforge.core.data.store import Store
 from sciforge.core.files.results import Metrics, Result
+from sciforge.core.learners.calibration import Calibrate
 from sciforge.core.methods.fisher import fisher_information
 from sciforge.core.training import loop
 from sciforge.core.training.checkpoint import Checkpoint
@@ -147,6 +148,7 @@ def fit(
     group: str | Sequence[Any] | None = None,
     labels: int | None = None,
     recipe: str | None = None,
+    calibrate: Calibrate = "auto",
     seed: int = 0,
     out: Path | str | None = None,
     verbose: bool = True,
@@ -169,6 +171,9 @@ def fit(
             laboratory): what is held out of training is held out by whole groups; None for none.
         labels: train on so many labelled records, classes balanced, chosen by `seed`; None for all.
         recipe: a named recipe of the domain; None for the recommended one.
+        calibrate: correct probabilities, or learn 90 % intervals of numbers, on held-out folds
+            of the training labels, from 50 labels on: `auto`; for classes also `temperature` or
+            `isotonic` by name; `none` does not.
         seed: of new weights, the order of records and the choice of labels.
         out: folder of the run; None for a temporary one, until the model is saved.
         verbose: print what was used and what was not.
@@ -187,6 +192,7 @@ def fit(
         "group": group,
         "labels": labels,
         "recipe": recipe,
+        "calibrate": calibrate,
     }
     options |= {"seed": seed, "out": out, "verbose": verbose, **settings}
     return _model(checkpoint, device).fit(data, targets, **options)

@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from sciforge.api import load
+from sciforge.core.learners.calibration import Calibrate
 from sciforge.core.training.model import Model
 from sciforge.errors import ConfigError
 
@@ -32,6 +33,8 @@ class _Pretrained(BaseEstimator):
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights and the order of records.
         labels: train on so many of the labels; None for all.
+        calibrate: `auto` corrects probabilities, or learns intervals of numbers, from 50 labels on;
+            `none` does not.
         settings: fields of Run that replace those of the recipe, e.g. `{"schedule":
             Schedule(steps=10)}`; None for none.
         device: `auto`, `cpu` or `cuda`.
@@ -45,6 +48,7 @@ class _Pretrained(BaseEstimator):
         recipe: str | None = None,
         seed: int = 0,
         labels: int | None = None,
+        calibrate: Calibrate = "auto",
         settings: dict[str, Any] | None = None,
         device: str = "auto",
         batch: int = 64,
@@ -53,6 +57,7 @@ class _Pretrained(BaseEstimator):
         self.recipe = recipe
         self.seed = seed
         self.labels = labels
+        self.calibrate = calibrate
         self.settings = settings
         self.device = device
         self.batch = batch
@@ -71,6 +76,7 @@ class _Pretrained(BaseEstimator):
         )
         options = {
             "labels": self.labels,
+            "calibrate": self.calibrate,
             "recipe": self.recipe,
             "seed": self.seed,
             **(self.settings or {}),
@@ -110,6 +116,8 @@ class PretrainedClassifier(ClassifierMixin, _Pretrained):
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights and the order of records.
         labels: train on so many of the labels, classes balanced; None for all.
+        calibrate: `auto` corrects probabilities from 50 labels on, by a `temperature` or, of many
+            labels of two classes, by `isotonic` regression; `none` does not.
         settings: fields of Run that replace those of the recipe, e.g. `{"schedule":
             Schedule(steps=10)}`; None for none.
         device: `auto`, `cpu` or `cuda`.
@@ -171,6 +179,8 @@ class PretrainedRegressor(RegressorMixin, _Pretrained):
         recipe: a named recipe of the domain; None for the recommended one.
         seed: of new weights and the order of records.
         labels: train on so many of the labels; None for all.
+        calibrate: `auto` corrects probabilities, or learns intervals of numbers, from 50 labels on;
+            `none` does not.
         settings: fields of Run that replace those of the recipe, e.g. `{"schedule":
             Schedule(steps=10)}`; None for none.
         device: `auto`, `cpu` or `cuda`.

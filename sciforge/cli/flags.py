@@ -65,6 +65,8 @@ def flags_of_class(cls: type, default: Any = None) -> list[Flag]:
     for field in dataclasses.fields(cls):
         if not field.init or _origin(hints[field.name]) in (dict, Mapping):
             continue
+        if not field.metadata.get("option", True):  # learnt, not chosen
+            continue
         value = field.default if field.default_factory is MISSING else field.default_factory()
         value = value if default is None else getattr(default, field.name)
         flags.append(

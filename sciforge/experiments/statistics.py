@@ -31,7 +31,7 @@ DRAWS = 2000
 LEVELS = (2.5, 97.5)
 # Words in the names of metrics whose direction is beyond doubt.
 HIGHER = {"accuracy", "mcc", "auroc", "precision", "r2", "pearson", "explained"}
-LOWER = {"loss", "error", "rmse", "mae", "nats"}
+LOWER = {"loss", "error", "rmse", "mae", "nats", "ece", "brier"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
 from sciforge.core.domain import Domain
+from sciforge.core.training.reliability import Reliability, reliability
 from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, Tracks, YeastPromoters
 from sciforge.genomes.data.augmentations import AUGMENTATIONS, embed
 from sciforge.genomes.data.codec import KmerCodec
@@ -49,6 +50,7 @@ DOMAIN = Domain(
         "scan": Scan,
         "variants": Variants,
         "mutagenesis": Mutagenesis,
+        "reliability": Reliability,
     },
     laws=LAWS,
     baselines=BASELINES,
@@ -57,7 +59,12 @@ DOMAIN = Domain(
     augmentations=AUGMENTATIONS,
     embed=embed,
     inputs=SequenceInputs(),
-    methods={"scan": scan, "variants": variants, "mutagenesis": mutagenesis},
+    methods={
+        "scan": scan,
+        "variants": variants,
+        "mutagenesis": mutagenesis,
+        "reliability": reliability,
+    },
 )
 
 __all__ = [
@@ -77,6 +84,7 @@ __all__ = [
     "MaskedKmers",
     "Mutagenesis",
     "Regress",
+    "Reliability",
     "ReplacedKmers",
     "Scan",
     "Sequences",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
+from sciforge.core.training.reliability import Reliability, reliability
 from sciforge.images.data.augmentations import AUGMENTATIONS
 from sciforge.images.data.codec import ImageCodec
 from sciforge.images.data.prepare import Images
@@ -52,14 +53,14 @@ DOMAIN = Domain(
         "detect": DetectObjects,
         "segment": SegmentPatches,
     },
-    outputs=OUTPUTS,
+    outputs={**OUTPUTS, "reliability": Reliability},
     laws=LAWS,
     baselines=BASELINES,
     demo=_demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
     inputs=ImageInputs(),
-    methods=METHODS,
+    methods={**METHODS, "reliability": reliability},
 )
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "Reconstructions",
     "RegressImages",
     "RelativePositions",
+    "Reliability",
     "Scenes",
     "SegmentPatches",
     "Segments",

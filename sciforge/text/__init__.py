@@ -3,6 +3,7 @@ specialised with few.
 """
 
 from sciforge.core.domain import Domain
+from sciforge.core.training.reliability import Reliability, reliability
 from sciforge.text.data.augmentations import AUGMENTATIONS, embed
 from sciforge.text.data.codec import TextCodec
 from sciforge.text.data.documents import Documents
@@ -42,6 +43,7 @@ DOMAIN = Domain(
         "document-scores": DocumentScores,
         "document-embeddings": DocumentEmbeddings,
         "roc": RocCurve,
+        "reliability": Reliability,
         "tagged": WordTags,
         "fill-masks": FillMasks,
     },
@@ -51,7 +53,12 @@ DOMAIN = Domain(
     augmentations=AUGMENTATIONS,
     embed=embed,
     inputs=TextInputs(),
-    methods={"fill_masks": fill_masks, "tags": tags, "roc": roc_curve_of},
+    methods={
+        "fill_masks": fill_masks,
+        "tags": tags,
+        "roc": roc_curve_of,
+        "reliability": reliability,
+    },
 )
 
 __all__ = [
@@ -68,6 +75,7 @@ __all__ = [
     "ModernBert",
     "ModernBertConfig",
     "RateDocuments",
+    "Reliability",
     "ReplacedWords",
     "RocCurve",
     "TagWords",

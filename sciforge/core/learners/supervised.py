@@ -6,7 +6,8 @@ Legend of shape letters: B batch, C classes, N records.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 
 from sciforge.core.data.store import Rows
 from sciforge.core.domain import Batch, Categorical, Example, Gaussian, Likelihood, Loss, Record
+from sciforge.core.learners import calibration as calibrations
+from sciforge.core.learners.calibration import Calibrate, Calibration, ConformalInterval
 from sciforge.core.learners.metrics import classification_metrics, regression_metrics
 from sciforge.errors import DataError
+
+COVERAGE = 0.9  # of intervals, as core.domain.Inputs.coverage
 
 
 def class_values(classes: Sequence[str]) -> np.ndarray:
@@ -57,17 +62,43 @@ def class_columns(classes: Sequence[str], p_NC: np.ndarray) -> dict[str, np.ndar
     return columns | {f"probability_{name}": p_N for name, p_N in zip(classes, p_NC.T, strict=True)}
 
 
+def number_columns(name: str, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the columns of a table of predicted numbers: NAME, and the ends of its interval
+    NAME_lower and NAME_upper where there is one.
+    """
+    bounds = {f"{name}_{end}": outputs[end] for end in ("lower", "upper") if end in outputs}
+    return {name: outputs["value"], **bounds}
+
+
+# Of a field that is learnt after training, and no option. Objectives that differ in such a field
+# alone are equal: they have learnt the same.
+LEARNT = {"option": False}
+
+
+@dataclass(frozen=True)
 class OneClass:
-    """One class a record; to be mixed into an Objective with a field `classes`, its names in the
-    order of the outputs.
+    """One class a record; to be mixed into an Objective that is a dataclass.
+
+    Args:
+        classes: names, in the order of the outputs.
+        calibration: what corrects the probabilities of `predict`, learnt from held-out labels after
+            training; the loss does not know it. None leaves them as they are.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    calibration: Calibration | None = field(default=None, compare=False, metadata=LEARNT)
 
     @property
     def outputs(self) -> int:
         """The number of classes."""
         return len(self.classes)
+
+    @property
+    def solves_head(self) -> bool:
+        """Whether `start` sets the head from the labels, so that it can be done again without
+        some of them.
+        """
+        return bool(getattr(self, "warm_start", False))
 
     def class_number(self, label: str) -> int:
         """Return the output of a class; raises DataError where it is none."""
@@ -109,20 +140,56 @@ class OneClass:
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return class probabilities [B, C]."""
-        return {"probability": self.scores(model, batch).softmax(-1)}
+        return {"probability": self.calibrated(self.scores(model, batch).softmax(-1))}
+
+    def calibrated(self, p_BC: Tensor) -> Tensor:
+        """Return probabilities [B, C] as the calibration corrects them."""
+        return p_BC if self.calibration is None else self.calibration.apply(p_BC)
+
+    def with_calibration(
+        self, outputs: Mapping[str, np.ndarray], records: Rows, choice: Calibrate
+    ) -> Self:
+        """Return a copy calibrated on the outputs, without calibration, of records not learnt."""
+        label_N = self.class_numbers(records)
+        return replace(
+            self, calibration=calibrations.fit_classes(outputs["probability"], label_N, choice)
+        )
+
+    def without_calibration(self) -> Self:
+        """Return a copy whose probabilities are not corrected."""
+        return replace(self, calibration=None)
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Rows) -> dict[str, float]:
-        """Return accuracy, MCC, and for two classes AUROC and average precision."""
-        return classification_metrics(self.class_numbers(records), outputs["probability"])
+        """Return accuracy, MCC, and for two classes AUROC and average precision; of 50 records or
+        more the expected calibration error and the Brier score.
+        """
+        label_N, p_NC = self.class_numbers(records), outputs["probability"]
+        return classification_metrics(label_N, p_NC) | calibrations.probability_metrics(
+            label_N, p_NC
+        )
 
 
+@dataclass(frozen=True)
 class OneNumber:
-    """One number a record, learnt in units of the training labels' std; mixed into an Objective
-    with `mean` and `std`.
+    """One number a record, learnt in units of the training labels' std; to be mixed into an
+    Objective that is a dataclass.
+
+    Args:
+        mean, std: of the training labels.
+        interval: how far from `value` the true number may lie, learnt from held-out labels after
+            training; None gives no interval.
     """
 
-    mean: float
-    std: float
+    mean: float = 0.0
+    std: float = 0.0
+    interval: ConformalInterval | None = field(default=None, compare=False, metadata=LEARNT)
+
+    @property
+    def solves_head(self) -> bool:
+        """Whether `start` sets the head from the labels, so that it can be done again without
+        some of them.
+        """
+        return bool(getattr(self, "warm_start", False))
 
     if TYPE_CHECKING:
 
@@ -151,9 +218,36 @@ class OneNumber:
         return Gaussian(mean_B, torch.ones_like(mean_B), batch["target_value"])
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of each record [B], in the labels' own unit."""
-        return {"value": self.scores(model, batch)[:, 0] * self.std + self.mean}
+        """Return the number of each record [B], in the labels' own unit, and its interval's ends
+        `lower` and `upper` [B] where there is one.
+        """
+        return self.with_bounds(self.scores(model, batch)[:, 0] * self.std + self.mean)
+
+    def with_bounds(self, value_B: Tensor) -> dict[str, Tensor]:
+        """Return `value`, and `lower` and `upper` where the objective has an interval."""
+        if self.interval is None:
+            return {"value": value_B}
+        half = self.interval.half_width
+        return {"value": value_B, "lower": value_B - half, "upper": value_B + half}
+
+    def with_calibration(
+        self, outputs: Mapping[str, np.ndarray], records: Rows, choice: Calibrate
+    ) -> Self:
+        """Return a copy with the interval that the errors of records not learnt ask for."""
+        error_N = outputs["value"] - np.asarray(records.column("value"), np.float64)
+        return replace(self, interval=ConformalInterval.fit(error_N, COVERAGE))
+
+    def without_calibration(self) -> Self:
+        """Return a copy without an interval."""
+        return replace(self, interval=None)
 
     def metrics(self, outputs: Mapping[str, np.ndarray], records: Rows) -> dict[str, float]:
-        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit."""
-        return regression_metrics(np.asarray(records.column("value")), outputs["value"])
+        """Return RMSE, MAE, R2 and Pearson's correlation in the labels' own unit, and the share of
+        numbers inside their interval where there is one.
+        """
+        value_N = np.asarray(records.column("value"))
+        metrics = regression_metrics(value_N, outputs["value"])
+        if "lower" in outputs:
+            inside_N = (outputs["lower"] <= value_N) & (value_N <= outputs["upper"])
+            metrics["coverage"] = float(inside_N.mean())
+        return metrics

@@ -286,6 +286,15 @@ class Checkpoint:
             model.heads = model.heads[self.scope]
         return model.eval()
 
+    def with_objective(self, objective: Objective) -> "Checkpoint":
+        """Replace the first objective by one that differs in what was learnt after training
+        (a calibration), and return the checkpoint as it is now.
+        """
+        body = {**self.body, "objectives": to_json((objective, *self.objectives[1:]))}
+        with one_line(self.path):
+            replace_file(self.path / "checkpoint.json", lambda work: write_json(work, body))
+        return Checkpoint(self.path, body)
+
     def with_file(
         self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
     ) -> "Checkpoint":

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from sciforge.core.files.settings import Settings, from_json, to_json
+from sciforge.core.learners.calibration import ConformalInterval, Isotonic, Temperature
 from sciforge.core.methods.distillation import Teacher
 from sciforge.core.methods.dp_sgd import DPSGD
 from sciforge.core.methods.finetuning import Freeze, Full, LoRA
@@ -427,5 +428,8 @@ CORE_TYPES = {
         Pruning,
         Teacher,
         Hardware,
+        Temperature,
+        Isotonic,
+        ConformalInterval,
     )
 }

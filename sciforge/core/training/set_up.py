@@ -94,7 +94,7 @@ def set_up(run: Run, engine: Engine) -> TrainingState:
     dp_sgd.check_records(run, tasks[0].records, stores[0], parent)
     objectives, scopes = [t.objective for t in tasks], [t.scope for t in tasks]
     model = seeded_model(config, codec, objectives, run.seed, scopes)
-    fresh = _load_parent(model, tasks, parent, run)
+    fresh = load_parent(model, tasks, parent, run)
     notes = _start(run, engine, model, codec, tasks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
@@ -253,7 +253,7 @@ def _start(
     return {} if run.dp_sgd else notes  # under DP-SGD they could reveal records
 
 
-def _load_parent(
+def load_parent(
     model: nn.Module, tasks: Sequence[TrainingTask], parent: Checkpoint | None, run: Run
 ) -> set[str]:
     """Copy what the parent knows and return the names of the parameters that stay fresh.

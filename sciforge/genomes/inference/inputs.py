@@ -7,7 +7,7 @@ import numpy as np
 
 from sciforge.core.data.targets import one_target
 from sciforge.core.domain import Inputs, Record
-from sciforge.core.learners.supervised import class_columns
+from sciforge.core.learners.supervised import class_columns, number_columns
 from sciforge.errors import DataError
 from sciforge.genomes.data.labelled_sequences import SequencesInMemory
 from sciforge.genomes.data.sequences import as_letters, encode_text
@@ -91,14 +91,14 @@ class SequenceInputs(Inputs):
         self, model: "Model", outputs: Mapping[str, np.ndarray]
     ) -> dict[str, Sequence[Any]]:
         """Return `label` and `probability` (of the second of two classes, `probability_CLASS` of
-        several), or the number, or `track` (the class number of every base) and `runs` (the
-        stretches of each class: start, end, class).
+        several), or the number and its interval where there is one, or `track` (the class number
+        of every base) and `runs` (the stretches of each class: start, end, class).
         """
         objective = model.objective
         if isinstance(objective, Classify):
             return dict(class_columns(objective.classes, outputs["probability"]))
         if isinstance(objective, Regress):
-            return {objective.target_name or "value": outputs["value"]}
+            return number_columns(objective.target_name or "value", outputs)
         if isinstance(objective, TagBases):
             tracks = [np.asarray(track_L) for track_L in outputs["track"]]
             return {"track": tracks, "runs": [objective.runs(track_L) for track_L in tracks]}

@@ -182,7 +182,7 @@ class Classify(OneClass, _Sequences):
         p_BC = self.scores(model, batch).softmax(-1)
         if self.strand_free:
             p_BC = (p_BC + self.scores(model, reversed_batch(batch, model)).softmax(-1)) / 2
-        return {"probability": p_BC}
+        return {"probability": self.calibrated(p_BC)}
 
 
 @dataclass(frozen=True)
@@ -260,11 +260,13 @@ class Regress(OneNumber, _Sequences):
         return self._encode(record, codec, rng, training) | self.target(record)
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the number of each sequence [B], in the labels' own unit."""
+        """Return the number of each sequence [B], in the labels' own unit, and its interval's ends
+        `lower` and `upper` [B] where there is one.
+        """
         value_B = self.scores(model, batch)[:, 0]
         if self.strand_free:
             value_B = (value_B + self.scores(model, reversed_batch(batch, model))[:, 0]) / 2
-        return {"value": value_B * self.std + self.mean}
+        return self.with_bounds(value_B * self.std + self.mean)
 
 
 def _countable(label_N: np.ndarray, num_classes: int) -> bool:

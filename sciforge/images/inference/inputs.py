@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sciforge.core.domain import Inputs, Record
-from sciforge.core.learners.supervised import class_columns
+from sciforge.core.learners.supervised import class_columns, number_columns
 from sciforge.errors import ConfigError, DataError
 from sciforge.images.data.image_files import Picture, in_channels
 from sciforge.images.data.in_memory import ImagesInMemory, pixels_of
@@ -90,7 +90,7 @@ class ImageInputs(Inputs):
         if isinstance(objective, ClassifyImages):
             return class_columns(objective.classes, outputs["probability"])
         if isinstance(objective, RegressImages):
-            return {objective.target_name: outputs["value"]}
+            return number_columns(objective.target_name, outputs)
         method = {DetectObjects: "detect", SegmentPatches: "segment"}.get(type(objective))
         if method is not None:
             raise ConfigError(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sciforge.core.files.results import TableResult
-from sciforge.core.learners.supervised import class_columns
+from sciforge.core.learners.supervised import class_columns, number_columns
 from sciforge.core.training.model import Model
 from sciforge.errors import DataError
 from sciforge.text.inference.reading import ReadsDocuments, need, predict_sorted
@@ -60,4 +60,4 @@ def label_columns(
     """Return the columns of predicted classes or numbers."""
     if isinstance(objective, ClassifyDocuments):
         return dict(class_columns(objective.classes, outputs["probability"]))
-    return {objective.target_name or "value": outputs["value"]}
+    return dict(number_columns(objective.target_name or "value", outputs))
