@@ -106,13 +106,11 @@ def _held_out(
     run = checkpoint.run
     if run.dp_sgd:
         return None, "dp_sgd protects the labels that it would be learnt from"
-    if run.init is None:
-        return None, "the run started from a fresh model"
     records = objective.examples(store, "train")
     if run.subset:
         places = sampling.balanced_subset(records.labels(), run.subset.count, run.subset.seed)
         records = records.take(places)
-    parent = Checkpoint.open(run.init)
+    parent = None if run.init is None else Checkpoint.open(run.init)
     least, why = calibration.MIN_LABELS, _why_not_solved(objective, run, parent, len(records))
     if len(records) < least:
         return None, f"{len(records)} labels, it takes {least}"
@@ -127,9 +125,9 @@ def _held_out(
     return [HeldOut(outputs, validation, fold_N, "of the validation split")], ""
 
 
-def _why_not_solved(objective: Any, run: Run, parent: Checkpoint, num: int) -> str:
+def _why_not_solved(objective: Any, run: Run, parent: Checkpoint | None, num: int) -> str:
     """Return why the head cannot be solved again for each fold; empty where it can."""
-    if objective in parent.objectives:
+    if parent is not None and objective in parent.objectives:
         return f"the head is that of {run.init}, which may have learnt the same labels"
     if not objective.solves_head:
         return "descent alone made the head"
@@ -141,7 +139,7 @@ def _why_not_solved(objective: Any, run: Run, parent: Checkpoint, num: int) -> s
 
 
 def _cross_fitted(
-    checkpoint: Checkpoint, parent: Checkpoint, objective: Any, records: Any, engine: Engine
+    checkpoint: Checkpoint, parent: Checkpoint | None, objective: Any, records: Any, engine: Engine
 ) -> list[HeldOut]:
     """Return predictions of each record by a head that has not seen its fold, and where there are
     groups by one that has not seen its group.
@@ -181,7 +179,11 @@ def groups_of(records: Any) -> np.ndarray | None:
 
 
 def _solved(
-    checkpoint: Checkpoint, parent: Checkpoint, objective: Objective, records: Any, engine: Engine
+    checkpoint: Checkpoint,
+    parent: Checkpoint | None,
+    objective: Objective,
+    records: Any,
+    engine: Engine,
 ) -> torch.nn.Module:
     """Return the parent's network with the head solved on these records, as a run starts."""
     run = checkpoint.run

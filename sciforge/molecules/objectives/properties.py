@@ -25,6 +25,7 @@ from sciforge.core.domain import (
     Record,
     widened,
 )
+from sciforge.core.learners.calibration import probability_metrics
 from sciforge.core.learners.metrics import classification_metrics, regression_metrics
 from sciforge.core.training.evaluation import batches, evaluation
 from sciforge.core.transfers import constant, host_view, places
@@ -314,7 +315,7 @@ class Properties(Objective):
         self, outputs: Mapping[str, np.ndarray], records: Sequence[Record]
     ) -> dict[str, float]:
         """Return metrics of every task and their means: rmse, mae, r2, coverage of 90 % intervals;
-        auroc, mcc.
+        auroc, mcc, and ece and brier of 50 labels or more.
 
         `error` is the mean over tasks of the RMSE in stds of the labels, or 1 - AUROC. With several
         tasks each figure comes by task too, as NAME/rmse.
@@ -345,9 +346,8 @@ class Properties(Objective):
     ) -> dict[str, float]:
         """Return the metrics of one task."""
         if self.yes_no[k]:
-            metrics = classification_metrics(
-                label_N.astype(int), np.stack([1 - value_N, value_N], 1)
-            )
+            both = label_N.astype(int), np.stack([1 - value_N, value_N], 1)
+            metrics = classification_metrics(*both) | probability_metrics(*both)
             return metrics | {"error": 1 - metrics.get("auroc", 0.5)}
         metrics = regression_metrics(label_N, value_N.astype(np.float64))
         if std_NK is not None:
