@@ -143,12 +143,13 @@ def fit(
 ) -> tuple[Model, str]:
     """Return the pretrained model fitted by its recipe, or the same network of random weights."""
     start = sf.load(INIT[task], device="cpu")
+    recipe = next(iter(start.inputs.recipes.values()))  # the recommended one
     run = Run(
         data=store.path,
         out=options.out / "run" / f"{task}-{net}-{store.path.name}-{seed}",
         subset=Subset(LABELS, seed),
         seed=seed,
-        **start.recommended(store),
+        **recipe.settings(store, start.checkpoint, LABELS),
         **(
             {"init": start.checkpoint.path}
             if net == "pretrained"

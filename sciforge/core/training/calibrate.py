@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from sciforge.core.data import sampling
+from sciforge.core.data.groups import groups_of
 from sciforge.core.data.store import Store
 from sciforge.core.domain import Objective, seeded_model
 from sciforge.core.learners import calibration
@@ -147,7 +148,7 @@ def _cross_fitted(
     classes = isinstance(objective, OneClass)
     label_N = objective.class_numbers(records) if classes else np.zeros(len(records), int)
     folds: list[tuple[np.ndarray | None, str]] = [(None, "held out in {} folds")]
-    if (group_N := groups_of(records)) is not None:
+    if (group_N := group_numbers(records)) is not None:
         folds.append((group_N, "held out in {} folds of whole groups"))
         folds = folds[classes:]  # numbers show how much groups matter, their heads are cheap
     held = []
@@ -167,14 +168,14 @@ def _cross_fitted(
     return held
 
 
-def groups_of(records: Any) -> np.ndarray | None:
-    """Return the number of each record's group [N], from the column `group`; None without one, or
-    where every group is a single record.
+def group_numbers(records: Any) -> np.ndarray | None:
+    """Return the number of each record's group [N]; None where the store keeps no groups, or every
+    group is a single record.
     """
-    shards = [shard for shard in records.store.index["shards"] if shard["num_records"]]
-    if not all("group" in shard["columns"] for shard in shards):
+    if (groups := groups_of(records.store)) is None:
         return None
-    unit_G, unit_N = np.unique(np.asarray(records.column("group")), return_inverse=True)
+    chosen = [groups[place] for place in records.indices]
+    unit_G, unit_N = np.unique(chosen, return_inverse=True)
     return unit_N if 1 < len(unit_G) < len(unit_N) else None
 
 

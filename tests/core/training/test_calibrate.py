@@ -8,7 +8,7 @@ from scipy.stats import binom
 import sciforge as sf
 from sciforge.core.data.store import Store
 from sciforge.core.learners.calibration import Isotonic, Temperature
-from sciforge.core.training.calibrate import calibrate, groups_of
+from sciforge.core.training.calibrate import calibrate, group_numbers
 from sciforge.core.training.checkpoint import Checkpoint
 from sciforge.core.training.run import Schedule
 from sciforge.errors import ConfigError
@@ -175,7 +175,7 @@ def test_groups_stay_whole_and_their_coverage_is_printed(tmp_path, capsys):
         tmp_path / "store",
     )
     records = data.store.split("train")
-    assert len(np.unique(groups_of(records))) == 5
+    assert len(np.unique(group_numbers(records))) == 5
     model = sf.load("modern-mini-english", device="cpu").fit(data)
     line = capsys.readouterr().out.splitlines()[-1]
     assert "folds of whole groups" in line and "% if learnt from a random split" in line
@@ -205,4 +205,4 @@ def test_checkpoints_of_before_open_without_calibration(tuned):
 
 def test_the_store_of_a_fit_needs_no_group(tmp_path):
     data = sf.prepare(_prepared(pictures(8)), tmp_path / "store")
-    assert groups_of(Store.open(data.path).split("train")) is None
+    assert group_numbers(Store.open(data.path).split("train")) is None
