@@ -87,7 +87,7 @@ def documents(task: str, data: Path, out: Path, left_out: str = "") -> Store:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(kept)
-    group = "chapter" if task == "austen" else None
+    group = "chapter" if task == "austen" else ""
     preparer = sf.text.Documents(
         files=(table,), label_column="label", split_column="split", group_column=group
     )

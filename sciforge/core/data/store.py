@@ -255,7 +255,7 @@ def prepare(
             raise DataError(
                 f"no usable record in {', '.join(map(str, sources))}; nothing to prepare"
             )
-        index = {
+        index: dict[str, Any] = {
             "format": FORMAT,
             "domain": preparer.domain,
             "kind": preparer.kind,

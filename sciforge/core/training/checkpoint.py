@@ -293,7 +293,7 @@ class Checkpoint:
         body = {**self.body, "objectives": to_json((objective, *self.objectives[1:]))}
         with one_line(self.path):
             replace_file(self.path / "checkpoint.json", lambda work: write_json(work, body))
-        return Checkpoint(self.path, body)
+        return Checkpoint(self.path, body, self.follow_links)
 
     def with_file(
         self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
