@@ -9,6 +9,7 @@ descent alone made are calibrated on the validation split.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, get_args
 
 import numpy as np
@@ -26,6 +27,7 @@ from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.evaluation import as_array, batches, evaluation
 from sciforge.core.training.run import Run
 from sciforge.core.training.set_up import load_parent
+from sciforge.core.training.tasks import TrainingTask
 from sciforge.errors import ConfigError, did_you_mean
 
 MAX_CROSS_FITTED = 10_000  # training records above which a head is not solved again for each fold
@@ -107,6 +109,8 @@ def _held_out(
     run = checkpoint.run
     if run.dp_sgd:
         return None, "dp_sgd protects the labels that it would be learnt from"
+    if run.tasks:
+        return None, "the run learnt several tasks"
     records = objective.examples(store, "train")
     if run.subset:
         places = sampling.balanced_subset(records.labels(), run.subset.count, run.subset.seed)
@@ -189,9 +193,22 @@ def _solved(
     """Return the parent's network with the head solved on these records, as a run starts."""
     run = checkpoint.run
     model = seeded_model(checkpoint.model_config, checkpoint.codec, (objective,), run.seed)
-    load_parent(model, (objective,), parent, run)
+    task = TrainingTask(
+        name="",
+        objective=objective,
+        store=records.store,
+        records=records,
+        validation=(),
+        share=Fraction(1),
+        weight=1.0,
+        seed=run.seed,
+        scope=None,
+        parent=parent and parent.for_task("", objective),
+        inherited=False,
+    )
+    load_parent(model, (task,), parent, run)
     model.to(engine.device)
-    objective.start(model, checkpoint.codec, records, engine, run.seed, parent)
+    objective.start(model, checkpoint.codec, records, engine, run.seed, task.parent)
     return model
 
 
