@@ -185,7 +185,9 @@ def test_nothing_unsafe_is_called(path: Path):
 def test_rooms_are_planned_and_small(path: Path):
     assert path.stem not in ("utils", "util", "common", "misc", "helpers", "helper")
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 520
+    assert len(text.splitlines()) <= 600
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < 60, node.name
+            documented = ast.get_docstring(node) is not None
+            docstring = node.body[0].end_lineno - node.body[0].lineno + 1 if documented else 0
+            assert node.end_lineno - node.lineno - docstring < 60, node.name

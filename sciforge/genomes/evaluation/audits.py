@@ -352,11 +352,7 @@ class AuditSplits(Settings):
                 )
             )
         if self.keep_out is not None:
-            names = (
-                store.column("name") if "name" in store[0] else [str(i) for i in range(len(store))]
-            )
-            lines = "".join(f"{names[test[i]]}\n" for i in np.flatnonzero(flagged))
-            write_whole(self.keep_out, lambda work: work.write_text(lines, encoding="utf-8"))
+            _write_names(self.keep_out, store, test[flagged])
         warnings = tuple(
             f"{count} test windows: {name}" for name, count in metrics.items() if count
         )
@@ -375,3 +371,10 @@ class AuditSplits(Settings):
             {k: float(v) for k, v in metrics.items()},
             warnings,
         )
+
+
+def _write_names(path: Path, store: Store, places: np.ndarray) -> None:
+    """Write the names of records, or their places where they have none, one a line."""
+    names = store.column("name") if "name" in store[0] else range(len(store))
+    lines = "".join(f"{names[i]}\n" for i in places)
+    write_whole(path, lambda work: work.write_text(lines, encoding="utf-8"))

@@ -8,6 +8,7 @@ import pytest
 
 from sciforge.core.training import stop_signals
 from sciforge.core.training.stop_signals import AT_STAKE, StopSignals
+from sciforge.errors import StoppedError
 
 
 @pytest.fixture
@@ -25,10 +26,11 @@ def plain_handlers():
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_stops_at_once_until_a_minute_is_at_stake(clock, caplog):
+def test_ctrl_c_stops_at_once_until_a_minute_is_at_stake(clock, caplog, tmp_path):
     caplog.set_level(logging.WARNING, "sciforge")
-    signals = StopSignals()
+    signals = StopSignals(tmp_path)
     with signals.handled():
+        signals.note_stepping()
         clock[0] += AT_STAKE - 0.5
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -42,31 +44,38 @@ def test_ctrl_c_stops_at_once_until_a_minute_is_at_stake(clock, caplog):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_cluster_s_signal_is_noted_and_the_handlers_come_back(clock, sent):
+def test_a_cluster_s_signal_is_noted_and_the_handlers_come_back(clock, sent, tmp_path):
     before = signal.getsignal(sent)
-    signals = StopSignals()
+    signals = StopSignals(tmp_path)
     with signals.handled() as same:
         assert same is signals
+        signals.note_stepping()
         signal.raise_signal(sent)
         signal.raise_signal(signal.SIGUSR1)
     assert signals.received == signal.Signals(sent).name and signal.getsignal(sent) == before
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
-def test_what_the_caller_handles_or_another_thread_trains_is_left_alone():
+def test_before_the_first_step_a_signal_stops_at_once(clock, tmp_path):
+    with pytest.raises(StoppedError, match=str(tmp_path)), StopSignals(tmp_path).handled():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_the_caller_handles_or_another_thread_trains_is_left_alone(tmp_path):
     def own(number, frame):
         pass
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        with StopSignals().handled():
+        with StopSignals(tmp_path).handled():
             assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
     seen = []
 
     def elsewhere():
-        with StopSignals().handled():
+        with StopSignals(tmp_path).handled():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=elsewhere)
