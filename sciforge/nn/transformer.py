@@ -118,6 +118,10 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width, bias=False)
 
     def forward(self, x_BLD: Tensor, view: View, at_BM: Tensor | None = None) -> Tensor:
+        """Return what each place takes from those that it sees; with `at_BM` at these places
+        only.
+        """
+
         def split(y_BLD: Tensor) -> Tensor:
             # of the heads that are here
             return y_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
@@ -146,6 +150,7 @@ class GatedMLP(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return the gated feed-forward layer's output."""
         return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
 
 
@@ -168,6 +173,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, view: View, at_BM: Tensor | None = None) -> Tensor:
+        """Return the block's states, at all places or at those of `at_BM`."""
         attended = self.attention(self.attention_norm(x_BLD), view, at_BM)
         x_BLD = (x_BLD if at_BM is None else take(x_BLD, at_BM)) + self.dropout(attended)
         return x_BLD + self.dropout(self.mlp(self.mlp_norm(x_BLD)))

@@ -54,9 +54,12 @@ def read_structures(
             what ase.io reads.
         units: of the file, e.g. `hartree bohr`; not used where ASE knows them (CIF, POSCAR, OUTCAR
             ...).
-        key_energy, key_forces, key_stress, key_charge, key_spin: the names of the labels in the
-            file; "" looks for the usual ones. A stress key with `virial` in its name is a virial.
+        key_energy: the name of the energy in the file; "" looks for the usual ones.
+        key_forces: of the forces, likewise.
+        key_stress: of the stress; a key with `virial` in its name is a virial.
         level: level of theory of structures that name none.
+        key_charge: of the total charge.
+        key_spin: of the spin multiplicity.
 
     Raises:
         DataError: the file is damaged, a frame is none, or two keys could both be the label.

@@ -194,7 +194,8 @@ def split_time(
         counts: frames of each trajectory.
         block: frames of a block; 0 cuts each trajectory in 20, or fewer where the gaps need room.
         gaps: frames to drop at a border, for each trajectory.
-        validation_share, test_share: shares of the blocks.
+        validation_share: of the blocks.
+        test_share: of the blocks.
         seed: of the choice of blocks.
 
     Raises:

@@ -10,7 +10,8 @@ from tiny_runs import exhaust
 from sciforge.structures.readers import read_structures
 
 XYZ = b"""3
-Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=-76.3 charge=0 stress="1 0 0 0 1 0 0 0 1" pbc="T T F"
+Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=-76.3 charge=0 \
+stress="1 0 0 0 1 0 0 0 1" pbc="T T F"
 O 0.0 0.0 0.1 0.1 0.2 0.3
 H 0.0 0.7 -0.4 0 0 0
 H 0.0 -0.7 -0.4 0 0 -1e-3

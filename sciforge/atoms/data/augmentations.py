@@ -45,7 +45,8 @@ def orientation(record: Record) -> np.ndarray:
     """Return which way a structure lies [8]: the direction to its heavy side, and the shape of its
     tensor of gyration.
 
-    >>> orientation({"numbers": np.array([1, 8]), "pos_A": np.array([[0.0, 0, 0], [0, 0, 2]])})[:3].tolist()
+    >>> record = {"numbers": np.array([1, 8]), "pos_A": np.array([[0.0, 0, 0], [0, 0, 2]])}
+    >>> orientation(record)[:3].tolist()
     [0.0, 0.0, 1.0]
     """
     pos_N3 = np.asarray(record["pos_A"], float)

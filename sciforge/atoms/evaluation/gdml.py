@@ -244,6 +244,10 @@ class GradientDomain:
         that are finite.
 
         Args:
+            numbers_N: atomic numbers of the molecule.
+            pos_A_BN3: positions of each frame, angstrom.
+            forces_eV_A_BN3: forces of each frame, eV/angstrom.
+            energy_eV_B: energy of each frame, eV; NaN or None where it is not known.
             sigma: length of the kernel in 1/angstrom.
             ridge: added to the diagonal, in units of its mean.
             permutations_GN: a group of atom permutations; None for none.

@@ -117,8 +117,10 @@ def exported(
     model before.
 
     Args:
-        model, slot, charge, spin: as for `packed_program`; the model's weights are copied as they
-            are.
+        model: its weights are copied as they are.
+        slot: of the level of theory, as for `packed_program`.
+        charge: of the whole structure, in units of e.
+        spin: its multiplicity.
 
     Raises:
         CheckpointError: the program does not give what the model gives (1e-6 relative in float32,

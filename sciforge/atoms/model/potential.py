@@ -109,6 +109,7 @@ class Mix(nn.Module):
         )
 
     def forward(self, x_MNI: Tensor) -> Tensor:
+        """Return the features mixed over their channels, each order by itself [M, N, O]."""
         weight_LIO = self.weight.view(self.order + 1 - self.first, self.inputs, -1)
         if self.order == self.first:
             return x_MNI @ weight_LIO
@@ -137,6 +138,7 @@ class Product(nn.Module):
         )
 
     def forward(self, x_MNC: Tensor, y_MNC: Tensor) -> Tensor:
+        """Return the equivariant product of two features of each node."""
         size, nodes, channels = x_MNC.shape
         if self.out == 0:  # only like components meet: no outer product
             irrep_M = _constant("irrep", self.order, 0, x_MNC.dtype, x_MNC.device)

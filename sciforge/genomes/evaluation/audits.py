@@ -353,13 +353,10 @@ class AuditSplits(Settings):
             )
         if self.keep_out is not None:
             _write_names(self.keep_out, store, test[flagged])
-        warnings = tuple(
-            f"{count} test windows: {name}" for name, count in metrics.items() if count
-        )
-        short = sum(len(sequences[i]) < WORD for i in test)
-        if short:
-            warnings += (
-                f"{short} test windows are shorter than {WORD} bases; their homology is not judged",
+        warnings = [f"{count} test windows: {name}" for name, count in metrics.items() if count]
+        if short := sum(len(sequences[i]) < WORD for i in test):
+            warnings.append(
+                f"{short} test windows are shorter than {WORD} bases; their homology is not judged"
             )
         table = Table(
             ("test windows with", "count", "share"),
@@ -369,7 +366,7 @@ class AuditSplits(Settings):
         return AuditReport(
             Section("Split audit", (), (table,)),
             {k: float(v) for k, v in metrics.items()},
-            warnings,
+            tuple(warnings),
         )
 
 

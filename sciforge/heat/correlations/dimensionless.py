@@ -305,7 +305,9 @@ def point_of_roughness(
 ) -> WallPoint:
     """Return Re, the four-sided Fanning factor, St and Nu of a point published as (e+, R, G).
 
-    >>> point = point_of_roughness(92.5528, 2.9806, 13.84782, 0.063, 1.0, 0.703)  # NASA CR-3837, appendix 7.3
+    NASA CR-3837, appendix 7.3:
+
+    >>> point = point_of_roughness(92.5528, 2.9806, 13.84782, 0.063, 1.0, 0.703)
     >>> round(point.Re), round(point.fanning, 5), round(point.stanton, 6), round(point.nusselt, 2)
     (8314, 0.06245, 0.010692, 62.49)
     """

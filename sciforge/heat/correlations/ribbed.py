@@ -10,6 +10,7 @@ smooth channel and bulk properties. Their G carries no Prandtl number: they hold
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -211,7 +212,9 @@ _ONE = (1.0, 1.0)
 _TRANSVERSE = (90.0, 90.0)
 
 
-def _channel(name: str, summary: str, law: WallLaw, box: dict, source: str, **more) -> Correlation:
+def _channel(
+    name: str, summary: str, law: WallLaw, box: dict, source: str, **more: Any
+) -> Correlation:
     average = law.average if law.G_average else None
     more = {
         "basis": _DEVELOPED,

@@ -129,7 +129,8 @@ def smooth_fanning(Re: Tensor) -> Tensor:
     between Re 2300 and 4000.
 
     >>> import torch
-    >>> [round(value, 5) for value in smooth_fanning(torch.tensor([1000.0, 2300.0, 4000.0], dtype=torch.float64)).tolist()]
+    >>> Re = torch.tensor([1000.0, 2300.0, 4000.0], dtype=torch.float64)
+    >>> [round(value, 5) for value in smooth_fanning(Re).tolist()]
     [0.016, 0.00696, 0.01036]
     """
     start, end = Re.new_tensor(RE_LAMINAR), Re.new_tensor(RE_TURBULENT)

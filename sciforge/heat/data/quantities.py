@@ -107,7 +107,8 @@ def in_unit(
         values_N: as the table has them.
         unit: in brackets in the header; None where none is stated.
         name: of the quantity.
-        path, line: of the header.
+        path: of the table, for messages.
+        line: of the header.
 
     Raises:
         DataError: no unit where one is needed, an unknown one, or one of another dimension.

@@ -118,7 +118,8 @@ class Basis:
         `plate` and `smooth duct` state wall, area and diameter at once; what follows `over` ("mean
         over 20 D") is a remark.
 
-        >>> Basis.parse("ribbed wall, projected area, smooth-channel diameter, Darcy friction").friction
+        >>> text = "ribbed wall, projected area, smooth-channel diameter, Darcy friction"
+        >>> Basis.parse(text).friction
         'darcy'
         """
         if isinstance(text, Basis):
@@ -246,7 +247,8 @@ def convert(
         ConfigError: an unknown quantity, a missing fact, or a conversion that no fact allows; names
             it.
 
-    >>> source, target = Basis("ribbed", "projected", "smooth"), Basis("ribbed", "true", "smooth", friction="darcy")
+    >>> source = Basis("ribbed", "projected", "smooth")
+    >>> target = Basis("ribbed", "true", "smooth", friction="darcy")
     >>> convert({"Nu": 120.0, "friction": 0.06}, source, target, RigFacts(true_projected=1.2))
     {'Nu': 100.0, 'friction': 0.24}
     """
@@ -358,8 +360,10 @@ def open_channel(
         DataError: ribs that touch each other, or fill the channel.
 
     >>> facts = open_channel(0.0625, 10.0, 1.0)
-    >>> round(facts.true_projected, 4), round(facts.true_projected_all, 5), round(facts.actual_smooth, 4)
-    (1.2, 1.09375, 0.9029)
+    >>> round(facts.true_projected, 4), round(facts.true_projected_all, 5)
+    (1.2, 1.09375)
+    >>> round(facts.actual_smooth, 4)
+    0.9029
     """
     if definition not in ("volume", "crown"):
         raise ConfigError(
@@ -422,7 +426,8 @@ def film_facts(bulk: FluidProperties, film: FluidProperties) -> RigFacts:
 
     >>> from sciforge.heat.correlations.fluids import FluidProperties
     >>> bulk = FluidProperties("Air", 300.0, 1e5, "bulk", 1.2, 1.8e-5, 0.026, 1007.0)
-    >>> round(film_facts(bulk, FluidProperties("Air", 350.0, 1e5, "film", 1.0, 2.1e-5, 0.030, 1009.0)).viscosity_film, 3)
+    >>> film = FluidProperties("Air", 350.0, 1e5, "film", 1.0, 2.1e-5, 0.030, 1009.0)
+    >>> round(film_facts(bulk, film).viscosity_film, 3)
     1.4
     """
     if (bulk.reference, film.reference) != ("bulk", "film"):

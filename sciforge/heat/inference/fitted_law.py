@@ -242,4 +242,6 @@ class FittedLaw:
 class Fitted(Protocol):
     """Anything that was fitted to measured points, e.g. NusseltLaw."""
 
-    def fitted_law(self) -> FittedLaw: ...
+    def fitted_law(self) -> FittedLaw:
+        """Return the law with its posterior."""
+        ...

@@ -295,10 +295,8 @@ def _entry(view: FittedLaw, names: list[str]) -> str:
         elif view.codec.logged[place]:
             checks.append((f"0 < {name} < math.inf", f"{name} must be above 0"))
     lines = [f"def nusselt({', '.join(given)}):"]
-    lines.append(
-        f'    """{quoted(["Return the median Nusselt number; NaN where a law has no value.", "", *said])}\n'
-        '    """'
-    )
+    summary = ["Return the median Nusselt number; NaN where a law has no value.", "", *said]
+    lines.append(f'    """{quoted(summary)}\n    """')
     for check, what in checks:
         lines += [f"    if not {check}:", f'        raise ValueError("{what}")']
     return "\n".join([*lines, f"    return math.exp(_log_nusselt({', '.join(names)}))"]) + "\n"

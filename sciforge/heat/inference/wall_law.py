@@ -63,7 +63,10 @@ class WallNusseltLaw(NusseltLaw):
         """Solve the joint posterior.
 
         Args:
-            X, y, rig, factor: as NusseltLaw.
+            X: points, as for NusseltLaw.
+            y: measured Nusselt numbers.
+            rig: name of the rig of each point.
+            factor: uncertainty factor of each point.
             fanning: four-sided Fanning factor of each point, NaN where it was not measured.
 
         Raises:
@@ -143,7 +146,8 @@ def slope(points: Any, nusselt_N: Tensor, fanning_N: Tensor) -> Tensor:
     """Return d log Nu / d log f [N] by the law of the wall, of points with a law's Nusselt number
     and four-sided Fanning factor.
 
-    >>> points = {"Re": torch.tensor([3e4]), "Pr": 0.703, "e_D": 0.0625, "P_e": 10.0, "alpha_deg": 90.0, "W_H": 1.0}
+    >>> points = {"Re": torch.tensor([3e4]), "Pr": 0.703, "e_D": 0.0625, "P_e": 10.0}
+    >>> points |= {"alpha_deg": 90.0, "W_H": 1.0}
     >>> round(float(slope(points, torch.tensor([190.0]), torch.tensor([0.0578]))), 2)
     0.37
     """

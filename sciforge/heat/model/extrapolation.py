@@ -62,7 +62,8 @@ def certify(
     Args:
         codec: gives coordinates.
         length_D: the residual's lengths.
-        known_NG, asked_MG: rows of groups.
+        known_NG: groups of the measured points.
+        asked_MG: groups of the points asked for.
     """
     low_G, high_G = known_NG.min(0), known_NG.max(0)
     slack_G = EDGE * np.maximum(np.abs(low_G), np.abs(high_G))

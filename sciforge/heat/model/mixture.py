@@ -10,8 +10,9 @@ from torch import Tensor
 def moments(weight_C: Tensor, mean_CM: Tensor, variance_CM: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation [M] of a mixture.
 
-    >>> mean, spread = moments(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.zeros(2, 1))
-    >>> float(mean), float(spread)
+    >>> halves, ends = torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]])
+    >>> mean, std = moments(halves, ends, torch.zeros(2, 1))
+    >>> float(mean), float(std)
     (0.0, 1.0)
     """
     mean_M = weight_C @ mean_CM

@@ -147,7 +147,8 @@ def evidence(
 
     Args:
         prior: is trained.
-        feature_BNF, coordinate_BND: of the points.
+        feature_BNF: of the points.
+        coordinate_BND: of the points.
         away_BKN: log Nu minus that of each law.
         mask_BN: which points are there.
         law_BK: which laws may explain a campaign: not the one it was drawn from.

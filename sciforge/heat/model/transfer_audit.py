@@ -87,7 +87,10 @@ def compare(
 
     Args:
         model: before its first point.
-        x_NG, log_N, factor_N, rig_N: measured points, float64.
+        x_NG: groups of the measured points, float64.
+        log_N: logarithm of their Nusselt numbers.
+        factor_N: their uncertainty factors.
+        rig_N: number of the rig of each.
         used: names of the laws to compare; empty takes all.
     """
     bare = NusseltConfig((POWER,)).build(model.codec).to(x_NG).requires_grad_(False)

@@ -1,5 +1,5 @@
-"""Real processes, one of which hangs, dies, fails or is told to stop: the others name it, and nothing
-is lost.
+"""Real processes, one of which hangs, dies, fails or is told to stop: the others name it, and
+nothing is lost.
 """
 
 import json
@@ -110,8 +110,8 @@ def test_a_signal_to_any_stops_all_after_the_same_step(receiver: str, tiny: Tiny
     assert len(ours) == 1, errors
     named = "SIGTERM" if receiver != "rank 1" else "a signal to another process"
     assert re.fullmatch(
-        rf"sciforge: {run.out}: stopped by {named} after step [2-5] of 6; checkpoint saved, continue"
-        r" with --resume \(in Python: resume=True\)",
+        rf"sciforge: {run.out}: stopped by {named} after step [2-5] of 6; checkpoint saved,"
+        r" continue with --resume \(in Python: resume=True\)",
         ours[0],
     )
     if "rank" in receiver:  # torchrun tells the exit codes of those that ended before it did

@@ -29,7 +29,11 @@ from sciforge.heat.inference.predictions import NextExperiment, PredictedNusselt
 from sciforge.heat.objectives.nusselt import Nusselt
 
 pytestmark = pytest.mark.filterwarnings("ignore::sciforge.heat.inference.estimator.HeatWarning")
-ASKED = "Re,Pr,e_D,P_e,alpha_deg,W_H\n30000,0.703,0.063,10,90,1\n300000,0.703,0.063,10,60,1\n30000,0.703,0,10,90,1\n"
+ASKED = """Re,Pr,e_D,P_e,alpha_deg,W_H
+30000,0.703,0.063,10,90,1
+300000,0.703,0.063,10,60,1
+30000,0.703,0,10,90,1
+"""
 
 
 @pytest.fixture(scope="module")
