@@ -1,14 +1,16 @@
 """The verbs of sciforge: what Python calls and what the command line parses."""
 
+import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sciforge import catalog
 from sciforge.core.data.dataset import Dataset, prepare_dataset
 from sciforge.core.data.store import Store
+from sciforge.core.domain import find_offer
 from sciforge.core.files.results import Metrics, Result
 from sciforge.core.learners.calibration import Calibrate
 from sciforge.core.methods.fisher import fisher_information
@@ -19,7 +21,7 @@ from sciforge.core.training.laws import CheckResult
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Estimator, Run
 from sciforge.core.training.tasks import planned
-from sciforge.errors import DataError
+from sciforge.errors import ConfigError, DataError, did_you_mean
 from sciforge.experiments.compression import distillation, pruning, pruning_curve
 from sciforge.experiments.forgetting import run as forgetting_runs
 from sciforge.experiments.forgetting.spec import Forgetting
@@ -60,6 +62,7 @@ __all__ = [
     "verify",
 ]
 
+LOGGER = logging.getLogger("sciforge")
 Place = Path | str  # of a file or folder, or the name of a bundled checkpoint
 Data = Dataset | Store | Path | str  # prepared data
 
@@ -105,6 +108,8 @@ def train(run: Run, *, resume: bool = False) -> Checkpoint:
         run = replace(
             run, teacher=replace(run.teacher, checkpoint=catalog.locate(run.teacher.checkpoint))
         )
+    if os.environ.get("RANK", "0") == "0" and not resume:
+        _log_data(run)
     invariance_runs.warn_before_training(run)
     checkpoint = loop.train(run, resume=resume)
     if os.environ.get("RANK", "0") == "0" and (sources := _sources(checkpoint)):
@@ -327,13 +332,31 @@ def check(checkpoint: Model | Place, *, device: str = "cpu", seed: int = 0) -> C
     return _model(checkpoint, device).check(seed)
 
 
-def audit(what: Any) -> Any:
+def audit(what: Any, which: str | None = None, **settings: Any) -> Any:
     """Look for leaks and shortcuts in prepared data before a metric is believed.
 
     Args:
-        what: one of a domain's audits with its options, e.g. `genomes.AuditShortcuts(data=...)`.
+        what: one of a domain's audits with its options, e.g. `genomes.AuditShortcuts(data=...)`; or
+            a dataset or its folder.
+        which: the name of the audit of a dataset, e.g. `near-duplicates`, which every domain has.
+        settings: options of that audit.
+
+    Raises:
+        ConfigError: there is no such audit, or it has no such option.
     """
-    return what.run()
+    if not isinstance(what, Dataset | Store | Path | str):
+        if which is not None or settings:
+            raise ConfigError("the audit has its options in one object; leave the others out")
+        return what.run()
+    if which is None:
+        raise ConfigError('name the audit of the dataset, e.g. "near-duplicates"')
+    store = _store(what)
+    cls = find_offer("audits", which, store.domain)[1]
+    known = {field.name for field in fields(cls)}
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"audit {which} has no option {name!r}; {did_you_mean(name, known)}")
+    return cls(data=store.path, **settings).run()
 
 
 # Experiments --------------------------------------------------------------------------------------
@@ -533,6 +556,18 @@ def _store(data: Data) -> Store:
         if isinstance(data, Store)
         else Store.open(Path(data))
     )
+
+
+def _log_data(run: Run) -> None:
+    """Log the summary of the training data; data that cannot be opened are named when the run
+    opens them.
+    """
+    try:
+        dataset = Dataset(Store.open(run.data, verify=False))
+    except DataError:
+        return
+    for line in dataset.describe():
+        LOGGER.info("%s: %s", run.data, line)
 
 
 def _sources(checkpoint: Checkpoint) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sciforge.atoms.data.augmentations import AUGMENTATIONS, known_labels
 from sciforge.atoms.data.codec import AtomsCodec
+from sciforge.atoms.data.fingerprint import FINGERPRINT
 from sciforge.atoms.data.structures import Structures
 from sciforge.atoms.evaluation.baselines import BASELINES
 from sciforge.atoms.evaluation.laws import LAWS
@@ -21,6 +22,7 @@ from sciforge.atoms.inference.inputs import StructureInputs
 from sciforge.atoms.model.potential import MODELS, Potential, PotentialConfig
 from sciforge.atoms.objectives.energy_forces import EnergyForces
 from sciforge.atoms.objectives.self_supervised import Denoise, MaskedElements
+from sciforge.core.data.duplicate_audit import AuditNearDuplicates
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
 from sciforge.structures.labelling.label import Label
@@ -50,12 +52,14 @@ DOMAIN = Domain(
     outputs={"energies": Energies, "uncertain": Uncertain, "export": Export},
     laws=LAWS,
     baselines=BASELINES,
+    audits={"near-duplicates": AuditNearDuplicates},
     tools={"label": Label, "sample": Sample},
     demo=_demo,
     shardable=False,
     augmentations=AUGMENTATIONS,
     embed=embed,
     labels=known_labels,
+    fingerprint=FINGERPRINT,
     inputs=StructureInputs(),
     methods={
         "calculator": methods.calculator,
@@ -82,6 +86,7 @@ _LAZY = {
 
 __all__ = [
     "DOMAIN",
+    "AuditNearDuplicates",
     "AtomsCodec",
     "Calculator",
     "Committee",

@@ -34,7 +34,7 @@ HINTS: dict[str, Any] = {
     "group": str | None,
 }
 # Python only: labels in memory, and `--quiet` in their place.
-PYTHON_ONLY = ("targets", "verbose", "settings")
+PYTHON_ONLY = ("targets", "verbose", "settings", "which")
 OUT = Flag(
     "cli/out",
     "out",
@@ -56,10 +56,9 @@ PREPARED = ("train", "label-efficiency", "transfer", "schedules")
 
 def run(verb: str, argv: list[str], quiet: bool = False) -> int:
     """Run a command and return its exit code."""
-    if verb == "fit":
-        return _fit(argv, quiet)
+    if verb in ("fit", "prepare"):
+        return (_fit if verb == "fit" else _prepare)(argv, quiet)
     special = {
-        "prepare": _prepare,
         "train": _train,
         "fisher": _fisher,
         "predict": _predict,
@@ -164,15 +163,15 @@ def _offered(
 # Data ---------------------------------------------------------------------------------------------
 
 
-def _prepare(argv: list[str]) -> int:
+def _prepare(argv: list[str], quiet: bool) -> int:
     name, _, cls, rest = choose("sciforge prepare", "preparers", argv)
     function, values = _offered("prepare", name, cls, "preparer", rest)
     as_json = values.pop("cli/json")
     dataset = function(**values)
     return (
-        output.print_result(dataset.summary(), None, True)
+        output.print_result(dataset, None, True)
         if as_json
-        else output.print_dataset(dataset)
+        else output.print_dataset(dataset, quiet)
     )
 
 

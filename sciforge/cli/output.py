@@ -55,17 +55,19 @@ def _json_of(result: Any) -> Any:
     return json.loads(result.to_pandas().to_json(orient="records"))
 
 
-def print_dataset(dataset: Any) -> int:
-    """Print where a dataset is, what it holds and what was left out."""
+def print_dataset(dataset: Any, quiet: bool = False) -> int:
+    """Print where a dataset is, what it holds and, unless `quiet`, its summary."""
+    from sciforge.core.data.summary import split_counts
+
     store = dataset.store
     rows = {"store": store.path, "domain": store.domain, "kind": store.kind, "records": len(store)}
-    rows |= {
-        name: count for name in ("train", "validation", "test") if (count := len(store.split(name)))
-    }
+    rows |= split_counts(store)
     if store.index["rejected"]:
         rows["rejected"] = f"{store.index['rejected']} (see {store.path / 'rejected.jsonl'})"
     print_rows(rows)
-    notes = [note for note in dataset.notes if "rejected.jsonl" not in note]
+    if quiet:
+        return 0
+    notes = [note for note in dataset.describe()[1:] if "rejected.jsonl" not in note]
     return print_text("\n".join(notes)) if notes else 0
 
 

@@ -52,6 +52,7 @@ __all__ = [
     "Inputs",
 ]
 __all__ += [
+    "Fingerprint",
     "LabelledRecords",
     "Likelihood",
     "Loss",
@@ -98,6 +99,34 @@ class Augmentation:
     apply: Callable[[Record, np.random.Generator], Record]
     nuisance: Callable[[Record], np.ndarray]
     summary: str
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """When records are the same, and when they are nearly so.
+
+    Args:
+        columns: two records of a store are the same where these columns are.
+        features: record -> uint64 [F], hashes of what the record consists of; near duplicates share
+            most of them.
+        similarity: features in common, of all that either has, from which two records are near
+            duplicates.
+        summary: what the features are, a phrase.
+        kinds: kinds of stores whose records are compared.
+    """
+
+    columns: tuple[str, ...]
+    features: Callable[[Record], np.ndarray]
+    similarity: float
+    summary: str
+    kinds: tuple[str, ...]
+
+    def applies(self, store: Store) -> bool:
+        """Return whether the records of a store can be compared."""
+        shards = [shard for shard in store.index["shards"] if shard["num_records"]]
+        return store.kind in self.kinds and all(
+            set(self.columns) <= set(shard["columns"]) for shard in shards
+        )
 
 
 @dataclass(frozen=True)
@@ -223,6 +252,8 @@ class Domain:
             records.
         labels: function(records, the store's meta) -> name -> labels [N] of records: text for
             classes, NaN for missing.
+        fingerprint: when records are the same, and when nearly so; None where they are not
+            compared.
         inputs: how users' own objects become records; None where only prepared data are taken.
         methods: name -> function(model, ...): methods that a Model of this domain has besides those
             that all have.
@@ -244,6 +275,7 @@ class Domain:
     augmentations: Mapping[str, Augmentation] = field(default_factory=dict)
     embed: Callable[[nn.Module, Batch], Tensor] | None = None
     labels: Callable[[Sequence[Record], Mapping[str, Any]], Mapping[str, np.ndarray]] = plain_labels
+    fingerprint: Fingerprint | None = None
     inputs: Inputs | None = None
     methods: Mapping[str, Callable] = field(default_factory=dict)
     shardable: bool = True

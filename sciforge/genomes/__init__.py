@@ -1,10 +1,12 @@
 """Genomes: a k-mer DNA-BERT, pretrained on whole genomes, specialised with few labels."""
 
+from sciforge.core.data.duplicate_audit import AuditNearDuplicates
 from sciforge.core.domain import Domain
 from sciforge.core.training.reliability import Reliability, reliability
 from sciforge.genomes.data.annotated_windows import EcoliCoding, Intervals, Tracks, YeastPromoters
 from sciforge.genomes.data.augmentations import AUGMENTATIONS, embed
 from sciforge.genomes.data.codec import KmerCodec
+from sciforge.genomes.data.fingerprint import FINGERPRINT
 from sciforge.genomes.data.genome import Genome
 from sciforge.genomes.data.labelled_sequences import Sequences, SequencesInMemory
 from sciforge.genomes.demo import demo
@@ -54,10 +56,16 @@ DOMAIN = Domain(
     },
     laws=LAWS,
     baselines=BASELINES,
-    audits={"masks": AuditMasks, "shortcuts": AuditShortcuts, "splits": AuditSplits},
+    audits={
+        "masks": AuditMasks,
+        "shortcuts": AuditShortcuts,
+        "splits": AuditSplits,
+        "near-duplicates": AuditNearDuplicates,
+    },
     demo=demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
+    fingerprint=FINGERPRINT,
     inputs=SequenceInputs(),
     methods={
         "scan": scan,
@@ -69,6 +77,7 @@ DOMAIN = Domain(
 
 __all__ = [
     "DOMAIN",
+    "AuditNearDuplicates",
     "AuditMasks",
     "AuditShortcuts",
     "AuditSplits",

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sciforge.core.data.duplicate_audit import AuditNearDuplicates
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
 from sciforge.heat.data.campaigns import Campaigns
 from sciforge.heat.data.codec import HeatCodec
+from sciforge.heat.data.fingerprint import FINGERPRINT
 from sciforge.heat.data.measurements import Measurements
 from sciforge.heat.evaluation.baselines import BASELINES
 from sciforge.heat.evaluation.laws import LAWS
@@ -39,9 +41,11 @@ DOMAIN = Domain(
     objectives={"nusselt": Nusselt, "campaign-evidence": CampaignEvidence},
     outputs={"nusselt": PredictedNusselt, "formula": LawFormula, "next-experiment": NextExperiment},
     baselines=BASELINES,
+    audits={"near-duplicates": AuditNearDuplicates},
     laws=LAWS,
     demo=_demo,
     shardable=False,
+    fingerprint=FINGERPRINT,
     inputs=PointInputs(),
 )
 
@@ -56,7 +60,15 @@ _LATER = {
     "get_correlation": "correlations.library",
 }
 
-__all__ = ["DOMAIN", "CampaignEvidence", "HeatCodec", "Nusselt", "NusseltConfig", "NusseltNet"]
+__all__ = [
+    "DOMAIN",
+    "AuditNearDuplicates",
+    "CampaignEvidence",
+    "HeatCodec",
+    "Nusselt",
+    "NusseltConfig",
+    "NusseltNet",
+]
 __all__ += [
     "Campaigns",
     "LawFormula",

@@ -5,11 +5,13 @@ labels.
 from collections.abc import Callable
 from pathlib import Path
 
+from sciforge.core.data.duplicate_audit import AuditNearDuplicates
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
 from sciforge.core.training.reliability import Reliability, reliability
 from sciforge.images.data.augmentations import AUGMENTATIONS
 from sciforge.images.data.codec import ImageCodec
+from sciforge.images.data.fingerprint import FINGERPRINT
 from sciforge.images.data.prepare import Images
 from sciforge.images.data.scenes import Scenes
 from sciforge.images.evaluation.baselines import BASELINES
@@ -56,15 +58,18 @@ DOMAIN = Domain(
     outputs={**OUTPUTS, "reliability": Reliability},
     laws=LAWS,
     baselines=BASELINES,
+    audits={"near-duplicates": AuditNearDuplicates},
     demo=_demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
+    fingerprint=FINGERPRINT,
     inputs=ImageInputs(),
     methods={**METHODS, "reliability": reliability},
 )
 
 __all__ = [
     "DOMAIN",
+    "AuditNearDuplicates",
     "AttentionMaps",
     "ClassifyImages",
     "DetectObjects",

@@ -5,10 +5,12 @@ labels.
 from collections.abc import Callable
 from pathlib import Path
 
+from sciforge.core.data.duplicate_audit import AuditNearDuplicates
 from sciforge.core.domain import Domain
 from sciforge.core.files.tables import Section
 from sciforge.molecules.data.augmentations import AUGMENTATIONS, embed, known_labels
 from sciforge.molecules.data.codec import MoleculeCodec
+from sciforge.molecules.data.fingerprint import FINGERPRINT
 from sciforge.molecules.data.prepare import Molecules
 from sciforge.molecules.evaluation.baselines import BASELINES
 from sciforge.molecules.evaluation.laws import LAWS
@@ -54,18 +56,21 @@ DOMAIN = Domain(
     },
     outputs={"generate": Generate, "likelihoods": Likelihoods, "properties": PredictedProperties},
     baselines=BASELINES,
+    audits={"near-duplicates": AuditNearDuplicates},
     tools={"score": Score},
     demo=_demo,
     laws=LAWS,
     augmentations=AUGMENTATIONS,
     embed=embed,
     labels=known_labels,
+    fingerprint=FINGERPRINT,
     inputs=MoleculeInputs(),
     methods={"generate": generate, "likelihoods": likelihoods, "score": score},
 )
 
 __all__ = [
     "DOMAIN",
+    "AuditNearDuplicates",
     "Constraints",
     "DescriptorsAndMasked",
     "Generate",

@@ -2,12 +2,14 @@
 specialised with few.
 """
 
+from sciforge.core.data.duplicate_audit import AuditNearDuplicates
 from sciforge.core.domain import Domain
 from sciforge.core.training.reliability import Reliability, reliability
 from sciforge.text.data.augmentations import AUGMENTATIONS, embed
 from sciforge.text.data.codec import TextCodec
 from sciforge.text.data.documents import Documents
 from sciforge.text.data.documents_in_memory import DocumentsInMemory
+from sciforge.text.data.fingerprint import FINGERPRINT
 from sciforge.text.demo import demo
 from sciforge.text.evaluation.baselines import BASELINES
 from sciforge.text.evaluation.laws import LAWS
@@ -49,9 +51,11 @@ DOMAIN = Domain(
     },
     laws=LAWS,
     baselines=BASELINES,
+    audits={"near-duplicates": AuditNearDuplicates},
     demo=demo,
     augmentations=AUGMENTATIONS,
     embed=embed,
+    fingerprint=FINGERPRINT,
     inputs=TextInputs(),
     methods={
         "fill_masks": fill_masks,
@@ -63,6 +67,7 @@ DOMAIN = Domain(
 
 __all__ = [
     "DOMAIN",
+    "AuditNearDuplicates",
     "Bert",
     "BertConfig",
     "ClassifyDocuments",

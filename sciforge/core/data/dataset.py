@@ -3,13 +3,16 @@ in memory.
 """
 
 import html
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sciforge.core.data.store import SPLITS, Store, prepare
+from sciforge.core.data.summary import Checks, label_sentences, split_counts
 from sciforge.core.data.user_tables import split_table
 from sciforge.core.domain import Inputs, Record, get_domain
 from sciforge.core.files.atomic import TemporaryFolder, copy_folder
@@ -92,16 +95,33 @@ class Dataset(Result):
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @cached_property
+    def checks(self) -> Checks:
+        """What was dropped, which records are the same or nearly so, which groups span splits."""
+        return Checks.of(self.store)
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was dropped or left unused, one sentence each."""
-        rejected = self.store.index.get("rejected", 0)
-        notes = (
-            [f"{rejected} bad records dropped (rejected.jsonl says which and why)"]
-            if rejected
-            else []
-        )
-        return (*notes, *self.remarks, *self.store.meta.get("notes", ()))
+        """What was dropped, left unused, or stands twice, one sentence each."""
+        notes = self.checks.dropped_sentences
+        more = self.store.meta.get("notes", ())
+        return (*notes, *self.remarks, *more, *self.checks.sentences)
+
+    def describe(self) -> list[str]:
+        """Return what commands print before they rely on the data: records, splits, labels, and
+        the notes.
+        """
+        counts = ", ".join(f"{count} {name}" for name, count in split_counts(self.store).items())
+        labels = label_sentences([dict(row) for _, row in self.summary().iterrows()])
+        return [f"{len(self)} records: {counts}", *labels, *self.notes]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON values."""
+        splits = json.loads(self.summary().to_json(orient="records"))
+        counts = {"records": len(self), "counts": split_counts(self.store)}
+        about = {"domain": self.domain, "kind": self.store.kind, "path": str(self.path)}
+        checks = {"checks": self.checks.to_json(), "notes": list(self.notes)}
+        return {**about, **counts, "splits": splits, **checks}
 
     @property
     def about(self) -> dict[str, Any]:

@@ -36,11 +36,21 @@ class TornGroups:
 
     def text(self) -> str:
         """Return one sentence."""
-        groups = "1 group spans" if self.count == 1 else f"{self.count} groups span"
+        spans = "spans" if self.count == 1 else "span"
         return (
-            f"{groups} several splits ({self.records} records), the first: {self.first!r} in"
+            f"{number_of(self.count, 'group')} {spans} several splits"
+            f" ({number_of(self.records, 'record')}), the first: {self.first!r} in"
             f" {' and '.join(self.splits)}"
         )
+
+
+def number_of(count: int, what: str) -> str:
+    """Return a count with its noun.
+
+    >>> number_of(1, "record"), number_of(2, "record")
+    ('1 record', '2 records')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def split_by_group(

@@ -3,6 +3,7 @@ its laws.
 """
 
 import html
+import logging
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -28,12 +29,14 @@ from sciforge.core.training.distributed import Engine, choose_device
 from sciforge.core.training.evaluation import as_array, evaluate, evaluation
 from sciforge.core.training.laws import CheckResult, LawResult
 from sciforge.core.training.run import Run, Subset
+from sciforge.core.training.seen_records import seen_in_training
 from sciforge.errors import CheckpointError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+LOGGER = logging.getLogger("sciforge")
 _METHODS = ("fit", "predict", "evaluate", "embed", "save", "check", "outputs")
 
 
@@ -239,7 +242,8 @@ class Model:
         target: str | Sequence[str] | None = None,
         seed: int = 0,
     ) -> Metrics:
-        """Return loss and metrics on labelled data.
+        """Return loss and metrics on labelled data; says where the model was trained on some of
+        them.
 
         Args:
             data: a dataset, a store or its folder; or natural inputs, or a DataFrame, with their
@@ -260,6 +264,8 @@ class Model:
         records = self.objective.examples(dataset.store, split)
         if not len(records):
             raise ConfigError(f"{dataset.path} has no {split} records; choose another split")
+        if message := seen_in_training(self.checkpoint, dataset.store, split):
+            LOGGER.warning("%s: %s", dataset.path if is_prepared(data) else "inputs", message)
         size = self.batch
         return Metrics(
             evaluate(self.network, self.objective, self.codec, records, self.engine, seed, size)
@@ -531,4 +537,4 @@ def _fit_summary(dataset: Dataset, run: Run, recipe: str) -> str:
         f"  recipe {recipe}: {what}, {steps} step{'s' * (steps != 1)} of {run.schedule.batch},"
         f" {type(run.finetuning).__name__}"
     )
-    return "\n".join([*lines, *(f"  {note}" for note in dataset.notes)])
+    return "\n".join([*lines, *(f"  {note}" for note in dataset.describe()[1:])])
