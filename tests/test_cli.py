@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sciforge import api
@@ -195,14 +196,16 @@ def test_label_efficiency(called, capsys):
 
 def test_prepare_takes_files_in_a_row(called, capsys):
     fake = type("Fake", (SimpleNamespace,), {"__len__": lambda self: 5})
-    split = {"train": "abc", "validation": "d", "test": ""}.__getitem__
+    shard = {"num_records": 4, "columns": {"split": {}}}
     store = fake(
-        path=Path("o"), domain="genomes", kind="genome", index={"rejected": 2}, split=split
+        path=Path("o"),
+        domain="genomes",
+        kind="genome",
+        index={"rejected": 2, "shards": [shard]},
+        column={"split": np.array([0, 0, 0, 1])}.__getitem__,
     )
-    notes = called(
-        "prepare",
-        SimpleNamespace(store=store, notes=("2 dropped (rejected.jsonl)", "columns not used: a")),
-    )
+    lines = ["4 records", "2 dropped (rejected.jsonl)", "columns not used: a"]
+    notes = called("prepare", SimpleNamespace(store=store, describe=lambda: lines))
     assert (
         cli.main(
             "prepare genome a.fa b.fa --out o --test IV XV --workers 2 --on-error skip".split()

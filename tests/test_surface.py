@@ -36,7 +36,7 @@ CHOSEN = {
 }
 # In Python: labels in memory, the printed summary; what the command line takes by name with options
 # of its own.
-PYTHON_ONLY = {"targets", "verbose", "settings", "preparer", "output", "what", "objective"}
+PYTHON_ONLY = {"targets", "which", "verbose", "settings", "preparer", "output", "what", "objective"}
 SHELL_ONLY = {"help", "json"}
 
 

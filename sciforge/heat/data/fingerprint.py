@@ -15,8 +15,10 @@ def features(record: Record) -> np.ndarray:
 
     >>> point = {name: 10.0 for name in GROUPS}
     >>> near, far = {**point, "Re": 10.03}, {**point, "Re": 10.5}
-    >>> len(set(features(point)) & set(features(near))) >= 2, set(features(point)) & set(features(far))
-    (True, set())
+    >>> len(set(features(point)) & set(features(near))) >= 2
+    True
+    >>> set(features(point)) & set(features(far))
+    set()
     """
     values = np.array([float(record[name]) for name in GROUPS])
     values = np.where(np.isfinite(values), values, 0.0)

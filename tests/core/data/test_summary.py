@@ -68,8 +68,8 @@ def test_reasons_that_differ_in_a_number_or_a_name_are_one(tmp_path: Path) -> No
 def test_the_command_prints_the_summary_hides_it_and_gives_it_as_json(
     leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    command = ["prepare", "sequences", "--group-column", "donor", "--on-error", "skip"]
-    argv = [*command, "--files", str(leaky), "--out"]
+    options = ["--group-column", "donor", "--on-error", "skip"]
+    argv = ["prepare", "sequences", str(leaky), *options, "--out"]
     assert main([*argv, str(tmp_path / "one")]) == 0
     printed = capsys.readouterr().out
     assert "also in training" in printed and "label: train no: 20, yes: 21" in printed
@@ -124,7 +124,7 @@ def test_fit_and_train_say_it(
     labels = ["no", "yes"] * 20 + ["no"]
     task = as_dataset([*SEQUENCES, SEQUENCES[0]], labels, domain="genomes", split=split)
     schedule = sf.Schedule(steps=1, batch=2)
-    model = sf.load(tiny.pretrained.path)
+    model = sf.load(tiny.checkpoint.path)
     model.fit(task, schedule=schedule)
     assert "1 held-out record also in training" in capsys.readouterr().out
     model.fit(task, schedule=schedule, verbose=False)
@@ -134,7 +134,7 @@ def test_fit_and_train_say_it(
         sf.train(
             data=task,
             out=tmp_path / "run",
-            init=tiny.pretrained.path,
+            init=tiny.checkpoint.path,
             objective=objective,
             schedule=schedule,
         )
