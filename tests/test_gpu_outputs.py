@@ -13,6 +13,7 @@ from tiny_runs import ROOT, Tiny, load_file, make_tiny
 from sciforge.cli import main as cli
 from sciforge.core.data.store import prepare
 from sciforge.core.domain import discover, get_domain
+from sciforge.core.learners import calibration
 from sciforge.core.training.loop import train
 from sciforge.core.training.run import (
     DPSGD,
@@ -182,6 +183,7 @@ def _genomes(folder: Path, tiny: Tiny, tuned: Path) -> dict[str, list[str]]:
         "scan": [*genome, *window],
         "variants": [*genome, "--variants", str(folder / "some.vcf"), *window],
         "mutagenesis": [*genome, "--region", "a:100-105", *window],
+        "reliability": ["--data", str(tiny.finetuning.data), "--split", "train"],
     }
 
 
@@ -199,6 +201,7 @@ def _image_files(folder: Path, tiny: Tiny, tuned: Path) -> dict[str, list[str]]:
         "reconstructions": [file, "--count", "2"],
         "detections": [],
         "segments": [],
+        "reliability": ["--data", str(tiny.finetuning.data), "--split", "train"],
     }
 
 
@@ -217,6 +220,7 @@ def _text(folder: Path, tiny: Tiny, tuned: Path) -> dict[str, list[str]]:
         "roc": ["--data", str(tiny.finetuning.data)],
         "fill-masks": ["--texts", "Koko [MASK] bada."],
         "tagged": [file],
+        "reliability": ["--data", str(tiny.finetuning.data), "--split", "train"],
     }
 
 
@@ -262,6 +266,7 @@ def _special(label: str, output: str, folder: Path, tiny: Tiny) -> tuple[Path, l
 @pytest.mark.parametrize("name", sorted(discover()))
 def test_every_output_of_the_command_line(name: str, tmp_path: Path, capsys, monkeypatch):
     tiny = make_tiny(name, tmp_path)
+    monkeypatch.setattr(calibration, "MIN_RECORDS", 10)  # tiny datasets have fewer than 50
     tuned = train(replace(tiny.finetuning, hardware=CPU)).path
     inputs = INPUTS[name](tmp_path, tiny, tuned)
     assert inputs.keys() == get_domain(name).outputs.keys()

@@ -202,7 +202,7 @@ def test_runs_that_would_fill_the_zeros_are_refused(options, said):
                 "data": "a",
                 "out": "b",
                 "init": "c",
-                "objective": None,
+                "objective": "classify",
                 "pruning": Pruning(0.5),
                 **options,
             }

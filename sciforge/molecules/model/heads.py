@@ -220,7 +220,7 @@ def widening(error_N: np.ndarray) -> float:
     of 1.
 
     >>> round(widening(np.linspace(-1, 1, 199)), 3), widening(np.array([-2.0, 2.0]))
-    (0.545, 2.0)
+    (0.553, 2.0)
     """
     if len(error_N) < calibration.MIN_LABELS:
         return float(np.sqrt((error_N**2).mean()))
