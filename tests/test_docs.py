@@ -15,7 +15,18 @@ from sciforge.cli import main as cli
 from sciforge.core.domain import get_domain
 
 ROOT = Path(__file__).parents[1]
-MANUAL = ("genomes", "atoms", "molecules", "heat", "images", "text", "trust", "scale")
+MANUAL = (
+    "genomes",
+    "atoms",
+    "molecules",
+    "heat",
+    "images",
+    "text",
+    "trust",
+    "scale",
+    "leakage",
+    "calibration",
+)
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in MANUAL)]
 # A checkpoint of each domain that is at hand, for pages that name one of the reader's own.
 AT_HAND = {

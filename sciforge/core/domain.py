@@ -392,8 +392,8 @@ def find_offer(kind: str, name: str, domain: str | None = None) -> tuple[Domain,
         domain: the domain that is meant, where it is known.
 
     Raises:
-        ConfigError: there is no such offer, or two domains have one of that name; names the
-            nearest.
+        ConfigError: there is no such offer, or two domains have different ones of that name; names
+            the nearest.
     """
     if domain is None and name.partition("/")[0] in domain_names() and "/" in name:
         domain = name.partition("/")[0]
@@ -402,5 +402,7 @@ def find_offer(kind: str, name: str, domain: str | None = None) -> tuple[Domain,
         return known[name]
     what = kind.removesuffix("s")
     shared = [other for other in known if other.endswith(f"/{name}")]
+    if shared and len({known[other][1] for other in shared}) == 1:
+        return known[shared[0]]  # one class for all domains, which learns from the data which it is
     hint = f"name its domain: {' or '.join(shared)}" if shared else did_you_mean(name, known)
     raise ConfigError(f"no {what} {name!r}{f' in {domain}' if domain else ''}; {hint}")

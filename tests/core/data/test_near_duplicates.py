@@ -1,11 +1,15 @@
 """Near duplicates by hashed features: what is found is there, and what is there is found."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from strangers import DOMAINS, natural_inputs
 
+from sciforge.cli.main import main
 from sciforge.core.data.near_duplicates import hashed, near_pairs
-from sciforge.core.domain import get_domain
+from sciforge.core.domain import discover, find_offer, get_domain
+from sciforge.errors import DataError
 
 
 def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
@@ -92,3 +96,12 @@ def _changed(domain: str, value: object) -> object:
 
 def _points(frame: object) -> dict:
     return {name: float(frame[name].iloc[0]) for name in frame.columns}
+
+
+def test_one_audit_of_all_domains_needs_no_domain(capsys: pytest.CaptureFixture) -> None:
+    domain, cls = find_offer("audits", "near-duplicates")
+    assert all(one.audits["near-duplicates"] is cls for one in discover().values())
+    with pytest.raises(DataError, match="no_store"):
+        cls(data=Path("no_store")).run()
+    assert main(["audit", "near-duplicates", "--data", "no_store"]) == 2
+    assert "no_store" in capsys.readouterr().err
