@@ -88,6 +88,7 @@ def test_every_option_of_a_documented_command_exists(argv, capsys):
         assert option in text, f"{' '.join(path)} has no {option}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
 )

@@ -27,6 +27,9 @@ from sciforge.core.training.run import (
     Teacher,
 )
 
+pytestmark = pytest.mark.slow
+
+
 CPU = Hardware(device="cpu", threads=1)
 # How often the host waits in a step: the two waits of the loop, and what a method adds.
 METHODS: dict[str, tuple[int, Callable[[Tiny], dict[str, Any]]]] = {

@@ -22,6 +22,9 @@ from sciforge.core.training.distributed import Engine
 from sciforge.core.training.model import Model
 from sciforge.core.training.run import Hardware
 
+pytestmark = pytest.mark.slow
+
+
 # How often the host waits for the device in a training step. A number may shrink and must not grow.
 # Two are the loop's own: for the loss, which all processes share, and for the norm of the gradient.
 BUDGET = {

@@ -10,6 +10,8 @@ from tiny_runs import ROOT, Tiny, largest_difference, load_file
 
 from sciforge.core.training.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, float]]:

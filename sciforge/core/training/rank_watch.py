@@ -23,6 +23,7 @@ BROKEN = re.compile(
     re.IGNORECASE,
 )
 LONGEST_INTERVAL = 2.0  # seconds between the notes of a process
+LONGEST_END = 30.0  # seconds that the last note may take, where the store does not answer
 
 
 def broken_call(error: BaseException) -> RuntimeError | None:
@@ -84,9 +85,9 @@ class RankWatch:
         return self
 
     def end(self) -> None:
-        """Stop publishing."""
+        """Stop publishing; waits for a note in progress, for Python must not end within it."""
         self._ended.set()
-        self._thread.join(self.interval)
+        self._thread.join(LONGEST_END)
 
     @contextmanager
     def waiting(self, awaits: str) -> Iterator[None]:

@@ -25,7 +25,7 @@ from sciforge.genomes.data.genome import Genome
 from sciforge.nn.transformer import Encoder
 
 WORKER = """
-import json, sys
+import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 from torch import distributed
@@ -64,6 +64,7 @@ with Engine.start(mixed.hardware, "tensor") as engine:
 if distributed.get_rank() == 3:
     (out / "found.json").write_text(json.dumps(found))
 distributed.destroy_process_group()
+os._exit(0)  # gloo may abort while Python takes itself down
 """
 
 

@@ -60,9 +60,10 @@ def faulty(fault: str, run: Run, folder: Path, *words: str) -> subprocess.Popen:
 
 
 def lines_of_ours(errors: str) -> list[str]:
-    """Return what sciforge said last, without its log of steps."""
-    said = [line for line in errors.splitlines() if re.match(r"sciforge( \(rank \d+\))?: ", line)]
-    return [line for line in said if ": step" not in line and "resum" not in line.split(";")[0]]
+    """Return what sciforge wrote last, without its log of data and steps."""
+    lines = [line for line in errors.splitlines() if re.match(r"sciforge( \(rank \d+\))?: ", line)]
+    log = re.compile(r": step|: \d+ records: |^[^;]*resum")
+    return [line for line in lines if not log.search(line)]
 
 
 @pytest.mark.slow

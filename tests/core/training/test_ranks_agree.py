@@ -14,7 +14,7 @@ from sciforge.core.training.agreement import disagreement
 from sciforge.genomes.data.genome import Genome
 
 WORKER = """
-import json, sys
+import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -62,6 +62,7 @@ set_up.seeded_model = shifted
 attempt("weights", replace(fresh, **short))
 (out / f"lines-{rank}.json").write_text(json.dumps(lines))
 distributed.destroy_process_group()
+os._exit(0)  # gloo may abort while Python takes itself down
 """
 
 

@@ -276,6 +276,7 @@ def test_workers_change_nothing(both: Run, learnt: Checkpoint, fit):
 
 
 WORKER = """
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -300,6 +301,7 @@ for name, other in {
     except ConfigError as error:
         (out / f"{name}-{rank}.txt").write_text(str(error))
 distributed.destroy_process_group()
+os._exit(0)  # gloo may abort while Python takes itself down
 """
 
 
