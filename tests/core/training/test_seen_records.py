@@ -4,7 +4,7 @@ import logging
 import shutil
 
 import pytest
-from strangers import COUNT, natural_inputs
+from strangers import natural_inputs
 
 import sciforge as sf
 from sciforge.core.data.dataset import Dataset, as_dataset
